@@ -1,0 +1,1 @@
+"""What the rooms of Millrace share: contracts, bus, registry, stores, and the life of a service."""

@@ -1,0 +1,107 @@
+"""
+The operator's settings: process environment -> `Settings`. The only reader of `os.environ`.
+
+A field `nats_url` is `MILLRACE_NATS_URL`, or the content of the file that `MILLRACE_NATS_URL_FILE` names: so a container
+gets its secrets. Settings say how to reach the mesh and what this process may use of the machine; everything else is
+configuration and lies in `CONFIG`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shared.errors import InvalidError
+
+PREFIX = "MILLRACE_"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Every setting of every service, with its default."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """Servers to try, separated by commas."""
+    nats_seed: str = ""
+    """The NKey seed with which this process signs in (NATS ADR-14). Secret; use `MILLRACE_NATS_SEED_FILE`."""
+    nats_replicas: Literal[1, 3] = 1
+    """Copies of every stream and bucket that this mesh makes."""
+    events_max_age_h: Annotated[float, Meta(ge=48)] = 72.0
+    """How long `EVENTS` keeps an event. Not under 48 h: a customer's export may be refused for that long."""
+    events_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 8 << 30
+    """Size at which `EVENTS` refuses new events rather than drop old ones."""
+
+    secret_keys: str = ""
+    """Fernet keys, separated by commas; the first encrypts, all decrypt. Secret; use `MILLRACE_SECRET_KEYS_FILE`."""
+
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """0 takes a free port, which `announce_file` then tells."""
+    public_url: str = ""
+    """The address under which others reach this service; the listener's own where it is empty."""
+    announce_file: str = ""
+    """Where the service writes its addresses, as JSON, once it is ready."""
+
+    sftp_host: str = "127.0.0.1"
+    sftp_port: Annotated[int, Meta(ge=0, le=65535)] = 2022
+
+    data_dir: str = ".millrace/data"
+    """Local objects of storage, and the spool of ftp-gateway."""
+
+    allow_private_endpoints: bool = False
+    """Let a connector name an endpoint on loopback or in a private network: for moto, MinIO and tests."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    stop_deadline_s: Annotated[float, Meta(gt=0)] = 25.0
+    """How long work in flight may take to finish after the first signal."""
+    relist_s: Annotated[float, Meta(gt=0)] = 30.0
+    """How often a watch on configuration is read anew in full, because watches have been seen to die silently."""
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """
+    Settings from the environment.
+
+    Raises:
+        InvalidError: A variable is unknown, has a wrong value, or its file cannot be read. Never shows the value.
+    """
+    environ = os.environ if environ is None else environ
+    known = {name: f"{PREFIX}{name.upper()}" for name in Settings.__struct_fields__}
+    # The command line's own variables share the prefix.
+    known_variables = {v for name in known.values() for v in (name, f"{name}_FILE")} | {
+        f"{PREFIX}PYTHON",
+        f"{PREFIX}HOME",
+    }
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known_variables)
+    if unknown:
+        raise InvalidError("there is no such setting", field=unknown[0])
+    found: dict[str, str] = {}
+    for name, variable in known.items():
+        if file := environ.get(f"{variable}_FILE"):
+            try:
+                found[name] = Path(file).read_text().strip()
+            except OSError as error:
+                raise InvalidError(f"cannot be read: {error.strerror}", field=f"{variable}_FILE") from None
+        elif (value := environ.get(variable)) is not None:
+            found[name] = value
+    try:
+        return msgspec.convert(found, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        # msgspec tells the type that was expected; the path tells the field, and neither holds the value.
+        message, _, path = str(error).partition(" - at ")
+        raise InvalidError(message, field=known.get(path.strip("`").removeprefix("$."), path)) from None
+
+
+def environment(names: tuple[str, ...]) -> dict[str, str]:
+    """The process environment's values of `names`, for the command line's `${NAME}` in configuration files."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def child_environment(**settings: object) -> dict[str, str]:
+    """The environment for a process of the mesh: this one's without its `MILLRACE_*`, plus `settings`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return inherited | {f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()}

@@ -1,0 +1,296 @@
+"""
+Every subject, stream, bucket and durable consumer of the mesh, and who may use which.
+
+No other file spells a subject. The permission table at the foot is what `millrace nats-config` prints: a service is
+let to do what stands there and nothing else.
+"""
+
+import base64
+import re
+import zlib
+from typing import Literal
+
+from msgspec import Struct
+
+from shared.errors import InvalidError
+
+PARTITIONS = 16
+"""Partitions of `EVENTS`. Fixed for a stream's life, because another number moves users and breaks their order."""
+
+APP_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+DAY_S = 24 * 3600.0
+
+StorageClass = Literal["file", "memory"]
+
+
+class Stream(Struct, frozen=True, kw_only=True):
+    """
+    A stream as the services make it.
+
+    `duplicate_window_s` bounds the server's memory for `Nats-Msg-Id`; what must hold for longer is read back from the
+    stream itself. `refuses_when_full` is JetStream's *discard new*: publishing fails instead of throwing old data away.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    max_age_s: float
+    duplicate_window_s: float = 120.0
+    refuses_when_full: bool = False
+
+
+class Bucket(Struct, frozen=True, kw_only=True):
+    """A key-value bucket. `ttl_s` 0 keeps entries for ever."""
+
+    name: str
+    history: int = 1
+    ttl_s: float = 0.0
+
+    @property
+    def stream(self) -> str:
+        """The stream under the bucket (NATS ADR-8)."""
+        return f"KV_{self.name}"
+
+
+EVENTS = Stream(name="EVENTS", subjects=("events.*.*",), max_age_s=3 * DAY_S, refuses_when_full=True)
+PUSH = Stream(name="PUSH", subjects=("push.send.*.*",), max_age_s=7 * DAY_S, duplicate_window_s=1800.0)
+PROFILE_UPDATES = Stream(
+    name="PROFILE_UPDATES", subjects=("profile.update.*.*",), max_age_s=7 * DAY_S, duplicate_window_s=1800.0
+)
+FILES = Stream(name="FILES", subjects=("ftp.file.*.*",), max_age_s=30 * DAY_S)
+OBJECTS = Stream(name="OBJECTS", subjects=("storage.object.*.stored",), max_age_s=7 * DAY_S)
+DLQ = Stream(name="DLQ", subjects=("dlq.*.*.*.*",), max_age_s=14 * DAY_S)
+ALERTS = Stream(name="ALERTS", subjects=("alerts.*.*.*",), max_age_s=30 * DAY_S)
+
+CONFIG = Bucket(name="CONFIG", history=10)
+MEDIA = Bucket(name="MEDIA")
+PROFILES = Bucket(name="PROFILES")
+RUNS = Bucket(name="RUNS", ttl_s=90 * DAY_S)
+PLANS = Bucket(name="PLANS")
+LEASES = Bucket(name="LEASES", ttl_s=60.0)
+DEFENDER = Bucket(name="DEFENDER", ttl_s=DAY_S)
+
+STORE_MEDIA = "storage.media.store"
+RESOLVE_MEDIA = "storage.media.resolve"
+
+FileState = Literal["received", "partial", "completed", "failed", "duplicate"]
+
+
+def check_app_key(app_key: str) -> str:
+    """Give the key back, or raise `InvalidError` (`app_key`)."""
+    if not APP_KEY.fullmatch(app_key):
+        raise InvalidError("expected 1 to 64 letters, digits, '_' or '-'", field="app_key")
+    return app_key
+
+
+def check_name(name: str, field: str) -> str:
+    """Give an identifier that becomes one token of a key or subject, or raise `InvalidError` for `field`."""
+    if not NAME.fullmatch(name):
+        raise InvalidError("expected 1 to 64 letters, digits, '_' or '-'", field=field)
+    return name
+
+
+def partition_of(user_id: str) -> int:
+    """The partition of a user: CRC-32 of the UTF-8 bytes, modulo `PARTITIONS`."""
+    return zlib.crc32(user_id.encode()) % PARTITIONS
+
+
+def events(app_key: str, partition: int) -> str:
+    """Where one partition's events of one app go."""
+    return f"events.{app_key}.{partition}"
+
+
+def events_of_app(app_key: str) -> str:
+    """All partitions of one app: a filter."""
+    return f"events.{app_key}.*"
+
+
+def events_of_partition(partition: int) -> str:
+    """One partition over all apps: a filter."""
+    return f"events.*.{partition}"
+
+
+def push_send(app_key: str, file_id: str) -> str:
+    """Push commands of one file."""
+    return f"push.send.{app_key}.{file_id}"
+
+
+def profile_update(app_key: str, file_id: str) -> str:
+    """Profile updates of one file."""
+    return f"profile.update.{app_key}.{file_id}"
+
+
+def ftp_file(app_key: str, state: FileState) -> str:
+    """The life of an uploaded file."""
+    return f"ftp.file.{app_key}.{state}"
+
+
+def object_stored(app_key: str) -> str:
+    """A stored object."""
+    return f"storage.object.{app_key}.stored"
+
+
+def dead_letter(service: str, app_key: str, owner_id: str, reason: str) -> str:
+    """A record that cannot be delivered; `owner_id` is the hook, file or export it belongs to."""
+    return f"dlq.{service}.{app_key}.{owner_id}.{reason}"
+
+
+def alert(service: str, app_key: str, kind: str) -> str:
+    """Something an operator has to know; `app_key` is `-` where no tenant is concerned."""
+    return f"alerts.{service}.{app_key}.{kind}"
+
+
+def connector_test(service: str) -> str:
+    """Test Connection as a request."""
+    return f"{service}.connector.test"
+
+
+def hooks_consumer(partition: int) -> str:
+    """The durable consumer that reads one partition for the hooks service."""
+    return f"hooks-p{partition:02d}"
+
+
+PROFILES_CONSUMER = "ftp-gateway-profiles"
+PUSH_ENGINE_CONSUMER = "push-engine"
+
+
+def profile_key(app_key: str, ext_id: str) -> str:
+    """The key of a profile. The external id is Base32, because a key allows few characters and keeps no case rule."""
+    return f"{app_key}.{base64.b32encode(ext_id.encode()).decode().rstrip('=')}"
+
+
+class Grant(Struct, frozen=True, kw_only=True):
+    """
+    What one user of NATS needs. Expanded to subjects by `permissions`.
+
+    `makes` are the streams and buckets that it creates and updates at start; `reads` are (stream, durable) pairs; `scans`
+    are (stream, filter) pairs, read by short-lived consumers and direct gets; `writes` and `answers` are subjects.
+    """
+
+    makes: tuple[Stream | Bucket, ...] = ()
+    reads: tuple[tuple[Stream, str], ...] = ()
+    scans: tuple[tuple[str, str], ...] = ()
+    writes: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+
+def _config(*kinds: str) -> tuple[tuple[str, str], ...]:
+    return tuple((CONFIG.stream, f"$KV.CONFIG.{kind}") for kind in (*kinds, "tokens.*"))
+
+
+GRANTS: dict[str, Grant] = {
+    "storage": Grant(
+        makes=(OBJECTS, ALERTS, CONFIG, MEDIA),
+        scans=(*_config("connectors.*.amazon-storage"), (MEDIA.stream, "$KV.MEDIA.>")),
+        writes=(
+            object_stored("*"),
+            alert("storage", "*", "*"),
+            "$KV.CONFIG.connectors.*.amazon-storage",
+            "$KV.MEDIA.>",
+        ),
+        answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
+    ),
+    "hooks": Grant(
+        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES),
+        reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
+        scans=(*_config("connectors.*.kinesis", "hooks.*.*"), (PROFILES.stream, "$KV.PROFILES.>")),
+        writes=(
+            events("*", -1).replace("-1", "*"),
+            dead_letter("hooks", "*", "*", "*"),
+            alert("hooks", "*", "*"),
+            "$KV.CONFIG.connectors.*.kinesis",
+            "$KV.CONFIG.hooks.*.*",
+        ),
+        answers=(connector_test("hooks"),),
+    ),
+    "ftp-gateway": Grant(
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES),
+        reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
+        scans=(
+            *_config("apps.*", "ftp_users.*.*"),
+            (PUSH.name, push_send("*", "*")),
+            (PROFILE_UPDATES.name, profile_update("*", "*")),
+            (FILES.name, "ftp.file.*.*"),
+            (PROFILES.stream, "$KV.PROFILES.>"),
+        ),
+        writes=(
+            push_send("*", "*"),
+            profile_update("*", "*"),
+            "ftp.file.*.*",
+            dead_letter("ftp-gateway", "*", "*", "*"),
+            alert("ftp-gateway", "*", "*"),
+            "$KV.CONFIG.apps.*",
+            "$KV.CONFIG.ftp_users.*.*",
+            "$KV.PROFILES.>",
+        ),
+    ),
+    "exporter": Grant(
+        makes=(EVENTS, ALERTS, CONFIG, RUNS, PLANS),
+        scans=(
+            *_config("exports.*.*"),
+            (EVENTS.name, events("*", -1).replace("-1", "*")),
+            (RUNS.stream, "$KV.RUNS.>"),
+            (PLANS.stream, "$KV.PLANS.>"),
+        ),
+        writes=(
+            alert("exporter", "*", "*"),
+            "$KV.CONFIG.exports.*.*",
+            "$KV.RUNS.>",
+            "$KV.PLANS.>",
+        ),
+        answers=(connector_test("exporter"),),
+    ),
+    "operator": Grant(
+        makes=(CONFIG,),
+        scans=((CONFIG.stream, "$KV.CONFIG.>"),),
+        writes=("$KV.CONFIG.>", "$SRV.PING", "$SRV.INFO", "$SRV.STATS"),
+    ),
+    "publisher": Grant(makes=(EVENTS,), writes=(events("*", -1).replace("-1", "*"),)),
+    "push-engine": Grant(
+        makes=(EVENTS, PUSH),
+        reads=((PUSH, PUSH_ENGINE_CONSUMER),),
+        writes=(events("*", -1).replace("-1", "*"),),
+    ),
+}
+"""
+Every user of the mesh's NATS account. `operator` is the command line, `publisher` a program of the platform that puts
+events in, `push-engine` the platform's sender of pushes. None of the three is a service of ours.
+"""
+
+
+class Permissions(Struct, frozen=True, kw_only=True):
+    """Subjects a user may publish and subscribe. Replies to a received request are always allowed, once."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def inbox_prefix(user: str) -> str:
+    """Each user has inboxes of its own, so that nobody can listen to another's replies."""
+    return f"_INBOX_{user}"
+
+
+def permissions(user: str) -> Permissions:
+    """What a user may do, from its grant (JetStream API subjects: NATS ADR-1, ADR-31)."""
+    grant = GRANTS[user]
+    publish: list[str] = list(grant.writes)
+    for made in grant.makes:
+        name = made.stream if isinstance(made, Bucket) else made.name
+        publish += [f"$JS.API.STREAM.{verb}.{name}" for verb in ("INFO", "CREATE", "UPDATE")]
+    for stream, durable in grant.reads:
+        publish += [
+            f"$JS.API.CONSUMER.CREATE.{stream.name}.{durable}.>",
+            f"$JS.API.CONSUMER.INFO.{stream.name}.{durable}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{durable}",
+            f"$JS.API.CONSUMER.RESET.{stream.name}.{durable}",
+            f"$JS.ACK.{stream.name}.{durable}.>",
+        ]
+    for name, subject in grant.scans:
+        publish += [f"$JS.API.CONSUMER.CREATE.{name}.*.{subject}", f"$JS.API.DIRECT.GET.{name}.{subject}"]
+    for name in sorted({name for name, _ in grant.scans}):
+        publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
+    subscribe = [f"{inbox_prefix(user)}.>", *grant.answers]
+    if grant.answers:
+        subscribe += ["$SRV.>"]
+    return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=tuple(subscribe))
