@@ -1,9 +1,9 @@
 """
 The operator's settings: process environment -> `Settings`. The only reader of `os.environ`.
 
-A field `nats_url` is `MILLRACE_NATS_URL`, or the content of the file that `MILLRACE_NATS_URL_FILE` names: so a container
-gets its secrets. Settings say how to reach the mesh and what this process may use of the machine; everything else is
-configuration and lies in `CONFIG`.
+A field `nats_url` is `MILLRACE_NATS_URL`, or what stands in the file that `MILLRACE_NATS_URL_FILE` names, which is how
+a container gets its secrets. Settings say how to reach the mesh and what this process may use of the machine. All else
+is configuration and lies in `CONFIG`.
 """
 
 import os

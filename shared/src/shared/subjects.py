@@ -164,8 +164,8 @@ class Grant(Struct, frozen=True, kw_only=True):
     """
     What one user of NATS needs. Expanded to subjects by `permissions`.
 
-    `makes` are the streams and buckets that it creates and updates at start; `reads` are (stream, durable) pairs; `scans`
-    are (stream, filter) pairs, read by short-lived consumers and direct gets; `writes` and `answers` are subjects.
+    `makes` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
+    `scans` pairs of stream and filter for short-lived consumers and direct gets, `writes` and `answers` subjects.
     """
 
     makes: tuple[Stream | Bucket, ...] = ()
