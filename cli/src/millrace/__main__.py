@@ -1,0 +1,100 @@
+"""
+Find the verb, give it its arguments, turn its failure into one line. No verb's work lives here.
+
+A verb is a module with `add_arguments(parser)` and `run(args) -> int`, listed once in `VERBS`. Only the module of the
+verb that was asked for is imported, so that `--help` does not wait for the libraries of the others.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from shared.errors import MillraceError
+
+
+class Verb(NamedTuple):
+    """A line of `millrace --help`, and the module behind it."""
+
+    name: str
+    module: str
+    help: str
+
+
+class VerbModule(Protocol):
+    """What the module of a verb has."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """
+        Declare the verb's arguments; called before `run`, also for `--help`.
+
+        A verb that hands what it does not know to another program sets the default `rest=[]`.
+        """
+
+    def run(self, args: argparse.Namespace) -> int:
+        """
+        Do the verb's work and give the exit code.
+
+        Raises:
+            MillraceError: Its message is what the operator sees.
+        """
+
+
+VERBS = (
+    Verb("demo", "millrace.demo", "walk one story through a mesh of its own and check every step"),
+    Verb("up", "millrace.up", "run the mesh on this machine; data stays in .millrace/"),
+    Verb("apply", "millrace.apply", "show what a configuration file changes, and change it"),
+    Verb("token", "millrace.token", "create, list and revoke the tokens of the HTTP interface"),
+    Verb("status", "millrace.status", "show what runs, and whether it is well"),
+    Verb("rekey", "millrace.rekey", "encrypt every stored secret with the newest key"),
+    Verb("nats-config", "millrace.nats_config", "print the nats-server configuration with every service's permissions"),
+    Verb("check", "millrace.check", "format, lint, types, import rules, and that generated files are current"),
+    Verb("test", "millrace.test", "run pytest; takes pytest's arguments"),
+    Verb("bench", "millrace.bench", "measure this mesh and the alternatives on this machine"),
+    Verb("lock", "millrace.lock", "write requirements.lock from what the rooms ask for"),
+)
+
+
+def overview() -> str:
+    """The text of `millrace --help`."""
+    width = max(len(verb.name) for verb in VERBS)
+    lines = (f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS)
+    return "\n".join(
+        ("usage: millrace VERB [arguments]", "", *lines, "", "`millrace VERB --help` tells the arguments of a verb.")
+    )
+
+
+def run_verb(verb: Verb, argv: Sequence[str]) -> int:
+    """Run one verb; the arguments are those after its name."""
+    module: VerbModule = importlib.import_module(verb.module)
+    parser = argparse.ArgumentParser(prog=f"millrace {verb.name}", description=verb.help, allow_abbrev=False)
+    module.add_arguments(parser)
+    args, rest = parser.parse_known_args(argv)
+    if rest and "rest" not in args:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    return module.run(args)
+
+
+def main() -> int:
+    """Run the command line of this process and give its exit code: 2 for a wrong argument, 130 for Ctrl-C."""
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview(), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    verb = next((verb for verb in VERBS if verb.name == argv[0]), None)
+    if verb is None:
+        print(f"millrace: there is no verb {argv[0]!r}; `millrace --help` lists them", file=sys.stderr)
+        return 2
+    try:
+        return run_verb(verb, argv[1:])
+    except KeyboardInterrupt:
+        return 130
+    except MillraceError as error:
+        print(f"millrace: {f'{error.field}: ' if error.field else ''}{error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

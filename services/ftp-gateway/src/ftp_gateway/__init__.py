@@ -1,0 +1,1 @@
+"""Takes push and profile files by SFTP and turns their rows into messages."""

@@ -1,0 +1,1 @@
+"""Takes events in and streams those that a hook asks for to where it says."""

@@ -1,0 +1,1 @@
+"""Stores media and gives the URL under which they are served."""
