@@ -1,0 +1,309 @@
+"""
+AWS sessions and clients, temporary keys by AssumeRole, and errors of the SDK as ours. The only file that knows the SDK.
+
+Configuration: static keys, or a role with an external id, for which the base keys need `sts:AssumeRole`. What the keys
+may do beyond that is told by the rooms that use the clients.
+
+Implementation: one aiobotocore session serves every client with static keys, because a session costs 80 ms and its
+memory; one client per credentials, service and endpoint, closed when it was not used for longest. A role needs a
+session of its own, which borrows the models that the first has read. The SDK never tries again behind us: the runtime
+owns retry.
+
+Considerations: the wait for a free connection of the pool has no timeout in aiohttp, so wrap calls in
+`asyncio.timeout`. S3's client follows a bucket into its real region by itself (`S3RegionRedirector`) at the price of a
+second request. Needs aiobotocore 3.10: before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self, TypedDict
+
+import aiohttp
+
+# aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
+from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+from aiobotocore.credentials import AioDeferredRefreshableCredentials  # type: ignore[import-untyped]
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from botocore import exceptions as botocore_exceptions  # type: ignore[import-untyped]
+from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from msgspec import Struct
+
+from shared.aws_codes import HINTS, kind_of
+from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
+from shared.secret_store import Secret
+
+CONNECT_S: Final = 5.0
+READ_S: Final = 30.0
+CONNECTIONS: Final = 64
+ROLE_S: Final = 3600
+"""How long temporary keys hold: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
+
+AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
+    botocore_exceptions.ClientError,
+    botocore_exceptions.BotoCoreError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What a call to AWS may raise: `except AWS_ERRORS as error: raise aws_error(error) from error`."""
+
+
+_NO_KEYS: Final = (
+    botocore_exceptions.NoCredentialsError,
+    botocore_exceptions.PartialCredentialsError,
+    botocore_exceptions.CredentialRetrievalError,
+)
+_NO_ANSWER: Final = (
+    botocore_exceptions.ConnectionError,
+    botocore_exceptions.HTTPClientError,
+    botocore_exceptions.IncompleteReadError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+class AwsCredentials(Struct, frozen=True, kw_only=True):
+    """Static keys."""
+
+    access_key_id: str
+    secret_access_key: Secret
+
+
+class AwsRole(Struct, frozen=True, kw_only=True):
+    """A role that is assumed with an external id. Without `base` it is assumed by the identity of this process."""
+
+    role_arn: str
+    external_id: str
+    base: AwsCredentials | None = None
+
+
+class TemporaryKeys(TypedDict):
+    """Keys of a session of a role, under the names that obstore wants."""
+
+    access_key_id: str
+    secret_access_key: str
+    token: str
+    expires_at: datetime
+
+
+CredentialProvider = Callable[[], Awaitable[TemporaryKeys]]
+
+
+class _Slot:
+    """A client, or the place for it while it is made. `users` are the blocks that hold it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.context: AbstractAsyncContextManager[Any] | None = None
+        self.client: Any = None
+        self.users = 0
+
+
+class AwsClients:
+    """
+    The AWS clients of one process. An async context manager: leaving it closes them.
+
+    Args:
+        most: Clients that are kept open while nobody uses them.
+        sts_endpoint_url: Where roles are assumed, when not at AWS.
+    """
+
+    def __init__(self, *, most: int = 64, sts_endpoint_url: str | None = None) -> None:
+        self._most = most
+        self._sts_endpoint_url = sts_endpoint_url
+        self._session = AioSession()
+        self._slots: OrderedDict[tuple[object, ...], _Slot] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._slots:
+            _, slot = self._slots.popitem()
+            await _close(slot)
+
+    @asynccontextmanager
+    async def client(
+        self,
+        service: str,
+        *,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None = None,
+    ) -> AsyncIterator[Any]:
+        """
+        The client of a service, shared by everybody who asks for the same; it stays open at least while the block runs.
+
+        `credentials` None is the identity of this process, from its environment or its machine.
+
+        Raises:
+            MillraceError: It cannot be made, say because there is no such region.
+        """
+        key = (service, region, credentials, endpoint_url)
+        slot = self._slots.setdefault(key, _Slot())
+        self._slots.move_to_end(key)
+        slot.users += 1
+        try:
+            async with slot.lock:
+                if slot.context is None:
+                    await self._make(slot, service, region, credentials, endpoint_url)
+            yield slot.client
+        finally:
+            slot.users -= 1
+            await self._close_unused()
+
+    async def _make(
+        self,
+        slot: _Slot,
+        service: str,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None,
+    ) -> None:
+        session, keys = self._session, {}
+        if isinstance(credentials, AwsRole):
+            session = self._role_session(credentials, region)
+        elif credentials is not None:
+            keys = {
+                "aws_access_key_id": credentials.access_key_id,
+                "aws_secret_access_key": credentials.secret_access_key.reveal(),
+            }
+        context = session.create_client(
+            service, region_name=region, endpoint_url=endpoint_url, config=_config(endpoint_url), **keys
+        )
+        try:
+            slot.client = await context.__aenter__()
+        except AWS_ERRORS as error:
+            raise aws_error(error) from error
+        except ValueError as error:
+            raise InvalidError(str(error), field="endpoint_url") from None
+        slot.context = context
+        if service == "s3":
+            # With Expect, a PUT waits for "100 Continue" under no timeout at all (aio-libs/aiobotocore#1001).
+            slot.client.meta.events.unregister("before-call.s3", add_expect_header)
+
+    async def _close_unused(self) -> None:
+        unused = [key for key, slot in self._slots.items() if slot.users == 0]
+        empty = [key for key in unused if self._slots[key].context is None]
+        surplus = unused[: max(0, len(unused) - self._most)]
+        # Taken out all at once, so that nobody is given one of them while another is being closed.
+        for slot in [self._slots.pop(key) for key in {*empty, *surplus}]:
+            await _close(slot)
+
+    def _role_session(self, role: AwsRole, region: str) -> Any:
+        async def refresh() -> dict[str, str]:
+            keys = await self._assume(role, region)
+            return {
+                "access_key": keys["access_key_id"],
+                "secret_key": keys["secret_access_key"],
+                "token": keys["token"],
+                "expiry_time": keys["expires_at"].isoformat(),
+            }
+
+        session = AioSession()
+        session.register_component("data_loader", self._session.get_component("data_loader"))
+        # There is no public way to give a session keys that renew themselves; a test on a real STS API holds this one.
+        session._credentials = AioDeferredRefreshableCredentials(refresh, "assume-role")
+        return session
+
+    async def _assume(self, role: AwsRole, region: str) -> TemporaryKeys:
+        async with self.client("sts", region=region, credentials=role.base, endpoint_url=self._sts_endpoint_url) as sts:
+            answer = await sts.assume_role(
+                RoleArn=role.role_arn, ExternalId=role.external_id, RoleSessionName="millrace", DurationSeconds=ROLE_S
+            )
+        keys = answer["Credentials"]
+        return {
+            "access_key_id": keys["AccessKeyId"],
+            "secret_access_key": keys["SecretAccessKey"],
+            "token": keys["SessionToken"],
+            # obstore takes the standard library's UTC and no other.
+            "expires_at": keys["Expiration"].astimezone(UTC),
+        }
+
+    def credential_provider(self, role: AwsRole, *, region: str) -> CredentialProvider:
+        """For obstore, which calls it again before `expires_at`. The function raises `MillraceError`s."""
+
+        async def provide() -> TemporaryKeys:
+            try:
+                return await self._assume(role, region)
+            except AWS_ERRORS as error:
+                raise aws_error(error) from error
+
+        return provide
+
+
+async def _close(slot: _Slot) -> None:
+    if slot.context is not None:
+        await slot.context.__aexit__(None, None, None)
+
+
+def _config(endpoint_url: str | None) -> Any:
+    return AioConfig(
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
+        max_pool_connections=CONNECTIONS,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        # Many stores that speak S3 refuse the checksums that the SDK adds by default (boto/botocore#3277).
+        request_checksum_calculation="when_required" if endpoint_url else "when_supported",
+        response_checksum_validation="when_required" if endpoint_url else "when_supported",
+        s3={"addressing_style": "path"} if endpoint_url else {},
+        # AWS_ENDPOINT_URL of the machine must not send a customer's keys elsewhere.
+        ignore_configured_endpoint_urls=True,
+        # Reads the service's model in a thread: it is megabytes of JSON.
+        warm_up_loader_caches=True,
+        user_agent_extra="millrace",
+    )
+
+
+class AwsDetails(Struct, frozen=True, kw_only=True):
+    """What AWS said of a failure. `region` is where it says the bucket is."""
+
+    code: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    region: str | None = None
+
+
+def aws_details(error: BaseException) -> AwsDetails:
+    """Of an error of the SDK, or of a `MillraceError` that was raised from one."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return aws_details(error.__cause__) if error.__cause__ is not None else AwsDetails()
+    about, answer = response.get("Error", {}), response.get("ResponseMetadata", {})
+    region = about.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    return AwsDetails(
+        code=about.get("Code"),
+        http_status=answer.get("HTTPStatusCode"),
+        request_id=answer.get("RequestId"),
+        region=region,
+    )
+
+
+def aws_code(error: BaseException) -> str | None:
+    """The code of `aws_details`, such as `NoSuchBucket`."""
+    return aws_details(error).code
+
+
+def aws_error(error: BaseException) -> MillraceError:
+    """An error of the SDK as one of ours. The message names AWS's code; it holds no key."""
+    details = aws_details(error)
+    name = type(error).__name__
+    if isinstance(error, botocore_exceptions.ClientError):
+        said = HINTS.get(details.code or "") or str(error.response.get("Error", {}).get("Message", ""))[:300]
+        message = f"AWS refused {error.operation_name} with {details.code}: {said}"
+        return kind_of(details.code, details.http_status)(message)
+    if isinstance(error, _NO_KEYS):
+        return CredentialsError(f"there are no AWS credentials to use ({name})")
+    if isinstance(error, _NO_ANSWER):
+        return UnavailableError(f"AWS cannot be reached ({name})")
+    return InvalidError(f"AWS was not asked: {str(error)[:300]}")

@@ -1,0 +1,94 @@
+"""
+The codes of AWS's errors: which kind of ours each is, and what an operator can do about it. Data; no SDK.
+"""
+
+from typing import Final
+
+from shared.errors import (
+    BusyError,
+    ConflictError,
+    CredentialsError,
+    DeniedError,
+    InvalidError,
+    MillraceError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+
+CODES: Final[dict[type[MillraceError], str]] = {
+    CredentialsError: """InvalidAccessKeyId InvalidAccessKeyIdException SignatureDoesNotMatch InvalidSignatureException
+        UnrecognizedClientException InvalidClientTokenId InvalidToken ExpiredToken ExpiredTokenException
+        TokenRefreshRequired MissingAuthenticationToken MissingAuthenticationTokenException IncompleteSignature
+        IncompleteSignatureException AuthFailure""",
+    DeniedError: """AccessDenied AccessDeniedException AuthorizationError UnauthorizedOperation AllAccessDisabled
+        AccountProblem OptInRequired KMSAccessDeniedException KMSDisabledException KMSInvalidStateException
+        KMSNotFoundException KMSOptInRequired KMS.DisabledException KMS.KMSInvalidStateException
+        KMS.NotFoundException""",
+    NotFoundError: "NoSuchBucket NoSuchKey NoSuchUpload NoSuchEntity NotFound ResourceNotFoundException",
+    BusyError: """SlowDown Throttling ThrottlingException ThrottledException RequestLimitExceeded RequestThrottled
+        RequestThrottledException ProvisionedThroughputExceeded ProvisionedThroughputExceededException LimitExceeded
+        LimitExceededException TooManyRequestsException KMSThrottling KMSThrottlingException BandwidthLimitExceeded
+        PriorRequestNotComplete OperationAborted ConditionalRequestConflict""",
+    UnavailableError: """InternalError InternalFailure InternalFailureException InternalServerError ServiceUnavailable
+        ServiceUnavailableException RequestTimeout RequestTimeoutException RequestTimeTooSkewed RequestExpired
+        IDPCommunicationError""",
+    ConflictError: """PreconditionFailed BucketAlreadyExists BucketAlreadyOwnedByYou ResourceInUseException
+        ResourceExistsException""",
+    TooLargeError: "EntityTooLarge MaxMessageLengthExceeded MetadataTooLarge KeyTooLongError RequestEntityTooLarge",
+    InvalidError: """InvalidArgument InvalidArgumentException InvalidParameterValue ValidationError ValidationException
+        InvalidBucketName InvalidRequest MalformedXML MalformedPolicyDocument AuthorizationHeaderMalformed
+        PermanentRedirect TemporaryRedirect IllegalLocationConstraintException AccessControlListNotSupported
+        NotImplemented RegionDisabledException""",
+}
+"""The kind of each code that S3, Kinesis, KMS and STS answer, and of those inside a PutRecords reply."""
+
+_KINDS: Final = {code: kind for kind, codes in CODES.items() for code in codes.split()}
+
+HINTS: Final[dict[str, str]] = {
+    "InvalidAccessKeyId": "The access key id does not exist: a typo, deleted, or of another partition.",
+    "UnrecognizedClientException": "The access key id does not exist: a typo, deleted, or of another partition.",
+    "InvalidClientTokenId": "The access key id does not exist: a typo, deleted, or of another partition.",
+    "SignatureDoesNotMatch": "The secret key does not belong to this access key id. Look for a space copied along.",
+    "InvalidSignatureException": "The secret key does not belong to this access key id. Look for a space copied along.",
+    "ExpiredToken": "The temporary keys have expired.",
+    "ExpiredTokenException": "The temporary keys have expired.",
+    "AuthorizationHeaderMalformed": "The bucket is in another region than the one entered.",
+    "PermanentRedirect": "The bucket is in another region than the one entered.",
+    "IllegalLocationConstraintException": "The bucket is in another region than the one entered.",
+    "NoSuchBucket": "The bucket does not exist.",
+    "ResourceNotFoundException": "The stream does not exist in this region and account.",
+    "AccessDenied": "The key is valid, but its policy, the bucket's policy or a KMS key does not allow this.",
+    "AccessDeniedException": "The key is valid, but its policy does not allow this.",
+    "AccessControlListNotSupported": "The bucket has ACLs disabled: do not ask for one.",
+    "RequestTimeTooSkewed": "The clock of this machine is off by more than 15 minutes.",
+    "AllAccessDisabled": "AWS has suspended the account or the bucket.",
+    "AccountProblem": "AWS has suspended the account or the bucket.",
+    "InvalidBucketName": "This is no name that a bucket can have.",
+    "KMS.DisabledException": "The KMS key is disabled.",
+    "KMSDisabledException": "The KMS key is disabled.",
+    "SlowDown": "The provider asks to slow down; nothing is wrong with the keys.",
+    "ServiceUnavailable": "The provider has trouble of its own; nothing is wrong with the keys.",
+}
+"""What an operator can do about a code."""
+
+BY_STATUS: Final[dict[int, type[MillraceError]]] = {
+    401: CredentialsError,
+    403: DeniedError,
+    404: NotFoundError,
+    408: UnavailableError,
+    409: ConflictError,
+    412: ConflictError,
+    413: TooLargeError,
+    429: BusyError,
+    501: InvalidError,
+}
+
+
+def kind_of(code: str | None, http_status: int | None) -> type[MillraceError]:
+    """The kind of a code; of the status where there is no code, as in an answer to HEAD, or it is unknown."""
+    if code in _KINDS:
+        return _KINDS[code]
+    if http_status is None:
+        return UnavailableError
+    return BY_STATUS.get(http_status, UnavailableError if http_status >= 500 else InvalidError)

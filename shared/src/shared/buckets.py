@@ -1,0 +1,93 @@
+"""
+Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revision, delete, list.
+
+What the bytes mean is told by `shared.registry` (configuration), `shared.profiles` and the rooms.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from shared.bus import Bus, Message
+from shared.consumers import open_scan
+from shared.errors import ConflictError
+from shared.subjects import Bucket
+
+OPERATION = "KV-Operation"
+MARKER = "Nats-Marker-Reason"
+"""Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
+
+
+class Stored(Struct, frozen=True):
+    """What lies under a key. `revision` is the stream sequence that wrote it."""
+
+    key: str
+    data: bytes
+    revision: int
+
+
+def is_deletion(headers: Mapping[str, str]) -> bool:
+    """Whether a message of a bucket's stream says that its key is gone."""
+    return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
+
+
+class BucketStore:
+    """One bucket. Every method raises `UnavailableError` when NATS does not answer."""
+
+    def __init__(self, bus: Bus, bucket: Bucket) -> None:
+        self._bus = bus
+        self._bucket = bucket
+        self._prefix = f"$KV.{bucket.name}."
+
+    async def get(self, key: str) -> Stored | None:
+        """What lies under `key`, or None."""
+        message = await self._bus.last_message(self._bucket, self._prefix + key)
+        if message is None or is_deletion(message.headers):
+            return None
+        return self.stored(message)
+
+    async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
+        """
+        Write and give the new revision.
+
+        Args:
+            expect_revision: The revision that was read; 0 when there must be nothing.
+
+        Raises:
+            ConflictError: The key has changed since.
+        """
+        subject = self._prefix + key
+        try:
+            return await self._bus.publish(subject, data, expect_last_sequence=expect_revision)
+        except ConflictError:
+            if expect_revision != 0:
+                raise
+            # A deleted key still has its marker, whose sequence stands for "nothing".
+            marker = await self._bus.last_message(self._bucket, subject)
+            if marker is None or not is_deletion(marker.headers):
+                raise
+            return await self._bus.publish(subject, data, expect_last_sequence=marker.sequence)
+
+    async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
+        """Leave a marker in place of the value. Deleting what is not there is no error."""
+        await self._bus.publish(
+            self._prefix + key, b"", headers={OPERATION: "DEL"}, expect_last_sequence=expect_revision
+        )
+
+    async def scan(self, keys: str = ">") -> list[Stored]:
+        """Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first."""
+        found: dict[str, Stored] = {}
+        async with open_scan(self._bus, self._bucket, subject=self._prefix + keys, last_per_subject=True) as scan:
+            waiting = scan.pending_at_open > 0
+            while waiting:
+                for message in await scan.next(1024):
+                    stored = self.stored(message)
+                    found.pop(stored.key, None)
+                    if not is_deletion(message.headers):
+                        found[stored.key] = stored
+                    waiting = message.pending > 0
+        return list(found.values())
+
+    def stored(self, message: Message) -> Stored:
+        """A message of this bucket's stream as an entry."""
+        return Stored(message.subject.removeprefix(self._prefix), message.data, message.sequence)

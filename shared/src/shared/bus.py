@@ -1,0 +1,371 @@
+"""
+The mesh's one connection to NATS: connect, publish with JetStream's ack, ask and answer, read one stored message.
+
+How a stream is read is in `shared.consumers`, how streams come to be in `shared.streams`. Nothing of any service lives
+here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NoStreamResponseError
+from nats.micro import add_service
+from nats.micro.request import ERROR_CODE_HEADER, Request
+
+from shared import subjects
+from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
+from shared.messages import Alert, decode, encode
+from shared.subjects import Bucket, Stream
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+WRONG_LAST_SEQUENCE = (10071, 10164)
+"""JSStreamWrongLastSequenceErrF and its constant form (nats-server errors.json)."""
+STREAM_FULL = (10047, 10077, 10122, 10023)
+"""Storage or insufficient-resources errors and 'maximum bytes exceeded' (nats-server errors.json)."""
+
+RECONNECT_WAIT_S = 0.25
+OUTBOUND_BYTES = 8 << 20
+"""What may wait to be sent while the connection is away; beyond it publishing answers busy."""
+DRAIN_S = 5.0
+
+REQUESTS_AT_ONCE = 64
+"""Requests that one process answers at the same time; more wait in the subscription."""
+
+
+class Message:
+    """
+    A message of a stream.
+
+    `sequence` is its place in the stream, `pending` how many matching ones lay behind it when it was sent, and
+    `delivered` counts from 1. `reply` is for `shared.consumers`, which acknowledges.
+    """
+
+    __slots__ = ("at_ns", "data", "delivered", "headers", "pending", "reply", "sequence", "subject")
+
+    def __init__(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        sequence: int,
+        at_ns: int,
+        headers: Mapping[str, str] | None = None,
+        delivered: int = 1,
+        pending: int = 0,
+        reply: str = "",
+    ) -> None:
+        self.subject = subject
+        self.data = data
+        self.sequence = sequence
+        self.at_ns = at_ns
+        self.headers = headers or {}
+        self.delivered = delivered
+        self.pending = pending
+        self.reply = reply
+
+    @property
+    def at(self) -> datetime:
+        """When the stream stored it."""
+        return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+
+
+class StreamState(Struct, frozen=True, kw_only=True):
+    """What a stream holds now. An empty stream has `first_sequence` = `last_sequence` + 1."""
+
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    bytes: int
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A request that a service answers: `handler` gets the decoded request and gives the reply, or raises."""
+
+    subject: str
+    request: type[Struct]
+    handler: Callable[[Any, Any], Awaitable[Struct]]
+
+
+class Bus:
+    """One signed-in connection. Made by `connect`."""
+
+    def __init__(self, client: Client, metrics: Metrics) -> None:
+        self.client = client
+        self.js: JetStreamContext = client.jetstream()
+        self.metrics = metrics
+        self.reconnected: list[Callable[[], None]] = []
+        """Called after every reconnect, when the server has forgotten what was asked of it."""
+
+    @property
+    def connected(self) -> bool:
+        return self.client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit for one message, in bytes."""
+        return self.client.max_payload
+
+    async def ping(self) -> None:
+        """Raises `UnavailableError` when the server does not answer within 2 s."""
+        if not self.client.is_connected:
+            raise UnavailableError("not connected to NATS")
+        try:
+            await self.client.flush(timeout=2)
+        except (NatsError, TimeoutError):
+            raise UnavailableError("NATS does not answer") from None
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        message_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_last_sequence: int | None = None,
+        timeout_s: float = 5.0,
+    ) -> int:
+        """
+        Put a message into its stream and give its sequence once JetStream has it.
+
+        Args:
+            message_id: `Nats-Msg-Id`; a repetition within the stream's window is dropped and gives the sequence of the
+                first.
+            expect_last_sequence: The last sequence of this very subject, 0 for none.
+
+        Raises:
+            ConflictError: The subject has moved on from `expect_last_sequence`.
+            BusyError: The stream is full.
+            TooLargeError: Over the server's `max_payload`.
+            UnavailableError: No answer. The message may or may not be stored; say it again with the same `message_id`.
+        """
+        given = dict(headers or {})
+        if message_id is not None:
+            given["Nats-Msg-Id"] = message_id
+        if expect_last_sequence is not None:
+            given["Nats-Expected-Last-Subject-Sequence"] = str(expect_last_sequence)
+        try:
+            ack = await self.js.publish(subject, data, headers=given or None, timeout=timeout_s)
+        except APIError as error:
+            raise api_error(error) from error
+        except MaxPayloadError:
+            raise TooLargeError(f"expected at most {self.max_payload} bytes in a message, got {len(data)}") from None
+        except OutboundBufferLimitError:
+            raise BusyError("too much waits to be sent to NATS", retry_after_s=1) from None
+        except (NatsError, NoStreamResponseError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"NATS did not confirm the message: {type(error).__name__}") from error
+        self.metrics.count("millrace_bus_published_total", stream=ack.stream)
+        return ack.seq
+
+    async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
+        """Ask a service. Raises the replier's own kind of error, or `UnavailableError` where nobody answers."""
+        try:
+            answer = await self.client.request(subject, encode(message), timeout=timeout_s)
+        except NoRespondersError:
+            raise UnavailableError(f"nobody answers {subject}") from None
+        except MaxPayloadError:
+            raise TooLargeError(f"expected at most {self.max_payload} bytes in a request") from None
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{subject} was not answered: {type(error).__name__}") from error
+        if answer.headers and (code := answer.headers.get(ERROR_CODE_HEADER)):
+            told = msgspec.json.decode(answer.data) if answer.data else {}
+            kind = KINDS.get(code, UnavailableError)
+            raise kind(told.get("message", code), field=told.get("field"), retry_after_s=told.get("retry_after_s"))
+        return decode(answer.data, reply)
+
+    async def last_message(self, stream: Stream | Bucket, subject: str) -> Message | None:
+        """The newest message of a subject (direct get, NATS ADR-31), or None."""
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+        try:
+            answer = await self.client.request(f"$JS.API.DIRECT.GET.{name}.{subject}", b"", timeout=5.0)
+        except NoRespondersError:
+            raise UnavailableError(f"{name} cannot be read now") from None
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        headers = answer.headers or {}
+        if status := headers.get("Status"):
+            if status == "404":
+                return None
+            raise UnavailableError(f"{name} was not read: {status} {headers.get('Description', '')}")
+        return Message(
+            headers["Nats-Subject"],
+            answer.data,
+            sequence=int(headers["Nats-Sequence"]),
+            at_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
+            headers=headers,
+        )
+
+    async def stream_state(self, stream: Stream | Bucket) -> StreamState:
+        """Sequences and size of a stream."""
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+        try:
+            state = (await self.js.stream_info(name)).state
+        except APIError as error:
+            raise api_error(error) from error
+        except (NatsError, TimeoutError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        return StreamState(
+            first_sequence=state.first_seq, last_sequence=state.last_seq, messages=state.messages, bytes=state.bytes
+        )
+
+    async def alert(self, alert: Alert) -> None:
+        """Tell the operator. An alert that cannot be published is logged: it must not fail what raised it."""
+        log.warning("alert", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message)
+        try:
+            await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
+        except MillraceError as error:
+            log.error("alert_not_published", kind=alert.kind, message=str(error))
+
+    @asynccontextmanager
+    async def answering(
+        self, name: str, version: str, state: Any, endpoints: Iterable[Endpoint]
+    ) -> AsyncIterator[None]:
+        """
+        Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it.
+
+        Requests run side by side, because a subscription alone would run them one after another. Leaving the block
+        takes no more requests and finishes those in hand.
+        """
+        endpoints = list(endpoints)
+        if not endpoints:
+            yield
+            return
+        slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+
+            def handler_of(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
+                async def one(request: Request) -> None:
+                    try:
+                        await _answer(endpoint, state, request, self.metrics)
+                    finally:
+                        slots.release()
+
+                async def handle(request: Request) -> None:
+                    await slots.acquire()
+                    tasks.create_task(one(request), name=f"answer {endpoint.subject}")
+
+                return handle
+
+            service = await add_service(self.client, name=name, version=version)
+            for endpoint in endpoints:
+                await service.add_endpoint(
+                    name=endpoint.subject.replace(".", "-"), subject=endpoint.subject, handler=handler_of(endpoint)
+                )
+            try:
+                yield
+            finally:
+                # A connection that is gone has no subscriptions left to end.
+                with contextlib.suppress(NatsError, TimeoutError):
+                    await service.stop()
+
+
+async def _answer(endpoint: Endpoint, state: Any, request: Request, metrics: Metrics) -> None:
+    """The NATS translation of errors: the code as header, the rest as JSON."""
+    try:
+        reply = await endpoint.handler(state, decode(request.data, endpoint.request))
+    except MillraceError as error:
+        told = {"message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
+        description = " ".join(error.message.split())
+        await request.respond_error(error.code, description, data=msgspec.json.encode(told))
+    except Exception:
+        log.exception("request_failed", subject=endpoint.subject)
+        metrics.count("millrace_bugs_total", where="bus")
+        await request.respond_error(MillraceError.code, "internal error", data=b'{"message":"internal error"}')
+    else:
+        await request.respond(encode(reply))
+
+
+def api_error(error: APIError) -> MillraceError:
+    """JetStream's own errors as kinds."""
+    if error.err_code in WRONG_LAST_SEQUENCE:
+        return ConflictError("changed since it was read")
+    if error.err_code in STREAM_FULL or "maximum" in (error.description or ""):
+        return BusyError("the stream is full", retry_after_s=5)
+    if error.code == 404:
+        return NotFoundError(error.description or "not found")
+    return UnavailableError(f"JetStream: {error.description or error.code}")
+
+
+def _nanoseconds(text: str) -> int:
+    """RFC 3339 with up to nine digits of a second, of which `datetime` reads six."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(f"{fraction:0<9}")
+
+
+@asynccontextmanager
+async def connect(
+    user: str, servers: str, *, seed: str = "", metrics: Metrics, wait_s: float | None = None
+) -> AsyncIterator[Bus]:
+    """
+    Sign in and stay connected; leaving the block drains.
+
+    Args:
+        user: The name in `shared.subjects.GRANTS`; decides the inboxes.
+        servers: URLs, separated by commas.
+        seed: NKey seed; empty for a server without users.
+        wait_s: How long to try at first; None tries for ever.
+
+    Raises:
+        UnavailableError: Nobody let us in within `wait_s`; the message holds the last reason.
+    """
+    bus: list[Bus] = []
+    last_error = "no answer"
+
+    async def on_error(error: Exception) -> None:
+        nonlocal last_error
+        last_error = str(error) or type(error).__name__
+        log.warning("nats_error", message=last_error)
+
+    async def on_disconnect() -> None:
+        log.warning("nats_disconnected")
+
+    async def on_reconnect() -> None:
+        log.info("nats_reconnected")
+        for callback in bus[0].reconnected if bus else ():
+            callback()
+
+    # Typed as whole seconds by the library, which sleeps for any number of them.
+    options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
+    if seed:
+        options["nkeys_seed_str"] = seed
+    client = Client()
+    try:
+        async with asyncio.timeout(wait_s):
+            await client.connect(
+                servers=[server.strip() for server in servers.split(",")],
+                name=user,
+                inbox_prefix=subjects.inbox_prefix(user),
+                error_cb=on_error,
+                disconnected_cb=on_disconnect,
+                reconnected_cb=on_reconnect,
+                max_reconnect_attempts=-1,
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                pending_size=OUTBOUND_BYTES,
+                **options,
+            )
+    except TimeoutError:
+        await client.close()
+        raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
+    bus.append(Bus(client, metrics))
+    try:
+        yield bus[0]
+    finally:
+        with contextlib.suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(client.drain(), DRAIN_S)
+        if not client.is_closed:
+            await client.close()

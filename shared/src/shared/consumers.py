@@ -1,0 +1,433 @@
+"""
+How a stream is read: one pull loop on a callback subscription, for durable consumers and for short scans.
+
+`nats-py`'s `fetch()` makes a task and a timer for every message and can stall on an orphaned request (nats.py#986), so
+the loop is ours: requests of `batch` messages to `CONSUMER.MSG.NEXT` (NATS ADR-9, ADR-37), topped up at half, with
+heartbeats. Memory is bounded by `capacity` messages and `capacity_bytes`.
+
+Order. A `Pull` hands every message out once, in the order of the stream. What comes again (after a reconnect, a lost
+message or a restart of the server) is dropped when it was handed out before; what was lost is asked for again from the
+ack floor (durable) or the last sequence (scan), before anything newer.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+from nats.nuid import NUID
+
+from shared.bus import Bus, Message, api_error
+from shared.errors import MillraceError, UnavailableError
+from shared.retry import Backoff
+from shared.subjects import Bucket, Stream
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+EXPIRES_S = 30.0
+HEARTBEAT_S = 5.0
+SILENCE_S = 2 * HEARTBEAT_S + 1
+"""A server that says nothing for this long has forgotten the request."""
+SCAN_INACTIVE_S = 60.0
+ACK_WAIT_S = 24 * 3600.0
+"""Never relied upon: whoever takes over resets the consumer to its ack floor. A short wait would break the order."""
+
+_names = NUID()
+
+
+class ClosedError(Exception):
+    """The pull was closed; there is nothing more to hand out."""
+
+
+class Pull:
+    """
+    Messages of one consumer, in order. Made by `open_pull` and `open_scan`.
+
+    One task calls `next`; `ack` may be called from any. `pending_at_open` says how many messages were waiting when the
+    consumer was made or reset.
+    """
+
+    def __init__(
+        self, bus: Bus, stream: str, config: ConsumerConfig, *, durable: bool, capacity: int, capacity_bytes: int
+    ) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._config = config
+        self._durable = durable
+        self._capacity = capacity
+        self._max_bytes = max(capacity_bytes, bus.max_payload + 4096)
+        self._queue: deque[Message] = deque()
+        self._queued_bytes = 0
+        self._asked = 0
+        self._wake = asyncio.Event()
+        self._heard_at = 0.0
+        self._closed = False
+        self._stale = False
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        self._consumer = config.name or ""
+        self._consumer_sequence = 0
+        self._handed_out = 0
+        self.pending_at_open = 0
+
+    async def next(self, most: int) -> list[Message]:
+        """
+        Wait for messages and give up to `most` of them.
+
+        Raises:
+            ClosedError: `close` was called. What was not handed out comes again to whoever reads next.
+        """
+        while not self._queue or self._stale:
+            if self._closed:
+                raise ClosedError
+            if self._stale or self._silent():
+                await self._restart()
+            await self._ask()
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+        if self._closed:
+            raise ClosedError
+        batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        self._queued_bytes -= sum(len(message.data) for message in batch)
+        self._handed_out = batch[-1].sequence
+        await self._ask()
+        return batch
+
+    @property
+    def metrics(self) -> Metrics:
+        return self._bus.metrics
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Hand out nothing more. Acks are still possible until the block is left."""
+        self._closed = True
+        self._wake.set()
+
+    async def ack(self, message: Message) -> None:
+        """Tell the server, without waiting. Under ack policy `all` this covers every message before it."""
+        await self._say(message, b"+ACK")
+
+    async def ack_sync(self, message: Message) -> None:
+        """Raises `UnavailableError` when the server did not confirm."""
+        try:
+            await self._bus.client.request(message.reply, b"+ACK", timeout=5.0)
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"the ack was not confirmed: {type(error).__name__}") from error
+
+    async def _say(self, message: Message, word: bytes) -> None:
+        try:
+            await self._bus.client.publish(message.reply, word)
+        except (NatsError, ConnectionError) as error:
+            # The message comes again after the next reset, which is what at-least-once means.
+            log.warning("ack_not_sent", stream=self._stream, sequence=message.sequence, message=str(error))
+
+    async def open(self) -> None:
+        """Make the consumer and begin. Called by `open_pull` and `open_scan`."""
+        self._bus.reconnected.append(self._on_reconnect)
+        await self._begin()
+
+    async def end(self) -> None:
+        """Stop listening, and take a scan's consumer away."""
+        self.close()
+        self._bus.reconnected.remove(self._on_reconnect)
+        with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
+            if self._subscription is not None:
+                await self._subscription.unsubscribe()
+            if not self._durable and self._bus.connected:
+                await self._bus.js.delete_consumer(self._stream, self._consumer)
+
+    async def _begin(self) -> None:
+        """Raises `MillraceError` when the consumer cannot be had now."""
+        try:
+            if self._durable:
+                await self._bus.js.add_consumer(self._stream, self._config)
+                reset = await self._bus.js.reset_consumer(self._stream, self._consumer)
+                pending = reset.info.num_pending
+            else:
+                self._consumer = _names.next().decode()
+                config = self._config.evolve(name=self._consumer)
+                if self._handed_out and config.deliver_policy is not DeliverPolicy.LAST_PER_SUBJECT:
+                    config = config.evolve(
+                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._handed_out + 1
+                    )
+                pending = (await self._bus.js.add_consumer(self._stream, config)).num_pending
+        except APIError as error:
+            raise api_error(error) from error
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
+        self.pending_at_open = pending or 0
+        self._consumer_sequence = 0
+        self._asked = 0
+        self._stale = False
+        self._heard()
+        self._inbox = self._bus.client.new_inbox()
+        # The callback only queues, so the library's own limits on what waits need not bite: ours do.
+        self._subscription = await self._bus.client.subscribe(
+            self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
+        )
+        await self._ask()
+
+    async def _restart(self) -> None:
+        """Forget what was not handed out and read on from there. Tries until the server is back, or the pull is
+        closed."""
+        if self._subscription is not None:
+            with contextlib.suppress(NatsError, ConnectionError):
+                await self._subscription.unsubscribe()
+            self._subscription = None
+        self._queue.clear()
+        self._queued_bytes = 0
+        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
+            try:
+                await self._begin()
+            except MillraceError as error:
+                if self._closed:
+                    return
+                log.warning("consumer_not_ready", stream=self._stream, consumer=self._consumer, message=str(error))
+                await asyncio.sleep(delay_s)
+            else:
+                return
+
+    async def _ask(self) -> None:
+        room = self._capacity - len(self._queue) - self._asked
+        if self._closed or self._stale or room < self._capacity // 2 or self._queued_bytes > self._max_bytes // 2:
+            return
+        request = {
+            "batch": room,
+            "max_bytes": self._max_bytes,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        self._asked += room
+        try:
+            await self._bus.client.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+                json.dumps(request).encode(),
+                reply=self._inbox,
+            )
+        except (NatsError, ConnectionError):
+            self._stale = True
+
+    async def _on_message(self, received: Msg) -> None:
+        self._heard()
+        headers = received.headers
+        if headers is not None and (status := headers.get("Status")):
+            self._on_status(status, headers)
+            return
+        message, consumer_sequence = _parse(received)
+        self._asked = max(0, self._asked - 1)
+        if consumer_sequence != self._consumer_sequence + 1:
+            log.warning("message_lost", stream=self._stream, consumer=self._consumer, sequence=message.sequence)
+            self._become_stale()
+            return
+        self._consumer_sequence = consumer_sequence
+        if message.sequence > self._handed_out or self._repeats:
+            self._queue.append(message)
+            self._queued_bytes += len(message.data)
+            self._wake.set()
+
+    def _on_status(self, status: str, headers: dict[str, str]) -> None:
+        """100 is a heartbeat; 408 and 409 end a request and tell what of it is left; 503 means nobody serves it."""
+        if status == "100":
+            return
+        if left := headers.get("Nats-Pending-Messages"):
+            self._asked = max(0, self._asked - int(left))
+        else:
+            log.warning("consumer_gone", stream=self._stream, status=status, message=headers.get("Description", ""))
+            self._become_stale()
+        self._wake.set()
+
+    @property
+    def _repeats(self) -> bool:
+        """A scan of last values begins anew after a restart; its reader compares revisions."""
+        return self._config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT
+
+    def _become_stale(self) -> None:
+        self._stale = True
+        self._wake.set()
+
+    def _on_reconnect(self) -> None:
+        self._become_stale()
+
+    def _heard(self) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+
+    def _silent(self) -> bool:
+        return asyncio.get_running_loop().time() - self._heard_at > SILENCE_S
+
+
+def _parse(received: Msg) -> tuple[Message, int]:
+    """
+    A delivered message and its consumer sequence, from the ack subject (NATS ADR-15): nine tokens, or more where it
+    also names domain and account.
+    """
+    tokens = received.reply.split(".")
+    delivered, sequence, consumer_sequence, at_ns, pending = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
+    message = Message(
+        received.subject,
+        received.data,
+        sequence=int(sequence),
+        at_ns=int(at_ns),
+        headers=received.headers,
+        delivered=int(delivered),
+        pending=int(pending),
+        reply=received.reply,
+    )
+    return message, int(consumer_sequence)
+
+
+@asynccontextmanager
+async def open_pull(
+    bus: Bus,
+    stream: Stream,
+    *,
+    durable: str,
+    subject: str,
+    capacity: int = 512,
+    capacity_bytes: int = 8 << 20,
+    max_ack_pending: int = 100_000,
+) -> AsyncIterator[Pull]:
+    """
+    Read with a durable consumer of ack policy `all`, from its ack floor on.
+
+    One reader at a time: opening resets the consumer (server 2.14+), so what an earlier reader took and did not
+    acknowledge comes again at once and in order.
+    """
+    config = ConsumerConfig(
+        name=durable,
+        durable_name=durable,
+        filter_subject=subject,
+        ack_policy=AckPolicy.ALL,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=max_ack_pending,
+        max_deliver=-1,
+        deliver_policy=DeliverPolicy.ALL,
+    )
+    pull = Pull(bus, stream.name, config, durable=True, capacity=capacity, capacity_bytes=capacity_bytes)
+    await pull.open()
+    try:
+        yield pull
+    finally:
+        await pull.end()
+
+
+@asynccontextmanager
+async def open_scan(
+    bus: Bus,
+    stream: Stream | Bucket,
+    *,
+    subject: str,
+    start_sequence: int = 1,
+    last_per_subject: bool = False,
+    capacity: int = 1024,
+    capacity_bytes: int = 8 << 20,
+) -> AsyncIterator[Pull]:
+    """
+    Read a stream, or a bucket, without acknowledging, from `start_sequence` on or the last of each subject.
+
+    The consumer lives in the server's memory, belongs to this reader alone and goes with it.
+    """
+    config = ConsumerConfig(
+        filter_subject=subject,
+        ack_policy=AckPolicy.NONE,
+        deliver_policy=DeliverPolicy.LAST_PER_SUBJECT if last_per_subject else DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=None if last_per_subject else max(1, start_sequence),
+        inactive_threshold=SCAN_INACTIVE_S,
+        mem_storage=True,
+        num_replicas=1,
+    )
+    name = stream.stream if isinstance(stream, Bucket) else stream.name
+    pull = Pull(bus, name, config, durable=False, capacity=capacity, capacity_bytes=capacity_bytes)
+    await pull.open()
+    try:
+        yield pull
+    finally:
+        await pull.end()
+
+
+BUG_ATTEMPTS = 5
+"""How often a message is tried that runs into a bug of ours, before it is put aside as a dead letter."""
+
+HANDLER_BACKOFF = Backoff(first_s=0.1, max_s=10.0)
+
+Handler = Callable[[Message], Awaitable[None]]
+PutAside = Callable[[Message, MillraceError], Awaitable[None]]
+
+
+async def consume(
+    pull: Pull,
+    consumer: str,
+    handler: Handler,
+    put_aside: PutAside,
+    *,
+    backoff: Backoff = HANDLER_BACKOFF,
+) -> None:
+    """
+    Run `handler` for one message after the other until the pull is closed. The NATS translation of errors:
+
+    - it returns: the effect is durable, so the message is acknowledged;
+    - a retryable error: tried again after a back-off, before anything later, so that the order holds;
+    - any other `MillraceError`: `put_aside` makes it a dead letter (durable), then it is acknowledged;
+    - anything else is a bug: logged, counted, tried `BUG_ATTEMPTS` times, then put aside.
+    """
+    done: Message | None = None
+    with contextlib.suppress(ClosedError):
+        while True:
+            for message in await pull.next(64):
+                outcome = await _handle(pull, message, handler, put_aside, backoff)
+                if outcome is None:
+                    pull.close()
+                    break
+                await pull.ack(message)
+                done = message
+                pull.metrics.count("millrace_bus_consumed_total", consumer=consumer, outcome=outcome)
+                pull.metrics.gauge("millrace_bus_lag_messages", message.pending, consumer=consumer)
+    if done is not None:
+        # The acks before this one went without an answer; the last says whether all of them arrived.
+        try:
+            await pull.ack_sync(done)
+        except UnavailableError as error:
+            log.warning("last_ack_not_confirmed", consumer=consumer, sequence=done.sequence, message=error.message)
+
+
+async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: PutAside, backoff: Backoff) -> str | None:
+    """Gives the outcome, or None when the pull was closed before there was one."""
+    for attempt, delay_s in enumerate(backoff.delays(), start=1):
+        if pull.closed:
+            return None
+        try:
+            return await _try(message, handler, put_aside)
+        except MillraceError as error:
+            log.warning("message_not_handled", subject=message.subject, code=error.code, message=error.message)
+            await asyncio.sleep(error.retry_after_s or delay_s)
+        except Exception:
+            log.exception("message_failed", subject=message.subject, sequence=message.sequence)
+            pull.metrics.count("millrace_bugs_total", where="consumer")
+            if attempt >= BUG_ATTEMPTS:
+                await put_aside(message, MillraceError("internal error"))
+                return "bug"
+            await asyncio.sleep(delay_s)
+    return None
+
+
+async def _try(message: Message, handler: Handler, put_aside: PutAside) -> str:
+    try:
+        await handler(message)
+    except MillraceError as error:
+        if error.retryable:
+            raise
+        await put_aside(message, error)
+        return "dead_letter"
+    return "done"

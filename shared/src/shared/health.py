@@ -1,0 +1,59 @@
+"""
+Is the service alive, ready, and what are its numbers: named pings, each brought by the part it speaks for.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from msgspec import Struct
+
+from shared.errors import MillraceError
+
+log = structlog.get_logger()
+
+PING_S = 3.0
+"""A ping that takes longer has failed."""
+
+Ping = Callable[[], Awaitable[None]]
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    """The answer of `/readyz`: names of the pings that passed, and reasons of those that did not."""
+
+    ready: bool
+    ok: tuple[str, ...]
+    failing: dict[str, str]
+
+
+class Health:
+    """Collects pings while a service starts; `state` says where in its life the service is."""
+
+    def __init__(self) -> None:
+        self.state = "starting"
+        self._pings: dict[str, Ping] = {}
+
+    def add(self, name: str, ping: Ping) -> None:
+        """A ping returns, or raises a `MillraceError` that says why not."""
+        self._pings[name] = ping
+
+    async def check(self) -> Readiness:
+        """Run every ping at once."""
+        names = list(self._pings)
+        reasons = await asyncio.gather(*(_reason(self._pings[name]) for name in names))
+        failing = {name: reason for name, reason in zip(names, reasons, strict=True) if reason is not None}
+        if self.state != "running":
+            failing = {"service": self.state} | failing
+        ok = tuple(name for name in names if name not in failing)
+        return Readiness(ready=not failing, ok=ok, failing=failing)
+
+
+async def _reason(ping: Ping) -> str | None:
+    try:
+        async with asyncio.timeout(PING_S):
+            await ping()
+    except MillraceError as error:
+        return error.message
+    except TimeoutError:
+        return f"no answer within {PING_S:.0f} s"
+    return None

@@ -1,0 +1,314 @@
+"""
+HTTP as every service speaks it: typed routes, bearer tokens with scopes, error bodies, `/openapi.json`.
+
+Routes are data: a service's `routes.py` is a table of `Route`s, from which both the listener and the OpenAPI document
+are made, so that they cannot drift apart. No route of any service lives here.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from shared import subjects, tokens
+from shared.bus import Bus
+from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
+from shared.health import Health
+from shared.messages import decode
+from shared.registry import Registry
+from shared.secret_store import enc_hook_masked
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+S = TypeVar("S")
+
+STATUS = {
+    "invalid": 400,
+    "unauthenticated": 401,
+    "denied": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "too_large": 413,
+    "credentials": 424,
+    "busy": 429,
+    "unavailable": 503,
+    "internal": 500,
+}
+"""The HTTP translation of the kinds of error (RFC 9110; 424 from RFC 4918: what failed is a request we depend on)."""
+
+JSON_BODY_BYTES = 1 << 20
+"""Limit of a decoded body. Routes that take more read `call.request.content` themselves, and count."""
+
+Scope = Literal["open", "app", "admin"]
+
+
+class Call(Generic[S]):
+    """
+    One request, as a handler sees it.
+
+    `state` is what the service's `build` gave; `body` is decoded to the route's type. A handler that streams uses
+    `request`.
+    """
+
+    __slots__ = ("body", "bus", "registry", "request", "state")
+
+    def __init__(self, state: S, request: web.Request, registry: Registry, bus: Bus) -> None:
+        self.state = state
+        self.request = request
+        self.registry = registry
+        self.bus = bus
+        self.body: Any = None
+
+    @property
+    def app_key(self) -> str:
+        """The tenant in the path, already checked against the token."""
+        return self.request.match_info["app_key"]
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        return self.request.match_info
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.request.query
+
+    @property
+    def dry_run(self) -> bool:
+        return self.request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}
+
+
+Handler = Callable[[Any], Awaitable[Any]]
+
+
+class Route(Struct, frozen=True):
+    """
+    One row of a service's table.
+
+    Args:
+        body: The type of the JSON body; None when there is none or the handler reads it itself (`consumes` says what).
+        reads_body: The handler reads and decodes the body itself although `body` names its type.
+        reply: The type of the answer; None for an empty or a streamed one.
+        scope: `app` needs a token for `{app_key}`, `admin` an operator's, `open` none.
+        query: Names and meanings of query parameters.
+    """
+
+    method: Literal["GET", "PUT", "POST", "DELETE"]
+    path: str
+    handler: Handler
+    summary: str
+    body: Any = None
+    reads_body: bool = False
+    reply: Any = None
+    scope: Scope = "app"
+    status: int = 200
+    consumes: str = "application/json"
+    produces: str = "application/json"
+    query: Mapping[str, str] = {}
+
+
+class Listener:
+    """What the routes need of the running service. `state` is None until the service is ready to be asked."""
+
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self.health = health
+        self.metrics = metrics
+        self.state: Any = None
+        self.registry: Registry | None = None
+        self.bus: Bus | None = None
+
+
+def make_application(name: str, version: str, routes: Sequence[Route], listener: Listener) -> web.Application:
+    """The aiohttp application of a service: its routes, `/livez`, `/readyz`, `/metrics` and `/openapi.json`."""
+    app = web.Application(middlewares=[_errors(listener)], client_max_size=JSON_BODY_BYTES)
+    document = msgspec.json.encode(openapi(name, version, routes))
+
+    async def livez(_: web.Request) -> web.Response:
+        return _json({"alive": True})
+
+    async def readyz(_: web.Request) -> web.Response:
+        readiness = await listener.health.check()
+        return _json(readiness, status=200 if readiness.ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=listener.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def described(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/openapi.json", described)
+    for route in routes:
+        app.router.add_route(route.method, route.path, _handler(route, listener))
+    return app
+
+
+def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if listener.registry is None or listener.bus is None or listener.health.state == "starting":
+            raise UnavailableError("the service is starting", retry_after_s=1)
+        if route.scope != "open":
+            token = await tokens.authenticate(listener.registry, request.headers.get("Authorization"))
+            app_key = request.match_info.get("app_key") if route.scope == "app" else None
+            tokens.authorise(token, app_key)
+            if app_key is not None:
+                subjects.check_app_key(app_key)
+        call: Call[Any] = Call(listener.state, request, listener.registry, listener.bus)
+        if route.body is not None and not route.reads_body:
+            call.body = decode(await request.read(), route.body)
+        answer = await route.handler(call)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return _json(answer, status=route.status) if answer is not None else web.Response(status=204)
+
+    return handle
+
+
+def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(answer, enc_hook=enc_hook_masked)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def error_response(error: MillraceError) -> web.Response:
+    """The one error body: `{"error": {"code", "message", "field"?}}`."""
+    told = {"code": error.code, "message": error.message}
+    if error.field is not None:
+        told["field"] = error.field
+    headers = {}
+    if error.retry_after_s is not None or error.retryable:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
+    if error.code == "unauthenticated":
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json({"error": told}, status=STATUS[error.code], headers=headers)
+
+
+def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def translate(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        started = perf_counter()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except MillraceError as error:
+            response = error_response(error)
+        except web.HTTPRequestEntityTooLarge:
+            response = error_response(TooLargeError(f"expected a body of at most {JSON_BODY_BYTES} bytes"))
+        except web.HTTPException as error:
+            code = "not_found" if error.status == 404 else "invalid"
+            response = _json({"error": {"code": code, "message": error.reason}}, status=error.status)
+        except ConnectionError:
+            # The client went away; nobody is left to be told.
+            raise
+        except Exception:
+            log.exception("request_failed", method=request.method, route=route)
+            listener.metrics.count("millrace_bugs_total", where="http")
+            response = error_response(MillraceError("internal error"))
+        status = str(response.status)
+        listener.metrics.count("millrace_http_requests_total", method=request.method, route=route, status=status)
+        listener.metrics.observe("millrace_http_request_seconds", perf_counter() - started, route=route)
+        return response
+
+    return translate
+
+
+PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
+
+
+def openapi(name: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a route table."""
+    types = [kind for route in routes for kind in (route.body, route.reply) if kind is not None]
+    schemas, components = msgspec.json.schema_components(
+        [*types, Problem], schema_hook=_secret_schema, ref_template="#/components/schemas/{name}"
+    )
+    schema_of = dict(zip(map(id, [*types, Problem]), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        path = PARAMETER.sub(r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"Millrace {name}", "version": version},
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, schema_of: Mapping[int, Any]) -> dict[str, Any]:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in PARAMETER.findall(route.path)
+    ]
+    in_query = [
+        {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in route.query.items()
+    ]
+    answer: dict[str, Any] = {"description": "Done"}
+    if route.reply is not None:
+        answer["content"] = {route.produces: {"schema": schema_of[id(route.reply)]}}
+    problem = {"description": "Refused or failed", "content": {"application/json": {"schema": schema_of[id(Problem)]}}}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": f"{route.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', route.path).rstrip('_')}",
+        "parameters": in_path + in_query,
+        "responses": {str(route.status): answer, "default": problem},
+        "security": [] if route.scope == "open" else [{"token": []}],
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {route.consumes: {"schema": schema_of[id(route.body)]}},
+        }
+    elif route.method in {"PUT", "POST"} and route.consumes != "application/json":
+        operation["requestBody"] = {"required": True, "content": {route.consumes: {}}}
+    return operation
+
+
+class ProblemDetail(Struct, frozen=True, kw_only=True):
+    """What went wrong. `field` is the path of the offending input."""
+
+    code: Literal[
+        "invalid",
+        "unauthenticated",
+        "denied",
+        "credentials",
+        "not_found",
+        "conflict",
+        "too_large",
+        "busy",
+        "unavailable",
+        "internal",
+    ]
+    message: str
+    field: str | None = None
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """The body of every error."""
+
+    error: ProblemDetail
+
+
+def _secret_schema(kind: type) -> dict[str, Any]:
+    if kind.__name__ == "Secret":
+        return {"type": "string", "format": "password", "description": "Goes in and never comes out: reads show ***"}
+    raise NotImplementedError(kind)
+
+
+def whole_number(text: str, field: str, *, least: int, most: int) -> int:
+    """A query parameter as a number. Raises `InvalidError`."""
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise InvalidError(f"expected a whole number from {least} to {most}", field=field)
+    return int(text)

@@ -1,0 +1,220 @@
+"""
+Structured logs: the set-up, the redaction of secrets, and the stable `action` key of every line. No business words.
+
+A room logs `log.info("hook_saved", hook_id=…)`: the first argument is the action, a stable key that tools may count on;
+a sentence for people goes into `message`. What libraries log through the standard library takes the same way, with the
+action `library_log`, the library's own sentence as `message` and its `logger` named.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Set
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from functools import lru_cache
+from typing import Any, Literal, TextIO
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+MASK = "***"
+
+SECRET_NAMES = (
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "token",
+    "api_key",
+    "apikey",
+    "access_key",
+    "account_key",
+    "private_key",
+    "fernet",
+    "seed",
+    "authorization",
+    "credential",
+    "cookie",
+    "signature",
+)
+"""A key whose name holds one of these, whatever its case and whether it has `-` or `_`, is masked whatever it holds."""
+
+SECRET_TEXT = (
+    (re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{16,}"), rf"\1\2{MASK}"),
+    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{MASK}@"),
+)
+"""Forms of secrets that are known by their surroundings: an Authorization header, and the password in a URL."""
+
+LOUD = {
+    # botocore prints whole answers of STS, temporary keys included, at debug.
+    "botocore": logging.WARNING,
+    "aiobotocore": logging.WARNING,
+    # A line per connection, request and key exchange: our own lines and counters say that already.
+    "asyncssh": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+}
+"""Libraries that are never let say more than this, whatever the level of the process."""
+
+SHORTEST = 6
+"""A registered secret is at least this long: masking every `a` would leave nothing to read."""
+
+
+class Redactor:
+    """
+    Takes secrets out of a log line: by the name of the key, by what surrounds them, and by value once registered.
+
+    Whoever decrypts a secret registers it with `add`; from then on it is masked wherever it stands, in tracebacks too.
+    """
+
+    def __init__(self) -> None:
+        self._values: tuple[str, ...] = ()
+
+    def add(self, value: str) -> None:
+        """Mask this value from now on. One shorter than six characters is passed over."""
+        parts = [value, *(line for line in value.splitlines() if len(line) >= 16)]
+        forms = {form for part in parts for form in (part, quote(part, safe=""), repr(part)[1:-1])}
+        new = {form for form in forms if len(form.strip()) >= SHORTEST}
+        # The longest first: a secret may begin with another one.
+        self._values = tuple(sorted({*self._values, *new}, key=len, reverse=True))
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        if not text.isascii():
+            # A file name may hold bytes that are no UTF-8, as lone surrogates, and a log line must not fail on them.
+            text = text.encode(errors="backslashreplace").decode()
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, MASK)
+        for pattern, masked in SECRET_TEXT:
+            text = pattern.sub(masked, text)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """The same, for anything that may stand in a log line; the result is plain data."""
+        if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self.text(bytes(value).decode(errors="replace"))
+        if isinstance(value, Mapping):
+            return self.mapping(value)
+        if isinstance(value, list | tuple | Set):
+            return [self.value(item) for item in value]
+        if isinstance(value, msgspec.Struct):
+            return self.mapping(msgspec.structs.asdict(value))
+        if is_dataclass(value) and not isinstance(value, type):
+            return self.mapping({field.name: getattr(value, field.name) for field in dataclass_fields(value)})
+        return self.text(str(value))
+
+    def mapping(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """The same, for a mapping: a key with a secret's name is masked whatever it holds."""
+        redacted = {}
+        for key, value in values.items():
+            name = self.text(str(key))
+            hidden = value is not None and _names_secret(name)
+            redacted[name] = MASK if hidden else self.value(value)
+        return redacted
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """As a structlog processor."""
+        return self.mapping(event)
+
+
+@lru_cache(1024)
+def _names_secret(key: str) -> bool:
+    name = key.lower().replace("-", "_")
+    return any(secret in name for secret in SECRET_NAMES)
+
+
+redactor = Redactor()
+"""The one of this process. It belongs to the set-up of logs, which a process has only one of."""
+
+
+def configure(
+    *,
+    service: str,
+    level: str,
+    format: Literal["json", "console"],  # noqa: A002 (what it is called by every other logger)
+    stream: TextIO | None = None,
+) -> None:
+    """
+    Send every line of this process, ours and the libraries', to the stream (standard error). May be called again.
+
+    Args:
+        service: Stands in every line.
+        level: `debug`, `info`, `warning` or `error`.
+    """
+    stream = sys.stderr if stream is None else stream
+    number = logging.getLevelNamesMapping()[level.upper()]
+    lines: list[Processor] = [
+        _named(service),
+        structlog.processors.ExceptionRenderer(_plain_traceback),
+        redactor,
+        _renderer(format),
+    ]
+    head: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*head, *lines],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = _Handler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*head, _library],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *lines],
+        )
+    )
+    logging.root.handlers[:] = [*(h for h in logging.root.handlers if not isinstance(h, _Handler)), handler]
+    logging.root.setLevel(number)
+    for name, loud in LOUD.items():
+        logging.getLogger(name).setLevel(max(number, loud))
+    logging.captureWarnings(True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """A class of its own, so that a second `configure` finds and replaces what the first one made."""
+
+
+def _named(service: str) -> Processor:
+    """The keys that every line has, first and in one order."""
+
+    def name(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        action = event.pop("event", None)
+        first = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "service": service, "action": action}
+        if "message" in event:
+            first["message"] = event.pop("message")
+        return {**first, **event}
+
+    return name
+
+
+def _library(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event["logger"] = event["_record"].name
+    event["message"] = event["event"]
+    event["event"] = "library_log"
+    return event
+
+
+def _plain_traceback(exc_info: ExcInfo) -> str:
+    # Never with the values of local variables, which is what the prettier formatters add.
+    return "".join(traceback.format_exception(*exc_info)).rstrip()
+
+
+def _renderer(form: Literal["json", "console"]) -> Callable[..., str]:
+    if form == "json":
+        return lambda _, __, event: msgspec.json.encode(event).decode()
+    console = structlog.dev.ConsoleRenderer(
+        event_key="action", colors=False, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    return lambda logger, name, event: str(console(logger, name, event))

@@ -1,0 +1,326 @@
+"""
+The life of a service, the same for all four: start, serve, stop on a signal, exit.
+
+    start: settings -> logs -> health up, not ready -> NATS -> streams and buckets -> configuration read and checked
+           -> the service's own parts (`build`) -> requests answered -> ready, addresses announced
+    stop:  first signal -> not ready -> intake closed -> work in flight finishes until the deadline -> the rest is
+           cancelled -> parts closed in reverse -> NATS drained -> exit 0, or 1 when the deadline was hit
+           second signal -> exit at once
+
+The only caller of `asyncio.run`, and the only place that handles signals.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from shared import logs
+from shared.buckets import BucketStore
+from shared.bus import Bus, Endpoint, connect
+from shared.errors import MillraceError, UnavailableError
+from shared.health import Health, Ping
+from shared.http import Listener, Route, make_application, openapi
+from shared.registry import Kind, Registry
+from shared.secret_store import SecretStore
+from shared.settings import Settings, read_settings
+from shared.streams import ensure
+from shared.subjects import Bucket, Stream
+from shared.telemetry import Metrics
+from shared.tokens import TOKENS
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+VERSION = version("millrace-shared")
+
+
+class Intake(Protocol):
+    """
+    Where work comes in. The runtime calls both, once each, in this order, when the service stops.
+
+    `close` takes no more work and does not block. `join` returns when the work in flight is finished and its effect
+    durable; it is cancelled at the deadline, and what it then leaves comes again after a restart.
+    """
+
+    def close(self) -> None: ...
+
+    async def join(self) -> None: ...
+
+
+class Mesh:
+    """What a service builds itself from: the shared parts, and the ways to hook into its life."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        settings: Settings,
+        bus: Bus,
+        registry: Registry,
+        metrics: Metrics,
+        health: Health,
+        public_url: str,
+        stack: AsyncExitStack,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.bus = bus
+        self.registry = registry
+        self.metrics = metrics
+        self.public_url = public_url
+        self.addresses: dict[str, str] = {}
+        self.intakes: list[tuple[str, Intake]] = []
+        self.spawned: list[asyncio.Task[None]] = []
+        self._health = health
+        self._stack = stack
+        self._tasks = tasks
+
+    async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
+        """Open a part; it is closed, in reverse order, when nothing is in flight any more."""
+        return await self._stack.enter_async_context(part)
+
+    def bucket(self, bucket: Bucket) -> BucketStore:
+        """Bytes in a bucket that the service declares."""
+        return BucketStore(self.bus, bucket)
+
+    def ping(self, name: str, check: Ping) -> None:
+        """A named condition of readiness."""
+        self._health.add(name, check)
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run for the life of the service. A failure stops the service, for its supervisor to start it again."""
+        self.spawned.append(self._tasks.create_task(work, name=name))
+
+    def intake(self, name: str, intake: Intake) -> None:
+        """Something to close and join when the service stops."""
+        self.intakes.append((name, intake))
+
+    def announce(self, name: str, address: str) -> None:
+        """An address beside HTTP's, for the announce file."""
+        self.addresses[name] = address
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """
+    A service, as data.
+
+    `build` is its composition root: it opens the parts and gives the state that routes and endpoints work on. Streams,
+    buckets and kinds are those that the service makes and reads.
+    """
+
+    name: str
+    build: Callable[[Mesh], Awaitable[Any]]
+    routes: tuple[Route, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
+    kinds: tuple[Kind[Any], ...] = ()
+
+
+class Running(Struct, frozen=True):
+    """A service that is ready: where it is, and its parts (for tests)."""
+
+    url: str
+    mesh: Mesh
+    state: Any
+
+
+def run(service: Service) -> None:
+    """The main program of a service. `--openapi` prints the document of its routes instead."""
+    if sys.argv[1:] == ["--openapi"]:
+        document = openapi(service.name, VERSION, service.routes)
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+        return
+    try:
+        settings = read_settings()
+    except MillraceError as error:
+        sys.exit(f"millrace {service.name}: {error.field}: {error.message}")
+    logs.configure(service=service.name, level=settings.log_level, format=settings.log_format)
+    for secret in (settings.nats_seed, *settings.secret_keys.split(",")):
+        logs.redactor.add(secret.strip())
+    sys.exit(asyncio.run(_run(service, settings)))
+
+
+async def _run(service: Service, settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("stopped_at_once", signal=number.name)
+            os._exit(128 + number)
+        log.info("stop_asked", signal=number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await serve(service, settings, stop)
+    except (MillraceError, ExceptionGroup) as failure:
+        for error in _leaves(failure):
+            if isinstance(error, MillraceError):
+                log.error("service_failed", code=error.code, message=error.message, field=error.field)
+            else:
+                log.error("service_failed", message=str(error), exc_info=error)
+        return 1
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]
+
+
+async def serve(
+    service: Service, settings: Settings, stop: asyncio.Event, ready: asyncio.Future[Running] | None = None
+) -> int:
+    """
+    Run a service until `stop` is set, and give its exit code.
+
+    Raises:
+        ExceptionGroup: A part could not be opened, or a spawned task failed.
+    """
+    metrics = Metrics()
+    health = Health()
+    listener = Listener(health, metrics)
+    async with AsyncExitStack() as stack:
+        web_runner, url = await _listen(service, settings, listener)
+        stack.push_async_callback(web_runner.cleanup)
+        async with asyncio.TaskGroup() as tasks:
+            # Until the service is ready a signal has nothing to wait for, so it ends the start where it is.
+            starting = tasks.create_task(_start(service, settings, listener, url, stack, tasks), name="start")
+            stopping = tasks.create_task(_wait(stop), name="signal")
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel("stopped while starting")
+                return 0
+            mesh, endpoints = starting.result()
+            log.info("ready", url=url, **mesh.addresses)
+            if ready is not None:
+                ready.set_result(Running(url, mesh, listener.state))
+            await stop.wait()
+            code = await _stop(mesh, health, web_runner, endpoints)
+            for task in mesh.spawned:
+                task.cancel("the service stops")
+        log.info("stopped", code=code)
+    return code
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+async def _listen(service: Service, settings: Settings, listener: Listener) -> tuple[web.AppRunner, str]:
+    application = make_application(service.name, VERSION, service.routes, listener)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=settings.stop_deadline_s)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.http_host, settings.http_port).start()
+    except OSError as error:
+        await runner.cleanup()
+        address = f"{settings.http_host}:{settings.http_port}"
+        raise UnavailableError(f"HTTP cannot listen on {address}: {error.strerror}") from None
+    host, port = runner.addresses[0][:2]
+    return runner, settings.public_url or f"http://{host}:{port}"
+
+
+async def _start(
+    service: Service, settings: Settings, listener: Listener, url: str, stack: AsyncExitStack, tasks: asyncio.TaskGroup
+) -> tuple[Mesh, AsyncExitStack]:
+    bus = await stack.enter_async_context(
+        connect(service.name, settings.nats_url, seed=settings.nats_seed, metrics=listener.metrics)
+    )
+    listener.health.add("nats", bus.ping)
+    for stream in service.streams:
+        await ensure(bus, stream, settings)
+    for bucket in service.buckets:
+        await ensure(bus, bucket, settings)
+    secrets = SecretStore([key.strip() for key in settings.secret_keys.split(",") if key.strip()])
+    registry = Registry(bus, secrets, service=service.name, relist_s=settings.relist_s)
+    mesh = Mesh(
+        name=service.name,
+        settings=settings,
+        bus=bus,
+        registry=registry,
+        metrics=listener.metrics,
+        health=listener.health,
+        public_url=url,
+        stack=stack,
+        tasks=tasks,
+    )
+    views = [registry.view(kind) for kind in (*service.kinds, TOKENS)]
+    for view in views:
+        mesh.spawn("configuration", view.keep())
+    for view in views:
+        await view.listed.wait()
+    listener.state = await service.build(mesh)
+    listener.registry, listener.bus = registry, bus
+    endpoints = AsyncExitStack()
+    await endpoints.enter_async_context(bus.answering(service.name, VERSION, listener.state, service.endpoints))
+    listener.health.state = "running"
+    if settings.announce_file:
+        _announce(Path(settings.announce_file), {"service": service.name, "http": url, **mesh.addresses})
+    return mesh, endpoints
+
+
+def _announce(path: Path, addresses: dict[str, str]) -> None:
+    """Whole or not at all: the reader polls for it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(addresses | {"pid": str(os.getpid())}))
+    temporary.replace(path)
+
+
+async def _stop(mesh: Mesh, health: Health, web_runner: web.AppRunner, endpoints: AsyncExitStack) -> int:
+    """Close the intake, finish what is in flight. Gives 1 when the deadline was hit."""
+    health.state = "stopping"
+    for site in list(web_runner.sites):
+        await site.stop()
+    for _, intake in mesh.intakes:
+        intake.close()
+    unfinished = {name for name, _ in mesh.intakes} | {"http", "requests"}
+
+    async def finish(name: str, work: Awaitable[Any]) -> None:
+        await work
+        unfinished.discard(name)
+
+    try:
+        async with asyncio.timeout(mesh.settings.stop_deadline_s), asyncio.TaskGroup() as finishing:
+            finishing.create_task(finish("http", web_runner.cleanup()))
+            finishing.create_task(finish("requests", endpoints.aclose()))
+            for name, intake in mesh.intakes:
+                finishing.create_task(finish(name, intake.join()))
+    except TimeoutError:
+        log.error("deadline_hit", unfinished=sorted(unfinished), deadline_s=mesh.settings.stop_deadline_s)
+        return 1
+    return 0
+
+
+@asynccontextmanager
+async def running(service: Service, settings: Settings) -> AsyncIterator[Running]:
+    """A service inside this process, ready; leaving the block stops it as a signal would. For tests and benches."""
+    stop = asyncio.Event()
+    ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(serve(service, settings, stop, ready))
+        await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await serving
+        try:
+            yield ready.result()
+        finally:
+            stop.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving

@@ -1,0 +1,140 @@
+"""
+Fixtures that every test may use. NATS is always a real server; nothing of the machine's environment leaks in.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from millrace.nats_server import NatsServer
+from shared import logs, subjects
+from shared.bus import Bus, connect
+from shared.registry import Registry
+from shared.secret_store import SecretStore, generate_key
+from shared.service import Running, Service, running
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.telemetry import Metrics
+from shared.testing import MotoServer
+from shared.tokens import TOKENS, Token, new_token, token_hash
+
+KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The marker of a test comes from its folder, never by hand."""
+    root = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(root).parts[0]
+        if folder in KINDS_OF_TEST:
+            item.add_marker(folder)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine, and no AWS credentials, reach a test."""
+    for name in list(os.environ):
+        if name.startswith(("MILLRACE_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """Logs go where pytest captures them."""
+    logs.configure(service="test", level="debug", format="console")
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A real server with JetStream, on a free port, without users."""
+    async with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """A connection of nobody in particular."""
+    async with connect("test", nats_server.url, metrics=Metrics(), wait_s=5) as bus:
+        yield bus
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def moto_process() -> AsyncIterator[MotoServer]:
+    """One moto for the whole run, because it takes seconds to start."""
+    async with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def moto(moto_process: MotoServer) -> MotoServer:
+    """AWS, empty."""
+    await moto_process.reset()
+    return moto_process
+
+
+@pytest.fixture
+def secret_key() -> str:
+    """A fresh Fernet key."""
+    return generate_key()
+
+
+@pytest.fixture
+def secrets(secret_key: str) -> SecretStore:
+    """The secret store that `settings` describes."""
+    return SecretStore([secret_key])
+
+
+@pytest.fixture
+def settings(nats_server: NatsServer, secret_key: str, tmp_path: Path) -> Settings:
+    """Settings of a service that runs inside the test, on free ports."""
+    return Settings(
+        nats_url=nats_server.url,
+        secret_keys=secret_key,
+        http_port=0,
+        sftp_port=0,
+        data_dir=str(tmp_path / "data"),
+        allow_private_endpoints=True,
+        stop_deadline_s=10,
+    )
+
+
+@pytest.fixture
+def registry(bus: Bus, secrets: SecretStore) -> Registry:
+    """Configuration, as a service reads and writes it."""
+    return Registry(bus, secrets, service="test", relist_s=30)
+
+
+@pytest.fixture
+def run_service(settings: Settings) -> Callable[[Service], AbstractAsyncContextManager[Running]]:
+    """Run a service inside the test: `async with run_service(SERVICE) as service: service.url`."""
+    return lambda service: running(service, settings)
+
+
+@pytest.fixture
+async def admin(registry: Registry, nats_server: NatsServer, settings: Settings) -> dict[str, str]:
+    """Headers of an operator."""
+    await ensure(registry.bus, subjects.CONFIG, settings)
+    return await _issue(registry, "admin")
+
+
+@pytest.fixture
+async def shop(registry: Registry, admin: dict[str, str]) -> dict[str, str]:
+    """Headers of the tenant `shop`."""
+    return await _issue(registry, "app:shop")
+
+
+@pytest.fixture
+async def rival(registry: Registry, admin: dict[str, str]) -> dict[str, str]:
+    """Headers of another tenant."""
+    return await _issue(registry, "app:rival")
+
+
+async def _issue(registry: Registry, scope: str) -> dict[str, str]:
+    token = new_token()
+    await registry.put(TOKENS, token_hash(token), "", Token(scopes=(scope,), created_at=datetime.now(UTC)))
+    return {"Authorization": f"Bearer {token}"}

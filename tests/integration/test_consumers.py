@@ -1,0 +1,215 @@
+"""Reading streams on a real server: order, the ack floor, and servers that go away."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from millrace.nats_server import NatsServer
+from shared.bus import Bus, Message
+from shared.consumers import BUG_ATTEMPTS, ClosedError, Pull, consume, open_pull, open_scan
+from shared.errors import BusyError, InvalidError, MillraceError
+from shared.retry import Backoff
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.subjects import CONFIG, PUSH
+
+SUBJECT = "push.send.shop.f1"
+
+
+@pytest.fixture
+async def push(bus: Bus, settings: Settings) -> Bus:
+    await ensure(bus, PUSH, settings)
+    return bus
+
+
+async def publish(bus: Bus, first: int, last: int, subject: str = SUBJECT) -> None:
+    await asyncio.gather(*(bus.publish(subject, b"%d" % n, timeout_s=30) for n in range(first, last + 1)))
+
+
+async def read(pull: Pull, count: int) -> list[Message]:
+    found: list[Message] = []
+    async with asyncio.timeout(30):
+        while len(found) < count:
+            found += await pull.next(count - len(found))
+    return found
+
+
+def sequences(messages: list[Message]) -> list[int]:
+    return [message.sequence for message in messages]
+
+
+def durable(bus: Bus, capacity: int = 512) -> AbstractAsyncContextManager[Pull]:
+    return open_pull(bus, PUSH, durable="test", subject="push.send.*.*", capacity=capacity)
+
+
+async def test_a_pull_hands_out_everything_in_order(push: Bus) -> None:
+    await publish(push, 1, 2000)
+
+    async with durable(push, capacity=64) as pull:
+        messages = await read(pull, 2000)
+
+    assert sequences(messages) == list(range(1, 2001))
+    assert messages[-1].pending == 0
+
+
+async def test_a_pull_waits_for_what_comes_later(push: Bus) -> None:
+    async with durable(push) as pull, asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read(pull, 3))
+        await publish(push, 1, 3)
+        messages = await reading
+
+    assert sequences(messages) == [1, 2, 3]
+
+
+async def test_reopening_begins_at_the_ack_floor_at_once(push: Bus) -> None:
+    await publish(push, 1, 10)
+    async with durable(push) as pull:
+        messages = await read(pull, 10)
+        await pull.ack_sync(messages[3])
+
+    async with durable(push) as pull:
+        again = await read(pull, 6)
+
+    assert sequences(again) == [5, 6, 7, 8, 9, 10]
+
+
+async def test_an_ack_covers_everything_before_it(push: Bus) -> None:
+    await publish(push, 1, 5)
+    async with durable(push) as pull:
+        await pull.ack_sync((await read(pull, 5))[-1])
+    await publish(push, 6, 6)
+
+    async with durable(push) as pull:
+        assert sequences(await read(pull, 1)) == [6]
+
+
+async def test_nothing_is_lost_or_repeated_when_the_server_is_killed(push: Bus, nats_server: NatsServer) -> None:
+    await publish(push, 1, 300)
+    async with durable(push, capacity=32) as pull:
+        before = await read(pull, 150)
+        await pull.ack_sync(before[99])
+        await nats_server.kill()
+        await nats_server.restart()
+        after = await read(pull, 150)
+        await publish(push, 301, 310)
+        later = await read(pull, 10)
+
+    assert sequences(before + after + later) == list(range(1, 311))
+
+
+async def test_next_ends_when_the_pull_is_closed(push: Bus) -> None:
+    async with durable(push) as pull, asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(expect_closed(pull))
+        await asyncio.sleep(0)
+        pull.close()
+        await waiting
+
+
+async def expect_closed(pull: Pull) -> None:
+    with pytest.raises(ClosedError):
+        await pull.next(1)
+
+
+async def test_a_scan_begins_where_it_is_told_and_leaves_nothing_behind(push: Bus) -> None:
+    await publish(push, 1, 20)
+
+    async with open_scan(push, PUSH, subject=SUBJECT, start_sequence=15) as scan:
+        assert scan.pending_at_open == 6
+        messages = await read(scan, 6)
+
+    assert sequences(messages) == [15, 16, 17, 18, 19, 20]
+    assert (await push.js.stream_info(PUSH.name)).state.consumer_count == 0
+
+
+async def test_a_scan_reads_on_after_the_server_was_killed(push: Bus, nats_server: NatsServer) -> None:
+    await publish(push, 1, 100)
+    async with open_scan(push, PUSH, subject=SUBJECT, capacity=16) as scan:
+        before = await read(scan, 40)
+        await nats_server.kill()
+        await nats_server.restart()
+        after = await read(scan, 60)
+
+    assert sequences(before + after) == list(range(1, 101))
+
+
+async def test_a_scan_of_last_values_gives_one_for_each_subject(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, CONFIG, settings)
+    for key in ("hooks.shop.a", "hooks.shop.b", "hooks.shop.a"):
+        await bus.publish(f"$KV.CONFIG.{key}", b"{}")
+
+    async with open_scan(bus, CONFIG, subject="$KV.CONFIG.hooks.*.*", last_per_subject=True) as scan:
+        messages = await read(scan, 2)
+
+    assert sorted(sequences(messages)) == [2, 3]
+
+
+class Seen:
+    """A handler that fails as it is told, and remembers."""
+
+    def __init__(self, pull: Pull, until: int, failures: dict[bytes, list[Exception]]) -> None:
+        self._pull, self._until, self._failures = pull, until, failures
+        self.handled: list[bytes] = []
+        self.put_aside: list[tuple[bytes, str]] = []
+
+    async def __call__(self, message: Message) -> None:
+        if waiting := self._failures.get(message.data):
+            raise waiting.pop(0)
+        self.handled.append(message.data)
+        self._stop_at_the_end()
+
+    async def aside(self, message: Message, error: MillraceError) -> None:
+        self.put_aside.append((message.data, error.code))
+        self._stop_at_the_end()
+
+    def _stop_at_the_end(self) -> None:
+        if len(self.handled) + len(self.put_aside) == self._until:
+            self._pull.close()
+
+
+async def consumed(bus: Bus, failures: dict[bytes, list[Exception]]) -> Seen:
+    async with durable(bus) as pull:
+        seen = Seen(pull, 3, failures)
+        async with asyncio.timeout(30):
+            await consume(pull, "test", seen, seen.aside, backoff=Backoff(first_s=0.01, max_s=0.02))
+    return seen
+
+
+async def test_consume_tries_a_retryable_error_again_before_anything_later(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(
+        push, {b"2": [BusyError("later", retry_after_s=0.01), BusyError("later", retry_after_s=0.01)]}
+    )
+
+    assert (seen.handled, seen.put_aside) == ([b"1", b"2", b"3"], [])
+
+
+async def test_consume_puts_aside_what_can_never_be_handled(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(push, {b"2": [InvalidError("wrong")]})
+
+    assert (seen.handled, seen.put_aside) == ([b"1", b"3"], [(b"2", "invalid")])
+
+
+async def test_consume_puts_a_bug_aside_after_some_tries(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(push, {b"2": [RuntimeError("bug")] * BUG_ATTEMPTS})
+
+    assert (seen.handled, seen.put_aside) == ([b"1", b"3"], [(b"2", "internal")])
+
+
+async def test_consumed_messages_do_not_come_again(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+    await consumed(push, {})
+
+    info = await push.js.consumer_info(PUSH.name, "test")
+
+    assert info.ack_floor is not None
+    assert info.ack_floor.stream_seq == 3

@@ -1,0 +1,79 @@
+"""The profile store: merged by the customer's external id, read through a cache that a watch keeps true."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.bus import Bus
+from shared.profiles import Profile, Profiles
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.subjects import PROFILES
+
+
+@pytest.fixture
+async def profiles(bus: Bus, settings: Settings) -> Profiles:
+    await ensure(bus, PROFILES, settings)
+    return Profiles(bus)
+
+
+@pytest.fixture
+async def cached(profiles: Profiles, bus: Bus) -> AsyncIterator[Profiles]:
+    """A reader whose cache is kept true."""
+    reader = Profiles(bus)
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(reader.keep())
+        yield reader
+        keeping.cancel()
+
+
+async def test_a_merge_changes_what_is_given_and_keeps_the_rest(profiles: Profiles) -> None:
+    await profiles.merge("shop", "12345", email="a@example.com", attributes={"city": "İzmir", "age": 25})
+
+    merged = await profiles.merge("shop", "12345", device_token="t1", attributes={"age": 26})
+
+    assert merged == Profile(
+        ext_id="12345", email="a@example.com", device_tokens=("t1",), attributes={"city": "İzmir", "age": 26}
+    )
+    assert await profiles.get("shop", "12345") == merged
+
+
+async def test_merging_the_same_again_writes_nothing(profiles: Profiles, bus: Bus) -> None:
+    for _ in range(3):
+        await profiles.merge("shop", "12345", device_token="t1", attributes={"age": 25})
+
+    assert (await bus.stream_state(PROFILES)).last_sequence == 1
+
+
+async def test_merges_at_once_lose_nothing(profiles: Profiles) -> None:
+    await asyncio.gather(*(profiles.merge("shop", "1", attributes={f"a{n}": n}) for n in range(10)))
+
+    profile = await profiles.get("shop", "1")
+
+    assert profile is not None
+    assert profile.attributes == {f"a{n}": n for n in range(10)}
+
+
+async def test_one_apps_profile_is_not_anothers(profiles: Profiles) -> None:
+    await profiles.merge("shop", "1", attributes={"city": "Ankara"})
+
+    assert await profiles.get("rival", "1") is None
+
+
+@pytest.mark.parametrize("ext_id", ["a.b", "*", ">", "a b", "şişe", "x" * 200])
+async def test_any_external_id_will_do(profiles: Profiles, ext_id: str) -> None:
+    await profiles.merge("shop", ext_id, attributes={"n": 1})
+
+    profile = await profiles.get("shop", ext_id)
+
+    assert profile is not None
+    assert profile.ext_id == ext_id
+
+
+async def test_a_cached_reader_sees_every_change(profiles: Profiles, cached: Profiles) -> None:
+    for n in range(20):
+        await profiles.merge("shop", "1", attributes={"n": n})
+        async with asyncio.timeout(10):
+            while (profile := await cached.get("shop", "1")) is None or profile.attributes["n"] != n:
+                await asyncio.sleep(0.001)

@@ -1,0 +1,305 @@
+"""The life of a service: start, ready, stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+
+import aiohttp
+import msgspec
+import pytest
+from msgspec import Struct
+
+from millrace.nats_server import NatsServer
+from shared.errors import BusyError, NotFoundError
+from shared.http import Call, Route
+from shared.service import Mesh, Running, Service, running, serve
+from shared.settings import Settings
+from shared.subjects import CONFIG
+from shared.tokens import TOKENS, Token
+
+
+class Thing(Struct, kw_only=True, forbid_unknown_fields=True):
+    size: int
+
+
+class Toy:
+    """What the toy service is made of; remembers what happened to it, in order."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+        self.working = asyncio.Event()
+        self.may_finish = asyncio.Event()
+
+    def close(self) -> None:
+        self.happened.append("intake closed")
+
+    async def join(self) -> None:
+        await self.may_finish.wait()
+        self.happened.append("work finished")
+
+    @asynccontextmanager
+    async def part(self, name: str) -> AsyncIterator[None]:
+        self.happened.append(f"{name} opened")
+        yield
+        self.happened.append(f"{name} closed")
+
+
+async def echo(call: Call[Toy]) -> Thing:
+    return Thing(size=call.body.size)
+
+
+async def wait(call: Call[Toy]) -> Thing:
+    call.state.working.set()
+    await call.state.may_finish.wait()
+    return Thing(size=0)
+
+
+async def missing(call: Call[Toy]) -> None:
+    raise NotFoundError("no such thing", field="id")
+
+
+async def busy(call: Call[Toy]) -> None:
+    raise BusyError("later", retry_after_s=3)
+
+
+async def bug(call: Call[Toy]) -> None:
+    raise RuntimeError("the secret is hunter2")
+
+
+ROUTES = (
+    Route("POST", "/v1/apps/{app_key}/echo", echo, "Echo", body=Thing, reply=Thing, status=201),
+    Route("GET", "/v1/wait", wait, "Wait", scope="open", reply=Thing),
+    Route("GET", "/v1/apps/{app_key}/missing", missing, "Missing"),
+    Route("GET", "/v1/busy", busy, "Busy", scope="open"),
+    Route("GET", "/v1/bug", bug, "Bug", scope="open"),
+    Route("GET", "/v1/tokens", missing, "Operators only", scope="admin"),
+)
+
+
+def service(toy: Toy) -> Service:
+    async def build(mesh: Mesh) -> Toy:
+        await mesh.enter(toy.part("first"))
+        await mesh.enter(toy.part("second"))
+        mesh.intake("toy", toy)
+        return toy
+
+    return Service(name="toy", build=build, routes=ROUTES, buckets=(CONFIG,))
+
+
+@pytest.fixture
+def toy() -> Toy:
+    return Toy()
+
+
+@pytest.fixture
+async def served(toy: Toy, settings: Settings) -> AsyncIterator[Running]:
+    async with running(service(toy), settings) as served:
+        yield served
+        toy.may_finish.set()
+
+
+@pytest.fixture
+async def http(served: Running) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(served.url) as session:
+        yield session
+
+
+async def test_a_running_service_is_alive_ready_and_counted(http: aiohttp.ClientSession) -> None:
+    async with http.get("/livez") as alive, http.get("/readyz") as ready, http.get("/metrics") as metrics:
+        assert (alive.status, ready.status, metrics.status) == (200, 200, 200)
+        assert await ready.json() == {"ready": True, "ok": ["nats"], "failing": {}}
+        assert "millrace_http_requests_total" in await metrics.text()
+
+
+async def test_a_typed_route_decodes_and_answers(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+    async with http.post("/v1/apps/shop/echo", data=b'{"size": 3}', headers=shop) as response:
+        assert (response.status, await response.json()) == (201, {"size": 3})
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "told"),
+    [
+        (b'{"size": "big"}', "size", "Expected `int`, got `str`"),
+        (b'{"size": 1, "colour": 2}', "colour", "unknown field"),
+        (b"{}", "size", "missing required field"),
+        (b"{", None, "expected JSON"),
+    ],
+)
+async def test_a_bad_body_says_which_field_and_what_was_expected(
+    http: aiohttp.ClientSession, shop: dict[str, str], body: bytes, field: str | None, told: str
+) -> None:
+    async with http.post("/v1/apps/shop/echo", data=body, headers=shop) as response:
+        error = (await response.json())["error"]
+
+    assert (response.status, error["code"], error.get("field")) == (400, "invalid", field)
+    assert told in error["message"]
+
+
+async def test_a_body_over_the_limit_is_too_large(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+    async with http.post("/v1/apps/shop/echo", data=BytesIO(bytes((1 << 20) + 1)), headers=shop) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer mr_" + "x" * 43}, {"Authorization": "Basic abc"}])
+async def test_no_token_or_a_wrong_one_is_401(http: aiohttp.ClientSession, header: dict[str, str]) -> None:
+    async with http.get("/v1/apps/shop/missing", headers=header) as response:
+        assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+async def test_another_tenants_token_is_403_and_an_operators_is_let_in(
+    http: aiohttp.ClientSession, shop: dict[str, str], rival: dict[str, str], admin: dict[str, str]
+) -> None:
+    async def status(path: str, headers: dict[str, str]) -> int:
+        async with http.get(path, headers=headers) as response:
+            return response.status
+
+    assert await status("/v1/apps/shop/missing", shop) == 404
+    assert await status("/v1/apps/shop/missing", rival) == 403
+    assert await status("/v1/apps/shop/missing", admin) == 404
+    assert await status("/v1/tokens", shop) == 403
+    assert await status("/v1/tokens", admin) == 404
+
+
+async def test_a_revoked_token_is_refused(served: Running, http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+    registry = served.mesh.registry
+    for entry in await registry.list(TOKENS):
+        assert isinstance(entry.value, Token)
+        await registry.delete(TOKENS, entry.app_key)
+    view = registry.view(TOKENS)
+    async with asyncio.timeout(10):
+        while view.all():
+            await asyncio.sleep(0.005)
+
+    async with http.get("/v1/apps/shop/missing", headers=shop) as response:
+        assert response.status == 401
+
+
+async def test_errors_say_when_to_come_back(http: aiohttp.ClientSession) -> None:
+    async with http.get("/v1/busy") as response:
+        assert (response.status, response.headers["Retry-After"]) == (429, "3")
+
+
+async def test_a_bug_tells_the_caller_nothing_and_is_counted(http: aiohttp.ClientSession) -> None:
+    async with http.get("/v1/bug") as response:
+        assert (response.status, await response.json()) == (
+            500,
+            {"error": {"code": "internal", "message": "internal error"}},
+        )
+    async with http.get("/metrics") as metrics:
+        assert 'millrace_bugs_total{where="http"} 1.0' in await metrics.text()
+
+
+async def test_unknown_paths_and_methods_have_the_same_error_body(http: aiohttp.ClientSession) -> None:
+    async with http.get("/nowhere") as nowhere, http.put("/v1/busy") as wrong:
+        assert (nowhere.status, (await nowhere.json())["error"]["code"]) == (404, "not_found")
+        assert (wrong.status, (await wrong.json())["error"]["code"]) == (405, "invalid")
+
+
+async def test_the_openapi_document_names_every_route_and_schema(http: aiohttp.ClientSession) -> None:
+    async with http.get("/openapi.json") as response:
+        document = await response.json()
+
+    assert {(path, method) for path, methods in document["paths"].items() for method in methods} == {
+        (route.path, route.method.lower()) for route in ROUTES
+    }
+    assert document["components"]["schemas"]["Thing"]["required"] == ["size"]
+
+
+async def test_stopping_finishes_the_work_in_flight_and_closes_in_reverse(toy: Toy, settings: Settings) -> None:
+    stop = asyncio.Event()
+    ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as session:
+        serving = tasks.create_task(serve(service(toy), settings, stop, ready))
+        url = (await ready).url
+        asking = tasks.create_task(_status(session, f"{url}/v1/wait"))
+        await toy.working.wait()
+        stop.set()
+        async with asyncio.timeout(10):
+            while "intake closed" not in toy.happened:
+                await asyncio.sleep(0.005)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(f"{url}/livez")
+        toy.may_finish.set()
+        code = await serving
+
+    assert code == 0
+    assert asking.result() == 200
+    assert toy.happened == [
+        "first opened",
+        "second opened",
+        "intake closed",
+        "work finished",
+        "second closed",
+        "first closed",
+    ]
+
+
+async def _status(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(url) as response:
+        return response.status
+
+
+async def test_work_that_does_not_finish_is_cut_off_at_the_deadline(toy: Toy, settings: Settings) -> None:
+    hasty = msgspec.convert(msgspec.to_builtins(settings) | {"stop_deadline_s": 0.2}, Settings)
+    stop = asyncio.Event()
+    stop.set()
+    ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    stop.clear()
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(serve(service(toy), hasty, stop, ready))
+        await ready
+        stop.set()
+
+    assert serving.result() == 1
+    assert toy.happened[-2:] == ["second closed", "first closed"]
+
+
+async def test_a_signal_during_the_start_ends_it(toy: Toy, settings: Settings) -> None:
+    nowhere = msgspec.convert(msgspec.to_builtins(settings) | {"nats_url": "nats://127.0.0.1:9"}, Settings)
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(serve(service(toy), nowhere, stop))
+        await asyncio.sleep(0)
+        stop.set()
+
+    assert serving.result() == 0
+    assert toy.happened == []
+
+
+async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a bug")
+
+    async def build(mesh: Mesh) -> None:
+        mesh.spawn("failing", fail())
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await serve(Service(name="toy", build=build, buckets=(CONFIG,)), settings, asyncio.Event())
+
+    assert failure.group_contains(RuntimeError, match="a bug")
+
+
+async def test_a_port_that_is_taken_is_one_clear_error(served: Running, settings: Settings) -> None:
+    port = int(served.url.rpartition(":")[2])
+    taken = msgspec.convert(msgspec.to_builtins(settings) | {"http_port": port}, Settings)
+
+    with pytest.raises(Exception, match=rf"HTTP cannot listen on 127.0.0.1:{port}: .*in use"):
+        await serve(service(Toy()), taken, asyncio.Event())
+
+
+async def test_not_ready_while_nats_is_gone_and_back_by_itself(
+    http: aiohttp.ClientSession, nats_server: NatsServer
+) -> None:
+    await nats_server.kill()
+    async with http.get("/readyz") as gone:
+        told = await gone.json()
+    await nats_server.restart()
+    async with asyncio.timeout(15):
+        while True:
+            async with http.get("/readyz") as back:
+                if back.status == 200:
+                    break
+            await asyncio.sleep(0.02)
+
+    assert (gone.status, told["ready"], list(told["failing"])) == (503, False, ["nats"])

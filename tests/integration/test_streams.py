@@ -1,0 +1,82 @@
+"""Streams and buckets are made by the services, whoever comes first."""
+
+import asyncio
+
+import msgspec
+import pytest
+from nats.js.api import DiscardPolicy, StreamConfig
+
+from millrace.nats_server import NatsServer
+from shared.bus import Bus, connect
+from shared.errors import ConflictError
+from shared.settings import Settings
+from shared.streams import PARTITIONS_KEY, ensure
+from shared.subjects import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
+from shared.telemetry import Metrics
+
+
+def changed(settings: Settings, **changes: object) -> Settings:
+    return msgspec.convert(msgspec.to_builtins(settings) | changes, Settings)
+
+
+@pytest.mark.parametrize("spec", [EVENTS, PUSH, DLQ, OBJECTS, CONFIG], ids=lambda spec: spec.name)
+async def test_making_it_twice_changes_nothing(bus: Bus, settings: Settings, spec: Stream | Bucket) -> None:
+    await ensure(bus, spec, settings)
+    name = spec.stream if isinstance(spec, Bucket) else spec.name
+    before = (await bus.js.stream_info(name)).config
+
+    await ensure(bus, spec, settings)
+
+    assert (await bus.js.stream_info(name)).config == before
+
+
+async def test_two_services_starting_at_once_do_not_quarrel(nats_server: NatsServer, settings: Settings) -> None:
+    async def start(name: str) -> None:
+        async with connect(name, nats_server.url, metrics=Metrics(), wait_s=5) as bus:
+            for spec in (EVENTS, PUSH, CONFIG):
+                await ensure(bus, spec, settings)
+
+    await asyncio.gather(*(start(f"service-{n}") for n in range(6)))
+
+    async with connect("test", nats_server.url, metrics=Metrics(), wait_s=5) as bus:
+        names = {info.config.name for info in await bus.js.streams_info()}
+    assert names == {"EVENTS", "PUSH", "KV_CONFIG"}
+
+
+async def test_an_existing_stream_is_brought_up_to_date_and_keeps_its_messages(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, EVENTS, settings)
+    await bus.publish("events.shop.1", b"[]")
+
+    await ensure(bus, EVENTS, changed(settings, events_max_age_h=96.0, events_max_bytes=1 << 30))
+
+    info = await bus.js.stream_info("EVENTS")
+    assert (info.config.max_age, info.config.max_bytes, info.state.messages) == (96 * 3600, 1 << 30, 1)
+
+
+async def test_what_an_operator_changed_by_hand_stays(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, PUSH, settings)
+    config = (await bus.js.stream_info("PUSH")).config
+    await bus.js.update_stream(config.evolve(description="watched by the night shift"))
+
+    await ensure(bus, PUSH, settings)
+
+    assert (await bus.js.stream_info("PUSH")).config.description == "watched by the night shift"
+
+
+async def test_another_number_of_partitions_is_refused(bus: Bus, settings: Settings) -> None:
+    await bus.js.add_stream(StreamConfig(name="EVENTS", subjects=["events.*.*"], metadata={PARTITIONS_KEY: "8"}))
+
+    with pytest.raises(ConflictError, match="made with 8 partitions, this release has 16"):
+        await ensure(bus, EVENTS, settings)
+
+
+async def test_events_refuse_when_full_and_others_forget(bus: Bus, settings: Settings) -> None:
+    for spec in (EVENTS, DLQ):
+        await ensure(bus, spec, settings)
+
+    discard = {name: (await bus.js.stream_info(name)).config.discard for name in ("EVENTS", "DLQ")}
+
+    assert {name: DiscardPolicy(policy) for name, policy in discard.items()} == {
+        "EVENTS": DiscardPolicy.NEW,
+        "DLQ": DiscardPolicy.OLD,
+    }

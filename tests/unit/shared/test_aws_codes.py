@@ -1,0 +1,70 @@
+"""Which kind of error each of AWS's codes is."""
+
+import pytest
+
+from shared.aws_codes import CODES, HINTS, kind_of
+from shared.errors import (
+    BusyError,
+    ConflictError,
+    CredentialsError,
+    DeniedError,
+    InvalidError,
+    MillraceError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+
+
+def test_every_code_is_of_one_kind() -> None:
+    codes = [code for of_kind in CODES.values() for code in of_kind.split()]
+
+    assert sorted(set(codes)) == sorted(codes)
+    assert [] == [code for code in HINTS if code not in codes]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("InvalidAccessKeyId", CredentialsError),
+        ("SignatureDoesNotMatch", CredentialsError),
+        ("UnrecognizedClientException", CredentialsError),
+        ("ExpiredTokenException", CredentialsError),
+        ("AccessDenied", DeniedError),
+        ("AccessDeniedException", DeniedError),
+        ("KMSDisabledException", DeniedError),
+        ("NoSuchBucket", NotFoundError),
+        ("ResourceNotFoundException", NotFoundError),
+        ("SlowDown", BusyError),
+        ("ProvisionedThroughputExceededException", BusyError),
+        ("ConditionalRequestConflict", BusyError),
+        ("InternalFailure", UnavailableError),
+        ("RequestTimeTooSkewed", UnavailableError),
+        ("EntityTooLarge", TooLargeError),
+        ("AuthorizationHeaderMalformed", InvalidError),
+    ],
+)
+def test_a_code_decides_whatever_the_status_is(code: str, kind: type[MillraceError]) -> None:
+    assert kind is kind_of(code, None)
+    assert kind is kind_of(code, 400)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidError),
+        (401, CredentialsError),
+        (403, DeniedError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (413, TooLargeError),
+        (429, BusyError),
+        (500, UnavailableError),
+        (501, InvalidError),
+        (503, UnavailableError),
+        (None, UnavailableError),
+    ],
+)
+def test_the_status_decides_where_the_code_is_unknown(status: int | None, kind: type[MillraceError]) -> None:
+    assert kind is kind_of(None, status)
+    assert kind is kind_of("SomethingNew", status)

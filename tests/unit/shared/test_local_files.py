@@ -1,0 +1,150 @@
+"""A local file is whole or absent, on the disk before it is reported, and inside its directory."""
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from shared.errors import DeniedError, InvalidError, UnavailableError
+from shared.local_files import LocalFiles
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path / "new" / "root")
+
+
+def names(files: LocalFiles) -> list[str]:
+    return sorted(str(path.relative_to(files.root)) for path in files.root.rglob("*") if path.is_file())
+
+
+def test_a_file_is_written_and_replaced(files: LocalFiles) -> None:
+    assert files.write("a/b/c", b"one", replace=True)
+    assert files.write("a/b/c", b"two", replace=True)
+
+    assert b"two" == (files.root / "a/b/c").read_bytes()
+    assert ["a/b/c"] == names(files)
+
+
+def test_a_file_that_is_there_stays_when_it_is_not_to_be_replaced(files: LocalFiles) -> None:
+    assert files.write("a", b"one", replace=False)
+    assert not files.write("a", b"two", replace=False)
+
+    assert b"one" == (files.root / "a").read_bytes()
+    assert ["a"] == names(files)
+
+
+def test_of_many_writers_at_once_one_is_the_first(files: LocalFiles) -> None:
+    def write(number: int) -> bool:
+        return files.write("a/b", str(number).encode() * 1000, replace=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(write, range(8)))
+
+    assert 1 == first.count(True)
+    assert str(first.index(True)).encode() * 1000 == (files.root / "a/b").read_bytes()
+    assert ["a/b"] == names(files)
+
+
+def test_the_content_is_synced_before_the_name_and_the_name_before_the_report(
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_fsync(number: int) -> None:
+        kind = "directory" if stat.S_ISDIR(os.fstat(number).st_mode) else "file"
+        steps.append(f"sync {kind}")
+        fsync(number)
+
+    def record_replace(source: Path, target: Path) -> Path:
+        steps.append("place")
+        return replace(source, target)
+
+    (files.root / "a").mkdir()
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+
+    files.write("a/b", b"content", replace=True)
+
+    assert ["sync file", "place", "sync directory"] == steps
+
+
+def test_new_directories_are_synced_into_theirs(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record_fsync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            synced.append(str(Path(f"/proc/self/fd/{number}").readlink().relative_to(files.root)))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+
+    files.write("a/b/c", b"", replace=False)
+
+    assert [".", "a", "a/b"] == synced
+
+
+def test_a_write_that_fails_leaves_nothing(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write("a/kept", b"", replace=True)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnavailableError, match="No space left"):
+        files.write("a/b", b"content", replace=False)
+
+    assert ["a/kept"] == names(files)
+
+
+def test_a_link_that_leads_out_is_refused(files: LocalFiles, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (files.root / "link").symlink_to(outside)
+    (files.root / "inside").mkdir()
+    (files.root / "fine").symlink_to(files.root / "inside")
+
+    with pytest.raises(DeniedError):
+        files.path("link/secret")
+    with pytest.raises(DeniedError):
+        files.write("link/a/b", b"", replace=True)
+    files.write("fine/a", b"", replace=True)
+
+    assert [] == list(outside.iterdir())
+
+
+def test_a_key_that_is_the_folder_of_another_is_refused(files: LocalFiles) -> None:
+    files.write("a/b", b"", replace=True)
+
+    with pytest.raises(InvalidError):
+        files.write("a", b"", replace=True)
+    with pytest.raises(InvalidError):
+        files.write("a/b/c", b"", replace=True)
+
+
+def test_a_part_longer_than_a_file_name_is_refused(files: LocalFiles) -> None:
+    files.write("ş" * 127, b"", replace=True)
+
+    with pytest.raises(InvalidError):
+        files.write("x" * 256, b"", replace=True)
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(DeniedError) as caught:
+        LocalFiles(tmp_path / "file" / "root")
+
+    assert "root" == caught.value.field
+
+
+def test_ping_fails_when_the_directory_is_gone(files: LocalFiles) -> None:
+    files.ping()
+    files.root.rmdir()
+
+    with pytest.raises(UnavailableError):
+        files.ping()

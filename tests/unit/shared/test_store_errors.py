@@ -1,0 +1,93 @@
+"""What obstore says, as a kind of error and a sentence."""
+
+import pytest
+from obstore import exceptions as obstore_exceptions
+
+from shared.errors import (
+    BusyError,
+    ConflictError,
+    CredentialsError,
+    DeniedError,
+    InvalidError,
+    MillraceError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+from shared.store_errors import store_code, store_error
+
+
+def answered(status: str, code: str) -> str:
+    """As obstore 0.12 words an answer; Azure puts line breaks around."""
+    url = "http://127.0.0.1:9000/bucket/a%20b"
+    body = f'<?xml version="1.0"?>\n<Error>\n  <Code>{code}</Code>\n  <Message>m</Message>\n</Error>' if code else ""
+    return (
+        f"Generic S3 error: Error performing PUT {url} in 2.2ms - Server returned non-2xx status code: {status}: {body}"
+        '\n\nDebug source:\nGeneric { store: "S3" }'
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        ("403 Forbidden", "SignatureDoesNotMatch", CredentialsError),
+        ("403 Forbidden", "AccessDenied", DeniedError),
+        ("404 Not Found", "NoSuchBucket", NotFoundError),
+        ("503 Service Unavailable", "SlowDown", BusyError),
+        ("500 Internal Server Error", "", UnavailableError),
+        ("403 Forbidden", "", DeniedError),
+        ("403 Forbidden", "AuthenticationFailed", CredentialsError),
+        ("403 Forbidden", "AuthorizationFailure", DeniedError),
+        ("404 Not Found", "ContainerNotFound", NotFoundError),
+        ("409 Conflict", "BlobAlreadyExists", ConflictError),
+        ("503 Service Unavailable", "ServerBusy", BusyError),
+        ("413 Payload Too Large", "RequestBodyTooLarge", TooLargeError),
+    ],
+)
+def test_the_code_decides_and_else_the_status(status: str, code: str, kind: type[MillraceError]) -> None:
+    error = store_error(obstore_exceptions.GenericError(answered(status, code)), "store a b in the bucket x")
+
+    assert kind is type(error)
+    assert error.message.startswith(f"cannot store a b in the bucket x: {code or status[:3]}")
+    assert "127.0.0.1" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("Object at location /x not found: No such file or directory (os error 2)"), NotFoundError),
+        (FileNotFoundError("Bulk delete failed: The specified blob does not exist. (code: 404)"), NotFoundError),
+        (PermissionError("Permission denied (os error 13)"), DeniedError),
+        (obstore_exceptions.AlreadyExistsError("Object at location /x already exists"), ConflictError),
+        (ValueError('Could not parse path: Error parsing Path "../x"'), InvalidError),
+        (obstore_exceptions.GenericError("Received redirect without LOCATION, this normally"), InvalidError),
+        (obstore_exceptions.GenericError("... in 2ms - HTTP error: error sending request"), UnavailableError),
+        (obstore_exceptions.GenericError("Content-Length Header missing from response"), UnavailableError),
+    ],
+)
+def test_what_has_neither_goes_by_its_class_and_words(error: Exception, kind: type[MillraceError]) -> None:
+    assert kind is type(store_error(error, "read a"))
+
+
+def test_a_host_name_that_is_not_known_is_told() -> None:
+    text = 'in 1.5ms - HTTP error: error sending request\n\nDebug source:\nConnectError(\n"dns error",\n'
+
+    error = store_error(obstore_exceptions.GenericError(text), "read a")
+
+    assert "the name of its host is not known" in error.message
+
+
+def test_an_error_of_our_own_provider_of_keys_comes_through() -> None:
+    text = "The operation lacked … External AWS credential provider: DeniedError: no\nsuch role\n\nDebug source:\nX"
+
+    error = store_error(obstore_exceptions.UnauthenticatedError(text), "read a")
+
+    assert (DeniedError, "no\nsuch role") == (type(error), error.message)
+
+
+def test_the_code_is_found_behind_an_error_of_ours() -> None:
+    ours = NotFoundError("cannot read a")
+    ours.__cause__ = FileNotFoundError(answered("404 Not Found", "NoSuchBucket"))
+
+    assert "NoSuchBucket" == store_code(ours)
+    assert None is store_code(NotFoundError("no cause"))

@@ -1,0 +1,80 @@
+"""The catalogue of metrics, and what a process shows of them."""
+
+from typing import get_args
+
+import pytest
+
+from shared.telemetry import COUNTERS, GAUGES, HISTOGRAMS, CounterName, GaugeName, HistogramName, Metrics
+
+
+def test_every_name_is_in_the_catalogue_once() -> None:
+    assert set(get_args(CounterName)) == set(COUNTERS)
+    assert set(get_args(GaugeName)) == set(GAUGES)
+    assert set(get_args(HistogramName)) == set(HISTOGRAMS)
+
+
+def test_names_say_their_unit_and_whose_they_are() -> None:
+    names: list[str] = [*COUNTERS, *GAUGES, *HISTOGRAMS]
+
+    assert [] == [name for name in names if not name.startswith("millrace_")]
+    assert [] == [name for name in COUNTERS if not name.endswith("_total")]
+    assert [] == [name for name in HISTOGRAMS if not name.endswith("_seconds")]
+
+
+def test_a_counter_adds_up_by_its_labels() -> None:
+    metrics = Metrics()
+
+    metrics.count("millrace_bus_published_total", stream="EVENTS")
+    metrics.count("millrace_bus_published_total", 2, stream="EVENTS")
+    metrics.count("millrace_bus_published_total", stream="PUSH")
+    metrics.count("millrace_export_bytes_total", 10)
+
+    text = metrics.render().decode()
+    assert 'millrace_bus_published_total{stream="EVENTS"} 3.0' in text
+    assert 'millrace_bus_published_total{stream="PUSH"} 1.0' in text
+    assert "millrace_export_bytes_total 10.0" in text
+
+
+def test_a_gauge_shows_its_last_value() -> None:
+    metrics = Metrics()
+
+    metrics.gauge("millrace_config_revision", 4, kind="hooks")
+    metrics.gauge("millrace_config_revision", 7, kind="hooks")
+    metrics.gauge("millrace_ready", 1)
+
+    text = metrics.render().decode()
+    assert 'millrace_config_revision{kind="hooks"} 7.0' in text
+    assert "millrace_ready 1.0" in text
+
+
+def test_a_histogram_counts_durations() -> None:
+    metrics = Metrics()
+
+    metrics.observe("millrace_http_request_seconds", 0.02, route="/v1/apps/{app_key}/media")
+
+    text = metrics.render().decode()
+    route = 'route="/v1/apps/{app_key}/media"'
+    assert f'millrace_http_request_seconds_bucket{{le="0.025",{route}}} 1.0' in text
+    assert f"millrace_http_request_seconds_count{{{route}}} 1.0" in text
+
+
+@pytest.mark.parametrize("labels", [{}, {"strem": "EVENTS"}, {"stream": "EVENTS", "app": "shop"}])
+def test_a_label_that_the_catalogue_does_not_have_is_an_error(labels: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="label"):
+        Metrics().count("millrace_bus_published_total", 1, **labels)
+
+
+def test_two_processes_in_one_test_do_not_share_numbers() -> None:
+    one, other = Metrics(), Metrics()
+
+    one.count("millrace_export_bytes_total", 5)
+
+    assert b"millrace_export_bytes_total 0.0" in other.render()
+
+
+def test_the_process_shows_its_memory_and_cpu() -> None:
+    text = Metrics().render()
+
+    assert b"process_resident_memory_bytes" in text
+    assert b"process_cpu_seconds_total" in text
+    assert b"_created" not in text
