@@ -1,5 +1,6 @@
 """One suite for every member of `StoreConfig`. A member without a place to be tested in fails it."""
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
@@ -270,7 +271,7 @@ async def test_ping_passes_where_the_place_is_there(store: ObjectStore) -> None:
 async def test_a_place_that_is_not_there_is_told_by_every_call(config: StoreConfig, tmp_path: Path) -> None:
     if isinstance(config, LocalStoreConfig):
         async with config.open() as store:
-            (tmp_path / "objects").rmdir()
+            shutil.rmtree(tmp_path / "objects")
             with pytest.raises(UnavailableError):
                 await store.ping()
         return

@@ -1,16 +1,21 @@
 """
 Files below one directory, written so that they are whole or absent and survive a power cut. Knows no object store.
 
-A file is written beside its place under a temporary name, synced, moved into its place, and the directory is synced. A
-name that ends in `#` and digits is temporary: what a crash leaves behind is never listed.
+A file is written under a temporary name in the folder `.parts`, synced, moved into its place, and the directory is
+synced. A name that ends in `#` and digits is temporary: what a crash leaves behind is never listed, and taken away when
+the directory is opened an hour later.
 """
 
 import errno
 import os
 import secrets
+import time
 from pathlib import Path
 
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
+
+ABANDONED_S = 3600.0
+"""A temporary file of this age has no writer any more."""
 
 
 class LocalFiles:
@@ -28,6 +33,9 @@ class LocalFiles:
         try:
             root.mkdir(parents=True, exist_ok=True)
             self.root = root.resolve()
+            self._parts = self.root / ".parts"
+            self._parts.mkdir(exist_ok=True)
+            self._sweep()
         except OSError as error:
             raise DeniedError(f"the directory cannot be made: {error.strerror}", field="root") from None
 
@@ -66,7 +74,7 @@ class LocalFiles:
             raise _written_error(error) from error
 
     def _place(self, path: Path, data: bytes | bytearray | memoryview, replace: bool) -> bool:
-        temporary = path.with_name(f"part#{secrets.randbits(64)}")
+        temporary = self._parts / f"part#{secrets.randbits(64)}"
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -83,6 +91,11 @@ class LocalFiles:
             temporary.unlink(missing_ok=True)
             # Also when somebody else was faster: that file may not be in the synced directory yet.
             _sync(path.parent)
+
+    def _sweep(self) -> None:
+        for part in self._parts.iterdir():
+            if part.stat().st_mtime < time.time() - ABANDONED_S:
+                part.unlink(missing_ok=True)
 
     def _make_directory(self, directory: Path) -> None:
         missing = []

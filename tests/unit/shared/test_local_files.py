@@ -2,13 +2,14 @@
 
 import os
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from shared.errors import DeniedError, InvalidError, UnavailableError
-from shared.local_files import LocalFiles
+from shared.local_files import ABANDONED_S, LocalFiles
 
 
 @pytest.fixture
@@ -144,7 +145,21 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_ping_fails_when_the_directory_is_gone(files: LocalFiles) -> None:
     files.ping()
-    files.root.rmdir()
+    files.shutil.rmtree(root)
 
     with pytest.raises(UnavailableError):
         files.ping()
+
+
+def test_what_a_crash_left_behind_goes_when_it_is_old(tmp_path: Path) -> None:
+    parts = tmp_path / ".parts"
+    parts.mkdir()
+    old, fresh = parts / "part#1", parts / "part#2"
+    for part in (old, fresh):
+        part.write_bytes(b"half")
+    long_ago = time.time() - 2 * ABANDONED_S
+    os.utime(old, (long_ago, long_ago))
+
+    LocalFiles(tmp_path)
+
+    assert [fresh] == list(parts.iterdir())

@@ -1,0 +1,7 @@
+"""`python -m storage`."""
+
+from shared.service import run
+from storage.app import SERVICE
+
+if __name__ == "__main__":
+    run(SERVICE)
