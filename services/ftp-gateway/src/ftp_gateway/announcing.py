@@ -1,0 +1,87 @@
+"""
+The life of a file as `ftp.file.<app>.<state>` tells it. A terminal event is told once, also across a crash.
+"""
+
+from datetime import datetime
+
+from ftp_gateway.formats import FileKind
+from ftp_gateway.paths import kind_of
+from ftp_gateway.reports import Outcome
+from ftp_gateway.tickets import Ticket
+from ftp_gateway.uploads import Upload
+from shared.bus import Bus
+from shared.consumers import open_scan
+from shared.messages import FileChanged, encode
+from shared.subjects import FILES, FileState, ftp_file
+
+
+async def last_told(bus: Bus, app_key: str, state: FileState) -> int:
+    """The last sequence of the subject, 0 for none: where to look from after a crash."""
+    last = await bus.last_message(FILES, ftp_file(app_key, state))
+    return last.sequence if last else 0
+
+
+async def tell_outcome(bus: Bus, upload_id: str, ticket: Ticket, outcome: Outcome, at: datetime) -> None:
+    """Publish the terminal event, unless it stands in the stream already after `ticket.told_after`."""
+    message_id = f"{upload_id}:{outcome.state}"
+    if await _is_told(bus, ticket.app_key, outcome.state, message_id, ticket.told_after):
+        return
+    event = FileChanged(
+        app_key=ticket.app_key,
+        file_id=outcome.file_id,
+        file_name=outcome.file_name,
+        kind=outcome.kind,
+        state=outcome.state,
+        at=at,
+        size_bytes=outcome.size_bytes,
+        rows_ok=outcome.ok,
+        rows_bad=outcome.failed,
+        reason=outcome.reason,
+    )
+    await bus.publish(ftp_file(ticket.app_key, outcome.state), encode(event), message_id=message_id)
+
+
+async def tell_received(
+    bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind, file_id: str, size_bytes: int, at: datetime
+) -> None:
+    """A file was claimed and looked at; its rows follow. At least once."""
+    event = FileChanged(
+        app_key=ticket.app_key,
+        file_id=file_id,
+        file_name=ticket.name,
+        kind=kind,
+        state="received",
+        at=at,
+        size_bytes=size_bytes,
+    )
+    await bus.publish(ftp_file(ticket.app_key, "received"), encode(event), message_id=f"{upload_id}:received")
+
+
+async def tell_partial(bus: Bus, upload: Upload, at: datetime) -> None:
+    """An upload broke off. At least once; it has no file id, because its content is not known yet."""
+    place = upload.place
+    event = FileChanged(
+        app_key=place.app_key,
+        file_id="",
+        file_name=place.name,
+        kind=kind_of(place) or ("profile" if place.folder == "Profile" else "push"),
+        state="partial",
+        at=at,
+        size_bytes=upload.size_bytes,
+        reason="the connection was lost before the file was closed",
+    )
+    message_id = f"{upload.id}:partial:{upload.size_bytes}"
+    await bus.publish(ftp_file(place.app_key, "partial"), encode(event), message_id=message_id)
+
+
+async def _is_told(bus: Bus, app_key: str, state: FileState, message_id: str, after: int) -> bool:
+    last = await last_told(bus, app_key, state)
+    if last <= after:
+        return False
+    async with open_scan(bus, FILES, subject=ftp_file(app_key, state), start_sequence=after + 1) as scan:
+        while True:
+            for message in await scan.next(256):
+                if message.headers.get("Nats-Msg-Id") == message_id:
+                    return True
+                if message.sequence >= last:
+                    return False

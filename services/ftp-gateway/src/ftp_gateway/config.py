@@ -1,0 +1,106 @@
+"""
+What an app and its users are, as they stand in the configuration. No I/O.
+
+`apps.<app>` is written and read by this service alone so far; the rules in it are those that the app's files are read
+by.
+"""
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from msgspec import Meta, Struct, structs
+
+from ftp_gateway.accounts import Account, parse_keys, parse_networks
+from ftp_gateway.formats import Rules
+from ftp_gateway.lines import Fallback
+from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
+from ftp_gateway.profile_values import AttributeType
+from shared.errors import InvalidError
+from shared.registry import Entry, Kind
+from shared.secret_store import Secret
+
+MIN_PASSWORD_CHARS = 8
+MAX_PASSWORD_CHARS = 256
+
+AttributeName = Annotated[str, Meta(min_length=1, max_length=MAX_ATTRIBUTE_NAME_CHARS)]
+
+
+class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    An app, as far as its files are concerned.
+
+    `profile_attributes` empty accepts any attribute. `settle_s` is how long a file that was uploaded under its final
+    name must be left alone before it is taken. `fallback_encoding` is for files that are no UTF-8. `timezone` is that
+    of dates without an offset. `unknown_users` says whether a profile file may make new profiles.
+    """
+
+    display_name: Annotated[str, Meta(max_length=200)] = ""
+    timezone: Annotated[str, Meta(max_length=64)] = "UTC"
+    profile_attributes: Annotated[dict[AttributeName, AttributeType], Meta(max_length=MAX_ATTRIBUTES)] = {}
+    settle_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    fallback_encoding: Fallback | None = None
+    unknown_users: Literal["create", "reject"] = "create"
+
+
+class FtpUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    One who may upload for an app; signs in as `<app>.<name>`.
+
+    `password` comes in clear and is stored as its argon2id hash. `public_keys` are lines of an `authorized_keys` file.
+    `allowed_ips` are addresses and CIDR ranges; empty admits every address.
+    """
+
+    password: Secret | None = None
+    public_keys: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    allowed_ips: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    disabled: bool = False
+
+
+APPS = Kind(prefix="apps", type=App, fixed_id="")
+FTP_USERS = Kind(prefix="ftp_users", type=FtpUser)
+
+
+def check_app(app: App) -> None:
+    """Raises `InvalidError` for a timezone that there is not."""
+    try:
+        ZoneInfo(app.timezone)
+    except (ValueError, OSError, KeyError):
+        raise InvalidError("expected an IANA timezone such as Europe/Istanbul", field="timezone") from None
+
+
+def check_user(user: FtpUser) -> None:
+    """Raises `InvalidError` for a damaged key, a wrong address, or a user with nothing to sign in with."""
+    parse_keys(user.public_keys)
+    parse_networks(user.allowed_ips)
+    if not user.password and not user.public_keys:
+        raise InvalidError("expected a password, public keys, or both", field="password")
+
+
+def rules_of(app: App) -> Rules:
+    """How the app's files are read."""
+    return Rules(
+        settle_s=app.settle_s,
+        fallback_encoding=app.fallback_encoding,
+        attributes=app.profile_attributes,
+        timezone=app.timezone,
+        unknown_users=app.unknown_users,
+    )
+
+
+def account_of(entry: Entry[FtpUser]) -> Account | None:
+    """The user as one who may sign in; None while disabled."""
+    user = entry.value
+    if user.disabled:
+        return None
+    return Account(
+        app_key=entry.app_key,
+        name=entry.id,
+        password_hash=user.password.reveal() if user.password else None,
+        keys=parse_keys(user.public_keys),
+        networks=parse_networks(user.allowed_ips),
+    )
+
+
+def with_password(user: FtpUser, stored: Secret) -> FtpUser:
+    """The user with the hash that is stored in place of the password that came."""
+    return structs.replace(user, password=stored)

@@ -1,0 +1,64 @@
+"""
+What is read from NATS: profile updates, in order, into the profile store.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+
+from ftp_gateway.profile_updates import apply_batch
+from shared import subjects
+from shared.bus import Bus, Message
+from shared.consumers import Pull, consume
+from shared.errors import MillraceError
+from shared.messages import DeadLetter, ProfileBatch, decode, encode
+from shared.profiles import Profiles
+
+log = structlog.get_logger()
+
+NAME = "ftp-gateway"
+"""Of the service, on the wire and in logs."""
+MAX_BODY_CHARS = 64 * 1024
+"""Of a dead letter: a batch that no attempt can apply is most of all of interest for its first rows."""
+
+
+class ProfileUpdates:
+    """Reads `PROFILE_UPDATES` for the life of the service. `close` and `join` are those of `shared.service.Intake`."""
+
+    def __init__(self, bus: Bus, pull: Pull, profiles: Profiles) -> None:
+        self._bus = bus
+        self._pull = pull
+        self._profiles = profiles
+        self._finished = asyncio.Event()
+
+    async def run(self) -> None:
+        try:
+            await consume(self._pull, subjects.PROFILES_CONSUMER, self._apply, self._put_aside)
+        finally:
+            self._finished.set()
+
+    def close(self) -> None:
+        self._pull.close()
+
+    async def join(self) -> None:
+        await self._finished.wait()
+
+    async def _apply(self, message: Message) -> None:
+        await apply_batch(self._profiles, decode(message.data, ProfileBatch))
+
+    async def _put_aside(self, message: Message, error: MillraceError) -> None:
+        _, _, app_key, file_id = message.subject.split(".")
+        letter = DeadLetter(
+            service=NAME,
+            app_key=app_key,
+            owner_id=file_id,
+            reason=error.code,
+            message=error.message,
+            at=datetime.now(UTC),
+            source=f"{subjects.PROFILE_UPDATES.name}:{message.sequence}",
+            attempts=message.delivered,
+            body=message.data[:MAX_BODY_CHARS].decode(errors="replace"),
+        )
+        subject = subjects.dead_letter(NAME, app_key, file_id, error.code)
+        await self._bus.publish(subject, encode(letter), message_id=f"{NAME}:{letter.source}")

@@ -1,0 +1,1 @@
+"""How files arrive. `sftp` is the only way so far; each way ends in the spool."""

@@ -1,0 +1,234 @@
+"""
+The tree that an SFTP session sees, on top of the spool. Every path is looked up in the catalogue; none reaches the
+disk.
+
+Configuration: none.
+Implementation: asyncssh's `SFTPServer` with every path method replaced. Reads and writes go straight to the page cache,
+    which is faster than a thread; only what syncs waits in one.
+Considerations: `close` is called for a client that went away, `close_by_client` for a CLOSE packet. SETSTAT is answered
+    with OK and ignored, also for a file that is gone meanwhile: a client that is refused sends its file again.
+"""
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import datetime
+
+from asyncssh import SFTPAttrs, SFTPName, SFTPServer, SSHServerChannel
+from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_WRITE
+
+from ftp_gateway.accounts import Account
+from ftp_gateway.paths import FOLDERS, WRITABLE, Folder, Location, locate, place, writable
+from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES
+from ftp_gateway.spool import Spool
+from ftp_gateway.uploads import MAX_FILE_BYTES, Upload, Writer
+from shared.errors import ConflictError, DeniedError, NotFoundError
+
+OWNER_ID = 1000
+"""Shown as owner and group of everything: clients expect one, and ours have none."""
+
+
+class _Upload:
+    """A handle for writing, and for reading back what was written."""
+
+    def __init__(self, writer: Writer, *, append: bool) -> None:
+        self.writer = writer
+        self.append = append
+
+
+class _Download:
+    """A handle for reading."""
+
+    def __init__(self, upload: Upload, handle: int) -> None:
+        self.upload = upload
+        self.handle = handle
+
+
+class _Listing:
+    """The entries of a folder, over as many READDIRs as it takes."""
+
+    def __init__(self, names: Iterable[SFTPName]) -> None:
+        self._names: Iterator[SFTPName] = iter(names)
+
+    def __aiter__(self) -> AsyncIterator[SFTPName]:
+        return self
+
+    async def __anext__(self) -> SFTPName:
+        for name in self._names:
+            return name
+        raise StopAsyncIteration
+
+
+class Tree(SFTPServer):
+    """One session of one account."""
+
+    def __init__(self, channel: "SSHServerChannel[bytes]", spool: Spool, account: Account, now: datetime) -> None:
+        super().__init__(channel)
+        self._spool = spool
+        self._account = account
+        self._began_at = now
+        self._open: set[_Upload | _Download] = set()
+
+    @property
+    def uploading(self) -> bool:
+        """Whether the client has a file open for writing."""
+        return any(isinstance(file, _Upload) for file in self._open)
+
+    def open(self, path: bytes, pflags: int, attrs: SFTPAttrs) -> object:
+        location = locate(path)
+        return self._track(self._write(location, pflags) if pflags & FXF_WRITE else self._read(location))
+
+    def _track(self, file: _Upload | _Download) -> _Upload | _Download:
+        self._open.add(file)
+        return file
+
+    def _write(self, location: Location, pflags: int) -> _Upload:
+        to = writable(self._account.app_key, location)
+        there = self._spool.find(to)
+        if there is not None and pflags & FXF_CREAT and pflags & FXF_EXCL:
+            raise ConflictError("there is a file of this name")
+        if there is None and not pflags & FXF_CREAT:
+            raise NotFoundError("there is no such file")
+        if there is None or pflags & FXF_TRUNC:
+            writer = self._spool.create(to, self._account.name)
+        else:
+            writer = self._spool.reopen(there)
+        return _Upload(writer, append=bool(pflags & FXF_APPEND))
+
+    def _read(self, location: Location) -> _Download:
+        upload = self._find(location)
+        return _Download(upload, self._spool.open_bytes(upload))
+
+    def read(self, file_obj: object, offset: int, size: int) -> bytes:
+        # A client may ask for 4 GiB in one packet, which would be allocated, or at an offset that no file has.
+        size = min(size, MAX_BLOCK_BYTES)
+        if offset > MAX_FILE_BYTES:
+            return b""
+        if isinstance(file_obj, _Download):
+            return os.pread(file_obj.handle, size, offset)
+        assert isinstance(file_obj, _Upload)
+        return file_obj.writer.read(offset, size)
+
+    def write(self, file_obj: object, offset: int, data: bytes) -> int:
+        if not isinstance(file_obj, _Upload):
+            raise DeniedError("the file was opened for reading")
+        return file_obj.writer.write(file_obj.writer.upload.size_bytes if file_obj.append else offset, data)
+
+    async def close_by_client(self, file: object) -> None:
+        """The client closed the file: an upload is complete, and durable when this returns."""
+        if isinstance(file, _Upload):
+            self._open.discard(file)
+            await file.writer.commit()
+        else:
+            self.close(file)
+
+    def close(self, file_obj: object) -> None:
+        """The client went away: an upload has broken off."""
+        assert isinstance(file_obj, _Upload | _Download)
+        if file_obj not in self._open:
+            return
+        self._open.discard(file_obj)
+        if isinstance(file_obj, _Upload):
+            file_obj.writer.abandon()
+        else:
+            os.close(file_obj.handle)
+
+    def exit(self) -> None:
+        """The session is over; also called when its task was cancelled, so that no handle is left."""
+        for file in list(self._open):
+            self.close(file)
+
+    async def fsync(self, file_obj: object) -> None:
+        if isinstance(file_obj, _Upload):
+            await file_obj.writer.sync()
+
+    def stat(self, path: bytes) -> SFTPAttrs:
+        location = locate(path)
+        return self._attributes(self._find(location)) if location.name else self._folder(location.folder)
+
+    def lstat(self, path: bytes) -> SFTPAttrs:
+        return self.stat(path)
+
+    def fstat(self, file_obj: object) -> SFTPAttrs:
+        assert isinstance(file_obj, _Upload | _Download)
+        return self._attributes(file_obj.writer.upload if isinstance(file_obj, _Upload) else file_obj.upload)
+
+    def setstat(self, path: bytes, attrs: SFTPAttrs) -> None:
+        location = locate(path)
+        upload = self._spool.find(place(self._account.app_key, location)) if location.name else None
+        if upload is not None:
+            self._spool.touch(upload)
+
+    def lsetstat(self, path: bytes, attrs: SFTPAttrs) -> None:
+        self.setstat(path, attrs)
+
+    def fsetstat(self, file_obj: object, attrs: SFTPAttrs) -> None:
+        if attrs.size is not None and isinstance(file_obj, _Upload):
+            file_obj.writer.truncate(attrs.size)
+
+    def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:
+        location = locate(path)
+        if location.name:
+            self._find(location)
+            raise ConflictError("this is a file")
+        names = [SFTPName(name, attrs=self._folder(location.folder)) for name in (b".", b"..")]
+        if not location.folder:
+            names += [SFTPName(folder.encode(), attrs=self._folder(folder)) for folder in FOLDERS]
+        for upload in self._spool.entries(self._account.app_key, location.folder):
+            names.append(SFTPName(upload.ticket.name.encode(), attrs=self._attributes(upload)))
+        return _Listing(names)
+
+    async def remove(self, path: bytes) -> None:
+        gone = self._spool.find(writable(self._account.app_key, locate(path)))
+        if gone is None:
+            raise NotFoundError("there is no such file")
+        await self._spool.cancel(gone)
+
+    async def rename(self, oldpath: bytes, newpath: bytes) -> None:
+        await self._rename(oldpath, newpath, replace=False)
+
+    async def posix_rename(self, oldpath: bytes, newpath: bytes) -> None:
+        await self._rename(oldpath, newpath, replace=True)
+
+    async def _rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
+        upload = self._spool.find(writable(self._account.app_key, locate(old)))
+        to = writable(self._account.app_key, locate(new))
+        if upload is None:
+            raise NotFoundError("there is no such file")
+        await self._spool.rename(upload, to, replace=replace)
+
+    def mkdir(self, path: bytes, attrs: SFTPAttrs) -> None:
+        if not locate(path).name:
+            raise ConflictError("there is such a folder")
+        raise DeniedError("the folders are fixed")
+
+    def rmdir(self, path: bytes) -> None:
+        locate(path)
+        raise DeniedError("the folders are fixed")
+
+    def realpath(self, path: bytes) -> bytes:
+        return locate(path).path.encode()
+
+    def format_user(self, uid: int | None) -> str:
+        return self._account.app_key[:8]
+
+    def format_group(self, gid: int | None) -> str:
+        return self._account.app_key[:8]
+
+    def _find(self, location: Location) -> Upload:
+        upload = self._spool.find(place(self._account.app_key, location))
+        if upload is None:
+            raise NotFoundError("there is no such file")
+        return upload
+
+    def _attributes(self, upload: Upload) -> SFTPAttrs:
+        mode = stat.S_IFREG | (0o640 if upload.ticket.folder in WRITABLE else 0o440)
+        return _attributes(mode, upload.changed_at, size=upload.size_bytes)
+
+    def _folder(self, folder: Folder) -> SFTPAttrs:
+        return _attributes(stat.S_IFDIR | (0o750 if folder in WRITABLE else 0o550), self._began_at)
+
+
+def _attributes(mode: int, at: datetime, *, size: int = 0) -> SFTPAttrs:
+    seconds = int(at.timestamp())
+    return SFTPAttrs(size=size, uid=OWNER_ID, gid=OWNER_ID, permissions=mode, atime=seconds, mtime=seconds, nlink=1)

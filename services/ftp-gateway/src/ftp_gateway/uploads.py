@@ -1,0 +1,148 @@
+"""
+One file that is here, and a customer's open handle on it. The catalogue of all of them is `spool`.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from ftp_gateway.paths import Place, kind_of
+from ftp_gateway.tickets import State, Ticket
+from shared.errors import TooLargeError
+
+MAX_FILE_BYTES = 1 << 30
+
+
+class Upload:
+    """
+    One file. `state` is that of its ticket; `writers` counts open handles, and `broken` says that one of them went away
+    without closing. `gone` files are on disk no more; one that is done stays visible until `visible_until`.
+    """
+
+    __slots__ = (
+        "broken",
+        "busy",
+        "changed_at",
+        "gone",
+        "id",
+        "size_bytes",
+        "state",
+        "ticket",
+        "told_partial",
+        "visible_until",
+        "writers",
+    )
+
+    def __init__(self, upload_id: str, state: State, ticket: Ticket, *, size_bytes: int, changed_at: datetime) -> None:
+        self.id = upload_id
+        self.state = state
+        self.ticket = ticket
+        self.size_bytes = size_bytes
+        self.changed_at = changed_at
+        self.writers = 0
+        self.broken = state == "open"
+        self.told_partial = False
+        self.busy = False
+        self.gone = False
+        self.visible_until: datetime | None = None
+
+    @property
+    def place(self) -> Place:
+        return self.ticket.place
+
+    @property
+    def changeable(self) -> bool:
+        """Whether it still is its customer's."""
+        return not self.gone and self.state in ("open", "closed")
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for its customer: broken off, or closed under a name that is never processed."""
+        if self.gone or self.busy or self.writers:
+            return False
+        return self.state == "open" or (self.state == "closed" and kind_of(self.place) is None)
+
+    def due_at(self, settle_s: float) -> datetime | None:
+        """From when on it may be processed; None for what is no candidate."""
+        if self.gone or self.busy or self.state in ("open", "report"):
+            return None
+        if self.state == "closed" and kind_of(self.place) is None:
+            return None
+        if self.state != "closed" or self.ticket.committed:
+            return self.changed_at
+        return self.changed_at + timedelta(seconds=settle_s)
+
+
+class Writer:
+    """A customer's open handle on a file. `commit` or `abandon` ends it, once."""
+
+    def __init__(
+        self,
+        upload: Upload,
+        handle: int,
+        *,
+        clock: Callable[[], datetime],
+        close: Callable[[Upload], Awaitable[None]],
+        broke_off: Callable[[], None],
+    ) -> None:
+        self._handle = handle
+        self._clock = clock
+        self._close = close
+        self._broke_off = broke_off
+        self.upload = upload
+        upload.writers += 1
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Raises `TooLargeError` beyond `MAX_FILE_BYTES`: also a single byte at a huge offset."""
+        if offset + len(data) > MAX_FILE_BYTES:
+            raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
+        self.upload.size_bytes = max(self.upload.size_bytes, offset + written)
+        self.upload.changed_at = self._clock()
+        return written
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._handle, size, offset)
+
+    def truncate(self, size: int) -> None:
+        """Raises `TooLargeError` beyond `MAX_FILE_BYTES`."""
+        if size > MAX_FILE_BYTES:
+            raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
+        os.ftruncate(self._handle, size)
+        self.upload.size_bytes = size
+        self.upload.changed_at = self._clock()
+
+    async def sync(self) -> None:
+        """Bytes so far are durable when this returns."""
+        await asyncio.to_thread(os.fsync, self._handle)
+
+    async def commit(self) -> None:
+        """
+        The client has closed the file: it is complete, unless another writer is there or went away.
+
+        Raises:
+            OSError: The disk failed; what is there counts as broken off.
+        """
+        try:
+            await self.sync()
+        except BaseException:
+            self.abandon()
+            raise
+        os.close(self._handle)
+        self.upload.writers -= 1
+        if self.upload.writers == 0 and not self.upload.broken:
+            try:
+                await self._close(self.upload)
+            except BaseException:
+                self.upload.broken = True
+                raise
+
+    def abandon(self) -> None:
+        """The client went away, or the disk failed: what is there is a part."""
+        os.close(self._handle)
+        self.upload.writers -= 1
+        self.upload.broken = True
+        self._broke_off()

@@ -1,0 +1,228 @@
+"""A process that dies between any two steps of a file's life: the next one goes on, and nothing is repeated."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import pytest
+
+from ftp_gateway.formats import Rules
+from ftp_gateway.intake import Intake
+from ftp_gateway.paths import Place
+from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.publishing import Point, find_point
+from ftp_gateway.spool import Spool
+from ftp_gateway.survey import Survey
+from ftp_gateway.tickets import Ticket
+from servers.ftp_gateway import messages
+from shared import subjects
+from shared.bus import Bus
+from shared.errors import UnavailableError
+from shared.messages import FileChanged, PushBatch, decode
+from shared.profiles import Profiles
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.telemetry import Metrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ROWS = 1200
+DATA = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(ROWS)) + b"no row\n"
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class Bomb:
+    """Goes off at the n-th moment; a moment lies before and after each step that has an effect."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def around(self, step: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        async def stepped(*args: P.args, **kwargs: P.kwargs) -> T:
+            self.tick()
+            result = await step(*args, **kwargs)
+            self.tick()
+            return result
+
+        return stepped
+
+    def tick(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+async def streams(bus: Bus, settings: Settings) -> None:
+    for spec in (subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.PROFILES):
+        await ensure(bus, spec, settings)
+
+
+async def upload(spool: Spool, app_key: str, name: str = "push.csv", data: bytes = DATA) -> None:
+    writer = spool.create(Place(app_key, "", name), "nightly")
+    writer.write(0, data)
+    await writer.commit()
+
+
+async def run_until_done(spool: Spool, bus: Bus) -> None:
+    """Run an intake until no file is left."""
+    intake = Intake(
+        spool=spool,
+        bus=bus,
+        rules_of=lambda _: Rules(settle_s=0),
+        unknown_users=partial(unknown_users, Profiles(bus)),
+        metrics=Metrics(),
+        clock=now,
+    )
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(intake.run())
+        while spool.uploads():
+            await asyncio.sleep(0.01)
+        intake.close()
+        await intake.join()
+
+
+async def sent_lines(bus: Bus, app_key: str) -> list[int]:
+    found = await messages(bus, subjects.PUSH, subjects.push_send(app_key, "*"))
+    return [row.line for message in found for row in decode(message.data, PushBatch).rows]
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in count(1):
+        app_key, bomb = f"shop{at}", Bomb(at)
+        spool = Spool(tmp_path / app_key, now)
+        await upload(spool, app_key)
+        with monkeypatch.context() as patch:
+            patch.setattr(bus, "publish", bomb.around(bus.publish))
+            for step in ("freeze", "put_report", "mark_reported", "finish"):
+                patch.setattr(spool, step, bomb.around(getattr(spool, step)))
+            with contextlib.suppress(BaseExceptionGroup):
+                await run_until_done(spool, bus)
+        await run_until_done(after := Spool(tmp_path / app_key, now), bus)
+
+        assert list(range(1, ROWS + 1)) == await sent_lines(bus, app_key), f"moment {at}"
+        told = await messages(bus, subjects.FILES, subjects.ftp_file(app_key, "completed"))
+        assert [(ROWS, 1)] == [
+            (event.rows_ok, event.rows_bad) for event in (decode(message.data, FileChanged) for message in told)
+        ], f"moment {at}"
+        reports = sorted(entry.ticket.name for entry in after.entries(app_key, "errors"))
+        assert ["push.csv.report.csv", "push.csv.result.json"] == reports, f"moment {at}"
+        assert len(list((tmp_path / app_key).iterdir())) == 4, f"moment {at}"
+        if bomb.left > 0:
+            break
+    assert at > 18
+
+
+@pytest.mark.usefixtures("streams")
+async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, lost = bus.publish, set[str]()
+
+    async def lose_each_first_answer(subject: str, data: bytes, **options: object) -> int:
+        sequence: int = await publish(subject, data, **options)  # type: ignore[arg-type]  # the options as they came
+        if str(options["message_id"]) not in lost:
+            lost.add(str(options["message_id"]))
+            raise UnavailableError("no answer")
+        return sequence
+
+    monkeypatch.setattr(bus, "publish", lose_each_first_answer)
+    spool = Spool(tmp_path / "spool", now)
+    await upload(spool, "shop")
+
+    await run_until_done(spool, bus)
+
+    assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
+    assert len(await messages(bus, subjects.FILES, subjects.ftp_file("shop", "completed"))) == 1
+
+
+@pytest.mark.usefixtures("streams")
+async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Spool(tmp_path / "lost", now)
+    await upload(lost, "shop")
+    # Moments: freeze 2, the received event 2, the first chunk 2.
+    bomb = Bomb(7)
+    with monkeypatch.context() as patch:
+        patch.setattr(bus, "publish", bomb.around(bus.publish))
+        patch.setattr(lost, "freeze", bomb.around(lost.freeze))
+        with pytest.raises(BaseExceptionGroup):
+            await run_until_done(lost, bus)
+    half = await sent_lines(bus, "shop")
+    again = Spool(tmp_path / "again", now)
+    await upload(again, "shop", "again.csv")
+
+    await run_until_done(again, bus)
+
+    assert 0 < len(half) < ROWS
+    assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize(("hours", "duplicate"), [(23, True), (25, False)])
+async def test_content_is_a_duplicate_for_a_day(bus: Bus, tmp_path: Path, hours: int, duplicate: bool) -> None:
+    spool = Spool(tmp_path / "spool", now)
+    await upload(spool, "shop")
+    await run_until_done(spool, bus)
+    [*_, last] = await messages(bus, subjects.PUSH, subjects.push_send("shop", "*"))
+    survey = Survey()
+    survey.file_id, survey.last_line = decode(last.data, PushBatch).file_id, ROWS
+    later = now() + timedelta(hours=hours)
+    ticket = Ticket(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
+
+    point = await find_point(bus, "push", "another", ticket, survey)
+
+    assert Point(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = bus.publish
+    directory = tmp_path / "spool"
+    spool = Spool(directory, now)
+    many = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(20_000))
+    await upload(spool, "shop", data=many)
+    intake = Intake(
+        spool=spool,
+        bus=bus,
+        rules_of=lambda _: Rules(settle_s=0),
+        unknown_users=partial(unknown_users, Profiles(bus)),
+        metrics=Metrics(),
+        clock=now,
+    )
+
+    async def close_at_the_first_chunk(subject: str, data: bytes, **options: object) -> int:
+        if subject.startswith("push."):
+            intake.close()
+        sequence: int = await publish(subject, data, **options)  # type: ignore[arg-type]  # the options as they came
+        return sequence
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bus, "publish", close_at_the_first_chunk)
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(intake.run())
+            await intake.join()
+    begun = len(await sent_lines(bus, "shop"))
+    await run_until_done(Spool(directory, now), bus)
+
+    assert 0 < begun < 20_000
+    assert list(range(1, 20_001)) == await sent_lines(bus, "shop")

@@ -1,0 +1,140 @@
+"""The ftp gateway as its customers, its operator and the readers of its streams see it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import aiohttp
+import asyncssh
+import msgspec
+import paramiko
+
+from shared import subjects
+from shared.bus import Bus, Message
+from shared.consumers import open_scan
+from shared.messages import FileChanged, PushBatch, PushRow, decode
+from shared.service import Running
+from shared.subjects import Stream
+
+PASSWORD = "correct-horse-battery"
+ROW = b"1;Hello;https://shop.example\n"
+
+
+class Gateway:
+    """The running service. Every call signs in as a customer, or is an operator's."""
+
+    def __init__(self, running: Running, http: aiohttp.ClientSession) -> None:
+        self.running = running
+        self.http = http
+        host, _, port = running.mesh.addresses["sftp"].rpartition(":")
+        self.host, self.port = host, int(port)
+
+    async def put(self, path: str, value: object) -> dict[str, Any]:
+        """The answer to a `PUT`. Fails on any status but 200."""
+        async with self.http.put(f"{self.running.url}{path}", json=value) as answer:
+            assert answer.status == 200, await answer.text()
+            found: dict[str, Any] = await answer.json()
+            return found
+
+    async def user(self, name: str = "nightly", *, app_key: str = "shop", **value: object) -> dict[str, Any]:
+        """Create or change a user, with `PASSWORD` where nothing else is said."""
+        return await self.put(f"/v1/apps/{app_key}/ftp-users/{name}", value or {"password": PASSWORD})
+
+    async def files(self) -> list[dict[str, Any]]:
+        """`GET …/files` of the shop."""
+        async with self.http.get(f"{self.running.url}/v1/apps/shop/files") as answer:
+            assert answer.status == 200, await answer.text()
+            found: dict[str, list[dict[str, Any]]] = await answer.json()
+            return found["files"]
+
+    @asynccontextmanager
+    async def connect(self, login: str = "shop.nightly", **options: Any) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        """A signed-in connection of asyncssh."""
+        given = {"password": PASSWORD, "known_hosts": None, "config": None, "client_keys": None} | options
+        async with asyncssh.connect(self.host, self.port, username=login, **given) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def sftp(self, login: str = "shop.nightly") -> AsyncIterator[asyncssh.SFTPClient]:
+        """An SFTP session of asyncssh."""
+        async with self.connect(login) as connection, connection.start_sftp_client() as client:
+            yield client
+
+    @contextmanager
+    def paramiko(self) -> Iterator[paramiko.SFTPClient]:
+        """An SFTP session of paramiko. Blocks: for a thread."""
+        transport = paramiko.Transport((self.host, self.port))
+        try:
+            transport.connect(username="shop.nightly", password=PASSWORD)
+            client = paramiko.SFTPClient.from_transport(transport)
+            assert client is not None
+            yield client
+        finally:
+            transport.close()
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Wait for a condition; it may be a coroutine function."""
+    async with asyncio.timeout(10):
+        while True:
+            found = holds()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def write(client: asyncssh.SFTPClient, path: str | bytes, data: bytes = ROW) -> None:
+    """Upload in one go."""
+    async with client.open(path, "wb") as file:
+        await file.write(data)
+
+
+async def wait_gone(client: asyncssh.SFTPClient, path: str) -> None:
+    """Wait for the sign of success."""
+    async with asyncio.timeout(10):
+        while await client.exists(path):
+            await asyncio.sleep(0.02)
+
+
+async def read(client: asyncssh.SFTPClient, path: str) -> bytes:
+    """A whole file."""
+    async with client.open(path, "rb") as file:
+        data = await file.read()
+        assert isinstance(data, bytes)
+        return data
+
+
+async def process(client: asyncssh.SFTPClient, path: str, data: bytes) -> dict[str, Any]:
+    """Upload under the final name, wait for the end, give the result."""
+    await write(client, path, data)
+    await wait_gone(client, path)
+    name = path.rpartition("/")[2]
+    result: dict[str, Any] = msgspec.json.decode(await read(client, f"/errors/{name}.result.json"))
+    return result
+
+
+async def messages(bus: Bus, stream: Stream, subject: str) -> list[Message]:
+    """What a stream holds now."""
+    async with open_scan(bus, stream, subject=subject) as scan:
+        found: list[Message] = []
+        while len(found) < scan.pending_at_open:
+            found += await scan.next(256)
+        return found
+
+
+async def events(bus: Bus, state: subjects.FileState, app_key: str = "shop") -> list[FileChanged]:
+    """Events of one state."""
+    found = await messages(bus, subjects.FILES, subjects.ftp_file(app_key, state))
+    return [decode(message.data, FileChanged) for message in found]
+
+
+async def batches(bus: Bus, app_key: str = "shop") -> list[PushBatch]:
+    """Push commands, as they were published."""
+    found = await messages(bus, subjects.PUSH, subjects.push_send(app_key, "*"))
+    return [decode(message.data, PushBatch) for message in found]
+
+
+async def rows(bus: Bus, app_key: str = "shop") -> list[PushRow]:
+    """Push commands, row by row."""
+    return [row for batch in await batches(bus, app_key) for row in batch.rows]

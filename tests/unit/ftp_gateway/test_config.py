@@ -1,0 +1,36 @@
+import pytest
+
+from ftp_gateway.config import App, FtpUser, account_of, check_app, check_user, rules_of
+from shared.errors import InvalidError
+from shared.registry import Entry
+from shared.secret_store import Secret
+
+
+def test_an_unknown_timezone_is_refused() -> None:
+    check_app(App(timezone="Europe/Istanbul"))
+    for timezone in ("Nowhere/City", "../etc/passwd", ""):
+        with pytest.raises(InvalidError):
+            check_app(App(timezone=timezone))
+
+
+def test_a_user_needs_something_to_sign_in_with() -> None:
+    check_user(FtpUser(password=Secret("long enough")))
+    with pytest.raises(InvalidError) as refused:
+        check_user(FtpUser())
+    assert refused.value.field == "password"
+
+
+def test_a_disabled_user_has_no_account() -> None:
+    user = FtpUser(password=Secret("$argon2id$…"), allowed_ips=("10.0.0.1",))
+
+    account = account_of(Entry("shop", "nightly", user, 1))
+
+    assert account is not None
+    assert ("shop.nightly", "$argon2id$…") == (account.login, account.password_hash)
+    assert account_of(Entry("shop", "nightly", FtpUser(password=Secret("x"), disabled=True), 1)) is None
+
+
+def test_the_rules_are_those_of_the_app() -> None:
+    rules = rules_of(App(settle_s=0.2, fallback_encoding="windows-1254", profile_attributes={"age": "number"}))
+
+    assert (0.2, "windows-1254", {"age": "number"}) == (rules.settle_s, rules.fallback_encoding, rules.attributes)

@@ -1,0 +1,289 @@
+import errno
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ftp_gateway import spool as spools
+from ftp_gateway.formats import Rules
+from ftp_gateway.paths import Place
+from ftp_gateway.reports import Outcome
+from ftp_gateway.spool import ABANDONED_AFTER, REPORTS_KEPT, Spool, open_spool
+from ftp_gateway.uploads import MAX_FILE_BYTES, Upload
+from shared.errors import BusyError, ConflictError, DeniedError, TooLargeError
+
+PUSH = Place("shop", "", "push.csv")
+PART = Place("shop", "", "push.csv.part")
+REPORT = Place("shop", "errors", "push.csv.report.csv")
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+OUTCOME = Outcome(file_id="f", file_name="push.csv", kind="push", outcome="done", size_bytes=5, received_at=NOON)
+
+
+class Clock:
+    """The time is what a test says."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reopen(tmp_path: Path, clock: Clock) -> Callable[[], Spool]:
+    """The spool as the next process finds it."""
+    return lambda: Spool(tmp_path / "spool", clock)
+
+
+@pytest.fixture
+def spool(reopen: Callable[[], Spool]) -> Spool:
+    return reopen()
+
+
+async def put(spool: Spool, place: Place = PUSH, data: bytes = b"hello") -> Upload:
+    writer = spool.create(place, "nightly")
+    writer.write(0, data)
+    await writer.commit()
+    return writer.upload
+
+
+async def content(spool: Spool, upload: Upload) -> bytes:
+    return b"".join([block async for block in spool.blocks(upload)])
+
+
+def on_disk(tmp_path: Path) -> list[str]:
+    return sorted(path.suffix for path in (tmp_path / "spool").iterdir())
+
+
+async def test_a_closed_file_survives_a_restart(spool: Spool, reopen: Callable[[], Spool]) -> None:
+    await put(spool)
+
+    [found] = reopen().uploads()
+
+    assert (PUSH, "closed", 5, False) == (found.place, found.state, found.size_bytes, found.broken)
+    assert await content(spool, found) == b"hello"
+
+
+async def test_an_open_file_is_a_part_after_a_restart_and_can_be_resumed(
+    spool: Spool, reopen: Callable[[], Spool]
+) -> None:
+    spool.create(PUSH, "nightly").write(0, b"hel")
+
+    again = reopen()
+    [found] = again.uploads()
+    assert (True, None) == (found.broken, found.due_at(0))
+    writer = again.reopen(found)
+    writer.write(3, b"lo")
+    await writer.commit()
+
+    assert await content(again, found) == b"hello"
+    assert found.due_at(0) is not None
+
+
+async def test_a_file_settles_before_it_is_due(spool: Spool, clock: Clock) -> None:
+    upload = await put(spool)
+    assert upload.due_at(5) == NOON + timedelta(seconds=5)
+
+    clock.now += timedelta(seconds=3)
+    spool.touch(upload)
+
+    assert upload.due_at(5) == NOON + timedelta(seconds=8)
+
+
+async def test_a_rename_onto_a_final_name_makes_it_due_at_once(spool: Spool, clock: Clock) -> None:
+    upload = await put(spool, PART)
+    assert upload.due_at(5) is None
+
+    await spool.rename(upload, PUSH, replace=False)
+
+    assert upload.due_at(5) == NOON
+    assert spool.find(PART) is None
+    assert spool.find(PUSH) is upload
+
+
+async def test_a_part_cannot_be_renamed(spool: Spool) -> None:
+    writer = spool.create(PART, "nightly")
+    with pytest.raises(ConflictError, match="still open"):
+        await spool.rename(writer.upload, PUSH, replace=True)
+    writer.abandon()
+    with pytest.raises(ConflictError, match="resume it first"):
+        await spool.rename(writer.upload, PUSH, replace=True)
+
+
+async def test_a_file_is_complete_only_when_every_writer_has_closed_it(spool: Spool) -> None:
+    first = spool.create(PUSH, "nightly")
+    second = spool.reopen(first.upload)
+
+    await first.commit()
+    assert first.upload.state == "open"
+    second.abandon()
+
+    assert first.upload.broken
+    assert first.upload.due_at(0) is None
+
+
+async def test_a_claimed_name_is_free_again_and_its_bytes_are_not_touched(spool: Spool) -> None:
+    first = await put(spool)
+    spool.claim(first)
+    await spool.freeze(first, Rules())
+
+    second = await put(spool, data=b"other")
+
+    assert await content(spool, first) == b"hello"
+    assert spool.find(PUSH) is second
+    with pytest.raises(ConflictError):
+        spool.reopen(first)
+    with pytest.raises(DeniedError):
+        await spool.cancel(first)
+    with pytest.raises(ConflictError):
+        await spool.rename(first, PART, replace=True)
+
+
+async def test_a_file_of_the_same_name_replaces_one_that_waits(spool: Spool, tmp_path: Path) -> None:
+    first = await put(spool)
+    second = await put(spool, data=b"other")
+
+    assert [second] == spool.uploads()
+    assert first.gone
+    assert [".closed", ".data"] == on_disk(tmp_path)
+
+
+async def test_every_state_is_found_again_by_the_next_process(
+    spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
+) -> None:
+    upload = await put(spool)
+    spool.claim(upload)
+    assert ["closed"] == [found.state for found in reopen().uploads()]
+
+    await spool.freeze(upload, Rules(settle_s=7))
+    [claimed] = reopen().uploads()
+    assert ("claimed", Rules(settle_s=7)) == (claimed.state, claimed.ticket.rules)
+
+    await spool.mark_reported(upload, OUTCOME, 12)
+    [reported] = reopen().uploads()
+    assert ("reported", OUTCOME, 12) == (reported.state, reported.ticket.outcome, reported.ticket.told_after)
+
+    await spool.finish(upload, NOON)
+    assert [] == reopen().uploads()
+    assert [] == on_disk(tmp_path)
+
+
+async def test_a_done_file_stays_visible_until_its_time(spool: Spool, clock: Clock) -> None:
+    upload = await put(spool)
+    spool.claim(upload)
+    await spool.finish(upload, NOON + timedelta(seconds=5))
+    assert [upload] == spool.entries("shop", "")
+
+    clock.now += timedelta(seconds=6)
+
+    assert [] == spool.entries("shop", "")
+    assert spool.find(PUSH) is None
+
+
+async def test_reports_replace_each_other_and_are_no_uploads(
+    spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
+) -> None:
+    await spool.put_report(REPORT, b"first")
+    await spool.put_report(REPORT, b"second")
+
+    again = reopen()
+
+    found = again.find(REPORT)
+    assert found is not None
+    assert await content(again, found) == b"second"
+    assert [] == again.uploads()
+    assert [".data", ".report"] == on_disk(tmp_path)
+
+
+async def test_old_parts_and_reports_are_purged_and_nothing_else(spool: Spool, clock: Clock) -> None:
+    spool.create(PART, "nightly").abandon()
+    waiting = await put(spool, PUSH)
+    await put(spool, Place("shop", "", "never.renamed"))
+    await spool.put_report(REPORT, b"report")
+
+    clock.now += ABANDONED_AFTER + timedelta(minutes=1)
+    spool.purge()
+    assert [waiting] == spool.uploads()
+    assert spool.find(REPORT) is not None
+
+    clock.now += REPORTS_KEPT
+    spool.purge()
+    assert spool.find(REPORT) is None
+
+
+async def test_what_a_crash_left_half_done_is_swept(spool: Spool, reopen: Callable[[], Spool], tmp_path: Path) -> None:
+    await put(spool)
+    directory = tmp_path / "spool"
+    [ticket] = directory.glob("*.closed")
+    (directory / "a.half").write_bytes(b"{")
+    (directory / "b.data").write_bytes(b"orphan")
+    (directory / "c.open").write_bytes(b"{}")
+    ticket.with_suffix(".open").write_bytes(ticket.read_bytes())
+
+    [found] = reopen().uploads()
+
+    assert found.state == "closed"
+    assert [".closed", ".data"] == on_disk(tmp_path)
+
+
+async def test_a_ticket_that_cannot_be_read_is_left_for_the_operator(
+    spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
+) -> None:
+    await put(spool)
+    [ticket] = (tmp_path / "spool").glob("*.closed")
+    ticket.write_bytes(b"from a newer release")
+
+    assert [] == reopen().uploads()
+    assert [".closed", ".data"] == on_disk(tmp_path)
+
+
+def test_a_write_is_bounded_also_at_a_huge_offset(spool: Spool) -> None:
+    writer = spool.create(PUSH, "nightly")
+
+    for offset in (MAX_FILE_BYTES, 1 << 62):
+        with pytest.raises(TooLargeError):
+            writer.write(offset, b"x")
+    with pytest.raises(TooLargeError):
+        writer.truncate(MAX_FILE_BYTES + 1)
+    writer.abandon()
+
+
+def test_an_app_has_a_limited_number_of_files_and_another_is_served(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spools, "MAX_WAITING_FILES", 2)
+    for number in range(2):
+        spool.create(Place("shop", "", f"{number}.csv"), "nightly").abandon()
+
+    with pytest.raises(BusyError):
+        spool.create(PUSH, "nightly")
+    spool.create(Place("rival", "", "a.csv"), "nightly").abandon()
+
+
+async def test_a_file_whose_disk_fails_at_the_end_is_a_part(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    writer = spool.create(PUSH, "nightly")
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(OSError, match="broken"):
+        await writer.commit()
+
+    assert ("open", True, 0) == (writer.upload.state, writer.upload.broken, writer.upload.writers)
+
+
+async def test_one_process_has_the_spool(tmp_path: Path, clock: Clock) -> None:
+    async with open_spool(tmp_path, clock):
+        with pytest.raises(ConflictError):
+            async with open_spool(tmp_path, clock):
+                pass
+    async with open_spool(tmp_path, clock) as spool:
+        assert [] == spool.uploads()
