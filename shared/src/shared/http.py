@@ -7,6 +7,7 @@ are made, so that they cannot drift apart. No route of any service lives here.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, Generic, Literal, TypeVar
 
@@ -145,7 +146,9 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/openapi.json", described)
     for route in routes:
-        app.router.add_route(route.method, route.path, _handler(route, listener))
+        # A GET answers HEAD too, which CDNs and `curl -I` ask.
+        add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
+        add(route.path, _handler(route, listener))
     return app
 
 

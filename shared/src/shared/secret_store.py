@@ -99,7 +99,7 @@ def merge_masked(new: dict[str, Any], old: Struct | None) -> dict[str, Any]:
     if old is None:
         return new
     config = old.__struct_config__
-    if config.tag_field is not None and new.get(config.tag_field) != config.tag:
+    if config.tag_field is not None and new.get(config.tag_field, config.tag) != config.tag:
         return new
     merged = dict(new)
     for attribute, field in zip(old.__struct_fields__, old.__struct_encode_fields__, strict=True):

@@ -1,6 +1,7 @@
 """A local file is whole or absent, on the disk before it is reported, and inside its directory."""
 
 import os
+import shutil
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -145,7 +146,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_ping_fails_when_the_directory_is_gone(files: LocalFiles) -> None:
     files.ping()
-    files.shutil.rmtree(root)
+    shutil.rmtree(files.root)
 
     with pytest.raises(UnavailableError):
         files.ping()
