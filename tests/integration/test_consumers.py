@@ -213,3 +213,32 @@ async def test_consumed_messages_do_not_come_again(push: Bus) -> None:
 
     assert info.ack_floor is not None
     assert info.ack_floor.stream_seq == 3
+
+
+async def test_what_was_read_before_a_restart_is_acknowledged_after_it(push: Bus, nats_server: NatsServer) -> None:
+    await publish(push, 1, 100)
+    async with durable(push) as pull:
+        before = await read(pull, 100)
+        await pull.ack_sync(before[49])
+        await nats_server.restart()
+        await publish(push, 101, 110)
+        after = await read(pull, 10)
+        await pull.ack_sync(before[99])
+        await pull.ack_sync(after[4])
+
+    async with durable(push) as pull:
+        assert sequences(await read(pull, 5)) == [106, 107, 108, 109, 110]
+
+
+async def test_an_ack_that_a_kill_swallowed_is_said_again(push: Bus, nats_server: NatsServer) -> None:
+    await publish(push, 1, 10)
+    async with durable(push) as pull:
+        before = await read(pull, 10)
+        await nats_server.kill()
+        await pull.ack(before[9])
+        await nats_server.restart()
+        await publish(push, 11, 11)
+        await read(pull, 1)
+
+    async with durable(push) as pull:
+        assert sequences(await read(pull, 1)) == [11]

@@ -77,6 +77,9 @@ class Pull:
         self._consumer = config.name or ""
         self._consumer_sequence = 0
         self._handed_out = 0
+        self._restarted_at = 0
+        self._acked = 0
+        self._come_again: deque[Message] = deque()
         self.pending_at_open = 0
 
     async def next(self, most: int) -> list[Message]:
@@ -94,7 +97,9 @@ class Pull:
             await self._ask()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+                # Not `wait_for`: before Python 3.12 it can swallow a cancellation (python/cpython#86296).
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._wake.wait()
         if self._closed:
             raise ClosedError
         batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
@@ -118,14 +123,35 @@ class Pull:
 
     async def ack(self, message: Message) -> None:
         """Tell the server, without waiting. Under ack policy `all` this covers every message before it."""
-        await self._say(message, b"+ACK")
+        self._acked = max(self._acked, message.sequence)
+        current = self._current(message)
+        if current is not None:
+            await self._say(current, b"+ACK")
 
     async def ack_sync(self, message: Message) -> None:
         """Raises `UnavailableError` when the server did not confirm."""
+        self._acked = max(self._acked, message.sequence)
+        current = self._current(message)
+        if current is None:
+            raise UnavailableError("the ack was not confirmed: the server has not sent the message again yet")
         try:
-            await self._bus.client.request(message.reply, b"+ACK", timeout=5.0)
+            await self._bus.client.request(current.reply, b"+ACK", timeout=5.0)
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"the ack was not confirmed: {type(error).__name__}") from error
+
+    def _current(self, message: Message) -> Message | None:
+        """
+        The message as the server has sent it since the last reset; None while it has not.
+
+        A reset counts deliveries from 1 again. An ack with a number of before it would put the floor ahead of them, and
+        the server would then pass over every ack until its count is there.
+        """
+        if message.sequence > self._restarted_at:
+            return message
+        again = self._come_again
+        while len(again) > 1 and again[1].sequence <= message.sequence:
+            again.popleft()
+        return again[0] if again and again[0].sequence <= message.sequence else None
 
     async def _say(self, message: Message, word: bytes) -> None:
         try:
@@ -170,6 +196,8 @@ class Pull:
             raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
         self.pending_at_open = pending or 0
         self._consumer_sequence = 0
+        self._restarted_at = self._handed_out
+        self._come_again.clear()
         self._asked = 0
         self._stale = False
         self._heard()
@@ -237,6 +265,13 @@ class Pull:
             self._queue.append(message)
             self._queued_bytes += len(message.data)
             self._wake.set()
+            return
+        message.data = b""
+        self._come_again.append(message)
+        if message.sequence <= self._acked:
+            await self._say(message, b"+ACK")
+        # What came again fills no queue, so nobody takes from it and asks for more.
+        await self._ask()
 
     def _on_status(self, status: str, headers: dict[str, str]) -> None:
         """100 is a heartbeat; 408 and 409 end a request and tell what of it is left; 503 means nobody serves it."""

@@ -15,7 +15,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -213,10 +213,21 @@ async def serve(
                 ready.set_result(Running(url, mesh, listener.state))
             await stop.wait()
             code = await _stop(mesh, health, web_runner, endpoints)
-            for task in mesh.spawned:
-                task.cancel("the service stops")
+            await _cancel(mesh.spawned, "the service stops")
         log.info("stopped", code=code)
     return code
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]], cause: str) -> None:
+    """
+    Cancel until they have heard it: before Python 3.12 `asyncio.wait_for`, by which `nats-py` waits, can swallow a
+    cancellation that comes together with the answer (python/cpython#86296).
+    """
+    waiting = {task for task in tasks if not task.done()}
+    while waiting:
+        for task in waiting:
+            task.cancel(cause)
+        _, waiting = await asyncio.wait(waiting, timeout=0.5)
 
 
 async def _wait(stop: asyncio.Event) -> None:
