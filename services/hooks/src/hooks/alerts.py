@@ -1,0 +1,55 @@
+"""
+What an operator of the platform has to hear of hooks, on `alerts.hooks.<app>.<kind>`. Told by whoever notices, without
+waiting; published in order by one task.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Literal
+
+from hooks.triggers import Target
+from shared.errors import MillraceError
+from shared.messages import Alert
+
+SERVICE = "hooks"
+WAITING = 1000
+"""Alerts that wait to be published. More than that at once tell nothing new, and are dropped."""
+
+AlertKind = Literal["target-paused", "target-resumed", "events-full"]
+
+
+class Alerts:
+    """Satisfies `hooks.delivery.Watcher`. `run` is a task for the life of the service."""
+
+    def __init__(self, publish: Callable[[Alert], Awaitable[None]], clock: Callable[[], datetime]) -> None:
+        self._publish = publish
+        self._clock = clock
+        self._waiting: asyncio.Queue[Alert] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Publish what is told."""
+        while True:
+            await self._publish(await self._waiting.get())
+
+    @property
+    def waiting(self) -> int:
+        """Alerts that are not published yet."""
+        return self._waiting.qsize()
+
+    def tell(self, app_key: str, kind: AlertKind, subject: str, message: str) -> None:
+        """Something happened to `subject`."""
+        if self.waiting < WAITING:
+            alert = Alert(
+                service=SERVICE, app_key=app_key, kind=kind, subject=subject, message=message, at=self._clock()
+            )
+            self._waiting.put_nowait(alert)
+
+    def paused(self, target: Target, error: MillraceError) -> None:
+        """Nothing goes to a target until somebody changes something."""
+        message = f"hooks send nothing to the stream and keep its events: {error.message}"
+        self.tell(target.app_key, "target-paused", target.stream_name, message)
+
+    def resumed(self, target: Target) -> None:
+        """It answers again."""
+        self.tell(target.app_key, "target-resumed", target.stream_name, "hooks send to the stream again")

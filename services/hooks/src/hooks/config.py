@@ -1,0 +1,37 @@
+"""
+What of the configuration registry is this service's: hooks, and the connectors of its sinks. The Structs and their
+bounds lie beside the code that obeys them.
+"""
+
+from typing import Any
+
+import msgspec
+
+from hooks.sinks.kinesis import NAME as KINESIS_NAME
+from hooks.sinks.kinesis import KinesisConfig
+from hooks.triggers import Hook
+from shared.errors import NotFoundError
+from shared.registry import Kind, Registry
+
+HOOKS = Kind(prefix="hooks", type=Hook)
+KINESIS = Kind(prefix="connectors", type=KinesisConfig, fixed_id=KINESIS_NAME)
+
+
+async def read_kinesis(registry: Registry, app_key: str, form: dict[str, Any], *, allow_private: bool) -> KinesisConfig:
+    """
+    The values of a form over the saved ones; a secret that is left out or masked is the saved one.
+
+    Raises:
+        InvalidError: A field is wrong; names it.
+        NotFoundError: The form is empty and nothing is saved.
+    """
+    try:
+        saved = (await registry.get(KINESIS, app_key)).value
+    except NotFoundError:
+        if not form:
+            raise
+        saved = None
+    shown = msgspec.json.decode(registry.secrets.encode_masked(saved)) if saved is not None else {}
+    config = registry.secrets.from_form(shown | form, KinesisConfig, saved)
+    config.check(allow_private=allow_private)
+    return config

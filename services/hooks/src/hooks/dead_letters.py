@@ -1,0 +1,101 @@
+"""
+What cannot be delivered, kept for a person on `dlq.hooks.<app>.<owner>.<reason>`. The owner is a hook, or `entrance`.
+
+Putting returns once JetStream has the letter, however long that takes: only then may its source be acknowledged.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from hooks.alerts import SERVICE
+from hooks.delivery import Record
+from hooks.triggers import Target
+from shared import subjects
+from shared.errors import MillraceError
+from shared.messages import DeadLetter, encode
+from shared.retry import Backoff
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+ENTRANCE = "entrance"
+ENVELOPE_BYTES = 4096
+"""Room for everything but the body in a message of the server's `max_payload`."""
+RETRY = Backoff(first_s=0.1, max_s=10.0)
+
+
+class Publisher(Protocol):
+    """`shared.bus.Bus`, as far as it is needed here."""
+
+    @property
+    def max_payload(self) -> int: ...
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
+
+
+class DeadLetterBox:
+    """Satisfies `hooks.delivery.DeadLetters`."""
+
+    def __init__(self, publisher: Publisher, metrics: Metrics, clock: Callable[[], datetime]) -> None:
+        self._publisher = publisher
+        self._metrics = metrics
+        self._clock = clock
+
+    async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None:
+        """A rendered record that its target will never take."""
+        await self.put(
+            target.app_key,
+            record.hook_id,
+            reason,
+            message=message,
+            source=record.source,
+            body=record.data,
+            attempts=max(1, record.attempts),
+        )
+        record.tally.dead_lettered += 1
+
+    async def put(
+        self, app_key: str, owner_id: str, reason: str, *, message: str, source: str, body: bytes, attempts: int = 1
+    ) -> None:
+        """
+        Store a letter; one from the same source for the same owner is kept once within the window of `DLQ`.
+
+        A body over what one message can hold is cut: `source` tells where the whole lies while `EVENTS` keeps it.
+        """
+        letter = DeadLetter(
+            service=SERVICE,
+            app_key=app_key,
+            owner_id=owner_id,
+            reason=reason,
+            message=message,
+            at=self._clock(),
+            source=source,
+            attempts=attempts,
+            body=body.decode(errors="replace"),
+        )
+        subject = subjects.dead_letter(SERVICE, app_key, owner_id, reason)
+        data = _fit(letter, self._publisher.max_payload)
+        for delay_s in RETRY.delays():
+            try:
+                await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}")
+                break
+            except MillraceError as error:
+                log.warning("dead_letter_waits", source=source, reason=reason, code=error.code, message=error.message)
+            await asyncio.sleep(delay_s)
+        self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
+
+
+def _fit(letter: DeadLetter, max_bytes: int) -> bytes:
+    data = encode(letter)
+    room = max_bytes - ENVELOPE_BYTES
+    body = letter.body
+    while len(data) > room:
+        # A character becomes six bytes of JSON at most, so halving ends soon.
+        body = body[: min(room, len(body) // 2)]
+        data = encode(msgspec.structs.replace(letter, body=body, message=f"{letter.message}; the body is cut here"))
+    return data

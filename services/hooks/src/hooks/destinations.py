@@ -1,0 +1,127 @@
+"""
+Every target of every app, and how a change of the configuration reaches them: opened, renewed, or let go with what
+waits there. Constructs lanes and nothing else; how a connector becomes a sink is told by `app.py`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from msgspec import Struct
+
+from hooks.delivery import DeadLetters, Policy, Record, Sink, Watcher
+from hooks.lanes import Lanes
+from hooks.triggers import Index, Target
+from shared.errors import MillraceError
+from shared.telemetry import Metrics
+
+
+class Connector(Struct, frozen=True, kw_only=True):
+    """An app's active connector, at one revision: `open` gives the sink for a stream, without I/O."""
+
+    revision: int
+    open: Callable[[str], Sink]
+
+
+class Destinations:
+    """
+    The lanes in use, by target. An async context manager: calls run inside the block.
+
+    `index` is the configuration in force. It and the lanes change together, in one step of the event loop, so that no
+    record is matched by one configuration and routed by another.
+    """
+
+    def __init__(self, policy: Policy, *, watcher: Watcher, dead_letters: DeadLetters, metrics: Metrics) -> None:
+        self._policy = policy
+        self._watcher = watcher
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._connectors: Mapping[str, Connector] = {}
+        self._lanes: dict[Target, Lanes] = {}
+        self._marks: dict[Target, object] = {}
+        self._tasks = asyncio.TaskGroup()
+        self.index = Index()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for lanes in self._lanes.values():
+            lanes.close()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    def find(self, target: Target) -> Lanes | None:
+        """The lanes of a target, or None where its app has no active connector."""
+        lanes = self._lanes.get(target)
+        if lanes is not None:
+            return lanes
+        connector = self._connectors.get(target.app_key)
+        if connector is None:
+            return None
+        lanes = self._lanes[target] = Lanes(
+            target,
+            connector.open(target.stream_name),
+            self._policy,
+            spawn=self._tasks.create_task,
+            watcher=self._watcher,
+            dead_letters=self._dead_letters,
+            metrics=self._metrics,
+        )
+        return lanes
+
+    def serves(self, app_key: str) -> bool:
+        """Whether the app has an active connector."""
+        return app_key in self._connectors
+
+    def error_of(self, target: Target) -> MillraceError | None:
+        """Why nothing goes to a target at present; None while it answers, or nothing was sent yet."""
+        lanes = self._lanes.get(target)
+        return lanes.error if lanes is not None else None
+
+    def apply(self, index: Index, connectors: Mapping[str, Connector]) -> None:
+        """
+        Take over a configuration. What waits for a stream that its hook has left follows the hook to the new one; what
+        waits for a hook or connector that is gone or inactive is let go, and counted as `skipped_inactive`.
+        """
+        self.index, self._connectors = index, connectors
+        marks: dict[Target, list[object]] = {}
+        for rule in index.rules.values():
+            if connector := connectors.get(rule.app_key):
+                marks.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
+        stray: list[tuple[Target, Record]] = []
+        for target, lanes in list(self._lanes.items()):
+            if target not in marks:
+                stray += [(target, record) for record in lanes.release(lambda _: True)]
+                del self._lanes[target]
+            elif marks[target] != self._marks.get(target):
+                stray += [(target, record) for record in lanes.release(self._has_left(target))]
+                lanes.renew(connectors[target.app_key].open(target.stream_name))
+        self._marks = dict(marks)
+        for target, record in stray:
+            self._send_after(target, record)
+
+    async def drain(self) -> None:
+        """Send what waits where the target answers."""
+        async with asyncio.TaskGroup() as draining:
+            for lanes in self._lanes.values():
+                draining.create_task(lanes.drain())
+
+    def _has_left(self, target: Target) -> Callable[[Record], bool]:
+        return lambda record: self._target_of(target, record) != target
+
+    def _target_of(self, target: Target, record: Record) -> Target | None:
+        rule = self.index.rules.get((target.app_key, record.hook_id))
+        return rule.target if rule is not None and rule.app_key in self._connectors else None
+
+    def _send_after(self, old: Target, record: Record) -> None:
+        target = self._target_of(old, record)
+        lanes = self.find(target) if target is not None else None
+        if lanes is None:
+            record.tally.skipped_inactive += 1
+            record.done(record)
+        else:
+            lanes.put(record)

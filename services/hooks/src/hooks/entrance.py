@@ -1,0 +1,204 @@
+"""
+What comes in as an event, by either door: checked one by one, so that a bad event holds up no good one. Pure; how the
+chunks are published is in `publishing.py`.
+
+An HTTP request becomes chunks for `EVENTS`, in the order in which it came; a message of `EVENTS` becomes events again,
+because not every publisher comes by HTTP.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shared.errors import InvalidError
+from shared.messages import Attributes, Event, EventType, Identities, User, decode, encode
+from shared.subjects import partition_of
+
+CHUNK_BYTES = 256 << 10
+"""Events of a partition that travel as one message. More would hold up the window of a partition in one piece."""
+HEADER_BYTES = 1024
+"""Room for headers in a message of the server's `max_payload`."""
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class PostedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event as it is posted. The app is the path's; an id and a time that are missing are made here."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    app_key: str | None = None
+    type: EventType = "event"
+    code: Annotated[str, Meta(min_length=1, max_length=128)]
+    user_id: Annotated[str, Meta(min_length=1, max_length=1024)]
+    ext_id: str | None = None
+    occurred_at: Annotated[int, Meta(ge=0)] | None = None
+    attributes: Attributes = {}
+    user: User = User()
+    identities: Identities = Identities()
+
+
+class EventError(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an event was refused; `index` counts from 0 in the array, or in the lines that hold something."""
+
+    index: int
+    field: str | None = None
+    message: str
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """One message for `EVENTS`: a JSON array of `count` events. The same events make the same `message_id`."""
+
+    partition: int
+    data: bytes
+    count: int
+    message_id: str
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """A part of a message that is no event. `index` is None when it is the message as a whole."""
+
+    index: int | None
+    reason: str
+    message: str
+    body: bytes
+
+
+def split_array(body: bytes) -> list[bytes]:
+    """Raises `InvalidError` when the body is no JSON array."""
+    return [bytes(raw) for raw in decode(body, list[msgspec.Raw])]
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    """NDJSON: a value per line; empty lines do not count."""
+    return [line for line in body.split(b"\n") if line.strip()]
+
+
+def admit(
+    app_key: str, posted: Iterable[bytes], *, max_payload: int, now_ms: int, new_id: Callable[[int], str]
+) -> tuple[list[Chunk], list[EventError]]:
+    """
+    Check the events of a request, and pack the good ones.
+
+    Gives:
+        The chunks, those of a partition in the order in which its events came, and what was refused.
+    """
+    most = min(CHUNK_BYTES, max_payload - HEADER_BYTES)
+    refused: list[EventError] = []
+    packers: dict[int, list[tuple[str, bytes]]] = {}
+    for index, raw in enumerate(posted):
+        try:
+            event = _complete(app_key, decode(raw, PostedEvent), now_ms, new_id)
+            data = encode(event)
+            if len(data) + 2 > max_payload - HEADER_BYTES:
+                raise InvalidError(f"expected at most {max_payload - HEADER_BYTES - 2} bytes, got {len(data)}")
+        except InvalidError as error:
+            refused.append(EventError(index=index, field=error.field, message=error.message))
+        else:
+            packers.setdefault(partition_of(event.user_id), []).append((event.id, data))
+    chunks = [
+        _chunk(app_key, partition, part) for partition, events in packers.items() for part in _parts(events, most)
+    ]
+    return chunks, refused
+
+
+def _complete(app_key: str, posted: PostedEvent, now_ms: int, new_id: Callable[[int], str]) -> Event:
+    if posted.app_key not in (None, app_key):
+        raise InvalidError(f"expected {app_key}, the app of the path, or nothing", field="app_key")
+    return Event(
+        id=new_id(now_ms) if posted.id is None else posted.id,
+        app_key=app_key,
+        type=posted.type,
+        code=posted.code,
+        user_id=posted.user_id,
+        ext_id=posted.ext_id,
+        occurred_at=now_ms if posted.occurred_at is None else posted.occurred_at,
+        attributes=posted.attributes,
+        user=posted.user,
+        identities=posted.identities,
+    )
+
+
+def _parts(events: Sequence[tuple[str, bytes]], most: int) -> Iterator[list[tuple[str, bytes]]]:
+    part: list[tuple[str, bytes]] = []
+    size = 2
+    for event in events:
+        if part and size + len(event[1]) + 1 > most:
+            yield part
+            part, size = [], 2
+        part.append(event)
+        size += len(event[1]) + 1
+    yield part
+
+
+def _chunk(app_key: str, partition: int, events: Sequence[tuple[str, bytes]]) -> Chunk:
+    # The window of `Nats-Msg-Id` is the stream's: without the app, one tenant's id would swallow another's event.
+    ids = [event_id for event_id, _ in events]
+    name = ids[0] if len(ids) == 1 else sha256("\n".join(ids).encode()).hexdigest()
+    return Chunk(
+        partition=partition,
+        data=b"[" + b",".join(data for _, data in events) + b"]",
+        count=len(events),
+        message_id=f"{app_key}:{name}",
+    )
+
+
+def make_id(now_ms: int) -> str:
+    """A ULID: 26 characters of Crockford's Base32, of which the first ten are the time (github.com/ulid/spec)."""
+    number = (now_ms & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+_events = msgspec.json.Decoder(list[Event])
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes of any kind; the last for arrays in arrays in arrays."""
+
+
+def read_message(data: bytes, app_key: str, partition: int) -> tuple[list[tuple[int, Event]], list[Refused]]:
+    """The events of a message on `events.<app_key>.<partition>`, with their index, and what does not belong there."""
+    try:
+        found: Iterable[Event | bytes] = _events.decode(data)
+    except _UNREADABLE:
+        try:
+            found = _split(data)
+        except (InvalidError, ValueError, RecursionError) as error:
+            return [], [Refused(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
+    good: list[tuple[int, Event]] = []
+    refused: list[Refused] = []
+    for index, item in enumerate(found):
+        try:
+            event = decode(item, Event) if isinstance(item, bytes) else item
+            _check_place(event, app_key, partition)
+        except InvalidError as error:
+            where = f" ({error.field})" if error.field else ""
+            body = item if isinstance(item, bytes) else encode(item)
+            refused.append(Refused(index=index, reason="invalid", message=f"{error.message}{where}", body=body))
+        else:
+            good.append((index, event))
+    return good, refused
+
+
+def _split(data: bytes) -> list[bytes]:
+    try:
+        return [bytes(raw) for raw in _raws.decode(data)]
+    except msgspec.ValidationError:
+        raise
+    except _UNREADABLE:
+        # msgspec stops at a lone surrogate or a NaN wherever it stands; the slower reader saves the events beside it.
+        found = json.loads(data)
+        if not isinstance(found, list):
+            raise InvalidError("found something else") from None
+        return [json.dumps(item).encode() for item in found]
+
+
+def _check_place(event: Event, app_key: str, partition: int) -> None:
+    """An event on another's subject: a tenant's border, or an order that cannot be kept."""
+    if event.app_key != app_key:
+        raise InvalidError(f"expected {app_key}, the app of the subject", field="app_key")
+    if (right := partition_of(event.user_id)) != partition:
+        raise InvalidError(f"expected partition {right} for this user, got {partition}", field="user_id")

@@ -1,0 +1,223 @@
+"""
+One partition of `EVENTS`: pull -> match -> deliver -> ack floor. Rules of matching, order and retry are elsewhere.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from hooks.dead_letters import ENTRANCE, DeadLetterBox
+from hooks.delivery import Record, partition_key
+from hooks.destinations import Destinations
+from hooks.entrance import read_message
+from hooks.tallies import Tallies
+from hooks.triggers import Target, render
+from hooks.window import Bounds, Taken, Window
+from shared.bus import Message
+from shared.consumers import ClosedError
+from shared.errors import MillraceError
+from shared.messages import Attributes, Event
+from shared.profiles import Profile
+from shared.retry import Backoff
+from shared.subjects import EVENTS, PARTITIONS, hooks_consumer
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+MESSAGES_AT_ONCE = 256
+ACK_EVERY_S = 0.05
+
+
+class Pull(Protocol):
+    """`shared.consumers.Pull`, as far as it is needed here."""
+
+    async def next(self, most: int) -> list[Message]: ...
+
+    async def ack(self, message: Message) -> None: ...
+
+    async def ack_sync(self, message: Message) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ProfileStore(Protocol):
+    """`shared.profiles.Profiles`, as far as it is needed here."""
+
+    async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
+
+
+class Partition:
+    """Reads one partition, in order. `run` is a task for the life of the service."""
+
+    def __init__(
+        self,
+        number: int,
+        pull: Pull,
+        *,
+        destinations: Destinations,
+        dead_letters: DeadLetterBox,
+        tallies: Tallies,
+        profiles: ProfileStore | None,
+        metrics: Metrics,
+        bounds: Bounds,
+    ) -> None:
+        self._number = number
+        self._pull = pull
+        self._destinations = destinations
+        self._dead_letters = dead_letters
+        self._tallies = tallies
+        self._profiles = profiles
+        self._metrics = metrics
+        self._window = Window(bounds)
+        self._closed = False
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read until closed; acknowledge until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._acknowledge())
+            try:
+                await self._read()
+            finally:
+                self._ended.set()
+
+    def close(self) -> None:
+        """Take no more messages."""
+        self._closed = True
+        self._window.close()
+        self._pull.close()
+
+    async def wait_ended(self) -> None:
+        """Until nothing more is put into the lanes."""
+        await self._ended.wait()
+
+    async def settle(self) -> None:
+        """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
+        if self._window.floor is None:
+            return
+        try:
+            await self._pull.ack_sync(self._window.floor)
+        except MillraceError as error:
+            log.warning("last_ack_failed", partition=self._number, message=error.message)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                messages = await self._pull.next(MESSAGES_AT_ONCE)
+            except ClosedError:
+                return
+            for message in messages:
+                if self._closed or (self._window.full and not await self._window.wait_room()):
+                    return
+                await self._take(message)
+            self._metrics.gauge(
+                "millrace_bus_lag_messages", messages[-1].pending, consumer=hooks_consumer(self._number)
+            )
+
+    async def _acknowledge(self) -> None:
+        while True:
+            await self._window.moved.wait()
+            await asyncio.sleep(ACK_EVERY_S)
+            self._window.moved.clear()
+            assert self._window.floor is not None
+            await self._pull.ack(self._window.floor)
+
+    async def _take(self, message: Message) -> None:
+        taken = self._window.take(message)
+        app_key = message.subject.split(".")[1]
+        events, refused = read_message(message.data, app_key, self._number)
+        # Acknowledging needs only the rest of the message, and a window full of bodies would double the memory.
+        message.data = b""
+        place = f"{EVENTS.name}:{message.sequence}"
+        for bad in refused:
+            source = place if bad.index is None else f"{place}:{bad.index}"
+            await self._dead_letters.put(
+                app_key, ENTRANCE, bad.reason, message=bad.message, source=source, body=bad.body
+            )
+        matched = 0
+        for index, event in events:
+            if self._window.full and not await self._window.wait_room():
+                return
+            if self._destinations.index.match(event):
+                await self._fire(taken, event, f"{place}:{index}")
+                matched += 1
+        taken.close()
+        self._count("matched", matched)
+        self._count("unmatched", len(events) - matched)
+
+    def _count(self, outcome: str, events: int) -> None:
+        if events:
+            self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)
+
+    async def _fire(self, taken: Taken, event: Event, source: str) -> None:
+        profile = await self._profile(event) if event.ext_id and self._profiles else None
+        oversize: list[tuple[Target, Record, int]] = []
+        # From here to the end of the loop nothing waits: the configuration that matches is the one that routes.
+        for rule in self._destinations.index.match(event):
+            tally = self._tallies.of(rule.app_key, rule.hook_id)
+            tally.matched += 1
+            lanes = self._destinations.find(rule.target)
+            if lanes is None:
+                tally.skipped_inactive += 1
+                self._count("skipped_inactive", 1)
+                continue
+            record = Record(
+                key=partition_key(event.user_id),
+                data=render(rule, event, source, profile),
+                hook_id=rule.hook_id,
+                source=source,
+                tally=tally,
+                done=taken.done,
+            )
+            taken.expect(record)
+            if record.size > lanes.limits.record_bytes:
+                oversize.append((rule.target, record, lanes.limits.record_bytes))
+            else:
+                lanes.put(record)
+        for target, record, most in oversize:
+            message = f"expected at most {most} bytes with the key, got {record.size}"
+            await self._dead_letters.put_record(target, record, "oversize", message)
+            record.done(record)
+
+    async def _profile(self, event: Event) -> Attributes | None:
+        assert event.ext_id is not None
+        assert self._profiles is not None
+        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
+            try:
+                profile = await self._profiles.get(event.app_key, event.ext_id)
+            except MillraceError as error:
+                # An unreadable profile must not hold the partition up; an unreachable store does, like NATS itself.
+                if not error.retryable:
+                    log.warning("profile_unreadable", app_key=event.app_key, message=error.message)
+                    return None
+                await asyncio.sleep(delay_s)
+            else:
+                return profile.attributes if profile is not None else None
+        return None
+
+
+class Partitions:
+    """All partitions of one process: the intake of the service."""
+
+    def __init__(self, partitions: Sequence[Partition], destinations: Destinations) -> None:
+        assert len(partitions) == PARTITIONS
+        self._partitions = partitions
+        self._destinations = destinations
+
+    def close(self) -> None:
+        """Take no more events."""
+        for partition in self._partitions:
+            partition.close()
+
+    async def join(self) -> None:
+        """Send what was taken, as far as the targets answer, and acknowledge it."""
+        try:
+            for partition in self._partitions:
+                await partition.wait_ended()
+            await self._destinations.drain()
+        finally:
+            async with asyncio.TaskGroup() as settling:
+                for partition in self._partitions:
+                    settling.create_task(partition.settle())

@@ -1,0 +1,93 @@
+"""
+How posted events get into `EVENTS`: chunk after chunk of a partition, partitions side by side, and no answer before
+JetStream has them all.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from hooks.alerts import Alerts
+from hooks.entrance import Chunk, EventError, admit, make_id
+from shared import subjects
+from shared.errors import BusyError, MillraceError
+
+RETRY_AFTER_S = 5.0
+ERRORS_TOLD = 1000
+"""Errors that an answer lists; `rejected` counts them all."""
+
+
+class EventsReply(Struct, frozen=True, kw_only=True):
+    """What became of a request's events. `errors` is in the order of the request."""
+
+    accepted: int
+    rejected: int
+    errors: tuple[EventError, ...]
+
+
+class Publisher(Protocol):
+    """`shared.bus.Bus`, as far as it is needed here."""
+
+    @property
+    def max_payload(self) -> int: ...
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
+
+
+class Publishing:
+    """The entrance by HTTP, behind its route."""
+
+    def __init__(self, publisher: Publisher, alerts: Alerts, clock: Callable[[], datetime]) -> None:
+        self._publisher = publisher
+        self._alerts = alerts
+        self._clock = clock
+        self._full = False
+
+    async def take(self, app_key: str, posted: Iterable[bytes]) -> EventsReply:
+        """
+        Check events, one JSON object each, and store the good ones.
+
+        A request that failed can be said again: what was stored by it is dropped as a repetition, within the window of
+        `EVENTS`, if its events have ids of their own.
+
+        Raises:
+            BusyError: The stream is full.
+            UnavailableError: JetStream did not confirm all of it.
+        """
+        now_ms = int(self._clock().timestamp() * 1000)
+        chunks, refused = admit(app_key, posted, max_payload=self._publisher.max_payload, now_ms=now_ms, new_id=make_id)
+        partitions: dict[int, list[Chunk]] = {}
+        for chunk in chunks:
+            partitions.setdefault(chunk.partition, []).append(chunk)
+        ended = await asyncio.gather(
+            *(self._publish(app_key, chunks) for chunks in partitions.values()), return_exceptions=True
+        )
+        failed = [error for error in ended if error is not None]
+        if failed:
+            raise self._worst(app_key, failed)
+        if chunks:
+            self._full = False
+        return EventsReply(
+            accepted=sum(chunk.count for chunk in chunks), rejected=len(refused), errors=tuple(refused[:ERRORS_TOLD])
+        )
+
+    async def _publish(self, app_key: str, chunks: Sequence[Chunk]) -> None:
+        # The next chunk only after the one before, or a failure would turn their order round.
+        for chunk in chunks:
+            subject = subjects.events(app_key, chunk.partition)
+            await self._publisher.publish(subject, chunk.data, message_id=chunk.message_id)
+
+    def _worst(self, app_key: str, failed: Sequence[BaseException]) -> BaseException:
+        for error in failed:
+            if not isinstance(error, MillraceError):
+                return error
+        for error in failed:
+            if isinstance(error, BusyError):
+                if not self._full:
+                    self._full = True
+                    self._alerts.tell(app_key, "events-full", subjects.EVENTS.name, f"events are refused: {error}")
+                return BusyError(error.message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
+        return failed[0]

@@ -1,0 +1,151 @@
+"""HTTP: parse -> call -> answer. No rules."""
+
+from datetime import datetime
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from hooks.config import HOOKS, KINESIS, read_kinesis
+from hooks.connection_test import ProbeConnectorReply
+from hooks.entrance import PostedEvent, split_array, split_lines
+from hooks.publishing import EventsReply
+from hooks.sinks.kinesis import KinesisConfig
+from hooks.state import State
+from hooks.triggers import StreamName, Target
+from shared.errors import InvalidError, TooLargeError
+from shared.http import Call, Route
+from shared.messages import decode
+from shared.resources import resource_routes
+
+BODY_BYTES = 16 << 20
+"""Of a request with events, counted while it is read and after it is unpacked."""
+
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+
+class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """
+    What Test Connection is asked with: values of the form, each left-out one as it is saved.
+
+    With `stream_name` the stream is looked at as well.
+    """
+
+    region: str | None = None
+    api_key: str | None = None
+    secret_key: str | None = None
+    endpoint_url: str | None = None
+    active: bool | None = None
+    stream_name: StreamName | None = None
+
+
+class HookStatus(Struct, frozen=True, kw_only=True):
+    """
+    What this process did for a hook since it began. `failed` counts attempts. `waits_because` tells why nothing goes to
+    its stream at present.
+    """
+
+    active: bool
+    connector_active: bool
+    matched: int
+    sent: int
+    failed: int
+    dead_lettered: int
+    skipped_inactive: int
+    last_error: str | None
+    last_error_at: datetime | None
+    waits_because: str | None
+
+
+async def post_events(call: Call[State]) -> web.Response:
+    """The entrance for events."""
+    body = await _read(call.request)
+    content_type = call.request.content_type
+    if content_type in NDJSON:
+        posted = split_lines(body)
+    elif content_type == "application/json":
+        posted = split_array(body)
+    else:
+        raise InvalidError("expected application/json or application/x-ndjson", field="Content-Type")
+    if not posted:
+        raise InvalidError("expected at least one event")
+    reply = await call.state.publishing.take(call.app_key, posted)
+    status = 202 if reply.accepted else 400
+    return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
+
+
+async def test_kinesis(call: Call[State]) -> ProbeConnectorReply:
+    """Test Connection, on the values of the form over the saved ones."""
+    form = decode(await call.request.read() or b"{}", KinesisForm)
+    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None))
+    allow_private = call.state.allow_private_endpoints
+    config = await read_kinesis(call.registry, call.app_key, values, allow_private=allow_private)
+    return await call.state.test_connector(config, form.stream_name)
+
+
+async def check_kinesis(call: Call[State], value: KinesisConfig, _: KinesisConfig | None) -> KinesisConfig:
+    """What a connector must be before it is saved."""
+    value.check(allow_private=call.state.allow_private_endpoints)
+    return value
+
+
+async def get_status(call: Call[State]) -> HookStatus:
+    """Numbers of one hook."""
+    entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
+    tally = call.state.tallies.of(entry.app_key, entry.id)
+    error = call.state.destinations.error_of(Target(entry.app_key, entry.value.stream_name))
+    return HookStatus(
+        active=entry.value.active,
+        connector_active=call.state.destinations.serves(entry.app_key),
+        matched=tally.matched,
+        sent=tally.sent,
+        failed=tally.failed,
+        dead_lettered=tally.dead_lettered,
+        skipped_inactive=tally.skipped_inactive,
+        last_error=tally.last_error,
+        last_error_at=tally.last_error_at,
+        waits_because=error.message if error is not None else None,
+    )
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body, unpacked by aiohttp where `Content-Encoding` says so."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > BODY_BYTES:
+                raise TooLargeError(f"expected at most {BODY_BYTES} bytes")
+            pieces.append(piece)
+    except web.RequestPayloadError:
+        raise InvalidError("the body cannot be unpacked, or ends too early") from None
+    return b"".join(pieces)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/events",
+        post_events,
+        "Take events, as an array or as NDJSON; answers once they are stored. 400 where none is good",
+        body=list[PostedEvent],
+        reads_body=True,
+        reply=EventsReply,
+        status=202,
+    ),
+    *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook"),
+    Route(
+        "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
+    ),
+    *resource_routes(KINESIS, "/v1/apps/{app_key}/connectors/kinesis", "the Kinesis connector", check=check_kinesis),
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/connectors/kinesis/test",
+        test_kinesis,
+        "Test Connection on the posted values, each left-out one as it is saved",
+        body=KinesisForm,
+        reads_body=True,
+        reply=ProbeConnectorReply,
+    ),
+)

@@ -1,0 +1,174 @@
+"""
+Send records to Amazon Kinesis Data Streams.
+
+Configuration: kinesis:PutRecords on the streams, which is another permission than kinesis:PutRecord. Test Connection
+also tries sts:GetCallerIdentity, which every key may, and kinesis:DescribeStreamSummary, without which it works.
+Implementation: one PutRecords per batch, through the client that `shared.aws` keeps per key, region and endpoint. The
+answer is positional: HTTP 200 with a code for each record that failed.
+Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 1 MiB a record with its key,
+unless UpdateMaxRecordSize raised it. The stream's name is the hook's and not the connector's. A timeout may have stored
+the batch.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from hooks.connection_test import Check, Finding
+from hooks.delivery import Failed, Limits, Outcome, Record, Sent
+from shared.aws import AWS_ERRORS, AwsClients, AwsCredentials, aws_code, aws_details, aws_error
+from shared.aws_codes import HINTS
+from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
+from shared.secret_store import Secret
+
+NAME: Final = "kinesis"
+
+LIMITS: Final = Limits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)
+"""Of PutRecords: the number in botocore's service model, the bytes as in *Considerations* above."""
+
+CALL_S: Final = 15.0
+"""For one call. The wait for a free connection has no limit of its own."""
+
+ABOUT_RECORDS: Final = frozenset({"InvalidArgumentException", "ValidationException"})
+"""Refusals that a record can be guilty of. Every other one concerns the call, and no record is put aside for it."""
+
+ACCESS_KEY: Final = re.compile(r"\w{16,128}", re.ASCII)
+"""IAM API reference, AccessKey. What else speaks the protocol, at an endpoint of its own, may have other keys."""
+
+UNUSABLE: Final = ("DELETING", "CREATING")
+
+
+class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The Kinesis connector of one app. `api_key` is the access key id of an IAM user, `secret_key` its secret access key.
+
+    `endpoint_url` is another address of the API in the region, such as a VPC endpoint. While it is not `active`, no
+    hook of the app sends anything.
+    """
+
+    region: Annotated[str, Meta(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$(?!\n)")]
+    api_key: Annotated[str, Meta(pattern=r"^[!-~]{1,128}$(?!\n)")]
+    secret_key: Secret
+    endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?$(?!\n)")] = ""
+    active: bool = True
+
+    def check(self, *, allow_private: bool) -> None:
+        """
+        What the types do not say.
+
+        Raises:
+            InvalidError: A key cannot be right, or the endpoint is not AWS's although it has to be; names the field.
+        """
+        if not self.endpoint_url and not ACCESS_KEY.fullmatch(self.api_key):
+            raise InvalidError("expected an access key id", field="api_key")
+        if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
+            raise InvalidError("expected a secret access key, without spaces", field="secret_key")
+        host = self.endpoint_url.removeprefix("https://").partition(":")[0]
+        ours = self.endpoint_url.startswith("https://") and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        if self.endpoint_url and not ours and not allow_private:
+            raise InvalidError("expected https:// and a host of amazonaws.com", field="endpoint_url")
+
+    def open(self, clients: AwsClients, stream_name: str, *, call_s: float = CALL_S) -> "KinesisSink":
+        """The sink of one stream."""
+        return KinesisSink(self, clients, stream_name, call_s)
+
+    def checks(self, clients: AwsClients, stream_name: str | None) -> tuple[Check, ...]:
+        """Test Connection: who the key is, and what is known of the stream."""
+        sink = self.open(clients, stream_name) if stream_name is not None else None
+
+        async def identify() -> Finding:
+            answer = await _call(self, clients, "sts", "get_caller_identity")
+            return Finding(message=f"the key belongs to {answer['Arn']}", http_status=200)
+
+        async def look() -> Finding:
+            if sink is None:
+                return Finding(status="skipped", message="no stream_name was given")
+            summary = await sink.describe()
+            status = summary["StreamStatus"]
+            mode = summary.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
+            return Finding(
+                status="warning" if status in UNUSABLE else "ok",
+                message=f"{stream_name} is {status}, {mode}, with {summary['OpenShardCount']} open shards",
+                http_status=200,
+            )
+
+        return (
+            Check(name="identity", run=identify, explain=_explain),
+            Check(name="stream", run=look, explain=_explain, may_be_denied=True),
+        )
+
+
+class KinesisSink:
+    """One stream. Satisfies `hooks.delivery.Sink`."""
+
+    def __init__(self, config: KinesisConfig, clients: AwsClients, stream_name: str, call_s: float) -> None:
+        self.limits = LIMITS
+        self._config = config
+        self._clients = clients
+        self._stream_name = stream_name
+        self._call_s = call_s
+
+    async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
+        entries = [{"Data": record.data, "PartitionKey": record.key} for record in batch]
+        answer = await self._ask("put_records", StreamName=self._stream_name, Records=entries)
+        return [_outcome(told) for told in answer["Records"]]
+
+    async def ping(self) -> None:
+        await self.describe()
+
+    async def describe(self) -> dict[str, Any]:
+        """DescribeStreamSummary, which a key that may only write is denied."""
+        answer = await self._ask("describe_stream_summary", StreamName=self._stream_name)
+        summary: dict[str, Any] = answer["StreamDescriptionSummary"]
+        return summary
+
+    async def _ask(self, operation: str, **given: Any) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._call_s):
+                return await _call(self._config, self._clients, "kinesis", operation, **given)
+        except TimeoutError:
+            raise UnavailableError(f"Kinesis did not answer within {self._call_s:g} s") from None
+
+
+async def _call(
+    config: KinesisConfig, clients: AwsClients, service: str, operation: str, **given: Any
+) -> dict[str, Any]:
+    credentials = AwsCredentials(access_key_id=config.api_key, secret_access_key=config.secret_key)
+    endpoint_url = config.endpoint_url or None
+    try:
+        async with clients.client(
+            service, region=config.region, credentials=credentials, endpoint_url=endpoint_url
+        ) as client:
+            answer: dict[str, Any] = await getattr(client, operation)(**given)
+            return answer
+    except AWS_ERRORS as error:
+        raise _kinesis_error(error) from error
+
+
+def _kinesis_error(error: Exception) -> MillraceError:
+    found = aws_error(error)
+    if isinstance(found, InvalidError | TooLargeError) and aws_code(error) not in ABOUT_RECORDS:
+        return DeniedError(found.message)
+    return found
+
+
+def _outcome(told: dict[str, Any]) -> Outcome:
+    if code := told.get("ErrorCode"):
+        return Failed(code, str(told.get("ErrorMessage", "")))
+    if not told.get("SequenceNumber"):
+        return Failed("NoSequenceNumber", "Kinesis told neither a sequence number nor an error")
+    return Sent(told.get("ShardId", ""), int(told["SequenceNumber"]))
+
+
+def _explain(error: MillraceError) -> Finding:
+    details = aws_details(error)
+    return Finding(
+        status="failed",
+        message=error.message,
+        code=details.code or error.code,
+        http_status=details.http_status,
+        hint=HINTS.get(details.code or ""),
+    )

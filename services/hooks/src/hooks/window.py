@@ -1,0 +1,105 @@
+"""
+What is taken of a partition and not acknowledged: which messages are complete, where the floor is, what has room.
+
+A message is complete when each of its events is confirmed, stored as a dead letter or matched by no hook. The floor
+moves by complete messages from the oldest on and by nothing else, so whoever takes over begins where order is whole.
+"""
+
+import asyncio
+from collections import deque
+
+from msgspec import Struct
+
+from hooks.delivery import Record
+from shared.bus import Message
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """What one partition may hold that is not acknowledged: the bound on this service's memory, and on repetitions."""
+
+    records: int = 4096
+    bytes: int = 4 << 20
+    messages: int = 4096
+
+
+class Taken:
+    """A message that was taken and is not acknowledged, with what is still to be done for it."""
+
+    __slots__ = ("_left", "_window", "message")
+
+    def __init__(self, message: Message, window: "Window") -> None:
+        self.message = message
+        self._window = window
+        self._left = 1
+
+    def expect(self, record: Record) -> None:
+        """One more record has to be finished. Its `done` is this object's."""
+        self._left += 1
+        self._window.enter(record)
+
+    def done(self, record: Record) -> None:
+        """A record is finished."""
+        self._window.leave(record)
+        self.close()
+
+    def close(self) -> None:
+        """Called by whoever took the message, once everything is expected."""
+        self._left -= 1
+        if not self._left:
+            self._window.advance()
+
+    @property
+    def complete(self) -> bool:
+        return not self._left
+
+
+class Window:
+    """The messages between the ack floor and the newest one taken, in order."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._taken: deque[Taken] = deque()
+        self._records = 0
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._closed = False
+        self.moved = asyncio.Event()
+        self.floor: Message | None = None
+        """The newest message up to which everything is complete."""
+
+    def take(self, message: Message) -> Taken:
+        taken = Taken(message, self)
+        self._taken.append(taken)
+        return taken
+
+    def enter(self, record: Record) -> None:
+        self._records += 1
+        self._bytes += record.size
+
+    def leave(self, record: Record) -> None:
+        self._records -= 1
+        self._bytes -= record.size
+        self._room.set()
+
+    def advance(self) -> None:
+        while self._taken and self._taken[0].complete:
+            self.floor = self._taken.popleft().message
+            self.moved.set()
+            self._room.set()
+
+    @property
+    def full(self) -> bool:
+        bounds = self._bounds
+        return self._records >= bounds.records or self._bytes >= bounds.bytes or len(self._taken) >= bounds.messages
+
+    async def wait_room(self) -> bool:
+        """Until there is room; False when `close` was called."""
+        while self.full and not self._closed:
+            self._room.clear()
+            await self._room.wait()
+        return not self._closed
+
+    def close(self) -> None:
+        """Nobody waits for room any more."""
+        self._closed = True
+        self._room.set()

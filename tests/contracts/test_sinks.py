@@ -1,0 +1,202 @@
+"""
+One suite for every sink that `hooks.sinks` lists. A sink without a laboratory here fails it.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Protocol, get_args
+
+import pytest
+
+from hooks.delivery import Failed, Limits, Record, Sent, Sink
+from hooks.sinks import SinkConfig
+from hooks.sinks.kinesis import KinesisConfig
+from hooks.tallies import Tally
+from servers.kinesis import CallFault, FaultyKinesis
+from shared.aws import AwsClients
+from shared.errors import (
+    BusyError,
+    CredentialsError,
+    DeniedError,
+    InvalidError,
+    MillraceError,
+    NotFoundError,
+    UnavailableError,
+)
+from shared.secret_store import Secret
+
+SINKS: tuple[type[Any], ...] = get_args(SinkConfig) or (SinkConfig,)
+
+
+class Laboratory(Protocol):
+    """A target of a sink that can be made to fail."""
+
+    sink: Sink
+
+    def fail_calls(self, kind: type[MillraceError]) -> None: ...
+
+    def fall_silent(self) -> None: ...
+
+    def fail_records(self, *data: bytes) -> None: ...
+
+    def stored(self) -> Sequence[tuple[str, bytes]]: ...
+
+    def without_target(self) -> Sink: ...
+
+    def without_credentials(self) -> Sink: ...
+
+
+KINESIS_FAULTS: dict[type[MillraceError], CallFault] = {
+    BusyError: "throttled",
+    UnavailableError: "internal",
+    DeniedError: "denied",
+    CredentialsError: "expired",
+    InvalidError: "validation",
+}
+
+
+class KinesisLaboratory:
+    def __init__(self, server: FaultyKinesis, clients: AwsClients) -> None:
+        self._server = server
+        self._clients = clients
+        server.create_stream("orders", shards=4)
+        server.known_keys = {"AKIAIOSFODNN7EXAMPLE"}
+        self._config = KinesisConfig(
+            region="eu-west-1",
+            api_key="AKIAIOSFODNN7EXAMPLE",
+            secret_key=Secret("not-a-real-secret-key"),
+            endpoint_url=server.url,
+        )
+        self.sink: Sink = self._config.open(clients, "orders", call_s=1.0)
+
+    def fail_calls(self, kind: type[MillraceError]) -> None:
+        self._server.call_faults.append(KINESIS_FAULTS[kind])
+
+    def fall_silent(self) -> None:
+        self._server.call_faults.append("hanging")
+
+    def fail_records(self, *data: bytes) -> None:
+        self._server.fails_record = lambda _, sent: sent in data
+
+    def stored(self) -> Sequence[tuple[str, bytes]]:
+        return [(record.key, record.data) for record in self._server.records("orders")]
+
+    def without_target(self) -> Sink:
+        return self._config.open(self._clients, "missing")
+
+    def without_credentials(self) -> Sink:
+        config = KinesisConfig(
+            region="eu-west-1",
+            api_key="AKIAREVOKED0EXAMPLE0",
+            secret_key=Secret("not-a-real-secret-key"),
+            endpoint_url=self._server.url,
+        )
+        return config.open(self._clients, "orders")
+
+
+@asynccontextmanager
+async def kinesis_laboratory() -> AsyncIterator[Laboratory]:
+    async with FaultyKinesis() as server, AwsClients() as clients:
+        yield KinesisLaboratory(server, clients)
+
+
+LABORATORIES = {KinesisConfig: kinesis_laboratory}
+
+
+@pytest.fixture(params=SINKS, ids=lambda config: config.__name__)
+async def laboratory(request: pytest.FixtureRequest) -> AsyncIterator[Laboratory]:
+    assert request.param in LABORATORIES, f"{request.param.__name__} needs a laboratory in this file"
+    opened: AbstractAsyncContextManager[Laboratory] = LABORATORIES[request.param]()
+    async with opened as laboratory:
+        yield laboratory
+
+
+def record(key: str, data: bytes) -> Record:
+    return Record(
+        key=key,
+        data=data,
+        hook_id="hook",
+        source="EVENTS:1:0",
+        tally=Tally(lambda: datetime(2026, 11, 22, tzinfo=UTC)),
+        done=lambda _: None,
+    )
+
+
+async def test_a_batch_is_stored_and_answered_in_its_order(laboratory: Laboratory) -> None:
+    sent = [(f"user-{number}", f"data-{number}".encode()) for number in range(50)]
+
+    outcomes = await laboratory.sink.send([record(key, data) for key, data in sent])
+
+    assert [Sent] * 50 == [type(outcome) for outcome in outcomes]
+    assert sorted(sent) == sorted(laboratory.stored())
+
+
+async def test_a_key_of_any_characters_and_data_of_any_bytes_arrive_as_they_are(laboratory: Laboratory) -> None:
+    sent = [("ü" * 256, bytes(range(256))), ('a"b\\\n\t \x01', b"")]
+
+    await laboratory.sink.send([record(key, data) for key, data in sent])
+
+    assert sorted(sent) == sorted(laboratory.stored())
+
+
+async def test_failed_records_are_told_by_their_position(laboratory: Laboratory) -> None:
+    laboratory.fail_records(b"1", b"3")
+
+    outcomes = await laboratory.sink.send([record(f"user-{number}", str(number).encode()) for number in range(5)])
+
+    assert [Sent, Failed, Sent, Failed, Sent] == [type(outcome) for outcome in outcomes]
+    assert all(outcome.retryable for outcome in outcomes if isinstance(outcome, Failed))
+    assert {b"0", b"2", b"4"} == {data for _, data in laboratory.stored()}
+
+
+@pytest.mark.parametrize("kind", [BusyError, UnavailableError, DeniedError, CredentialsError, InvalidError])
+async def test_a_refused_call_raises_its_kind_and_is_not_tried_again(
+    laboratory: Laboratory, kind: type[MillraceError]
+) -> None:
+    laboratory.fail_calls(kind)
+
+    with pytest.raises(kind):
+        await laboratory.sink.send([record("ann", b"1")])
+
+    assert [] == laboratory.stored()
+
+
+async def test_silence_is_unavailable_in_the_end(laboratory: Laboratory) -> None:
+    laboratory.fall_silent()
+
+    with pytest.raises(UnavailableError):
+        await laboratory.sink.send([record("ann", b"1")])
+
+
+async def test_a_target_that_is_not_there_is_not_found(laboratory: Laboratory) -> None:
+    sink = laboratory.without_target()
+
+    with pytest.raises(NotFoundError):
+        await sink.send([record("ann", b"1")])
+    with pytest.raises(NotFoundError):
+        await sink.ping()
+
+
+async def test_credentials_that_are_refused_are_told_apart(laboratory: Laboratory) -> None:
+    sink = laboratory.without_credentials()
+
+    with pytest.raises(CredentialsError):
+        await sink.send([record("ann", b"1")])
+
+
+async def test_ping_sends_nothing(laboratory: Laboratory) -> None:
+    await laboratory.sink.ping()
+
+    assert [] == laboratory.stored()
+
+
+# The SDK gives aiohttp the whole body at once, which aiohttp would rather have as a stream.
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_a_call_as_large_as_the_limits_allow_is_taken(laboratory: Laboratory) -> None:
+    limits: Limits = laboratory.sink.limits
+    data = b"x" * ((limits.call_bytes // limits.call_records) - len("user-000"))
+
+    outcomes = await laboratory.sink.send([record(f"user-{number:03}", data) for number in range(limits.call_records)])
+
+    assert {Sent} == {type(outcome) for outcome in outcomes}

@@ -1,0 +1,452 @@
+"""Events go in at the entrance, and what hooks ask for arrives at Kinesis: once, in order, whatever fails between."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from hooks.app import SERVICE
+from hooks.connection_test import ProbeConnector, ProbeConnectorReply
+from servers.hooks import SECRET, HooksClient, by_user, connector, events, first_successes, open_client
+from servers.kinesis import FaultyKinesis, Stored
+from shared import subjects
+from shared.bus import Bus
+from shared.consumers import open_scan
+from shared.errors import NotFoundError
+from shared.messages import Alert, DeadLetter, Event, decode, encode
+from shared.profiles import Profiles
+from shared.service import Running, Service, running
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.testing import MotoServer
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/hook.event.v1.json").read_text())
+
+RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+async def kinesis() -> AsyncIterator[FaultyKinesis]:
+    async with FaultyKinesis() as server:
+        server.create_stream("orders", shards=4)
+        yield server
+
+
+@pytest.fixture
+async def hooks(run_service: RunService, shop: dict[str, str], bus: Bus) -> AsyncIterator[Running]:
+    async with run_service(SERVICE) as service:
+        yield service
+
+
+@pytest.fixture
+async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -> AsyncIterator[HooksClient]:
+    """Tenant `shop` with a connector and a hook for everything."""
+    async with open_client(hooks.url, shop) as client:
+        await client.connect(kinesis)
+        await client.hook("all")
+        yield client
+
+
+async def wait_for(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Until something that has to be asked for is so."""
+    while not await condition():
+        await asyncio.sleep(0.02)
+
+
+async def pending(bus: Bus) -> int:
+    """Messages that were delivered and not acknowledged, and those not delivered yet."""
+    infos = [
+        await bus.js.consumer_info("EVENTS", subjects.hooks_consumer(number)) for number in range(subjects.PARTITIONS)
+    ]
+    return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos)
+
+
+async def acknowledged(bus: Bus) -> None:
+    """Until nothing of `EVENTS` waits for hooks."""
+
+    async def none_pending() -> bool:
+        return await pending(bus) == 0
+
+    await wait_for(none_pending)
+
+
+async def read_all(bus: Bus, stream: subjects.Stream, subject: str, number: int) -> list[Any]:
+    """The first messages of a subject."""
+    found: list[Any] = []
+    async with open_scan(bus, stream, subject=subject) as scan:
+        while len(found) < number:
+            found += await scan.next(number)
+    return found
+
+
+def holds(number: int) -> Callable[[list[Stored]], bool]:
+    """So many different events are in the stream."""
+    return lambda records: len({record.value["id"] for record in records}) >= number
+
+
+async def test_matching_events_arrive_once_and_in_order(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
+    posted = events(3000, users=37)
+    await client.post(posted)
+
+    records = await kinesis.wait_records("orders", holds(3000))
+
+    assert by_user(posted) == first_successes(records)
+    assert 3000 == len(records)
+    for record in records[:50]:
+        assert record.key == record.value["user"]["userId"]
+        jsonschema.validate(record.value, SCHEMA, cls=jsonschema.Draft202012Validator)
+    await acknowledged(bus)
+    status = await client.status("all")
+    assert (3000, 3000, 0) == (status["matched"], status["sent"], status["failed"])
+
+
+async def test_each_user_keeps_the_order_while_a_tenth_of_the_records_fails(
+    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, bus: Bus
+) -> None:
+    kinesis.record_failure_rate = 0.1
+    kinesis.call_faults.extend(["throttled", "internal", "none", "closed", "short", "none", "unavailable", "long"])
+    posted = events(1200, users=23)
+    await client.post(posted)
+
+    records = await kinesis.wait_records("orders", holds(1200))
+
+    assert by_user(posted) == first_successes(records)
+    assert kinesis.failed_records > 60
+    await acknowledged(bus)
+    assert b"millrace_hooks_order_inversions_total 0.0" in hooks.mesh.metrics.render()
+    assert (await client.status("all"))["last_error"] is not None
+
+
+async def test_nothing_is_acknowledged_before_kinesis_has_it(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    kinesis.fails_record = lambda key, data: b'"id":"e000003"' in data
+    await client.post(events(10, users=1))
+
+    await kinesis.wait_records("orders", holds(3))
+    assert ["e000000", "e000001", "e000002"] == [record.value["id"] for record in kinesis.records("orders")]
+    assert 1 == await pending(bus)
+    kinesis.fails_record = None
+    await kinesis.wait_records("orders", holds(10))
+    await acknowledged(bus)
+
+
+async def test_hooks_fire_for_their_trigger_and_code_alone(client: HooksClient, kinesis: FaultyKinesis) -> None:
+    kinesis.create_stream("logs")
+    await client.hook("all", event_code=["login", "search"])
+    await client.hook("delivered", trigger_type="MESSAGE_LOG", event_code="delivered", stream_name="logs")
+    await client.post(
+        [
+            {"id": f"{kind}-{code}", "type": kind, "code": code, "user_id": "u"}
+            for kind in ("event", "message_log", "click")
+            for code in ("login", "delivered", "purchase")
+        ]
+    )
+
+    (order,) = await kinesis.wait_records("orders", holds(1))
+    (log,) = await kinesis.wait_records("logs", holds(1))
+
+    assert ("event-login", "EVENT", "all") == (order.value["id"], order.value["triggerType"], order.value["hookId"])
+    assert ("message_log-delivered", "MESSAGE_LOG") == (log.value["id"], log.value["triggerType"])
+
+
+async def test_what_a_stop_left_comes_again_in_order(
+    settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    posted = events(400, users=7)
+    kinesis.fails_record = lambda _, data: data.split(b'"id":"e')[1][:6] > b"000150"
+    impatient = msgspec.structs.replace(settings, stop_deadline_s=0.2)
+    async with running(SERVICE, impatient) as service, open_client(service.url, shop) as client:
+        await client.connect(kinesis)
+        await client.hook("all")
+        for place in range(0, 400, 10):
+            await client.post(posted[place : place + 10])
+        await kinesis.wait_records("orders", lambda records: len(records) > 100)
+    kinesis.fails_record = None
+    assert await pending(bus) > 0
+    async with running(SERVICE, settings):
+        records = await kinesis.wait_records("orders", holds(400))
+
+        assert by_user(posted) == first_successes(records)
+        await acknowledged(bus)
+
+
+async def test_a_stop_finishes_what_was_taken_and_repeats_nothing(
+    run_service: RunService, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    posted = events(3000, users=100)
+    kinesis.delay_s = 0.01
+    kinesis.record_failure_rate = 0.05
+    async with run_service(SERVICE) as service, open_client(service.url, shop) as client:
+        await client.connect(kinesis)
+        await client.hook("all")
+        for place in range(0, 3000, 100):
+            await client.post(posted[place : place + 100])
+        await kinesis.wait_records("orders", holds(200))
+    async with run_service(SERVICE):
+        records = await kinesis.wait_records("orders", holds(3000))
+        await acknowledged(bus)
+
+    assert 3000 == len(records)
+    assert by_user(posted) == first_successes(records)
+
+
+async def test_a_missing_stream_keeps_its_events_and_says_so_once(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    await client.hook("all", stream_name="later")
+    posted = events(20, users=3)
+    await client.post(posted)
+    (told,) = await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-paused", 1)
+
+    assert 20 == (await client.status("all"))["matched"]
+    assert "ResourceNotFoundException" in (await client.status("all"))["waits_because"]
+    assert await pending(bus) > 0
+    assert "later" == decode(told.data, Alert).subject
+    kinesis.create_stream("later")
+    await client.hook("all", stream_name="later", name="mended")
+    records = await kinesis.wait_records("later", holds(20))
+    assert by_user(posted) == first_successes(records)
+    await acknowledged(bus)
+    assert 1 == len(await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-resumed", 1))
+
+
+async def test_events_follow_a_hook_whose_stream_name_is_mended(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    await client.hook("all", stream_name="oders")
+    posted = events(20, users=3)
+    await client.post(posted)
+    await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-paused", 1)
+
+    await client.hook("all", stream_name="orders")
+
+    assert by_user(posted) == first_successes(await kinesis.wait_records("orders", holds(20)))
+    await acknowledged(bus)
+
+
+async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    kinesis.known_keys = {"AKIANEWNEWNEWEXAMPLE"}
+    posted = events(20, users=3)
+    await client.post(posted)
+    (told,) = await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-paused", 1)
+
+    assert SECRET not in told.data.decode()
+    await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE")
+    assert by_user(posted) == first_successes(await kinesis.wait_records("orders", holds(20)))
+    await acknowledged(bus)
+
+
+async def test_an_inactive_connector_sends_nothing_and_holds_nothing(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    await client.connect(kinesis, active=False)
+    await client.post(events(10, users=3))
+    await acknowledged(bus)
+    await client.connect(kinesis)
+    await client.post([{"id": "after", "code": "c", "user_id": "u"}])
+
+    assert ["after"] == [record.value["id"] for record in await kinesis.wait_records("orders", holds(1))]
+    assert 10 == (await client.status("all"))["skipped_inactive"]
+
+
+async def test_bad_messages_are_put_aside_and_stop_nothing(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    partition = subjects.partition_of("u1")
+    subject = subjects.events("shop", partition)
+    good = Event(id="good", app_key="shop", code="c", user_id="u1", occurred_at=1)
+    foreign = Event(id="foreign", app_key="rival", code="c", user_id="u1", occurred_at=1)
+    for data in (b"not JSON", b'{"not": "an array"}', b"[" * 5000, b"\x00\xff"):
+        await bus.publish(subject, data)
+    await bus.publish(subject, b'[{"id":"bad"},' + encode(good) + b"," + encode(foreign) + b"]")
+
+    (record,) = await kinesis.wait_records("orders", holds(1))
+    letters = [
+        decode(message.data, DeadLetter)
+        for message in await read_all(bus, subjects.DLQ, "dlq.hooks.shop.entrance.invalid", 6)
+    ]
+
+    assert "good" == record.value["id"]
+    assert ["not JSON", '{"not": "an array"}'] == [letter.body for letter in letters[:2]]
+    assert ["EVENTS:5:0", "EVENTS:5:2"] == [letter.source for letter in letters[4:]]
+    assert "EVENTS:5:1" == record.value["source"]
+    await acknowledged(bus)
+
+
+async def test_a_record_over_the_limit_is_put_aside(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus, settings: Settings
+) -> None:
+    # The event fits into a message of NATS, and no longer into a record once the profile is added.
+    await ensure(bus, subjects.PROFILES, settings)
+    await Profiles(bus).merge("shop", "x1", attributes={f"a{number}": "y" * 1000 for number in range(200)})
+    large = {"id": "large", "code": "c", "user_id": "u", "ext_id": "x1", "attributes": {"a": "x" * 900_000}}
+    await client.post([large, {"id": "small", "code": "c", "user_id": "u"}])
+
+    (record,) = await kinesis.wait_records("orders", holds(1))
+    (letter,) = await read_all(bus, subjects.DLQ, "dlq.hooks.shop.all.oversize", 1)
+
+    assert "small" == record.value["id"]
+    assert decode(letter.data, DeadLetter).message.startswith("expected at most 1048576 bytes with the key")
+    await acknowledged(bus)
+    assert 1 == (await client.status("all"))["dead_lettered"]
+
+
+async def test_the_profile_completes_the_event(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus, settings: Settings
+) -> None:
+    await ensure(bus, subjects.PROFILES, settings)
+    await Profiles(bus).merge("shop", "x1", attributes={"city": "Ankara", "age": 25})
+    await client.post(
+        [{"id": "e1", "code": "c", "user_id": "u", "ext_id": "x1", "user": {"attributes": {"city": "Izmir"}}}]
+    )
+
+    (record,) = await kinesis.wait_records("orders", holds(1))
+
+    assert {"city": "Izmir", "age": 25} == record.value["user"]["attributes"]
+
+
+async def test_moto_takes_what_the_faulty_kinesis_takes(
+    hooks: Running, shop: dict[str, str], moto: MotoServer, bus: Bus
+) -> None:
+    await moto.create_stream("orders", shards=2)
+    keys = {"api_key": "testing", "secret_key": "testing-secret", "endpoint_url": moto.url, "region": moto.region}
+    posted = events(600, users=9)
+    async with open_client(hooks.url, shop) as client, moto.client("kinesis") as kinesis:
+        assert (await client.ask("PUT", "/connectors/kinesis", keys))[0] == 200
+        _, tested = await client.ask("POST", "/connectors/kinesis/test", {"stream_name": "orders"})
+        await client.hook("all")
+        await client.post(posted)
+        await acknowledged(bus)
+        shards = (await kinesis.list_shards(StreamName="orders"))["Shards"]
+        found: dict[str, list[str]] = {}
+        for shard in shards:
+            where = {"StreamName": "orders", "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+            iterator = (await kinesis.get_shard_iterator(**where))["ShardIterator"]
+            for record in (await kinesis.get_records(ShardIterator=iterator))["Records"]:
+                found.setdefault(record["PartitionKey"], []).append(json.loads(record["Data"])["id"])
+
+    assert ["ok", "ok"] == [step["status"] for step in tested["steps"]]
+    assert by_user(posted) == found
+
+
+async def test_a_tenants_hooks_see_its_own_events_alone(
+    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, rival: dict[str, str]
+) -> None:
+    kinesis.create_stream("rivals")
+    async with open_client(hooks.url, rival, "rival") as other:
+        await other.connect(kinesis)
+        await other.hook("all", stream_name="rivals")
+        await other.post([{"id": "same", "code": "c", "user_id": "u"}])
+        await client.post([{"id": "same", "code": "c", "user_id": "u"}])
+
+    (ours,) = await kinesis.wait_records("orders", holds(1))
+    (theirs,) = await kinesis.wait_records("rivals", holds(1))
+
+    assert ("shop", "rival") == (ours.value["appKey"], theirs.value["appKey"])
+
+
+async def test_test_connection_works_with_a_key_that_may_only_write(
+    client: HooksClient, kinesis: FaultyKinesis
+) -> None:
+    kinesis.denied_operations = {"DescribeStreamSummary"}
+
+    status, told = await client.ask("POST", "/connectors/kinesis/test", {"stream_name": "orders"})
+
+    assert (200, "ok") == (status, told["status"])
+    assert [("identity", "ok"), ("stream", "unknown")] == [(step["name"], step["status"]) for step in told["steps"]]
+    assert "AccessDeniedException" == told["steps"][1]["code"]
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted"),
+    [
+        ({}, [("identity", "ok"), ("stream", "skipped")]),
+        ({"stream_name": "orders", "secret_key": "***"}, [("identity", "ok"), ("stream", "ok")]),
+        ({"stream_name": "missing"}, [("identity", "ok"), ("stream", "failed")]),
+        ({"api_key": "AKIAREVOKED0EXAMPLE0", "stream_name": "orders"}, [("identity", "failed"), ("stream", "skipped")]),
+    ],
+)
+async def test_test_connection_tells_each_step(
+    client: HooksClient, kinesis: FaultyKinesis, form: dict[str, Any], wanted: list[tuple[str, str]]
+) -> None:
+    kinesis.known_keys = {"AKIAIOSFODNN7EXAMPLE"}
+
+    status, told = await client.ask("POST", "/connectors/kinesis/test", form)
+
+    assert 200 == status
+    assert wanted == [(step["name"], step["status"]) for step in told["steps"]]
+    assert SECRET not in json.dumps(told)
+    failed = [step for step in told["steps"] if step["status"] == "failed"]
+    assert all(step["hint"] and step["code"] and step["http_status"] for step in failed)
+
+
+async def test_test_connection_answers_by_nats_too(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
+    asked = ProbeConnector(app_key="shop", stream_name="orders")
+
+    told = await bus.request(subjects.connector_test("hooks"), asked, ProbeConnectorReply, timeout_s=10)
+
+    assert ["ok", "ok"] == [step.status for step in told.steps]
+    with pytest.raises(NotFoundError):
+        await bus.request(
+            subjects.connector_test("hooks"), ProbeConnector(app_key="nobody"), ProbeConnectorReply, timeout_s=10
+        )
+
+
+async def test_a_form_of_test_connection_that_is_wrong_names_its_field(client: HooksClient) -> None:
+    for form, field in (({"stream_name": "a b"}, "stream_name"), ({"region": "here"}, "region"), ({"x": 1}, "x")):
+        status, told = await client.ask("POST", "/connectors/kinesis/test", form)
+
+        assert (400, field) == (status, told["error"].get("field"))
+
+
+async def test_test_connection_needs_nothing_saved(
+    hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
+) -> None:
+    async with open_client(hooks.url, rival, "rival") as other:
+        unsaved = await other.ask("POST", "/connectors/kinesis/test", connector(kinesis))
+        empty = await other.ask("POST", "/connectors/kinesis/test")
+
+    assert (200, "ok") == (unsaved[0], unsaved[1]["status"])
+    assert 404 == empty[0]
+
+
+async def test_a_secret_goes_in_and_never_comes_out(client: HooksClient, kinesis: FaultyKinesis) -> None:
+    _, shown = await client.ask("GET", "/connectors/kinesis")
+    without = {name: value for name, value in connector(kinesis).items() if name != "secret_key"}
+
+    _, changed = await client.ask("PUT", "/connectors/kinesis", without)
+
+    assert "***" == shown["secret_key"]
+    assert ("unchanged", []) == (changed["change"], changed["fields"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/hooks/h", {"stream_name": "a b"}, "stream_name"),
+        ("/hooks/h", {"event_code": []}, "event_code"),
+        ("/hooks/h", {"region": "eu-west-1"}, "region"),
+        ("/connectors/kinesis", {"region": "here"}, "region"),
+        ("/connectors/kinesis", {"api_key": "with space"}, "api_key"),
+        ("/connectors/kinesis", {"secret_key": "with space"}, "secret_key"),
+        ("/connectors/kinesis", {"endpoint_url": "ftp://x"}, "endpoint_url"),
+    ],
+)
+async def test_a_bad_configuration_is_refused_and_the_field_named(
+    client: HooksClient, kinesis: FaultyKinesis, path: str, body: dict[str, Any], field: str
+) -> None:
+    hook = {"name": "h", "stream_name": "orders", "trigger_type": "EVENT", "event_code": "*"}
+    good = connector(kinesis) if path.startswith("/connectors") else hook
+
+    status, told = await client.ask("PUT", path, good | body)
+
+    assert (400, field) == (status, told["error"].get("field"))

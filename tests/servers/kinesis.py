@@ -1,0 +1,244 @@
+"""
+Amazon Kinesis as its API reference tells, in this process and on a port of its own, with faults on demand. moto knows
+no partial failure and holds to old limits. No test lives here.
+
+Streams are split into shards by ranges of the MD5 of the partition key. What is stored is read back by `records`, or by
+a client through GetShardIterator and GetRecords. STS answers GetCallerIdentity, as the same endpoint does in moto.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any, Literal, Self
+
+from aiohttp import web
+from msgspec import Struct
+
+CallFault = Literal[
+    "none",
+    "internal",
+    "unavailable",
+    "throttled",
+    "validation",
+    "denied",
+    "expired",
+    "unknown_key",
+    "closed",
+    "hanging",
+    "late",
+    "short",
+    "long",
+]
+"""
+What happens to a whole PutRecords call. `hanging` stores nothing and never answers, `late` stores and never answers (a
+success after our timeout), `closed` stores nothing and drops the connection, `short` and `long` store and answer with a
+record too few or too many.
+"""
+
+REFUSALS: dict[str, tuple[int, str]] = {
+    "internal": (500, "InternalFailureException"),
+    "unavailable": (503, "ServiceUnavailable"),
+    "throttled": (400, "ProvisionedThroughputExceededException"),
+    "validation": (400, "ValidationException"),
+    "denied": (400, "AccessDeniedException"),
+    "expired": (400, "ExpiredTokenException"),
+    "unknown_key": (400, "UnrecognizedClientException"),
+}
+IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
+<Arn>arn:aws:iam::123456789012:user/writer</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>
+</GetCallerIdentityResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetCallerIdentityResponse>"""
+STS_REFUSAL = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
+<Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error>
+<RequestId>1</RequestId></ErrorResponse>"""
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """A record in a shard."""
+
+    shard: str
+    sequence: int
+    key: str
+    data: bytes
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.data)
+
+
+class FaultyKinesis:
+    """
+    The server, as an async context manager.
+
+    `call_faults` are used up one per PutRecords call. `record_failure_rate` fails single records at random, and
+    `fails_record` those that a test picks. `denied_operations` are refused for want of permission, and no operation
+    is answered for keys that are not in `known_keys`, if any are.
+    """
+
+    def __init__(self, *, seed: int = 0, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.call_faults: deque[CallFault] = deque()
+        self.record_failure_rate = 0.0
+        self.record_failure_code = "ProvisionedThroughputExceededException"
+        self.fails_record: Callable[[str, bytes], bool] | None = None
+        self.denied_operations: set[str] = set()
+        self.known_keys: set[str] = set()
+        self.calls = 0
+        self.failed_records = 0
+        self.most_at_once = 0
+        self.url = ""
+        self._dice = random.Random(seed)
+        self._streams: dict[str, list[list[Stored]]] = {}
+        # Sequence numbers of Kinesis have 56 digits: they must never become floats.
+        self._sequence = count(49590338271490256608559692538361571095921575989136588898)
+        self._at_once = 0
+        self._stopped = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=32 << 20)
+        app.router.add_post("/", self._handle)
+        # A connection that hangs must not hold up the end of a test.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopped.set()
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    def create_stream(self, name: str, *, shards: int = 1) -> None:
+        """An active stream whose shards share the range of hash keys evenly."""
+        self._streams[name] = [[] for _ in range(shards)]
+
+    def records(self, stream: str) -> list[Stored]:
+        """Everything that is stored, in the order of arrival."""
+        return sorted(
+            (record for shard in self._streams[stream] for record in shard), key=lambda record: record.sequence
+        )
+
+    async def wait_records(self, stream: str, condition: Callable[[list[Stored]], bool]) -> list[Stored]:
+        """The records once they fulfil a condition."""
+        while not condition(records := self.records(stream)):
+            self._changed.clear()
+            await self._changed.wait()
+        return records
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        key = request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
+        body = await request.read()
+        if b"GetCallerIdentity" in body and "X-Amz-Target" not in request.headers:
+            if self.known_keys and key not in self.known_keys:
+                return web.Response(status=403, text=STS_REFUSAL, content_type="text/xml")
+            return web.Response(text=IDENTITY, content_type="text/xml")
+        operation = request.headers["X-Amz-Target"].partition(".")[2]
+        if self.known_keys and key not in self.known_keys:
+            return _refuse(*REFUSALS["unknown_key"])
+        if operation in self.denied_operations:
+            return _refuse(*REFUSALS["denied"])
+        asked = json.loads(body)
+        handlers: dict[str, Callable[[dict[str, Any]], Awaitable[web.StreamResponse]]] = {
+            "PutRecords": self._put_records,
+            "DescribeStreamSummary": self._describe,
+            "GetShardIterator": self._iterator,
+            "GetRecords": self._get_records,
+        }
+        if "StreamName" in asked and asked["StreamName"] not in self._streams:
+            return _refuse(400, "ResourceNotFoundException")
+        return await handlers[operation](asked)
+
+    async def _put_records(self, asked: dict[str, Any]) -> web.StreamResponse:
+        self.calls += 1
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+            return await self._put_with_faults(asked)
+        finally:
+            self._at_once -= 1
+
+    async def _put_with_faults(self, asked: dict[str, Any]) -> web.StreamResponse:
+        fault = self.call_faults.popleft() if self.call_faults else "none"
+        if fault in REFUSALS:
+            return _refuse(*REFUSALS[fault])
+        if fault == "closed":
+            raise ConnectionResetError
+        if fault == "hanging":
+            await self._stopped.wait()
+            return _refuse(*REFUSALS["unavailable"])
+        sent = [(entry["PartitionKey"], base64.b64decode(entry["Data"])) for entry in asked["Records"]]
+        size = sum(len(key.encode()) + len(data) for key, data in sent)
+        if not 1 <= len(sent) <= 500 or size > 10 << 20 or any(not 1 <= len(key) <= 256 for key, _ in sent):
+            return _refuse(400, "ValidationException")
+        answers = [self._put(asked["StreamName"], key, data) for key, data in sent]
+        self._changed.set()
+        if fault == "late":
+            await self._stopped.wait()
+        elif fault == "short":
+            answers.pop()
+        elif fault == "long":
+            answers.append(answers[-1])
+        failed = sum("ErrorCode" in answer for answer in answers)
+        return _json({"FailedRecordCount": failed, "EncryptionType": "NONE", "Records": answers})
+
+    def _put(self, stream: str, key: str, data: bytes) -> dict[str, str]:
+        unlucky = self._dice.random() < self.record_failure_rate
+        if unlucky or (self.fails_record is not None and self.fails_record(key, data)):
+            self.failed_records += 1
+            return {"ErrorCode": self.record_failure_code, "ErrorMessage": "Rate exceeded for shard"}
+        shards = self._streams[stream]
+        place = int.from_bytes(hashlib.md5(key.encode()).digest()) * len(shards) >> 128
+        stored = Stored(shard=f"shardId-{place:012d}", sequence=next(self._sequence), key=key, data=data)
+        shards[place].append(stored)
+        return {"SequenceNumber": str(stored.sequence), "ShardId": stored.shard}
+
+    async def _describe(self, asked: dict[str, Any]) -> web.StreamResponse:
+        return _json(
+            {
+                "StreamDescriptionSummary": {
+                    "StreamName": asked["StreamName"],
+                    "StreamARN": f"arn:aws:kinesis:eu-west-1:123456789012:stream/{asked['StreamName']}",
+                    "StreamStatus": "ACTIVE",
+                    "StreamModeDetails": {"StreamMode": "PROVISIONED"},
+                    "RetentionPeriodHours": 24,
+                    "StreamCreationTimestamp": 1763780000,
+                    "EnhancedMonitoring": [],
+                    "OpenShardCount": len(self._streams[asked["StreamName"]]),
+                }
+            }
+        )
+
+    async def _iterator(self, asked: dict[str, Any]) -> web.StreamResponse:
+        return _json({"ShardIterator": f"{asked['StreamName']}/{asked['ShardId']}/0"})
+
+    async def _get_records(self, asked: dict[str, Any]) -> web.StreamResponse:
+        stream, shard, start = asked["ShardIterator"].split("/")
+        records = self._streams[stream][int(shard.removeprefix("shardId-"))][int(start) : int(start) + 10_000]
+        told = [
+            {
+                "SequenceNumber": str(record.sequence),
+                "PartitionKey": record.key,
+                "Data": base64.b64encode(record.data).decode(),
+            }
+            for record in records
+        ]
+        following = f"{stream}/{shard}/{int(start) + len(records)}"
+        return _json({"Records": told, "NextShardIterator": following, "MillisBehindLatest": 0})
+
+
+def _json(answer: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(answer), status=status, content_type="application/x-amz-json-1.1")
+
+
+def _refuse(status: int, code: str) -> web.Response:
+    return _json({"__type": code, "message": f"a fault on demand: {code}"}, status)

@@ -1,0 +1,153 @@
+"""A sink in memory that obeys the port's contract and fails when it is told to. No test lives here."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import count
+
+from hooks.delivery import Limits, Outcome, Policy, Record, Sent
+from hooks.lanes import Lanes
+from hooks.tallies import Tally
+from hooks.triggers import Target
+from shared.errors import MillraceError
+from shared.retry import Backoff
+from shared.telemetry import Metrics
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+TARGET = Target("shop", "orders")
+AT_ONCE = Policy(linger_s=0, retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
+
+Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
+"""What one call does: stores what it stores by `MemorySink.store`, and gives the outcomes or raises."""
+
+
+def store_all(sink: "MemorySink", batch: Sequence[Record]) -> Sequence[Outcome]:
+    """The call of a good day."""
+    return [sink.store(record) for record in batch]
+
+
+class MemorySink:
+    """Satisfies `hooks.delivery.Sink`. A call takes the next of `answers`, and `store_all` when there is none left."""
+
+    def __init__(self, *answers: Answer, limits: Limits | None = None, turns: int = 1) -> None:
+        self.limits = limits or Limits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)
+        self.answers = list(answers)
+        self.turns = turns
+        self.stored: list[Record] = []
+        self.batches: list[list[Record]] = []
+        self.most_at_once = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._in_flight: list[str] = []
+        self.calls = 0
+        self._sequence = count(1)
+
+    async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
+        keys = [record.key for record in batch]
+        assert len(set(keys)) == len(keys), "two records of a user in one call"
+        assert not set(keys) & set(self._in_flight), "two records of a user in flight"
+        assert len(batch) <= self.limits.call_records
+        assert sum(record.size for record in batch) <= self.limits.call_bytes or len(batch) == 1
+        self._in_flight += keys
+        self.calls += 1
+        self.most_at_once = max(self.most_at_once, self.calls)
+        self.batches.append(list(batch))
+        answer = self.answers.pop(0) if self.answers else store_all
+        try:
+            for _ in range(self.turns):
+                await asyncio.sleep(0)
+            await self.gate.wait()
+            return answer(self, batch)
+        finally:
+            self.calls -= 1
+            for key in keys:
+                self._in_flight.remove(key)
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    def store(self, record: Record) -> Sent:
+        """The record reaches the stream."""
+        self.stored.append(record)
+        return Sent("shard-0", next(self._sequence))
+
+
+class Heard:
+    """Satisfies `hooks.delivery.Watcher`: keeps what an operator would have heard."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def paused(self, target: Target, error: MillraceError) -> None:
+        self.said.append(f"paused {target.stream_name}: {error.code}")
+
+    def resumed(self, target: Target) -> None:
+        self.said.append(f"resumed {target.stream_name}")
+
+
+class Letters:
+    """Satisfies `hooks.delivery.DeadLetters`."""
+
+    def __init__(self) -> None:
+        self.put: list[tuple[str, str]] = []
+
+    async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None:
+        await asyncio.sleep(0)
+        self.put.append((record.source, reason))
+
+
+class Bench:
+    """Lanes with everything around them, as an async context manager. `finished` are the records that are done."""
+
+    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE) -> None:
+        self.sink = sink
+        self.heard = Heard()
+        self.letters = Letters()
+        self.metrics = Metrics()
+        self.tally = Tally(lambda: NOW)
+        self.finished: list[Record] = []
+        self._sources = count()
+        self._changed = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self.lanes = Lanes(
+            TARGET,
+            sink,
+            policy,
+            spawn=self._tasks.create_task,
+            watcher=self.heard,
+            dead_letters=self.letters,
+            metrics=self.metrics,
+        )
+
+    async def __aenter__(self) -> "Bench":
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.lanes.close()
+        await self._tasks.__aexit__(None, None, None)
+
+    def put(self, user: str, data: str = "x", hook_id: str = "hook") -> Record:
+        """One more record of a user."""
+        record = Record(
+            key=user,
+            data=data.encode(),
+            hook_id=hook_id,
+            source=f"EVENTS:{next(self._sources)}:0",
+            tally=self.tally,
+            done=self._done,
+        )
+        self.lanes.put(record)
+        return record
+
+    async def wait_finished(self, number: int) -> None:
+        """Until so many records are done."""
+        await self.wait(lambda: len(self.finished) >= number)
+
+    async def wait(self, condition: Callable[[], bool]) -> None:
+        """Until something is so. Looks at every turn of the event loop."""
+        while not condition():
+            await asyncio.sleep(0)
+
+    def _done(self, record: Record) -> None:
+        self.finished.append(record)

@@ -1,0 +1,41 @@
+"""What an operator hears."""
+
+import asyncio
+
+from hooks.alerts import WAITING, Alerts
+from servers.memory_sink import NOW, TARGET
+from shared.errors import CredentialsError
+from shared.messages import Alert
+
+
+async def test_a_pause_and_its_end_are_told_in_order() -> None:
+    heard: list[Alert] = []
+
+    async def publish(alert: Alert) -> None:
+        await asyncio.sleep(0)
+        heard.append(alert)
+
+    alerts = Alerts(publish, lambda: NOW)
+    alerts.paused(TARGET, CredentialsError("the key is revoked"))
+    alerts.resumed(TARGET)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(alerts.run())
+        while len(heard) < 2:
+            await asyncio.sleep(0)
+        running.cancel()
+
+    assert ["target-paused", "target-resumed"] == [alert.kind for alert in heard]
+    assert ("hooks", "shop", "orders", NOW) == (heard[0].service, heard[0].app_key, heard[0].subject, heard[0].at)
+    assert heard[0].message.endswith("the key is revoked")
+
+
+async def test_alerts_that_nobody_takes_are_bounded() -> None:
+    async def publish(alert: Alert) -> None:
+        raise AssertionError
+
+    alerts = Alerts(publish, lambda: NOW)
+
+    for _ in range(WAITING + 10):
+        alerts.resumed(TARGET)
+
+    assert WAITING == alerts.waiting

@@ -1,0 +1,73 @@
+"""What becomes of a record that cannot be delivered."""
+
+import pytest
+
+from hooks.dead_letters import DeadLetterBox
+from hooks.delivery import Record
+from hooks.tallies import Tally
+from servers.memory_sink import NOW, TARGET
+from shared.errors import BusyError, MillraceError
+from shared.messages import DeadLetter, decode
+from shared.telemetry import Metrics
+
+
+class Bus:
+    """Takes messages, after it has failed as often as it was told to."""
+
+    max_payload = 20_000
+
+    def __init__(self, *failures: MillraceError) -> None:
+        self.failures = list(failures)
+        self.taken: list[tuple[str, bytes, str | None]] = []
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+        if self.failures:
+            raise self.failures.pop()
+        assert len(data) <= self.max_payload
+        self.taken.append((subject, data, message_id))
+        return len(self.taken)
+
+
+def make_box(bus: Bus) -> DeadLetterBox:
+    return DeadLetterBox(bus, Metrics(), lambda: NOW)
+
+
+async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
+    bus, tally = Bus(), Tally(lambda: NOW)
+    record = Record(key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", tally=tally, done=lambda _: None)
+
+    await make_box(bus).put_record(TARGET, record, "oversize", "too large")
+
+    ((subject, data, message_id),) = bus.taken
+    assert ("dlq.hooks.shop.all.oversize", "all:shop:EVENTS:7:1") == (subject, message_id)
+    assert DeadLetter(
+        service="hooks",
+        app_key="shop",
+        owner_id="all",
+        reason="oversize",
+        message="too large",
+        at=NOW,
+        source="EVENTS:7:1",
+        attempts=1,
+        body='{"a":1}',
+    ) == decode(data, DeadLetter)
+    assert 1 == tally.dead_lettered
+
+
+async def test_putting_waits_until_the_letter_is_stored() -> None:
+    bus = Bus(BusyError("full"), BusyError("full"))
+
+    await make_box(bus).put("shop", "entrance", "invalid", message="m", source="EVENTS:7", body=b"x")
+
+    assert 1 == len(bus.taken)
+
+
+@pytest.mark.parametrize("body", [b"x" * 100_000, b"\x00\xff" * 50_000, "ü\n".encode() * 50_000])
+async def test_a_body_that_no_message_can_hold_is_cut(body: bytes) -> None:
+    bus = Bus()
+
+    await make_box(bus).put("shop", "entrance", "invalid", message="m", source="EVENTS:7", body=body)
+
+    letter = decode(bus.taken[0][1], DeadLetter)
+    assert 1000 < len(letter.body) < len(body)
+    assert letter.message.endswith("cut here")

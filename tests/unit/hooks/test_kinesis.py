@@ -1,0 +1,69 @@
+"""What a Kinesis connector must be before it is saved. How its sink sends is in the contract suite of sinks."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from hooks.sinks.kinesis import KinesisConfig
+from shared.errors import InvalidError
+from shared.secret_store import Secret
+
+GOOD: dict[str, Any] = {
+    "region": "eu-central-1",
+    "api_key": "AKIAIOSFODNN7EXAMPLE",
+    "secret_key": Secret("not-a-real-secret-key"),
+}
+
+
+def check(*, allow_private: bool = False, **changes: Any) -> None:
+    KinesisConfig(**GOOD | changes).check(allow_private=allow_private)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"endpoint_url": "https://vpce-0123.kinesis.eu-central-1.vpce.amazonaws.com"},
+        {"endpoint_url": "https://kinesis.cn-north-1.amazonaws.com.cn:443"},
+        {"endpoint_url": "http://127.0.0.1:5000", "api_key": "testing", "allow_private": True},
+    ],
+)
+def test_a_good_connector_is_taken(changes: dict[str, Any]) -> None:
+    check(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"api_key": "testing"}, "api_key"),
+        ({"secret_key": Secret("")}, "secret_key"),
+        ({"secret_key": Secret("copied with a space ")}, "secret_key"),
+        ({"endpoint_url": "http://kinesis.eu-central-1.amazonaws.com"}, "endpoint_url"),
+        ({"endpoint_url": "https://169.254.169.254"}, "endpoint_url"),
+        ({"endpoint_url": "https://amazonaws.com.example.org"}, "endpoint_url"),
+        ({"endpoint_url": "https://notamazonaws.com"}, "endpoint_url"),
+    ],
+)
+def test_a_connector_that_cannot_be_right_is_refused(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        check(**changes)
+
+    assert field == caught.value.field
+    assert "copied" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"region": "here"},
+        {"region": "eu-central-1\n"},
+        {"api_key": "with space"},
+        {"endpoint_url": "ftp://x"},
+        {"endpoint_url": "https://user:password@host"},
+        {"endpoint_url": "https://host/path"},
+    ],
+)
+def test_a_field_of_another_form_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError, match=next(iter(changes))):
+        msgspec.convert(GOOD | changes, KinesisConfig)

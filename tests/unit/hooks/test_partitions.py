@@ -1,0 +1,202 @@
+"""One partition: what it takes, what it holds back, and what it acknowledges."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from hooks.dead_letters import DeadLetterBox
+from hooks.delivery import Policy
+from hooks.destinations import Connector, Destinations
+from hooks.partitions import Partition, ProfileStore
+from hooks.tallies import Tallies
+from hooks.triggers import Hook, Index, Rule
+from hooks.window import Bounds
+from servers.memory_sink import NOW, Heard, Letters, MemorySink
+from shared.bus import Message
+from shared.consumers import ClosedError
+from shared.errors import InvalidError, UnavailableError
+from shared.messages import Event, encode
+from shared.profiles import Profile
+from shared.subjects import partition_of
+from shared.telemetry import Metrics
+
+USER = "u1"
+RULE = Rule(
+    app_key="shop",
+    hook_id="all",
+    revision=1,
+    hook=Hook(name="all", stream_name="orders", trigger_type="EVENT", event_code="*"),
+)
+
+
+class Stream:
+    """A pull over messages in memory, which remembers what was acknowledged."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self._left = [
+            Message(f"events.shop.{partition_of(USER)}", data, sequence=place, at_ns=0)
+            for place, data in enumerate(messages, start=1)
+        ]
+        self._closed = asyncio.Event()
+        self.handed_out = 0
+        self.acked = 0
+
+    async def next(self, most: int) -> list[Message]:
+        if not self._left:
+            await self._closed.wait()
+        if self._closed.is_set():
+            raise ClosedError
+        batch, self._left = self._left[:1], self._left[1:]
+        self.handed_out += 1
+        await asyncio.sleep(0)
+        return batch
+
+    async def ack(self, message: Message) -> None:
+        self.acked = message.sequence
+
+    async def ack_sync(self, message: Message) -> None:
+        self.acked = message.sequence
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class Bus:
+    """A place for dead letters."""
+
+    max_payload = 1 << 20
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+        self.subjects.append(subject)
+        return 1
+
+
+def message(*ids: str) -> bytes:
+    return encode([Event(id=name, app_key="shop", code="c", user_id=USER, ext_id="x", occurred_at=1) for name in ids])
+
+
+class Scene:
+    def __init__(self, stream: Stream, bounds: Bounds, profiles: ProfileStore | None) -> None:
+        self.stream = stream
+        self.sink = MemorySink()
+        self.bus = Bus()
+        self.tallies = Tallies(lambda: NOW)
+        self.destinations = Destinations(Policy(linger_s=0), watcher=Heard(), dead_letters=Letters(), metrics=Metrics())
+        self.partition = Partition(
+            partition_of(USER),
+            stream,
+            destinations=self.destinations,
+            dead_letters=DeadLetterBox(self.bus, Metrics(), lambda: NOW),
+            tallies=self.tallies,
+            profiles=profiles,
+            metrics=Metrics(),
+            bounds=bounds,
+        )
+
+    def serve(self) -> None:
+        connector = Connector(revision=1, open=lambda _: self.sink)
+        self.destinations.apply(Index([RULE]), {"shop": connector})
+
+    async def wait(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await asyncio.sleep(0)
+
+    async def rest(self) -> None:
+        """Give everything the time to go as far as it can."""
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def scene(
+    *messages: bytes, bounds: Bounds | None = None, profiles: ProfileStore | None = None, served: bool = True
+) -> AsyncIterator[Scene]:
+    """A partition that is being read."""
+    scene = Scene(Stream(*messages), bounds or Bounds(), profiles)
+    async with scene.destinations, asyncio.TaskGroup() as tasks:
+        if served:
+            scene.serve()
+        else:
+            scene.destinations.apply(Index([RULE]), {})
+        running = tasks.create_task(scene.partition.run())
+        yield scene
+        running.cancel()
+
+
+async def test_a_full_window_takes_no_more() -> None:
+    bounds = Bounds(records=3, bytes=1 << 20, messages=100)
+    async with scene(*(message(f"e{number}") for number in range(20)), bounds=bounds) as told:
+        told.sink.gate.clear()
+        await told.rest()
+        held = told.stream.handed_out
+        told.sink.gate.set()
+        await told.wait(lambda: len(told.sink.stored) == 20)
+
+    assert held == 4, "three in the window, and the one that waits for room"
+
+
+async def test_a_message_larger_than_the_window_goes_through_piece_by_piece() -> None:
+    bounds = Bounds(records=3, bytes=1 << 20, messages=100)
+    async with scene(message(*(f"e{number}" for number in range(50))), bounds=bounds) as told:
+        await told.wait(lambda: len(told.sink.stored) == 50)
+        await told.partition.settle()
+
+    assert 1 == told.stream.acked
+
+
+async def test_closing_ends_the_reading_although_the_window_is_full() -> None:
+    bounds = Bounds(records=1, bytes=1 << 20, messages=100)
+    async with scene(message("a", "b", "c"), message("d"), bounds=bounds) as told:
+        told.sink.gate.clear()
+        await told.rest()
+        told.partition.close()
+        await told.partition.wait_ended()
+        await told.partition.settle()
+
+    assert 0 == told.stream.acked
+
+
+async def test_nothing_is_sent_and_nothing_held_without_a_connector() -> None:
+    async with scene(message("a", "b"), message("c"), served=False) as told:
+        await told.wait(lambda: told.tallies.of("shop", "all").skipped_inactive == 3)
+        await told.partition.settle()
+
+    assert 2 == told.stream.acked
+    assert [] == told.sink.stored
+
+
+async def test_bad_parts_are_put_aside_before_the_message_is_acknowledged() -> None:
+    good = message("a")
+    async with scene(b"nonsense", good[:-1] + b",7]") as told:
+        await told.wait(lambda: len(told.sink.stored) == 1)
+        await told.rest()
+        await told.partition.settle()
+
+    assert ["dlq.hooks.shop.entrance.invalid"] * 2 == told.bus.subjects
+    assert 2 == told.stream.acked
+
+
+class FailingProfiles:
+    """Fails in every way that a store may, then answers."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get(self, app_key: str, ext_id: str) -> Profile | None:
+        self.asked += 1
+        if self.asked == 1:
+            raise UnavailableError("NATS does not answer")
+        if self.asked == 3:
+            raise InvalidError("the profile is broken")
+        return Profile(ext_id=ext_id, attributes={"city": "Izmir"})
+
+
+async def test_an_unreachable_profile_is_waited_for_and_a_broken_one_is_not() -> None:
+    async with scene(message("waits"), message("broken"), profiles=FailingProfiles()) as told:
+        await told.wait(lambda: len(told.sink.stored) == 2)
+
+    assert b'"city":"Izmir"' in told.sink.stored[0].data
+    assert b'"attributes":{}' in told.sink.stored[1].data

@@ -1,0 +1,187 @@
+"""Which hooks fire, and what a record looks like."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hooks.triggers import Hook, Index, Rule, render
+from shared.messages import Event, EventType, Identities, User
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/hook.event.v1.json").read_text())
+"""The published schema lets unknown fields pass, as a reader has to; here a field that it does not tell is an error."""
+for part in (SCHEMA, *SCHEMA["properties"].values()):
+    if "properties" in part:
+        part["additionalProperties"] = False
+HOOK: dict[str, Any] = {"name": "Purchases", "stream_name": "orders", "trigger_type": "EVENT", "event_code": "purchase"}
+
+
+def make_rule(hook_id: str, app_key: str = "shop", **changes: Any) -> Rule:
+    return Rule(app_key=app_key, hook_id=hook_id, revision=7, hook=msgspec.convert(HOOK | changes, Hook))
+
+
+def make_event(code: str = "purchase", kind: EventType = "event", app_key: str = "shop") -> Event:
+    return Event(id="e1", app_key=app_key, type=kind, code=code, user_id="u1", occurred_at=1763780000123)
+
+
+def fired(index: Index, event: Event) -> set[str]:
+    return {rule.hook_id for rule in index.match(event)}
+
+
+def test_a_hook_fires_for_its_code_alone() -> None:
+    index = Index(
+        [make_rule("one"), make_rule("several", event_code=["login", "purchase"]), make_rule("any", event_code="*")]
+    )
+
+    assert {"one", "several", "any"} == fired(index, make_event("purchase"))
+    assert {"several", "any"} == fired(index, make_event("login"))
+    assert {"any"} == fired(index, make_event("search"))
+
+
+def test_a_star_among_codes_fires_once() -> None:
+    index = Index([make_rule("both", event_code=["purchase", "*"])])
+
+    assert 1 == len(index.match(make_event("purchase")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [("event", {"events"}), ("message_log", {"logs"}), ("click", set()), ("conversion", set())],
+)
+def test_a_hook_fires_for_its_trigger_type_alone(kind: EventType, wanted: set[str]) -> None:
+    index = Index([make_rule("events"), make_rule("logs", trigger_type="MESSAGE_LOG")])
+
+    assert wanted == fired(index, make_event(kind=kind))
+
+
+def test_a_hook_of_another_app_does_not_fire() -> None:
+    index = Index([make_rule("ours"), make_rule("theirs", app_key="rival", event_code="*")])
+
+    assert {"ours"} == fired(index, make_event())
+    assert {"theirs"} == fired(index, make_event(app_key="rival"))
+
+
+def test_an_inactive_hook_does_not_fire() -> None:
+    index = Index([make_rule("asleep", active=False)])
+
+    assert () == index.match(make_event())
+    assert {} == index.rules
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"name": ""}, "$.name"),
+        ({"stream_name": "a b"}, "$.stream_name"),
+        ({"stream_name": "orders\n"}, "$.stream_name"),
+        ({"stream_name": "x" * 129}, "$.stream_name"),
+        ({"trigger_type": "GEOFENCE"}, "$.trigger_type"),
+        ({"event_code": []}, "$.event_code"),
+        ({"event_code": ["a", ""]}, "$.event_code[1]"),
+        ({"type": "WEBHOOK"}, "$.type"),
+    ],
+)
+def test_a_hook_out_of_bounds_is_refused_and_the_field_named(change: dict[str, Any], path: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(HOOK | change, Hook)
+
+    assert f"`{path}`" in str(caught.value)
+
+
+def test_a_hook_with_an_unknown_field_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `region`"):
+        msgspec.convert(HOOK | {"region": "eu-central-1"}, Hook)
+
+
+def test_a_record_holds_event_user_identities_and_its_own_origin() -> None:
+    event = Event(
+        id="01JD",
+        app_key="shop",
+        code="purchase",
+        user_id="88123",
+        ext_id="12345",
+        occurred_at=1763780000123,
+        attributes={"grandTotal": 35.0, "tags": ["a", "b"]},
+        user=User(attributes={"city": "Izmir"}),
+        identities=Identities(email="a@example.com", msisdn="905550000000", device_tokens=("t1",)),
+    )
+
+    record = json.loads(render(make_rule("h1"), event, "EVENTS:12:0"))
+
+    assert {
+        "schema": "hook.event.v1",
+        "id": "01JD",
+        "hookId": "h1",
+        "hookRevision": 7,
+        "source": "EVENTS:12:0",
+        "triggerType": "EVENT",
+        "appKey": "shop",
+        "event": {"code": "purchase", "ts": 1763780000123, "attributes": {"grandTotal": 35.0, "tags": ["a", "b"]}},
+        "user": {"userId": "88123", "attributes": {"city": "Izmir"}},
+        "identities": {
+            "extId": "12345",
+            "email": "a@example.com",
+            "msisdn": "905550000000",
+            "deviceTokens": ["t1"],
+        },
+    } == record
+    jsonschema.validate(record, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_profile_completes_what_the_event_does_not_say() -> None:
+    event = msgspec.structs.replace(make_event(), user=User(attributes={"city": "Izmir"}))
+
+    record = json.loads(render(make_rule("h1"), event, "EVENTS:12:0", {"city": "Ankara", "age": 25}))
+
+    assert {"city": "Izmir", "age": 25} == record["user"]["attributes"]
+
+
+def test_the_published_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+attributes = st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3), max_size=4)
+
+
+@given(
+    user_id=st.text(min_size=1),
+    code=st.text(min_size=1, max_size=128),
+    ext_id=st.none() | st.text(),
+    occurred_at=st.integers(0, 2**62),
+    values=attributes,
+    profile=st.none() | attributes,
+    email=st.none() | st.text(),
+    tokens=st.lists(st.text()).map(tuple),
+    trigger=st.sampled_from(["EVENT", "MESSAGE_LOG"]),
+)
+def test_every_record_is_valid_under_the_schema(
+    user_id: str,
+    code: str,
+    ext_id: str | None,
+    occurred_at: int,
+    values: Any,
+    profile: Any,
+    email: str | None,
+    tokens: tuple[str, ...],
+    trigger: str,
+) -> None:
+    event = Event(
+        id="e1",
+        app_key="shop",
+        code=code,
+        user_id=user_id,
+        ext_id=ext_id,
+        occurred_at=occurred_at,
+        attributes=values,
+        identities=Identities(email=email, device_tokens=tokens),
+    )
+
+    record = json.loads(render(make_rule("h1", trigger_type=trigger), event, "EVENTS:1:0", profile))
+
+    jsonschema.validate(record, SCHEMA, cls=jsonschema.Draft202012Validator)
