@@ -1,0 +1,79 @@
+"""The composition root of the exporter: opens the parts and puts them together. The only constructor; no rules."""
+
+import secrets
+from datetime import UTC, datetime
+
+from exporter.config import EXPORTS, job_of
+from exporter.files import Job, Workshop
+from exporter.handlers import ENDPOINTS
+from exporter.history import History
+from exporter.lanes import Key, Lanes
+from exporter.routes import ROUTES
+from exporter.runs import Runner
+from exporter.source import EventSource
+from exporter.state import State
+from shared import subjects
+from shared.errors import NotFoundError
+from shared.service import Mesh, Service
+
+
+def now() -> datetime:
+    """The clock of the service."""
+    return datetime.now(UTC)
+
+
+async def build(mesh: Mesh) -> State:
+    """Open everything. Exports that were in the middle of a file when the last process ended go on at once."""
+    exports = mesh.registry.view(EXPORTS)
+    allow_private = mesh.settings.allow_private_endpoints
+    history = History(mesh.bucket(subjects.RUNS))
+
+    def jobs() -> dict[Key, Job]:
+        return {
+            (entry.app_key, entry.id): job_of(entry, allow_private=allow_private)
+            for entry in exports.all()
+            if entry.value.active
+        }
+
+    async def is_gone(key: Key) -> bool:
+        if exports.get(*key) is not None:
+            return False
+        try:
+            await mesh.registry.get(EXPORTS, *key)
+        except NotFoundError:
+            return True
+        return False
+
+    lanes = Lanes(
+        runner=Runner(
+            Workshop(source=EventSource(mesh.bus), history=history, clock=now),
+            owner=secrets.token_hex(8),
+            tell=mesh.bus.alert,
+            metrics=mesh.metrics,
+        ),
+        plans=mesh.bucket(subjects.PLANS),
+        metrics=mesh.metrics,
+        jobs=jobs,
+        is_gone=is_gone,
+    )
+    exports.on_change(lanes.changed)
+    mesh.intake("exports", lanes)
+    mesh.spawn("exports", lanes.keep())
+    return State(
+        lanes=lanes,
+        history=history,
+        registry=mesh.registry,
+        exports=exports,
+        allow_private_endpoints=allow_private,
+    )
+
+
+SERVICE = Service(
+    name="exporter",
+    build=build,
+    routes=ROUTES,
+    streams=(subjects.EVENTS, subjects.ALERTS),
+    buckets=(subjects.CONFIG, subjects.RUNS, subjects.PLANS),
+    kinds=(EXPORTS,),
+    endpoints=ENDPOINTS,
+)

@@ -1,0 +1,87 @@
+"""
+What of the configuration registry is this service's: exports. Says what an export must fulfil, and makes it a `Job` of
+the domain. No I/O.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from exporter.files import Job
+from exporter.layouts import LAYOUTS, LayoutName
+from exporter.plans import Data, Selection
+from exporter.schedule import Schedule, schedule_of
+from exporter.sinks import SinkConfig
+from shared.errors import ConflictError, InvalidError
+from shared.registry import Entry, Kind
+
+Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
+Advertiser = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{24}$(?!\n)")]
+
+
+class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A continuous export: the clicks or the conversions of an app, as files, every `frequency` minutes.
+
+    It begins with the events that are published after it was created. `affiliates` (`partner_id`) and `advertisers`
+    (`supplier_id`) let through only theirs; where both are given, an event must match both. `frequency_s`, in seconds,
+    goes before `frequency`. While it is not `active` nothing is sent, and its events wait for as long as `EVENTS` keeps
+    them.
+    """
+
+    data: Data
+    destination: SinkConfig
+    frequency: Annotated[int, Meta(ge=1, le=1440)] = 15
+    frequency_s: Annotated[float, Meta(ge=1, le=86400)] | None = None
+    layout: LayoutName = "affise"
+    affiliates: Annotated[tuple[Affiliate, ...], Meta(max_length=10_000)] = ()
+    advertisers: Annotated[tuple[Advertiser, ...], Meta(max_length=10_000)] = ()
+    active: bool = True
+
+    def schedule(self, app_key: str, export_id: str) -> Schedule:
+        """When it runs."""
+        return schedule_of(f"{app_key}.{export_id}", self.frequency_s or self.frequency * 60.0)
+
+    def check(self, *, allow_private: bool) -> None:
+        """What the types do not say. Raises `InvalidError`."""
+        for field, values in (("affiliates", self.affiliates), ("advertisers", self.advertisers)):
+            if len(set(values)) < len(values):
+                raise InvalidError("expected each one once", field=field)
+        self.destination.check(allow_private=allow_private)
+
+
+EXPORTS = Kind(prefix="exports", type=Export)
+
+
+def check_alone(entries: list[Entry[Export]], app_key: str, export_id: str, export: Export) -> None:
+    """
+    Two exports in one folder would have one name for two files.
+
+    Raises:
+        ConflictError: Another export, of whichever app, writes there. Does not say whose.
+    """
+    for entry in entries:
+        other = (entry.app_key, entry.id) != (app_key, export_id)
+        if other and entry.value.destination.location == export.destination.location:
+            message = "another export writes to this directory; expected one that is this export's alone"
+            raise ConflictError(message, field="destination.directory")
+
+
+def job_of(entry: Entry[Export], *, allow_private: bool) -> Job:
+    """An export as the domain sees it."""
+    export = entry.value
+    return Job(
+        app_key=entry.app_key,
+        export_id=entry.id,
+        revision=entry.revision,
+        selection=Selection(
+            data=export.data,
+            affiliates=export.affiliates,
+            advertisers=tuple(advertiser.lower() for advertiser in export.advertisers),
+        ),
+        schedule=export.schedule(entry.app_key, entry.id),
+        layout=LAYOUTS[export.layout],
+        location=export.destination.location,
+        directory=export.destination.folder,
+        open_sink=lambda: export.destination.open(allow_private=allow_private),
+    )

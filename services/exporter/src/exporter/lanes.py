@@ -1,0 +1,309 @@
+"""
+One lane an export: it runs its export when that is due, when somebody asks, and when something was left to end. No lane
+waits for another.
+
+`Lanes` keeps a lane for every active export, follows the configuration, and erases the progress of what was deleted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+
+import structlog
+
+from exporter.files import Job
+from exporter.history import Run
+from exporter.ledger import Ledger, TakenError, ledger_key
+from exporter.patience import Signals
+from exporter.plans import Progress, Trigger
+from exporter.runs import Runner
+from exporter.schedule import Schedule
+from shared.buckets import BucketStore
+from shared.errors import BusyError, ConflictError, MillraceError
+from shared.retry import Backoff
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+Key = tuple[str, str]
+"""App and export."""
+
+TAKEN_S = 2.0
+"""How long to leave an export to the process that works on it, before looking again."""
+CANCEL_S = 0.2
+LOOK_S = 60.0
+"""The longest sleep, because a clock may be set while we sleep."""
+BACKOFF = Backoff(first_s=0.5, max_s=60.0)
+
+
+class Lane:
+    """The life of one export at one revision of its configuration."""
+
+    def __init__(self, job: Job, ledger: Ledger, runner: Runner, metrics: Metrics, *, adopt: bool) -> None:
+        self.job = job
+        self.asked: list[asyncio.Future[Run]] = []
+        """Who waits for a run that begins from now on."""
+        self.current: Run | None = None
+        self.signals = Signals()
+        self.ledger = ledger
+        self._runner = runner
+        self._metrics = metrics
+        self._adopt = adopt
+
+    async def flush(self) -> Run:
+        """Run now, or behind the run in progress, and give the record. Everything published before is in it."""
+        asked: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self.asked.append(asked)
+        self.signals.nudge.set()
+        return await asked
+
+    async def keep(self) -> None:
+        """Run for as long as the export is as it is. Ends when the service stops."""
+        delays = BACKOFF.delays()
+        while not self.signals.stopping:
+            try:
+                wait_s = await self._turn()
+                delays = BACKOFF.delays()
+            except TakenError:
+                wait_s = TAKEN_S
+            except MillraceError as error:
+                wait_s = next(delays)
+                log.warning("lane_failed", app_key=self.job.app_key, export=self.job.export_id, message=error.message)
+            except Exception:
+                wait_s = next(delays)
+                log.exception("lane_failed", app_key=self.job.app_key, export=self.job.export_id)
+                self._metrics.count("millrace_bugs_total", where="export")
+            await self._rest(wait_s)
+
+    async def _turn(self) -> float:
+        """Run if there is a reason to. Gives the seconds until there may be another one."""
+        now = self._runner.shop.clock()
+        self.asked = [asked for asked in self.asked if not asked.done()]
+        progress = await self._progress(now)
+        slot_at = self.job.schedule.due(now, progress.slot_at)
+        left = progress.claim is not None and (
+            self._adopt or progress.claim.owner == self._runner.owner or progress.claim.until <= now
+        )
+        unfinished = self._adopt and progress.plan is not None
+        if left or unfinished or self.asked or slot_at:
+            await self._run("manual" if self.asked else "schedule", slot_at)
+            return 0.0
+        self._adopt = False
+        return min(self.job.schedule.wait_s(now, progress.slot_at), LOOK_S)
+
+    async def _progress(self, now: datetime) -> Progress:
+        if not await self.ledger.load():
+            # It was configured behind our back; else `begin` was called before the configuration was stored.
+            state = await self._runner.shop.source.state()
+            await self.ledger.begin(first_progress(self.job.schedule, state.last_sequence, now))
+        return self.ledger.progress
+
+    async def _run(self, trigger: Trigger, slot_at: datetime | None) -> None:
+        serving, self.asked = self.asked, []
+        try:
+            run = await self._runner.run(
+                self.job,
+                self.ledger,
+                trigger=trigger,
+                signals=self.signals,
+                slot_at=slot_at,
+                adopt=self._adopt,
+                on_start=self._started,
+            )
+        except BaseException:
+            # They are served by the next run, ours or that of the lane which follows us.
+            self.asked = serving + self.asked
+            raise
+        finally:
+            self.current = None
+        self._adopt = False
+        for asked in serving:
+            if not asked.done():
+                asked.set_result(run)
+
+    def _started(self, run: Run) -> None:
+        self.current = run
+
+    async def _rest(self, wait_s: float) -> None:
+        if self.signals.stopping or wait_s <= 0:
+            return
+        try:
+            async with asyncio.timeout(wait_s):
+                await self.signals.nudge.wait()
+        except TimeoutError:
+            return
+        self.signals.nudge.clear()
+
+
+class Lanes:
+    """
+    The lanes of this process. Satisfies `shared.service.Intake`.
+
+    Args:
+        jobs: The active exports now, by key.
+        is_gone: Whether an export is deleted for certain: its progress is erased then.
+    """
+
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        plans: BucketStore,
+        metrics: Metrics,
+        jobs: Callable[[], Mapping[Key, Job]],
+        is_gone: Callable[[Key], Awaitable[bool]],
+    ) -> None:
+        self._runner = runner
+        self._plans = plans
+        self._metrics = metrics
+        self._jobs = jobs
+        self._is_gone = is_gone
+        self._lanes: dict[Key, Lane] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._followed = asyncio.Condition()
+        self._stopping = False
+
+    def changed(self) -> None:
+        """The configuration is another one."""
+        self._changed.set()
+
+    def close(self) -> None:
+        """Begin no run; runs in progress end after the file in hand."""
+        self._stopping = True
+        self._changed.set()
+        for lane in self._lanes.values():
+            lane.signals.stop()
+            for asked in lane.asked:
+                if not asked.done():
+                    asked.set_exception(BusyError("the service stops", retry_after_s=5))
+
+    async def join(self) -> None:
+        """Wait for the runs in progress."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    async def keep(self) -> None:
+        """Follow the configuration, for the life of the service."""
+        known = await self._known()
+        adopt = True
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                while not self._stopping:
+                    self._changed.clear()
+                    jobs = self._jobs()
+                    await self._follow(jobs, tasks, adopt=adopt)
+                    known = await self._erase(known - jobs.keys()) | jobs.keys()
+                    adopt = False
+                    await self._changed.wait()
+                await self.join()
+            except asyncio.CancelledError:
+                await _cancel(self._tasks.values())
+                raise
+
+    async def _follow(self, jobs: Mapping[Key, Job], tasks: asyncio.TaskGroup, *, adopt: bool) -> None:
+        """A lane for every job, at its revision."""
+        for key, lane in list(self._lanes.items()):
+            job = jobs.get(key)
+            if job is None or job.revision != lane.job.revision:
+                await self._end(key, job, tasks)
+        for key in jobs.keys() - self._lanes.keys():
+            lane = Lane(jobs[key], self._ledger(key), self._runner, self._metrics, adopt=adopt)
+            self._begin(key, lane, tasks)
+        async with self._followed:
+            self._followed.notify_all()
+
+    async def begin(self, key: Key, schedule: Schedule) -> None:
+        """Let an export that is about to be configured begin with the next event; one that has begun goes on."""
+        state = await self._runner.shop.source.state()
+        await self._ledger(key).begin(first_progress(schedule, state.last_sequence, self._runner.shop.clock()))
+
+    async def flush(self, key: Key, revision: int, wait_s: float) -> Run:
+        """
+        Run an export now, at this revision of its configuration or a later one, and give the record.
+
+        Gives the record of the run in progress when it is not done within `wait_s`.
+
+        Raises:
+            BusyError: No run has begun within `wait_s`.
+            ConflictError: The export was deleted or made inactive meanwhile.
+        """
+        lane: Lane | None = None
+        try:
+            async with asyncio.timeout(wait_s):
+                lane = await self._lane(key, revision)
+                return await lane.flush()
+        except TimeoutError:
+            if lane is not None and lane.current is not None:
+                return lane.current
+            raise BusyError("the export could not be run yet", retry_after_s=5) from None
+
+    async def _lane(self, key: Key, revision: int) -> Lane:
+        async with self._followed:
+            while True:
+                if self._stopping:
+                    raise BusyError("the service stops", retry_after_s=5)
+                # Another replica may have taken the configuration, and our copy of it is a moment behind.
+                lane = self._lanes.get(key)
+                if lane is not None and lane.job.revision >= revision:
+                    return lane
+                await self._followed.wait()
+
+    def _ledger(self, key: Key) -> Ledger:
+        return Ledger(self._plans, ledger_key(*key))
+
+    def _begin(self, key: Key, lane: Lane, tasks: asyncio.TaskGroup) -> None:
+        self._lanes[key] = lane
+        self._tasks[key] = tasks.create_task(lane.keep(), name=f"export {'.'.join(key)}")
+
+    async def _end(self, key: Key, successor: Job | None, tasks: asyncio.TaskGroup) -> None:
+        """End a lane wherever it is: its plan is stored, so what follows it goes on."""
+        lane, task = self._lanes.pop(key), self._tasks.pop(key)
+        await _cancel([task])
+        self._runner.forget(*key)
+        if successor is not None:
+            following = Lane(successor, lane.ledger, self._runner, self._metrics, adopt=False)
+            following.asked = lane.asked
+            self._begin(key, following, tasks)
+            return
+        for asked in lane.asked:
+            if not asked.done():
+                asked.set_exception(ConflictError("the export is not active"))
+
+    async def _known(self) -> set[Key]:
+        """Every export that has progress, whether it is still configured or not."""
+        keys = [tuple(stored.key.split(".")) for stored in await self._plans.scan()]
+        return {(app_key, export_id) for app_key, export_id in keys}
+
+    async def _erase(self, candidates: set[Key]) -> set[Key]:
+        """Forget what was deleted, and give the rest: an export that is only inactive keeps its cursor."""
+        left = set(candidates)
+        for key in candidates:
+            try:
+                if await self._is_gone(key):
+                    await self._ledger(key).erase()
+                    left.discard(key)
+                    log.info("export_erased", app_key=key[0], export=key[1])
+            except MillraceError as error:
+                # Tried again with the next change.
+                log.warning("export_not_erased", app_key=key[0], export=key[1], message=error.message)
+        return left
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """
+    End tasks, wherever they are.
+
+    Said again until it is heard: before Python 3.12, `asyncio.wait_for` loses a cancellation that comes together with
+    the answer it waits for (python/cpython#86296), and nats-py waits so for every answer.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_S)
+
+
+def first_progress(schedule: Schedule, last_sequence: int, now: datetime) -> Progress:
+    """Begin with the event after `last_sequence`, and with the slot after this one."""
+    return Progress(cursor=last_sequence, slot_at=schedule.slot(now))

@@ -1,0 +1,153 @@
+"""
+Files as Affise's Data Fusion writes them: Year/Month/Day folders, names by the second, columns by Affise's vocabulary.
+
+Configuration: none; an export names the layout.
+Implementation: a cell is the event's attribute of the column's name. The columns that do not come from an attribute, or
+not from one alone, are in `_DERIVED`. Nested names of Affise's API are joined by `_` (`offer.title` is `offer_title`).
+Considerations: Affise publishes no list of columns; these are the names of its API (statistics 3.0), fixed here, so a
+reader may count on their order. An attribute of another name is no column. Folders and names follow the time of the
+run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+
+from exporter.plans import Data
+from shared.messages import Event, Value
+
+EPOCH = datetime(1970, 1, 1)
+TIME = "%Y-%m-%d %H:%M:%S"
+
+MONEY_DIGITS = 18
+"""Digits before or after the point of an amount that is reckoned with."""
+
+_SUBS = tuple(f"sub{number}" for number in range(1, 9))
+
+CLICK_COLUMNS: tuple[str, ...] = (
+    *("id", "click_id", "created_at", "user_id", "ip", "ua"),
+    *("country", "country_name", "region_id", "region_name", "city", "city_id"),
+    *("device", "device_type", "device_fullname", "device_model"),
+    *("os", "os_id", "os_version", "os_fullname"),
+    *("browser", "browser_version", "browser_fullname", "connection_type", "isp", "isp_code"),
+    *("offer_id", "offer_offer_id", "offer_title", "offer_url", "offer_external_id"),
+    *("landing_id", "landing_url", "landing_title", "prelanding_id", "prelanding_url", "prelanding_title"),
+    *("partner_id", "partner_title", "partner_email", "partner_login", "partner_name", "partner_manager_id"),
+    *("supplier_id", "supplier_manager_id", "referrer", *_SUBS),
+    *("conversion_id", "has_conversions", "cbid", "ios_idfa", "android_id"),
+    *("smart_id", "uniq", "ref_id", "ext1", "ext2", "ext3", "unid"),
+)
+"""The columns of a file of clicks."""
+
+CONVERSION_COLUMNS: tuple[str, ...] = (
+    *("id", "conversion_id", "action_id", "clickid", "status", "created_at", "click_time", "updated_at", "user_id"),
+    *("offer_id", "offer_offer_id", "offer_title", "offer_url", "offer_external_id", "goal", "goal_value"),
+    *("partner_id", "partner_title", "partner_email", "partner_login", "partner_name", "partner_manager_id"),
+    *("supplier_id", "advertiser_id", "advertiser_title"),
+    *("currency", "currency_id", "sum", "revenue", "payouts", "earnings", "price"),
+    *("payment_type", "payment_status", "is_paid", "hold_date_expire"),
+    *("ip", "country", "country_name", "district", "city", "city_id", "isp_code", "ua", "browser", "os"),
+    *("device", "device_type", "referrer", "landing_id", "prelanding_id", "ref_id", *_SUBS),
+    *(f"custom_field_{number}" for number in range(1, 8)),
+    *("cbid", "comment", "ios_idfa", "android_id", "forensiq"),
+)
+"""The columns of a file of conversions."""
+
+
+class AffiseLayout:
+    """Satisfies `exporter.drafts.Layout`."""
+
+    def __init__(self, data: Data) -> None:
+        self.columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS
+        derived = _CLICK_CELLS if data == "clicks" else _CONVERSION_CELLS
+        self._derived = tuple((self.columns.index(name), cell) for name, cell in derived.items())
+        self._places = {name: place for place, name in enumerate(self.columns)}
+
+    def row(self, event: Event) -> list[str]:
+        """The cells of one event, in the order of `columns`; what the event does not say is empty."""
+        row = [""] * len(self.columns)
+        # An event has far fewer attributes than a file has columns.
+        for name, value in event.attributes.items():
+            if (place := self._places.get(name)) is not None:
+                row[place] = value if type(value) is str else text(value)
+        for place, cell in self._derived:
+            row[place] = cell(event)
+        return row
+
+    def name(self, at: datetime) -> str:
+        """The object's name below the export's directory, for a file of this second."""
+        at = at.astimezone(UTC)
+        return f"{at:%Y/%m/%d}/{at.strftime(TIME)}.csv.gz"
+
+
+def text(value: Value) -> str:
+    """A value as a cell. Numbers have no exponent, and a list is JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f")
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _created_at(event: Event) -> str:
+    try:
+        # `str` of a time without a zone and without a fraction is what TIME says, and cheaper.
+        return str(EPOCH + timedelta(seconds=event.occurred_at // 1000))
+    except OverflowError:
+        # After the year 9999 there is no such time to write.
+        return ""
+
+
+def _first(event: Event, *names: str) -> str:
+    """The first of these attributes that says something."""
+    for name in names:
+        if found := text(event.attributes.get(name)):
+            return found
+    return ""
+
+
+def _earnings(event: Event) -> str:
+    """Revenue less payouts, exactly, where Affise's platform did not tell it."""
+    if told := _first(event, "earnings"):
+        return told
+    revenue, payouts = (_decimal(event.attributes.get(name)) for name in ("revenue", "payouts"))
+    return "" if revenue is None or payouts is None else format(revenue - payouts, "f")
+
+
+def _decimal(value: Value) -> Decimal | None:
+    if value is None or isinstance(value, bool | list):
+        return None
+    try:
+        number = Decimal(text(value))
+    except InvalidOperation:
+        return None
+    # An exponent of a million would be a cell of a million digits.
+    return number if number.is_finite() and abs(number.adjusted()) <= MONEY_DIGITS else None
+
+
+Cell = Callable[[Event], str]
+
+_CLICK_CELLS: dict[str, Cell] = {
+    "id": lambda event: _first(event, "id") or event.id,
+    "click_id": lambda event: _first(event, "click_id", "id") or event.id,
+    "created_at": _created_at,
+    "user_id": lambda event: event.user_id,
+    "ios_idfa": lambda event: _first(event, "ios_idfa", "idfa"),
+}
+_CONVERSION_CELLS: dict[str, Cell] = {
+    "id": lambda event: _first(event, "id") or event.id,
+    # Affise: an action id that came with the advertiser's postback is the conversion's id, else the click's is.
+    "conversion_id": lambda event: _first(event, "conversion_id", "action_id", "clickid", "click_id"),
+    "clickid": lambda event: _first(event, "clickid", "click_id"),
+    "created_at": _created_at,
+    "updated_at": lambda event: _first(event, "updated_at", "updatedAt"),
+    "user_id": lambda event: event.user_id,
+    "earnings": _earnings,
+}

@@ -1,0 +1,148 @@
+"""
+What an export has done and is about to do, as data: its cursor, the plan of its file in hand, who works on it. Pure.
+
+A plan is stored before its object is written. It holds all that the object's key and bytes depend on, so that whoever
+finds it after a crash writes the same object again, and tells its own object from a stranger's.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from shared.messages import Event, EventType, Value
+
+Data = Literal["clicks", "conversions"]
+Trigger = Literal["schedule", "manual"]
+
+EVENT_TYPES: dict[Data, EventType] = {"clicks": "click", "conversions": "conversion"}
+
+ADVERTISER_ATTRIBUTES = ("supplier_id", "advertiser_id")
+"""Affise's API calls the advertiser `supplier_id`, its panel `advertiser`; the first that is there counts."""
+
+LEASE_S = 180.0
+"""How long a run that says nothing keeps its export. Longer than one attempt at an upload may take."""
+
+
+class Selection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    Which events an export takes: its kind, and where lists are given, only these affiliates *and* these advertisers.
+
+    `affiliates` are Affise's whole numbers (`partner_id`), `advertisers` its 24 hexadecimal digits.
+    """
+
+    data: Data
+    affiliates: tuple[int, ...] = ()
+    advertisers: tuple[str, ...] = ()
+
+    @property
+    def event_type(self) -> EventType:
+        """The type of the events that are rows of this export."""
+        return EVENT_TYPES[self.data]
+
+    def wants(self, event: Event) -> bool:
+        """Whether an event of the right type passes the lists."""
+        attributes = event.attributes
+        if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:
+            return False
+        if not self.advertisers:
+            return True
+        named = next((attributes[name] for name in ADVERTISER_ATTRIBUTES if attributes.get(name) is not None), None)
+        return isinstance(named, str) and named.lower() in self.advertisers
+
+
+def _number(value: Value) -> int | None:
+    """A publisher may send an id as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """
+    One file: the events `first_sequence`..`last_sequence` of `EVENTS` that `selection` takes, under `key`.
+
+    `revision` is the configuration it was made under and `location` where that pointed. `sha256` and `size_bytes` are
+    the object's, by which it is known again.
+    """
+
+    key: str
+    named_at: datetime
+    revision: int
+    location: str
+    selection: Selection
+    first_sequence: int
+    last_sequence: int
+    rows_in: int
+    rows_out: int
+    rows_dropped: int
+    size_bytes: int
+    sha256: str
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """A run in progress, and which process has it until when."""
+
+    run_id: str
+    owner: str
+    trigger: Trigger
+    started_at: datetime
+    until: datetime
+
+
+class Failing(Struct, frozen=True, kw_only=True):
+    """Since when an export fails, and with which code the operator was told."""
+
+    code: str
+    since: datetime
+
+
+class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    Everything that is known of an export's progress, under one key, so that it changes in one write.
+
+    Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run, and
+    `named_at` the second after which the last file was named: no two files of an export have one name.
+    """
+
+    cursor: int
+    slot_at: datetime
+    named_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    claim: Claim | None = None
+    plan: Plan | None = None
+    failing: Failing | None = None
+
+
+def may_claim(progress: Progress, owner: str, now: datetime) -> bool:
+    """Nobody has it, or we do, or whoever had it has not been heard of for the time of a lease."""
+    return progress.claim is None or progress.claim.owner == owner or progress.claim.until <= now
+
+
+def lease_until(now: datetime) -> datetime:
+    """When a claim made or renewed now ends."""
+    return now + timedelta(seconds=LEASE_S)
+
+
+def renewed(progress: Progress, now: datetime) -> Progress:
+    """The same progress, its claim as good as new."""
+    return replace(progress, claim=replace(progress.claim, until=lease_until(now))) if progress.claim else progress
+
+
+def needs_renewal(progress: Progress, now: datetime) -> bool:
+    """Half of the lease is over."""
+    return progress.claim is not None and (progress.claim.until - now).total_seconds() < LEASE_S / 2
+
+
+def name_at(now: datetime, named_at: datetime) -> datetime:
+    """The second to name a file after: this one, or the next that no file of this export was named after."""
+    return max(now.replace(microsecond=0), named_at + timedelta(seconds=1))
+
+
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def run_id(now: datetime, entropy: bytes) -> str:
+    """A ULID: 48 bits of milliseconds, then 80 of `entropy`, so that ids sort by time."""
+    value = int(now.timestamp() * 1000) << 80 | int.from_bytes(entropy[:10], "big")
+    return "".join(CROCKFORD[value >> shift & 31] for shift in range(125, -5, -5))

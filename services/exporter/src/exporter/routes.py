@@ -1,0 +1,81 @@
+"""HTTP: parse -> call -> answer. No rules."""
+
+from typing import Any, Final
+
+from exporter.config import EXPORTS, Export, check_alone
+from exporter.connection_test import ProbeConnectorReply
+from exporter.history import Run, Runs
+from exporter.state import State
+from shared import subjects
+from shared.errors import ConflictError
+from shared.http import Call, Route, whole_number
+from shared.messages import decode
+from shared.resources import resource_routes
+
+PATH: Final = "/v1/apps/{app_key}/exports"
+FLUSH_WAIT_S: Final = 60.0
+"""How long a flush keeps its caller waiting, before it answers with a run that goes on."""
+RUNS_USUAL: Final = 50
+RUNS_MOST: Final = 1000
+
+
+async def check_export(call: Call[State], value: Export, _: Export | None) -> Export:
+    """What an export must be before it is saved. It begins here, so that no event is missed in between."""
+    export_id = call.path["id"]
+    value.check(allow_private=call.state.allow_private_endpoints)
+    check_alone(call.state.exports.all(), call.app_key, export_id, value)
+    if not call.dry_run:
+        await call.state.lanes.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))
+    return value
+
+
+async def flush(call: Call[State]) -> Run:
+    """Everything that was published before goes out now."""
+    entry = await call.registry.get(EXPORTS, call.app_key, _id(call))
+    if not entry.value.active:
+        raise ConflictError("the export is not active")
+    return await call.state.lanes.flush((call.app_key, entry.id), entry.revision, FLUSH_WAIT_S)
+
+
+async def test_export(call: Call[State]) -> ProbeConnectorReply:
+    """Test Connection, of the form's values over the saved ones."""
+    form = decode(await call.request.read() or b"{}", dict[str, Any])
+    return await call.state.test_connection(call.app_key, _id(call), form)
+
+
+async def list_runs(call: Call[State]) -> Runs:
+    """The newest runs first."""
+    most = whole_number(call.query.get("limit", str(RUNS_USUAL)), "limit", least=1, most=RUNS_MOST)
+    return Runs(runs=tuple(await call.state.history.newest(call.app_key, _id(call), most)))
+
+
+async def get_run(call: Call[State]) -> Run:
+    """One run, whether its export is still there or not."""
+    run_id = subjects.check_name(call.path["run_id"], "run_id")
+    return await call.state.history.get(call.app_key, _id(call), run_id)
+
+
+def _id(call: Call[State]) -> str:
+    return subjects.check_name(call.path["id"], "id")
+
+
+ROUTES: tuple[Route, ...] = (
+    *resource_routes(EXPORTS, PATH, "an export", check=check_export),
+    Route("POST", f"{PATH}/{{id}}/flush", flush, "Export what is new now, and tell the run", reply=Run),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/test",
+        test_export,
+        "Test Connection: try the values of the form, the saved ones for what it leaves out",
+        reply=ProbeConnectorReply,
+    ),
+    Route(
+        "GET",
+        f"{PATH}/{{id}}/runs",
+        list_runs,
+        "List the runs of an export, the newest first",
+        reply=Runs,
+        query={"limit": f"How many, up to {RUNS_MOST}; {RUNS_USUAL} where it is left out"},
+    ),
+    Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
+)

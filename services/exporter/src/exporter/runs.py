@@ -1,0 +1,209 @@
+"""
+One run of an export, from its claim to its record: what an earlier run left, then file after file, until everything is
+delivered that was in the stream when the run began. When a run begins is told by `exporter.lanes`.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+from msgspec.structs import replace
+
+from exporter.files import Files, Job, Workshop
+from exporter.history import ERROR_CHARACTERS, Run, RunError, counted
+from exporter.ledger import Ledger, TakenError
+from exporter.patience import Patience, Signals, StopAsked
+from exporter.plans import Claim, Failing, Progress, Trigger, lease_until, may_claim, run_id
+from shared.bus import StreamState
+from shared.errors import MillraceError, NotFoundError
+from shared.messages import Alert
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+Tell = Callable[[Alert], Awaitable[None]]
+
+FAILED = "export-failed"
+RECOVERED = "export-recovered"
+DROPPED = "events-dropped"
+
+
+class Runner:
+    """Runs exports. `owner` names this process among its replicas; `tell` takes alerts and never raises."""
+
+    def __init__(self, shop: Workshop, *, owner: str, tell: Tell, metrics: Metrics) -> None:
+        self.shop = shop
+        self.owner = owner
+        self._tell = tell
+        self._metrics = metrics
+        self._lags: dict[tuple[str, str], int] = {}
+
+    async def run(
+        self,
+        job: Job,
+        ledger: Ledger,
+        *,
+        trigger: Trigger,
+        signals: Signals,
+        slot_at: datetime | None = None,
+        adopt: bool = False,
+        on_start: Callable[[Run], None] = lambda run: None,
+    ) -> Run:
+        """
+        Run an export once and give its record, which is in the history as well.
+
+        Args:
+            slot_at: The slot that this run is for, which then counts as run.
+            adopt: Take the export over, although another process may have it. A run that was begun is gone on with.
+            on_start: Gets the record when the run has begun.
+
+        Raises:
+            TakenError: Another process works on this export.
+            UnavailableError: The progress or the record cannot be written now. Nothing is lost; run again.
+        """
+        run = await self._begin(job, ledger, trigger, slot_at, adopt)
+        on_start(run)
+        patience = Patience(job.schedule.every_s, signals)
+        newest = reached = 0
+        try:
+            async with job.open_sink() as sink:
+                files = Files(self.shop, job, ledger, sink, run, patience)
+                try:
+                    state = await patience.of(self.shop.source.state)
+                    newest = state.last_sequence
+                    await files.finish_planned()
+                    await self._deliver_new(files, ledger, state, signals)
+                    reached = newest
+                finally:
+                    run = files.run
+        except TakenError:
+            raise
+        except StopAsked:
+            run = replace(run, state="stopped")
+        except MillraceError as error:
+            run = _failed(run, error.code, error.message)
+        except Exception:
+            log.exception("run_failed", app_key=job.app_key, export=job.export_id, run=run.id)
+            self._metrics.count("millrace_bugs_total", where="export")
+            run = _failed(run, MillraceError.code, "internal error")
+        else:
+            run = replace(run, state="completed", error=None)
+        run = await self._settle(job, ledger, replace(run, attempts=patience.attempts), reached)
+        self._note_lag(job, newest - ledger.progress.cursor)
+        return run
+
+    def forget(self, app_key: str, export_id: str) -> None:
+        """An export is not run any more."""
+        self._lags.pop((app_key, export_id), None)
+        self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
+
+    def _note_lag(self, job: Job, lag: int) -> None:
+        self._lags[job.app_key, job.export_id] = max(0, lag)
+        self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
+
+    async def _begin(self, job: Job, ledger: Ledger, trigger: Trigger, slot_at: datetime | None, adopt: bool) -> Run:
+        """Claim the export, and give the record of the run: a new one, or that of the run that was left."""
+        now = self.shop.clock()
+        left = ledger.progress.claim
+        if not (adopt or may_claim(ledger.progress, self.owner, now)):
+            raise TakenError("another process works on this export")
+        claim = Claim(
+            run_id=left.run_id if left else run_id(now, secrets.token_bytes(10)),
+            owner=self.owner,
+            trigger=left.trigger if left else trigger,
+            started_at=left.started_at if left else now,
+            until=lease_until(now),
+        )
+        await ledger.change(
+            lambda progress: replace(progress, claim=claim, slot_at=max(progress.slot_at, slot_at or progress.slot_at))
+        )
+        run = Run(
+            id=claim.run_id,
+            app_key=job.app_key,
+            export_id=job.export_id,
+            trigger=claim.trigger,
+            started_at=claim.started_at,
+            first_sequence=ledger.progress.cursor + 1,
+        )
+        if left is not None:
+            try:
+                return await self.shop.history.get(job.app_key, job.export_id, claim.run_id)
+            except NotFoundError:
+                log.warning("run_without_record", run=claim.run_id)
+        await self.shop.history.put(run)
+        return run
+
+    async def _deliver_new(self, files: Files, ledger: Ledger, state: StreamState, signals: Signals) -> None:
+        """Everything that the stream held when the run began."""
+        cursor = ledger.progress.cursor
+        if cursor > state.last_sequence:
+            log.error("stream_made_anew", cursor=cursor, last_sequence=state.last_sequence)
+            await ledger.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
+        elif cursor + 1 < state.first_sequence:
+            files.run = counted(files.run, rows_dropped=state.first_sequence - 1 - cursor)
+            await ledger.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
+        if ledger.progress.cursor < state.last_sequence:
+            while await files.next_file(state.last_sequence):
+                signals.check()
+
+    async def _settle(self, job: Job, ledger: Ledger, run: Run, reached: int) -> Run:
+        """Give the claim back, tell the operator what changed, and write the record."""
+        now = self.shop.clock()
+        cursor = max(ledger.progress.cursor, reached)
+        failing = ledger.progress.failing
+        run = replace(run, finished_at=now, last_sequence=cursor)
+        if run.first_sequence is not None and run.first_sequence > cursor:
+            run = replace(run, first_sequence=None, last_sequence=None)
+        if run.error is not None and failing is None:
+            failing = Failing(code=run.error.code, since=now)
+            await self._alert(job, FAILED, f"run {run.id} failed ({run.error.code}): {run.error.message}")
+        elif run.files and run.error is None and failing is not None:
+            # A run without a file has proved nothing about the store.
+            await self._alert(job, RECOVERED, f"run {run.id} delivered {run.rows_out} rows")
+            failing = None
+        if run.rows_dropped:
+            text = f"run {run.id}: up to {run.rows_dropped} messages could not be exported: too old, or no events"
+            await self._alert(job, DROPPED, text)
+
+        def settled(progress: Progress) -> Progress:
+            return replace(progress, claim=None, failing=failing, cursor=cursor)
+
+        # The record first: after a crash in between the run is gone on with, and its record written anew.
+        await self.shop.history.put(run)
+        await ledger.change(settled)
+        self._measure(run)
+        return run
+
+    async def _alert(self, job: Job, kind: str, message: str) -> None:
+        await self._tell(
+            Alert(
+                service="exporter",
+                app_key=job.app_key,
+                kind=kind,
+                subject=job.export_id,
+                message=message,
+                at=self.shop.clock(),
+            )
+        )
+
+    def _measure(self, run: Run) -> None:
+        log.info(
+            "run_ended",
+            app_key=run.app_key,
+            export=run.export_id,
+            run=run.id,
+            state=run.state,
+            rows_out=run.rows_out,
+            files=len(run.files),
+            code=run.error.code if run.error else None,
+        )
+        self._metrics.count("millrace_export_runs_total", outcome=run.state)
+        self._metrics.count("millrace_export_rows_total", run.rows_out, outcome="exported")
+        self._metrics.count("millrace_export_rows_total", run.rows_filtered, outcome="filtered")
+        self._metrics.count("millrace_export_rows_total", run.rows_dropped, outcome="dropped")
+        self._metrics.count("millrace_export_bytes_total", run.size_bytes)
+
+
+def _failed(run: Run, code: str, message: str) -> Run:
+    return replace(run, state="failed", error=RunError(code=code, message=message[:ERROR_CHARACTERS]))

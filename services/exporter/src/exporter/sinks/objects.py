@@ -1,0 +1,142 @@
+"""
+Put files into a bucket of Amazon S3, or of a store that speaks S3.
+
+Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a name is taken, to tell an
+object of ours, whose writing was not confirmed, from a stranger's. Test Connection also tries s3:DeleteObject, without
+which exports work and its probe stays. `Content-Type` is application/gzip, and there is no `Content-Encoding`, with
+which a client would unpack the file on the way and keep the name.
+Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objectstore`.
+Considerations: names hold a space and colons, which S3 takes and file systems of Windows do not. A folder belongs to
+one export alone, over all apps: `location` is what two exports must not share.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.logs import redactor
+from shared.objectstore import Limits, ObjectStore, S3StoreConfig
+from shared.secret_store import Secret
+
+CONTENT_TYPE: Final = "application/gzip"
+DIRECTORY_BYTES: Final = 512
+FILE_LIMITS: Final = Limits(request_s=110)
+"""A file of 64 MB passes at 5 Mbit/s."""
+PROBE_LIMITS: Final = Limits(connect_s=3, request_s=4, retries=0)
+"""A person waits in front of a form."""
+
+
+class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A folder of a bucket, or the bucket itself. `access_key` and `secret_key` are those of an IAM user.
+
+    `endpoint_url` is the address of another store that speaks S3; AWS's own where it is left out.
+    """
+
+    bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$(?!\n)")]
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{2,32}$(?!\n)")]
+    access_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{3,128}$(?!\n)")]
+    secret_key: Secret
+    directory: Annotated[str, Meta(max_length=DIRECTORY_BYTES)] = ""
+    endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$(?!\n)")] = ""
+
+    @property
+    def folder(self) -> str:
+        """The directory as keys begin with it: one slash between its parts, none around it."""
+        return "/".join(part for part in self.directory.split("/") if part)
+
+    @property
+    def location(self) -> str:
+        """Where the files go, the same for every way to write it. Holds no secret."""
+        endpoint = self.endpoint_url.rstrip("/").lower() or "s3"
+        return f"{endpoint} {self.bucket} {self.folder}"
+
+    def check(self, *, allow_private: bool) -> None:
+        """
+        What the types do not say.
+
+        Raises:
+            InvalidError: A field cannot be right; names it, below `destination`.
+        """
+        if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
+            raise InvalidError("expected a secret access key, without spaces", field="destination.secret_key")
+        bad = set(self.folder.split("/")) & {".", ".."}
+        if bad or re.search(r"[\x00-\x1f\x7f]", self.directory) or len(self.folder.encode()) > DIRECTORY_BYTES:
+            message = f"expected folders between slashes, without . and .., of at most {DIRECTORY_BYTES} bytes"
+            raise InvalidError(message, field="destination.directory")
+        if not self.endpoint_url or allow_private:
+            return
+        if not self.endpoint_url.startswith("https://"):
+            raise InvalidError("expected an address that begins with https://", field="destination.endpoint_url")
+        if is_private(urlsplit(self.endpoint_url).hostname or ""):
+            raise _unreachable()
+
+    @asynccontextmanager
+    async def open(self, *, allow_private: bool, limits: Limits = FILE_LIMITS) -> AsyncIterator["ObjectSink"]:
+        """Asks nothing of the bucket yet. Raises `InvalidError` when the endpoint leads into our own network."""
+        redactor.add(self.secret_key.reveal())
+        if self.endpoint_url and not allow_private:
+            await _refuse_private(self.endpoint_url)
+        config = S3StoreConfig(
+            bucket=self.bucket,
+            region=self.region,
+            access_key_id=self.access_key,
+            secret_access_key=self.secret_key,
+            endpoint_url=self.endpoint_url.rstrip("/") or None,
+        )
+        async with config.open(limits) as store:
+            yield ObjectSink(store)
+
+
+class ObjectSink:
+    """A bucket. Satisfies `exporter.files.Sink` and `exporter.connection_test.Probed`."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def put(self, key: str, data: bytes) -> None:
+        if not await self._store.put_if_absent(key, data, content_type=CONTENT_TYPE):
+            raise ConflictError(f"there is an object {key} already")
+
+    async def read(self, key: str, size_bytes: int) -> bytes | None:
+        try:
+            if (await self._store.head(key)).size_bytes != size_bytes:
+                return None
+            return (await self._store.get(key)).data
+        except NotFoundError:
+            return None
+
+    async def delete(self, key: str) -> None:
+        await self._store.delete(key)
+
+
+def is_private(host: str) -> bool:
+    """Whether a host's name or address says by itself that it is not reached from the internet."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+
+
+async def _refuse_private(url: str) -> None:
+    """A customer's endpoint must not be a way into our own network, whatever its name is."""
+    parts = urlsplit(url)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except OSError:
+        # Whoever then tries to reach it says so in better words.
+        return
+    if any(is_private(str(address[0])) for *_, address in found):
+        raise _unreachable()
+
+
+def _unreachable() -> InvalidError:
+    return InvalidError("expected a host that is reached from the internet", field="destination.endpoint_url")

@@ -1,0 +1,63 @@
+"""
+The events of one app, read from `EVENTS` by sequence. Knows no export.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from shared import subjects
+from shared.bus import Bus, Message, StreamState
+from shared.consumers import Pull, open_scan
+from shared.errors import UnavailableError
+
+BATCH = 256
+SILENT_S = 60.0
+"""A message that was announced and has not come by then is gone: its time was over while we read."""
+
+
+class Window:
+    """The messages of one app after one sequence and up to another. Made by `EventSource.open`."""
+
+    def __init__(self, scan: Pull, until: int) -> None:
+        self._scan = scan
+        self._until = until
+        self._left = scan.pending_at_open
+
+    async def next(self) -> list[Message]:
+        """
+        Some messages, in their order; none at the end.
+
+        Raises:
+            UnavailableError: The stream went silent. Open it again: the end may have changed.
+        """
+        if self._left <= 0:
+            return []
+        try:
+            async with asyncio.timeout(SILENT_S):
+                found = await self._scan.next(BATCH)
+        except TimeoutError:
+            raise UnavailableError("the event stream went silent") from None
+        self._left -= len(found)
+        if found[-1].sequence > self._until:
+            self._left = 0
+            found = [message for message in found if message.sequence <= self._until]
+        return found
+
+
+class EventSource:
+    """Reads `EVENTS`. Every method raises `UnavailableError` while NATS cannot be asked."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def state(self) -> StreamState:
+        """The first and the last sequence that the stream holds now."""
+        return await self._bus.stream_state(subjects.EVENTS)
+
+    @asynccontextmanager
+    async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[Window]:
+        """The messages of an app with sequences in (`after`, `until`]; `until` must be in the stream already."""
+        subject = subjects.events_of_app(app_key)
+        async with open_scan(self._bus, subjects.EVENTS, subject=subject, start_sequence=after + 1) as scan:
+            yield Window(scan, until)

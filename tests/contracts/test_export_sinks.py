@@ -1,0 +1,196 @@
+"""Every sink of `SinkConfig` keeps the promises of `exporter.files.Sink`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, get_args
+
+import pytest
+
+from exporter.connection_test import probe_store
+from exporter.sinks import SinkConfig
+from exporter.sinks.objects import ObjectSink, S3Config
+from shared.errors import ConflictError, InvalidError, MillraceError
+from shared.secret_store import Secret
+from shared.testing import MotoServer
+
+KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
+
+
+async def s3(moto: MotoServer) -> S3Config:
+    await moto.create_bucket("exports")
+    return S3Config(
+        bucket="exports",
+        region=moto.region,
+        access_key=moto.credentials.access_key_id,
+        secret_key=moto.credentials.secret_access_key,
+        directory="raw",
+        endpoint_url=moto.url,
+    )
+
+
+PLACES: dict[type[SinkConfig], Callable[[MotoServer], Awaitable[SinkConfig]]] = {S3Config: s3}
+"""Makes an empty place for a member of the union, and gives the configuration that leads there."""
+
+
+def test_every_sink_has_a_place() -> None:
+    assert set(get_args(SinkConfig) or (SinkConfig,)) == set(PLACES)
+
+
+@pytest.fixture(params=PLACES, ids=lambda config: config.__name__)
+async def config(request: pytest.FixtureRequest, moto: MotoServer) -> SinkConfig:
+    return await PLACES[request.param](moto)
+
+
+@pytest.fixture
+async def sink(config: SinkConfig) -> AsyncIterator[ObjectSink]:
+    async with config.open(allow_private=True) as sink:
+        yield sink
+
+
+@asynccontextmanager
+async def changed(config: SinkConfig, **fields: Any) -> AsyncIterator[ObjectSink]:
+    values = {name: getattr(config, name) for name in config.__struct_fields__} | fields
+    async with type(config)(**values).open(allow_private=True) as sink:
+        yield sink
+
+
+async def test_object_is_read_back_as_it_was_put(sink: ObjectSink) -> None:
+    await sink.put(KEY, b"\x1f\x8b bytes")
+
+    assert b"\x1f\x8b bytes" == await sink.read(KEY, 8)
+
+
+async def test_object_is_not_overwritten_when_there_is_one(sink: ObjectSink) -> None:
+    await sink.put(KEY, b"first")
+
+    with pytest.raises(ConflictError):
+        await sink.put(KEY, b"second")
+
+    assert b"first" == await sink.read(KEY, 5)
+
+
+async def test_nothing_is_read_when_there_is_no_object_of_the_size(sink: ObjectSink) -> None:
+    await sink.put(KEY, b"first")
+
+    assert None is await sink.read(KEY, 6)
+    assert None is await sink.read("raw/none", 5)
+
+
+async def test_object_as_large_as_a_file_is_put_in_one_piece(sink: ObjectSink) -> None:
+    data = bytes(range(256)) * (20 << 12)
+
+    await sink.put(KEY, data)
+
+    assert data == await sink.read(KEY, len(data))
+
+
+async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(config: SinkConfig) -> None:
+    report = await probe_store(lambda: config.open(allow_private=True), "raw/.probe")
+
+    assert ("ok", ["ok"] * 4) == (report.status, [step.status for step in report.steps])
+    assert ["open", "put", "get", "delete"] == [step.name for step in report.steps]
+    async with config.open(allow_private=True) as sink:
+        assert None is await sink.read("raw/.probe", 59)
+
+
+async def test_bucket_that_is_not_there_is_told(config: SinkConfig) -> None:
+    async with changed(config, bucket="nobodys") as sink:
+        with pytest.raises(MillraceError) as caught:
+            await sink.put(KEY, b"x")
+
+    assert "not_found" == caught.value.code
+    assert "NoSuchBucket" in caught.value.message
+
+
+async def test_keys_that_nobody_has_are_refused(config: SinkConfig, moto: MotoServer) -> None:
+    await moto.demand_real_keys()
+    async with changed(config, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")) as sink:
+        with pytest.raises(MillraceError) as caught:
+            await sink.put(KEY, b"x")
+
+    assert "credentials" == caught.value.code
+    assert "wrong-wrong-wrong" not in str(caught.value)
+
+
+async def test_probe_tells_the_step_the_code_and_what_to_do(config: SinkConfig, moto: MotoServer) -> None:
+    await moto.demand_real_keys()
+    wrong = changed(config, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong"))
+
+    report = await probe_store(lambda: wrong, "raw/.probe")
+
+    assert ["ok", "failed", "skipped", "skipped"] == [step.status for step in report.steps]
+    failed = report.steps[1]
+    assert ("put", "InvalidAccessKeyId") == (failed.name, failed.code)
+    assert failed.hint
+
+
+async def test_probe_warns_when_it_may_not_delete(config: SinkConfig, moto: MotoServer) -> None:
+    keys = await moto.create_user("writer", actions=("s3:PutObject", "s3:GetObject"))
+    await moto.demand_real_keys()
+    writer = changed(config, access_key=keys.access_key_id, secret_key=keys.secret_access_key)
+
+    report = await probe_store(lambda: writer, "raw/.probe")
+
+    assert "warning" == report.status
+    assert ["ok", "ok", "ok", "warning"] == [step.status for step in report.steps]
+    assert "AccessDenied" == report.steps[3].code
+
+
+async def test_probe_ends_in_time_when_the_store_says_nothing(config: SinkConfig) -> None:
+    class Silent:
+        async def put(self, key: str, data: bytes) -> None:
+            await asyncio.Event().wait()
+
+        async def read(self, key: str, size_bytes: int) -> bytes | None:
+            return None
+
+        async def delete(self, key: str) -> None:
+            return
+
+    @asynccontextmanager
+    async def silent() -> AsyncIterator[Silent]:
+        yield Silent()
+
+    report = await probe_store(silent, "raw/.probe", deadline_s=0.05)
+
+    assert ("put", "failed", "timeout") == (report.steps[1].name, report.steps[1].status, report.steps[1].code)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"secret_key": Secret("")}, "destination.secret_key"),
+        ({"secret_key": Secret("two words")}, "destination.secret_key"),
+        ({"directory": "a/../b"}, "destination.directory"),
+        ({"directory": "a\nb"}, "destination.directory"),
+        ({"endpoint_url": "http://store.example.com"}, "destination.endpoint_url"),
+        ({"endpoint_url": "https://127.0.0.1:9000"}, "destination.endpoint_url"),
+        ({"endpoint_url": "https://169.254.169.254"}, "destination.endpoint_url"),
+        ({"endpoint_url": "https://minio.internal"}, "destination.endpoint_url"),
+    ],
+)
+async def test_form_is_refused_when_a_field_cannot_be_right(
+    config: SinkConfig, fields: dict[str, Any], field: str
+) -> None:
+    values = {name: getattr(config, name) for name in config.__struct_fields__} | {"endpoint_url": ""} | fields
+
+    with pytest.raises(InvalidError) as caught:
+        type(config)(**values).check(allow_private=False)
+
+    assert field == caught.value.field
+
+
+async def test_endpoint_is_refused_when_its_name_leads_into_our_network(config: SinkConfig) -> None:
+    values = {name: getattr(config, name) for name in config.__struct_fields__} | {"endpoint_url": "https://localhost"}
+
+    with pytest.raises(InvalidError):
+        async with type(config)(**values).open(allow_private=False):
+            pass
+
+
+@pytest.mark.parametrize("directory", ["raw/clicks", "/raw/clicks", "raw/clicks/", "raw//clicks"])
+async def test_location_is_the_same_however_the_directory_is_written(config: SinkConfig, directory: str) -> None:
+    values = {name: getattr(config, name) for name in config.__struct_fields__} | {"directory": directory}
+
+    assert "raw/clicks" == type(config)(**values).folder

@@ -1,0 +1,239 @@
+"""Lanes on a real stream: none waits for another, a change takes over what was begun, and a stop ends in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from msgspec.structs import replace
+
+from exporter.files import Job, Sink, Workshop
+from exporter.history import History
+from exporter.lanes import Key, Lanes
+from exporter.layouts import LAYOUTS
+from exporter.plans import Progress, Selection
+from exporter.runs import Runner
+from exporter.schedule import Schedule
+from exporter.source import EventSource
+from shared import subjects
+from shared.buckets import BucketStore
+from shared.bus import Bus
+from shared.errors import BusyError, ConflictError, UnavailableError
+from shared.messages import Alert, Event, decode, encode
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.telemetry import Metrics
+
+CLICKS, OTHER = ("shop", "clicks"), ("rival", "clicks")
+
+
+class Store:
+    """An object store in memory, which takes nothing while its door is shut and is away while it is `away`."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.door = asyncio.Event()
+        self.door.set()
+        self.knocked = asyncio.Event()
+        self.away = False
+
+    async def put(self, key: str, data: bytes) -> None:
+        self.knocked.set()
+        await self.door.wait()
+        if self.away:
+            raise UnavailableError("away", retry_after_s=600)
+        if key in self.objects:
+            raise ConflictError("there is one")
+        self.objects[key] = data
+
+    async def read(self, key: str, size_bytes: int) -> bytes | None:
+        return self.objects.get(key)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Sink]:
+        yield self
+
+
+class Mesh:
+    """Two exports of two apps, each with a store, and the lanes that keep them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.plans = BucketStore(bus, subjects.PLANS)
+        self.stores = {CLICKS: Store(), OTHER: Store()}
+        self.jobs: dict[Key, Job] = {key: self.job(key, store) for key, store in self.stores.items()}
+        shop = Workshop(
+            source=EventSource(bus),
+            history=History(BucketStore(bus, subjects.RUNS)),
+            clock=lambda: datetime.now(UTC),
+        )
+        self.lanes = Lanes(
+            runner=Runner(shop, owner="one", tell=self._tell, metrics=Metrics()),
+            plans=self.plans,
+            metrics=Metrics(),
+            jobs=lambda: dict(self.jobs),
+            is_gone=self._is_gone,
+        )
+
+    def job(self, key: Key, store: Store, revision: int = 1) -> Job:
+        return Job(
+            app_key=key[0],
+            export_id=key[1],
+            revision=revision,
+            selection=Selection(data="clicks"),
+            schedule=Schedule(every_s=900),
+            layout=LAYOUTS["affise"],
+            location="here",
+            directory="",
+            open_sink=store.open,
+        )
+
+    async def _tell(self, alert: Alert) -> None:
+        return
+
+    async def _is_gone(self, key: Key) -> bool:
+        return key not in self.jobs
+
+    async def publish(self, key: Key, name: str) -> None:
+        event = Event(id=name, app_key=key[0], type="click", code="c", user_id="u", occurred_at=1)
+        await self.bus.publish(subjects.events(key[0], 0), encode([event]))
+
+    async def progress(self, key: Key) -> Progress | None:
+        found = await self.plans.get(".".join(key))
+        return decode(found.data, Progress) if found else None
+
+
+@pytest.fixture
+async def mesh(bus: Bus, settings: Settings) -> AsyncIterator[Mesh]:
+    for spec in (subjects.EVENTS, subjects.PLANS, subjects.RUNS):
+        await ensure(bus, spec, settings)
+    mesh = Mesh(bus)
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(mesh.lanes.keep())
+        for key in mesh.jobs:
+            await mesh.lanes.flush(key, 1, 10)
+        yield mesh
+        keeping.cancel()
+
+
+async def test_export_does_not_wait_for_another_ones_slow_store(mesh: Mesh) -> None:
+    mesh.stores[CLICKS].door.clear()
+    await mesh.publish(CLICKS, "a")
+    await mesh.publish(OTHER, "b")
+    slow = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await mesh.stores[CLICKS].knocked.wait()
+
+    run = await mesh.lanes.flush(OTHER, 1, 10)
+
+    assert ("completed", 1) == (run.state, run.rows_out)
+    assert not slow.done()
+    mesh.stores[CLICKS].door.set()
+    assert 1 == (await slow).rows_out
+
+
+async def test_flush_behind_a_run_exports_what_was_published_meanwhile(mesh: Mesh) -> None:
+    mesh.stores[CLICKS].door.clear()
+    await mesh.publish(CLICKS, "a")
+    first = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await mesh.stores[CLICKS].knocked.wait()
+    await mesh.publish(CLICKS, "b")
+    second = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+
+    mesh.stores[CLICKS].door.set()
+
+    assert [1, 1] == [(await first).rows_out, (await second).rows_out]
+    assert (await first).id != (await second).id
+
+
+async def test_flush_tells_the_run_that_goes_on_when_it_takes_too_long(mesh: Mesh) -> None:
+    mesh.stores[CLICKS].door.clear()
+    await mesh.publish(CLICKS, "a")
+
+    run = await mesh.lanes.flush(CLICKS, 1, 0.5)
+
+    assert "running" == run.state
+    mesh.stores[CLICKS].door.set()
+
+
+async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
+    store = mesh.stores[CLICKS]
+    store.away = True
+    await mesh.publish(CLICKS, "a")
+    waiting = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await store.knocked.wait()
+    await asyncio.sleep(0.05)
+    store.away = False
+
+    run = await mesh.lanes.flush(CLICKS, 1, 10)
+
+    assert "completed" == run.state
+    assert ("completed", 2) == ((await waiting).state, (await waiting).attempts)
+
+
+async def test_changed_configuration_goes_on_with_the_run_that_hangs(mesh: Mesh) -> None:
+    mesh.stores[CLICKS].door.clear()
+    await mesh.publish(CLICKS, "a")
+    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await mesh.stores[CLICKS].knocked.wait()
+    better = Store()
+
+    mesh.jobs[CLICKS] = replace(mesh.job(CLICKS, better), revision=2)
+    mesh.lanes.changed()
+
+    run = await asked
+    assert ("completed", 1) == (run.state, run.rows_out)
+    assert (0, 1) == (len(mesh.stores[CLICKS].objects), len(better.objects))
+
+
+async def test_deleted_export_ends_in_the_middle_and_is_erased(mesh: Mesh) -> None:
+    mesh.stores[CLICKS].door.clear()
+    await mesh.publish(CLICKS, "a")
+    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await mesh.stores[CLICKS].knocked.wait()
+
+    del mesh.jobs[CLICKS]
+    mesh.lanes.changed()
+
+    with pytest.raises(ConflictError):
+        await asked
+    while await mesh.progress(CLICKS) is not None:
+        await asyncio.sleep(0.01)
+    assert await mesh.progress(OTHER) is not None
+
+
+async def test_stop_finishes_the_file_in_hand_and_begins_no_run(mesh: Mesh) -> None:
+    mesh.stores[CLICKS].door.clear()
+    await mesh.publish(CLICKS, "a")
+    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await mesh.stores[CLICKS].knocked.wait()
+
+    mesh.lanes.close()
+    joining = asyncio.ensure_future(mesh.lanes.join())
+    with pytest.raises(BusyError):
+        await mesh.lanes.flush(OTHER, 1, 10)
+    assert not joining.done()
+    mesh.stores[CLICKS].door.set()
+    await joining
+
+    assert ("completed", 1) == ((await asked).state, (await asked).rows_out)
+    progress = await mesh.progress(CLICKS)
+    assert progress is not None
+    assert (None, None) == (progress.claim, progress.plan)
+
+
+async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
+    store = mesh.stores[CLICKS]
+    store.away = True
+    await mesh.publish(CLICKS, "a")
+    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    await store.knocked.wait()
+
+    mesh.lanes.close()
+    async with asyncio.timeout(5):
+        await mesh.lanes.join()
+
+    assert "stopped" == (await asked).state
+    progress = await mesh.progress(CLICKS)
+    assert progress is not None
+    assert progress.plan is not None

@@ -1,0 +1,422 @@
+"""Runs on a real stream, into a store that can be made to fail: nothing is lost, nothing is written twice."""
+
+import asyncio
+import csv
+import gzip
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from msgspec.structs import replace
+
+from exporter.drafts import Limits
+from exporter.files import Job, Sink, Workshop
+from exporter.history import History, Run
+from exporter.lanes import first_progress
+from exporter.layouts import LAYOUTS
+from exporter.ledger import Ledger, TakenError
+from exporter.patience import Signals
+from exporter.plans import LEASE_S, Progress, Selection, Trigger
+from exporter.runs import Runner
+from exporter.schedule import Schedule
+from exporter.source import EventSource
+from shared import subjects
+from shared.buckets import BucketStore
+from shared.bus import Bus
+from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
+from shared.messages import Alert, Event, EventType, encode
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.subjects import partition_of
+from shared.telemetry import Metrics
+
+NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+
+
+class Store:
+    """An object store in memory. `after_put` runs when an object is there and nobody was told."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.refusal: MillraceError | None = None
+        self.after_put: Callable[[], object] | None = None
+        self.puts = 0
+
+    async def put(self, key: str, data: bytes) -> None:
+        self.puts += 1
+        if self.refusal is not None:
+            raise self.refusal
+        if key in self.objects:
+            raise ConflictError("there is one")
+        self.objects[key] = data
+        if self.after_put is not None:
+            waited = self.after_put()
+            if asyncio.iscoroutine(waited):
+                await waited
+
+    async def read(self, key: str, size_bytes: int) -> bytes | None:
+        data = self.objects.get(key)
+        return data if data is not None and len(data) == size_bytes else None
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of every row of every object, in the order of the names."""
+        return [row[0] for key in sorted(self.objects) for row in list(csv.reader(StringIO(self.text(key))))[1:]]
+
+    def text(self, key: str) -> str:
+        return gzip.decompress(self.objects[key]).decode()
+
+
+class World:
+    """An export of clicks in a world of its own: a stream, a store, a clock that stands still."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.now = NOON
+        self.store = Store()
+        self.alerts: list[Alert] = []
+        self.plans = BucketStore(bus, subjects.PLANS)
+        self.history = History(BucketStore(bus, subjects.RUNS))
+        self.limits = Limits()
+        self.metrics = Metrics()
+        self.job = Job(
+            app_key="shop",
+            export_id="clicks",
+            revision=1,
+            selection=Selection(data="clicks"),
+            schedule=Schedule(every_s=900),
+            layout=LAYOUTS["affise"],
+            location="here",
+            directory="raw",
+            open_sink=self._open,
+        )
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Sink]:
+        yield self.store
+
+    async def _tell(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+
+    def runner(self, owner: str = "one") -> Runner:
+        shop = Workshop(source=EventSource(self.bus), history=self.history, clock=lambda: self.now, limits=self.limits)
+        return Runner(shop, owner=owner, tell=self._tell, metrics=self.metrics)
+
+    async def ledger(self) -> Ledger:
+        ledger = Ledger(self.plans, "shop.clicks")
+        if not await ledger.load():
+            await ledger.begin(first_progress(self.job.schedule, 0, self.now))
+        return ledger
+
+    async def run(self, trigger: Trigger = "schedule", owner: str = "one", adopt: bool = False) -> Run:
+        """Run once, a second after whatever was before."""
+        self.now += timedelta(seconds=1)
+        ledger = await self.ledger()
+        return await self.runner(owner).run(self.job, ledger, trigger=trigger, signals=Signals(), adopt=adopt)
+
+    async def publish(self, *ids: str, kind: EventType = "click", app: str = "shop", user: str = "u1") -> int:
+        events = [
+            Event(id=one, app_key=app, type=kind, code=kind, user_id=user, occurred_at=1, attributes={"sub1": "x"})
+            for one in ids
+        ]
+        return await self.bus.publish(subjects.events(app, partition_of(user)), encode(events))
+
+    async def progress(self) -> Progress:
+        return (await self.ledger()).progress
+
+    async def state(self) -> int:
+        return (await self.bus.stream_state(subjects.EVENTS)).last_sequence
+
+
+@pytest.fixture
+async def world(bus: Bus, settings: Settings) -> World:
+    for spec in (subjects.EVENTS, subjects.ALERTS, subjects.PLANS, subjects.RUNS):
+        await ensure(bus, spec, settings)
+    return World(bus)
+
+
+async def test_events_of_the_app_and_kind_become_one_file(world: World) -> None:
+    await world.publish("a", "b")
+    await world.publish("other", app="rival")
+    await world.publish("c", kind="conversion")
+    await world.publish("d", user="u2")
+
+    run = await world.run()
+
+    assert ["raw/2026/11/22/2026-11-22 12:00:01.csv.gz"] == list(world.store.objects)
+    assert ["a", "b", "d"] == world.store.ids
+    assert ("completed", 3, 3, 0, 0) == (run.state, run.rows_in, run.rows_out, run.rows_filtered, run.rows_dropped)
+    assert (1, await world.state()) == (run.first_sequence, run.last_sequence)
+    assert run == await world.history.get("shop", "clicks", run.id)
+
+
+async def test_second_run_writes_nothing_when_nothing_is_new(world: World) -> None:
+    await world.publish("a")
+    await world.run()
+
+    run = await world.run()
+
+    assert 1 == len(world.store.objects)
+    assert ("completed", 0, (), None) == (run.state, run.rows_out, run.files, run.last_sequence)
+
+
+async def test_run_that_finds_only_other_events_moves_on_without_a_file(world: World) -> None:
+    await world.publish("a", kind="conversion")
+
+    run = await world.run()
+
+    assert {} == world.store.objects
+    assert ("completed", 0) == (run.state, run.rows_in)
+    assert await world.state() == (await world.progress()).cursor
+
+
+async def test_events_that_the_lists_leave_out_are_counted_as_filtered(world: World) -> None:
+    world.job = replace(world.job, selection=Selection(data="clicks", affiliates=(4,)))
+    await world.publish("a", "b")
+
+    run = await world.run()
+
+    assert {} == world.store.objects
+    assert (2, 0, 2) == (run.rows_in, run.rows_out, run.rows_filtered)
+
+
+async def test_run_writes_several_files_when_one_is_full(world: World) -> None:
+    world.limits = Limits(rows=4)
+    for number in range(5):
+        await world.publish(f"{number}a", f"{number}b")
+
+    run = await world.run()
+
+    names = [f"raw/2026/11/22/2026-11-22 12:00:0{second}.csv.gz" for second in (1, 2, 3)]
+    assert names == sorted(world.store.objects)
+    assert [4, 4, 2] == [file.rows for file in run.files]
+    assert [f"{number}{part}" for number in range(5) for part in "ab"] == world.store.ids
+    assert sum(len(data) for data in world.store.objects.values()) == run.size_bytes
+
+
+async def test_next_free_second_is_taken_when_a_stranger_has_the_name(world: World) -> None:
+    taken = "raw/2026/11/22/2026-11-22 12:00:01.csv.gz"
+    world.store.objects[taken] = b"not ours"
+    await world.publish("a")
+
+    run = await world.run()
+
+    assert b"not ours" == world.store.objects.pop(taken)
+    assert ["raw/2026/11/22/2026-11-22 12:00:02.csv.gz"] == list(world.store.objects)
+    assert ["a"] == world.store.ids
+    assert "completed" == run.state
+
+
+async def killed_after_the_put(world: World) -> str:
+    """A run that dies when its object is written and the cursor is not; gives its id."""
+    there = asyncio.Event()
+
+    async def hang() -> None:
+        there.set()
+        await asyncio.Event().wait()
+
+    world.store.after_put = hang
+    running = asyncio.ensure_future(world.run())
+    await there.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    world.store.after_put = None
+    claim = (await world.progress()).claim
+    assert claim is not None
+    return claim.run_id
+
+
+async def test_object_is_there_once_when_a_run_dies_between_the_object_and_the_cursor(world: World) -> None:
+    await world.publish("a", "b")
+    run_id = await killed_after_the_put(world)
+    await world.publish("c")
+
+    run = await world.run(owner="two", adopt=True)
+
+    assert run_id == run.id
+    assert ["a", "b", "c"] == world.store.ids
+    assert 2 == len(world.store.objects) == len(run.files)
+    assert ("completed", 3) == (run.state, run.rows_out)
+
+
+async def test_object_is_the_same_when_a_run_dies_between_the_plan_and_the_object(world: World) -> None:
+    await world.publish("a", "b")
+    world.store.refusal = CredentialsError("refused")
+    await world.run()
+    plan = (await world.progress()).plan
+    assert plan is not None
+    await world.publish("c")
+    world.store.refusal = None
+
+    await world.run()
+
+    assert ["a", "b"] == [row.split(",")[0] for row in world.store.text(plan.key).splitlines()[1:]]
+    assert plan.size_bytes == len(world.store.objects[plan.key])
+    assert ["a", "b", "c"] == world.store.ids
+
+
+async def test_run_fails_and_tells_once_when_the_store_refuses(world: World) -> None:
+    world.store.refusal = CredentialsError("the access key was refused")
+    await world.publish("a")
+
+    failed = [await world.run() for _ in range(3)]
+    world.store.refusal = None
+    await world.publish("b")
+    run = await world.run()
+
+    assert ["failed"] * 3 == [one.state for one in failed]
+    assert {"credentials"} == {one.error.code for one in failed if one.error}
+    assert ["export-failed", "export-recovered"] == [alert.kind for alert in world.alerts]
+    assert ["a", "b"] == world.store.ids
+    assert (2, None) == (run.rows_out, run.error)
+
+
+async def test_lag_is_what_waits_for_the_slowest_export(world: World) -> None:
+    world.store.refusal = CredentialsError("refused")
+    await world.publish("a")
+    await world.publish("b")
+    await world.run()
+    behind = world.metrics.render().decode()
+    world.store.refusal = None
+    runner = world.runner()
+    await runner.run(world.job, await world.ledger(), trigger="schedule", signals=Signals())
+
+    assert "millrace_export_lag_messages 2.0" in behind
+    assert "millrace_export_lag_messages 0.0" in world.metrics.render().decode()
+
+
+async def test_empty_run_does_not_tell_of_a_recovery(world: World) -> None:
+    world.store.refusal = CredentialsError("refused")
+    await world.publish("a")
+    await world.run()
+    world.job = replace(world.job, location="elsewhere", selection=Selection(data="conversions"))
+
+    await world.run()
+
+    assert ["export-failed"] == [alert.kind for alert in world.alerts]
+
+
+async def test_upload_is_tried_again_when_the_store_was_away(world: World) -> None:
+    world.store.refusal = UnavailableError("503")
+    await world.publish("a")
+    signals = Signals()
+    ledger = await world.ledger()
+    running = asyncio.ensure_future(world.runner().run(world.job, ledger, trigger="schedule", signals=signals))
+    while world.store.puts < 2:
+        await asyncio.sleep(0.01)
+    world.store.refusal = None
+    signals.nudge.set()
+
+    run = await running
+
+    assert ("completed", ["a"]) == (run.state, world.store.ids)
+    assert run.attempts > 1
+    assert [] == world.alerts
+
+
+async def test_events_are_read_again_for_the_new_place_when_a_plan_was_made_for_the_old_one(world: World) -> None:
+    world.store.refusal = CredentialsError("refused")
+    await world.publish("a")
+    await world.run()
+    world.store.refusal = None
+    world.job = replace(world.job, location="there", directory="new", revision=2)
+
+    await world.run()
+
+    assert ["new/2026/11/22/2026-11-22 12:00:02.csv.gz"] == list(world.store.objects)
+    assert ["a"] == world.store.ids
+
+
+async def test_second_process_leaves_an_export_alone_while_the_first_works_on_it(world: World) -> None:
+    await world.publish("a")
+    await killed_after_the_put(world)
+
+    with pytest.raises(TakenError):
+        await world.run(owner="two")
+
+    world.now += timedelta(seconds=LEASE_S)
+    assert "completed" == (await world.run(owner="two")).state
+    assert ["a"] == world.store.ids
+
+
+async def test_process_that_was_overtaken_leaves_off(world: World) -> None:
+    await world.publish("a")
+    first = await world.ledger()
+    overtaken = asyncio.Event()
+
+    async def be_overtaken() -> None:
+        world.store.after_put = None
+        await world.run(owner="two", adopt=True)
+        overtaken.set()
+
+    world.store.after_put = be_overtaken
+    with pytest.raises(TakenError):
+        await world.runner().run(world.job, first, trigger="schedule", signals=Signals())
+
+    assert overtaken.is_set()
+    assert ["a"] == world.store.ids
+    assert (None, None) == ((await world.progress()).claim, (await world.progress()).plan)
+
+
+async def test_messages_whose_time_was_over_are_counted_and_told(world: World, settings: Settings) -> None:
+    for name in "abcd":
+        last = await world.publish(name)
+    await world.bus.js.purge_stream("EVENTS", seq=last)
+
+    run = await world.run()
+
+    assert ["d"] == world.store.ids
+    assert (3, 1) == (run.rows_dropped, run.rows_out)
+    assert ["events-dropped"] == [alert.kind for alert in world.alerts]
+
+
+async def test_rows_that_time_took_from_a_planned_file_are_counted(world: World) -> None:
+    world.store.refusal = CredentialsError("refused")
+    await world.publish("a")
+    last = await world.publish("b")
+    await world.run()
+    await world.bus.js.purge_stream("EVENTS", seq=last)
+    world.store.refusal = None
+
+    run = await world.run()
+
+    assert ["b"] == world.store.ids
+    assert (1, 1) == (run.rows_out, run.rows_dropped)
+
+
+async def test_planned_file_is_known_again_when_its_events_are_gone(world: World) -> None:
+    last = await world.publish("a", "b")
+    await killed_after_the_put(world)
+    await world.bus.js.purge_stream("EVENTS", seq=last + 1)
+
+    run = await world.run()
+
+    assert ["a", "b"] == world.store.ids
+    assert (2, 0) == (run.rows_out, run.rows_dropped)
+
+
+async def test_run_stops_between_two_files_when_the_service_does(world: World) -> None:
+    world.limits = Limits(rows=1)
+    for name in "abc":
+        await world.publish(name)
+    signals = Signals()
+    world.store.after_put = signals.stop
+
+    run = await world.runner().run(world.job, await world.ledger(), trigger="schedule", signals=signals)
+    world.store.after_put = None
+    again = await world.run()
+
+    assert ("stopped", 1) == (run.state, run.rows_out)
+    assert ("completed", 2) == (again.state, again.rows_out)
+    assert ["a", "b", "c"] == world.store.ids
+
+
+async def test_runs_are_listed_with_the_newest_first(world: World) -> None:
+    ids = [(await world.run()).id for _ in range(3)]
+
+    found = await world.history.newest("shop", "clicks", 2)
+
+    assert [ids[2], ids[1]] == [run.id for run in found]

@@ -1,0 +1,100 @@
+"""What an export's form may say, and what the domain makes of it."""
+
+from typing import Any
+
+import pytest
+
+from exporter.config import Export, check_alone, job_of
+from exporter.schedule import schedule_of
+from shared.errors import ConflictError, InvalidError
+from shared.registry import Entry
+from shared.secret_store import SecretStore, generate_key
+
+ADVERTISER = "5F059C53D346519B154F20D4"
+
+
+def export(**changes: Any) -> Export:
+    destination = {
+        "type": "s3",
+        "bucket": "raw-data",
+        "region": "eu-west-1",
+        "access_key": "AKIAEXAMPLE",
+        "secret_key": "secret",
+        "directory": "clicks",
+    } | changes.pop("destination", {})
+    form = {"data": "clicks", "destination": destination} | changes
+    value = SecretStore([generate_key()]).from_form(form, Export, None)
+    value.check(allow_private=False)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"data": "views"}, "data"),
+        ({"frequency": 0}, "frequency"),
+        ({"frequency": 1441}, "frequency"),
+        ({"frequency": 1.5}, "frequency"),
+        ({"frequency_s": 0.5}, "frequency_s"),
+        ({"layout": "braze"}, "layout"),
+        ({"affiliates": ["4"]}, "affiliates[0]"),
+        ({"affiliates": [1, 1]}, "affiliates"),
+        ({"advertisers": ["xyz"]}, "advertisers[0]"),
+        ({"destination": {"type": "ftp"}}, "destination.type"),
+        ({"destination": {"bucket": "a b"}}, "destination.bucket"),
+        ({"destination": {"region": "Frankfurt"}}, "destination.region"),
+        ({"destination": {"access_key": "AKIA\n"}}, "destination.access_key"),
+        ({"destination": {"secret_key": "***"}}, "destination.secret_key"),
+        ({"destination": {"secret_key": ""}}, "destination.secret_key"),
+        ({"destination": {"directory": "../x"}}, "destination.directory"),
+        ({"destination": {"endpoint_url": "https://10.0.0.1"}}, "destination.endpoint_url"),
+        ({"destination": {"oops": 1}}, "destination"),
+        ({"oops": 1}, "oops"),
+    ],
+)
+def test_form_is_refused_with_the_field_that_is_wrong(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        export(**changes)
+
+    assert field == caught.value.field
+
+
+def test_every_fifteen_minutes_is_usual() -> None:
+    assert schedule_of("shop.clicks", 900) == export().schedule("shop", "clicks")
+
+
+def test_seconds_go_before_minutes() -> None:
+    assert schedule_of("shop.clicks", 2.5) == export(frequency=5, frequency_s=2.5).schedule("shop", "clicks")
+
+
+def test_export_becomes_a_job_of_the_domain() -> None:
+    value = export(affiliates=[4], advertisers=[ADVERTISER], destination={"directory": "/raw//clicks/"})
+
+    job = job_of(Entry("shop", "clicks", value, 7), allow_private=False)
+
+    assert ("shop", "clicks", 7) == (job.app_key, job.export_id, job.revision)
+    assert ((4,), (ADVERTISER.lower(),)) == (job.selection.affiliates, job.selection.advertisers)
+    assert ("raw/clicks", "s3 raw-data raw/clicks") == (job.directory, job.location)
+
+
+@pytest.mark.parametrize("directory", ["clicks", "/clicks", "clicks/", "//clicks//"])
+def test_directory_of_another_export_is_refused_however_it_is_written(directory: str) -> None:
+    there = [Entry("rival", "theirs", export(), 1)]
+
+    with pytest.raises(ConflictError) as caught:
+        check_alone(there, "shop", "clicks", export(destination={"directory": directory}))
+
+    assert "destination.directory" == caught.value.field
+    assert "rival" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"directory": "clicks2"}, {"directory": ""}, {"bucket": "other"}, {"endpoint_url": "https://s3.example.com"}],
+)
+def test_another_place_is_not_refused(changes: dict[str, Any]) -> None:
+    check_alone([Entry("rival", "theirs", export(), 1)], "shop", "clicks", export(destination=changes))
+
+
+def test_export_may_stay_where_it_is() -> None:
+    check_alone([Entry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))

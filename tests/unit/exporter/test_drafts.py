@@ -1,0 +1,136 @@
+"""A draft takes what is wanted, stops when it is full, and is the same file when it is drafted again."""
+
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+
+import msgspec
+
+from exporter.drafts import Draft, Limits
+from exporter.plans import Selection
+from shared.messages import Event, EventType
+
+CLICKS = Selection(data="clicks")
+
+
+class Letters:
+    """The smallest layout."""
+
+    columns: Sequence[str] = ("id", "partner_id")
+
+    def row(self, event: Event) -> list[str]:
+        return [event.id, str(event.attributes.get("partner_id", ""))]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A message of the stream."""
+
+    sequence: int
+    data: bytes
+
+
+def events(*ids: str, kind: EventType = "click", partner_id: int = 4) -> list[Event]:
+    return [
+        Event(
+            id=name,
+            app_key="app",
+            type=kind,
+            code="x",
+            user_id="u",
+            occurred_at=0,
+            attributes={"partner_id": partner_id},
+        )
+        for name in ids
+    ]
+
+
+def message(sequence: int, *parts: list[Event]) -> Stored:
+    return Stored(sequence, msgspec.json.encode([event for part in parts for event in part]))
+
+
+@contextmanager
+def a_draft(selection: Selection = CLICKS, limits: Limits | None = None) -> Iterator[Draft]:
+    draft = Draft(selection, Letters(), limits)
+    try:
+        yield draft
+    finally:
+        draft.close()
+
+
+def ids_in(draft: Draft) -> list[str]:
+    return [row[0] for row in csv.reader(StringIO(gzip.decompress(draft.read()).decode()))][1:]
+
+
+def test_events_of_the_type_become_rows_in_their_order() -> None:
+    with a_draft() as draft:
+        draft.add([message(3, events("a", "b"), events("c", kind="conversion")), message(8, events("d"))])
+        draft.finish()
+
+        assert ["a", "b", "d"] == ids_in(draft)
+        assert (3, 8) == (draft.first_sequence, draft.last_sequence)
+        assert (3, 3, 0) == (draft.rows_in, draft.rows_out, draft.rows_dropped)
+
+
+def test_events_that_the_lists_leave_out_are_counted_in_and_not_out() -> None:
+    with a_draft(Selection(data="clicks", affiliates=(4,))) as draft:
+        draft.add([message(1, events("a"), events("b", partner_id=5))])
+        draft.finish()
+
+        assert ["a"] == ids_in(draft)
+        assert (2, 1) == (draft.rows_in, draft.rows_out)
+
+
+def test_message_that_would_pass_the_limit_is_left_for_the_next_file() -> None:
+    with a_draft(limits=Limits(rows=3)) as draft:
+        taken = draft.add([message(1, events("a", "b")), message(2, events("c", "d")), message(3, events("e"))])
+        draft.finish()
+
+        assert 1 == taken
+        assert draft.full
+        assert ["a", "b"] == ids_in(draft)
+
+
+def test_message_larger_than_a_file_is_a_file_of_its_own() -> None:
+    with a_draft(limits=Limits(rows=1)) as draft:
+        assert 1 == draft.add([message(1, events("a", "b")), message(2, events("c"))])
+
+
+def test_file_is_full_when_its_compressed_size_is_reached() -> None:
+    noise = [
+        message(number, events(*(f"{number}-{place * 7919 % 104729:x}" for place in range(5000))))
+        for number in range(1, 40)
+    ]
+    with a_draft(limits=Limits(size_bytes=1000)) as draft:
+        taken = draft.add(noise)
+
+        assert draft.full
+        assert 0 < taken < len(noise)
+        assert draft.size_bytes >= 1000
+
+
+def test_message_that_holds_no_events_is_dropped_and_counted() -> None:
+    with a_draft() as draft:
+        draft.add(
+            [message(1, events("a")), Stored(2, b"\xff not json"), Stored(3, b'{"id": 1}'), message(4, events("b"))]
+        )
+        draft.finish()
+
+        assert ["a", "b"] == ids_in(draft)
+        assert 2 == draft.rows_dropped
+        assert 4 == draft.last_sequence
+
+
+def test_file_is_the_same_when_it_is_drafted_again_from_other_batches() -> None:
+    messages = [message(number, events(*(f"{number}.{place}" for place in range(50)))) for number in range(1, 400)]
+    with a_draft(limits=Limits(rows=10_000)) as first, a_draft() as again:
+        taken = first.add(messages)
+        first.finish()
+        for one in messages[:taken]:
+            again.add([one])
+        again.finish()
+
+        assert first.read() == again.read()
+        assert first.sha256 == again.sha256
+        assert first.size_bytes == again.size_bytes == len(again.read())

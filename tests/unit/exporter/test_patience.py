@@ -1,0 +1,65 @@
+"""A run tries again what may get better, and stops when it is told to."""
+
+import asyncio
+
+import pytest
+
+from exporter.patience import Patience, Signals, StopAsked
+from shared.errors import CredentialsError, UnavailableError
+
+
+class Flaky:
+    """Fails so often before it succeeds."""
+
+    def __init__(self, failures: int, error: Exception | None = None) -> None:
+        self.calls = 0
+        self._failures = failures
+        self._error = error or UnavailableError("away", retry_after_s=3600)
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise self._error
+        return "done"
+
+
+async def test_operation_is_tried_again_at_once_when_nudged() -> None:
+    signals = Signals()
+    signals.nudge.set()
+    flaky = Flaky(1, UnavailableError("away", retry_after_s=20))
+    patience = Patience(60, signals)
+
+    assert "done" == await patience.of(flaky)
+    assert 2 == patience.attempts
+
+
+async def test_error_is_raised_when_the_time_is_over() -> None:
+    with pytest.raises(UnavailableError):
+        await Patience(60, Signals()).of(Flaky(1))
+
+
+async def test_error_is_raised_at_once_when_trying_again_cannot_help() -> None:
+    flaky = Flaky(1, CredentialsError("refused"))
+
+    with pytest.raises(CredentialsError):
+        await Patience(60, Signals()).of(flaky)
+    assert 1 == flaky.calls
+
+
+async def test_waiting_ends_when_the_service_stops() -> None:
+    signals = Signals()
+    waiting = asyncio.ensure_future(Patience(60, signals).of(Flaky(1, UnavailableError("away", retry_after_s=20))))
+    await asyncio.sleep(0)
+
+    signals.stop()
+
+    with pytest.raises(StopAsked):
+        await waiting
+
+
+async def test_no_waiting_begins_when_the_service_stops() -> None:
+    signals = Signals()
+    signals.stop()
+
+    with pytest.raises(StopAsked):
+        await Patience(60, signals).of(Flaky(1, UnavailableError("away")))

@@ -1,0 +1,127 @@
+"""Which events an export takes, who may work on it, and what its files and runs are named after."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.plans import Claim, Plan, Progress, Selection, lease_until, may_claim, name_at, run_id
+from shared.messages import Attributes, Event, Value
+
+NOW = datetime(2026, 11, 22, 12, 0, 7, 250_000, tzinfo=UTC)
+ADVERTISER = "5f059c53d346519b154f20d4"
+
+
+def event(**attributes: Value) -> Event:
+    return Event(id="e1", app_key="app", type="click", code="click", user_id="u1", occurred_at=0, attributes=attributes)
+
+
+def progress_held_by(owner: str, until: datetime) -> Progress:
+    claim = Claim(run_id="r", owner=owner, trigger="schedule", started_at=NOW, until=until)
+    return Progress(cursor=0, slot_at=NOW, claim=claim)
+
+
+def test_everything_is_wanted_when_no_list_is_given() -> None:
+    assert Selection(data="clicks").wants(event())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "wanted"),
+    [
+        ({"partner_id": 4}, True),
+        ({"partner_id": "4"}, True),
+        ({"partner_id": 5}, False),
+        ({"partner_id": True}, False),
+        ({"partner_id": "four"}, False),
+        ({}, False),
+    ],
+)
+def test_affiliate_is_matched_by_its_number(attributes: Attributes, wanted: bool) -> None:
+    selection = Selection(data="clicks", affiliates=(1, 4))
+
+    assert wanted is selection.wants(event(**attributes))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "wanted"),
+    [
+        ({"supplier_id": ADVERTISER}, True),
+        ({"supplier_id": ADVERTISER.upper()}, True),
+        ({"advertiser_id": ADVERTISER}, True),
+        ({"supplier_id": None, "advertiser_id": ADVERTISER}, True),
+        ({"supplier_id": "a" * 24, "advertiser_id": ADVERTISER}, False),
+        ({"supplier_id": 7}, False),
+        ({}, False),
+    ],
+)
+def test_advertiser_is_matched_by_its_digits(attributes: Attributes, wanted: bool) -> None:
+    selection = Selection(data="conversions", advertisers=(ADVERTISER,))
+
+    assert wanted is selection.wants(event(**attributes))
+
+
+def test_both_lists_must_match_when_both_are_given() -> None:
+    selection = Selection(data="clicks", affiliates=(4,), advertisers=(ADVERTISER,))
+
+    assert selection.wants(event(partner_id=4, supplier_id=ADVERTISER))
+    assert not selection.wants(event(partner_id=4))
+    assert not selection.wants(event(supplier_id=ADVERTISER))
+
+
+def test_export_is_free_when_nobody_has_claimed_it() -> None:
+    assert may_claim(Progress(cursor=0, slot_at=NOW), "me", NOW)
+
+
+def test_export_is_kept_by_a_living_run_of_another_process() -> None:
+    held = progress_held_by("other", lease_until(NOW))
+
+    assert not may_claim(held, "me", NOW)
+    assert may_claim(held, "other", NOW)
+
+
+def test_export_is_free_again_when_its_run_was_not_heard_of_for_a_lease() -> None:
+    held = progress_held_by("other", lease_until(NOW))
+
+    assert may_claim(held, "me", lease_until(NOW))
+
+
+def test_file_is_named_after_this_second() -> None:
+    assert NOW.replace(microsecond=0) == name_at(NOW, NOW - timedelta(days=1))
+
+
+def test_file_is_named_after_the_next_second_when_this_one_is_taken() -> None:
+    taken = NOW.replace(microsecond=0)
+
+    assert taken + timedelta(seconds=1) == name_at(NOW, taken)
+
+
+@given(moments=st.lists(st.integers(0, 2**40), min_size=2), entropy=st.binary(min_size=10, max_size=10))
+def test_run_ids_sort_by_time(moments: list[int], entropy: bytes) -> None:
+    times = sorted({moment // 1000 for moment in moments})
+
+    ids = [run_id(datetime.fromtimestamp(time, UTC), entropy) for time in times]
+
+    assert sorted(ids) == ids
+    assert {26} == {len(name) for name in ids}
+
+
+def test_progress_survives_being_stored() -> None:
+    plan = Plan(
+        key="raw/x.csv.gz",
+        named_at=NOW,
+        revision=3,
+        location="s3://b/raw",
+        selection=Selection(data="clicks", affiliates=(4,)),
+        first_sequence=5,
+        last_sequence=9,
+        rows_in=2,
+        rows_out=1,
+        rows_dropped=0,
+        size_bytes=100,
+        sha256="ab",
+    )
+    progress = Progress(cursor=4, slot_at=NOW, named_at=NOW, plan=plan)
+
+    assert progress == msgspec.json.decode(msgspec.json.encode(progress), type=Progress)
