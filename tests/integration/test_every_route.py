@@ -1,0 +1,59 @@
+"""
+Who may call what, asked of every route of every service.
+
+The routes come from the services' own tables, so a new one cannot be forgotten.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import aiohttp
+import pytest
+from exporter.app import SERVICE as EXPORTER
+from ftp_gateway.app import SERVICE as FTP_GATEWAY
+from hooks.app import SERVICE as HOOKS
+from storage.app import SERVICE as STORAGE
+
+from shared.http import Route
+from shared.service import Running, Service
+from shared.tokens import new_token
+
+SERVICES = (STORAGE, HOOKS, FTP_GATEWAY, EXPORTER)
+
+OPEN = {("GET", "/cdn/{key:.+}")}
+"""What needs no token, beside the health routes: what the CDN serves is public."""
+
+
+def path_of(route: Route) -> str:
+    return re.sub(r"\{\w+(?::[^}]*)?\}", "x", route.path.replace("{app_key}", "shop"))
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_every_route_that_needs_no_token_is_known(service: Service) -> None:
+    opened = {(route.method, route.path) for route in service.routes if route.scope == "open"}
+
+    assert opened <= OPEN
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_a_route_for_a_tenant_names_the_tenant(service: Service) -> None:
+    for route in service.routes:
+        assert (route.scope == "app") == ("{app_key}" in route.path), route.path
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+async def test_only_the_right_token_opens_a_route(
+    service: Service,
+    run_service: Callable[[Service], AbstractAsyncContextManager[Running]],
+    rival: dict[str, str],
+) -> None:
+    guarded = [route for route in service.routes if route.scope != "open"]
+    assert guarded
+    wrong = {"Authorization": f"Bearer {new_token()}"}
+    async with run_service(service) as served, aiohttp.ClientSession(served.url) as http:
+        for route in guarded:
+            for headers, expected in (({}, (401, "unauthenticated")), (wrong, (401, "unauthenticated")), (rival, (403, "denied"))):
+                async with http.request(route.method, path_of(route), headers=headers, data=b"{}") as response:
+                    told = (await response.json())["error"]
+                    assert (response.status, told["code"]) == expected, f"{route.method} {route.path}"
