@@ -1,0 +1,119 @@
+"""
+`millrace apply FILE.toml`: bring the configuration of apps to what a file says.
+
+Every resource goes to its service twice: as a dry run, so that nothing is changed when one of them is refused, and then
+to be stored. How a file becomes resources is in `millrace.apply_file`.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from millrace.apply_file import ApplyFile, Resource, read_apply_file
+from millrace.console import Teller
+from millrace.event_loop import run_async
+from millrace.operator_access import add_data_argument
+from millrace.service_api import ServiceApi, add_url_argument, find_urls, open_api, read_token
+from shared.errors import InvalidError, MillraceError
+from shared.settings import environment
+
+SIGNS = {"created": "+", "updated": "~", "unchanged": "="}
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """What a `PUT` did, or would do: the part of the services' answer that matters here."""
+
+    change: Literal["created", "updated", "unchanged"]
+    fields: tuple[str, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument("file", type=Path, metavar="FILE.toml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a value for ${NAME}, before the environment's"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="an operator's token [the local mesh's own]")
+    add_data_argument(parser)
+    add_url_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show what the file changes, and change it."""
+    return run_async(_run(args))
+
+
+async def _run(args: argparse.Namespace) -> int:
+    file = read_apply_file(args.file, variables(args.set))
+    urls = find_urls(args.url, args.data)
+    teller = Teller()
+    async with open_api(urls, read_token(args.token_file, args.data)) as api:
+        plan = await make_plan(api, file)
+        for resource, change in plan:
+            teller.say(described(resource, change))
+        changing = [resource for resource, change in plan if change.change != "unchanged"]
+        rest = "What is not in the file is left alone."
+        if not changing:
+            teller.say(f"Nothing to change. {rest}")
+        elif args.dry_run:
+            teller.say(f"{len(changing)} of {len(plan)} would change; this was a dry run. {rest}")
+        else:
+            await carry_out(api, file, changing, teller.say)
+            teller.say(f"{len(changing)} of {len(plan)} changed. {rest}")
+    return 0
+
+
+def variables(given: list[str]) -> Callable[[str], str | None]:
+    """Values for `${NAME}`: those of `--set`, then the environment's. Raises `InvalidError`."""
+    values: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InvalidError(f"expected NAME=VALUE, got {name!r}", field="--set")
+        values[name] = value
+    return lambda name: values[name] if name in values else environment((name,)).get(name)
+
+
+async def make_plan(api: ServiceApi, file: ApplyFile) -> list[tuple[Resource, Change]]:
+    """What each resource would change. Raises `InvalidError` naming every line that a service refuses."""
+    plan: list[tuple[Resource, Change]] = []
+    refusals: list[str] = []
+    for resource in file.resources:
+        try:
+            plan.append((resource, await _put(api, resource, dry_run=True)))
+        except MillraceError as error:
+            if error.retryable:
+                raise
+            refusals.append(file.refusal(resource, error).message)
+    if refusals:
+        raise InvalidError("\n".join([*refusals, "nothing was changed"]))
+    return plan
+
+
+async def carry_out(api: ServiceApi, file: ApplyFile, resources: list[Resource], say: Callable[[str], None]) -> None:
+    """Put them. Raises `InvalidError` at the first that is refused after all; those before it are stored."""
+    for number, resource in enumerate(resources):
+        try:
+            change = await _put(api, resource, dry_run=False)
+        except MillraceError as error:
+            raise InvalidError(f"{file.refusal(resource, error)}\n{number} of {len(resources)} were changed") from None
+        say(f"{resource.name} {change.change}")
+
+
+async def _put(api: ServiceApi, resource: Resource, *, dry_run: bool) -> Change:
+    query = {"dry_run": "true"} if dry_run else None
+    answer = await api.call(resource.service, "PUT", resource.path, body=resource.body, query=query)
+    return msgspec.convert(answer, Change)
+
+
+def described(resource: Resource, change: Change) -> str:
+    """A line of the plan. Fields are named and their values are not: some are secret."""
+    # What is new has every field; what the file says of it is what a reader wants to see.
+    named = tuple(resource.body) if change.change == "created" else change.fields
+    fields = f": {', '.join(named)}" if named else ""
+    return f"{SIGNS[change.change]} {resource.name} {change.change}{fields}"

@@ -1,0 +1,166 @@
+"""
+`millrace bench [NAME]`: run the files of `bench/`, each of which measures us and the alternatives in turn.
+
+What is measured is in those files: each has a `NAME` and `async def rows(report) -> list[Row]`.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol, cast
+
+import msgspec
+from msgspec import Struct
+
+from millrace.checkout import repository
+from millrace.console import Teller, write_document
+from millrace.event_loop import run_async
+from millrace.nats_server import nats_server_binary
+from shared.errors import NotFoundError
+
+LIBRARIES = ("aiohttp", "nats-py", "msgspec", "asyncssh", "obstore", "aiobotocore")
+
+Report = Callable[[str], None]
+"""Tells what goes on, in one line."""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """
+    A figure of ours beside the alternative's, both medians. `ratio` is ours / other.
+
+    `goal` is the bound on the ratio, such as `<= 1.5`; `ok` whether it is kept.
+    """
+
+    name: str
+    ours: float
+    other: float
+    unit: str
+    ratio: float
+    goal: str
+    ok: bool
+
+
+class Bench(Protocol):
+    """What a file of `bench/` has."""
+
+    NAME: str
+
+    async def rows(self, report: Report) -> list[Row]:
+        """Measure. Called once; several rounds are the file's own affair."""
+        ...
+
+
+def compare(
+    name: str,
+    ours: Sequence[float],
+    other: Sequence[float],
+    unit: str,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+) -> Row:
+    """A row of the medians of several rounds. The goal bounds the ratio: from above, from below, or not at all."""
+    medians = statistics.median(ours), statistics.median(other)
+    ratio = medians[0] / medians[1] if medians[1] else float(medians[0] > 0)
+    if at_most is not None:
+        goal, ok = f"<= {at_most:g}", ratio <= at_most
+    elif at_least is not None:
+        goal, ok = f">= {at_least:g}", ratio >= at_least
+    else:
+        goal, ok = "none", True
+    rounded = [float(f"{value:.4g}") for value in (*medians, ratio)]
+    return Row(name=name, ours=rounded[0], other=rounded[1], unit=unit, ratio=rounded[2], goal=goal, ok=ok)
+
+
+async def rounds(
+    count: int, ours: Callable[[], Awaitable[float]], other: Callable[[], Awaitable[float]]
+) -> tuple[list[float], list[float]]:
+    """Measure both in turn, so that what else the machine does meets both."""
+    measured: tuple[list[float], list[float]] = ([], [])
+    for _ in range(count):
+        measured[0].append(await ours())
+        measured[1].append(await other())
+    return measured
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a file of bench/, without .py [all of them]")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; the rest goes to stderr")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    return run_async(_run(args.name, as_json=args.json, strict=args.strict))
+
+
+async def _run(name: str | None, *, as_json: bool, strict: bool) -> int:
+    files = bench_files(repository() / "bench", name)
+    teller = Teller(to_stderr=as_json)
+    for line in await asyncio.to_thread(describe_machine):
+        teller.say(line)
+    rows: list[Row] = []
+    for file in files:
+        bench = load(file)
+        teller.say(f"{bench.NAME} …")
+        rows += await bench.rows(lambda line: teller.say(f"  {line}", style="dim"))
+    if as_json:
+        write_document(msgspec.json.encode({"rows": rows}))
+    else:
+        headings = ("what", "ours", "other", "unit", "ours/other", "goal", "ok")
+        cells = [
+            (row.name, f"{row.ours:g}", f"{row.other:g}", row.unit, f"{row.ratio:g}", row.goal, row.ok) for row in rows
+        ]
+        teller.table(headings, cells)
+    return 1 if strict and not all(row.ok for row in rows) else 0
+
+
+def bench_files(folder: Path, name: str | None) -> list[Path]:
+    """The files to run. Raises `NotFoundError` naming those that there are."""
+    files = {file.stem: file for file in sorted(folder.glob("*.py"))}
+    if name is None:
+        return list(files.values())
+    if name not in files:
+        raise NotFoundError(f"there is no bench {name!r}; there are {', '.join(files)}")
+    return [files[name]]
+
+
+def load(file: Path) -> Bench:
+    """A file of `bench/` as a module."""
+    spec = importlib.util.spec_from_file_location(f"bench_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return cast(Bench, module)
+
+
+def describe_machine() -> list[str]:
+    """What the figures were taken on."""
+    server = subprocess.run([str(nats_server_binary()), "--version"], capture_output=True, text=True, check=False)
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    cores = len(os.sched_getaffinity(0))
+    return [
+        f"{_processor()}, {cores} cores, {pages * page_bytes >> 30} GiB, {platform.system()} {platform.release()}",
+        f"Python {platform.python_version()}, {server.stdout.strip()}",
+        ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

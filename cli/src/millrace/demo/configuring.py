@@ -1,0 +1,73 @@
+"""The demo's configuration: demo.toml as `millrace apply` takes it, and the customer's side of it in AWS."""
+
+from millrace.apply import carry_out, make_plan
+from millrace.apply_file import read_apply_file
+from millrace.demo.exports import REPORTS
+from millrace.demo.moto import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from millrace.demo.stage import APP, Stage
+from millrace.demo.story import Outcome, equal
+from millrace.demo.streaming import PURCHASES, SHARDS
+from millrace.demo.uploads import PASSWORD
+
+MEDIA = "shop-media"
+
+
+async def start(stage: Stage) -> Outcome:
+    """Everything runs."""
+    mesh = await stage.open()
+    running = [*mesh.nats.children, *mesh.children.values()]
+    return equal(
+        "moto, NATS and 4 services ready",
+        f"moto, NATS and {len(mesh.children)} services ready",
+        ", ".join(f"{one.name} {one.pid}" for one in running),
+        f"folder {stage.folder.root}",
+    )
+
+
+async def make_account(stage: Stage) -> Outcome:
+    """What a customer has at AWS before anything of ours."""
+    await stage.account.make_bucket(MEDIA, public=True)
+    await stage.account.make_bucket(REPORTS)
+    for stream, shards in SHARDS.items():
+        await stage.account.make_stream(stream, shards)
+    return equal("2 buckets, 2 streams", f"2 buckets, {len(SHARDS)} streams", f"at {stage.moto_url}, which is moto")
+
+
+async def apply(stage: Stage) -> Outcome:
+    """The file is applied, and applying it again changes nothing."""
+    values = {
+        "AWS_ENDPOINT_URL": stage.moto_url,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+        "FTP_PASSWORD": PASSWORD,
+    }
+    file = read_apply_file(stage.inputs / "demo.toml", values.get)
+    plan = await make_plan(stage.api, file)
+    done: list[str] = []
+    await carry_out(stage.api, file, [resource for resource, _ in plan], done.append)
+    again = [change.change for _, change in await make_plan(stage.api, file)]
+    return equal(
+        f"{len(file.resources)} created, then {len(file.resources)} unchanged",
+        f"{sum(line.endswith(' created') for line in done)} created, then {again.count('unchanged')} unchanged",
+        *done,
+    )
+
+
+async def test_connections(stage: Stage) -> Outcome:
+    """Each connector and each export tries its keys on what it will use."""
+    root = f"/v1/apps/{APP}"
+    tests = {
+        "amazon-storage": ("storage", f"{root}/connectors/amazon-storage/test", None),
+        "kinesis": ("hooks", f"{root}/connectors/kinesis/test", {"stream_name": PURCHASES}),
+        "export clicks": ("exporter", f"{root}/exports/clicks/test", None),
+        "export conversions": ("exporter", f"{root}/exports/conversions/test", None),
+    }
+    reports = {
+        name: await stage.api.call(service, "POST", path, body=body) for name, (service, path, body) in tests.items()
+    }
+    told = [
+        f"{name}: {report['status']} ({', '.join(step['name'] + ' ' + step['status'] for step in report['steps'])})"
+        for name, report in reports.items()
+    ]
+    passed = sum(report["status"] == "ok" for report in reports.values())
+    return equal(f"{len(tests)} of {len(tests)} ok", f"{passed} of {len(tests)} ok", *told)

@@ -1,0 +1,43 @@
+"""The demo's exports: sent off now rather than on the quarter hour, and read as the customer would, from the bucket."""
+
+import csv
+import gzip
+import io
+
+from millrace.demo.stage import APP, Stage
+from millrace.demo.story import Outcome
+
+REPORTS = "shop-reports"
+SHOWN = 110
+
+
+async def export_clicks(stage: Stage) -> Outcome:
+    """Clicks."""
+    return await _export(stage, "clicks", "click")
+
+
+async def export_conversions(stage: Stage) -> Outcome:
+    """Conversions."""
+    return await _export(stage, "conversions", "conversion")
+
+
+async def _export(stage: Stage, export: str, event_type: str) -> Outcome:
+    wanted = {event.id for event in stage.events if event.type == event_type}
+    run = await stage.api.call("exporter", "POST", f"/v1/apps/{APP}/exports/{export}/flush")
+    files = await stage.account.files(REPORTS, f"{export}/")
+    found: list[str] = []
+    details: list[str] = []
+    for file in files:
+        text = gzip.decompress(file.body).decode()
+        rows = list(csv.DictReader(io.StringIO(text)))
+        found += [row["id"] for row in rows]
+        details.append(f"s3://{REPORTS}/{file.key}  {len(file.body)} bytes, {len(rows)} rows")
+        details += [line[:SHOWN] for line in text.splitlines()[:2]]
+    state = run["state"]
+    return Outcome(
+        expected=f"{len(wanted)} rows, each once",
+        got=f"{len(found)} rows, {'each once' if len(found) == len(set(found)) else 'some twice'}"
+        + ("" if state == "completed" else f", the run {state}"),
+        ok=state == "completed" and len(found) == len(wanted) and set(found) == wanted,
+        details=tuple(details),
+    )

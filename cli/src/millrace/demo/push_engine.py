@@ -1,0 +1,69 @@
+"""
+A stand-in for the platform's push engine, which is not part of Millrace: it sends nothing to any phone.
+
+It signs in to NATS as the user `push-engine`, takes the commands that ftp-gateway makes of push files, and writes for
+each the message log that the real engine would.
+"""
+
+import asyncio
+from itertools import groupby
+
+from shared import subjects
+from shared.bus import Bus
+from shared.consumers import Pull, open_pull
+from shared.messages import Event, Identities, PushBatch, PushRow, decode, encode
+from shared.subjects import PUSH, partition_of
+
+CODE = "PUSH_SENT"
+NAME = "stand-in push engine"
+
+
+class PushEngine:
+    """Runs until cancelled. `sent` are the message logs that `EVENTS` has, in their order."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.sent: list[Event] = []
+        self._bus = bus
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take commands for ever."""
+        durable = subjects.PUSH_ENGINE_CONSUMER
+        async with open_pull(self._bus, PUSH, durable=durable, subject=subjects.push_send("*", "*")) as pull:
+            while True:
+                await self._take(pull)
+
+    async def _take(self, pull: Pull) -> None:
+        for message in await pull.next(16):
+            batch = decode(message.data, PushBatch)
+            # The server's clock, so that a repetition makes the same events.
+            at_ms = message.at_ns // 1_000_000
+            events = [_message_log(batch, row, at_ms) for row in batch.rows]
+            events.sort(key=lambda event: partition_of(event.user_id))
+            for partition, part in groupby(events, key=lambda event: partition_of(event.user_id)):
+                subject = subjects.events(batch.app_key, partition)
+                message_id = f"{NAME}:{message.sequence}:{partition}"
+                await self._bus.publish(subject, encode(list(part)), message_id=message_id)
+            await pull.ack_sync(message)
+            self.sent += events
+            self._changed.set()
+
+    async def wait_sent(self, count: int) -> None:
+        """Until there are so many message logs."""
+        while len(self.sent) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def _message_log(batch: PushBatch, row: PushRow, at_ms: int) -> Event:
+    return Event(
+        id=f"{CODE}:{row.id}",
+        app_key=batch.app_key,
+        type="message_log",
+        code=CODE,
+        user_id=row.ext_id,
+        ext_id=row.ext_id,
+        occurred_at=at_ms,
+        attributes={"text": row.text, "deeplink": row.deeplink, "inbox": batch.inbox, "file": batch.file_name},
+        identities=Identities(),
+    )

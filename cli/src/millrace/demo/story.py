@@ -1,0 +1,96 @@
+"""The demo as a list of steps: each is run, timed, told, and a row of the last table. What they do is in `steps`."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from msgspec import Struct
+
+from millrace.console import Teller
+from shared.errors import MillraceError
+
+log = structlog.get_logger()
+
+STEP_S = 60.0
+"""A step that takes longer hangs; the whole demo takes less."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What a step had to bring, and what it brought. `details` are lines worth a look."""
+
+    expected: str
+    got: str
+    ok: bool
+    details: tuple[str, ...] = ()
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """A row of the table."""
+
+    name: str
+    ok: bool
+    expected: str
+    got: str
+    seconds: float
+
+
+def equal(expected: str, got: str, *details: str) -> Outcome:
+    """The outcome of a step that must bring exactly this."""
+    return Outcome(expected=expected, got=got, ok=expected == got, details=details)
+
+
+class StoryError(Exception):
+    """A step could not be carried out, so those after it make no sense. Its row says why."""
+
+
+class Story:
+    """The steps so far."""
+
+    def __init__(self, teller: Teller) -> None:
+        self.steps: list[Step] = []
+        self._teller = teller
+
+    @property
+    def ok(self) -> bool:
+        return all(step.ok for step in self.steps)
+
+    async def step(self, name: str, work: Callable[[], Awaitable[Outcome]]) -> None:
+        """
+        Run one step and tell it.
+
+        Raises:
+            StoryError: It could not be carried out.
+        """
+        started = time.monotonic()
+        broken = False
+        try:
+            with self._teller.doing(f"{name} …"):
+                async with asyncio.timeout(STEP_S):
+                    outcome = await work()
+        except TimeoutError:
+            broken, outcome = True, _failed(f"not done within {STEP_S:.0f} s")
+        except MillraceError as error:
+            broken, outcome = True, _failed(f"{error.field}: {error}" if error.field else str(error))
+        except Exception as error:
+            # A demo that ends in a traceback has told nobody which step it was.
+            log.exception("step_failed", step=name)
+            broken, outcome = True, _failed(f"{type(error).__name__}: {error}")
+        seconds = time.monotonic() - started
+        self.steps.append(
+            Step(name=name, ok=outcome.ok, expected=outcome.expected, got=outcome.got, seconds=round(seconds, 3))
+        )
+        self._teller.verdict(outcome.ok, f"{seconds:5.1f} s  {name}: {outcome.got}")
+        for line in outcome.details:
+            self._teller.say(f"                   {line}", style="dim")
+        if broken:
+            raise StoryError(name)
+
+    def show_table(self) -> None:
+        """Every step, at the end."""
+        rows = [(step.name, step.expected, step.got, f"{step.seconds:.1f} s", step.ok) for step in self.steps]
+        self._teller.table(("step", "expected", "got", "time", "ok"), rows)
+
+
+def _failed(reason: str) -> Outcome:
+    return Outcome(expected="to be carried out", got=reason, ok=False)

@@ -1,0 +1,112 @@
+"""The demo's events: published by both doors, and read back from the Kinesis shards: each once, in order."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from millrace.demo.events import Arrival, ids_by_user, make_events
+from millrace.demo.stage import APP, Stage
+from millrace.demo.story import Outcome, equal
+from shared import subjects
+from shared.messages import Event, encode
+from shared.subjects import partition_of
+
+BY_HTTP = 8_000
+POST = 1_000
+MESSAGE = 100
+ARRIVED_S = 30.0
+PURCHASES = "shop-purchases"
+MESSAGE_LOGS = "shop-message-logs"
+SHARDS = {PURCHASES: 2, MESSAGE_LOGS: 2}
+"""The streams of the customer's account, which demo.toml names."""
+
+
+class RecordUser(Struct, rename="camel"):
+    """Of `hook.event.v1`, what is needed here."""
+
+    user_id: str
+
+
+class Record(Struct):
+    """Of `hook.event.v1`, what is needed here."""
+
+    id: str
+    schema: Annotated[str, Meta(pattern="^hook.event.v1$")]
+    user: RecordUser
+
+
+async def publish_events(stage: Stage) -> Outcome:
+    """Most come by HTTP, as from a customer's server; the rest by NATS, as from the platform itself."""
+    events = make_events(APP, started_at_ms=time.time_ns() // 1_000_000)
+    stage.events = events
+    accepted = 0
+    for part in _parts(events[:BY_HTTP], POST):
+        answer = await stage.api.call(
+            "hooks",
+            "POST",
+            f"/v1/apps/{APP}/events",
+            body=b"\n".join(encode(event) for event in part),
+            content_type="application/x-ndjson",
+        )
+        accepted += answer["accepted"]
+    await asyncio.gather(*(_publish(stage, part) for part in _by_partition(events[BY_HTTP:]).values()))
+    sent = len(events) - BY_HTTP
+    return equal(
+        f"{BY_HTTP} accepted by HTTP, {sent} stored by NATS",
+        f"{accepted} accepted by HTTP, {sent} stored by NATS",
+        f"of {len(ids_by_user(events))} users: purchases, screen views, message logs, clicks, conversions",
+    )
+
+
+async def _publish(stage: Stage, events: Sequence[Event]) -> None:
+    """One partition's events, each message after the one before has its ack: that is what keeps the order."""
+    subject = subjects.events(APP, partition_of(events[0].user_id))
+    for part in _parts(events, MESSAGE):
+        await stage.publisher.publish(subject, encode(list(part)), message_id=f"{part[0].id}+{len(part)}")
+
+
+def _parts(events: Sequence[Event], size: int) -> Iterator[Sequence[Event]]:
+    return (events[at : at + size] for at in range(0, len(events), size))
+
+
+def _by_partition(events: Iterable[Event]) -> dict[int, list[Event]]:
+    partitions: dict[int, list[Event]] = {}
+    for event in events:
+        partitions.setdefault(partition_of(event.user_id), []).append(event)
+    return partitions
+
+
+async def read_purchases(stage: Stage) -> Outcome:
+    """A hook on one event code."""
+    return await _read_back(stage, PURCHASES, [event for event in stage.events if event.code == "purchase"])
+
+
+async def read_message_logs(stage: Stage) -> Outcome:
+    """A hook on every message log: the engine's came first."""
+    logs = [event for event in stage.events if event.type == "message_log"]
+    return await _read_back(stage, MESSAGE_LOGS, [*stage.engine.sent, *logs])
+
+
+async def _read_back(stage: Stage, stream: str, events: Sequence[Event]) -> Outcome:
+    expected = ids_by_user(events)
+    started = time.monotonic()
+    while True:
+        shards = await stage.account.records(stream)
+        records = [msgspec.json.decode(data, type=Record) for shard in shards for data in shard]
+        arrival = Arrival(expected, [(record.user.user_id, record.id) for record in records])
+        if not arrival.missing or time.monotonic() - started > ARRIVED_S:
+            break
+        await asyncio.sleep(0.2)
+    return Outcome(
+        expected=f"{len(events)} records, 0 duplicates, every user in order",
+        got=str(arrival),
+        ok=arrival.exact,
+        details=(
+            f"{stream}: {' + '.join(str(len(shard)) for shard in shards)} records in {len(shards)} shards",
+            *(shard[0].decode()[:160] for shard in shards[:1] if shard),
+        ),
+    )

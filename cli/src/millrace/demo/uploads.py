@@ -1,0 +1,100 @@
+"""The demo's files: put by SFTP with a real client, and what the stand-in push engine makes of the push file."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
+
+import asyncssh
+import msgspec
+from msgspec import Struct
+
+from millrace.demo.push_engine import NAME
+from millrace.demo.stage import APP, Stage
+from millrace.demo.story import Outcome, equal
+from shared.errors import UnavailableError
+
+USER = "erp"
+PASSWORD = "correct-horse-battery-staple"
+GONE_S = 20.0
+
+PUSH_ROWS = "7 rows accepted, 2 rejected, file gone"
+PROFILE_ROWS = "3 rows accepted, 0 rejected, file gone"
+"""What the files of demo/ are made to bring."""
+
+
+class Taken(Struct, frozen=True):
+    """Of `/errors/<name>.result.json`, what is needed here. Zeros are left out there."""
+
+    ok: int = 0
+    failed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.ok} rows accepted, {self.failed} rejected, file gone"
+
+
+async def put_push_file(stage: Stage) -> Outcome:
+    """Rows are taken one by one: bad ones come back, good ones are on their way."""
+    told, report = await _put(stage, PurePosixPath("/push.csv"))
+    stage.pushes = told.ok
+    return equal(PUSH_ROWS, str(told), *(f"/errors/push.csv.report.csv  {line}" for line in report))
+
+
+async def put_profile_file(stage: Stage) -> Outcome:
+    """Profiles are a folder of their own."""
+    told, report = await _put(stage, PurePosixPath("/Profile/profile.txt"))
+    return equal(PROFILE_ROWS, str(told), *report)
+
+
+async def run_push_engine(stage: Stage) -> Outcome:
+    """Every command becomes a message log, which goes the way of all events."""
+    await stage.engine.wait_sent(stage.pushes)
+    first = stage.engine.sent[0]
+    return equal(
+        f"{stage.pushes} message logs",
+        f"{len(stage.engine.sent)} message logs",
+        f"by the {NAME}; the first: {first.code} to {first.user_id}, {first.attributes['deeplink']}",
+    )
+
+
+async def _put(stage: Stage, path: PurePosixPath) -> tuple[Taken, list[str]]:
+    """Upload a file of demo/, wait until it is gone, and give its outcome and its report's lines."""
+    async with _client(stage.folder.addresses().sftp) as sftp:
+        await sftp.put(str(stage.inputs / path.name), str(path))
+        await _wait_gone(sftp, path)
+        result = await _read(sftp, f"/errors/{path.name}.result.json")
+        has_report = f"{path.name}.report.csv" in await sftp.listdir("/errors")
+        report = await _read(sftp, f"/errors/{path.name}.report.csv") if has_report else b""
+    return msgspec.json.decode(result, type=Taken), report.decode().splitlines()
+
+
+async def _wait_gone(sftp: asyncssh.SFTPClient, path: PurePosixPath) -> None:
+    """The customer's sign that a file was taken. Asked for again and again, because SFTP tells nothing by itself."""
+    try:
+        async with asyncio.timeout(GONE_S):
+            while True:
+                if path.name not in await sftp.listdir(str(path.parent)):
+                    return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise UnavailableError(f"{path} was still there after {GONE_S:.0f} s") from None
+
+
+async def _read(sftp: asyncssh.SFTPClient, path: str) -> bytes:
+    async with sftp.open(path, "rb") as file:
+        content: bytes = await file.read()
+        return content
+
+
+@asynccontextmanager
+async def _client(address: str) -> AsyncIterator[asyncssh.SFTPClient]:
+    host, _, port = address.rpartition(":")
+    try:
+        # The host key was made a second ago, on this machine: there is nothing to compare it with.
+        connection = asyncssh.connect(
+            host, int(port), username=f"{APP}.{USER}", password=PASSWORD, known_hosts=None, config=None, agent_path=None
+        )
+        async with connection as signed_in, signed_in.start_sftp_client() as sftp:
+            yield sftp
+    except (asyncssh.Error, OSError) as error:
+        raise UnavailableError(f"SFTP at {address}: {error}") from error

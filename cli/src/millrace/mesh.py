@@ -1,0 +1,231 @@
+"""
+A whole mesh on this machine: NATS and the four services as real processes on one folder, for `up`, `demo` and `bench`.
+
+What is printed, and what the mesh is used for, is the verbs' business. The services are started, never imported.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from millrace.event_loop import first_error
+from millrace.mesh_folder import SERVICES, Addresses, MeshFolder
+from millrace.nats_cluster import NatsCluster
+from millrace.nats_config import seed_file
+from millrace.nats_server import NatsServer
+from millrace.operator_access import access_of_folder, open_registry
+from millrace.processes import Child, start_child
+from shared import subjects
+from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
+from shared.retry import Backoff
+from shared.settings import Settings, child_environment
+from shared.streams import ensure
+from shared.tokens import ADMIN, TOKENS, Token, token_hash
+
+READY_S = 45.0
+"""For imports on a cold disk and a stream to be checked; a start takes about two seconds."""
+STOP_DEADLINE_S = 25.0
+BEYOND_DEADLINE_S = 5.0
+"""Given to a service after its own deadline, before it is killed."""
+CALM_S = 60.0
+"""A service that has run for this long is restarted at once when it ends, however often it ended before."""
+
+
+class LocalMesh:
+    """
+    The mesh of one folder, stopped when the block is left, and by the kernel when this process dies.
+
+    Args:
+        folder: Its lock is held by the caller.
+        nats_nodes: 1, or 3 for a cluster with three copies of every stream.
+        ports: Ports to take, by name of a service, `sftp` or `nats` (`nats-1` to `nats-3`); free ones otherwise.
+        settings: Further settings of every service, by field of `shared.settings.Settings`.
+    """
+
+    def __init__(
+        self,
+        folder: MeshFolder,
+        *,
+        nats_nodes: int = 1,
+        ports: Mapping[str, int] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.children: dict[str, Child] = {}
+        self.nats: NatsServer | NatsCluster
+        self._replicas = nats_nodes
+        self._ports = dict(ports or {})
+        self._settings = dict(settings or {})
+        self._urls: dict[str, str] = {}
+        self._sftp = ""
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except ExceptionGroup as group:
+            await self._stack.aclose()
+            raise first_error(group) from group
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        """
+        Raises:
+            ConflictError: A port that was asked for is taken, or the folder holds another kind of mesh.
+            UnavailableError: A process ended, or was not ready in time; names it and its log.
+        """
+        self._check_nodes()
+        seeds = self.folder.seeds()
+        self.folder.secret_keys()
+        nats_ports = [self._ports.get(name, 0) for name in self._nats_names()]
+        if self._replicas == 1:
+            self.nats = NatsServer(self.folder.nats, users=seeds, port=nats_ports[0])
+        else:
+            known = nats_ports if all(nats_ports) else ()
+            self.nats = NatsCluster(self.folder.nats, nodes=self._replicas, users=seeds, ports=known)
+        await self._stack.enter_async_context(self.nats)
+        self._stack.push_async_callback(self._stop_services)
+        async with asyncio.TaskGroup() as starting:
+            for name in SERVICES:
+                starting.create_task(self._start_service(name))
+            starting.create_task(self._issue_admin_token())
+        addresses = Addresses(
+            nats=self.nats.url, services={name: self._urls[name] for name in SERVICES}, sftp=self._sftp
+        )
+        self._stack.enter_context(self.folder.announced(addresses))
+        self._remember_ports()
+
+    def _check_nodes(self) -> None:
+        """Raises `ConflictError` when what is stored would not be found again."""
+        found = (
+            3 if (self.folder.nats / "nats-1").exists() else 1 if (self.folder.nats / "jetstream").exists() else None
+        )
+        if found not in (None, self._replicas):
+            raise ConflictError(f"{self.folder.root} holds the data of {found} NATS node(s); use --nats-nodes {found}")
+
+    def _nats_names(self) -> list[str]:
+        return ["nats"] if self._replicas == 1 else [f"nats-{node + 1}" for node in range(self._replicas)]
+
+    def _remember_ports(self) -> None:
+        nats_ports = [self.nats.port] if isinstance(self.nats, NatsServer) else self.nats.ports
+        self._ports = dict(zip(self._nats_names(), nats_ports, strict=True))
+        self._ports |= {name: _port_of(url) for name, url in self._urls.items()} | {"sftp": _port_of(self._sftp)}
+        self.folder.remember_ports(self._ports)
+
+    def _environment(self, service: str) -> dict[str, str]:
+        settings: dict[str, object] = {
+            "nats_url": self.nats.url,
+            "nats_seed_file": seed_file(self.folder.keys, service),
+            "nats_replicas": self._replicas,
+            "secret_keys_file": self.folder.secret_keys_file,
+            "http_port": self._ports.get(service, 0),
+            "announce_file": self.folder.announcement(service),
+            "data_dir": self.folder.data(service),
+            "stop_deadline_s": STOP_DEADLINE_S,
+            "log_format": "console",
+            "sftp_port": self._ports.get("sftp", 0),
+        }
+        return child_environment(**(settings | self._settings))
+
+    async def _start_service(self, name: str) -> None:
+        """Start one service and wait until it is ready. Raises `UnavailableError`."""
+        announcement = self.folder.announcement(name)
+        announcement.parent.mkdir(parents=True, exist_ok=True)
+        announcement.unlink(missing_ok=True)
+        self.folder.data(name).mkdir(parents=True, exist_ok=True)
+        # -P: nothing in the working directory may stand in for a service.
+        command = (sys.executable, "-P", "-m", name.replace("-", "_"))
+        child = await start_child(name, command, environment=self._environment(name), log=self.folder.log(name))
+        self.children[name] = child
+        try:
+            async with asyncio.timeout(READY_S):
+                while not announcement.exists():
+                    if not child.running:
+                        raise child.ended("before it was ready")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise UnavailableError(f"{name} was not ready within {READY_S:.0f} s; its log is {child.log}") from None
+        told = msgspec.json.decode(announcement.read_bytes(), type=dict[str, str])
+        self._urls[name] = told["http"]
+        self._sftp = told.get("sftp", self._sftp)
+
+    async def restart(self, service: str) -> None:
+        """Start a service that has ended, where it was. Raises `UnavailableError`."""
+        await self._start_service(service)
+
+    async def _issue_admin_token(self) -> None:
+        access = access_of_folder(self.folder, self.nats.url)
+        token = self.folder.admin_token()
+        async with open_registry(access) as registry:
+            await ensure(registry.bus, subjects.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
+            try:
+                await registry.get(TOKENS, token_hash(token))
+            except NotFoundError:
+                issued = Token(scopes=(ADMIN,), name="admin-token of this folder", created_at=datetime.now(UTC))
+                await registry.put(TOKENS, token_hash(token), "", issued)
+
+    async def _stop_services(self) -> None:
+        deadline_s = STOP_DEADLINE_S + BEYOND_DEADLINE_S
+        await asyncio.gather(*(child.stop(deadline_s) for child in self.children.values()))
+
+    def unclean(self) -> list[str]:
+        """A line for each service that did not end as it should have, once the block is left."""
+        return [
+            f"{child.name} {child.how_it_ended()}; its log is {child.log}"
+            for child in self.children.values()
+            if child.process.returncode != 0
+        ]
+
+    async def supervise(self, say: Callable[[str], None]) -> None:
+        """Start again what dies, until cancelled; waits longer each time while it goes on dying."""
+        async with asyncio.TaskGroup() as tasks:
+            for name in SERVICES:
+                tasks.create_task(_keep(partial(self._child, name), partial(self.restart, name), say))
+            for node in range(self._replicas):
+                tasks.create_task(_keep(partial(self._node, node), partial(self.nats.restart, node), say))
+
+    def _child(self, service: str) -> Child:
+        return self.children[service]
+
+    def _node(self, node: int) -> Child:
+        return self.nats.children[node]
+
+
+async def _keep(
+    current: Callable[[], Child], restart: Callable[[], Awaitable[None]], say: Callable[[str], None]
+) -> None:
+    clock = asyncio.get_running_loop().time
+    delays = Backoff(first_s=0.5, max_s=30.0).delays()
+    while True:
+        child, since = current(), clock()
+        await child.wait()
+        if clock() - since > CALM_S:
+            delays = Backoff(first_s=0.5, max_s=30.0).delays()
+        delay_s = next(delays)
+        say(f"{child.name} {child.how_it_ended()}; starting it again in {delay_s:.1f} s (its log is {child.log})")
+        await asyncio.sleep(delay_s)
+        try:
+            await restart()
+        except MillraceError as error:
+            say(str(error))
+        else:
+            say(f"{child.name} is ready again")
+
+
+def _port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])

@@ -1,0 +1,153 @@
+"""
+The folder of a local mesh, `.millrace` by default: who uses it, its secrets, its addresses now and its ports last time.
+
+    lock           held by the process that runs the mesh
+    mesh.json      where the mesh is, while it runs
+    ports.json     the ports of the last run, which the next one takes again
+    admin-token    a token for every route; keys/ the NKey seeds; secret-keys the keys of configured secrets
+    nats/ data/ logs/
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from millrace.nats_config import ensure_seeds
+from millrace.secret_files import read_or_make
+from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.secret_store import generate_key
+from shared.tokens import new_token
+
+SERVICES = ("storage", "hooks", "ftp-gateway", "exporter")
+
+
+class Addresses(Struct, frozen=True, kw_only=True):
+    """Where a running mesh is. `services` are the URLs of the services by name."""
+
+    nats: str
+    services: dict[str, str]
+    sftp: str
+
+
+class MeshFolder:
+    """Paths and small files under one root. Nothing is made before it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        # Children run elsewhere or are told by path, so it has to be whole.
+        self.root = root.absolute()
+        self.logs = self.root / "logs"
+        self.nats = self.root / "nats"
+        self.keys = self.root / "keys"
+        self.admin_token_file = self.root / "admin-token"
+        self.secret_keys_file = self.root / "secret-keys"
+        self._addresses = self.root / "mesh.json"
+        self._ports = self.root / "ports.json"
+
+    def log(self, name: str) -> Path:
+        """Where a process of the mesh logs."""
+        return self.logs / f"{name}.log"
+
+    def data(self, service: str) -> Path:
+        """A service's own data."""
+        return self.root / "data" / service
+
+    def announcement(self, service: str) -> Path:
+        """Where a service writes its addresses once it is ready."""
+        return self.root / "announced" / f"{service}.json"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """
+        Have the folder alone. The lock goes with this process, however it ends.
+
+        Raises:
+            ConflictError: Another process has it; says which, and where its mesh is.
+        """
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(f"a mesh runs on {self.root} already ({self._who(descriptor)})") from None
+            # What a killed run left behind would send other commands nowhere.
+            self._addresses.unlink(missing_ok=True)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _who(self, descriptor: int) -> str:
+        who = f"process {os.pread(descriptor, 32, 0).decode().strip() or 'unknown'}"
+        with contextlib.suppress(NotFoundError, InvalidError):
+            return f"{who}; storage is at {self.addresses().services['storage']}"
+        return f"{who}, which is starting"
+
+    def seeds(self) -> dict[str, str]:
+        """The NKey seed of every user, made once."""
+        return ensure_seeds(self.keys)
+
+    def secret_keys(self) -> str:
+        """The Fernet keys of configured secrets, made once; an operator adds new ones in front."""
+        return read_or_make(self.secret_keys_file, generate_key)
+
+    def admin_token(self) -> str:
+        """The operator's token, made once."""
+        return read_or_make(self.admin_token_file, new_token)
+
+    def ports(self) -> dict[str, int]:
+        """The ports of the last run by name; none where there was no run."""
+        try:
+            return msgspec.json.decode(self._ports.read_bytes(), type=dict[str, int])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def remember_ports(self, ports: dict[str, int]) -> None:
+        """Keep them for the next run."""
+        _replace(self._ports, msgspec.json.encode(ports))
+
+    def addresses(self) -> Addresses:
+        """
+        Where the mesh of this folder is.
+
+        Raises:
+            NotFoundError: None runs.
+        """
+        try:
+            if self._is_used():
+                return msgspec.json.decode(self._addresses.read_bytes(), type=Addresses)
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.DecodeError) as error:
+            raise InvalidError(f"cannot be read: {error}", field=str(self._addresses)) from None
+        raise NotFoundError(f"no mesh is ready on {self.root}; `millrace up` starts one")
+
+    def _is_used(self) -> bool:
+        with (self.root / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    @contextlib.contextmanager
+    def announced(self, addresses: Addresses) -> Iterator[None]:
+        """Tell other commands where the mesh is, for the length of the block."""
+        _replace(self._addresses, msgspec.json.encode(addresses))
+        try:
+            yield
+        finally:
+            self._addresses.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whole or not at all, for whoever reads it meanwhile."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.replace(path)

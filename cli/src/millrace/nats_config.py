@@ -1,0 +1,212 @@
+"""
+Configuration for nats-server, made from `shared.subjects`, and the verb `nats-config` that prints it.
+
+Every user signs in with an NKey: the configuration holds public keys, the seeds lie in a folder of their own. A server
+is started in `millrace.nats_server`, not here.
+"""
+
+import argparse
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import nkeys  # type: ignore[import-untyped]  # the package has no types
+from msgspec import Struct
+
+from millrace.secret_files import read_or_make
+from shared.errors import InvalidError
+from shared.subjects import GRANTS, permissions
+
+ACCOUNT = "MILLRACE"
+CLUSTER = "millrace"
+CLUSTER_USER = "route"
+CLUSTER_PASSWORD_VARIABLE = "NATS_CLUSTER_PASSWORD"
+CLUSTER_ROUTES_VARIABLE = "NATS_CLUSTER_ROUTES"
+
+MAX_PAYLOAD_BYTES = 8 << 20
+"""
+The server's default of 1 MiB would send most photographs that `storage.media.store` could take by HTTP instead; above
+8 MiB the server itself warns (docs.nats.io, `max_payload`).
+"""
+
+SYNC = "always"
+"""
+JetStream's default syncs every two minutes, and Jepsen lost acknowledged messages to a power cut that way, replicas or
+not (jepsen.io/analyses/nats-2.12.1). What a customer was told is stored has to be, so an acknowledged write is on disk,
+on a laptop as in production. One waiting publisher is not slower with it here; many at once get a third to a tenth of
+the messages, which is still more than a thousand a second, each with many events.
+"""
+
+
+class ServerConfig(Struct, frozen=True, kw_only=True):
+    """What one nats-server needs to know. `port` and `monitor_port` -1 take a free one."""
+
+    store: str
+    """Folder of JetStream's files."""
+    host: str = "127.0.0.1"
+    port: int = 4222
+    server_name: str = ""
+    """Needed in a cluster, where it has to be another on each node and the same after a restart."""
+    monitor_port: int | None = None
+    """Serves `/healthz` on `host`; None opens no such port."""
+    cluster_port: int | None = None
+    """Makes this a node of a cluster; the other nodes and the password come from the environment."""
+    ports_file_dir: str = ""
+    """Where the server writes the ports it took."""
+    max_file_bytes: int | None = None
+    """Most that JetStream may use of the disk; the server takes three quarters of what is free where this is None."""
+    sync_interval: str = SYNC
+
+
+def make_seed() -> str:
+    """A new NKey seed for a user."""
+    seed: bytes = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
+    return seed.decode()
+
+
+def public_key(seed: str) -> str:
+    """The public half of a user's seed. Raises `InvalidError` for anything else; never shows the seed."""
+    try:
+        key: bytes = nkeys.from_seed(seed.strip().encode()).public_key
+        return key.decode()
+    except (nkeys.NkeysError, ValueError):
+        raise InvalidError("expected the NKey seed of a user, which begins with SU") from None
+
+
+def seed_file(keys: Path, user: str) -> Path:
+    """Where a user's seed lies."""
+    return keys / f"{user}.nk"
+
+
+def ensure_seeds(keys: Path, users: Iterable[str] = tuple(GRANTS)) -> dict[str, str]:
+    """Every user's seed from the folder, made first where there is none (0600, in a folder of mode 0700)."""
+    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {user: read_or_make(seed_file(keys, user), make_seed) for user in users}
+
+
+def render(config: ServerConfig, users: Mapping[str, str] | None) -> str:
+    """
+    The configuration as text.
+
+    Args:
+        users: Public key by user of `GRANTS`; None leaves the server open to everybody, which is for tests alone.
+    """
+    lines = [
+        f"listen: {_quoted(f'{config.host}:{config.port}')}",
+        *([f"server_name: {_quoted(config.server_name)}"] if config.server_name else []),
+        f"max_payload: {MAX_PAYLOAD_BYTES}",
+        *([f"http: {_quoted(f'{config.host}:{config.monitor_port}')}"] if config.monitor_port is not None else []),
+        *([f"ports_file_dir: {_quoted(config.ports_file_dir)}"] if config.ports_file_dir else []),
+        "",
+        "jetstream {",
+        f"  store_dir: {_quoted(config.store)}",
+        f"  sync_interval: {config.sync_interval}",
+        *([f"  max_file_store: {config.max_file_bytes}"] if config.max_file_bytes is not None else []),
+        "}",
+    ]
+    if config.cluster_port is not None:
+        lines += [
+            "",
+            f"# {CLUSTER_PASSWORD_VARIABLE} is the nodes' common secret, {CLUSTER_ROUTES_VARIABLE} a list such as",
+            f"# [nats://{CLUSTER_USER}:SECRET@nats-1:6222, nats://{CLUSTER_USER}:SECRET@nats-2:6222].",
+            "cluster {",
+            f"  name: {CLUSTER}",
+            f"  listen: {_quoted(f'{config.host}:{config.cluster_port}')}",
+            f"  authorization {{ user: {CLUSTER_USER}, password: ${CLUSTER_PASSWORD_VARIABLE} }}",
+            f"  routes: ${CLUSTER_ROUTES_VARIABLE}",
+            "}",
+        ]
+    if users is not None:
+        lines += ["", "accounts {", f"  {ACCOUNT} {{", "    jetstream: enabled", "    users: ["]
+        for user, key in users.items():
+            lines += _user(user, key)
+        lines += ["    ]", "  }", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def _user(user: str, key: str) -> list[str]:
+    allowed = permissions(user)
+    return [
+        f"      # {user}",
+        "      {",
+        f"        nkey: {_quoted(key)}",
+        "        permissions {",
+        "          publish {",
+        *_subjects("allow", allowed.publish),
+        *_subjects("deny", consumers_of_others(user)),
+        "          }",
+        "          subscribe {",
+        *_subjects("allow", allowed.subscribe),
+        "          }",
+        # A service may answer where it was asked, whatever inbox that is, once.
+        *(['          allow_responses: { max: 1, expires: "1m" }'] if GRANTS[user].answers else []),
+        "        }",
+        "      }",
+    ]
+
+
+def consumers_of_others(user: str) -> tuple[str, ...]:
+    """
+    What has to be denied although `permissions` allows it.
+
+    Who scans a stream names its short-lived consumers itself, so it is allowed every name, and with it those of the
+    durable consumers by which others read the same stream: to take their messages, or to delete them.
+    """
+    scanned = {stream for stream, _ in GRANTS[user].scans}
+    others = {
+        (stream.name, durable)
+        for other, grant in GRANTS.items()
+        for stream, durable in grant.reads
+        if other != user and stream.name in scanned
+    }
+    return tuple(
+        subject
+        for stream, durable in sorted(others)
+        for subject in (
+            f"$JS.API.CONSUMER.*.{stream}.{durable}",
+            f"$JS.API.CONSUMER.CREATE.{stream}.{durable}.>",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+        )
+    )
+
+
+def _subjects(verb: str, subjects: tuple[str, ...]) -> list[str]:
+    quoted = [f"              {_quoted(subject)}" for subject in subjects]
+    return [f"            {verb}: [", *quoted, "            ]"] if quoted else []
+
+
+def _quoted(text: str) -> str:
+    # A `$` outside quotes is a variable to nats-server; inside JSON's quotes it is itself.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument(
+        "--keys", type=Path, required=True, metavar="DIR", help="folder of the seeds; missing ones are made"
+    )
+    parser.add_argument("--store", default="/data/jetstream", metavar="DIR", help="JetStream's folder [%(default)s]")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on [%(default)s]")
+    parser.add_argument("--port", type=int, default=4222, help="port for clients [%(default)s]")
+    parser.add_argument("--monitor-port", type=int, metavar="PORT", help="port for /healthz; none without this option")
+    parser.add_argument("--server-name", default="", metavar="NAME", help="this node's name, needed in a cluster")
+    parser.add_argument("--cluster-port", type=int, metavar="PORT", help="make it a node of a cluster, on this port")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the configuration. It holds no secret."""
+    if args.cluster_port is not None and not args.server_name:
+        raise InvalidError("a node of a cluster needs a name that lasts", field="--server-name")
+    seeds = ensure_seeds(args.keys)
+    config = ServerConfig(
+        store=args.store,
+        host=args.host,
+        port=args.port,
+        server_name=args.server_name,
+        monitor_port=args.monitor_port,
+        cluster_port=args.cluster_port,
+    )
+    print("# Made by millrace nats-config. The users' seeds are <user>.nk in the folder given as --keys.\n")
+    print(render(config, {user: public_key(seed) for user, seed in seeds.items()}), end="")
+    return 0

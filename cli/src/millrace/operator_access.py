@@ -1,0 +1,68 @@
+"""
+How the command line reaches a mesh as its operator: by the folder of a local one, or by `MILLRACE_*` for any other.
+
+The environment wins where it names a NATS server. What is done there is the verbs' business.
+"""
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from millrace.mesh_folder import MeshFolder
+from shared.bus import connect
+from shared.errors import InvalidError
+from shared.registry import Registry
+from shared.secret_store import SecretStore
+from shared.settings import environment, read_settings
+from shared.telemetry import Metrics
+
+USER = "operator"
+WAIT_S = 5.0
+
+
+class Access(Struct, frozen=True, kw_only=True):
+    """What it takes to sign in to NATS as `operator`, and to read and write secrets."""
+
+    nats_url: str
+    seed: str
+    secret_keys: str
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """`--data`, which every verb that meets a local mesh has."""
+    parser.add_argument(
+        "--data", type=Path, default=Path(".millrace"), metavar="DIR", help="folder of the local mesh [%(default)s]"
+    )
+
+
+def access_of_folder(folder: MeshFolder, nats_url: str) -> Access:
+    """To the mesh of this folder, whose NATS is at `nats_url`."""
+    return Access(nats_url=nats_url, seed=folder.seeds()[USER], secret_keys=folder.secret_keys())
+
+
+def find_access(data: Path) -> Access:
+    """
+    To the mesh that the environment names, else to the one of the folder.
+
+    Raises:
+        NotFoundError: No mesh runs there.
+        InvalidError: A setting is wrong or missing.
+    """
+    if not any(environment(("MILLRACE_NATS_URL",)).values()):
+        folder = MeshFolder(data)
+        return access_of_folder(folder, folder.addresses().nats)
+    settings = read_settings()
+    if not settings.nats_seed:
+        raise InvalidError("expected the file with the seed of the NATS user operator", field="MILLRACE_NATS_SEED_FILE")
+    return Access(nats_url=settings.nats_url, seed=settings.nats_seed, secret_keys=settings.secret_keys)
+
+
+@asynccontextmanager
+async def open_registry(access: Access) -> AsyncIterator[Registry]:
+    """The configuration of the mesh. Raises `UnavailableError` or `DeniedError`."""
+    secrets = SecretStore([key.strip() for key in access.secret_keys.split(",") if key.strip()])
+    async with connect(USER, access.nats_url, seed=access.seed, metrics=Metrics(), wait_s=WAIT_S) as bus:
+        yield Registry(bus, secrets, service=USER, relist_s=30)

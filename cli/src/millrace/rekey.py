@@ -1,0 +1,75 @@
+"""
+`millrace rekey`: after a key was added in front of the secret keys, encrypt every stored secret with it.
+
+How a secret is encrypted is in `shared.secret_store`. The bucket keeps a few earlier revisions of each entry, so an old
+key that has leaked also means new secrets, not only a new key.
+"""
+
+import argparse
+import sys
+
+from msgspec import Struct
+
+from millrace.event_loop import run_async
+from millrace.operator_access import add_data_argument, find_access, open_registry
+from shared import subjects
+from shared.buckets import BucketStore, Stored
+from shared.errors import ConflictError, InvalidError
+from shared.registry import Registry
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What was done. `refused` says of each entry that no key opens where its secret is."""
+
+    changed: int
+    current: int
+    refused: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    add_data_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encrypt anew, and exit with 1 when a secret could not be opened."""
+    return run_async(_run(args))
+
+
+async def _run(args: argparse.Namespace) -> int:
+    async with open_registry(find_access(args.data)) as registry:
+        outcome = await rekey(registry)
+    for refusal in outcome.refused:
+        print(f"millrace: {refusal}", file=sys.stderr)
+    print(f"{outcome.changed} entries encrypted anew, {outcome.current} needed nothing, {len(outcome.refused)} refused")
+    return 1 if outcome.refused else 0
+
+
+async def rekey(registry: Registry) -> Outcome:
+    """Every entry of `CONFIG`. One that changes meanwhile is read again, so no writer's work is lost."""
+    store = BucketStore(registry.bus, subjects.CONFIG)
+    changed = current = 0
+    refused: list[str] = []
+    for stored in await store.scan():
+        try:
+            if await _rekey(registry, store, stored):
+                changed += 1
+            else:
+                current += 1
+        except InvalidError as error:
+            refused.append(f"{stored.key}: {error.field}: {error}")
+    return Outcome(changed=changed, current=current, refused=tuple(refused))
+
+
+async def _rekey(registry: Registry, store: BucketStore, stored: Stored | None) -> bool:
+    while stored is not None:
+        encrypted = registry.secrets.rekey(stored.data)
+        if encrypted is None:
+            return False
+        try:
+            await store.put(stored.key, encrypted, expect_revision=stored.revision)
+        except ConflictError:
+            stored = await store.get(stored.key)
+        else:
+            return True
+    return False

@@ -1,0 +1,35 @@
+"""Files that hold one secret each: made once, readable by their owner alone, never printed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.errors import InvalidError
+
+
+def read_or_make(path: Path, make: Callable[[], str]) -> str:
+    """
+    The secret in `path`, which `make` provides the first time.
+
+    Two processes that start at once agree on one secret. Raises `InvalidError` when the file is empty or unreadable.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(make() + "\n")
+        try:
+            # A link fails where a rename would replace, so that the first of two wins, and with its whole content.
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    try:
+        secret = path.read_text().strip()
+    except OSError as error:
+        raise InvalidError(f"cannot be read: {error.strerror}", field=str(path)) from None
+    if not secret:
+        raise InvalidError("expected a secret, found an empty file", field=str(path))
+    return secret

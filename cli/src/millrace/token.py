@@ -1,0 +1,83 @@
+"""`millrace token`: create, list and revoke bearer tokens. How they are kept and checked is in `shared.tokens`."""
+
+import argparse
+from datetime import UTC, datetime
+
+import msgspec
+
+from millrace.console import Teller
+from millrace.event_loop import run_async
+from millrace.operator_access import add_data_argument, find_access, open_registry
+from shared.errors import InvalidError, NotFoundError
+from shared.registry import Entry, Registry
+from shared.tokens import TOKENS, Token, new_token, token_hash
+
+SHOWN = 12
+"""Characters of a hash in the list: enough to tell tokens apart and to revoke by."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own verbs."""
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="print a new token, once")
+    create.add_argument("--scope", action="append", required=True, help="admin, or app:<app key>; may be repeated")
+    create.add_argument("--name", default="", help="who uses it, for the list")
+    list_all = actions.add_parser("list", help="show what tokens there are, by hash")
+    revoke = actions.add_parser("revoke", help="make a token worthless")
+    revoke.add_argument("hash", help="the beginning of its hash, as the list shows it")
+    for action in (create, list_all, revoke):
+        add_data_argument(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    return run_async(_run(args))
+
+
+async def _run(args: argparse.Namespace) -> int:
+    async with open_registry(find_access(args.data)) as registry:
+        if args.action == "create":
+            print(await create(registry, tuple(args.scope), args.name, now=datetime.now(UTC)))
+        elif args.action == "list":
+            rows = [
+                (
+                    entry.app_key[:SHOWN],
+                    ", ".join(entry.value.scopes),
+                    entry.value.name,
+                    f"{entry.value.created_at:%F %R}",
+                )
+                for entry in sorted(await registry.list(TOKENS), key=lambda entry: entry.value.created_at)
+            ]
+            Teller().table(("hash", "scopes", "name", "created (UTC)"), rows)
+        else:
+            revoked = await revoke(registry, args.hash)
+            print(f"revoked {revoked.app_key[:SHOWN]} ({', '.join(revoked.value.scopes)})")
+    return 0
+
+
+async def create(registry: Registry, scopes: tuple[str, ...], name: str, *, now: datetime) -> str:
+    """A new token; what is kept is its hash. Raises `InvalidError` for a scope that cannot be."""
+    token = new_token()
+    try:
+        value = msgspec.convert({"scopes": scopes, "name": name, "created_at": now}, Token)
+    except msgspec.ValidationError:
+        raise InvalidError("expected admin or app:<app key>", field="--scope") from None
+    await registry.put(TOKENS, token_hash(token), "", value, expect_revision=0)
+    return token
+
+
+async def revoke(registry: Registry, prefix: str) -> Entry[Token]:
+    """
+    Delete the one token whose hash begins so.
+
+    Raises:
+        NotFoundError: There is none.
+        InvalidError: There are several.
+    """
+    found = [entry for entry in await registry.list(TOKENS) if prefix and entry.app_key.startswith(prefix.lower())]
+    if not found:
+        raise NotFoundError(f"no token's hash begins with {prefix!r}")
+    if len(found) > 1:
+        raise InvalidError(f"{len(found)} tokens begin so; give more of the hash", field="hash")
+    await registry.delete(TOKENS, found[0].app_key)
+    return found[0]

@@ -1,0 +1,101 @@
+"""`millrace up`: the mesh on this machine, until Ctrl-C. How it is started and watched is in `millrace.mesh`."""
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from millrace.console import Teller
+from millrace.event_loop import run_async
+from millrace.mesh import LocalMesh
+from millrace.mesh_folder import SERVICES, MeshFolder
+from millrace.operator_access import add_data_argument
+from millrace.processes import check_free, is_free
+from shared.settings import PREFIX, environment, read_settings
+
+USUAL_PORTS = {"storage": 8081, "hooks": 8082, "ftp-gateway": 8083, "exporter": 8084, "sftp": 2022, "nats": 4222}
+"""Those of compose.yaml; taken where nothing else has them, because a newcomer can guess them."""
+
+PASSED_ON = ("allow_private_endpoints", "events_max_age_h", "events_max_bytes", "relist_s")
+"""Settings that a service takes from the environment of `up`. The mesh decides all others itself."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    add_data_argument(parser)
+    parser.add_argument(
+        "--nats-nodes",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="3 runs a real cluster, with three copies of each stream",
+    )
+    parser.add_argument(
+        "--http-port-base", type=int, metavar="N", help="take N to N+3 for storage, hooks, ftp-gateway and exporter"
+    )
+    parser.add_argument("--sftp-port", type=int, metavar="N", help="the port for SFTP")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="[%(default)s]"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the mesh. Ctrl-C is the usual end, so it is a success."""
+    read_settings()
+    settings: dict[str, object] = {"log_level": args.log_level} | passed_on()
+    wanted = {name: args.http_port_base + number for number, name in enumerate(SERVICES) if args.http_port_base}
+    if args.sftp_port:
+        wanted["sftp"] = args.sftp_port
+    return run_async(_up(MeshFolder(args.data), args.nats_nodes, wanted, settings, Teller()))
+
+
+def passed_on() -> dict[str, object]:
+    """What the operator has set of `PASSED_ON`."""
+    variables = {f"{PREFIX}{name.upper()}": name for name in PASSED_ON}
+    return {variables[variable]: value for variable, value in environment(tuple(variables)).items()}
+
+
+async def _up(
+    folder: MeshFolder, nats_nodes: int, wanted: dict[str, int], settings: dict[str, object], teller: Teller
+) -> int:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(folder.lock())
+        ports = choose_ports(folder, wanted, teller.say)
+        with teller.doing("starting NATS and the four services"):
+            mesh = LocalMesh(folder, nats_nodes=nats_nodes, ports=ports, settings=settings)
+            await stack.enter_async_context(mesh)
+        _show(mesh, teller)
+        try:
+            await mesh.supervise(teller.say)
+        except asyncio.CancelledError:
+            teller.say("stopping: work in flight is finished first")
+    for line in mesh.unclean():
+        teller.say(line)
+    return 1 if mesh.unclean() else 0
+
+
+def choose_ports(folder: MeshFolder, wanted: dict[str, int], say: Callable[[str], None]) -> dict[str, int]:
+    """
+    The ports to ask for: what the operator wants, else those of the last run, else the usual ones, where they are free.
+
+    Raises:
+        ConflictError: One that the operator wants is taken.
+    """
+    chosen = {name: check_free(port, name) for name, port in wanted.items()}
+    for name, port in (USUAL_PORTS | folder.ports()).items():
+        if name in chosen or port in chosen.values():
+            continue
+        if is_free(port):
+            chosen[name] = port
+        else:
+            say(f"port {port} for {name} is taken by another process; taking a free one")
+    return chosen
+
+
+def _show(mesh: LocalMesh, teller: Teller) -> None:
+    addresses = mesh.folder.addresses()
+    rows = [*addresses.services.items(), ("sftp", f"sftp://{addresses.sftp}"), ("nats", addresses.nats)]
+    teller.table(("service", "address"), rows)
+    teller.say(f"admin token   {mesh.folder.admin_token_file}")
+    teller.say(f"data and logs {mesh.folder.root}")
+    teller.say("ready; Ctrl-C stops the mesh")

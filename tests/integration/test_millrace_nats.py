@@ -1,0 +1,90 @@
+"""nats-server as the command line runs it: alone, restarted, killed, and as a cluster."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from millrace.nats_cluster import NatsCluster
+from millrace.nats_config import ensure_seeds
+from millrace.nats_server import NatsServer
+from shared import subjects
+from shared.bus import connect
+from shared.errors import ConflictError, UnavailableError
+from shared.retry import Backoff, retry
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.telemetry import Metrics
+
+
+async def publish(url: str, data: bytes, *, replicas: bool = False, seed: str = "") -> int:
+    settings = Settings(events_max_bytes=64 << 20, nats_replicas=3 if replicas else 1)
+    async with connect("publisher", url, seed=seed, metrics=Metrics(), wait_s=5) as bus:
+        await ensure(bus, subjects.EVENTS, settings)
+        return await retry(lambda: bus.publish(subjects.events("a", 0), data), backoff=Backoff(), deadline_s=20)
+
+
+async def test_server_keeps_port_and_data_over_kill_and_restart(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as server:
+        url = server.url
+        assert 1 == await publish(url, b"[]")
+
+        await server.kill()
+        await server.restart()
+
+        assert url == server.url
+        assert 2 == await publish(url, b"[]")
+
+
+async def test_data_is_there_for_a_later_server_on_the_folder(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as server:
+        await publish(server.url, b"[]")
+    async with NatsServer(tmp_path) as server:
+        assert 2 == await publish(server.url, b"[]")
+
+
+async def test_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path / "a") as first:
+        with pytest.raises(ConflictError) as caught:
+            await NatsServer(tmp_path / "b", port=first.port).start()
+
+    assert f"port {first.port} for nats-server is taken by another process" == str(caught.value)
+
+
+async def test_server_that_ends_at_start_says_what_its_log_says(tmp_path: Path) -> None:
+    (tmp_path / "jetstream").write_text("a file where the store should be")
+
+    with pytest.raises(
+        UnavailableError, match=r"nats-server ended with exit code 1 before it was ready(?s:.*)not a dir"
+    ):
+        await NatsServer(tmp_path).start()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
+    async with NatsCluster(tmp_path / "nats", users=ensure_seeds(tmp_path / "keys")) as cluster:
+        yield cluster
+
+
+async def test_cluster_loses_nothing_when_a_node_is_killed(cluster: NatsCluster, tmp_path: Path) -> None:
+    seed = ensure_seeds(tmp_path / "keys")["publisher"]
+    assert 1 == await publish(cluster.url, b"[]", replicas=True, seed=seed)
+
+    await cluster.kill(0)
+    assert 2 == await publish(cluster.url, b"[]", replicas=True, seed=seed)
+    await cluster.restart(0)
+    await cluster.kill(1)
+
+    assert 3 == await publish(cluster.url, b"[]", replicas=True, seed=seed)
+
+
+def texts(folder: Path) -> list[str]:
+    """Logs and configurations."""
+    return [file.read_text(errors="replace") for file in folder.rglob("*") if file.suffix in (".log", ".conf")]
+
+
+async def test_secret_of_the_cluster_is_in_no_file(cluster: NatsCluster, tmp_path: Path) -> None:
+    files = texts(tmp_path)
+
+    assert 6 == len(files)
+    assert not any(cluster.password in text for text in files)

@@ -1,0 +1,62 @@
+"""Which ports `millrace up` asks for."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from millrace.mesh_folder import SERVICES, MeshFolder
+from millrace.processes import free_ports
+from millrace.up import USUAL_PORTS, choose_ports
+from shared.errors import ConflictError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> MeshFolder:
+    folder = MeshFolder(tmp_path / "mesh")
+    folder.root.mkdir()
+    return folder
+
+
+def test_ports_of_the_last_run_are_taken_again(folder: MeshFolder) -> None:
+    last = dict(zip(USUAL_PORTS, free_ports(len(USUAL_PORTS)), strict=True))
+    folder.remember_ports(last)
+    said: list[str] = []
+
+    assert last == choose_ports(folder, {}, said.append)
+    assert [] == said
+
+
+def test_port_of_the_last_run_that_is_taken_is_told_and_left_open(folder: MeshFolder) -> None:
+    said: list[str] = []
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        folder.remember_ports({"hooks": port})
+        chosen = choose_ports(folder, {}, said.append)
+
+    assert "hooks" not in chosen
+    assert f"port {port} for hooks is taken by another process; taking a free one" in said
+
+
+def test_port_that_the_operator_wants_goes_before_all_others(folder: MeshFolder) -> None:
+    (wanted, last) = free_ports(2)
+    folder.remember_ports({"hooks": last, "exporter": wanted})
+
+    chosen = choose_ports(folder, {"hooks": wanted}, lambda _: None)
+
+    assert wanted == chosen["hooks"]
+    assert wanted != chosen.get("exporter")
+
+
+def test_port_that_the_operator_wants_has_to_be_free(folder: MeshFolder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConflictError) as caught:
+            choose_ports(folder, {"sftp": port}, lambda _: None)
+
+    assert f"port {port} for sftp is taken by another process" == str(caught.value)
+
+
+def test_usual_ports_are_those_of_every_service() -> None:
+    assert {*SERVICES, "sftp", "nats"} == set(USUAL_PORTS)

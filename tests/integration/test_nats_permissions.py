@@ -1,0 +1,266 @@
+"""
+What each NATS user can do, and cannot, on a real server with the generated configuration.
+
+Made from `shared.subjects.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of it.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from millrace.nats_config import ensure_seeds, make_seed
+from millrace.nats_server import NatsServer
+from shared import subjects
+from shared.bus import Bus, connect
+from shared.consumers import open_pull, open_scan
+from shared.errors import MillraceError
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.subjects import GRANTS, Bucket, Stream, permissions
+from shared.telemetry import Metrics
+
+USERS = sorted(GRANTS)
+MADE = {
+    (made.stream if isinstance(made, Bucket) else made.name): made for grant in GRANTS.values() for made in grant.makes
+}
+SETTINGS = Settings(events_max_bytes=64 << 20)
+
+SignIn = Callable[[str], AbstractAsyncContextManager[Bus]]
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    async with NatsServer(tmp_path / "nats", users=ensure_seeds(tmp_path / "keys")) as server:
+        yield server
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> dict[str, str]:
+    return ensure_seeds(tmp_path / "keys")
+
+
+@pytest.fixture
+def sign_in(server: NatsServer, seeds: dict[str, str]) -> SignIn:
+    """A connection as a service has it."""
+    return lambda user: connect(user, server.url, seed=seeds[user], metrics=Metrics(), wait_s=5)
+
+
+@pytest.fixture
+async def streams(sign_in: SignIn) -> None:
+    """Every stream and bucket of the mesh, each made by a user that makes it."""
+    for user, grant in GRANTS.items():
+        async with sign_in(user) as bus:
+            for made in grant.makes:
+                await ensure(bus, made, SETTINGS)
+
+
+@asynccontextmanager
+async def watched(server: NatsServer, user: str, seed: str) -> AsyncIterator[tuple[Client, list[str]]]:
+    """A bare connection, and the subjects that the server has refused it so far."""
+    refused: list[str] = []
+
+    async def on_error(error: Exception) -> None:
+        refused.extend(re.findall(r'violation for (?:publish|subscription) to "([^"]+)"', str(error).lower()))
+
+    client = await nats.connect(
+        server.url, nkeys_seed_str=seed, inbox_prefix=subjects.inbox_prefix(user), error_cb=on_error
+    )
+    try:
+        yield client, refused
+    finally:
+        await client.close()
+
+
+async def refusals(client: Client, refused: list[str], expected: set[str]) -> set[str]:
+    """What was refused, in the library's lower case, once all that is expected was, or nothing more comes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2):
+            while not {subject.lower() for subject in expected} <= set(refused):
+                await client.flush()
+    return set(refused)
+
+
+def concrete(pattern: str) -> str:
+    """A subject that the pattern matches."""
+    return pattern.replace("*", "x").replace(">", "x.y")
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """As the server compares."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted, given = wanted[:-1], given[: len(wanted) - 1] if len(given) >= len(wanted) else []
+    return len(wanted) == len(given) and all(w in ("*", g) for w, g in zip(wanted, given, strict=True))
+
+
+def test_table_has_every_service() -> None:
+    assert {"storage", "hooks", "ftp-gateway", "exporter"} <= set(GRANTS)
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_user_makes_its_streams_twice_when_it_starts_twice(user: str, sign_in: SignIn) -> None:
+    async with sign_in(user) as bus:
+        for _ in range(2):
+            for made in GRANTS[user].makes:
+                await ensure(bus, made, SETTINGS)
+
+        for made in GRANTS[user].makes:
+            assert 0 == (await bus.stream_state(made)).messages
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", USERS)
+async def test_user_publishes_what_it_needs(
+    user: str, server: NatsServer, seeds: dict[str, str], sign_in: SignIn
+) -> None:
+    stored = [subject for subject in GRANTS[user].writes if not subject.startswith("$SRV.")]
+
+    async with sign_in(user) as bus:
+        sequences = [await bus.publish(concrete(subject), b"{}") for subject in stored]
+    async with watched(server, user, seeds[user]) as (client, refused):
+        for subject in set(GRANTS[user].writes) - set(stored):
+            await client.publish(subject, b"")
+        await client.flush()
+
+    assert all(sequences)
+    assert [] == refused
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", USERS)
+async def test_user_reads_what_it_needs(user: str, sign_in: SignIn) -> None:
+    grant = GRANTS[user]
+
+    async with sign_in(user) as bus:
+        for stream, durable in grant.reads:
+            async with open_pull(bus, stream, durable=durable, subject=concrete_filter(stream)) as pull:
+                assert 0 == pull.pending_at_open
+        for name, subject in grant.scans:
+            async with open_scan(bus, MADE[name], subject=subject) as scan:
+                assert 0 == scan.pending_at_open
+            assert await bus.last_message(MADE[name], concrete(subject)) is None
+
+
+def concrete_filter(stream: Stream) -> str:
+    """A filter narrower than the stream, as the services use them."""
+    return stream.subjects[0].rpartition(".")[0] + ".x"
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", USERS)
+async def test_user_cannot_publish_what_another_writes(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
+    allowed = permissions(user).publish
+    others = {concrete(subject) for grant in GRANTS.values() for subject in grant.writes}
+    config_keys = {"$KV.CONFIG.tokens.x", "$KV.CONFIG.apps.x", "$KV.CONFIG.anything"}
+    forbidden = {one for one in others | config_keys if not any(matches(pattern, one) for pattern in allowed)}
+
+    async with watched(server, user, seeds[user]) as (client, refused):
+        for subject in forbidden:
+            await client.publish(subject, b"{}")
+        told = await refusals(client, refused, forbidden)
+
+    assert forbidden
+    assert {subject.lower() for subject in forbidden} == told
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", USERS)
+async def test_user_cannot_delete_or_purge_any_stream(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
+    requests = {f"$JS.API.STREAM.{verb}.{name}" for verb in ("PURGE", "DELETE", "MSG.DELETE") for name in MADE}
+
+    async with watched(server, user, seeds[user]) as (client, refused):
+        for subject in requests:
+            await client.publish(subject, b"")
+        told = await refusals(client, refused, requests)
+
+    assert {subject.lower() for subject in requests} == told
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", [user for user in USERS if any(one.startswith("$KV.") for one in GRANTS[user].writes)])
+async def test_user_cannot_erase_a_bucket_by_rolling_it_up(user: str, sign_in: SignIn) -> None:
+    keys = [subject for subject in GRANTS[user].writes if subject.startswith("$KV.")]
+
+    async with sign_in(user) as bus:
+        for subject in keys:
+            with pytest.raises(MillraceError):
+                await bus.publish(concrete(subject), b"{}", headers={"Nats-Rollup": "all"})
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", USERS)
+async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
+    user: str, server: NatsServer, seeds: dict[str, str]
+) -> None:
+    grant = GRANTS[user]
+    made = {one.stream if isinstance(one, Bucket) else one.name for one in grant.makes}
+    scanned = {name for name, _ in grant.scans}
+    own = {(stream.name, durable) for stream, durable in grant.reads}
+    durables = {(stream.name, durable) for one in GRANTS.values() for stream, durable in one.reads} - own
+    requests = {f"$JS.API.STREAM.{verb}.{name}" for verb in ("CREATE", "UPDATE") for name in set(MADE) - made}
+    requests |= {f"$JS.API.DIRECT.GET.{name}.x" for name in set(MADE) - scanned}
+    requests |= {f"$JS.API.CONSUMER.CREATE.{name}.thief.>" for name in MADE if f"{name}.>" not in scanned}
+    for name, durable in durables:
+        requests |= {f"$JS.API.CONSUMER.{verb}.{name}.{durable}" for verb in ("DELETE", "MSG.NEXT", "RESET", "CREATE")}
+        requests.add(f"$JS.API.CONSUMER.CREATE.{name}.{durable}.{concrete(str(MADE[name].subjects[0]))}")  # type: ignore[union-attr]
+        requests.add(f"$JS.ACK.{name}.{durable}.1.1.1.1.1")
+
+    async with watched(server, user, seeds[user]) as (client, refused):
+        for subject in requests:
+            await client.publish(subject, b"{}")
+        told = await refusals(client, refused, requests)
+
+    assert {subject.lower() for subject in requests} == told
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
+    inboxes = {f"{subjects.inbox_prefix(other)}.>" for other in GRANTS if other != user}
+    answered = {subject for other, grant in GRANTS.items() for subject in grant.answers if other != user}
+    wanted = {">", "_INBOX.>", "events.>", "$KV.>", "$JS.>", *inboxes, *answered}
+
+    async with watched(server, user, seeds[user]) as (client, refused):
+        for subject in wanted:
+            await client.subscribe(subject)
+        told = await refusals(client, refused, wanted)
+
+    assert {subject.lower() for subject in wanted} == told
+
+
+@pytest.mark.parametrize("user", [user for user in USERS if GRANTS[user].answers])
+async def test_service_answers_once_where_it_was_asked(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
+    async with (
+        watched(server, user, seeds[user]) as (service, refused),
+        watched(server, "operator", seeds["operator"]) as (operator, _),
+    ):
+        asked = await service.subscribe("$SRV.PING")
+        await service.flush()
+        answer = await operator.subscribe(inbox := operator.new_inbox())
+        await operator.publish("$SRV.PING", b"", reply=inbox)
+        await asked.next_msg(timeout=2)
+        for _ in range(2):
+            await service.publish(inbox, b"here")
+
+        assert b"here" == (await answer.next_msg(timeout=2)).data
+        assert {inbox.lower()} == await refusals(service, refused, {inbox})
+
+
+@pytest.mark.parametrize("seed", [None, make_seed()], ids=["nobody", "stranger"])
+async def test_stranger_is_not_let_in(server: NatsServer, seed: str | None) -> None:
+    client = Client()
+
+    with pytest.raises(NatsError, match=r"(?i)authorization violation"):
+        await client.connect(server.url, allow_reconnect=False, error_cb=ignore, nkeys_seed_str=seed)
+    await client.close()
+
+
+async def ignore(_: Exception) -> None:
+    """nats-py prints what nobody asked for."""

@@ -1,0 +1,51 @@
+"""How figures become rows; the measuring itself is in bench/."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from millrace.bench import Row, bench_files, compare, load, rounds
+from millrace.checkout import repository
+from shared.errors import NotFoundError
+
+
+def test_row_has_the_medians_and_their_ratio() -> None:
+    row = compare("start", [3.0, 1.0, 2.0], [1.0, 9.0, 1.0], "s", at_most=3)
+
+    assert Row(name="start", ours=2.0, other=1.0, unit="s", ratio=2.0, goal="<= 3", ok=True) == row
+    assert ["name", "ours", "other", "unit", "ratio", "goal", "ok"] == list(msgspec.to_builtins(row))
+
+
+@pytest.mark.parametrize(("bounds", "ok"), [({"at_most": 1.9}, False), ({"at_least": 2.0}, True), ({}, True)])
+def test_goal_bounds_the_ratio(bounds: dict[str, float], ok: bool) -> None:
+    assert ok == compare("x", [2.0], [1.0], "s", **bounds).ok
+
+
+async def test_rounds_are_measured_in_turn() -> None:
+    order: list[str] = []
+
+    async def ours() -> float:
+        order.append("ours")
+        return 1.0
+
+    async def other() -> float:
+        order.append("other")
+        return 2.0
+
+    assert ([1.0, 1.0], [2.0, 2.0]) == await rounds(2, ours, other)
+    assert ["ours", "other"] * 2 == order
+
+
+def test_unknown_bench_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "bus.py").touch()
+
+    with pytest.raises(NotFoundError, match="there are bus"):
+        bench_files(tmp_path, "bux")
+
+
+def test_every_bench_of_the_repository_has_a_name_and_rows() -> None:
+    files = bench_files(repository() / "bench", None)
+
+    assert {"bus", "mesh"} <= {load(file).NAME for file in files}
+    assert all(callable(load(file).rows) for file in files)
