@@ -165,13 +165,15 @@ class Grant(Struct, frozen=True, kw_only=True):
     What one user of NATS needs. Expanded to subjects by `permissions`.
 
     `makes` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
-    `scans` pairs of stream and filter for short-lived consumers and direct gets, `writes` and `answers` subjects.
+    `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `asks` and `answers` are
+    subjects that it publishes on, requests and serves.
     """
 
     makes: tuple[Stream | Bucket, ...] = ()
     reads: tuple[tuple[Stream, str], ...] = ()
     scans: tuple[tuple[str, str], ...] = ()
     writes: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
 
 
@@ -196,7 +198,7 @@ GRANTS: dict[str, Grant] = {
         reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
         scans=(*_config("connectors.*.kinesis", "hooks.*.*"), (PROFILES.stream, "$KV.PROFILES.>")),
         writes=(
-            events("*", -1).replace("-1", "*"),
+            EVENTS.subjects[0],
             dead_letter("hooks", "*", "*", "*"),
             alert("hooks", "*", "*"),
             "$KV.CONFIG.connectors.*.kinesis",
@@ -229,7 +231,7 @@ GRANTS: dict[str, Grant] = {
         makes=(EVENTS, ALERTS, CONFIG, RUNS, PLANS),
         scans=(
             *_config("exports.*.*"),
-            (EVENTS.name, events("*", -1).replace("-1", "*")),
+            (EVENTS.name, EVENTS.subjects[0]),
             (RUNS.stream, "$KV.RUNS.>"),
             (PLANS.stream, "$KV.PLANS.>"),
         ),
@@ -244,18 +246,19 @@ GRANTS: dict[str, Grant] = {
     "operator": Grant(
         makes=(CONFIG,),
         scans=((CONFIG.stream, "$KV.CONFIG.>"),),
-        writes=("$KV.CONFIG.>", "$SRV.PING", "$SRV.INFO", "$SRV.STATS"),
+        writes=("$KV.CONFIG.>",),
+        asks=("$SRV.PING", "$SRV.INFO", "$SRV.STATS", *map(connector_test, ("storage", "hooks", "exporter"))),
     ),
-    "publisher": Grant(makes=(EVENTS,), writes=(events("*", -1).replace("-1", "*"),)),
+    "publisher": Grant(makes=(EVENTS,), writes=(EVENTS.subjects[0],), asks=(STORE_MEDIA, RESOLVE_MEDIA)),
     "push-engine": Grant(
         makes=(EVENTS, PUSH),
         reads=((PUSH, PUSH_ENGINE_CONSUMER),),
-        writes=(events("*", -1).replace("-1", "*"),),
+        writes=(EVENTS.subjects[0],),
     ),
 }
 """
 Every user of the mesh's NATS account. `operator` is the command line, `publisher` a program of the platform that puts
-events in, `push-engine` the platform's sender of pushes. None of the three is a service of ours.
+events and media in, `push-engine` the platform's sender of pushes. None of the three is a service of ours.
 """
 
 
@@ -274,7 +277,7 @@ def inbox_prefix(user: str) -> str:
 def permissions(user: str) -> Permissions:
     """What a user may do, from its grant (JetStream API subjects: NATS ADR-1, ADR-31)."""
     grant = GRANTS[user]
-    publish: list[str] = list(grant.writes)
+    publish: list[str] = [*grant.writes, *grant.asks]
     for made in grant.makes:
         name = made.stream if isinstance(made, Bucket) else made.name
         publish += [f"$JS.API.STREAM.{verb}.{name}" for verb in ("INFO", "CREATE", "UPDATE")]

@@ -45,7 +45,8 @@ class MotoServer:
 
     async def __aenter__(self) -> Self:
         def command(port: int) -> Sequence[str]:
-            return (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+            # Not `moto.server`: two calls at once make its Kinesis lose records, as that module tells.
+            return (sys.executable, "-m", "millrace.demo.moto_server", str(port))
 
         self.url = await self._stack.enter_async_context(_listening(command, "/moto-api/"))
         return self
@@ -66,13 +67,16 @@ class MotoServer:
         ):
             yield client
 
-    async def create_bucket(self, name: str) -> None:
-        """An empty bucket in `region`."""
+    async def create_bucket(self, name: str, *, public: bool = False) -> None:
+        """An empty bucket in `region`, whose objects everybody may read where it is `public`."""
         # By hand, since making a client takes longer than most tests.
         region = f"<LocationConstraint>{self.region}</LocationConstraint>"
         body = f"<CreateBucketConfiguration>{region}</CreateBucketConfiguration>"
-        async with aiohttp.ClientSession() as http, http.put(f"{self.url}/{name}", data=body) as answer:
-            answer.raise_for_status()
+        allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
+        async with aiohttp.ClientSession(self.url, raise_for_status=True) as http:
+            await http.put(f"/{name}", data=body)
+            if public:
+                await http.put(f"/{name}?policy", json={"Version": "2012-10-17", "Statement": [allowed]})
 
     async def create_stream(self, name: str, *, shards: int = 1) -> None:
         """A Kinesis stream in `region`, ready to be written to."""
