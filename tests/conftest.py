@@ -3,8 +3,7 @@ Fixtures that every test may use. NATS is always a real server; nothing of the m
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import pytest
 import pytest_asyncio
 
 from millrace.nats_server import NatsServer
+from servers.services import RunService
 from shared import logs, subjects
 from shared.bus import Bus, connect
 from shared.registry import Registry
 from shared.secret_store import SecretStore, generate_key
-from shared.service import Running, Service, running
+from shared.service import running
 from shared.settings import Settings
 from shared.streams import ensure
 from shared.telemetry import Metrics
@@ -61,6 +61,13 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
     """A connection of nobody in particular."""
     async with connect("test", nats_server.url, metrics=Metrics(), wait_s=5) as bus:
         yield bus
+
+
+@pytest.fixture
+async def push(bus: Bus, settings: Settings) -> Bus:
+    """`bus`, on a server that has the stream PUSH."""
+    await ensure(bus, subjects.PUSH, settings)
+    return bus
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -110,7 +117,7 @@ def registry(bus: Bus, secrets: SecretStore) -> Registry:
 
 
 @pytest.fixture
-def run_service(settings: Settings) -> Callable[[Service], AbstractAsyncContextManager[Running]]:
+def run_service(settings: Settings) -> RunService:
     """Run a service inside the test: `async with run_service(SERVICE) as service: service.url`."""
     return lambda service: running(service, settings)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
-import msgspec
 import pytest
 
 from shared.errors import BusyError
@@ -34,11 +33,7 @@ async def local_place(tmp_path: Path) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def amazon_place(moto: MotoServer) -> AsyncIterator[Provider]:
-    await moto.create_bucket("media")
-    allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::media/*"}
-    policy = msgspec.json.encode({"Version": "2012-10-17", "Statement": [allowed]}).decode()
-    async with moto.client("s3") as s3:
-        await s3.put_bucket_policy(Bucket="media", Policy=policy)
+    await moto.create_bucket("media", public=True)
     config = AmazonStorageConfig(
         access_key="testing",
         secret_key=Secret("testing"),

@@ -1,56 +1,15 @@
-"""Publishing, asking and answering on a real server."""
-
-import asyncio
-from collections.abc import AsyncIterator
+"""Publishing and reading single messages on a real server, and servers that go away."""
 
 import pytest
-from msgspec import Struct
 
 from millrace.nats_server import NatsServer
-from shared.bus import Bus, Endpoint, connect
-from shared.errors import BusyError, ConflictError, InvalidError, NotFoundError, TooLargeError, UnavailableError
+from servers.waiting import until
+from shared.bus import Bus, connect
+from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
 from shared.settings import Settings
 from shared.streams import ensure
 from shared.subjects import EVENTS, PUSH, push_send
 from shared.telemetry import Metrics
-
-
-class Question(Struct, forbid_unknown_fields=True):
-    text: str
-
-
-class Answer(Struct):
-    text: str
-
-
-async def answer(state: str, question: Question) -> Answer:
-    match question.text:
-        case "missing":
-            raise NotFoundError("no such thing", field="text")
-        case "bug":
-            raise RuntimeError("the secret is hunter2")
-        case "wait":
-            await asyncio.sleep(0.05)
-    return Answer(f"{state}: {question.text}")
-
-
-ENDPOINT = Endpoint(subject="test.question.ask", request=Question, handler=answer)
-
-
-@pytest.fixture
-async def asker(nats_server: NatsServer, bus: Bus) -> AsyncIterator[Bus]:
-    """A second connection, to a bus that answers."""
-    async with (
-        bus.answering("test", "1.0.0", "state", [ENDPOINT]),
-        connect("asker", nats_server.url, metrics=Metrics(), wait_s=5) as asker,
-    ):
-        yield asker
-
-
-@pytest.fixture
-async def push(bus: Bus, settings: Settings) -> Bus:
-    await ensure(bus, PUSH, settings)
-    return bus
 
 
 async def test_publish_gives_the_sequence_once_stored(push: Bus) -> None:
@@ -114,53 +73,6 @@ async def test_last_message_is_the_newest_of_its_subject(push: Bus) -> None:
     assert await push.last_message(PUSH, push_send("shop", "f9")) is None
 
 
-async def test_a_request_is_answered(asker: Bus) -> None:
-    assert await asker.request("test.question.ask", Question("hello"), Answer) == Answer("state: hello")
-
-
-async def test_requests_are_answered_side_by_side(asker: Bus) -> None:
-    started = asyncio.get_running_loop().time()
-    await asyncio.gather(*(asker.request("test.question.ask", Question("wait"), Answer) for _ in range(20)))
-
-    # One after another they would take a second.
-    assert asyncio.get_running_loop().time() - started < 0.7
-
-
-async def test_an_error_keeps_its_kind_over_the_wire(asker: Bus) -> None:
-    with pytest.raises(NotFoundError, match="no such thing") as error:
-        await asker.request("test.question.ask", Question("missing"), Answer)
-
-    assert error.value.field == "text"
-
-
-async def test_a_request_that_does_not_decode_names_the_field(asker: Bus) -> None:
-    class Other(Struct):
-        text: int
-
-    with pytest.raises(InvalidError, match="Expected `str`, got `int`") as error:
-        await asker.request("test.question.ask", Other(1), Answer)
-
-    assert error.value.field == "text"
-
-
-async def test_a_bug_tells_the_asker_nothing(asker: Bus) -> None:
-    with pytest.raises(UnavailableError, match="internal error") as error:
-        await asker.request("test.question.ask", Question("bug"), Answer)
-
-    assert "hunter2" not in str(error.value)
-
-
-async def test_a_request_that_nobody_answers_is_unavailable(bus: Bus) -> None:
-    with pytest.raises(UnavailableError, match="nobody answers"):
-        await bus.request("test.nobody", Question("?"), Answer)
-
-
-async def test_the_service_is_listed_by_nats(asker: Bus) -> None:
-    pong = await asker.client.request("$SRV.PING.test", b"", timeout=2)
-
-    assert b'"name": "test"' in pong.data or b'"name":"test"' in pong.data
-
-
 async def test_connecting_gives_up_with_the_last_reason() -> None:
     with pytest.raises(UnavailableError, match=r"cannot be reached at nats://127\.0\.0\.1:9"):
         async with connect("test", "nats://127.0.0.1:9", metrics=Metrics(), wait_s=0.3):
@@ -175,7 +87,5 @@ async def test_ping_fails_while_the_server_is_gone(bus: Bus, nats_server: NatsSe
         await bus.ping()
 
     await nats_server.restart()
-    async with asyncio.timeout(10):
-        while not bus.connected:
-            await asyncio.sleep(0.01)
+    await until(lambda: bus.connected)
     await bus.ping()

@@ -5,19 +5,18 @@ The routes come from the services' own tables, so a new one cannot be forgotten.
 """
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 import pytest
+
 from exporter.app import SERVICE as EXPORTER
 from ftp_gateway.app import SERVICE as FTP_GATEWAY
 from hooks.app import SERVICE as HOOKS
-from storage.app import SERVICE as STORAGE
-
-from shared.http import Route
-from shared.service import Running, Service
+from servers.services import RunService
+from shared.routes import Route
+from shared.service import Service
 from shared.tokens import new_token
+from storage.app import SERVICE as STORAGE
 
 SERVICES = (STORAGE, HOOKS, FTP_GATEWAY, EXPORTER)
 
@@ -45,7 +44,7 @@ def test_a_route_for_a_tenant_names_the_tenant(service: Service) -> None:
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 async def test_only_the_right_token_opens_a_route(
     service: Service,
-    run_service: Callable[[Service], AbstractAsyncContextManager[Running]],
+    run_service: RunService,
     rival: dict[str, str],
 ) -> None:
     guarded = [route for route in service.routes if route.scope != "open"]
@@ -53,7 +52,11 @@ async def test_only_the_right_token_opens_a_route(
     wrong = {"Authorization": f"Bearer {new_token()}"}
     async with run_service(service) as served, aiohttp.ClientSession(served.url) as http:
         for route in guarded:
-            for headers, expected in (({}, (401, "unauthenticated")), (wrong, (401, "unauthenticated")), (rival, (403, "denied"))):
+            for headers, expected in (
+                ({}, (401, "unauthenticated")),
+                (wrong, (401, "unauthenticated")),
+                (rival, (403, "denied")),
+            ):
                 async with http.request(route.method, path_of(route), headers=headers, data=b"{}") as response:
                     told = (await response.json())["error"]
                     assert (response.status, told["code"]) == expected, f"{route.method} {route.path}"

@@ -16,13 +16,15 @@ import pytest
 from aiohttp import ClientSession
 
 from exporter.app import SERVICE
-from exporter.connection_test import ProbeConnector, ProbeConnectorReply
+from exporter.handlers import ProbeConnector
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS
 from millrace.nats_config import ensure_seeds
 from millrace.nats_server import NatsServer
+from servers.streams import messages
+from servers.waiting import until
 from shared import subjects
 from shared.bus import Bus, connect
-from shared.consumers import open_scan
+from shared.connection_test import ConnectionReport
 from shared.errors import NotFoundError
 from shared.messages import Alert, Event, EventType, decode, encode
 from shared.registry import Registry
@@ -98,11 +100,7 @@ class Customer:
 
 
 async def alerts_of(bus: Bus) -> list[Alert]:
-    found: list[Alert] = []
-    async with open_scan(bus, subjects.ALERTS, subject="alerts.exporter.*.*") as scan:
-        while len(found) < scan.pending_at_open:
-            found += [decode(message.data, Alert) for message in await scan.next(100)]
-    return found
+    return [decode(told.data, Alert) for told in await messages(bus, subjects.ALERTS, "alerts.exporter.*.*")]
 
 
 @asynccontextmanager
@@ -243,10 +241,10 @@ async def test_nothing_secret_is_told(customer: Customer, capfd: pytest.CaptureF
         customer.service.mesh.metrics.render().decode(),
         "".join(capfd.readouterr()),
     ]
-    async with open_scan(customer.bus, subjects.PLANS, subject="$KV.PLANS.>") as scan:
-        shown += [message.data.decode() for message in await scan.next(100)]
-    async with open_scan(customer.bus, subjects.CONFIG, subject="$KV.CONFIG.>") as scan:
-        shown += [message.data.decode() for message in await scan.next(100)]
+    for bucket in (subjects.PLANS, subjects.CONFIG):
+        kept = await messages(customer.bus, bucket, f"$KV.{bucket.name}.>")
+        assert kept
+        shown += [message.data.decode() for message in kept]
     await customer.moto.demand_real_keys(False)
 
     assert [] == [text for text in shown if "testing-secret" in text]
@@ -327,9 +325,9 @@ async def test_connection_is_tested_by_nats_request(customer: Customer) -> None:
     await customer.ask("PUT", "/clicks", customer.form())
     subject = subjects.connector_test("exporter")
 
-    saved = await customer.bus.request(subject, ProbeConnector(app_key="shop", id="clicks"), ProbeConnectorReply)
+    saved = await customer.bus.request(subject, ProbeConnector(app_key="shop", id="clicks"), ConnectionReport)
     with pytest.raises(NotFoundError):
-        await customer.bus.request(subject, ProbeConnector(app_key="rival", id="clicks"), ProbeConnectorReply)
+        await customer.bus.request(subject, ProbeConnector(app_key="rival", id="clicks"), ConnectionReport)
 
     assert "ok" == saved.status
 
@@ -377,8 +375,7 @@ async def test_export_comes_back_by_itself_when_nats_was_away(customer: Customer
     await wait_for_objects(customer, 1)
 
     await nats_server.restart()
-    while not customer.bus.connected:
-        await asyncio.sleep(0.05)
+    await until(lambda: customer.bus.connected)
     await customer.publish("b")
     await wait_for_objects(customer, 2)
 

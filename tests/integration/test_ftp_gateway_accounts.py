@@ -1,7 +1,6 @@
 """Users and apps of the ftp gateway over HTTP: hashed, masked, and applied twice without a change."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -9,12 +8,11 @@ import pytest
 from ftp_gateway.app import SERVICE
 from ftp_gateway.config import FTP_USERS
 from servers.ftp_gateway import PASSWORD, Gateway
+from servers.services import RunService
 from shared.bus import Bus
 from shared.registry import Registry
-from shared.service import Running, Service
 from shared.subjects import CONFIG
 
-RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
 USERS = "/v1/apps/shop/ftp-users"
 
 

@@ -19,7 +19,7 @@ from ftp_gateway.publishing import Point, find_point
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Survey
 from ftp_gateway.tickets import Ticket
-from servers.ftp_gateway import messages
+from servers.streams import messages
 from shared import subjects
 from shared.bus import Bus
 from shared.errors import UnavailableError
@@ -77,9 +77,8 @@ async def upload(spool: Spool, app_key: str, name: str = "push.csv", data: bytes
     await writer.commit()
 
 
-async def run_until_done(spool: Spool, bus: Bus) -> None:
-    """Run an intake until no file is left."""
-    intake = Intake(
+def intake_of(spool: Spool, bus: Bus) -> Intake:
+    return Intake(
         spool=spool,
         bus=bus,
         rules_of=lambda _: Rules(settle_s=0),
@@ -87,6 +86,11 @@ async def run_until_done(spool: Spool, bus: Bus) -> None:
         metrics=Metrics(),
         clock=now,
     )
+
+
+async def run_until_done(spool: Spool, bus: Bus) -> None:
+    """Run an intake until no file is left."""
+    intake = intake_of(spool, bus)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(intake.run())
         while spool.uploads():
@@ -201,14 +205,7 @@ async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
     spool = Spool(directory, now)
     many = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(20_000))
     await upload(spool, "shop", data=many)
-    intake = Intake(
-        spool=spool,
-        bus=bus,
-        rules_of=lambda _: Rules(settle_s=0),
-        unknown_users=partial(unknown_users, Profiles(bus)),
-        metrics=Metrics(),
-        clock=now,
-    )
+    intake = intake_of(spool, bus)
 
     async def close_at_the_first_chunk(subject: str, data: bytes, **options: object) -> int:
         if subject.startswith("push."):

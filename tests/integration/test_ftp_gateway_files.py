@@ -1,8 +1,7 @@
 """What happens to an uploaded file, from the rename or the settled close to the stream, the report and the event."""
 
 import codecs
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -11,15 +10,16 @@ import pytest
 
 from ftp_gateway.app import SERVICE
 from millrace.nats_server import NatsServer
-from servers.ftp_gateway import ROW, Gateway, events, messages, process, read, rows, until, wait_gone, write
+from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
+from servers.services import RunService
+from servers.streams import messages
+from servers.waiting import until
 from shared import subjects
 from shared.bus import Bus
 from shared.messages import ProfileBatch, PushBatch, decode
 from shared.profiles import Profiles
-from shared.service import Running, Service
 
 DEMO = Path(__file__).parents[2] / "demo"
-RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture

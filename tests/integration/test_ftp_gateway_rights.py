@@ -8,7 +8,8 @@ import aiohttp
 from ftp_gateway.app import SERVICE
 from millrace.nats_config import ensure_seeds
 from millrace.nats_server import NatsServer
-from servers.ftp_gateway import ROW, Gateway, process, until
+from servers.ftp_gateway import ROW, Gateway, process
+from servers.waiting import until
 from shared import subjects
 from shared.bus import connect
 from shared.profiles import Profiles

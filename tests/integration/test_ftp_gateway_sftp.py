@@ -2,8 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ from ftp_gateway.protocols.sftp import MAX_TRIES
 from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES, MAX_HANDLES, MAX_PACKET_BYTES
 from ftp_gateway.spool import Spool
 from servers.ftp_gateway import PASSWORD, ROW, Gateway, read, write
-from shared.service import Running, Service
+from servers.services import RunService
 
 LONG_SETTLE = {"settle_s": 600}
 SFTP = shutil.which("sftp")
-
-RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Events go in at the entrance, and what hooks ask for arrives at Kinesis: once, in order, whatever fails between."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,34 @@ import msgspec
 import pytest
 
 from hooks.app import SERVICE
-from hooks.connection_test import ProbeConnector, ProbeConnectorReply
-from servers.hooks import SECRET, HooksClient, by_user, connector, events, first_successes, open_client
-from servers.kinesis import FaultyKinesis, Stored
+from hooks.handlers import ProbeConnector
+from servers.hooks import (
+    SECRET,
+    HooksClient,
+    by_user,
+    connector,
+    events,
+    first_successes,
+    holds,
+    open_client,
+    pending,
+    wait_acknowledged,
+)
+from servers.kinesis import FaultyKinesis
+from servers.services import RunService
 from shared import subjects
 from shared.bus import Bus
+from shared.connection_test import ConnectionReport
 from shared.consumers import open_scan
 from shared.errors import NotFoundError
 from shared.messages import Alert, DeadLetter, Event, decode, encode
 from shared.profiles import Profiles
-from shared.service import Running, Service, running
+from shared.service import Running, running
 from shared.settings import Settings
 from shared.streams import ensure
 from shared.testing import MotoServer
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/hook.event.v1.json").read_text())
-
-RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
@@ -53,29 +62,6 @@ async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -
         yield client
 
 
-async def wait_for(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Until something that has to be asked for is so."""
-    while not await condition():
-        await asyncio.sleep(0.02)
-
-
-async def pending(bus: Bus) -> int:
-    """Messages that were delivered and not acknowledged, and those not delivered yet."""
-    infos = [
-        await bus.js.consumer_info("EVENTS", subjects.hooks_consumer(number)) for number in range(subjects.PARTITIONS)
-    ]
-    return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos)
-
-
-async def acknowledged(bus: Bus) -> None:
-    """Until nothing of `EVENTS` waits for hooks."""
-
-    async def none_pending() -> bool:
-        return await pending(bus) == 0
-
-    await wait_for(none_pending)
-
-
 async def read_all(bus: Bus, stream: subjects.Stream, subject: str, number: int) -> list[Any]:
     """The first messages of a subject."""
     found: list[Any] = []
@@ -83,11 +69,6 @@ async def read_all(bus: Bus, stream: subjects.Stream, subject: str, number: int)
         while len(found) < number:
             found += await scan.next(number)
     return found
-
-
-def holds(number: int) -> Callable[[list[Stored]], bool]:
-    """So many different events are in the stream."""
-    return lambda records: len({record.value["id"] for record in records}) >= number
 
 
 async def test_matching_events_arrive_once_and_in_order(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
@@ -101,7 +82,7 @@ async def test_matching_events_arrive_once_and_in_order(client: HooksClient, kin
     for record in records[:50]:
         assert record.key == record.value["user"]["userId"]
         jsonschema.validate(record.value, SCHEMA, cls=jsonschema.Draft202012Validator)
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
     status = await client.status("all")
     assert (3000, 3000, 0) == (status["matched"], status["sent"], status["failed"])
 
@@ -118,7 +99,7 @@ async def test_each_user_keeps_the_order_while_a_tenth_of_the_records_fails(
 
     assert by_user(posted) == first_successes(records)
     assert kinesis.failed_records > 60
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
     assert b"millrace_hooks_order_inversions_total 0.0" in hooks.mesh.metrics.render()
     assert (await client.status("all"))["last_error"] is not None
 
@@ -134,7 +115,7 @@ async def test_nothing_is_acknowledged_before_kinesis_has_it(
     assert 1 == await pending(bus)
     kinesis.fails_record = None
     await kinesis.wait_records("orders", holds(10))
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
 
 
 async def test_hooks_fire_for_their_trigger_and_code_alone(client: HooksClient, kinesis: FaultyKinesis) -> None:
@@ -174,7 +155,7 @@ async def test_what_a_stop_left_comes_again_in_order(
         records = await kinesis.wait_records("orders", holds(400))
 
         assert by_user(posted) == first_successes(records)
-        await acknowledged(bus)
+        await wait_acknowledged(bus)
 
 
 async def test_a_stop_finishes_what_was_taken_and_repeats_nothing(
@@ -191,7 +172,7 @@ async def test_a_stop_finishes_what_was_taken_and_repeats_nothing(
         await kinesis.wait_records("orders", holds(200))
     async with run_service(SERVICE):
         records = await kinesis.wait_records("orders", holds(3000))
-        await acknowledged(bus)
+        await wait_acknowledged(bus)
 
     assert 3000 == len(records)
     assert by_user(posted) == first_successes(records)
@@ -213,7 +194,7 @@ async def test_a_missing_stream_keeps_its_events_and_says_so_once(
     await client.hook("all", stream_name="later", name="mended")
     records = await kinesis.wait_records("later", holds(20))
     assert by_user(posted) == first_successes(records)
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
     assert 1 == len(await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-resumed", 1))
 
 
@@ -228,7 +209,7 @@ async def test_events_follow_a_hook_whose_stream_name_is_mended(
     await client.hook("all", stream_name="orders")
 
     assert by_user(posted) == first_successes(await kinesis.wait_records("orders", holds(20)))
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
 
 
 async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
@@ -242,7 +223,7 @@ async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
     assert SECRET not in told.data.decode()
     await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE")
     assert by_user(posted) == first_successes(await kinesis.wait_records("orders", holds(20)))
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
 
 
 async def test_an_inactive_connector_sends_nothing_and_holds_nothing(
@@ -250,7 +231,7 @@ async def test_an_inactive_connector_sends_nothing_and_holds_nothing(
 ) -> None:
     await client.connect(kinesis, active=False)
     await client.post(events(10, users=3))
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
     await client.connect(kinesis)
     await client.post([{"id": "after", "code": "c", "user_id": "u"}])
 
@@ -279,7 +260,7 @@ async def test_bad_messages_are_put_aside_and_stop_nothing(
     assert ["not JSON", '{"not": "an array"}'] == [letter.body for letter in letters[:2]]
     assert ["EVENTS:5:0", "EVENTS:5:2"] == [letter.source for letter in letters[4:]]
     assert "EVENTS:5:1" == record.value["source"]
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
 
 
 async def test_a_record_over_the_limit_is_put_aside(
@@ -296,7 +277,7 @@ async def test_a_record_over_the_limit_is_put_aside(
 
     assert "small" == record.value["id"]
     assert decode(letter.data, DeadLetter).message.startswith("expected at most 1048576 bytes with the key")
-    await acknowledged(bus)
+    await wait_acknowledged(bus)
     assert 1 == (await client.status("all"))["dead_lettered"]
 
 
@@ -325,7 +306,7 @@ async def test_moto_takes_what_the_faulty_kinesis_takes(
         _, tested = await client.ask("POST", "/connectors/kinesis/test", {"stream_name": "orders"})
         await client.hook("all")
         await client.post(posted)
-        await acknowledged(bus)
+        await wait_acknowledged(bus)
         shards = (await kinesis.list_shards(StreamName="orders"))["Shards"]
         found: dict[str, list[str]] = {}
         for shard in shards:
@@ -392,12 +373,12 @@ async def test_test_connection_tells_each_step(
 async def test_test_connection_answers_by_nats_too(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
     asked = ProbeConnector(app_key="shop", stream_name="orders")
 
-    told = await bus.request(subjects.connector_test("hooks"), asked, ProbeConnectorReply, timeout_s=10)
+    told = await bus.request(subjects.connector_test("hooks"), asked, ConnectionReport, timeout_s=10)
 
     assert ["ok", "ok"] == [step.status for step in told.steps]
     with pytest.raises(NotFoundError):
         await bus.request(
-            subjects.connector_test("hooks"), ProbeConnector(app_key="nobody"), ProbeConnectorReply, timeout_s=10
+            subjects.connector_test("hooks"), ProbeConnector(app_key="nobody"), ConnectionReport, timeout_s=10
         )
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -13,14 +12,15 @@ import pytest
 from hooks.app import SERVICE
 from hooks.routes import BODY_BYTES
 from servers.hooks import HooksClient, by_user, events, open_client
+from servers.services import RunService
+from servers.streams import messages
 from shared import subjects
 from shared.bus import Bus
 from shared.consumers import open_scan
 from shared.messages import Alert, decode
-from shared.service import Running, Service, running
+from shared.service import running
 from shared.settings import Settings
 
-RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
 NDJSON = {"Content-Type": "application/x-ndjson"}
 JSON = {"Content-Type": "application/json"}
 
@@ -34,16 +34,12 @@ async def client(run_service: RunService, shop: dict[str, str]) -> AsyncIterator
 async def stored(bus: Bus) -> list[dict[str, Any]]:
     """Every event in `EVENTS`, in the order of the stream; each lies on the subject of its app and partition."""
     found: list[dict[str, Any]] = []
-    async with open_scan(bus, subjects.EVENTS, subject="events.>") as scan:
-        left = scan.pending_at_open
-        while left:
-            for message in await scan.next(1000):
-                part = json.loads(message.data)
-                for event in part:
-                    partition = subjects.partition_of(event["user_id"])
-                    assert message.subject == subjects.events(event["app_key"], partition)
-                found += part
-                left -= 1
+    for message in await messages(bus, subjects.EVENTS, "events.>"):
+        part = json.loads(message.data)
+        for event in part:
+            partition = subjects.partition_of(event["user_id"])
+            assert message.subject == subjects.events(event["app_key"], partition)
+        found += part
     return found
 
 

@@ -4,19 +4,18 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from hooks.app import SERVICE
 from millrace.nats_server import NatsServer
-from servers.hooks import by_user, events, first_successes, open_client
-from servers.kinesis import FaultyKinesis, Stored
-from shared import subjects
+from servers.hooks import by_user, events, first_successes, holds, open_client, wait_acknowledged
+from servers.kinesis import FaultyKinesis
+from servers.services import RunService
 from shared.bus import Bus
-from shared.service import Running, Service
 from shared.settings import Settings, child_environment
 
 
@@ -60,20 +59,6 @@ def announced(path: Path) -> str | None:
     return url
 
 
-async def wait_acknowledged(bus: Bus) -> None:
-    """Until nothing of `EVENTS` waits for hooks."""
-    for number in range(subjects.PARTITIONS):
-        while True:
-            info = await bus.js.consumer_info("EVENTS", subjects.hooks_consumer(number))
-            if info.num_pending == 0 and info.num_ack_pending == 0:
-                break
-            await asyncio.sleep(0.05)
-
-
-def all_there(number: int) -> Callable[[list[Stored]], bool]:
-    return lambda records: len({record.value["id"] for record in records}) >= number
-
-
 async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path
 ) -> None:
@@ -89,7 +74,7 @@ async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
         await process.wait()
     stored_before = len(kinesis.records("orders"))
     async with hooks_process(settings, announce):
-        records = await kinesis.wait_records("orders", all_there(4000))
+        records = await kinesis.wait_records("orders", holds(4000))
         await wait_acknowledged(bus)
 
     assert stored_before < 4000
@@ -97,7 +82,7 @@ async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
 
 
 async def test_nats_killed_under_load_costs_neither_events_nor_order(
-    run_service: Callable[[Service], AbstractAsyncContextManager[Running]],
+    run_service: RunService,
     shop: dict[str, str],
     kinesis: FaultyKinesis,
     bus: Bus,
@@ -118,7 +103,7 @@ async def test_nats_killed_under_load_costs_neither_events_nor_order(
         for place in range(3000, 4000, 50):
             while (await client.ask("POST", "/events", posted[place : place + 50]))[0] == 503:
                 await asyncio.sleep(0.05)
-        records = await kinesis.wait_records("orders", all_there(4000))
+        records = await kinesis.wait_records("orders", holds(4000))
         await wait_acknowledged(bus)
 
     assert by_user(posted) == first_successes(records)

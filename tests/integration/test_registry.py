@@ -1,16 +1,18 @@
 """Configuration in `CONFIG`: typed, sealed, live."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 from msgspec import Struct
 
 from millrace.nats_server import NatsServer
+from servers.waiting import until
 from shared.bus import Bus
 from shared.consumers import open_scan
 from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.logs import redactor
 from shared.messages import Alert, decode
 from shared.registry import Kind, Registry, View
 from shared.secret_store import Secret, SecretStore
@@ -45,12 +47,6 @@ async def view(registry: Registry) -> AsyncIterator[View[Thing]]:
         keeping.cancel()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_what_is_put_can_be_got(registry: Registry) -> None:
     entry = await registry.put(THINGS, "shop", "a", Thing(size=1, key=Secret("hunter2")))
 
@@ -73,6 +69,32 @@ async def test_secrets_are_sealed_at_rest(registry: Registry, bus: Bus) -> None:
     assert message is not None
     assert b"hunter2" not in message.data
     assert b"fernet:" in message.data
+
+
+async def test_a_form_lies_over_what_is_saved(registry: Registry) -> None:
+    await registry.put(THINGS, "shop", "a", Thing(size=1, key=Secret("hunter2")))
+
+    left_out = await registry.form_over_saved(THINGS, "shop", {"size": 2}, "a")
+    masked = await registry.form_over_saved(THINGS, "shop", {"size": 2, "key": "***"}, "a")
+    other = await registry.form_over_saved(THINGS, "shop", {"key": "hunter3"}, "a")
+    saved = await registry.form_over_saved(THINGS, "shop", {}, "a")
+
+    assert (2, "hunter2") == (left_out.size, left_out.key.reveal())
+    assert left_out == masked
+    assert (1, "hunter3") == (other.size, other.key.reveal())
+    assert (1, "hunter2") == (saved.size, saved.key.reveal())
+    assert "hunter3" not in redactor.text("hunter3")
+
+
+async def test_a_form_alone_is_enough_and_nothing_at_all_is_not(registry: Registry) -> None:
+    alone = await registry.form_over_saved(THINGS, "shop", {"size": 3, "key": "hunter4"}, "new")
+
+    assert (3, "hunter4") == (alone.size, alone.key.reveal())
+    with pytest.raises(NotFoundError):
+        await registry.form_over_saved(THINGS, "shop", {}, "new")
+    with pytest.raises(InvalidError) as caught:
+        await registry.form_over_saved(THINGS, "shop", {"size": "large"}, "new")
+    assert "size" == caught.value.field
 
 
 async def test_a_revision_that_has_passed_is_refused(registry: Registry) -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,23 @@ import pytest
 from PIL import Image
 from yarl import URL
 
+from servers.services import RunService
+from servers.storage import PHOTO, form, objects, stored, upload
+from servers.streams import messages
 from shared import subjects
 from shared.bus import Bus
-from shared.consumers import open_scan
 from shared.errors import InvalidError, NotFoundError
 from shared.messages import ObjectStored, ResolveMedia, StoreMedia, StoreMediaReply, decode
-from shared.service import Running, Service
+from shared.service import Running
 from shared.settings import Settings
 from storage.app import SERVICE
 from storage.uploads import LIMIT_BYTES
 
-PHOTO = (Path(__file__).parents[2] / "demo" / "photo.jpg").read_bytes()
 PHOTO_SHA256 = hashlib.sha256(PHOTO).hexdigest()
-
-Run = Callable[[Service], AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
-async def storage(run_service: Run) -> AsyncIterator[Running]:
+async def storage(run_service: RunService) -> AsyncIterator[Running]:
     async with run_service(SERVICE) as running:
         yield running
 
@@ -42,34 +40,10 @@ async def http(storage: Running) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def form(content: bytes, *, kind: str | None = None, file_name: str = "photo.jpg") -> aiohttp.FormData:
-    data = aiohttp.FormData()
-    if kind is not None:
-        data.add_field("kind", kind)
-    data.add_field("file", BytesIO(content), filename=file_name, content_type="application/x-lie")
-    return data
-
-
-async def upload(http: aiohttp.ClientSession, headers: dict[str, str], data: Any) -> tuple[int, bytes]:
-    async with http.post("/v1/apps/shop/media", data=data, headers=headers) as answer:
-        return answer.status, await answer.read()
-
-
-async def stored(http: aiohttp.ClientSession, headers: dict[str, str], data: Any) -> StoreMediaReply:
-    status, body = await upload(http, headers, data)
-    assert 201 == status, body
-    return decode(body, StoreMediaReply)
-
-
 async def refused(http: aiohttp.ClientSession, headers: dict[str, str], data: Any) -> tuple[int, str]:
     status, body = await upload(http, headers, data)
     problem: dict[str, Any] = decode(body, dict)
     return status, f"{problem['error'].get('field')}: {problem['error']['message']}"
-
-
-def objects(settings: Settings) -> list[str]:
-    root = Path(settings.data_dir) / "objects"
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
 async def test_photograph_is_stored_with_a_thumbnail_and_both_urls_serve_it(
@@ -113,9 +87,8 @@ async def test_object_is_recorded_and_told_before_the_answer(
     reply = await stored(http, shop, form(PHOTO))
     await stored(http, shop, form(PHOTO))
 
-    async with open_scan(bus, subjects.OBJECTS, subject=subjects.object_stored("shop")) as scan:
-        told = [decode(message.data, ObjectStored) for message in await scan.next(10)]
-    assert [reply] == told
+    told = await messages(bus, subjects.OBJECTS, subjects.object_stored("shop"))
+    assert [reply] == [decode(message.data, ObjectStored) for message in told]
     async with http.get(f"/v1/apps/shop/media/{reply.id}", headers=shop) as answer:
         assert (200, reply) == (answer.status, decode(await answer.read(), StoreMediaReply))
     assert reply == await bus.request(
@@ -298,15 +271,9 @@ async def test_file_name_cannot_break_out_of_its_header(http: aiohttp.ClientSess
     ).encode()
     headers = shop | {"Content-Type": "multipart/form-data; boundary=b"}
 
-    reply = await stored_raw(http, headers, body)
+    reply = await stored(http, headers, body)
 
     async with http.get(reply.original.url) as answer:
         assert "Set-Cookie" not in answer.headers
         assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
         assert b"hello" == await answer.read()
-
-
-async def stored_raw(http: aiohttp.ClientSession, headers: dict[str, str], body: bytes) -> StoreMediaReply:
-    async with http.post("/v1/apps/shop/media", data=body, headers=headers) as answer:
-        assert 201 == answer.status
-        return decode(await answer.read(), StoreMediaReply)

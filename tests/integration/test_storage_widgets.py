@@ -2,32 +2,24 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from io import BytesIO
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from shared.service import Running, Service
+from servers.services import RunService
+from servers.storage import DEMO, PHOTO, objects
 from shared.settings import Settings
 from storage.app import SERVICE
-
-DEMO = Path(__file__).parents[2] / "demo"
-PHOTO = (DEMO / "photo.jpg").read_bytes()
 
 
 @pytest.fixture
 async def http(
-    run_service: Callable[[Service], AbstractAsyncContextManager[Running]],
+    run_service: RunService,
 ) -> AsyncIterator[aiohttp.ClientSession]:
     async with run_service(SERVICE) as storage, aiohttp.ClientSession(storage.url) as session:
         yield session
-
-
-def objects(settings: Settings) -> list[Path]:
-    return [path for path in (Path(settings.data_dir) / "objects").rglob("*") if path.is_file()]
 
 
 async def test_pictures_become_urls_and_every_other_byte_stays(

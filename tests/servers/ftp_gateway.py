@@ -1,7 +1,7 @@
 """The ftp gateway as its customers, its operator and the readers of its streams see it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -10,12 +10,11 @@ import asyncssh
 import msgspec
 import paramiko
 
+from servers.streams import messages
 from shared import subjects
-from shared.bus import Bus, Message
-from shared.consumers import open_scan
+from shared.bus import Bus
 from shared.messages import FileChanged, PushBatch, PushRow, decode
 from shared.service import Running
-from shared.subjects import Stream
 
 PASSWORD = "correct-horse-battery"
 ROW = b"1;Hello;https://shop.example\n"
@@ -74,16 +73,6 @@ class Gateway:
             transport.close()
 
 
-async def until(holds: Callable[[], Any]) -> None:
-    """Wait for a condition; it may be a coroutine function."""
-    async with asyncio.timeout(10):
-        while True:
-            found = holds()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.02)
-
-
 async def write(client: asyncssh.SFTPClient, path: str | bytes, data: bytes = ROW) -> None:
     """Upload in one go."""
     async with client.open(path, "wb") as file:
@@ -112,15 +101,6 @@ async def process(client: asyncssh.SFTPClient, path: str, data: bytes) -> dict[s
     name = path.rpartition("/")[2]
     result: dict[str, Any] = msgspec.json.decode(await read(client, f"/errors/{name}.result.json"))
     return result
-
-
-async def messages(bus: Bus, stream: Stream, subject: str) -> list[Message]:
-    """What a stream holds now."""
-    async with open_scan(bus, stream, subject=subject) as scan:
-        found: list[Message] = []
-        while len(found) < scan.pending_at_open:
-            found += await scan.next(256)
-        return found
 
 
 async def events(bus: Bus, state: subjects.FileState, app_key: str = "shop") -> list[FileChanged]:

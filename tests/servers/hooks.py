@@ -2,13 +2,16 @@
 
 import io
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 
 from servers.kinesis import FaultyKinesis, Stored
+from servers.waiting import until
+from shared import subjects
+from shared.bus import Bus
 
 SECRET = "not-a-real-secret-key-0123456789"
 
@@ -98,3 +101,25 @@ def by_user(posted: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     for event in posted:
         found.setdefault(event["user_id"], []).append(event["id"])
     return found
+
+
+def holds(number: int) -> Callable[[list[Stored]], bool]:
+    """So many different events are in the stream."""
+    return lambda records: len({record.value["id"] for record in records}) >= number
+
+
+async def pending(bus: Bus) -> int:
+    """Messages that were delivered and not acknowledged, and those not delivered yet."""
+    infos = [
+        await bus.js.consumer_info("EVENTS", subjects.hooks_consumer(number)) for number in range(subjects.PARTITIONS)
+    ]
+    return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos)
+
+
+async def wait_acknowledged(bus: Bus) -> None:
+    """Until nothing of `EVENTS` waits for hooks."""
+
+    async def nothing_waits() -> bool:
+        return await pending(bus) == 0
+
+    await until(nothing_waits)

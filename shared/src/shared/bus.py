@@ -1,13 +1,13 @@
 """
-The mesh's one connection to NATS: connect, publish with JetStream's ack, ask and answer, read one stored message.
+The mesh's one connection to NATS: connect, publish with JetStream's ack, ask, read one stored message.
 
-How a stream is read is in `shared.consumers`, how streams come to be in `shared.streams`. Nothing of any service lives
-here.
+How requests are answered is in `shared.endpoints`, how a stream is read in `shared.consumers`, how streams come to be
+in `shared.streams`. Nothing of any service lives here.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,8 +20,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
-from nats.micro import add_service
-from nats.micro.request import ERROR_CODE_HEADER, Request
+from nats.micro.request import ERROR_CODE_HEADER
 
 from shared import subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
@@ -41,9 +40,6 @@ RECONNECT_WAIT_S = 0.25
 OUTBOUND_BYTES = 8 << 20
 """What may wait to be sent while the connection is away; beyond it publishing answers busy."""
 DRAIN_S = 5.0
-
-REQUESTS_AT_ONCE = 64
-"""Requests that one process answers at the same time; more wait in the subscription."""
 
 
 class Message:
@@ -90,14 +86,6 @@ class StreamState(Struct, frozen=True, kw_only=True):
     last_sequence: int
     messages: int
     bytes: int
-
-
-class Endpoint(Struct, frozen=True, kw_only=True):
-    """A request that a service answers: `handler` gets the decoded request and gives the reply, or raises."""
-
-    subject: str
-    request: type[Struct]
-    handler: Callable[[Any, Any], Awaitable[Struct]]
 
 
 class Bus:
@@ -228,64 +216,6 @@ class Bus:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
         except MillraceError as error:
             log.error("alert_not_published", kind=alert.kind, message=str(error))
-
-    @asynccontextmanager
-    async def answering(
-        self, name: str, version: str, state: Any, endpoints: Iterable[Endpoint]
-    ) -> AsyncIterator[None]:
-        """
-        Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it.
-
-        Requests run side by side, because a subscription alone would run them one after another. Leaving the block
-        takes no more requests and finishes those in hand.
-        """
-        endpoints = list(endpoints)
-        if not endpoints:
-            yield
-            return
-        slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-
-            def handler_of(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
-                async def one(request: Request) -> None:
-                    try:
-                        await _answer(endpoint, state, request, self.metrics)
-                    finally:
-                        slots.release()
-
-                async def handle(request: Request) -> None:
-                    await slots.acquire()
-                    tasks.create_task(one(request), name=f"answer {endpoint.subject}")
-
-                return handle
-
-            service = await add_service(self.client, name=name, version=version)
-            for endpoint in endpoints:
-                await service.add_endpoint(
-                    name=endpoint.subject.replace(".", "-"), subject=endpoint.subject, handler=handler_of(endpoint)
-                )
-            try:
-                yield
-            finally:
-                # A connection that is gone has no subscriptions left to end.
-                with contextlib.suppress(NatsError, TimeoutError):
-                    await service.stop()
-
-
-async def _answer(endpoint: Endpoint, state: Any, request: Request, metrics: Metrics) -> None:
-    """The NATS translation of errors: the code as header, the rest as JSON."""
-    try:
-        reply = await endpoint.handler(state, decode(request.data, endpoint.request))
-    except MillraceError as error:
-        told = {"message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
-        description = " ".join(error.message.split())
-        await request.respond_error(error.code, description, data=msgspec.json.encode(told))
-    except Exception:
-        log.exception("request_failed", subject=endpoint.subject)
-        metrics.count("millrace_bugs_total", where="bus")
-        await request.respond_error(MillraceError.code, "internal error", data=b'{"message":"internal error"}')
-    else:
-        await request.respond(encode(reply))
 
 
 def api_error(error: APIError) -> MillraceError:

@@ -1,27 +1,26 @@
 """
 HTTP as every service speaks it: typed routes, bearer tokens with scopes, error bodies, `/openapi.json`.
 
-Routes are data: a service's `routes.py` is a table of `Route`s, from which both the listener and the OpenAPI document
-are made, so that they cannot drift apart. No route of any service lives here.
+Routes are data (`shared.routes`). No route of any service lives here.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Struct
 
 from shared import subjects, tokens
 from shared.bus import Bus
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.health import Health
 from shared.messages import decode
+from shared.openapi import openapi
 from shared.registry import Registry
+from shared.routes import Route
 from shared.secret_store import enc_hook_masked
 from shared.telemetry import Metrics
 
@@ -44,8 +43,6 @@ STATUS = {
 
 JSON_BODY_BYTES = 1 << 20
 """Limit of a decoded body. Routes that take more read `call.request.content` themselves, and count."""
-
-Scope = Literal["open", "app", "admin"]
 
 
 class Call(Generic[S]):
@@ -81,35 +78,6 @@ class Call(Generic[S]):
     @property
     def dry_run(self) -> bool:
         return self.request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}
-
-
-Handler = Callable[[Any], Awaitable[Any]]
-
-
-class Route(Struct, frozen=True):
-    """
-    One row of a service's table.
-
-    Args:
-        body: The type of the JSON body; None when there is none or the handler reads it itself (`consumes` says what).
-        reads_body: The handler reads and decodes the body itself although `body` names its type.
-        reply: The type of the answer; None for an empty or a streamed one.
-        scope: `app` needs a token for `{app_key}`, `admin` an operator's, `open` none.
-        query: Names and meanings of query parameters.
-    """
-
-    method: Literal["GET", "PUT", "POST", "DELETE"]
-    path: str
-    handler: Handler
-    summary: str
-    body: Any = None
-    reads_body: bool = False
-    reply: Any = None
-    scope: Scope = "app"
-    status: int = 200
-    consumes: str = "application/json"
-    produces: str = "application/json"
-    query: Mapping[str, str] = {}
 
 
 class Listener:
@@ -222,92 +190,6 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
         return response
 
     return translate
-
-
-PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
-
-
-def openapi(name: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a route table."""
-    types = [kind for route in routes for kind in (route.body, route.reply) if kind is not None]
-    schemas, components = msgspec.json.schema_components(
-        [*types, Problem], schema_hook=_secret_schema, ref_template="#/components/schemas/{name}"
-    )
-    schema_of = dict(zip(map(id, [*types, Problem]), schemas, strict=True))
-    paths: dict[str, dict[str, Any]] = {}
-    for route in routes:
-        path = PARAMETER.sub(r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, schema_of)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": f"Millrace {name}", "version": version},
-        "paths": dict(sorted(paths.items())),
-        "components": {
-            "schemas": dict(sorted(components.items())),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
-    }
-
-
-def _operation(route: Route, schema_of: Mapping[int, Any]) -> dict[str, Any]:
-    in_path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in PARAMETER.findall(route.path)
-    ]
-    in_query = [
-        {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
-        for name, meaning in route.query.items()
-    ]
-    answer: dict[str, Any] = {"description": "Done"}
-    if route.reply is not None:
-        answer["content"] = {route.produces: {"schema": schema_of[id(route.reply)]}}
-    problem = {"description": "Refused or failed", "content": {"application/json": {"schema": schema_of[id(Problem)]}}}
-    operation: dict[str, Any] = {
-        "summary": route.summary,
-        "operationId": f"{route.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', route.path).rstrip('_')}",
-        "parameters": in_path + in_query,
-        "responses": {str(route.status): answer, "default": problem},
-        "security": [] if route.scope == "open" else [{"token": []}],
-    }
-    if route.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {route.consumes: {"schema": schema_of[id(route.body)]}},
-        }
-    elif route.method in {"PUT", "POST"} and route.consumes != "application/json":
-        operation["requestBody"] = {"required": True, "content": {route.consumes: {}}}
-    return operation
-
-
-class ProblemDetail(Struct, frozen=True, kw_only=True):
-    """What went wrong. `field` is the path of the offending input."""
-
-    code: Literal[
-        "invalid",
-        "unauthenticated",
-        "denied",
-        "credentials",
-        "not_found",
-        "conflict",
-        "too_large",
-        "busy",
-        "unavailable",
-        "internal",
-    ]
-    message: str
-    field: str | None = None
-
-
-class Problem(Struct, frozen=True, kw_only=True):
-    """The body of every error."""
-
-    error: ProblemDetail
-
-
-def _secret_schema(kind: type) -> dict[str, Any]:
-    if kind.__name__ == "Secret":
-        return {"type": "string", "format": "password", "description": "Goes in and never comes out: reads show ***"}
-    raise NotImplementedError(kind)
 
 
 def whole_number(text: str, field: str, *, least: int, most: int) -> int:

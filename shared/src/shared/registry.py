@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -227,6 +228,26 @@ class Registry:
             except InvalidError as error:
                 log.warning("config_unreadable", key=stored.key, message=error.message)
         return entries
+
+    async def form_over_saved(self, kind: Kind[T], app_key: str, form: dict[str, Any], id: str = "") -> T:
+        """
+        The values of a form over the saved ones; a secret that is left out or masked is the saved one.
+
+        Raises:
+            InvalidError: A field does not fit the type; names it.
+            NotFoundError: The form is empty and nothing is saved.
+        """
+        try:
+            saved = (await self.get(kind, app_key, id)).value
+        except NotFoundError:
+            if not form:
+                raise
+            saved = None
+        shown = msgspec.json.decode(self.secrets.encode_masked(saved)) if saved is not None else {}
+        value = self.secrets.from_form(shown | form, kind.type, saved)
+        for secret in secrets_of(value):
+            redactor.add(secret.reveal())
+        return value
 
     async def put(
         self, kind: Kind[T], app_key: str, id: str, value: T, *, expect_revision: int | None = None

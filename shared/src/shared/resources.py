@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from shared import subjects
 from shared.errors import InvalidError, NotFoundError
-from shared.http import Call, Route
+from shared.http import Call
 from shared.logs import redactor
 from shared.registry import Entry, Kind, secrets_of
+from shared.routes import Route
 from shared.secret_store import SecretStore
 
 T = TypeVar("T", bound=Struct)

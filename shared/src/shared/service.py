@@ -28,11 +28,14 @@ from msgspec import Struct
 
 from shared import logs
 from shared.buckets import BucketStore
-from shared.bus import Bus, Endpoint, connect
+from shared.bus import Bus, connect
+from shared.endpoints import Endpoint, answering
 from shared.errors import MillraceError, UnavailableError
 from shared.health import Health, Ping
-from shared.http import Listener, Route, make_application, openapi
+from shared.http import Listener, make_application
+from shared.openapi import openapi
 from shared.registry import Kind, Registry
+from shared.routes import Route
 from shared.secret_store import SecretStore
 from shared.settings import Settings, read_settings
 from shared.streams import ensure
@@ -280,7 +283,7 @@ async def _start(
     listener.state = await service.build(mesh)
     listener.registry, listener.bus = registry, bus
     endpoints = AsyncExitStack()
-    await endpoints.enter_async_context(bus.answering(service.name, VERSION, listener.state, service.endpoints))
+    await endpoints.enter_async_context(answering(bus, service.name, VERSION, listener.state, service.endpoints))
     listener.health.state = "running"
     if settings.announce_file:
         _announce(Path(settings.announce_file), {"service": service.name, "http": url, **mesh.addresses})

@@ -1,5 +1,5 @@
 """
-Bearer tokens: how they are made, kept (as hashes) and checked. Which route needs which scope is told by `shared.http`.
+Bearer tokens: how they are made, kept (as hashes) and checked. Which scope a route needs is said by its `Route`.
 """
 
 import hashlib

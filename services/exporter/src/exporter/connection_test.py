@@ -1,27 +1,18 @@
 """
 Test Connection: what an export does with its store, done once with a small object, step by step, with what a person can
-do about a failure. Nothing is tried twice. What a step asks is told by the sink's own file.
+do about a failure.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Annotated, Any, Final, Literal, Protocol
-
-from msgspec import Meta, Struct
+from typing import Final, Protocol
 
 from shared.aws_codes import HINTS
+from shared.connection_test import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
 from shared.errors import ConflictError, MillraceError
 from shared.store_errors import store_code
 
-DEADLINE_S: Final = 10.0
-"""For all steps together: a person waits in front of a form."""
-STEP_S: Final = 4.0
-"""For one step: a store that accepts and says nothing is known by then."""
 CONTENT: Final = b"Millrace tests the connection; this object may be deleted.\n"
-
-StepName = Literal["open", "put", "get", "delete"]
-Verdict = Literal["ok", "warning", "failed", "skipped"]
 
 KIND_HINTS: Final = {
     "credentials": "Check the access key and the secret key.",
@@ -48,126 +39,41 @@ class Probed(Protocol):
         ...
 
 
-class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one step found out; holds no secret. `code` is the provider's own where it gave one, `ms` the time taken."""
-
-    name: StepName
-    status: Verdict
-    message: str
-    ms: Annotated[int, Meta(ge=0)]
-    code: str | None = None
-    hint: str | None = None
-
-
-class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """
-    Ask for a Test Connection by NATS, of a saved export over which `config` is laid.
-
-    A secret that `config` leaves out, or masks with `***`, is the saved one.
-    """
-
-    app_key: str
-    id: str
-    config: dict[str, Any] = {}
-
-
-class ProbeConnectorReply(Struct, frozen=True, kw_only=True):
-    """The report: `failed` where a step failed, else `warning` where one warned, else `ok`."""
-
-    status: Literal["ok", "warning", "failed"]
-    steps: tuple[Step, ...]
-
-
 async def probe_store(
     open_sink: Callable[[], AbstractAsyncContextManager[Probed]], key: str, *, deadline_s: float = DEADLINE_S
-) -> ProbeConnectorReply:
+) -> ConnectionReport:
     """Write, read and remove the object `key`, within `deadline_s` whatever the store does."""
-    report = _Report(deadline_s)
     async with AsyncExitStack() as stack:
         opened: list[Probed] = []
 
-        async def open_it() -> str:
+        async def open_it() -> Finding:
             opened.append(await stack.enter_async_context(open_sink()))
-            return "the form can be right"
+            return Finding(message="the form can be right")
 
-        async def put() -> str:
+        async def put() -> Finding:
             await opened[0].put(key, CONTENT)
-            return f"wrote {key}"
+            return Finding(message=f"wrote {key}")
 
-        async def get() -> str:
+        async def get() -> Finding:
             if await opened[0].read(key, len(CONTENT)) != CONTENT:
                 raise ConflictError(f"{key} is not what was written")
-            return "read it back"
+            return Finding(message="read it back")
 
-        async def delete() -> str:
+        async def delete() -> Finding:
             await opened[0].delete(key)
-            return "deleted it"
+            return Finding(message="deleted it")
 
-        await report.step("open", open_it)
-        await report.step("put", put)
-        await report.step("get", get)
-        # Exports delete nothing: a key that may not is a good key, and the probe stays.
-        await report.step("delete", delete, needs="put", at_worst="warning")
-    return report.reply()
+        checks = (
+            Check(name="open", run=open_it, explain=_explain),
+            Check(name="put", run=put, explain=_explain, needs=("open",)),
+            Check(name="get", run=get, explain=_explain, needs=("open", "put")),
+            # Exports delete nothing: a key that may not is a good key, and the probe stays.
+            Check(name="delete", run=delete, explain=_explain, needs=("put",), at_worst="warning"),
+        )
+        return await run_checks(checks, deadline_s=deadline_s)
 
 
-class _Report:
-    def __init__(self, deadline_s: float) -> None:
-        self._ends_at = asyncio.get_running_loop().time() + deadline_s
-        self._deadline_s = deadline_s
-        self._steps: list[Step] = []
-
-    async def step(
-        self,
-        name: StepName,
-        run: Callable[[], Awaitable[str]],
-        *,
-        needs: StepName | None = None,
-        at_worst: Literal["warning", "failed"] = "failed",
-    ) -> None:
-        """Run a step, unless one before it (or the one it needs) did not pass."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        missing = [step.name for step in self._steps if step.status != "ok" and needs in {None, step.name}]
-        limit_s = min(STEP_S, self._ends_at - begun)
-        if missing:
-            self._add(name, begun, "skipped", f"not tried, because {missing[0]} did not pass")
-            return
-        if limit_s <= 0:
-            self._add(name, begun, "skipped", f"not tried, because {self._deadline_s:g} s were over")
-            return
-        try:
-            async with asyncio.timeout(limit_s):
-                message = await run()
-        except TimeoutError:
-            late = f"no answer within {limit_s:.1f} s"
-            self._add(name, begun, at_worst, late, code="timeout", hint=KIND_HINTS["unavailable"])
-        except MillraceError as error:
-            code = store_code(error)
-            hint = HINTS.get(code or "") or KIND_HINTS.get(error.code)
-            self._add(name, begun, at_worst, error.message, code=code or error.code, hint=hint)
-        else:
-            self._add(name, begun, "ok", message)
-
-    def _add(
-        self,
-        name: StepName,
-        begun: float,
-        status: Verdict,
-        message: str,
-        *,
-        code: str | None = None,
-        hint: str | None = None,
-    ) -> None:
-        ms = round((asyncio.get_running_loop().time() - begun) * 1000)
-        self._steps.append(Step(name=name, status=status, message=message, ms=ms, code=code, hint=hint))
-
-    def reply(self) -> ProbeConnectorReply:
-        """The verdict over all steps."""
-        verdicts = {step.status for step in self._steps}
-        worst: Literal["ok", "warning", "failed"] = "ok"
-        if "failed" in verdicts:
-            worst = "failed"
-        elif "warning" in verdicts:
-            worst = "warning"
-        return ProbeConnectorReply(status=worst, steps=tuple(self._steps))
+def _explain(error: MillraceError) -> Finding:
+    code = store_code(error)
+    hint = HINTS.get(code or "") or KIND_HINTS.get(error.code)
+    return Finding(status="failed", message=error.message, code=code or error.code, hint=hint)

@@ -1,12 +1,28 @@
 """NATS requests: decode -> call -> reply. No rules."""
 
-from exporter.connection_test import ProbeConnector, ProbeConnectorReply
+from typing import Any
+
+from msgspec import Struct
+
 from exporter.state import State
 from shared import subjects
-from shared.bus import Endpoint
+from shared.connection_test import ConnectionReport
+from shared.endpoints import Endpoint
 
 
-async def test_connector(state: State, request: ProbeConnector) -> ProbeConnectorReply:
+class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Ask for a Test Connection by NATS, of a saved export over which `config` is laid.
+
+    A secret that `config` leaves out, or masks with `***`, is the saved one.
+    """
+
+    app_key: str
+    id: str
+    config: dict[str, Any] = {}
+
+
+async def test_connector(state: State, request: ProbeConnector) -> ConnectionReport:
     """`exporter.connector.test`: Test Connection of a saved export, or of a form's values."""
     app_key = subjects.check_app_key(request.app_key)
     return await state.test_connection(app_key, subjects.check_name(request.id, "id"), request.config)

@@ -3,14 +3,15 @@
 from typing import Any, Final
 
 from exporter.config import EXPORTS, Export, check_alone
-from exporter.connection_test import ProbeConnectorReply
 from exporter.history import Run, Runs
 from exporter.state import State
 from shared import subjects
+from shared.connection_test import ConnectionReport
 from shared.errors import ConflictError
-from shared.http import Call, Route, whole_number
+from shared.http import Call, whole_number
 from shared.messages import decode
 from shared.resources import resource_routes
+from shared.routes import Route
 
 PATH: Final = "/v1/apps/{app_key}/exports"
 FLUSH_WAIT_S: Final = 60.0
@@ -37,7 +38,7 @@ async def flush(call: Call[State]) -> Run:
     return await call.state.lanes.flush((call.app_key, entry.id), entry.revision, FLUSH_WAIT_S)
 
 
-async def test_export(call: Call[State]) -> ProbeConnectorReply:
+async def test_export(call: Call[State]) -> ConnectionReport:
     """Test Connection, of the form's values over the saved ones."""
     form = decode(await call.request.read() or b"{}", dict[str, Any])
     return await call.state.test_connection(call.app_key, _id(call), form)
@@ -67,7 +68,7 @@ ROUTES: tuple[Route, ...] = (
         f"{PATH}/{{id}}/test",
         test_export,
         "Test Connection: try the values of the form, the saved ones for what it leaves out",
-        reply=ProbeConnectorReply,
+        reply=ConnectionReport,
     ),
     Route(
         "GET",

@@ -10,8 +10,9 @@ import structlog
 from ftp_gateway.profile_updates import apply_batch
 from shared import subjects
 from shared.bus import Bus, Message
-from shared.consumers import Pull, consume
+from shared.consumers import Pull
 from shared.errors import MillraceError
+from shared.handling import consume
 from shared.messages import DeadLetter, ProfileBatch, decode, encode
 from shared.profiles import Profiles
 

@@ -20,8 +20,9 @@ from ftp_gateway.history import FileEntry, recent_files
 from ftp_gateway.spool import Spool
 from shared.bus import Bus
 from shared.errors import InvalidError
-from shared.http import Call, Route, whole_number
+from shared.http import Call, whole_number
 from shared.resources import resource_routes
+from shared.routes import Route
 from shared.secret_store import Secret
 
 MAX_FILES = 500

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 from hooks.alerts import Alerts
 from hooks.config import HOOKS, KINESIS
-from hooks.connection_test import ProbeConnectorReply, run_checks
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
@@ -19,6 +18,7 @@ from hooks.triggers import Index, Rule
 from hooks.window import Bounds
 from shared import subjects
 from shared.aws import AwsClients
+from shared.connection_test import ConnectionReport, run_checks
 from shared.consumers import open_pull
 from shared.profiles import Profiles
 from shared.service import Mesh, Service
@@ -73,7 +73,7 @@ async def build(mesh: Mesh) -> State:
         partitions.append(partition)
     mesh.intake("partitions", Partitions(partitions, destinations))
 
-    async def test_connector(config: SinkConfig, stream_name: str | None) -> ProbeConnectorReply:
+    async def test_connector(config: SinkConfig, stream_name: str | None) -> ConnectionReport:
         return await run_checks(config.checks(clients, stream_name))
 
     return State(

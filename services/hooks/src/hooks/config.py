@@ -5,12 +5,9 @@ bounds lie beside the code that obeys them.
 
 from typing import Any
 
-import msgspec
-
 from hooks.sinks.kinesis import NAME as KINESIS_NAME
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.triggers import Hook
-from shared.errors import NotFoundError
 from shared.registry import Kind, Registry
 
 HOOKS = Kind(prefix="hooks", type=Hook)
@@ -25,13 +22,6 @@ async def read_kinesis(registry: Registry, app_key: str, form: dict[str, Any], *
         InvalidError: A field is wrong; names it.
         NotFoundError: The form is empty and nothing is saved.
     """
-    try:
-        saved = (await registry.get(KINESIS, app_key)).value
-    except NotFoundError:
-        if not form:
-            raise
-        saved = None
-    shown = msgspec.json.decode(registry.secrets.encode_masked(saved)) if saved is not None else {}
-    config = registry.secrets.from_form(shown | form, KinesisConfig, saved)
+    config = await registry.form_over_saved(KINESIS, app_key, form)
     config.check(allow_private=allow_private)
     return config

@@ -1,13 +1,31 @@
 """NATS requests: decode -> call -> reply. No rules."""
 
+from typing import Any, Literal
+
+from msgspec import Struct
+
 from hooks.config import read_kinesis
-from hooks.connection_test import ProbeConnector, ProbeConnectorReply
 from hooks.state import State
+from hooks.triggers import StreamName
 from shared import subjects
-from shared.bus import Endpoint
+from shared.connection_test import ConnectionReport
+from shared.endpoints import Endpoint
 
 
-async def test_connector(state: State, request: ProbeConnector) -> ProbeConnectorReply:
+class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Ask for a Test Connection by NATS. What `config` leaves out, a secret it masks with `***`, is the saved one's.
+
+    With `stream_name` the stream is looked at as well.
+    """
+
+    app_key: str
+    kind: Literal["kinesis"] = "kinesis"
+    config: dict[str, Any] = {}
+    stream_name: StreamName | None = None
+
+
+async def test_connector(state: State, request: ProbeConnector) -> ConnectionReport:
     """`hooks.connector.test`: Test Connection on the saved connector, or on a form's values."""
     subjects.check_app_key(request.app_key)
     allow_private = state.allow_private_endpoints

@@ -7,16 +7,17 @@ from aiohttp import web
 from msgspec import Struct
 
 from hooks.config import HOOKS, KINESIS, read_kinesis
-from hooks.connection_test import ProbeConnectorReply
 from hooks.entrance import PostedEvent, split_array, split_lines
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.state import State
 from hooks.triggers import StreamName, Target
+from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError, TooLargeError
-from shared.http import Call, Route
+from shared.http import Call
 from shared.messages import decode
 from shared.resources import resource_routes
+from shared.routes import Route
 
 BODY_BYTES = 16 << 20
 """Of a request with events, counted while it is read and after it is unpacked."""
@@ -74,7 +75,7 @@ async def post_events(call: Call[State]) -> web.Response:
     return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
 
 
-async def test_kinesis(call: Call[State]) -> ProbeConnectorReply:
+async def test_kinesis(call: Call[State]) -> ConnectionReport:
     """Test Connection, on the values of the form over the saved ones."""
     form = decode(await call.request.read() or b"{}", KinesisForm)
     values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None))
@@ -146,6 +147,6 @@ ROUTES: tuple[Route, ...] = (
         "Test Connection on the posted values, each left-out one as it is saved",
         body=KinesisForm,
         reads_body=True,
-        reply=ProbeConnectorReply,
+        reply=ConnectionReport,
     ),
 )

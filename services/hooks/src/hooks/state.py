@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from hooks.connection_test import ProbeConnectorReply
 from hooks.destinations import Destinations
 from hooks.publishing import Publishing
 from hooks.sinks import SinkConfig
 from hooks.tallies import Tallies
+from shared.connection_test import ConnectionReport
 from shared.registry import Registry
 
 
@@ -19,5 +19,5 @@ class State(Struct, frozen=True, kw_only=True):
     destinations: Destinations
     tallies: Tallies
     registry: Registry
-    test_connector: Callable[[SinkConfig, str | None], Awaitable[ProbeConnectorReply]]
+    test_connector: Callable[[SinkConfig, str | None], Awaitable[ConnectionReport]]
     allow_private_endpoints: bool

@@ -8,9 +8,9 @@ import aiohttp
 
 from shared import subjects
 from shared.aws import AwsClients
+from shared.connection_test import DEADLINE_S
 from shared.service import Mesh, Service
 from storage.config import AMAZON_STORAGE, storage_config
-from storage.connection_test import DEADLINE_S
 from storage.handlers import ENDPOINTS
 from storage.image_work import ImageWork
 from storage.providers.amazon import AmazonStorageConfig

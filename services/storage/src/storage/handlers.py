@@ -2,14 +2,30 @@
 NATS requests: decode -> call -> reply. No rules.
 """
 
+from typing import Any, Literal
+
+from msgspec import Struct
+
 from shared import subjects
-from shared.bus import Endpoint
+from shared.connection_test import ConnectionReport
+from shared.endpoints import Endpoint
 from shared.errors import NotFoundError
 from shared.messages import ResolveMedia, StoreMedia, StoreMediaReply
 from storage.config import AMAZON_STORAGE
-from storage.connection_test import ProbeConnector, ProbeConnectorReply
 from storage.state import State
 from storage.uploads import content_of
+
+
+class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Ask for a Test Connection by NATS, of the saved connector or of the values in `config`.
+
+    A secret that `config` leaves out, or masks with `***`, is the saved one.
+    """
+
+    app_key: str
+    kind: Literal["amazon-storage"] = "amazon-storage"
+    config: dict[str, Any] | None = None
 
 
 async def store_media(state: State, request: StoreMedia) -> StoreMediaReply:
@@ -24,7 +40,7 @@ async def resolve_media(state: State, request: ResolveMedia) -> StoreMediaReply:
     return await state.uploads.resolve(request.app_key, request.id)
 
 
-async def test_connector(state: State, request: ProbeConnector) -> ProbeConnectorReply:
+async def test_connector(state: State, request: ProbeConnector) -> ConnectionReport:
     """`storage.connector.test`: Test Connection on the saved connector, or on a form's values."""
     try:
         saved = (await state.registry.get(AMAZON_STORAGE, request.app_key)).value

@@ -12,12 +12,13 @@ from urllib.parse import unquote
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError
-from shared.http import Call, Route
+from shared.http import Call
 from shared.messages import MediaKind, StoreMediaReply
 from shared.resources import read_form, resource_routes
+from shared.routes import Route
 from storage.config import AMAZON_STORAGE
-from storage.connection_test import ProbeConnectorReply
 from storage.data_uris import MAX_HTML_BYTES
 from storage.providers.amazon import AmazonStorageConfig, checked
 from storage.state import State
@@ -98,7 +99,7 @@ async def get_object(call: Call[State]) -> web.FileResponse:
     return web.FileResponse(found.path, chunk_size=PIECE_BYTES, headers=headers | CDN_HEADERS)
 
 
-async def test_amazon_storage(call: Call[State]) -> ProbeConnectorReply:
+async def test_amazon_storage(call: Call[State]) -> ConnectionReport:
     """Test Connection, on the values of the form or, without a body, on the saved ones."""
     if await call.request.read():
         return await call.state.test_connector(await read_form(AMAZON_STORAGE, call))
@@ -172,7 +173,7 @@ ROUTES: tuple[Route, ...] = (
         "Test Connection on the posted values, or on the saved ones when there is no body",
         body=AmazonStorageConfig,
         reads_body=True,
-        reply=ProbeConnectorReply,
+        reply=ConnectionReport,
     ),
     Route(
         "GET",

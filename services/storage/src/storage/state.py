@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from shared.connection_test import ConnectionReport
 from shared.registry import Registry
-from storage.connection_test import ProbeConnectorReply
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.local import LocalProvider
 from storage.uploads import Uploads
@@ -25,5 +25,5 @@ class State(Struct, frozen=True, kw_only=True):
     widgets: Widgets
     local: LocalProvider
     registry: Registry
-    test_connector: Callable[[AmazonStorageConfig], Awaitable[ProbeConnectorReply]]
+    test_connector: Callable[[AmazonStorageConfig], Awaitable[ConnectionReport]]
     allow_private_endpoints: bool

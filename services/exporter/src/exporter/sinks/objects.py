@@ -10,28 +10,26 @@ Considerations: names hold a space and colons, which S3 takes and file systems o
 one export alone, over all apps: `location` is what two exports must not share.
 """
 
-import asyncio
-import ipaddress
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.logs import redactor
 from shared.objectstore import Limits, ObjectStore, S3StoreConfig
+from shared.private_addresses import refuse_private_addresses, refuse_private_host
 from shared.secret_store import Secret
 
 CONTENT_TYPE: Final = "application/gzip"
 DIRECTORY_BYTES: Final = 512
+ENDPOINT_FIELD: Final = "destination.endpoint_url"
 FILE_LIMITS: Final = Limits(request_s=110)
 """A file of 64 MB passes at 5 Mbit/s."""
-PROBE_LIMITS: Final = Limits(connect_s=3, request_s=4, retries=0)
-"""A person waits in front of a form."""
+PROBE_LIMITS: Final = Limits(connect_s=3, request_s=6, retries=0)
+"""A person waits in front of a form. A request that is sent is ended by the step of Test Connection, after 5 s."""
 
 
 class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,16 +73,15 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         if not self.endpoint_url or allow_private:
             return
         if not self.endpoint_url.startswith("https://"):
-            raise InvalidError("expected an address that begins with https://", field="destination.endpoint_url")
-        if is_private(urlsplit(self.endpoint_url).hostname or ""):
-            raise _unreachable()
+            raise InvalidError("expected an address that begins with https://", field=ENDPOINT_FIELD)
+        refuse_private_host(self.endpoint_url, ENDPOINT_FIELD)
 
     @asynccontextmanager
     async def open(self, *, allow_private: bool, limits: Limits = FILE_LIMITS) -> AsyncIterator["ObjectSink"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when the endpoint leads into our own network."""
         redactor.add(self.secret_key.reveal())
         if self.endpoint_url and not allow_private:
-            await _refuse_private(self.endpoint_url)
+            await refuse_private_addresses(self.endpoint_url, ENDPOINT_FIELD)
         config = S3StoreConfig(
             bucket=self.bucket,
             region=self.region,
@@ -116,27 +113,3 @@ class ObjectSink:
 
     async def delete(self, key: str) -> None:
         await self._store.delete(key)
-
-
-def is_private(host: str) -> bool:
-    """Whether a host's name or address says by itself that it is not reached from the internet."""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local", ".internal"))
-
-
-async def _refuse_private(url: str) -> None:
-    """A customer's endpoint must not be a way into our own network, whatever its name is."""
-    parts = urlsplit(url)
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    except OSError:
-        # Whoever then tries to reach it says so in better words.
-        return
-    if any(is_private(str(address[0])) for *_, address in found):
-        raise _unreachable()
-
-
-def _unreachable() -> InvalidError:
-    return InvalidError("expected a host that is reached from the internet", field="destination.endpoint_url")

@@ -8,10 +8,7 @@ Considerations: a bucket with a dot in its name has no valid certificate under i
 the path.
 """
 
-import asyncio
-import ipaddress
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,6 +19,7 @@ from msgspec import Struct
 
 from shared.errors import InvalidError
 from shared.objectstore import ObjectStore, S3StoreConfig
+from shared.private_addresses import refuse_private_addresses, refuse_private_host
 from shared.secret_store import Secret
 from storage.uploads import Headers
 
@@ -63,7 +61,7 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     async def open(self, *, allow_private: bool) -> AsyncIterator["AmazonProvider"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
         if self.endpoint_url and not allow_private:
-            await refuse_private(self.endpoint_url, "endpoint_url")
+            await refuse_private_addresses(self.endpoint_url, "endpoint_url")
         config = S3StoreConfig(
             bucket=self.bucket_name,
             region=self.region,
@@ -161,30 +159,5 @@ def _check_url(url: str, field: str, *, allow_private: bool, path: bool) -> None
         raise InvalidError(f"expected {expected}", field=field)
     if parts.scheme not in {"https", "http"}:
         raise InvalidError(f"expected {expected}", field=field)
-    if not allow_private and is_private(host):
-        raise InvalidError("expected a host that is reachable from the internet", field=field)
-
-
-def is_private(host: str) -> bool:
-    """Whether a host's name or address says by itself that it is not reached from the internet."""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
-
-
-async def refuse_private(url: str, field: str) -> None:
-    """
-    Look the host up and refuse one inside our own network, which a connector could otherwise be made to reach.
-
-    Raises:
-        InvalidError: One of its addresses is not a public one.
-    """
-    parts = urlsplit(url)
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    except OSError:
-        # A host that has no address cannot be reached; who then tries says so in its own words.
-        return
-    if any(is_private(str(address[0])) for *_, address in found):
-        raise InvalidError("expected a host that is reachable from the internet", field=field)
+    if not allow_private:
+        refuse_private_host(url, field)

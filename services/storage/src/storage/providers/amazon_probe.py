@@ -20,10 +20,11 @@ import msgspec
 
 from shared.aws import AWS_ERRORS, AwsClients, AwsCredentials, aws_details, aws_error
 from shared.aws_codes import HINTS
+from shared.connection_test import Check, ConnectionReport, Finding, run_checks
 from shared.errors import InvalidError
 from shared.logs import redactor
-from storage.connection_test import Check, Finding, ProbeConnectorReply, StepName, run_checks
-from storage.providers.amazon import AmazonStorageConfig, checked, refuse_private
+from shared.private_addresses import refuse_private_addresses
+from storage.providers.amazon import AmazonStorageConfig, checked
 from storage.uploads import CACHE_CONTROL
 
 PROBE_TYPE: Final = "text/plain; charset=utf-8"
@@ -45,7 +46,7 @@ NOT_PUBLIC: Final = (
 
 async def test_connection(
     config: AmazonStorageConfig, *, aws: AwsClients, http: aiohttp.ClientSession, allow_private: bool, deadline_s: float
-) -> ProbeConnectorReply:
+) -> ConnectionReport:
     """Test a connector, saved or not, within the deadline."""
     redactor.add(config.secret_key.reveal())
     probe = AmazonProbe(config, aws=aws, http=http, allow_private=allow_private)
@@ -68,7 +69,7 @@ class AmazonProbe:
 
     def checks(self) -> tuple[Check, ...]:
         """The steps in their order."""
-        first: tuple[StepName, ...] = ("fields", "reach", "region")
+        first = ("fields", "reach", "region")
         return (
             Check(name="fields", run=self._fields),
             Check(name="reach", run=self._told(self._reach), needs=("fields",)),
@@ -76,7 +77,7 @@ class AmazonProbe:
             Check(name="put", run=self._told(self._put), needs=first),
             Check(name="get", run=self._told(self._get), needs=("put",)),
             Check(name="public_url", run=self._public_url, needs=("put",)),
-            Check(name="delete", run=self._delete, needs=("put",)),
+            Check(name="delete", run=self._delete, needs=("put",), at_worst="warning"),
         )
 
     async def _fields(self) -> Finding:
@@ -91,7 +92,7 @@ class AmazonProbe:
     async def _reach(self) -> Finding:
         for field in ("endpoint_url", "cdn_base_url"):
             if (url := getattr(self._config, field)) and not self._allow_private:
-                await refuse_private(url, field)
+                await refuse_private_addresses(url, field)
         host = urlsplit(self._config.endpoint_url).netloc or "AWS"
         try:
             answer = await self._call("head_bucket")
@@ -174,7 +175,6 @@ class AmazonProbe:
             found = self._failure(error)
             return msgspec.structs.replace(
                 found,
-                status="warning",
                 message=f"{self._key} stays in the bucket: {found.message}",
                 hint="Media are never deleted by the service, so this hinders nothing.",
             )

@@ -1,11 +1,12 @@
 """Test Connection: every step is told, in time, and what went wrong keeps later steps from guessing."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shared.errors import DeniedError
-from storage.connection_test import Check, Finding, ProbeConnectorReply, Step, run_checks
+from shared.connection_test import Check, ConnectionReport, Finding, Step, Verdict, run_checks
+from shared.errors import DeniedError, MillraceError
 
 
 async def fine() -> Finding:
@@ -20,12 +21,16 @@ async def refused() -> Finding:
     raise DeniedError("not allowed")
 
 
+async def failed() -> Finding:
+    return Finding(status="failed", message="other bytes came back")
+
+
 async def silent() -> Finding:
     await asyncio.Event().wait()
     raise AssertionError("never reached")
 
 
-def told(report: ProbeConnectorReply) -> list[tuple[str, str]]:
+def told(report: ConnectionReport) -> list[tuple[str, str]]:
     return [(step.name, step.status) for step in report.steps]
 
 
@@ -34,6 +39,27 @@ async def test_report_is_ok_when_every_step_is() -> None:
 
     assert "ok" == report.status
     assert [("fields", "ok"), ("put", "ok")] == told(report)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (("ok", "unknown", "skipped"), "ok"),
+        (("ok", "warning", "unknown"), "warning"),
+        (("warning", "failed", "ok"), "failed"),
+    ],
+)
+async def test_worst_verdict_is_the_whole_ones(found: tuple[Verdict, ...], expected: str) -> None:
+    def check(verdict: Verdict) -> Check:
+        async def run() -> Finding:
+            return Finding(status=verdict, message="found")
+
+        return Check(name=verdict, run=run)
+
+    report = await run_checks([check(verdict) for verdict in found])
+
+    assert expected == report.status
+    assert found == tuple(step.status for step in report.steps)
 
 
 async def test_step_tells_code_status_and_hint() -> None:
@@ -95,3 +121,23 @@ async def test_last_step_has_time_of_its_own() -> None:
 
     assert [("put", "failed"), ("put", "failed"), ("get", "skipped"), ("delete", "ok")] == told(report)
     assert "over" in report.steps[2].message
+
+
+@pytest.mark.parametrize("run", [failed, refused, silent])
+async def test_failure_of_what_is_not_needed_is_a_warning(run: Callable[[], Awaitable[Finding]]) -> None:
+    report = await run_checks([Check(name="delete", run=run, at_worst="warning")], deadline_s=0.1)
+
+    assert ("warning", "warning") == (report.status, report.steps[0].status)
+
+
+async def test_error_is_explained_by_who_knows_the_provider() -> None:
+    def explain(error: MillraceError) -> Finding:
+        return Finding(status="failed", message=error.message, code="AccessDenied", hint="Grant it.")
+
+    report = await run_checks([Check(name="put", run=refused, explain=explain)])
+
+    assert ("AccessDenied", "not allowed", "Grant it.") == (
+        report.steps[0].code,
+        report.steps[0].message,
+        report.steps[0].hint,
+    )

@@ -1,0 +1,83 @@
+"""What becomes of a message on a real server: acknowledged, tried again before anything later, or put aside."""
+
+import asyncio
+
+from shared.bus import Bus, Message
+from shared.consumers import Pull, open_pull
+from shared.errors import BusyError, InvalidError, MillraceError
+from shared.handling import BUG_ATTEMPTS, consume
+from shared.retry import Backoff
+from shared.subjects import PUSH
+
+SUBJECT = "push.send.shop.f1"
+
+
+class Seen:
+    """A handler that fails as it is told, and remembers."""
+
+    def __init__(self, pull: Pull, until: int, failures: dict[bytes, list[Exception]]) -> None:
+        self._pull, self._until, self._failures = pull, until, failures
+        self.handled: list[bytes] = []
+        self.put_aside: list[tuple[bytes, str]] = []
+
+    async def __call__(self, message: Message) -> None:
+        if waiting := self._failures.get(message.data):
+            raise waiting.pop(0)
+        self.handled.append(message.data)
+        self._stop_at_the_end()
+
+    async def aside(self, message: Message, error: MillraceError) -> None:
+        self.put_aside.append((message.data, error.code))
+        self._stop_at_the_end()
+
+    def _stop_at_the_end(self) -> None:
+        if len(self.handled) + len(self.put_aside) == self._until:
+            self._pull.close()
+
+
+async def consumed(bus: Bus, failures: dict[bytes, list[Exception]]) -> Seen:
+    async with open_pull(bus, PUSH, durable="test", subject="push.send.*.*") as pull:
+        seen = Seen(pull, 3, failures)
+        async with asyncio.timeout(30):
+            await consume(pull, "test", seen, seen.aside, backoff=Backoff(first_s=0.01, max_s=0.02))
+    return seen
+
+
+async def test_consume_tries_a_retryable_error_again_before_anything_later(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(
+        push, {b"2": [BusyError("later", retry_after_s=0.01), BusyError("later", retry_after_s=0.01)]}
+    )
+
+    assert (seen.handled, seen.put_aside) == ([b"1", b"2", b"3"], [])
+
+
+async def test_consume_puts_aside_what_can_never_be_handled(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(push, {b"2": [InvalidError("wrong")]})
+
+    assert (seen.handled, seen.put_aside) == ([b"1", b"3"], [(b"2", "invalid")])
+
+
+async def test_consume_puts_a_bug_aside_after_some_tries(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(push, {b"2": [RuntimeError("bug")] * BUG_ATTEMPTS})
+
+    assert (seen.handled, seen.put_aside) == ([b"1", b"3"], [(b"2", "internal")])
+
+
+async def test_consumed_messages_do_not_come_again(push: Bus) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+    await consumed(push, {})
+
+    info = await push.js.consumer_info(PUSH.name, "test")
+
+    assert info.ack_floor is not None
+    assert info.ack_floor.stream_seq == 3
