@@ -110,7 +110,9 @@ async def test_a_running_service_is_alive_ready_and_counted(http: aiohttp.Client
     async with http.get("/livez") as alive, http.get("/readyz") as ready, http.get("/metrics") as metrics:
         assert (alive.status, ready.status, metrics.status) == (200, 200, 200)
         assert await ready.json() == {"ready": True, "ok": ["nats"], "failing": {}}
-        assert "millrace_http_requests_total" in await metrics.text()
+        counted = await metrics.text()
+        assert "millrace_http_requests_total" in counted
+        assert "millrace_ready 1.0" in counted
 
 
 async def test_a_typed_route_decodes_and_answers(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ from shared.openapi import openapi
 from shared.registry import Registry
 from shared.routes import Route
 from shared.secret_store import enc_hook_masked
-from shared.telemetry import Metrics
+from shared.telemetry import CONTENT_TYPE, Metrics
 
 log = structlog.get_logger()
 S = TypeVar("S")
@@ -104,7 +104,9 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
         return _json(readiness, status=200 if readiness.ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=listener.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+        readiness = await listener.health.check()
+        listener.metrics.gauge("millrace_ready", 1 if readiness.ready else 0)
+        return web.Response(body=listener.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def described(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
