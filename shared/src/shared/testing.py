@@ -74,9 +74,12 @@ class MotoServer:
         body = f"<CreateBucketConfiguration>{region}</CreateBucketConfiguration>"
         allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
         async with aiohttp.ClientSession(self.url, raise_for_status=True) as http:
-            await http.put(f"/{name}", data=body)
+            async with http.put(f"/{name}", data=body):
+                pass
             if public:
-                await http.put(f"/{name}?policy", json={"Version": "2012-10-17", "Statement": [allowed]})
+                policy = {"Version": "2012-10-17", "Statement": [allowed]}
+                async with http.put(f"/{name}?policy", json=policy):
+                    pass
 
     async def create_stream(self, name: str, *, shards: int = 1) -> None:
         """A Kinesis stream in `region`, ready to be written to."""
