@@ -182,6 +182,9 @@ class Pull:
         try:
             if self._durable:
                 await self._bus.js.add_consumer(self._stream, self._config)
+                # Before the reset: an ack by the old count that the server takes after it is what must not happen.
+                self._restarted_at = self._handed_out
+                self._come_again.clear()
                 reset = await self._bus.js.reset_consumer(self._stream, self._consumer)
                 pending = reset.info.num_pending
             else:
@@ -198,8 +201,6 @@ class Pull:
             raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
         self.pending_at_open = pending or 0
         self._consumer_sequence = 0
-        self._restarted_at = self._handed_out
-        self._come_again.clear()
         self._asked = 0
         self._stale = False
         self._heard()
