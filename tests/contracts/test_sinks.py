@@ -68,7 +68,7 @@ class KinesisLaboratory:
             secret_key=Secret("not-a-real-secret-key"),
             endpoint_url=server.url,
         )
-        self.sink: Sink = self._config.open(clients, "orders", call_s=1.0)
+        self.sink: Sink = self._config.open(clients, "orders", call_s=5.0)
 
     def fail_calls(self, kind: type[MillraceError]) -> None:
         self._server.call_faults.append(KINESIS_FAULTS[kind])
