@@ -128,7 +128,8 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
             if not value or not value.isascii() or not value.isprintable():
                 raise InvalidError("expected a key as AWS gives it", field=field)
 
-        async def provide() -> dict[str, str | None]:
+        # No coroutine: obstore makes it and drops it unawaited when the call is cancelled right then.
+        def provide() -> dict[str, str | None]:
             return {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": None}
 
         return provide
