@@ -18,28 +18,14 @@ from shared.bus import Bus
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.health import Health
 from shared.messages import decode
-from shared.openapi import openapi
+from shared.openapi import STATUS, openapi
 from shared.registry import Registry
-from shared.routes import Route
+from shared.routes import Query, Route
 from shared.secret_store import enc_hook_masked
 from shared.telemetry import CONTENT_TYPE, Metrics
 
 log = structlog.get_logger()
 S = TypeVar("S")
-
-STATUS = {
-    "invalid": 400,
-    "unauthenticated": 401,
-    "denied": 403,
-    "not_found": 404,
-    "conflict": 409,
-    "too_large": 413,
-    "credentials": 424,
-    "busy": 429,
-    "unavailable": 503,
-    "internal": 500,
-}
-"""The HTTP translation of the kinds of error (RFC 9110; 424 from RFC 4918: what failed is a request we depend on)."""
 
 JSON_BODY_BYTES = 1 << 20
 """Limit of a decoded body. Routes that take more read `call.request.content` themselves, and count."""
@@ -49,17 +35,18 @@ class Call(Generic[S]):
     """
     One request, as a handler sees it.
 
-    `state` is what the service's `build` gave; `body` is decoded to the route's type. A handler that streams uses
-    `request`.
+    `state` is what the service's `build` gave; `body` is decoded to the route's type, `asked` are the query parameters
+    by their types, each left-out one by its default. A handler that streams uses `request`.
     """
 
-    __slots__ = ("body", "bus", "registry", "request", "state")
+    __slots__ = ("asked", "body", "bus", "registry", "request", "state")
 
     def __init__(self, state: S, request: web.Request, registry: Registry, bus: Bus) -> None:
         self.state = state
         self.request = request
         self.registry = registry
         self.bus = bus
+        self.asked: Mapping[str, Any] = {}
         self.body: Any = None
 
     @property
@@ -77,7 +64,7 @@ class Call(Generic[S]):
 
     @property
     def dry_run(self) -> bool:
-        return self.request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}
+        return bool(self.asked.get("dry_run", False))
 
 
 class Listener:
@@ -130,9 +117,10 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
             token = await tokens.authenticate(listener.registry, request.headers.get("Authorization"))
             app_key = request.match_info.get("app_key") if route.scope == "app" else None
             tokens.authorise(token, app_key)
-            if app_key is not None:
-                subjects.check_app_key(app_key)
+        for name in route.identifiers:
+            subjects.check_name(request.match_info[name], name)
         call: Call[Any] = Call(listener.state, request, listener.registry, listener.bus)
+        call.asked = _asked(route.query, request)
         if route.body is not None and not route.reads_body:
             call.body = decode(await request.read(), route.body)
         answer = await route.handler(call)
@@ -141,6 +129,25 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
         return _json(answer, status=route.status) if answer is not None else web.Response(status=204)
 
     return handle
+
+
+def _asked(query: Mapping[str, str | Query], request: web.Request) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    for name, parameter in query.items():
+        texts = request.query.getall(name, [])
+        if isinstance(parameter, str):
+            parameter = Query(parameter)
+        elif len(texts) > 1:
+            raise InvalidError("expected it once", field=name)
+        asked[name] = _converted(texts[0], parameter.type, name) if texts else parameter.default
+    return asked
+
+
+def _converted(text: str, kind: Any, field: str) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidError(str(error), field=field) from None
 
 
 def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -178,7 +185,9 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = error_response(TooLargeError(f"expected a body of at most {JSON_BODY_BYTES} bytes"))
         except web.HTTPException as error:
             code = "not_found" if error.status == 404 else "invalid"
-            response = _json({"error": {"code": code, "message": error.reason}}, status=error.status)
+            # A 405 has to say what is allowed (RFC 9110, 15.5.6).
+            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+            response = _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
         except ConnectionError:
             # The client went away; nobody is left to be told.
             raise

@@ -17,7 +17,7 @@ from shared.errors import InvalidError, NotFoundError
 from shared.http import Call
 from shared.logs import redactor
 from shared.registry import Entry, Kind, secrets_of
-from shared.routes import Route
+from shared.routes import Query, Route
 from shared.secret_store import SecretStore
 
 T = TypeVar("T", bound=Struct)
@@ -93,7 +93,7 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
         await call.registry.delete(kind, call.app_key, _id(kind, call))
 
     one = path if kind.fixed_id is not None else f"{path}/{{id}}"
-    dry_run = {"dry_run": "true: only say what would change"}
+    dry_run = {"dry_run": Query("Only say what would change", bool, False)}
     routes = (
         Route(
             "PUT", one, put, f"Create or change {name}", body=kind.type, reads_body=True, reply=Change, query=dry_run

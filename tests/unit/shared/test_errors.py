@@ -3,7 +3,8 @@
 import pytest
 
 from shared.errors import KINDS, BusyError, MillraceError, UnavailableError
-from shared.http import STATUS, error_response
+from shared.http import error_response
+from shared.openapi import STATUS
 
 
 def subclasses(kind: type[MillraceError]) -> set[type[MillraceError]]:

@@ -1,19 +1,24 @@
 """The OpenAPI document of a route table."""
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+import pytest
 from jsonschema import Draft202012Validator
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from shared.errors import KINDS, MillraceError
-from shared.openapi import ProblemDetail, openapi
-from shared.routes import Route
+from shared.openapi import STATUS, ProblemDetail, openapi
+from shared.routes import Binary, Query, Route
 from shared.secret_store import Secret
 
 
 class Key(Struct, kw_only=True, forbid_unknown_fields=True):
     secret_key: Secret
     size: int = 0
+
+
+class Upload(Struct, kw_only=True, forbid_unknown_fields=True):
+    file: Binary
 
 
 async def handle(_: object) -> None:
@@ -35,7 +40,8 @@ def operation_of(
 def test_document_says_whose_it_is() -> None:
     document = document_of()
 
-    assert ("3.1.0", {"title": "Millrace toy", "version": "1.2.3"}) == (document["openapi"], document["info"])
+    assert "3.1.0" == document["openapi"]
+    assert ("Millrace toy", "1.2.3") == (document["info"]["title"], document["info"]["version"])
 
 
 def test_parts_of_the_path_and_the_query_are_parameters() -> None:
@@ -45,6 +51,26 @@ def test_parts_of_the_path_and_the_query_are_parameters() -> None:
     assert [("app_key", "path"), ("key", "path"), ("limit", "query")] == [
         (parameter["name"], parameter["in"]) for parameter in operation["parameters"]
     ]
+
+
+def test_part_of_a_path_is_an_identifier_unless_it_has_a_pattern() -> None:
+    document = document_of(Route("GET", "/cdn/{app_key}/{key:.+}", handle, "An object"))
+
+    (operation,) = document["paths"]["/cdn/{app_key}/{key}"].values()
+    assert ["^[A-Za-z0-9_-]{1,64}$", "^.+$"] == [
+        parameter["schema"]["pattern"] for parameter in operation["parameters"]
+    ]
+
+
+def test_query_parameter_is_told_with_its_type_and_its_default() -> None:
+    operation = operation_of(query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=9)], 5), "after": "Where"})
+
+    limit, after = operation["parameters"]
+    assert ("How many", {"type": "integer", "minimum": 1, "maximum": 9, "default": 5}) == (
+        limit["description"],
+        limit["schema"],
+    )
+    assert {"type": "string"} == after["schema"]
 
 
 def test_methods_of_one_path_stand_together_each_with_an_id_of_its_own() -> None:
@@ -75,10 +101,55 @@ def test_body_that_is_no_json_is_told_by_its_content_type() -> None:
     assert "requestBody" not in operation_of("POST")
 
 
-def test_every_operation_may_answer_with_a_problem() -> None:
-    schema = operation_of()["responses"]["default"]["content"]["application/json"]["schema"]
+def test_body_of_several_content_types_is_told_by_the_type_of_each() -> None:
+    operation = operation_of("POST", consumes={"text/html": None, "multipart/form-data": Upload})
 
-    assert {"$ref": "#/components/schemas/Problem"} == schema
+    content = operation["requestBody"]["content"]
+    assert {"text/html": {}, "multipart/form-data": {"schema": {"$ref": "#/components/schemas/Upload"}}} == content
+    upload = document_of(Route("POST", "/x", handle, "X", consumes={"multipart/form-data": Upload}))
+    file = upload["components"]["schemas"]["Upload"]["properties"]["file"]
+    assert {"type": "string", "format": "binary"} == file
+
+
+def test_body_that_may_be_left_out_is_told_so() -> None:
+    assert not operation_of("POST", body=Key, body_required=False)["requestBody"]["required"]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "statuses"),
+    [
+        ("GET", {}, "200 400 401 403 404 500 503"),
+        ("GET", {"scope": "open", "also": {206: None}}, "200 206 400 404 500 503"),
+        ("DELETE", {"status": 204}, "204 400 401 403 404 409 424 429 500 503"),
+        ("PUT", {"body": Key}, "200 400 401 403 404 409 413 424 429 500 503"),
+    ],
+)
+def test_every_status_that_an_operation_may_answer_with_is_told(
+    method: Literal["GET", "PUT", "DELETE"], fields: dict[str, Any], statuses: str
+) -> None:
+    assert statuses == " ".join(operation_of(method, **fields)["responses"])
+
+
+def test_every_error_has_a_problem_for_its_body() -> None:
+    responses = document_of(Route("GET", "/x", handle, "X"))["components"]["responses"]
+
+    assert set(STATUS) == set(responses)
+    for response in responses.values():
+        assert {"$ref": "#/components/schemas/Problem"} == response["content"]["application/json"]["schema"]
+    assert ["WWW-Authenticate"] == list(responses["unauthenticated"]["headers"])
+    assert ["Retry-After"] == list(responses["busy"]["headers"]) == list(responses["unavailable"]["headers"])
+
+
+def test_error_with_a_body_of_its_own_may_have_either() -> None:
+    operation = operation_of("POST", status=202, also={200: Upload, 400: Key})
+
+    schemas = {
+        status: answer["content"]["application/json"]["schema"]
+        for status, answer in operation["responses"].items()
+        if "content" in answer
+    }
+    own, problem = {"$ref": "#/components/schemas/Key"}, {"$ref": "#/components/schemas/Problem"}
+    assert {"200": {"$ref": "#/components/schemas/Upload"}, "400": {"anyOf": [own, problem]}} == schemas
 
 
 def test_problem_knows_every_kind_of_error() -> None:
