@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.objectstore import AzureStoreConfig, Data, LocalStoreConfig, ObjectStore, S3StoreConfig, StoreConfig
+from shared.local_files import Data
+from shared.objectstore import AzureStoreConfig, LocalStoreConfig, ObjectStore, S3StoreConfig, StoreConfig
 from shared.testing import AzuriteServer, MotoServer
 
 PLACES = {LocalStoreConfig: "local_place", S3StoreConfig: "s3_place", AzureStoreConfig: "azure_place"}

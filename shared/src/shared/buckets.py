@@ -88,6 +88,24 @@ class BucketStore:
                     waiting = message.pending > 0
         return list(found.values())
 
+    async def page(self, keys: str, *, after: int, most: int) -> list[Stored]:
+        """
+        Up to `most` entries whose key matches and that were written after revision `after`, oldest first.
+
+        Reads no more than it gives, which needs a bucket without history: each key is in it once.
+        """
+        found: list[Stored] = []
+        async with open_scan(
+            self._bus, self._bucket, subject=self._prefix + keys, start_sequence=after + 1, capacity=most
+        ) as scan:
+            waiting = scan.pending_at_open > 0
+            while waiting and len(found) < most:
+                for message in await scan.next(most):
+                    if not is_deletion(message.headers):
+                        found.append(self.stored(message))
+                    waiting = message.pending > 0
+        return found[:most]
+
     def stored(self, message: Message) -> Stored:
         """A message of this bucket's stream as an entry."""
         return Stored(message.subject.removeprefix(self._prefix), message.data, message.sequence)

@@ -9,11 +9,15 @@ the directory is opened an hour later.
 import errno
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
+from typing import IO
 
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
 
+Data = bytes | bytearray | memoryview
+COPY_BYTES = 1 << 20
 ABANDONED_S = 3600.0
 """A temporary file of this age has no writer any more."""
 
@@ -56,9 +60,10 @@ class LocalFiles:
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise UnavailableError("the directory of local objects is gone or cannot be written to")
 
-    def write(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool) -> bool:
+    def write(self, key: str, data: Data | IO[bytes], *, replace: bool) -> bool:
         """
-        Write a whole file; it is on the disk when this returns. False: it was there, and is not to be replaced.
+        Write a whole file, from bytes or from a reader; it is on the disk when this returns. False: it was there, and
+        is not to be replaced.
 
         Raises:
             MillraceError: It cannot be written.
@@ -73,11 +78,14 @@ class LocalFiles:
         except OSError as error:
             raise _written_error(error) from error
 
-    def _place(self, path: Path, data: bytes | bytearray | memoryview, replace: bool) -> bool:
+    def _place(self, path: Path, data: Data | IO[bytes], replace: bool) -> bool:
         temporary = self._parts / f"part#{secrets.randbits(64)}"
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                if isinstance(data, Data):
+                    file.write(data)
+                else:
+                    shutil.copyfileobj(data, file, COPY_BYTES)
                 file.flush()
                 os.fsync(file.fileno())
             if replace:

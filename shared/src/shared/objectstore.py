@@ -20,14 +20,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 from msgspec import Meta, Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
 from shared.aws import CredentialProvider
-from shared.errors import InvalidError, NotFoundError
-from shared.local_files import LocalFiles
+from shared.errors import DeniedError, InvalidError, NotFoundError
+from shared.local_files import Data, LocalFiles
 from shared.object_keys import check_key, content_type_of, folder_of, headers_of
 from shared.secret_store import Secret
 from shared.store_errors import STORE_ERRORS, code_in, status_in, store_error
@@ -39,7 +39,8 @@ SINGLE_PUT_BYTES: Final = 16 << 20
 """From here on a put goes in parts: below, one request is faster than three."""
 PART_BYTES: Final = 8 << 20
 PARTS_AT_ONCE: Final = 5
-Data = bytes | bytearray | memoryview
+FILE_PARTS_AT_ONCE: Final = 3
+"""A file is read for its parts, so that each of them is memory."""
 Provider = Literal["s3", "azure", "local"]
 Folder = Annotated[str, Meta(max_length=512)]
 Endpoint = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
@@ -268,6 +269,42 @@ class ObjectStore:
             return False
         with _speaking(f"store {key}", self._place):
             await self._store.put_async(key, data, attributes=attributes, use_multipart=False)
+        return True
+
+    async def put_file_if_absent(
+        self,
+        key: str,
+        reader: IO[bytes],
+        *,
+        content_type: str,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+    ) -> bool:
+        """
+        Store what a reader gives, from its beginning, in parts, unless an object is there; False says that one was.
+
+        For what does not fit in memory: `FILE_PARTS_AT_ONCE` parts are held. No store takes a condition together with
+        parts, so it is asked first, where the keys may ask, and of two writers at once the later one's object stays.
+        """
+        check_key(key)
+        attributes = headers_of(content_type, cache_control, content_disposition, None)
+        if self._files is not None:
+            return await asyncio.to_thread(self._files.write, key, reader, replace=False)
+        try:
+            if await self._exists(key):
+                return False
+        except DeniedError:
+            # S3 refuses to say that a key is missing to whoever may not list the bucket, and a writer need not.
+            pass
+        with _speaking(f"store {key}", self._place):
+            await self._store.put_async(
+                key,
+                reader,
+                attributes=attributes,
+                use_multipart=True,
+                chunk_size=PART_BYTES,
+                max_concurrency=FILE_PARTS_AT_ONCE,
+            )
         return True
 
     async def get(self, key: str) -> StoredBytes:
