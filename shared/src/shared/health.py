@@ -18,12 +18,18 @@ PING_S = 3.0
 Ping = Callable[[], Awaitable[None]]
 
 
-class Readiness(Struct, frozen=True, kw_only=True):
-    """The answer of `/readyz`: names of the pings that passed, and reasons of those that did not."""
+class Readiness(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    The answer of `/readyz`: names of the pings that passed, and reasons of those that did not.
+
+    `degraded` tells of what fails for some tenants only: the service is ready for the others, so nobody may take it
+    away from them.
+    """
 
     ready: bool
     ok: tuple[str, ...]
     failing: dict[str, str]
+    degraded: dict[str, str] = {}
 
 
 class Health:
@@ -32,10 +38,15 @@ class Health:
     def __init__(self) -> None:
         self.state = "starting"
         self._pings: dict[str, Ping] = {}
+        self._shown: list[Callable[[], dict[str, str]]] = []
 
     def add(self, name: str, ping: Ping) -> None:
         """A ping returns, or raises a `MillraceError` that says why not."""
         self._pings[name] = ping
+
+    def show(self, degraded: Callable[[], dict[str, str]]) -> None:
+        """Something to tell beside the pings: what is degraded now, and why. Names no tenant: everybody may read it."""
+        self._shown.append(degraded)
 
     async def check(self) -> Readiness:
         """Run every ping at once."""
@@ -45,7 +56,8 @@ class Health:
         if self.state != "running":
             failing = {"service": self.state} | failing
         ok = tuple(name for name in names if name not in failing)
-        return Readiness(ready=not failing, ok=ok, failing=failing)
+        degraded = {name: reason for shown in self._shown for name, reason in shown().items()}
+        return Readiness(ready=not failing, ok=ok, failing=failing, degraded=degraded)
 
 
 async def _reason(ping: Ping) -> str | None:

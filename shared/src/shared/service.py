@@ -103,6 +103,10 @@ class Mesh:
         """A named condition of readiness."""
         self._health.add(name, check)
 
+    def show(self, degraded: Callable[[], dict[str, str]]) -> None:
+        """What readiness tells beside its pings, without failing for it."""
+        self._health.show(degraded)
+
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run for the life of the service. A failure stops the service, for its supervisor to start it again."""
         self.spawned.append(self._tasks.create_task(work, name=name))
