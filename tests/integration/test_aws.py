@@ -1,6 +1,7 @@
 """AWS clients against moto: sharing, closing, roles, and what errors become."""
 
 import asyncio
+import gc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -145,6 +146,22 @@ async def test_the_sdk_does_not_try_again_behind_us(status: int) -> None:
     assert 1 == len(server.requests)
 
 
+@pytest.mark.parametrize("operation", ["put_object", "head_bucket"])
+async def test_an_endpoint_that_redirects_everything_is_asked_once(operation: str) -> None:
+    """The SDK would look for the bucket's region by asking again, and for that answer's, without end."""
+    arguments = {"Key": "key", "Body": b"content"} if operation == "put_object" else {}
+    async with (
+        Recorder(301, region="us-east-2") as server,
+        AwsClients() as aws,
+        aws.client("s3", region="eu-west-1", credentials=keys("a"), endpoint_url=server.url) as s3,
+    ):
+        with pytest.raises(AWS_ERRORS) as caught:
+            await getattr(s3, operation)(Bucket="bucket", **arguments)
+
+    assert 1 == len(server.requests)
+    assert (301, "us-east-2") == (aws_details(caught.value).http_status, aws_details(caught.value).region)
+
+
 async def test_an_error_tells_its_code_status_and_region() -> None:
     body = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
     async with Recorder(403, body, region="us-east-2") as server:
@@ -253,6 +270,19 @@ async def test_the_external_id_is_sent_with_every_assume_role() -> None:
     assert 2 == len(bodies)
     assert all("ExternalId=millrace-7" in body and "DurationSeconds=3600" in body for body in bodies)
     assert isinstance(aws_error(caught.value), DeniedError)
+    assert "trust policy" in aws_error(caught.value).message
+    assert "AssumeRole" == aws_details(caught.value).operation
+
+
+async def test_keys_that_nobody_waits_for_are_not_asked_for() -> None:
+    role = AwsRole(role_arn="arn:aws:iam::123456789012:role/x", external_id="millrace-7", base=keys("base"))
+    async with AwsClients() as aws:
+        given = aws.credential_provider(role, region="eu-west-1")()
+
+    # obstore drops it so when a call is cancelled; a coroutine would complain, and warnings are errors here.
+    assert not asyncio.iscoroutine(given)
+    del given
+    gc.collect()
 
 
 async def test_a_provider_of_temporary_keys_gives_what_obstore_wants(moto: MotoServer) -> None:

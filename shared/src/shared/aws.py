@@ -10,13 +10,14 @@ session of its own, which borrows the models that the first has read. The SDK ne
 owns retry.
 
 Considerations: the wait for a free connection of the pool has no timeout in aiohttp, so wrap calls in
-`asyncio.timeout`. S3's client follows a bucket into its real region by itself (`S3RegionRedirector`) at the price of a
-second request. Needs aiobotocore 3.10: before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
+`asyncio.timeout`. S3's client would follow a bucket into its real region by itself (`S3RegionRedirector`), and is kept
+from it: a wrong region stays hidden, and an endpoint that redirects everything is asked without end. Needs aiobotocore
+3.10: before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -33,7 +34,7 @@ from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from msgspec import Struct
 
-from shared.aws_codes import HINTS, kind_of
+from shared.aws_codes import hint_for, kind_of
 from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
 from shared.secret_store import Secret
 
@@ -95,6 +96,19 @@ class TemporaryKeys(TypedDict):
 
 
 CredentialProvider = Callable[[], Awaitable[TemporaryKeys]]
+
+
+class _OnceAwaited:
+    """
+    Begins when it is awaited. obstore drops what its provider of keys returns when the call is cancelled right then,
+    and Python complains of a coroutine that nobody awaited.
+    """
+
+    def __init__(self, begin: CredentialProvider) -> None:
+        self._begin = begin
+
+    def __await__(self) -> Generator[Any, Any, TemporaryKeys]:
+        return self._begin().__await__()
 
 
 class _Slot:
@@ -191,6 +205,7 @@ class AwsClients:
         if service == "s3":
             # With Expect, a PUT waits for "100 Continue" under no timeout at all (aio-libs/aiobotocore#1001).
             slot.client.meta.events.unregister("before-call.s3", add_expect_header)
+            slot.client.meta.events.register("before-call.s3", _stay)
 
     async def _close_unused(self) -> None:
         unused = [key for key, slot in self._slots.items() if slot.users == 0]
@@ -202,7 +217,7 @@ class AwsClients:
 
     def _role_session(self, role: AwsRole, region: str) -> Any:
         async def refresh() -> dict[str, str]:
-            keys = await self._assume(role, region)
+            keys = await self.assume(role, region=region)
             return {
                 "access_key": keys["access_key_id"],
                 "secret_key": keys["secret_access_key"],
@@ -216,7 +231,8 @@ class AwsClients:
         session._credentials = AioDeferredRefreshableCredentials(refresh, "assume-role")
         return session
 
-    async def _assume(self, role: AwsRole, region: str) -> TemporaryKeys:
+    async def assume(self, role: AwsRole, *, region: str) -> TemporaryKeys:
+        """Temporary keys of a role, asked for now. Raises `AWS_ERRORS`."""
         async with self.client("sts", region=region, credentials=role.base, endpoint_url=self._sts_endpoint_url) as sts:
             answer = await sts.assume_role(
                 RoleArn=role.role_arn, ExternalId=role.external_id, RoleSessionName="millrace", DurationSeconds=ROLE_S
@@ -231,15 +247,20 @@ class AwsClients:
         }
 
     def credential_provider(self, role: AwsRole, *, region: str) -> CredentialProvider:
-        """For obstore, which calls it again before `expires_at`. The function raises `MillraceError`s."""
+        """For obstore, which calls it again before `expires_at`. What it returns raises `MillraceError`s."""
 
         async def provide() -> TemporaryKeys:
             try:
-                return await self._assume(role, region)
+                return await self.assume(role, region=region)
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 
-        return provide
+        return lambda: _OnceAwaited(provide)
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Tell `S3RegionRedirector` that it has redirected this request already."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 async def _close(slot: _Slot) -> None:
@@ -266,12 +287,13 @@ def _config(endpoint_url: str | None) -> Any:
 
 
 class AwsDetails(Struct, frozen=True, kw_only=True):
-    """What AWS said of a failure. `region` is where it says the bucket is."""
+    """What AWS said of a failure. `operation` is what was asked for, `region` where it says the bucket is."""
 
     code: str | None = None
     http_status: int | None = None
     request_id: str | None = None
     region: str | None = None
+    operation: str | None = None
 
 
 def aws_details(error: BaseException) -> AwsDetails:
@@ -286,6 +308,7 @@ def aws_details(error: BaseException) -> AwsDetails:
         http_status=answer.get("HTTPStatusCode"),
         request_id=answer.get("RequestId"),
         region=region,
+        operation=getattr(error, "operation_name", None),
     )
 
 
@@ -299,7 +322,9 @@ def aws_error(error: BaseException) -> MillraceError:
     details = aws_details(error)
     name = type(error).__name__
     if isinstance(error, botocore_exceptions.ClientError):
-        said = HINTS.get(details.code or "") or str(error.response.get("Error", {}).get("Message", ""))[:300]
+        said = (
+            hint_for(details.code, details.operation) or str(error.response.get("Error", {}).get("Message", ""))[:300]
+        )
         message = f"AWS refused {error.operation_name} with {details.code}: {said}"
         return kind_of(details.code, details.http_status)(message)
     if isinstance(error, _NO_KEYS):

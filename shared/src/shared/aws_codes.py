@@ -68,9 +68,27 @@ HINTS: Final[dict[str, str]] = {
     "KMS.DisabledException": "The KMS key is disabled.",
     "KMSDisabledException": "The KMS key is disabled.",
     "SlowDown": "The provider asks to slow down; nothing is wrong with the keys.",
+    "InternalError": "The provider has trouble of its own; nothing is wrong with the keys.",
     "ServiceUnavailable": "The provider has trouble of its own; nothing is wrong with the keys.",
 }
 """What an operator can do about a code."""
+
+ASSUME_ROLE_HINTS: Final[dict[str, str]] = {
+    "AccessDenied": (
+        "The role does not exist, its trust policy does not name these keys or demands another external id, or the "
+        "keys may not sts:AssumeRole."
+    ),
+    "ValidationError": "STS does not take this role_arn or this external_id.",
+    "RegionDisabledException": "The account that owns the keys has STS switched off in this region.",
+}
+"""What it can do where the code is the answer to `AssumeRole`, which has meanings of its own."""
+
+
+def hint_for(code: str | None, operation: str | None = None) -> str | None:
+    """What an operator can do about a code that an operation, such as `AssumeRole`, was answered with."""
+    own = ASSUME_ROLE_HINTS if operation == "AssumeRole" else {}
+    return own.get(code or "") or HINTS.get(code or "")
+
 
 BY_STATUS: Final[dict[int, type[MillraceError]]] = {
     401: CredentialsError,

@@ -22,6 +22,9 @@ STEP_SHARE: Final = 0.5
 LAST_SHARE: Final = 0.2
 """The part that is kept back for the last step, which removes what the others left."""
 
+SILENT: Final = "Check the region and the endpoint, and that a firewall lets this host reach it."
+"""What to do about a step that was given no answer, where the step itself knows nothing better."""
+
 Verdict = Literal["ok", "warning", "failed", "skipped", "unknown"]
 
 
@@ -50,14 +53,15 @@ class Check(Struct, frozen=True, kw_only=True):
     One step. `run` gives its finding, and is cancelled when its time is over; `explain` makes a finding of what it
     raises.
 
-    `needs` names the steps without which it is not tried. A failure counts as `at_worst`: what is not needed for the
-    work itself does not fail the test.
+    `needs` names the steps without which it is not tried. `silent` is the hint when its time is over. A failure counts
+    as `at_worst`: what is not needed for the work itself does not fail the test.
     """
 
     name: str
     run: Callable[[], Awaitable[Finding]]
     needs: tuple[str, ...] = ()
     explain: Callable[[MillraceError], Finding] = explain
+    silent: str = SILENT
     at_worst: Literal["warning", "failed"] = "failed"
 
 
@@ -112,7 +116,7 @@ async def _find(check: Check, limit_s: float) -> Finding:
             status="failed",
             code="timeout",
             message=f"no answer within {limit_s:.1f} s",
-            hint="Check the region and the endpoint, and that a firewall lets this host reach it.",
+            hint=check.silent,
         )
     except MillraceError as error:
         finding = check.explain(error)

@@ -1,22 +1,52 @@
 """
-Endpoints that a customer enters must not be a way into our own network: what a host's name says, and what its addresses
-say. An operator who wants such endpoints allows them (`allow_private_endpoints`), and then nobody asks here.
+Endpoints that a customer enters must not be a way into our own network: what a host's name says, what its addresses
+say, and which address a connection really goes to. An operator who wants such endpoints allows them
+(`allow_private_endpoints`), and then nobody asks here.
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from shared.errors import InvalidError
+
+NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 that stands for the IPv4 address in its end (RFC 6052): how an IPv6-only host reaches older ones."""
+
+NO_MORE_GLOBAL: Final = tuple(map(ipaddress.ip_network, ("::/96", "2002::/16", "fec0::/10")))
+"""Deprecated IPv6 with an IPv4 address, or a site's own, inside, which `ipaddress` takes for global."""
+
+
+class PrivateAddressError(OSError):
+    """A connection was about to go into our own network."""
 
 
 def is_private(host: str) -> bool:
     """Whether a host's name or address says by itself that it is not reached from the internet."""
     try:
-        return not ipaddress.ip_address(host).is_global
+        address = ipaddress.ip_address(host)
     except ValueError:
         return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+    if address in NAT64:
+        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return not address.is_global or address.is_multicast or any(address in network for network in NO_MORE_GLOBAL)
+
+
+def public_socket(address: tuple[Any, ...]) -> socket.socket:
+    """
+    A socket for an entry of `getaddrinfo`: what aiohttp's connector takes as `socket_factory`. It is asked with the
+    very address that is connected to next, so a name that answers differently the second time gains nothing.
+
+    Raises:
+        PrivateAddressError: The address is not a public one.
+    """
+    family, kind, protocol, _, where = address
+    if is_private(where[0]):
+        raise PrivateAddressError(errno.EACCES, "not reachable from the internet")
+    return socket.socket(family, kind, protocol)
 
 
 def refuse_private_host(url: str, field: str) -> None:

@@ -9,6 +9,7 @@ import base64
 import email.utils
 import hashlib
 import hmac
+import re
 import shutil
 import socket
 import sys
@@ -155,21 +156,47 @@ class AzuriteServer:
     ) -> None:
         await self._stack.aclose()
 
-    async def create_container(self, name: str) -> None:
-        """An empty container. Signed by hand (Shared Key, Blob service): no client of ours makes containers."""
+    async def create_container(self, name: str, *, public: bool = False) -> None:
+        """An empty container, whose blobs everybody may read where it is `public`."""
+        access = {"x-ms-blob-public-access": "blob"} if public else {}
+        await self._tell("PUT", name, {"restype": "container"}, access)
+
+    async def names(self, container: str) -> list[str]:
+        """The names of a container's blobs."""
+        listed = await self._tell("GET", container, {"comp": "list", "restype": "container"})
+        return re.findall(r"<Blob><Name>([^<]*)</Name>", listed)
+
+    async def allow_origins(self, *origins: str) -> None:
+        """The origins of pages that may read what is public; from the start, and without one, none may."""
+        rule = (
+            f"<CorsRule><AllowedOrigins>{','.join(origins)}</AllowedOrigins><AllowedMethods>GET</AllowedMethods>"
+            "<AllowedHeaders/><ExposedHeaders/><MaxAgeInSeconds>60</MaxAgeInSeconds></CorsRule>"
+        )
+        body = f"<StorageServiceProperties><Cors>{rule if origins else ''}</Cors></StorageServiceProperties>"
+        await self._tell("PUT", "", {"comp": "properties", "restype": "service"}, body=body)
+
+    async def _tell(
+        self, method: str, path: str, query: dict[str, str], more: dict[str, str] | None = None, *, body: str = ""
+    ) -> str:
+        # Signed by hand (Shared Key, Blob service): no client of ours does what is behind an operator's console.
         date = email.utils.formatdate(usegmt=True)
-        headers = f"x-ms-date:{date}\nx-ms-version:2021-08-06"
-        resource = f"/{self.account_name}/{self.account_name}/{name}\nrestype:container"
-        to_sign = "PUT" + "\n" * 12 + f"{headers}\n{resource}"
+        sent = {"x-ms-date": date, "x-ms-version": "2021-08-06"} | (more or {})
+        headers = "".join(f"{name}:{sent[name]}\n" for name in sorted(sent))
+        resource = f"/{self.account_name}/{self.account_name}/{path}"
+        asked = "".join(f"\n{name}:{query[name]}" for name in sorted(query))
+        length = str(len(body)) if body else ""
+        to_sign = f"{method}\n\n\n{length}" + "\n" * 9 + f"{headers}{resource}{asked}"
         key = base64.b64decode(self.account_key.reveal())
         signature = base64.b64encode(hmac.new(key, to_sign.encode(), hashlib.sha256).digest()).decode()
-        authorization = {"Authorization": f"SharedKey {self.account_name}:{signature}"}
-        sent = dict(line.split(":", 1) for line in headers.splitlines()) | authorization
+        sent["Authorization"] = f"SharedKey {self.account_name}:{signature}"
         async with (
             aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as http,
-            http.put(f"{self.endpoint}/{name}?restype=container", headers=sent) as answer,
+            http.request(
+                method, f"{self.endpoint}/{path}", params=query, headers=sent, data=body.encode() or None
+            ) as answer,
         ):
             answer.raise_for_status()
+            return await answer.text()
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.aws_codes import CODES, HINTS, kind_of
+from shared.aws_codes import CODES, HINTS, hint_for, kind_of
 from shared.errors import (
     BusyError,
     ConflictError,
@@ -68,3 +68,10 @@ def test_a_code_decides_whatever_the_status_is(code: str, kind: type[MillraceErr
 def test_the_status_decides_where_the_code_is_unknown(status: int | None, kind: type[MillraceError]) -> None:
     assert kind is kind_of(None, status)
     assert kind is kind_of("SomethingNew", status)
+
+
+def test_code_means_something_else_as_the_answer_to_assume_role() -> None:
+    assert "trust policy" in str(hint_for("AccessDenied", "AssumeRole"))
+    assert HINTS["AccessDenied"] == hint_for("AccessDenied", "PutObject") == hint_for("AccessDenied")
+    assert HINTS["ExpiredToken"] == hint_for("ExpiredToken", "AssumeRole")
+    assert None is hint_for(None) is hint_for("Unheard")

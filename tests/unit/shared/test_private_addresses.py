@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InvalidError
-from shared.private_addresses import refuse_private_addresses, refuse_private_host
+from shared.private_addresses import PrivateAddressError, public_socket, refuse_private_addresses, refuse_private_host
 
 Resolve = Callable[..., None]
 
@@ -41,6 +41,11 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
         "https://[::1]",
         "https://[fd00::1]",
         "https://[::ffff:10.0.0.8]",
+        "https://[::10.0.0.8]",
+        "https://[64:ff9b::10.0.0.8]",
+        "https://[2002:0a00:0008::1]",
+        "https://[fec0::1]",
+        "https://239.1.1.1",
         "https://localhost",
         "https://LOCALHOST:9000",
         "https://minio",
@@ -57,7 +62,14 @@ def test_host_that_says_it_is_private_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://minio.example:9000", "https://8.8.8.8", "https://[2001:4860:4860::8888]", "https://local.example"]
+    "url",
+    [
+        "https://minio.example:9000",
+        "https://8.8.8.8",
+        "https://[2001:4860:4860::8888]",
+        "https://[64:ff9b::8.8.8.8]",
+        "https://local.example",
+    ],
 )
 def test_public_host_is_taken(url: str) -> None:
     refuse_private_host(url, "endpoint_url")
@@ -85,3 +97,14 @@ async def test_host_without_an_address_is_left_to_who_tries_it(resolve: Resolve)
     resolve()
 
     await refuse_private_addresses("https://nowhere.example", "endpoint_url")
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "fe80::1%lo")])
+def test_no_socket_is_made_for_an_address_of_our_own(family: int, address: str) -> None:
+    with pytest.raises(PrivateAddressError, match="not reachable from the internet"):
+        public_socket((family, socket.SOCK_STREAM, 6, "", (address, 443)))
+
+
+def test_socket_for_a_public_address_is_of_its_family() -> None:
+    with public_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443))) as made:
+        assert (socket.AF_INET, socket.SOCK_STREAM) == (made.family, made.type)

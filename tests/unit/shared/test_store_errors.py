@@ -14,7 +14,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.store_errors import store_code, store_error
+from shared.store_errors import AZURE_CODES, AZURE_HINTS, network_code, store_code, store_error
 
 
 def answered(status: str, code: str) -> str:
@@ -40,6 +40,12 @@ def answered(status: str, code: str) -> str:
         ("403 Forbidden", "AuthorizationFailure", DeniedError),
         ("404 Not Found", "ContainerNotFound", NotFoundError),
         ("409 Conflict", "BlobAlreadyExists", ConflictError),
+        ("409 Conflict", "PublicAccessNotPermitted", DeniedError),
+        ("409 Conflict", "BlobImmutableDueToPolicy", DeniedError),
+        ("409 Conflict", "ContainerBeingDeleted", BusyError),
+        ("403 Forbidden", "KeyBasedAuthenticationNotPermitted", DeniedError),
+        ("400 Bad Request", "InvalidAuthenticationInfo", CredentialsError),
+        ("401 Unauthorized", "NoAuthenticationInformation", CredentialsError),
         ("503 Service Unavailable", "ServerBusy", BusyError),
         ("413 Payload Too Large", "RequestBodyTooLarge", TooLargeError),
     ],
@@ -91,3 +97,48 @@ def test_the_code_is_found_behind_an_error_of_ours() -> None:
 
     assert "NoSuchBucket" == store_code(ours)
     assert None is store_code(NotFoundError("no cause"))
+
+
+@pytest.mark.parametrize(
+    ("trace", "code"),
+    [
+        ('ConnectError(\n"dns error",\n', "HostNotFound"),
+        ("kind: Connect,\nInvalidCertificate(\nExpired,\n)", "CertificateInvalid"),
+        ("kind: Connect,\nCustom {\nkind: InvalidData,\nerror: InvalidMessage(\nInvalidContentType,\n)", "TlsFailed"),
+        ("kind: Timeout,\nsource: TimedOut,", "Timeout"),
+        ("kind: Request,\nSendRequest,\nhyper::Error(\nIncompleteMessage,", "ConnectionClosed"),
+        ("kind: Interrupted,\nerror: IncompleteBody,", "ConnectionClosed"),
+        ('kind: Connect,\nConnectError(\n"tcp connect error",', "ConnectionFailed"),
+        ("kind: Unknown,", None),
+    ],
+)
+def test_why_there_was_no_answer_is_told_behind_an_error_of_ours(trace: str, code: str | None) -> None:
+    theirs = obstore_exceptions.GenericError(f"in 2ms - HTTP error: error sending request\n\nDebug source:\n{trace}")
+    ours = UnavailableError("cannot read a")
+    ours.__cause__ = theirs
+
+    assert code == network_code(ours)
+
+
+def test_an_answer_is_no_trouble_of_the_network() -> None:
+    assert None is network_code(obstore_exceptions.GenericError(answered("503 Service Unavailable", "SlowDown")))
+    assert None is network_code(UnavailableError("no cause"))
+
+
+@pytest.mark.parametrize(("store", "said"), [("S3", "another region"), ("MicrosoftAzure", "another address")])
+def test_a_redirect_to_nowhere_means_what_its_store_means(store: str, said: str) -> None:
+    error = obstore_exceptions.GenericError(f"Generic {store} error: Received redirect without LOCATION, this")
+
+    assert "Redirect" == network_code(error)
+    assert said in store_error(error, "read a").message
+
+
+def test_a_code_too_long_to_be_one_is_not_repeated() -> None:
+    error = obstore_exceptions.GenericError(answered("400 Bad Request", "x" * 65))
+
+    assert None is store_code(error)
+    assert "xxx" not in store_error(error, "read a").message
+
+
+def test_every_hint_is_for_a_code_that_is_known() -> None:
+    assert {"InternalError"} == AZURE_HINTS.keys() - AZURE_CODES.keys()
