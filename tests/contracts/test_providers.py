@@ -7,21 +7,26 @@ from typing import Any, get_args
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
-from shared.errors import BusyError
+from shared.aws import AwsClients
+from shared.errors import BusyError, NotFoundError
 from shared.secret_store import Secret
-from shared.testing import MotoServer
+from shared.testing import AzuriteServer, MotoServer
+from storage.bodies import SPOOL_BYTES, Bodies, Body, body_of
+from storage.placement import CACHE_CONTROL, Headers, Provider
 from storage.providers import ProviderConfig
 from storage.providers.amazon import AmazonStorageConfig
+from storage.providers.azure import AzureStorageConfig
 from storage.providers.local import LocalConfig, LocalProvider
-from storage.uploads import CACHE_CONTROL, Headers, Provider, object_key
+from storage.uploads import object_key
 
 PROVIDERS: tuple[type[Any], ...] = get_args(ProviderConfig)
-PLACES = {AmazonStorageConfig: "amazon_place", LocalConfig: "local_place"}
+PLACES = {AmazonStorageConfig: "amazon_place", AzureStorageConfig: "azure_place", LocalConfig: "local_place"}
 """For each provider the fixture that opens one on an empty place."""
 
 HEADERS = Headers(content_type="application/pdf", content_disposition='attachment; filename="bill.pdf"')
-ID = "0123456789abcdef" * 2
+ID = "0123456789abcdef" * 4
 
 
 @pytest.fixture
@@ -32,7 +37,13 @@ async def local_place(tmp_path: Path) -> AsyncIterator[Provider]:
 
 
 @pytest.fixture
-async def amazon_place(moto: MotoServer) -> AsyncIterator[Provider]:
+async def aws() -> AsyncIterator[AwsClients]:
+    async with AwsClients() as clients:
+        yield clients
+
+
+@pytest.fixture
+async def amazon_place(moto: MotoServer, aws: AwsClients) -> AsyncIterator[Provider]:
     await moto.create_bucket("media", public=True)
     config = AmazonStorageConfig(
         access_key="testing",
@@ -42,7 +53,32 @@ async def amazon_place(moto: MotoServer) -> AsyncIterator[Provider]:
         endpoint_url=moto.url,
         prefix="p",
     )
-    async with config.open(allow_private=True) as provider:
+    async with config.open(allow_private=True, aws=aws) as provider:
+        yield provider
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def azurite() -> AsyncIterator[AzuriteServer]:
+    if AzuriteServer.installed() is None:
+        pytest.skip("Azurite is not installed: `npm install --prefix .azurite azurite`")
+    async with AzuriteServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def azure_place(
+    azurite: AzuriteServer, aws: AwsClients, request: pytest.FixtureRequest
+) -> AsyncIterator[Provider]:
+    container = f"c{abs(hash(request.node.nodeid)):x}"
+    await azurite.create_container(container, public=True)
+    config = AzureStorageConfig(
+        account_name=azurite.account_name,
+        account_key=azurite.account_key,
+        container_name=container,
+        blob_endpoint=azurite.endpoint,
+        prefix="p",
+    )
+    async with config.open(allow_private=True, aws=aws) as provider:
         yield provider
 
 
@@ -56,12 +92,17 @@ def key_of(provider: Provider, id: str = ID) -> str:
     return object_key(provider.prefix, "shop", "attachment", id, "pdf")
 
 
-async def served(provider: Provider, key: str) -> tuple[bytes, Headers]:
+async def served(provider: Provider, key: str) -> tuple[bytes, Headers] | None:
     """What everybody gets who has the URL; the local directory is asked for what its route would serve."""
     if isinstance(provider, LocalProvider):
-        found = await provider.find(key)
+        try:
+            found = await provider.find(key)
+        except NotFoundError:
+            return None
         return found.path.read_bytes(), found.headers
     async with aiohttp.ClientSession() as http, http.get(provider.url(key)) as answer:
+        if answer.status == 404:
+            return None
         assert 200 == answer.status
         return await answer.read(), Headers(
             content_type=answer.headers["Content-Type"],
@@ -70,30 +111,69 @@ async def served(provider: Provider, key: str) -> tuple[bytes, Headers]:
         )
 
 
-async def test_object_is_served_as_it_was_put(provider: Provider) -> None:
-    new = await provider.put_if_absent(key_of(provider), b"%PDF-1.7", HEADERS)
+async def bytes_served(provider: Provider, key: str) -> bytes:
+    found = await served(provider, key)
+    assert found is not None
+    return found[0]
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+async def body(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Body]:
+    """A body wherever uploads keep one."""
+    if request.param == "in memory":
+        yield body_of(b"%PDF-1.7 of a few bytes")
+        return
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(9):
+            yield bytes([number]) * (1 << 20)
+        yield b"the end"
+
+    async with Bodies(tmp_path / "uploads", memory_bytes=1 << 30).receive(pieces(), 2 * SPOOL_BYTES) as large:
+        assert large.data is None
+        yield large
+
+
+async def test_object_is_served_as_it_was_put(provider: Provider, body: Body) -> None:
+    new = await provider.put_if_absent(key_of(provider), body, HEADERS)
 
     assert new
-    assert (b"%PDF-1.7", HEADERS) == await served(provider, key_of(provider))
+    assert (body.read(), HEADERS) == await served(provider, key_of(provider))
     assert CACHE_CONTROL == HEADERS.cache_control
 
 
-async def test_second_put_is_told_that_it_was_there_and_changes_nothing(provider: Provider) -> None:
-    await provider.put_if_absent(key_of(provider), b"first", HEADERS)
+async def test_second_put_is_told_that_it_was_there_and_changes_nothing(provider: Provider, body: Body) -> None:
+    await provider.put_if_absent(key_of(provider), body_of(b"first"), HEADERS)
 
-    assert not await provider.put_if_absent(key_of(provider), b"second", HEADERS)
-    assert b"first" == (await served(provider, key_of(provider)))[0]
+    assert not await provider.put_if_absent(key_of(provider), body, HEADERS)
+    assert b"first" == await bytes_served(provider, key_of(provider))
 
 
 async def test_puts_at_once_leave_one_whole_object(provider: Provider) -> None:
+    content = body_of(b"x" * 100_000)
     outcomes = await asyncio.gather(
-        *(provider.put_if_absent(key_of(provider), b"x" * 100_000, HEADERS) for _ in range(8)), return_exceptions=True
+        *(provider.put_if_absent(key_of(provider), content, HEADERS) for _ in range(8)), return_exceptions=True
     )
 
     # S3 may tell a writer that another is at it; nothing worse happens.
     assert {type(outcome) for outcome in outcomes} <= {bool, BusyError}
     assert outcomes.count(True) >= 1
-    assert b"x" * 100_000 == (await served(provider, key_of(provider)))[0]
+    assert b"x" * 100_000 == await bytes_served(provider, key_of(provider))
+
+
+async def test_deleted_object_is_served_no_more_and_may_be_put_again(provider: Provider) -> None:
+    key = key_of(provider)
+    await provider.put_if_absent(key, body_of(b"first"), HEADERS)
+
+    await provider.delete(key)
+    assert None is await served(provider, key)
+
+    assert await provider.put_if_absent(key, body_of(b"second"), HEADERS)
+    assert b"second" == await bytes_served(provider, key)
+
+
+async def test_object_that_is_not_there_counts_as_deleted(provider: Provider) -> None:
+    await provider.delete(key_of(provider))
 
 
 def test_url_ends_with_the_key_and_holds_no_credential(provider: Provider) -> None:
@@ -102,3 +182,17 @@ def test_url_ends_with_the_key_and_holds_no_credential(provider: Provider) -> No
     assert url.endswith(f"/{key_of(provider)}")
     assert "?" not in url
     assert "testing" not in url
+
+
+def test_place_tells_two_stores_apart_and_holds_no_credential(provider: Provider) -> None:
+    assert provider.place == "local" or "://" in provider.place
+    assert "testing" not in provider.place
+
+
+async def test_cancelled_put_ends_at_once_and_is_no_failure_of_the_provider(provider: Provider, body: Body) -> None:
+    putting = asyncio.ensure_future(provider.put_if_absent(key_of(provider), body, HEADERS))
+    await asyncio.sleep(0)
+    putting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await putting

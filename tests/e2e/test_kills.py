@@ -277,6 +277,8 @@ async def test_storage_killed_during_an_upload_leaves_one_object_and_one_url(mes
     second = await upload(mesh, content)
 
     assert first["original"]["url"] == second["original"]["url"]
+    listed = await mesh.call("GET", "storage", f"{APP}/objects")
+    assert [first["id"]] == [found["id"] for found in listed["objects"]]
     stored = [path for path in (objects / "objects" / "shop").rglob("*") if path.is_file()]
     assert sorted(path.suffixes for path in stored) == [[".jpg"], [".jpg"]], "the original, its thumbnail, and no piece"
     async with mesh.http.get(first["original"]["url"]) as response:

@@ -16,6 +16,7 @@ APP = "/v1/apps/shop"
 PHOTO = (Path(__file__).parents[2] / "demo" / "photo.jpg").read_bytes()
 SECRETS = {
     "storage": "wJalr-storage-XUtnFEMI-K7MDENG",
+    "azure": "d0phbHItYXp1cmUtWFV0bkZFTUktSzdNREVORw==",
     "kinesis": "wJalr-kinesis-XUtnFEMI-K7MDENG",
     "export": "wJalr-export-XUtnFEMI-K7MDENG",
     "password": "correct-horse-battery-staple",
@@ -33,6 +34,8 @@ async def misuse(mesh: Mesh) -> list[str]:
     where = {"region": "eu-west-1", "endpoint_url": mesh.moto.url}
     dead = {"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9"}
     storage = {"access_key": "AKIATESTINGTESTING00", "secret_key": SECRETS["storage"], "bucket_name": "no-such-bucket"}
+    azure = {"account_name": "shopmedia", "account_key": SECRETS["azure"], "container_name": "none"}
+    blobs, dead_blobs = {"blob_endpoint": mesh.moto.url}, {"blob_endpoint": "http://127.0.0.1:9"}
     kinesis = {"api_key": "AKIATESTINGTESTING00", "secret_key": SECRETS["kinesis"]}
     export = {"type": "s3", "bucket": "none", "access_key": "AKIATESTINGTESTING00", "secret_key": SECRETS["export"]}
     hook = {"name": "all", "stream_name": "none", "trigger_type": "EVENT", "event_code": "*"}
@@ -44,6 +47,13 @@ async def misuse(mesh: Mesh) -> list[str]:
         ("POST", "storage", "connectors/amazon-storage/test", storage | where),
         ("POST", "storage", "connectors/amazon-storage/test", storage | dead),
         ("GET", "storage", "connectors/amazon-storage", {}),
+        ("PUT", "storage", "connectors/azure-storage", azure | blobs),
+        ("PUT", "storage", "connectors/azure-storage", azure | blobs | {"container_name": SECRETS["azure"]}),
+        ("PUT", "storage", "connectors/azure-storage", azure | {"account_key": f"AccountKey={SECRETS['azure']};"}),
+        ("POST", "storage", "connectors/azure-storage/test", azure | blobs),
+        ("POST", "storage", "connectors/azure-storage/test", azure | dead_blobs),
+        ("GET", "storage", "connectors/azure-storage", {}),
+        ("GET", "storage", "providers", {}),
         ("PUT", "hooks", "connectors/kinesis", kinesis | where),
         ("PUT", "hooks", "connectors/kinesis", kinesis | where | {"region": SECRETS["kinesis"]}),
         ("POST", "hooks", "connectors/kinesis/test", kinesis | dead),

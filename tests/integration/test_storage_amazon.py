@@ -26,7 +26,7 @@ from storage.handlers import ProbeConnector
 
 SECRET = "the-secret-of-shop"
 CONNECTOR = "/v1/apps/shop/connectors/amazon-storage"
-STEPS = ["fields", "reach", "region", "put", "get", "public_url", "delete"]
+STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delete"]
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ async def test_connection_tells_a_bucket_that_the_public_cannot_read(
 
     report = await probed(http, shop, connector(moto))
 
-    assert dict.fromkeys(STEPS, "ok") | {"public_url": "failed"} == statuses(report)
+    assert dict.fromkeys(STEPS, "ok") | {"public_url": "failed", "cors": "skipped"} == statuses(report)
     public = report.steps[5]
     assert 403 == public.http_status
     assert public.hint is not None
@@ -371,3 +371,119 @@ async def test_endpoint_in_our_own_network_is_refused_unless_the_operator_allows
     assert "failed" == statuses(report)["fields"]
     assert {"fields": "ok", "reach": "failed"}.items() <= statuses(resolved).items()
     assert "reachable from the internet" in resolved.steps[1].message
+
+
+@pytest.fixture
+async def role(moto: MotoServer) -> str:
+    """A role whose trust policy demands the external id of the tenant `shop`."""
+    condition = {"StringEquals": {"sts:ExternalId": "shop:media"}}
+    statement = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole", "Condition": condition}
+    policy = msgspec.json.encode({"Version": "2012-10-17", "Statement": [statement]}).decode()
+    async with moto.client("iam") as iam:
+        made = await iam.create_role(RoleName="media", AssumeRolePolicyDocument=policy)
+    return str(made["Role"]["Arn"])
+
+
+def role_connector(moto: MotoServer, role_arn: str, **changed: Any) -> dict[str, Any]:
+    value = connector(moto, role_arn=role_arn, external_id="shop:media") | changed
+    return {name: given for name, given in value.items() if given is not None}
+
+
+@pytest.fixture
+async def of_role(settings: Settings, moto: MotoServer) -> AsyncIterator[aiohttp.ClientSession]:
+    """The service, which assumes roles at moto."""
+    there = msgspec.structs.replace(settings, sts_endpoint_url=moto.url)
+    async with running(SERVICE, there) as storage, aiohttp.ClientSession(storage.url) as session:
+        yield session
+
+
+async def test_role_that_the_keys_assume_stores(
+    of_role: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str, role: str
+) -> None:
+    await put(of_role, shop, role_connector(moto, role))
+
+    report = await probed(of_role, shop, None)
+    photo = await stored(of_role, shop, form())
+
+    assert dict.fromkeys(STEPS, "ok") == statuses(report)
+    assert "amazon-storage" == photo.provider
+    assert photo.original.key in await keys(moto)
+
+
+async def test_role_that_this_service_assumes_by_itself_stores(
+    of_role: aiohttp.ClientSession,
+    shop: dict[str, str],
+    moto: MotoServer,
+    bucket: str,
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-service")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-service")
+    await put(of_role, shop, connector(moto))
+    # The keys are left out; the secret that was saved with them goes too.
+    value = role_connector(moto, role, access_key=None, secret_key=None)
+    await put(of_role, shop, value)
+
+    async with of_role.get(CONNECTOR, headers=shop) as answer:
+        shown = await answer.json()
+    report = await probed(of_role, shop, value)
+    photo = await stored(of_role, shop, form())
+
+    assert ("", "", role) == (shown["access_key"], shown["secret_key"], shown["role_arn"])
+    assert dict.fromkeys(STEPS, "ok") == statuses(report)
+    assert photo.original.key in await keys(moto)
+
+
+async def test_role_without_anybody_to_assume_it_is_told(
+    of_role: aiohttp.ClientSession,
+    shop: dict[str, str],
+    moto: MotoServer,
+    bucket: str,
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    report = await probed(of_role, shop, role_connector(moto, role, access_key=None, secret_key=None))
+
+    assert {"fields": "ok", "reach": "failed", "put": "skipped"}.items() <= statuses(report).items()
+    assert "NoCredentialsError" == report.steps[1].code
+    assert report.steps[1].hint is not None
+    assert "keys that may assume the role" in report.steps[1].hint
+
+
+async def test_role_that_refuses_is_told_with_what_sts_says_and_fails_uploads(
+    of_role: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str, role: str
+) -> None:
+    user = await moto.create_user("stranger", actions=["s3:PutObject"])
+    secret = user.secret_access_key.reveal()
+    value = role_connector(moto, role, access_key=user.access_key_id, secret_key=secret)
+    await put(of_role, shop, value)
+    await moto.demand_real_keys()
+
+    report = await probed(of_role, shop, value)
+    status, body = await upload(of_role, shop, form())
+
+    reach = report.steps[1]
+    assert ("failed", "AccessDenied", 403) == (reach.status, reach.code, reach.http_status)
+    assert reach.hint is not None
+    assert "trust policy" in reach.hint
+    assert (403, "denied") == (status, msgspec.json.decode(body)["error"]["code"])
+    assert secret.encode() not in body + msgspec.json.encode(report)
+
+
+async def test_role_of_another_tenant_is_not_saved_and_not_tried(
+    of_role: aiohttp.ClientSession, rival: dict[str, str], moto: MotoServer, bucket: str, role: str
+) -> None:
+    path = CONNECTOR.replace("shop", "rival")
+    value = role_connector(moto, role)
+
+    async with of_role.put(path, json=value, headers=rival) as answer:
+        problem = await answer.json()
+    async with of_role.post(f"{path}/test", json=value, headers=rival) as tested:
+        report = decode(await tested.read(), ConnectionReport)
+
+    assert (400, "external_id") == (answer.status, problem["error"]["field"])
+    assert "failed" == statuses(report)["fields"]
+    assert report.steps[0].message.startswith("external_id: expected 'rival'")

@@ -23,7 +23,8 @@ from shared.messages import ObjectStored, ResolveMedia, StoreMedia, StoreMediaRe
 from shared.service import Running
 from shared.settings import Settings
 from storage.app import SERVICE
-from storage.uploads import LIMIT_BYTES
+from storage.images import PIPELINE
+from storage.records import ObjectRecord
 
 PHOTO_SHA256 = hashlib.sha256(PHOTO).hexdigest()
 
@@ -51,14 +52,14 @@ async def test_photograph_is_stored_with_a_thumbnail_and_both_urls_serve_it(
 ) -> None:
     reply = await stored(http, shop, form(PHOTO, kind="message-image"))
 
-    assert ("local", PHOTO_SHA256[:32], "shop") == (reply.provider, reply.id, reply.app_key)
+    assert ("local", f"message-image-{PHOTO_SHA256[:32]}", "shop") == (reply.provider, reply.id, reply.app_key)
     start = f"shop/message-image/{PHOTO_SHA256[:2]}/{PHOTO_SHA256[:32]}"
     assert f"{start}.jpg" == reply.original.key
     assert f"{storage.url}/cdn/{start}.jpg" == reply.original.url
     assert (640, 427, PHOTO_SHA256) == (reply.original.width, reply.original.height, reply.original.sha256)
     assert reply.thumbnail is not None
-    assert f"{start}_t320v1.jpg" == reply.thumbnail.key
-    assert [f"{start}.jpg", f"{start}_t320v1.jpg"] == objects(settings)
+    assert f"{start}_t320{PIPELINE}.jpg" == reply.thumbnail.key
+    assert [f"{start}.jpg", f"{start}_t320{PIPELINE}.jpg"] == objects(settings)
     async with http.get(reply.original.url) as answer:
         assert PHOTO == await answer.read()
     async with http.get(reply.thumbnail.url) as answer:
@@ -89,8 +90,8 @@ async def test_object_is_recorded_and_told_before_the_answer(
 
     told = await messages(bus, subjects.OBJECTS, subjects.object_stored("shop"))
     assert [reply] == [decode(message.data, ObjectStored) for message in told]
-    async with http.get(f"/v1/apps/shop/media/{reply.id}", headers=shop) as answer:
-        assert (200, reply) == (answer.status, decode(await answer.read(), StoreMediaReply))
+    async with http.get(f"/v1/apps/shop/objects/{reply.id}", headers=shop) as answer:
+        assert (200, reply) == (answer.status, decode(await answer.read(), ObjectRecord).reply())
     assert reply == await bus.request(
         subjects.RESOLVE_MEDIA, ResolveMedia(app_key="shop", id=reply.id), StoreMediaReply
     )
@@ -101,9 +102,9 @@ async def test_object_of_one_tenant_is_unknown_to_another(
 ) -> None:
     reply = await stored(http, shop, form(PHOTO))
 
-    async with http.get(f"/v1/apps/rival/media/{reply.id}", headers=rival) as answer:
+    async with http.get(f"/v1/apps/rival/objects/{reply.id}", headers=rival) as answer:
         assert 404 == answer.status
-    async with http.get(f"/v1/apps/shop/media/{reply.id}", headers=rival) as answer:
+    async with http.get(f"/v1/apps/shop/objects/{reply.id}", headers=rival) as answer:
         assert 403 == answer.status
     with pytest.raises(NotFoundError):
         await bus.request(subjects.RESOLVE_MEDIA, ResolveMedia(app_key="rival", id=reply.id), StoreMediaReply)
@@ -201,9 +202,9 @@ async def test_no_path_leads_out_of_the_directory(
         (None, PHOTO[: len(PHOTO) // 2], 400, "file: the image is damaged"),
         (None, b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "got image/svg+xml"),
         ("picture", PHOTO, 400, "kind: expected one of message-image, widget-image"),
-        ("file", b"x" * (LIMIT_BYTES["file"] + 1), 413, "file: expected at most 5242880 bytes"),
-        (None, b"\xff\xd8\xff" + b"x" * LIMIT_BYTES["message-image"], 413, "the limit for message-image is 10485760"),
-        (None, b"x" * (LIMIT_BYTES["attachment"] + 1), 413, "file: expected at most 26214400 bytes"),
+        ("file", b"x" * ((5 << 20) + 1), 413, "file: expected at most 5242880 bytes"),
+        (None, b"\xff\xd8\xff" + b"x" * (10 << 20), 413, "the limit for message-image is 10485760"),
+        (None, b"x" * ((25 << 20) + 1), 413, "file: expected at most 26214400 bytes"),
     ],
     ids=["empty", "text", "damaged", "svg", "kind", "file", "image", "any"],
 )

@@ -17,7 +17,7 @@ from millrace.toml_lines import dotted, key_lines, line_of, path_from_dotted
 from shared.errors import InvalidError, MillraceError
 
 APP_SERVICE = "ftp-gateway"
-CONNECTORS = {"amazon-storage": "storage", "kinesis": "hooks"}
+CONNECTORS = {"amazon-storage": "storage", "azure-storage": "storage", "kinesis": "hooks"}
 COLLECTIONS = {
     "hooks": ("hooks", "hooks"),
     "ftp_users": ("ftp-gateway", "ftp-users"),

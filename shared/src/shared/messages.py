@@ -140,7 +140,12 @@ class StoreMedia(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class StoreMediaReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the original and, for an image, its thumbnail are."""
+    """
+    Where the original and, for an image, its thumbnails are.
+
+    `id` is `<kind>-<first half of the SHA-256>`. `thumbnail` has the first configured size, `other_thumbnails` the
+    others. `failed_over` says that a provider with precedence could not take it.
+    """
 
     id: str
     app_key: str
@@ -148,6 +153,8 @@ class StoreMediaReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     provider: str
     original: StoredObject
     thumbnail: StoredObject | None = None
+    other_thumbnails: tuple[StoredObject, ...] = ()
+    failed_over: bool = False
 
 
 class ResolveMedia(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -50,6 +50,25 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: str = ".millrace/data"
     """Local objects of storage, and the spool of ftp-gateway."""
 
+    storage_message_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
+    storage_widget_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
+    storage_attachment_bytes: Annotated[int, Meta(ge=1)] = 25 << 20
+    storage_file_bytes: Annotated[int, Meta(ge=1)] = 5 << 20
+    """The largest upload of each kind."""
+    storage_widget_bytes: Annotated[int, Meta(ge=1)] = 20 << 20
+    storage_widget_images: Annotated[int, Meta(ge=1)] = 200
+    """The largest page of a widget, and the most images in it."""
+    storage_thumbnails_px: Annotated[str, Meta(pattern=r"^[1-9][0-9]{1,3}(,[1-9][0-9]{1,3}){0,7}$")] = "320"
+    """The longer sides of the thumbnails that are made, separated by commas; the first is the one that is shown."""
+    storage_avif: bool = False
+    """Take AVIF as an image too. Decoding it holds up everything else of the process (python-pillow/Pillow#9930)."""
+    storage_memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
+    """Memory for uploads that are coming in; what does not fit goes to the disk."""
+    storage_local: bool = True
+    """Objects may lie in the data folder where no connector takes them; then all replicas need the same one."""
+    sts_endpoint_url: str = ""
+    """Where roles of AWS are assumed, when not at AWS's own address."""
+
     allow_private_endpoints: bool = False
     """Let a connector name an endpoint on loopback or in a private network: for moto, MinIO and tests."""
 

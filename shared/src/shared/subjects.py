@@ -184,11 +184,15 @@ def _config(*kinds: str) -> tuple[tuple[str, str], ...]:
 GRANTS: dict[str, Grant] = {
     "storage": Grant(
         makes=(OBJECTS, ALERTS, CONFIG, MEDIA),
-        scans=(*_config("connectors.*.amazon-storage"), (MEDIA.stream, "$KV.MEDIA.>")),
+        scans=(
+            *_config("connectors.*.amazon-storage", "connectors.*.azure-storage"),
+            (MEDIA.stream, "$KV.MEDIA.>"),
+        ),
         writes=(
             object_stored("*"),
             alert("storage", "*", "*"),
             "$KV.CONFIG.connectors.*.amazon-storage",
+            "$KV.CONFIG.connectors.*.azure-storage",
             "$KV.MEDIA.>",
         ),
         answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from shared.aws import AwsCredentials, AwsRole
 from shared.errors import InvalidError
 from shared.secret_store import Secret
 from storage.providers.amazon import AmazonStorageConfig, checked
@@ -13,6 +14,14 @@ CONFIG = AmazonStorageConfig(
     bucket_name="media-of-shop",
     region="eu-west-1",
 )
+
+
+ARN = "arn:aws:iam::123456789012:role/media/writer"
+
+
+def take(config: AmazonStorageConfig, *, allow_private: bool = False) -> AmazonStorageConfig:
+    """As the app `shop` enters it."""
+    return checked(config, allow_private=allow_private, app_key="shop")
 
 
 def changed(**fields: object) -> AmazonStorageConfig:
@@ -33,6 +42,18 @@ def test_url_is_the_providers_public_form_or_the_cdns(fields: dict[str, object],
     assert expected == changed(**fields).url("a/b.png")
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "s3://media-of-shop"),
+        ({"access_key": "B" * 20, "prefix": "p", "cdn_base_url": "https://cdn.example"}, "s3://media-of-shop"),
+        ({"endpoint_url": "https://minio.example:9000"}, "s3://minio.example:9000/media-of-shop"),
+    ],
+)
+def test_place_is_the_bucket_of_its_store(fields: dict[str, object], expected: str) -> None:
+    assert expected == changed(**fields).place
+
+
 def test_spaces_and_slashes_that_are_copied_along_are_taken_off() -> None:
     copied = changed(
         access_key=" AKIAIOSFODNN7EXAMPLE\n",
@@ -42,7 +63,7 @@ def test_spaces_and_slashes_that_are_copied_along_are_taken_off() -> None:
     )
 
     expected = changed(prefix="media", cdn_base_url="https://cdn.example")
-    assert expected == checked(copied, allow_private=False)
+    assert expected == take(copied)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +98,14 @@ def test_spaces_and_slashes_that_are_copied_along_are_taken_off() -> None:
 )
 def test_value_that_cannot_be_right_is_refused_naming_its_field(field: str, value: str) -> None:
     with pytest.raises(InvalidError, match="expected") as raised:
-        checked(changed(**{field: value}), allow_private=False)
+        take(changed(**{field: value}))
 
     assert field == raised.value.field
 
 
 def test_secret_is_in_no_message() -> None:
     with pytest.raises(InvalidError) as raised:
-        checked(changed(secret_key=Secret("two words")), allow_private=False)
+        take(changed(secret_key=Secret("two words")))
 
     assert "secret_key" == raised.value.field
     assert "two words" not in raised.value.message
@@ -93,4 +114,74 @@ def test_secret_is_in_no_message() -> None:
 def test_store_in_a_private_network_is_taken_when_the_operator_allows_it() -> None:
     local = changed(endpoint_url="http://127.0.0.1:5000", region="us-east-1", access_key="testing")
 
-    assert local == checked(local, allow_private=True)
+    assert local == take(local, allow_private=True)
+
+
+def role(**fields: object) -> AmazonStorageConfig:
+    return changed(**{"access_key": "", "secret_key": Secret(""), "role_arn": ARN, "external_id": "shop"} | fields)
+
+
+@pytest.mark.parametrize("external_id", ["shop", "shop:1", "shop:a/b=c", " shop "])
+def test_role_stands_instead_of_keys(external_id: str) -> None:
+    taken = take(role(external_id=external_id))
+
+    assert AwsRole(role_arn=ARN, external_id=external_id.strip(), base=None) == taken.credentials
+
+
+def test_keys_assume_the_role_where_both_are_given() -> None:
+    taken = take(role(access_key=CONFIG.access_key, secret_key=CONFIG.secret_key))
+
+    keys = AwsCredentials(access_key_id=CONFIG.access_key, secret_access_key=CONFIG.secret_key)
+    assert AwsRole(role_arn=ARN, external_id="shop", base=keys) == taken.credentials
+
+
+def test_saved_secret_of_keys_that_the_role_replaces_is_dropped() -> None:
+    assert role() == take(role(secret_key=CONFIG.secret_key))
+
+
+@pytest.mark.parametrize("external_id", ["", "rival", "rival:shop", "shopping", "shop-2", "Shop", "shop:ü", "shop: x"])
+def test_role_of_another_tenant_cannot_be_borrowed(external_id: str) -> None:
+    with pytest.raises(InvalidError, match="'shop:'") as raised:
+        take(role(external_id=external_id))
+
+    assert "external_id" == raised.value.field
+
+
+@pytest.mark.parametrize(
+    "role_arn",
+    [
+        "",
+        "writer",
+        "arn:aws:iam::1234:role/writer",
+        "arn:aws:iam::123456789012:user/writer",
+        "arn:aws:iam::123456789012:role/",
+        "arn:aws:iam::123456789012:role/a b",
+        "arn:aws:sts::123456789012:assumed-role/writer/x",
+    ],
+)
+def test_what_is_no_role_is_refused(role_arn: str) -> None:
+    with pytest.raises(InvalidError, match="the ARN of a role") as raised:
+        take(role(role_arn=role_arn))
+
+    assert "role_arn" == raised.value.field
+
+
+@pytest.mark.parametrize(
+    "arn", [ARN, "arn:aws-cn:iam::123456789012:role/w", "arn:aws-us-gov:iam::123456789012:role/w@x"]
+)
+def test_role_of_every_partition_is_taken(arn: str) -> None:
+    assert arn == take(role(role_arn=arn)).role_arn
+
+
+def test_neither_keys_nor_a_role_is_refused_and_says_what_is_expected() -> None:
+    with pytest.raises(InvalidError, match="an access key id, or a role_arn") as raised:
+        take(changed(access_key="", secret_key=Secret("")))
+
+    assert "access_key" == raised.value.field
+
+
+def test_half_of_the_keys_is_refused_with_a_role_too() -> None:
+    with pytest.raises(InvalidError) as raised:
+        take(role(access_key=CONFIG.access_key))
+
+    assert "secret_key" == raised.value.field

@@ -1,70 +1,115 @@
-"""Which provider an upload gets, and when one that was replaced is closed."""
+"""Which providers an upload gets in which order, and when one that was replaced is closed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 
-import msgspec
 import pytest
+from msgspec import Struct
 
-from shared.errors import InvalidError
+from shared.errors import CredentialsError, InvalidError
+from shared.messages import Alert
 from shared.registry import Entry
-from shared.secret_store import Secret
-from storage.providers.amazon import AmazonStorageConfig
-from storage.providers.selection import Selection
-from storage.uploads import Headers
+from storage.bodies import Body
+from storage.placement import Headers, Provider, Standing
+from storage.providers.selection import Selection, Source
 
-CONFIG = AmazonStorageConfig(access_key="A" * 16, secret_key=Secret("s"), bucket_name="media", region="eu-west-1")
+
+class Drawer(Struct, frozen=True, kw_only=True):
+    """A connector."""
+
+    place: str = "media"
+    active: bool = True
 
 
 class Place:
     """A provider that knows whether it is open."""
 
-    name = "place"
+    prefix = ""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, name: str, place: str) -> None:
+        self.name = name
+        self.place = place
         self.is_open = True
 
-    async def put_if_absent(self, key: str, content: bytes, headers: Headers) -> bool:
+    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+        raise AssertionError("not called here")
+
+    async def delete(self, key: str) -> None:
         raise AssertionError("not called here")
 
     def url(self, key: str) -> str:
         return key
 
 
+async def unheard(_: Alert) -> None:
+    return None
+
+
 class Shelf:
-    """Connectors by app, and every provider that was opened for one."""
+    """Connectors by kind and app, and every provider that was opened for one."""
 
-    def __init__(self) -> None:
-        self.local = Place("local")
+    def __init__(self, *, local: bool = True, most_open: int = 256) -> None:
+        self.local = Place("local", "local")
         self.opened: list[Place] = []
-        self.entries: dict[str, Entry[AmazonStorageConfig]] = {}
-        self.selection = Selection(connector_of=self.entries.get, opening=self.opening, local=self.local)
+        self.entries: dict[str, dict[str, Entry[Drawer]]] = {"amazon": {}, "azure": {}}
+        self.selection = Selection(
+            sources={name: Source(entries.get, self._opening(name)) for name, entries in self.entries.items()},
+            local=self.local if local else None,
+            standing_of=lambda app_key, name: Standing(
+                app_key, name, alert=unheard, now=lambda: datetime(2026, 11, 22, tzinfo=UTC), clock=lambda: 0.0
+            ),
+            most_open=most_open,
+        )
 
-    def save(self, revision: int, **changed: object) -> None:
-        self.entries["shop"] = Entry("shop", "", msgspec.structs.replace(CONFIG, **changed), revision)
+    def save(self, revision: int, *, kind: str = "amazon", app: str = "shop", **changed: object) -> None:
+        self.entries[kind][app] = Entry(app, "", Drawer(**changed), revision)  # type: ignore[arg-type]
+
+    def names(self) -> list[str]:
+        return [seat.standing.name for seat in self.selection.seats("shop")]
 
     @asynccontextmanager
-    async def opening(self, config: AmazonStorageConfig) -> AsyncIterator[Place]:
-        if config.prefix == "broken":
-            raise InvalidError("broken")
-        await asyncio.sleep(0)
-        place = Place(config.prefix)
-        self.opened.append(place)
-        try:
-            yield place
-        finally:
-            place.is_open = False
+    async def first(self, app: str = "shop") -> AsyncIterator[Provider]:
+        async with self.selection.seats(app)[0].open() as provider:
+            yield provider
+
+    def _opening(self, name: str) -> Callable[[Drawer], AbstractAsyncContextManager[Place]]:
+        @asynccontextmanager
+        async def opening(config: Drawer) -> AsyncIterator[Place]:
+            if config.place == "broken":
+                raise InvalidError("broken")
+            await asyncio.sleep(0)
+            place = Place(name, config.place)
+            self.opened.append(place)
+            try:
+                yield place
+            finally:
+                place.is_open = False
+
+        return opening
 
 
-async def test_local_directory_is_used_without_an_active_connector() -> None:
+def test_active_connectors_come_in_their_order_and_the_local_directory_last() -> None:
     shelf = Shelf()
-    async with shelf.selection.of("shop") as provider:
-        assert shelf.local is provider
-    shelf.save(1, active=False)
-    async with shelf.selection.of("shop") as provider:
-        assert shelf.local is provider
+    assert ["local"] == shelf.names()
+    shelf.save(1, kind="azure")
+    assert ["azure", "local"] == shelf.names()
+    shelf.save(2, kind="amazon")
+    assert ["amazon", "azure", "local"] == shelf.names()
+    shelf.save(3, kind="amazon", active=False)
+    assert ["azure", "local"] == shelf.names()
+
+
+def test_local_directory_may_be_ruled_out() -> None:
+    assert [] == Shelf(local=False).names()
+
+
+def test_app_has_its_own_connectors() -> None:
+    shelf = Shelf()
+    shelf.save(1, app="rival")
+
+    assert ["local"] == shelf.names()
 
 
 async def test_uploads_at_once_share_one_provider_that_stays_open_for_the_next() -> None:
@@ -72,7 +117,7 @@ async def test_uploads_at_once_share_one_provider_that_stays_open_for_the_next()
     shelf.save(1)
 
     async def use() -> int:
-        async with shelf.selection.of("shop") as provider:
+        async with shelf.first() as provider:
             return id(provider)
 
     used = await asyncio.gather(*(use() for _ in range(5)))
@@ -83,46 +128,89 @@ async def test_uploads_at_once_share_one_provider_that_stays_open_for_the_next()
 
 async def test_replaced_provider_closes_after_its_last_upload() -> None:
     shelf = Shelf()
-    shelf.save(1, prefix="old")
-    async with shelf.selection.of("shop") as old:
-        shelf.save(2, prefix="new")
-        async with shelf.selection.of("shop") as new:
-            assert ("old", "new") == (old.prefix, new.prefix)
+    shelf.save(1, place="old")
+    async with shelf.first() as old:
+        shelf.save(2, place="new")
+        async with shelf.first() as new:
+            assert ("old", "new") == (old.place, new.place)
             assert shelf.opened[0].is_open
 
     assert [False, True] == [place.is_open for place in shelf.opened]
 
 
-async def test_provider_closes_when_its_connector_is_deleted() -> None:
+async def test_provider_closes_after_its_last_upload_when_its_connector_is_deleted() -> None:
     shelf = Shelf()
     shelf.save(1)
-    async with shelf.selection.of("shop"):
-        pass
-    del shelf.entries["shop"]
-
-    async with shelf.selection.of("shop") as provider:
-        assert shelf.local is provider
+    async with shelf.first():
+        del shelf.entries["amazon"]["shop"]
+        assert shelf.opened[0].is_open
 
     assert not shelf.opened[0].is_open
+    assert ["local"] == shelf.names()
 
 
 async def test_provider_that_cannot_be_opened_fails_the_upload_and_not_the_next() -> None:
     shelf = Shelf()
-    shelf.save(1, prefix="broken")
+    shelf.save(1, place="broken")
     with pytest.raises(InvalidError):
-        async with shelf.selection.of("shop"):
+        async with shelf.first():
             pass
 
-    shelf.save(2, prefix="good")
+    shelf.save(2, place="good")
 
-    async with shelf.selection.of("shop") as provider:
-        assert "good" == provider.prefix
+    async with shelf.first() as provider:
+        assert "good" == provider.place
+
+
+async def test_longest_unused_of_many_is_closed() -> None:
+    shelf = Shelf(most_open=2)
+    for app in ("a", "b", "a", "c"):
+        shelf.save(1, app=app, place=app)
+        async with shelf.first(app):
+            pass
+
+    assert {"a": True, "b": False, "c": True} == {place.place: place.is_open for place in shelf.opened}
 
 
 async def test_leaving_closes_what_is_open() -> None:
     shelf = Shelf()
     shelf.save(1)
-    async with shelf.selection, shelf.selection.of("shop"):
+    async with shelf.selection, shelf.first():
         pass
 
     assert not shelf.opened[0].is_open
+
+
+async def test_object_is_reached_where_it_lies_also_when_nothing_new_goes_there() -> None:
+    shelf = Shelf()
+    shelf.save(1, place="s3://old", active=False)
+    shelf.save(2, kind="azure", place="azure://new")
+
+    reached = []
+    for place in ("s3://old", "azure://new", "local"):
+        found = shelf.selection.at("shop", place)
+        assert found is not None
+        async with found as provider:
+            reached.append((provider.name, provider.place))
+
+    assert [("amazon", "s3://old"), ("azure", "azure://new"), ("local", "local")] == reached
+    assert shelf.selection.at("shop", "s3://elsewhere") is None
+    assert shelf.selection.at("rival", "s3://old") is None
+
+
+async def test_what_fails_is_shown_without_naming_apps_and_to_each_app_its_own() -> None:
+    shelf = Shelf()
+    for app in ("shop", "rival"):
+        shelf.save(1, app=app)
+        await shelf.selection.seats(app)[0].standing.refused(CredentialsError("the key is revoked"))
+
+    assert {"amazon": "refuses for 2 apps"} == shelf.selection.unwell()
+    amazon, local = shelf.selection.statuses("shop")
+    assert ("amazon", "refuses", "the key is revoked") == (amazon.name, amazon.state, amazon.message)
+    assert ("local", "ok") == (local.name, local.state)
+
+    shelf.save(2, app="rival", active=False)
+    assert {"amazon": "refuses for 1 app"} == shelf.selection.unwell()
+    shelf.save(2, app="shop")
+    shelf.selection.seats("shop")
+    assert {} == shelf.selection.unwell()

@@ -2,23 +2,25 @@
 The composition root: opens the parts and wires them. The only constructor. No logic.
 """
 
+import asyncio
+from datetime import UTC, datetime
 from functools import partial
-
-import aiohttp
 
 from shared import subjects
 from shared.aws import AwsClients
 from shared.connection_test import DEADLINE_S
 from shared.service import Mesh, Service
-from storage.config import AMAZON_STORAGE, storage_config
+from storage.bodies import Bodies
+from storage.config import AMAZON_STORAGE, AZURE_STORAGE, storage_config
 from storage.handlers import ENDPOINTS
 from storage.image_work import ImageWork
-from storage.providers.amazon import AmazonStorageConfig
-from storage.providers.amazon_probe import test_connection
+from storage.placement import Standing
+from storage.providers import amazon, amazon_probe, azure, azure_probe, probing
 from storage.providers.local import LocalConfig
-from storage.providers.selection import Selection
+from storage.providers.selection import Selection, Source
+from storage.records import Records
 from storage.routes import ROUTES
-from storage.state import State
+from storage.state import ConnectorParts, State
 from storage.uploads import Uploads
 from storage.widgets import Widgets
 
@@ -29,32 +31,77 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     allow_private = config.allow_private_endpoints
     local_config = LocalConfig(objects=config.objects_dir, names=config.names_dir, base_url=f"{config.public_url}/cdn")
     local = await mesh.enter(local_config.open())
-    mesh.ping("local_objects", local.ping)
-    open_amazon = partial(AmazonStorageConfig.open, allow_private=allow_private)
-    selection = Selection(connector_of=mesh.registry.view(AMAZON_STORAGE).get, opening=open_amazon, local=local)
+    if config.local:
+        mesh.ping("local_objects", local.ping)
+    aws = await mesh.enter(AwsClients(sts_endpoint_url=config.sts_endpoint_url))
+    clock = asyncio.get_running_loop().time
+    selection = await mesh.enter(
+        Selection(
+            sources={
+                amazon.NAME: Source(
+                    mesh.registry.view(AMAZON_STORAGE).get,
+                    partial(amazon.AmazonStorageConfig.open, allow_private=allow_private, aws=aws),
+                ),
+                azure.NAME: Source(
+                    mesh.registry.view(AZURE_STORAGE).get,
+                    partial(azure.AzureStorageConfig.open, allow_private=allow_private, aws=aws),
+                ),
+            },
+            local=local if config.local else None,
+            standing_of=partial(Standing, alert=mesh.bus.alert, now=_now, clock=clock),
+        )
+    )
+    mesh.show(selection.unwell)
     image_work = await mesh.enter(ImageWork())
+    records = Records(mesh.bucket(subjects.MEDIA))
     uploads = Uploads(
-        provider_of=(await mesh.enter(selection)).of,
+        providers=selection,
         image_work=image_work,
-        records=mesh.bucket(subjects.MEDIA),
+        records=records,
         bus=mesh.bus,
         metrics=mesh.metrics,
+        limits=config.limits,
+        now=_now,
     )
-    test_connector = partial(
-        test_connection,
-        aws=await mesh.enter(AwsClients()),
-        http=await mesh.enter(aiohttp.ClientSession()),
-        allow_private=allow_private,
-        deadline_s=test_deadline_s,
-    )
+    http = await mesh.enter(probing.public_session(allow_private=allow_private))
     return State(
         uploads=uploads,
-        widgets=Widgets(uploads, image_work),
+        widgets=Widgets(uploads, max_bytes=config.widget_bytes, max_images=config.widget_images),
+        records=records,
+        bodies=Bodies(config.uploads_dir, memory_bytes=config.memory_bytes),
+        selection=selection,
         local=local,
         registry=mesh.registry,
-        test_connector=test_connector,
-        allow_private_endpoints=allow_private,
+        connectors={
+            amazon.NAME: ConnectorParts(
+                kind=AMAZON_STORAGE,
+                check=partial(amazon.checked, allow_private=allow_private),
+                test=partial(
+                    amazon_probe.test_connection,
+                    aws=aws,
+                    http=http,
+                    allow_private=allow_private,
+                    deadline_s=test_deadline_s,
+                ),
+            ),
+            azure.NAME: ConnectorParts(
+                kind=AZURE_STORAGE,
+                check=partial(azure.checked, allow_private=allow_private),
+                test=partial(
+                    azure_probe.test_connection,
+                    aws=aws,
+                    http=http,
+                    allow_private=allow_private,
+                    deadline_s=test_deadline_s,
+                ),
+            ),
+        },
+        widget_bytes=config.widget_bytes,
     )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 SERVICE = Service(
@@ -64,5 +111,5 @@ SERVICE = Service(
     endpoints=ENDPOINTS,
     streams=(subjects.OBJECTS, subjects.ALERTS),
     buckets=(subjects.CONFIG, subjects.MEDIA),
-    kinds=(AMAZON_STORAGE,),
+    kinds=(AMAZON_STORAGE, AZURE_STORAGE),
 )

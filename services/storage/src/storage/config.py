@@ -1,19 +1,29 @@
 """
 What this service is told: its part of the operator's settings, and the kinds of configuration it reads. No I/O.
 
-Limits that no operator sets are constants beside the code that obeys them: in `uploads`, `images`, `image_work` and
-`data_uris`.
+Limits that no operator sets are constants beside the code that obeys them.
 """
 
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
+from shared.errors import InvalidError
 from shared.registry import Kind
 from shared.settings import Settings
-from storage.providers.amazon import NAME, AmazonStorageConfig
+from storage.providers.amazon import NAME as AMAZON
+from storage.providers.amazon import AmazonStorageConfig
+from storage.providers.azure import NAME as AZURE
+from storage.providers.azure import AzureStorageConfig
+from storage.uploads import Limits
 
-AMAZON_STORAGE: Kind[AmazonStorageConfig] = Kind(prefix="connectors", type=AmazonStorageConfig, fixed_id=NAME)
+AMAZON_STORAGE: Kind[AmazonStorageConfig] = Kind(prefix="connectors", type=AmazonStorageConfig, fixed_id=AMAZON)
+AZURE_STORAGE: Kind[AzureStorageConfig] = Kind(prefix="connectors", type=AzureStorageConfig, fixed_id=AZURE)
+
+LEAST_PX: Final = 16
+MOST_PX: Final = 2048
+"""Bounds of a thumbnail: below nothing is seen, above it is no thumbnail any more."""
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):
@@ -23,16 +33,49 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     """Where objects of apps without an active connector lie."""
     names_dir: Path
     """Where the names of local downloads lie."""
+    uploads_dir: Path
+    """Where large uploads lie while they are stored."""
+    local: bool
+    """Whether objects may lie on this machine."""
     public_url: str
     """What their URLs begin with."""
+    memory_bytes: int
+    """For uploads that are coming in."""
+    limits: Limits
+    widget_bytes: int
+    widget_images: int
+    """The largest page of a widget, and the most images in it."""
     allow_private_endpoints: bool
+    sts_endpoint_url: str | None
 
 
 def storage_config(settings: Settings, *, public_url: str) -> StorageConfig:
-    """This service's part of the settings."""
+    """This service's part of the settings. Raises `InvalidError` naming the variable."""
+    data = Path(settings.data_dir)
+    sides = tuple(int(side) for side in settings.storage_thumbnails_px.split(","))
+    if not all(LEAST_PX <= side <= MOST_PX for side in sides) or len(set(sides)) < len(sides):
+        raise InvalidError(
+            f"expected different sizes from {LEAST_PX} to {MOST_PX}", field="MILLRACE_STORAGE_THUMBNAILS_PX"
+        )
     return StorageConfig(
-        objects_dir=Path(settings.data_dir) / "objects",
-        names_dir=Path(settings.data_dir) / "names",
+        objects_dir=data / "objects",
+        names_dir=data / "names",
+        uploads_dir=data / "uploads",
+        local=settings.storage_local,
         public_url=public_url.rstrip("/"),
+        memory_bytes=settings.storage_memory_bytes,
+        limits=Limits(
+            most_bytes={
+                "message-image": settings.storage_message_image_bytes,
+                "widget-image": settings.storage_widget_image_bytes,
+                "attachment": settings.storage_attachment_bytes,
+                "file": settings.storage_file_bytes,
+            },
+            thumbnails_px=sides,
+            avif=settings.storage_avif,
+        ),
+        widget_bytes=settings.storage_widget_bytes,
+        widget_images=settings.storage_widget_images,
         allow_private_endpoints=settings.allow_private_endpoints,
+        sts_endpoint_url=settings.sts_endpoint_url or None,
     )

@@ -2,13 +2,17 @@
 What a file is, told from its bytes, and how a browser may treat it. Never looks at a file's name for that. No I/O.
 """
 
+import codecs
 import re
+import struct
+from collections.abc import Callable, Iterable
+from typing import Final
 from urllib.parse import quote
 
 from msgspec import Struct
 
-HEAD_BYTES = 4096
-"""How far into a file its root element is looked for; drawing programs put long comments before it."""
+HEAD_BYTES: Final = 4096
+"""How far into a file its type is looked for; drawing programs put long comments before the root element."""
 
 
 class ContentType(Struct, frozen=True, kw_only=True):
@@ -30,6 +34,12 @@ JPEG = ContentType(name="image/jpeg", extension="jpg", image=True, inline=True)
 PNG = ContentType(name="image/png", extension="png", image=True, inline=True)
 GIF = ContentType(name="image/gif", extension="gif", image=True, inline=True)
 WEBP = ContentType(name="image/webp", extension="webp", image=True, inline=True)
+AVIF = ContentType(name="image/avif", extension="avif", image=True, inline=True)
+WOFF2 = ContentType(name="font/woff2", extension="woff2", font=True)
+WOFF = ContentType(name="font/woff", extension="woff", font=True)
+TTF = ContentType(name="font/ttf", extension="ttf", font=True)
+OTF = ContentType(name="font/otf", extension="otf", font=True)
+TTC = ContentType(name="font/collection", extension="ttc", font=True)
 SVG = ContentType(name="image/svg+xml", extension="svg")
 HTML = ContentType(name="text/html", extension="html")
 XML = ContentType(name="application/xml", extension="xml")
@@ -42,45 +52,55 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], ContentType], ...] = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PNG),
     (re.compile(rb"GIF8[79]a"), GIF),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), WEBP),
+    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AVIF),
     (re.compile(rb"%PDF-"), PDF),
-    (re.compile(rb"wOF2"), ContentType(name="font/woff2", extension="woff2", font=True)),
-    (re.compile(rb"wOFF"), ContentType(name="font/woff", extension="woff", font=True)),
-    (re.compile(rb"OTTO"), ContentType(name="font/otf", extension="otf", font=True)),
-    (re.compile(rb"ttcf"), ContentType(name="font/collection", extension="ttc", font=True)),
-    (re.compile(rb"\x00\x01\x00\x00"), ContentType(name="font/ttf", extension="ttf", font=True)),
     (re.compile(rb"PK\x03\x04|PK\x05\x06"), ContentType(name="application/zip", extension="zip")),
     (re.compile(rb"\x1f\x8b\x08"), ContentType(name="application/gzip", extension="gz")),
 )
+
+_FONT_KINDS: Final = {b"OTTO": OTF, b"\x00\x01\x00\x00": TTF}
+_PACKED_FONT_KINDS: Final = {b"wOFF": WOFF, b"wOF2": WOFF2}
+
+_COLLECTION: Final = b"ttcf"
+_COLLECTION_VERSIONS: Final = frozenset({0x00010000, 0x00020000})
+_FLAVORS: Final = frozenset({*_FONT_KINDS, b"true", _COLLECTION})
+_TABLES: Final = range(1, 256)
+"""How many tables a font may have. OpenType needs eight or so, and knows of some sixty kinds."""
+
+_TABLE_TAG: Final = re.compile(rb"[\x20-\x7e]{4}")
 
 _BEFORE_ROOT = re.compile(
     rb"(?:\s|<\?xml.*?\?>|<!--.*?-->|<!DOCTYPE\s+svg\b[^>\[]*(?:\[.*?\])?\s*>)*", re.I | re.DOTALL
 )
 _SVG = re.compile(rb"<svg[\s>/]", re.I)
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|script|iframe|h1|div|table|style|title|p|br|a|b)[\s>/]", re.I)
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1b"})
+_TEXT_PIECE_BYTES: Final = 64 * 1024
 
 BY_EXTENSION: dict[str, ContentType] = {
-    kind.extension: kind for kind in (SVG, HTML, XML, TEXT, BINARY, *(kind for _, kind in _SIGNATURES))
+    kind.extension: kind
+    for kind in (SVG, HTML, XML, TEXT, BINARY, WOFF2, WOFF, TTF, OTF, TTC, *(kind for _, kind in _SIGNATURES))
 }
 """Every type that `sniff` can tell, by the extension that it gives to a key."""
 
 
-def sniff(content: bytes) -> ContentType:
-    """The type of a whole file; `BINARY` for what has no signature and is not text."""
+def sniff(head: bytes, pieces: Callable[[], Iterable[bytes]]) -> ContentType:
+    """
+    The type of a file; `BINARY` for what has no signature and is not text.
+
+    `head` is its first `HEAD_BYTES`, or all of a shorter one. `pieces` gives the whole of it, and is called only where
+    the head decides nothing: text is text to its end.
+    """
+    return sniff_head(head) or (TEXT if head and _is_text(pieces()) else BINARY)
+
+
+def sniff_head(head: bytes) -> ContentType | None:
+    """The type that a file's first `HEAD_BYTES` tell by a signature or by markup; None for text and for the unknown."""
+    head = head[:HEAD_BYTES]
     for signature, kind in _SIGNATURES:
-        if signature.match(content):
+        if signature.match(head):
             return kind
-    head = content[:HEAD_BYTES]
-    text = head.removeprefix(b"\xef\xbb\xbf")
-    match = _BEFORE_ROOT.match(text)
-    root = text[match.end() :] if match else text
-    if _SVG.match(root):
-        return SVG
-    if _HTML.match(root):
-        return HTML
-    if text.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<!--")):
-        return XML
-    return TEXT if _is_text(content) else BINARY
+    return _font(head) or _markup(head)
 
 
 def disposition(kind: ContentType, file_name: str) -> str:
@@ -106,9 +126,49 @@ def _clean(file_name: str) -> str:
     return kept.strip(" .")[:128]
 
 
-def _is_text(content: bytes) -> bool:
+def _font(head: bytes) -> ContentType | None:
+    # Four bytes are too few to tell a font by: any file may begin with 00 01 00 00.
+    signature = head[:4]
     try:
-        content.decode()
+        if signature in _FONT_KINDS:
+            # OpenType, "Table directory": the number of tables, three helpers for a search, then the tables themselves.
+            (tables,) = struct.unpack_from(">H", head, 4)
+            return _FONT_KINDS[signature] if tables in _TABLES and _TABLE_TAG.match(head, 12) else None
+        if signature in _PACKED_FONT_KINDS:
+            # WOFF 1 and 2, "WOFFHeader": what was packed, the length of the file, the number of tables.
+            flavor, _, tables = struct.unpack_from(">4sIH", head, 4)
+            return _PACKED_FONT_KINDS[signature] if tables in _TABLES and flavor in _FLAVORS else None
+        if signature == _COLLECTION:
+            version, fonts = struct.unpack_from(">II", head, 4)
+            return TTC if version in _COLLECTION_VERSIONS and fonts in _TABLES else None
+    except struct.error:
+        # Cut off within its header.
+        return None
+    return None
+
+
+def _markup(head: bytes) -> ContentType | None:
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    before = _BEFORE_ROOT.match(text)
+    root = text[before.end() :] if before else text
+    if _SVG.match(root):
+        return SVG
+    if _HTML.match(root):
+        return HTML
+    return XML if text.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<!--")) else None
+
+
+def _is_text(pieces: Iterable[bytes]) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for piece in pieces:
+            # In small parts: the decoder copies what it reads, and lets no other thread run meanwhile.
+            for at in range(0, len(piece), _TEXT_PIECE_BYTES):
+                part = piece[at : at + _TEXT_PIECE_BYTES]
+                decoder.decode(part)
+                if len(part.translate(None, _CONTROLS)) != len(part):
+                    return False
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
-    return bool(content) and not _CONTROL.search(content)
+    return True

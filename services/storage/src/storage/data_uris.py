@@ -1,87 +1,135 @@
 """
-HTML with Base64 images inside -> the same HTML with URLs in their place. Pure: bytes in, positions and bytes out.
+HTML with Base64 images and fonts inside -> the same HTML with URLs in their place. Pure: bytes in, positions and bytes
+out.
 
 The text is never parsed and written anew, because parsers damage e-mail and template markup (reference: storage.md, 7).
 It is scanned once for `data:`, each find is decoded from a copy, and a URL is set between the same delimiters, so every
 other byte stays. Bytes are used, and not characters, so that nothing depends on the page's encoding.
+
+Left alone, and not reported: what stands in a `<script>`, because a URL there may be data; what is no Base64, such as
+`data:image/svg+xml;utf8,<svg…>`, with all that it holds, because a browser lets a drawing load nothing; and what is
+neither an image nor a font.
+
+All of it runs in a thread, yet no other thread runs during a single step of it: not during a search, not while Base64
+is decoded. So megabytes are worked on in pieces, and the event loop gets its turn between two.
 """
 
 import base64
 import binascii
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
 from shared.errors import TooLargeError
-from storage.content_types import SVG, sniff
+from storage.content_types import HEAD_BYTES, SVG, ContentType, sniff_head
 
 MAX_HTML_BYTES: Final = 20 * 1024 * 1024
 MAX_IMAGES: Final = 200
-"""Limits of one page (reference: storage.md, 7)."""
+"""Limits of one page, unless told otherwise (reference: storage.md, 7). Fonts count as images."""
 
-_SPACE = b" \t\r\n\f"
-_LOOK_BEHIND_BYTES = 96
-_ENTITY_BYTES = 10
+MAX_FINDS: Final = 20_000
+"""How many script tags and data URIs of any kind are looked at: each costs microseconds, and 20 MB hold a million."""
 
-_HEADER = re.compile(rb"(?<![A-Za-z0-9+.-])data:([^,:<>\"'()]{0,200}base64\s*),", re.IGNORECASE)
-_BASE64_TYPE = re.compile(r"([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64")
+_PIECE_BYTES: Final = 64 * 1024
+_FIND_BYTES: Final = 512
+"""More than what `_FIND` matches."""
 
-_ESCAPES = (
-    rb"%[0-9A-Fa-f]{2}"
-    # Entities, but not those of quotes, angle brackets, parentheses and the comma: these end the text.
-    rb"|&#(?!0*(?:34|39|40|41|44|60|62);|[xX]0*(?:2[2789cC]|3[cCeE]);)[xX]?[0-9A-Fa-f]{1,7};"
-    rb"|&(?:plus|sol|equals|lowbar|Tab|NewLine);"
+_SPACE: Final = b" \t\r\n\f"
+_LOOK_BEHIND_BYTES: Final = 96
+_ENTITY_BYTES: Final = 10
+
+# For lower-case text. Both begin with a letter of their own, so that the search for one is quick; and neither looks far
+# into the next one, so that many of them are no more work than few.
+_FIND: Final = re.compile(
+    rb"<(?P<script>script)(?=[\s>/])"
+    rb"|data(?<![a-z0-9+.-]data)(?::|&#0{0,4}58;|&#x0{0,4}3a;|&colon;)"
+    rb"(?:(?P<type>(?:[^,:<>\"'()](?!ata&)){0,200}?base64)\s{0,8}(?:,|&#0{0,4}44;|&#x0{0,4}2c;|&comma;)"
+    rb"|(?P<drawing>image/svg\+xml)(?=[;,]))"
 )
+_FIND_WORDS: Final = (b"base64", b"<script", b"image/svg+xml")
+"""Text without any of these holds no find; to look for them costs next to nothing."""
+
+_BASE64_TYPE: Final = re.compile(r"([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64")
+_OURS: Final = ("image/", "font/", "application/font-", "application/x-font-")
+"""Declared types that are reported when their bytes are not what they say."""
+
+_PLAIN: Final = rb"A-Za-z0-9+/=_\-"
+_ESCAPE: Final = (
+    # Entities, also of a page within a page (`srcdoc`), but not those of quotes, angle brackets, parentheses and the
+    # comma: these end the text.
+    rb"&(?:amp;)?#(?!0*(?:34|39|40|41|44|60|62);|[xX]0*(?:2[2789cC]|3[cCeE]);)[xX]?[0-9A-Fa-f]{1,7};"
+    rb"|&(?:amp;)?(?:plus|sol|equals|lowbar|Tab|NewLine);"
+    # JSON's way to write a slash.
+    rb"|\\/"
+)
+_PERCENT: Final = rb"%[0-9A-Fa-f]{2}"
+_ESCAPE_BYTES: Final = 16
+# For text that was matched by the above.
+_ESCAPES: Final = re.compile(rb"(&(?:amp;)?[^;]*;|\\/)")
+_PERCENTS: Final = re.compile(rb"(%..)")
 # Atomic and possessive: no way back is kept, so that megabytes of text cost no memory.
-_WORD = re.compile(rb"(?>[A-Za-z0-9+/=_-]+|" + _ESCAPES + rb")*+")
-_WRAPPED = re.compile(rb"(?>[A-Za-z0-9+/=_ \t\r\n\f-]+|" + _ESCAPES + rb")*+")
+_WORD: Final = re.compile(rb"(?>[" + _PLAIN + rb"]+|" + _ESCAPE + rb"|" + _PERCENT + rb")*+")
+_WRAPPED: Final = re.compile(rb"(?>[" + _PLAIN + rb" \t\r\n\f]+|" + _ESCAPE + rb"|" + _PERCENT + rb")*+")
 
-_ENTITY = re.compile(rb"&(?:(?:quot|#0*34|#x0*22)|(apos|#0*39|#x0*27));\Z", re.IGNORECASE)
-_CLOSERS = {b'"': re.compile(rb"\""), b"'": re.compile(rb"'"), b"(": re.compile(rb"\)")}
-_CLOSING_DOUBLE = re.compile(rb"&(?:quot|#0*34|#x0*22);", re.IGNORECASE)
-_CLOSING_SINGLE = re.compile(rb"&(?:apos|#0*39|#x0*27);", re.IGNORECASE)
-_END_OF_WORD = re.compile(rb"[\s<>\"'),;&\\]|\Z")
+_ENTITY: Final = re.compile(rb"&(?:(?:quot|#0*34|#x0*22)|(apos|#0*39|#x0*27));\Z", re.IGNORECASE)
+_CLOSERS: Final = {b'"': re.compile(rb"\""), b"'": re.compile(rb"'"), b"(": re.compile(rb"\)")}
+_CLOSING_DOUBLE: Final = re.compile(rb"&(?:quot|#0*34|#x0*22);", re.IGNORECASE)
+_CLOSING_SINGLE: Final = re.compile(rb"&(?:apos|#0*39|#x0*27);", re.IGNORECASE)
+_END_OF_WORD: Final = re.compile(
+    rb"[\s<>\"'),;\\{}\[\]|`]|\Z|&(?:amp;)*(?:quot|apos|lt|gt|comma|rpar|#0*(?:34|39|41|44|60|62)|#x0*(?:2[279c]|3[ce]));",
+    re.IGNORECASE,
+)
+_END_OF_DRAWING: Final = re.compile(rb"[\s<>\"']")
 
-_SCRIPT = re.compile(rb"<script(?=[\s>/])", re.IGNORECASE)
-_SCRIPT_OR_COMMENT = re.compile(rb"<!--|" + _SCRIPT.pattern, re.IGNORECASE)
-_SCRIPT_END = re.compile(rb"</script", re.IGNORECASE)
-_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
 
 class DataUri(Struct, frozen=True, kw_only=True):
     """
-    One Base64 image in a page: `page[start:end]` is the URI, `content` what it says.
+    One Base64 image or font in a page: `page[start:end]` is the URI, `content` what it says, `type` what that is.
 
-    `error` is set in place of `content` where it cannot be read; such a one is left as it is.
+    `error` is set in their place where it cannot be read; such a one is left as it is.
     """
 
     start: int
     end: int
     content: bytes = b""
+    type: ContentType | None = None
     error: str | None = None
 
 
-def find_images(page: bytes) -> list[DataUri]:
+def find_images(page: bytes, *, max_bytes: int = MAX_HTML_BYTES, max_images: int = MAX_IMAGES) -> list[DataUri]:
     """
-    Every Base64 image in a page, in order. What stands in a `<script>` is left alone: a URL there may be data.
+    Every Base64 image and font in a page, in order.
 
-    Images are told by their bytes; a declared `image/…` whose bytes are none is given with an `error`.
+    They are told by their bytes; one that is declared as such and whose bytes are none is given with an `error`.
 
     Raises:
-        TooLargeError: The page or the number of its images is over the limit.
+        TooLargeError: The page, or the number of images in it, is over the limit; broken ones count.
     """
-    if len(page) > MAX_HTML_BYTES:
-        raise TooLargeError(f"the page has {len(page)} bytes; the limit is {MAX_HTML_BYTES}", field="html")
+    if len(page) > max_bytes:
+        raise TooLargeError(f"the page has {len(page)} bytes; the limit is {max_bytes}", field="html")
     found: list[DataUri] = []
-    for start, end in _outside_scripts(page):
-        for uri in _base64_images(page, start, end):
+    scan = _Scan(page)
+    finds = 0
+    while (find := scan.next()) is not None:
+        finds += 1
+        if finds > MAX_FINDS:
+            raise TooLargeError(f"the page has more than {MAX_FINDS} script tags and data URIs", field="html")
+        start, match = find
+        if match["script"]:
+            scan.skip_script(start)
+        elif match["drawing"]:
+            scan.at = _end_of_drawing(page, start)
+        elif (uri := _read(page, start, scan.at, match["type"])) is not None:
+            scan.at = uri.end
             found.append(uri)
-            if len(found) > MAX_IMAGES:
-                raise TooLargeError(f"the page has more than {MAX_IMAGES} embedded images", field="html")
+            if len(found) > max_images:
+                raise TooLargeError(f"the page has more than {max_images} embedded images", field="html")
     return found
 
 
@@ -96,60 +144,106 @@ def splice(page: bytes, urls: Iterable[tuple[DataUri, str]]) -> bytes:
     return b"".join(parts)
 
 
-def _outside_scripts(page: bytes) -> Iterator[tuple[int, int]]:
-    # Comments count as outside, because Outlook shows some of them; a script tag within one hides nothing behind it.
-    outside = at = 0
-    opening = _SCRIPT_OR_COMMENT
-    while opened := opening.search(page, at):
-        if opened[0] == b"<!--":
-            at = page.find(b"-->", opened.end())
-            if at < 0:
-                at, opening = opened.end(), _SCRIPT
-            continue
-        yield outside, opened.start()
-        closing = _SCRIPT_END.search(page, opened.end())
-        if closing is None:
+class _Scan:
+    """Goes through a page once. `at` is where it stands, and may be moved forward."""
+
+    def __init__(self, page: bytes) -> None:
+        self.at = 0
+        self._page = page
+        self._window = b""
+        self._window_start = 0
+        self._promising = False
+        self._scripts_from = 0
+        self._comment_from = 0
+
+    def next(self) -> tuple[int, re.Match[bytes]] | None:
+        """The next find and its position; `at` is behind it then."""
+        while self.at < len(self._page):
+            end = self._window_start + len(self._window)
+            last = end == len(self._page)
+            found = None
+            if self._promising and self.at < end:
+                found = _FIND.search(self._window, self.at - self._window_start)
+            if found is not None and (last or found.start() < len(self._window) - _FIND_BYTES):
+                self.at = self._window_start + found.end()
+                return self._window_start + found.start(), found
+            if last and self.at >= self._window_start:
+                break
+            # What stands across the end of this window stands whole in the next one, with the byte before it.
+            self.at = max(self.at, end - _FIND_BYTES)
+            self._window_start = max(0, self.at - 1)
+            self._window = self._page[self._window_start : self._window_start + _PIECE_BYTES].lower()
+            self._promising = any(word in self._window for word in _FIND_WORDS)
+        return None
+
+    def skip_script(self, start: int) -> None:
+        """
+        Go behind the script whose tag stands at `start`; not if the tag stands in a comment, where it hides nothing.
+
+        What else stands in a comment is not skipped, because Outlook shows some of them.
+        """
+        if start < self._scripts_from:
             return
-        outside = at = closing.start()
-    yield outside, len(page)
+        closed = self._page.rfind(b"-->", self._comment_from, start)
+        opened = self._page.find(b"<!--", closed + len(b"-->") if closed >= 0 else self._comment_from, start)
+        end = self._page.find(b"-->", start) if opened >= 0 else _find_lower(self._page, b"</script", self.at)
+        end = end if end >= 0 else len(self._page)
+        self._scripts_from = self._comment_from = end
+        if opened < 0:
+            self.at = end
 
 
-def _base64_images(page: bytes, start: int, end: int) -> Iterator[DataUri]:
-    # A regular expression that ignores case reads every byte by itself, and lets no other thread run meanwhile.
-    lower = page[start:end].lower()
-    at = 0
-    while (at := lower.find(b"data:", at)) >= 0:
-        header = _HEADER.match(page, start + at, end)
-        at += len(b"data:")
-        declared = "".join(html.unescape(header[1].decode("ascii", "replace")).lower().split()) if header else ""
-        base64_type = _BASE64_TYPE.fullmatch(declared)
-        if header is None or base64_type is None:
-            continue
-        uri = _read(page, header.start(), header.end(), (base64_type[1] or "").startswith("image/"))
-        at = (uri.end if uri is not None else header.end()) - start
-        if uri is not None:
-            yield uri
+def _find_lower(page: bytes, word: bytes, at: int) -> int:
+    """Where a word stands in any case, or -1."""
+    size = _FIND_BYTES
+    while at < len(page):
+        found = page[at : at + size].lower().find(word)
+        if found >= 0:
+            return at + found
+        at += size - len(word)
+        size = _PIECE_BYTES
+    return -1
 
 
-def _read(page: bytes, start: int, payload: int, declared_image: bool) -> DataUri | None:
+def _end_of_drawing(page: bytes, start: int) -> int:
     wrapped, closer = _context(page, start)
-    run = (_WRAPPED if wrapped else _WORD).match(page, payload)
-    stop = run.end() if run else payload
-    text = page[payload:stop].rstrip(_SPACE)
-    end = payload + len(text)
-    content = _decoded(text)
+    pattern = closer if wrapped else _END_OF_DRAWING
+    at = start
+    while at < len(page):
+        if found := pattern.search(page, at, at + _PIECE_BYTES):
+            return found.start()
+        at += _PIECE_BYTES - _ENTITY_BYTES
+    return len(page)
+
+
+def _read(page: bytes, start: int, payload: int, base64_type: bytes) -> DataUri | None:
+    declared = "".join(html.unescape(base64_type.decode("ascii", "replace")).replace("\\", "").split())
+    parsed = _BASE64_TYPE.fullmatch(declared)
+    if parsed is None:
+        return None
+    ours = (parsed[1] or "").startswith(_OURS)
+    wrapped, closer = _context(page, start)
+    stop = _end_of_text(page, payload, _WRAPPED if wrapped else _WORD)
+    end = payload + len(page[payload:stop].rstrip(_SPACE))
     if not closer.match(page, stop):
         problem = "the Base64 text breaks off at an unexpected character"
-    elif not text:
+    elif end == payload:
         problem = "there is nothing after the comma"
-    elif content is None:
+    elif (content := _decoded(page[payload:end])) is None:
         problem = "the text is not Base64"
     else:
-        kind = sniff(content)
-        if kind.image or (kind is SVG and declared_image):
-            return DataUri(start=start, end=end, content=content)
-        problem = "the bytes are no image"
-    return DataUri(start=start, end=end, error=problem) if declared_image else None
+        kind = sniff_head(content[:HEAD_BYTES])
+        if kind is not None and (kind.image or kind.font or (kind is SVG and ours)):
+            return DataUri(start=start, end=end, content=content, type=kind)
+        problem = "the bytes are neither an image nor a font"
+    return DataUri(start=start, end=end, error=problem) if ours else None
+
+
+def _end_of_text(page: bytes, at: int, text: re.Pattern[bytes]) -> int:
+    # An escape that a piece cuts in two is whole in the next.
+    while (found := text.match(page, at, at + _PIECE_BYTES)) and found.end() > at:
+        at = found.end()
+    return at
 
 
 def _context(page: bytes, start: int) -> tuple[bool, re.Pattern[bytes]]:
@@ -177,12 +271,48 @@ def _context(page: bytes, start: int) -> tuple[bool, re.Pattern[bytes]]:
 
 def _decoded(text: bytes) -> bytes | None:
     """Base64 as pages hold it: entities, percent signs, line breaks, the URL alphabet, missing padding."""
-    if b"&" in text:
-        text = html.unescape(text.decode("ascii")).encode("ascii", "replace")
+    if b"&" in text or b"\\" in text:
+        text = _replaced(text, _ESCAPES, _unescaped)
     if b"%" in text:
-        text = unquote_to_bytes(text)
-    text = text.translate(_STANDARD_ALPHABET, _SPACE).rstrip(b"=")
+        text = _replaced(text, _PERCENTS, _unquoted)
+    text = b"".join(piece.translate(_STANDARD_ALPHABET, _SPACE) for piece in _pieces(text)).rstrip(b"=")
+    if b"=" in text:
+        return None
+    text += b"=" * (-len(text) % 4)
     try:
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        return b"".join(base64.b64decode(piece, validate=True) for piece in _pieces(text))
     except binascii.Error:
         return None
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """All of it, a multiple of four bytes at a time."""
+    return (text[at : at + _PIECE_BYTES] for at in range(0, len(text), _PIECE_BYTES))
+
+
+def _replaced(text: bytes, escapes: re.Pattern[bytes], meaning: Callable[[bytes], bytes]) -> bytes:
+    parts: list[bytes] = []
+    at = 0
+    while at < len(text):
+        stop = at + _PIECE_BYTES
+        if stop < len(text):
+            # No escape is cut in two: whatever begins this near to the end belongs to the next piece.
+            marks = (text.rfind(mark, stop - _ESCAPE_BYTES, stop) for mark in b"&%\\")
+            stop = min((mark for mark in marks if mark >= 0), default=stop)
+        split = escapes.split(text[at:stop])
+        split[1::2] = map(meaning, split[1::2])
+        parts.append(b"".join(split))
+        at = stop
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _unescaped(escape: bytes) -> bytes:
+    if escape == b"\\/":
+        return b"/"
+    return html.unescape(escape.replace(b"&amp;", b"&").decode("ascii")).encode("ascii", "replace")
+
+
+@lru_cache(maxsize=4096)
+def _unquoted(escape: bytes) -> bytes:
+    return bytes([int(escape[1:], 16)])

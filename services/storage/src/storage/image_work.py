@@ -1,64 +1,127 @@
 """
-The threads that do slow work on bytes, and the queue before them. Knows nothing of what the work is.
+The processes that look at pictures (`image_worker`), and the queue before them.
 
 The queue is bounded: a service that takes in more pictures than it can shrink would run out of memory, so it says
-"busy" instead, and the caller comes again (reference: storage.md, 8.5).
+"busy" instead, and the caller comes again (reference: storage.md, 8.5). A process that takes too long, or whose caller
+has gone, is killed; the next picture starts another one.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, ParamSpec, Self, TypeVar
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Self
 
-from shared.errors import BusyError
+import msgspec
 
-P = ParamSpec("P")
-T = TypeVar("T")
+from shared.errors import KINDS, BusyError, InvalidError, TooLargeError, UnavailableError
+from shared.settings import child_environment
+from storage.bodies import Body
+from storage.image_worker import LENGTH_BYTES, Look, Seen, framed
+from storage.images import Picture
 
-THREADS: Final = 2
-"""Pillow lets go of the interpreter's lock while it decodes, so that two threads use two cores."""
+PROCESSES: Final = 2
+"""Some 40 MB each, started with the first picture."""
 
 WAITING: Final = 64
-"""Work that may wait: some three seconds of it at 50 ms for a picture of 12 megapixels and two threads."""
+"""Pictures that may wait: some three seconds of them at 50 ms for 12 megapixels and two processes."""
 
 RETRY_AFTER_S: Final = 2.0
 
+LOOK_S: Final = 15.0
+"""For one picture: the slowest that is let in, a progressive JPEG of 40 megapixels, takes three on a busy machine."""
+
+PIECE_BYTES: Final = 256 * 1024
+
 
 class ImageWork:
-    """An async context manager; leaving it drops what has not begun."""
+    """An async context manager; leaving it ends the processes."""
 
-    def __init__(self, *, threads: int = THREADS, waiting: int = WAITING) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="images")
-        self._free = threads + waiting
+    def __init__(self, *, processes: int = PROCESSES, waiting: int = WAITING, look_s: float = LOOK_S) -> None:
+        self._look_s = look_s
+        self._free = processes + waiting
+        self._slots = asyncio.Semaphore(processes)
+        self._idle: list[Process] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        while self._idle:
+            await _end(self._idle.pop())
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def look(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
         """
-        Do the work in a thread, its errors passing through.
-
-        A caller that is cancelled leaves at once; the thread cannot be stopped, and keeps its place until it is done.
+        See `images.picture_of`.
 
         Raises:
+            InvalidError: No picture, or damaged, or one that makes its decoder fail.
+            TooLargeError: More than is decoded; or it took too long.
             BusyError: The queue is full.
         """
         if self._free <= 0:
             raise BusyError("too many pictures wait to be worked on", retry_after_s=RETRY_AFTER_S)
         self._free -= 1
-        loop = asyncio.get_running_loop()
-        future = self._threads.submit(work, *args, **kwargs)
-        future.add_done_callback(lambda done: self._hand_back(loop, done))
-        return await asyncio.wrap_future(future)
+        try:
+            seen = await self._ask_twice(body, Look(body.size_bytes, tuple(sides_px), avif))
+        finally:
+            self._free += 1
+        if seen.picture is None:
+            raise KINDS[seen.code](seen.message, field="file")
+        return seen.picture
 
-    def _hand_back(self, loop: asyncio.AbstractEventLoop, _: Future[T]) -> None:
-        # Called in the thread. The loop may be gone when the last work ends after the service.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._add_free)
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[Process]:
+        process = self._idle.pop() if self._idle else await _start()
+        try:
+            yield process
+        except BaseException:
+            # It is in the middle of something, or gone.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(process.wait())
+            raise
+        self._idle.append(process)
 
-    def _add_free(self) -> None:
-        self._free += 1
+    async def _ask_twice(self, body: Body, look: Look) -> Seen:
+        # The first process may have died before, of something else.
+        async with self._slots:
+            for _ in range(2):
+                with contextlib.suppress(EOFError, ConnectionError):
+                    async with self._process() as process:
+                        return await self._ask(process, body, look)
+        raise InvalidError("the image made its decoder fail", field="file")
+
+    async def _ask(self, process: Process, body: Body, look: Look) -> Seen:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(self._look_s):
+                process.stdin.write(framed(look))
+                for piece in body.pieces():
+                    for at in range(0, len(piece), PIECE_BYTES):
+                        process.stdin.write(piece[at : at + PIECE_BYTES])
+                        await process.stdin.drain()
+                length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
+                return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=Seen)
+        except TimeoutError:
+            raise TooLargeError(f"the image took more than {self._look_s:g} s to decode", field="file") from None
+
+
+async def _start() -> Process:
+    # The process gets none of this one's settings, among which are its secrets.
+    environment = child_environment()
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "storage.image_worker", stdin=PIPE, stdout=PIPE, env=environment
+        )
+    except OSError as error:
+        raise UnavailableError(f"no process for pictures can be started: {error.strerror}") from None
+
+
+async def _end(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    await process.wait()

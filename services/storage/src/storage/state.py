@@ -2,28 +2,54 @@
 What `build` gives: the parts that routes and handlers call. No rules.
 """
 
-from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from shared.connection_test import ConnectionReport
-from shared.registry import Registry
-from storage.providers.amazon import AmazonStorageConfig
+from shared.registry import Kind, Registry
+from storage.bodies import Bodies
 from storage.providers.local import LocalProvider
+from storage.providers.selection import Selection
+from storage.records import Records
 from storage.uploads import Uploads
 from storage.widgets import Widgets
+
+
+class Check(Protocol):
+    """What a connector must be before it is saved: gives it tidied up, or raises `InvalidError`."""
+
+    def __call__(self, config: Any, *, app_key: str) -> Any: ...
+
+
+class Test(Protocol):
+    """Test Connection, of a connector that may not be saved."""
+
+    async def __call__(self, config: Any, *, app_key: str) -> ConnectionReport: ...
+
+
+class ConnectorParts(Struct, frozen=True, kw_only=True):
+    """What is done with connectors of one kind."""
+
+    kind: Kind[Any]
+    check: Check
+    test: Test
 
 
 class State(Struct, frozen=True, kw_only=True):
     """
     The running service.
 
-    `local` serves what lies in the local directory. `test_connector` tries a connector, saved or not.
+    `local` serves what lies in the local directory, also where nothing new is put there. `connectors` are by the name
+    of their provider.
     """
 
     uploads: Uploads
     widgets: Widgets
+    records: Records
+    bodies: Bodies
+    selection: Selection
     local: LocalProvider
     registry: Registry
-    test_connector: Callable[[AmazonStorageConfig], Awaitable[ConnectionReport]]
-    allow_private_endpoints: bool
+    connectors: dict[str, ConnectorParts]
+    widget_bytes: int

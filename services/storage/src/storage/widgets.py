@@ -1,27 +1,35 @@
 """
-A widget's HTML with pictures inside -> the same HTML with their URLs. Joins `data_uris` and `uploads`.
+A widget's HTML with pictures and fonts inside -> the same HTML with their URLs. Joins `data_uris` and `uploads`.
 """
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
 from shared.errors import InvalidError, TooLargeError
-from shared.messages import StoreMediaReply
+from shared.messages import MediaKind, StoreMediaReply
+from storage.bodies import Body, body_of
+from storage.content_types import sniff_head
 from storage.data_uris import DataUri, find_images, splice
-from storage.image_work import ImageWork
-from storage.uploads import Content, Uploads, content_of
+from storage.uploads import Examined, Uploads
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 AT_ONCE: Final = 8
 """Pictures of one page that are stored side by side (reference: storage.md, 7)."""
 
+PAGES_AT_ONCE: Final = 2
+"""Pages that are in memory, each of them several times: as it came, its pictures, and as it goes."""
+
 
 class WidgetImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One picture that was found. `offset` counts bytes of the HTML as it was posted, in UTF-8.
+    One picture, or font, that was found. `offset` counts bytes of the HTML as it was posted, in UTF-8.
 
-    `bytes` is the size of the decoded picture. With an `error` the picture was left as it was.
+    `bytes` is its decoded size. With an `error` it was left as it was.
     """
 
     offset: int
@@ -40,64 +48,105 @@ class StoreWidgetReply(Struct, frozen=True, kw_only=True):
 
 
 class Widgets:
-    """Stores the pictures of widgets for every app."""
+    """Stores the pictures of widgets for every app, of pages up to `max_bytes` with up to `max_images`."""
 
-    def __init__(self, uploads: Uploads, image_work: ImageWork) -> None:
+    def __init__(self, uploads: Uploads, *, max_bytes: int, max_images: int) -> None:
         self._uploads = uploads
-        self._image_work = image_work
+        self._max_bytes = max_bytes
+        self._max_images = max_images
+        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
-    async def store(self, app_key: str, page: bytes) -> StoreWidgetReply:
+    async def store(self, app_key: str, page: Body, *, strict: bool = False) -> StoreWidgetReply:
         """
         Store every Base64 picture of a page and give the page with their URLs. A second run changes nothing.
 
-        A picture that cannot be stored for what it is stays and is reported; what fails for another reason (a provider,
-        a full queue) fails the whole.
+        A picture that cannot be stored for what it is stays and is reported, or, where `strict`, fails the whole before
+        anything is stored. What fails for another reason (a provider, a full queue) fails the whole.
 
         Raises:
-            InvalidError: The page is not UTF-8.
+            InvalidError: The page is not UTF-8; or, where `strict`, a picture cannot be stored.
             TooLargeError: The page or the number of its pictures is over the limit.
         """
-        found = await self._image_work.run(_read, page)
-        outcomes = await self._store_each(app_key, {content.sha256: content for _, content in found if content})
-        images = tuple(_image(uri, outcomes[content.sha256] if content else None) for uri, content in found)
-        urls = [(uri, image.url) for (uri, _), image in zip(found, images, strict=True) if image.url is not None]
-        return StoreWidgetReply(html=splice(page, urls).decode(), images=images)
+        async with self._pages:
+            content = await asyncio.to_thread(page.read)
+            found = await asyncio.to_thread(_read, content, self._max_bytes, self._max_images)
+            bodies = {body.sha256: body for _, body in found if body is not None}
+            looked = await _each(bodies, self._examine)
+            if strict:
+                _check_all(found, looked)
+            good = {sha256: examined for sha256, examined in looked.items() if isinstance(examined, Examined)}
 
-    async def _store_each(self, app_key: str, contents: dict[str, Content]) -> dict[str, StoreMediaReply | str]:
-        """Every distinct picture once, by its hash: where it is, or why it stays."""
-        slots = asyncio.Semaphore(AT_ONCE)
+            async def put(examined: Examined) -> StoreMediaReply:
+                return await self._uploads.store_examined(app_key, examined)
 
-        async def store(content: Content) -> StoreMediaReply | str:
-            async with slots:
-                try:
-                    return await self._uploads.store(app_key, "widget-image", content)
-                except (InvalidError, TooLargeError) as error:
-                    return error.message
+            stored = await _each(good, put)
+            images = tuple(_image(uri, body, looked, stored) for uri, body in found)
+            urls = [(uri, image.url) for (uri, _), image in zip(found, images, strict=True) if image.url is not None]
+            html = await asyncio.to_thread(_written, content, urls)
+            return StoreWidgetReply(html=html, images=images)
 
+    async def _examine(self, body: Body) -> Examined | str:
+        kind: MediaKind = "file" if (told := sniff_head(body.head)) is not None and told.font else "widget-image"
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {sha256: group.create_task(store(content)) for sha256, content in contents.items()}
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return {sha256: task.result() for sha256, task in tasks.items()}
+            return await self._uploads.examine(kind, body)
+        except (InvalidError, TooLargeError) as error:
+            return error.message
 
 
-def _read(page: bytes) -> list[tuple[DataUri, Content | None]]:
+async def _each(things: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> dict[str, U]:
+    """Some at once; the first failure is everybody's."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(thing: T) -> U:
+        async with slots:
+            return await work(thing)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = {key: group.create_task(one(thing)) for key, thing in things.items()}
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return {key: task.result() for key, task in tasks.items()}
+
+
+def _read(page: bytes, max_bytes: int, max_images: int) -> list[tuple[DataUri, Body | None]]:
     try:
         page.decode()
     except UnicodeDecodeError as error:
         raise InvalidError(f"expected UTF-8; byte {error.start} is not", field="html") from None
-    return [(uri, None if uri.error else content_of(uri.content)) for uri in find_images(page)]
+    found = find_images(page, max_bytes=max_bytes, max_images=max_images)
+    return [(uri, None if uri.error else body_of(uri.content)) for uri in found]
 
 
-def _image(uri: DataUri, outcome: StoreMediaReply | str | None) -> WidgetImage:
-    if isinstance(outcome, StoreMediaReply):
-        original = outcome.original
-        return WidgetImage(
-            offset=uri.start,
-            bytes=original.size_bytes,
-            sha256=original.sha256,
-            url=original.url,
-            content_type=original.content_type,
-        )
-    return WidgetImage(offset=uri.start, bytes=len(uri.content), error=outcome or uri.error)
+def _written(page: bytes, urls: list[tuple[DataUri, str]]) -> str:
+    return splice(page, urls).decode()
+
+
+def _check_all(found: list[tuple[DataUri, Body | None]], looked: Mapping[str, Examined | str]) -> None:
+    bad = [(uri, error) for uri, body in found if (error := _error(uri, body, looked)) is not None]
+    if bad:
+        (first, why), others = bad[0], len(bad) - 1
+        more = f", nor can {others} more" if others else ""
+        raise InvalidError(f"the picture at byte {first.start} cannot be stored: {why}{more}", field="html")
+
+
+def _error(uri: DataUri, body: Body | None, looked: Mapping[str, Examined | str]) -> str | None:
+    if body is None:
+        return uri.error
+    outcome = looked[body.sha256]
+    return outcome if isinstance(outcome, str) else None
+
+
+def _image(
+    uri: DataUri, body: Body | None, looked: Mapping[str, Examined | str], stored: Mapping[str, StoreMediaReply]
+) -> WidgetImage:
+    if body is None or body.sha256 not in stored:
+        return WidgetImage(offset=uri.start, bytes=len(uri.content), error=_error(uri, body, looked))
+    original = stored[body.sha256].original
+    return WidgetImage(
+        offset=uri.start,
+        bytes=original.size_bytes,
+        sha256=original.sha256,
+        url=original.url,
+        content_type=original.content_type,
+    )

@@ -1,11 +1,15 @@
 """
 Objects in Amazon S3, or in a store that speaks its protocol.
 
-Configuration: s3:PutObject and s3:GetObject on `<bucket>/<prefix>/*`. Everybody must be able to read the prefix, by a
-bucket policy or a CDN before it: no ACL is sent, because buckets refuse them by default.
-Implementation: `shared.objectstore`, which costs a sixth of the SDK's CPU time (reference: storage.md, 4.2).
+Configuration: s3:PutObject, s3:GetObject and s3:DeleteObject on `<bucket>/<prefix>/*`, for the static keys of a user or
+for a role. Everybody must be able to read the prefix, by a bucket policy or a CDN before it: no ACL is sent, because
+buckets refuse them by default. Without keys, this service's own identity assumes the role, and needs sts:AssumeRole.
+Implementation: `shared.objectstore`, which costs a sixth of the SDK's CPU time (reference: storage.md, 4.2), with
+temporary keys from `shared.aws` for a role.
 Considerations: a bucket with a dot in its name has no valid certificate under its own host name, so its URLs have it in
-the path.
+the path. One identity of ours assumes the roles of every tenant, so whoever knows another's role_arn could borrow the
+role ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, which is checked here, and
+its owner demands that id in the role's trust policy.
 """
 
 import re
@@ -17,11 +21,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from shared.aws import AwsClients, AwsCredentials, AwsRole
 from shared.errors import InvalidError
-from shared.objectstore import ObjectStore, S3StoreConfig
-from shared.private_addresses import refuse_private_addresses, refuse_private_host
+from shared.objectstore import S3StoreConfig
+from shared.private_addresses import refuse_private_addresses
 from shared.secret_store import Secret
-from storage.uploads import Headers
+from storage.providers.cloud import CloudProvider
+from storage.providers.form_fields import check_prefix, check_url, expect
 
 NAME: Final = "amazon-storage"
 
@@ -30,26 +36,30 @@ ACCESS_KEY = re.compile(r"[A-Za-z0-9_]{16,128}")
 OTHER_ACCESS_KEY = re.compile(r"[!-~]{1,128}")
 """What stores other than AWS give out."""
 SECRET_KEY = re.compile(r"[!-~]{1,256}")
+ROLE_ARN = re.compile(r"arn:aws(?:-[a-z]+)*:iam::\d{12}:role/(?:[!-~]{1,511}/)?[\w+=,.@-]{1,64}", re.ASCII)
+"""IAM user guide, IAM identifiers."""
+EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
+"""STS API reference, AssumeRole."""
 BUCKET_NAME = re.compile(r"(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """S3 user guide, bucket naming rules."""
 REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d{1,2}")
 OTHER_REGION = re.compile(r"[a-z0-9-]{1,32}")
-PREFIX = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
-CDN_PATH = re.compile(r"[A-Za-z0-9._~/-]*")
-PREFIX_CHARS: Final = 256
 
 
 class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     The Amazon Storage connector of one app.
 
-    `access_key` and `secret_key` are static keys of an IAM user. `cdn_base_url` is what URLs begin with where a CDN
-    stands before the bucket, `prefix` what every key begins with, `endpoint_url` a store other than AWS. What is not
-    `active` is kept and not used.
+    `access_key` and `secret_key` are static keys of an IAM user. Instead of them, or for them to assume, there is
+    `role_arn` with its `external_id`, which is the app's key or begins with it and a colon. `cdn_base_url` is what URLs
+    begin with where a CDN stands before the bucket, `prefix` what every key begins with, `endpoint_url` a store other
+    than AWS. What is not `active` is kept and not used.
     """
 
-    access_key: str
-    secret_key: Secret
+    access_key: str = ""
+    secret_key: Secret = msgspec.field(default_factory=lambda: Secret(""))
+    role_arn: str = ""
+    external_id: str = ""
     bucket_name: str
     region: str
     cdn_base_url: str = ""
@@ -57,11 +67,32 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     endpoint_url: str = ""
     active: bool = True
 
+    @property
+    def place(self) -> str:
+        """Where objects are, whoever holds the keys: the same bucket of another store is another place."""
+        store = f"{urlsplit(self.endpoint_url).netloc}/" if self.endpoint_url else ""
+        return f"s3://{store}{self.bucket_name}"
+
+    @property
+    def credentials(self) -> AwsCredentials | AwsRole:
+        """What signs: the keys, or the role that they, or this process's own identity, assume."""
+        keys = AwsCredentials(access_key_id=self.access_key, secret_access_key=self.secret_key)
+        if not self.role_arn:
+            return keys
+        return AwsRole(role_arn=self.role_arn, external_id=self.external_id, base=keys if self.access_key else None)
+
     @asynccontextmanager
-    async def open(self, *, allow_private: bool) -> AsyncIterator["AmazonProvider"]:
-        """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
+    async def open(self, *, allow_private: bool, aws: AwsClients) -> AsyncIterator[CloudProvider]:
+        """
+        Asks nothing of the bucket yet. `aws` assumes the role, where there is one.
+
+        Raises:
+            InvalidError: A field cannot be right.
+        """
         if self.endpoint_url and not allow_private:
             await refuse_private_addresses(self.endpoint_url, "endpoint_url")
+        credentials = self.credentials
+        role = credentials if isinstance(credentials, AwsRole) else None
         config = S3StoreConfig(
             bucket=self.bucket_name,
             region=self.region,
@@ -69,8 +100,9 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             secret_access_key=self.secret_key,
             endpoint_url=self.endpoint_url or None,
         )
-        async with config.open() as store:
-            yield AmazonProvider(self, store)
+        provider = aws.credential_provider(role, region=self.region) if role else None
+        async with config.open(credential_provider=provider) as store:
+            yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
 
     def url(self, key: str) -> str:
         """The permanent address of a key: no credential is in it, so it outlives them all."""
@@ -84,30 +116,9 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return f"https://{self.bucket_name}.s3.{self.region}.{domain}/{key}"
 
 
-class AmazonProvider:
-    """Satisfies `uploads.Provider`."""
-
-    name = NAME
-
-    def __init__(self, config: AmazonStorageConfig, store: ObjectStore) -> None:
-        self.prefix = config.prefix
-        self.url = config.url
-        self._store = store
-
-    async def put_if_absent(self, key: str, content: bytes, headers: Headers) -> bool:
-        """See `uploads.Provider`."""
-        return await self._store.put_if_absent(
-            key,
-            content,
-            content_type=headers.content_type,
-            cache_control=headers.cache_control,
-            content_disposition=headers.content_disposition,
-        )
-
-
-def checked(config: AmazonStorageConfig, *, allow_private: bool) -> AmazonStorageConfig:
+def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -> AmazonStorageConfig:
     """
-    The connector without the spaces and slashes that are copied along. Asks nobody.
+    The connector of an app without the spaces and slashes that are copied along. Asks nobody.
 
     Raises:
         InvalidError: A field cannot be right; says which and what was expected.
@@ -116,6 +127,8 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool) -> AmazonStorag
         config,
         access_key=config.access_key.strip(),
         secret_key=Secret(config.secret_key.reveal().strip()),
+        role_arn=config.role_arn.strip(),
+        external_id=config.external_id.strip(),
         bucket_name=config.bucket_name.strip(),
         region=config.region.strip(),
         cdn_base_url=config.cdn_base_url.strip().rstrip("/"),
@@ -123,41 +136,30 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool) -> AmazonStorag
         endpoint_url=config.endpoint_url.strip().rstrip("/"),
     )
     aws = not config.endpoint_url
-    _expect(ACCESS_KEY if aws else OTHER_ACCESS_KEY, config.access_key, "access_key", "an access key id")
-    # The secret itself stays out of the message.
-    _expect(SECRET_KEY, config.secret_key.reveal(), "secret_key", "a secret access key, without spaces")
-    _expect(BUCKET_NAME, config.bucket_name, "bucket_name", "3 to 63 of a-z, 0-9, '-' and '.'")
-    _expect(REGION if aws else OTHER_REGION, config.region, "region", "an AWS region such as eu-west-1")
-    if config.prefix and (len(config.prefix) > PREFIX_CHARS or not PREFIX.fullmatch(config.prefix)):
-        raise InvalidError(
-            f"expected up to {PREFIX_CHARS} of letters, digits, '.', '_', '-' and '/', no part beginning with '.'",
-            field="prefix",
+    if config.role_arn or config.external_id:
+        _check_role(config, app_key)
+    if config.role_arn and not config.access_key:
+        # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
+        config = msgspec.structs.replace(config, secret_key=Secret(""))
+    else:
+        expect(
+            ACCESS_KEY if aws else OTHER_ACCESS_KEY, config.access_key, "access_key", "an access key id, or a role_arn"
         )
-    if config.endpoint_url:
-        _check_url(config.endpoint_url, "endpoint_url", allow_private=allow_private, path=False)
-    if config.cdn_base_url:
-        _check_url(config.cdn_base_url, "cdn_base_url", allow_private=allow_private, path=True)
+        expect(SECRET_KEY, config.secret_key.reveal(), "secret_key", "a secret access key, without spaces")
+    expect(BUCKET_NAME, config.bucket_name, "bucket_name", "3 to 63 of a-z, 0-9, '-' and '.'")
+    expect(REGION if aws else OTHER_REGION, config.region, "region", "an AWS region such as eu-west-1")
+    check_prefix(config.prefix)
+    check_url(config.endpoint_url, "endpoint_url", allow_private=allow_private, path=False)
+    check_url(config.cdn_base_url, "cdn_base_url", allow_private=allow_private, path=True)
     return config
 
 
-def _expect(pattern: re.Pattern[str], value: str, field: str, expected: str) -> None:
-    if not pattern.fullmatch(value):
-        raise InvalidError(f"expected {expected}", field=field)
-
-
-def _check_url(url: str, field: str, *, allow_private: bool, path: bool) -> None:
-    expected = "https://host" + ("[:port][/path]" if path else "[:port]")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise InvalidError(f"expected {expected}", field=field) from None
-    plain = f"{parts.scheme}://{parts.netloc}{parts.path}" == url and "@" not in parts.netloc
-    if not host or not plain or (parts.path and not path) or not CDN_PATH.fullmatch(parts.path):
-        raise InvalidError(f"expected {expected}", field=field)
-    if not allow_private and parts.scheme != "https":
-        raise InvalidError(f"expected {expected}", field=field)
-    if parts.scheme not in {"https", "http"}:
-        raise InvalidError(f"expected {expected}", field=field)
-    if not allow_private:
-        refuse_private_host(url, field)
+def _check_role(config: AmazonStorageConfig, app_key: str) -> None:
+    expect(ROLE_ARN, config.role_arn, "role_arn", "the ARN of a role, arn:aws:iam::<account>:role/<name>")
+    own = config.external_id == app_key or config.external_id.startswith(f"{app_key}:")
+    if not own or not EXTERNAL_ID.fullmatch(config.external_id):
+        raise InvalidError(
+            f"expected {app_key!r}, or {app_key + ':'!r} and letters, digits or any of +=,.@:/-, as the role's trust "
+            "policy demands it",
+            field="external_id",
+        )

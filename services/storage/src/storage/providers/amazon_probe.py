@@ -1,33 +1,44 @@
 """
-Test Connection for Amazon S3: the operations that the service uses, on the prefix that it uses, each once.
+Test Connection for Amazon S3: the steps of its own.
 
 Configuration: s3:PutObject and s3:GetObject on `<bucket>/<prefix>/*`; s3:DeleteObject there lets the test clean up.
 Implementation: the SDK, because only it tells the provider's own codes. HEAD on the bucket is no verdict: it needs
 s3:ListBucket, which cannot be granted for a prefix, and its failures have no body. It does tell the bucket's region,
 whoever asks (reference: storage.md, 6).
-Considerations: the SDK follows a bucket into another region silently, and every request then costs two, so the region
-is compared.
+Considerations: with a wrong region the answers to all that follows are of little help, so the region is compared first.
+A client keeps a role's keys for an hour, so the role is assumed anew.
 """
 
-import re
-import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
 
-from shared.aws import AWS_ERRORS, AwsClients, AwsCredentials, aws_details, aws_error
-from shared.aws_codes import HINTS
-from shared.connection_test import Check, ConnectionReport, Finding, run_checks
-from shared.errors import InvalidError
+from shared.aws import AWS_ERRORS, AwsClients, AwsRole, aws_details, aws_error
+from shared.aws_codes import hint_for
+from shared.connection_test import ConnectionReport, Finding
+from shared.errors import MillraceError
 from shared.logs import redactor
 from shared.private_addresses import refuse_private_addresses
+from storage.placement import Headers
 from storage.providers.amazon import AmazonStorageConfig, checked
-from storage.uploads import CACHE_CONTROL
+from storage.providers.probing import Sample, Words, probe, refusal, trouble
 
-PROBE_TYPE: Final = "text/plain; charset=utf-8"
+WORDS: Final = Words(
+    container="bucket",
+    not_public=(
+        "Let everybody read the prefix (bucket policy, Block Public Access), or put a CDN before the bucket and enter "
+        "its address as cdn_base_url."
+    ),
+    no_cors=(
+        "For fonts, give the bucket a CORS rule with AllowedOrigins * and AllowedMethods GET, and let a CDN before it "
+        "pass Origin on."
+    ),
+    codes={
+        "NoSuchKey": "cdn_base_url has to lead to the top of this bucket.",
+        "PermanentRedirect": "The bucket is in another region than the one entered.",
+    },
+)
 
 CONNECTING: Final = {
     "EndpointConnectionError": "The host does not exist or takes no connection: check region and endpoint_url.",
@@ -35,65 +46,57 @@ CONNECTING: Final = {
     "ReadTimeoutError": "The host takes the connection and says nothing: is this an S3 endpoint?",
     "SSLError": "The host's certificate is not valid: check endpoint_url.",
     "ConnectionClosedError": "The host closes the connection: is this an S3 endpoint?",
+    "ClientPayloadError": "The host closes the connection in mid-answer: is this an S3 endpoint?",
+    "HTTPClientError": "The answer breaks off or makes no sense: is this an S3 endpoint?",
+    "ResponseStreamingError": "The host closes the connection in mid-answer: is this an S3 endpoint?",
+    "ResponseParserError": "The answer makes no sense: is this an S3 endpoint?",
+    "NoCredentialsError": "This service has no AWS identity of its own: enter keys that may assume the role.",
 }
 """What to do about the SDK's own errors, which no provider gave a code."""
 
-NOT_PUBLIC: Final = (
-    "Let everybody read the prefix (bucket policy, Block Public Access), or put a CDN before the bucket and enter its "
-    "address as cdn_base_url."
-)
-
 
 async def test_connection(
-    config: AmazonStorageConfig, *, aws: AwsClients, http: aiohttp.ClientSession, allow_private: bool, deadline_s: float
+    config: AmazonStorageConfig,
+    *,
+    app_key: str,
+    aws: AwsClients,
+    http: aiohttp.ClientSession,
+    allow_private: bool,
+    deadline_s: float,
 ) -> ConnectionReport:
-    """Test a connector, saved or not, within the deadline."""
+    """Test a connector, saved or not, within the deadline. `http` is `probing.public_session`."""
     redactor.add(config.secret_key.reveal())
-    probe = AmazonProbe(config, aws=aws, http=http, allow_private=allow_private)
-    return await run_checks(probe.checks(), deadline_s=deadline_s)
+    side = _Amazon(config, app_key=app_key, aws=aws, allow_private=allow_private)
+    return await probe(side, http=http, deadline_s=deadline_s)
 
 
-class AmazonProbe:
-    """One test of one connector, saved or not. `config` is as the form has it; the first step checks it."""
+class _Amazon:
+    """Satisfies `probing.Side`."""
 
-    def __init__(
-        self, config: AmazonStorageConfig, *, aws: AwsClients, http: aiohttp.ClientSession, allow_private: bool
-    ) -> None:
+    words = WORDS
+    errors: tuple[type[Exception], ...] = (*AWS_ERRORS, MillraceError)
+
+    def __init__(self, config: AmazonStorageConfig, *, app_key: str, aws: AwsClients, allow_private: bool) -> None:
         self._config = config
+        self._app_key = app_key
         self._aws = aws
-        self._http = http
         self._allow_private = allow_private
-        self._body = f"millrace connection test {uuid.uuid4()}\n".encode()
-        self._key = ""
         self._region: str | None = None
 
-    def checks(self) -> tuple[Check, ...]:
-        """The steps in their order."""
-        first = ("fields", "reach", "region")
-        return (
-            Check(name="fields", run=self._fields),
-            Check(name="reach", run=self._told(self._reach), needs=("fields",)),
-            Check(name="region", run=self._same_region, needs=("fields", "reach")),
-            Check(name="put", run=self._told(self._put), needs=first),
-            Check(name="get", run=self._told(self._get), needs=("put",)),
-            Check(name="public_url", run=self._public_url, needs=("put",)),
-            Check(name="delete", run=self._delete, needs=("put",), at_worst="warning"),
-        )
+    def checked(self) -> AmazonStorageConfig:
+        """See `probing.Side`."""
+        self._config = checked(self._config, allow_private=self._allow_private, app_key=self._app_key)
+        return self._config
 
-    async def _fields(self) -> Finding:
-        try:
-            self._config = checked(self._config, allow_private=self._allow_private)
-        except InvalidError as error:
-            return Finding(status="failed", code=error.code, message=f"{error.field}: {error.message}")
-        key = f".probe/{uuid.uuid4()}"
-        self._key = f"{self._config.prefix}/{key}" if self._config.prefix else key
-        return Finding(message="all fields are well formed")
-
-    async def _reach(self) -> Finding:
+    async def reach(self, sample: Sample) -> Finding:
+        """See `probing.Side`. A role that cannot be assumed reaches nothing."""
+        config = self._config
         for field in ("endpoint_url", "cdn_base_url"):
-            if (url := getattr(self._config, field)) and not self._allow_private:
+            if (url := getattr(config, field)) and not self._allow_private:
                 await refuse_private_addresses(url, field)
-        host = urlsplit(self._config.endpoint_url).netloc or "AWS"
+        if isinstance(config.credentials, AwsRole):
+            await self._aws.assume(config.credentials, region=config.region)
+        host = urlsplit(config.endpoint_url).netloc or "AWS"
         try:
             answer = await self._call("head_bucket")
         except AWS_ERRORS as error:
@@ -106,7 +109,8 @@ class AmazonProbe:
         self._region = about["HTTPHeaders"].get("x-amz-bucket-region")
         return Finding(message=f"{host} answers", http_status=about["HTTPStatusCode"])
 
-    async def _same_region(self) -> Finding:
+    async def region(self) -> Finding:
+        """See `probing.Side`."""
         if self._region is None:
             return Finding(message="the endpoint does not tell the bucket's region")
         if self._region == self._config.region:
@@ -118,89 +122,70 @@ class AmazonProbe:
             hint=f"Enter {self._region} as the region.",
         )
 
-    async def _put(self) -> Finding:
-        await self._call(
-            "put_object", Key=self._key, Body=self._body, ContentType=PROBE_TYPE, CacheControl=CACHE_CONTROL
-        )
-        return Finding(message=f"stored {self._key}", http_status=200)
-
-    async def _get(self) -> Finding:
-        answer = await self._call("get_object", Key=self._key)
-        async with answer["Body"] as body:
-            same = await body.read() == self._body
-        if not same:
-            return Finding(status="failed", code="Different", message="other bytes came back than were stored")
-        return Finding(message="the same bytes came back", http_status=200)
-
-    async def _public_url(self) -> Finding:
-        url = self._config.url(self._key)
+    async def put(self, sample: Sample) -> Finding:
+        """See `probing.Side`. A store that knows no condition is written to without, as uploads do."""
+        stored: dict[str, Any] = {
+            "Key": sample.key,
+            "Body": sample.body,
+            "ContentType": sample.headers.content_type,
+            "CacheControl": sample.headers.cache_control,
+            "ContentDisposition": sample.headers.content_disposition,
+        }
         try:
-            async with self._http.get(url, allow_redirects=False) as answer:
-                body = await answer.content.read(len(self._body) + 4096)
-        except aiohttp.ClientError as error:
-            return Finding(
-                status="failed", code=type(error).__name__, message=f"{url} cannot be reached", hint=NOT_PUBLIC
-            )
-        if answer.status != 200:
-            code = re.search(rb"<Code>(\w{1,64})</Code>", body)
-            return Finding(
-                status="failed",
-                code=code[1].decode() if code else None,
-                http_status=answer.status,
-                message=f"{url} cannot be read without a key",
-                hint=NOT_PUBLIC,
-            )
-        if body != self._body:
-            return Finding(
-                status="failed",
-                code="Different",
-                http_status=200,
-                message=f"{url} shows something else than was stored",
-                hint="cdn_base_url has to lead to the top of this bucket.",
-            )
-        if answer.headers.get("Cache-Control") != CACHE_CONTROL:
-            return Finding(
-                status="warning",
-                code="CacheControl",
-                http_status=200,
-                message=f"Cache-Control arrives as {answer.headers.get('Cache-Control', 'nothing')!r}",
-                hint="Let the CDN pass the bucket's Cache-Control on.",
-            )
-        return Finding(message=f"everybody can read {url}", http_status=200)
-
-    async def _delete(self) -> Finding:
-        try:
-            await self._call("delete_object", Key=self._key)
+            await self._call("put_object", IfNoneMatch="*", **stored)
         except AWS_ERRORS as error:
-            found = self._failure(error)
-            return msgspec.structs.replace(
-                found,
-                message=f"{self._key} stays in the bucket: {found.message}",
-                hint="Media are never deleted by the service, so this hinders nothing.",
+            if aws_details(error).http_status != 501:
+                raise
+            await self._call("put_object", **stored)
+        return Finding(message=f"stored {sample.key}", http_status=200)
+
+    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
+        """See `probing.Side`."""
+        answer = await self._call("get_object", Key=sample.key)
+        found = b""
+        async with answer["Body"] as body:
+            # More than was stored is not read: it shows by one byte.
+            while len(found) <= len(sample.body) and (piece := await body.read(len(sample.body) + 1)):
+                found += piece
+        return found, Headers(
+            content_type=answer.get("ContentType", ""),
+            content_disposition=answer.get("ContentDisposition", ""),
+            cache_control=answer.get("CacheControl", ""),
+        )
+
+    async def delete(self, sample: Sample) -> int:
+        """See `probing.Side`."""
+        await self._call("delete_object", Key=sample.key)
+        return 204
+
+    def failure(self, error: Exception) -> Finding:
+        """See `probing.Side`."""
+        details = aws_details(error)
+        if isinstance(error, MillraceError) and details.code is None:
+            return refusal(error)
+        code = details.code or type(error).__name__
+        # No provider should repeat the secret; one that does is not quoted.
+        message = (error if isinstance(error, MillraceError) else aws_error(error)).message
+        if secret := self._config.secret_key.reveal():
+            message = message.replace(secret, "***")
+        hint = self._denied(details.operation) if code == "AccessDenied" else None
+        hint = hint or hint_for(code, details.operation) or CONNECTING.get(code) or trouble(details.http_status)
+        return Finding(status="failed", code=code, http_status=details.http_status, message=message, hint=hint)
+
+    def _denied(self, operation: str | None) -> str | None:
+        where = "/".join(part for part in (self._config.bucket_name, self._config.prefix, "*") if part)
+        if operation == "PutObject":
+            return (
+                f"The key is valid but may not s3:PutObject on {where}: look at its policy, at the bucket's, and at "
+                "the KMS key if there is one."
             )
-        return Finding(message=f"removed {self._key}", http_status=204)
+        if operation == "GetObject":
+            return f"The key may write and not read: grant s3:GetObject on {where}."
+        return None
 
     async def _call(self, operation: str, **arguments: Any) -> Any:
         config = self._config
-        credentials = AwsCredentials(access_key_id=config.access_key, secret_access_key=config.secret_key)
         async with self._aws.client(
-            "s3", region=config.region, credentials=credentials, endpoint_url=config.endpoint_url or None
+            "s3", region=config.region, credentials=config.credentials, endpoint_url=config.endpoint_url or None
         ) as s3:
             return await getattr(s3, operation)(Bucket=config.bucket_name, **arguments)
-
-    def _told(self, step: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Finding]]:
-        async def run() -> Finding:
-            try:
-                return await step()
-            except AWS_ERRORS as error:
-                return self._failure(error)
-
-        return run
-
-    def _failure(self, error: Exception) -> Finding:
-        details = aws_details(error)
-        code = details.code or type(error).__name__
-        # No provider should repeat the secret; one that does is not quoted.
-        message = aws_error(error).message.replace(self._config.secret_key.reveal(), "***")
-        hint = HINTS.get(code) or CONNECTING.get(code)
-        return Finding(status="failed", code=code, http_status=details.http_status, message=message, hint=hint)

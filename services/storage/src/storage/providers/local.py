@@ -20,8 +20,9 @@ from msgspec import Struct
 from shared.errors import NotFoundError
 from shared.messages import MediaKind
 from shared.objectstore import LocalStoreConfig, ObjectStore
+from storage.bodies import Body
 from storage.content_types import BINARY, BY_EXTENSION, disposition
-from storage.uploads import Headers
+from storage.placement import Headers
 
 NAME: Final = "local"
 
@@ -56,9 +57,10 @@ class LocalObject(Struct, frozen=True, kw_only=True):
 
 
 class LocalProvider:
-    """Satisfies `uploads.Provider`, and finds what it has stored."""
+    """Satisfies `placement.Provider`, and finds what it has stored."""
 
     name = NAME
+    place = NAME
     prefix = ""
 
     def __init__(self, config: LocalConfig, objects: ObjectStore, names: ObjectStore) -> None:
@@ -67,16 +69,24 @@ class LocalProvider:
         self._objects = objects
         self._names = names
 
-    async def put_if_absent(self, key: str, content: bytes, headers: Headers) -> bool:
-        """See `uploads.Provider`. The name goes first: an object that is there has all that it needs."""
+    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+        """See `placement.Provider`. The name goes first: an object that is there has all that it needs."""
         if headers.content_disposition.startswith("attachment;"):
             await self._names.put_if_absent(
                 key, headers.content_disposition.encode("ascii"), content_type="text/plain; charset=utf-8"
             )
-        return await self._objects.put_if_absent(key, content, content_type=headers.content_type)
+        if body.data is not None:
+            return await self._objects.put_if_absent(key, body.data, content_type=headers.content_type)
+        with body.open() as reader:
+            return await self._objects.put_file_if_absent(key, reader, content_type=headers.content_type)
+
+    async def delete(self, key: str) -> None:
+        """See `placement.Provider`. The name goes last, so that what is served always has one."""
+        await self._objects.delete(key)
+        await self._names.delete(key)
 
     def url(self, key: str) -> str:
-        """See `uploads.Provider`."""
+        """See `placement.Provider`."""
         return f"{self._base_url}/{key}"
 
     async def find(self, key: str) -> LocalObject:

@@ -1,0 +1,251 @@
+"""
+A whole upload, as it came: counted, hashed, in memory while it is small and in a file when it is not. How bytes arrive
+is told in routes and handlers; what is done with them in uploads.
+
+All bodies that are being taken in share one amount of memory. What does not fit goes to the disk, whatever its size, so
+that the service needs no more memory for a hundred uploads than for one.
+"""
+
+import asyncio
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from shared.errors import InvalidError, TooLargeError, UnavailableError
+from storage.content_types import HEAD_BYTES
+
+SPOOL_BYTES: Final = 8 << 20
+"""The largest body that is kept in memory (reference: storage.md, 8.4)."""
+
+
+PIECE_BYTES: Final = 1 << 20
+"""How much is written to, and read from, the disk at once."""
+
+GRACE_S: Final = 30.0
+BYTES_PER_S: Final = 8 << 10
+"""An upload that is slower than this, after a time to begin, holds its place for too long."""
+
+
+class Body:
+    """
+    A body that was read whole. `sha256` is hexadecimal, `head` its beginning.
+
+    `data` is None where it lies on the disk; `open` and `pieces` read it wherever it lies. They block, and end with the
+    context that the body came from.
+    """
+
+    def __init__(self, *, size_bytes: int, sha256: str, head: bytes, data: bytes | None, file: int = -1) -> None:
+        self.size_bytes = size_bytes
+        self.sha256 = sha256
+        self.head = head
+        self.data = data
+        self._file = file
+
+    def open(self) -> BinaryIO:
+        """A reader of its own, from the beginning. Whoever opens it closes it."""
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        return cast(BinaryIO, io.BufferedReader(_Reader(self._file, self.size_bytes), PIECE_BYTES))
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it from the beginning, a piece at a time."""
+        if self.data is not None:
+            yield self.data
+            return
+        with self.open() as reader:
+            while piece := reader.read(PIECE_BYTES):
+                yield piece
+
+    def read(self) -> bytes:
+        """All of it at once."""
+        return self.data if self.data is not None else b"".join(self.pieces())
+
+
+def body_of(data: bytes) -> Body:
+    """A body that was never in pieces."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Body(size_bytes=len(data), sha256=sha256, head=data[:HEAD_BYTES], data=data)
+
+
+class Bodies:
+    """
+    Takes bodies in.
+
+    Args:
+        folder: Where large ones lie, in files without a name: a killed process leaves nothing behind.
+        memory_bytes: For all together.
+    """
+
+    def __init__(self, folder: Path, *, memory_bytes: int) -> None:
+        self._folder = folder
+        self._free_bytes = memory_bytes
+
+    @asynccontextmanager
+    async def receive(
+        self, pieces: AsyncIterable[bytes], limit_bytes: int, *, field: str = "file"
+    ) -> AsyncIterator[Body]:
+        """
+        Read a body whole; it lasts as long as the block.
+
+        Raises:
+            TooLargeError: As soon as the limit is passed.
+            UnavailableError: The disk takes no more.
+        """
+        intake = _Intake(self, limit_bytes, field)
+        try:
+            async for piece in pieces:
+                await intake.add(piece)
+            yield await intake.body()
+        finally:
+            intake.close()
+
+    def take(self, count: int) -> bool:
+        """Memory for `count` more bytes, if there is any; given back by `give_back`."""
+        if self._free_bytes < count:
+            return False
+        self._free_bytes -= count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Memory that `take` gave."""
+        self._free_bytes += count
+
+    def new_file(self) -> BinaryIO:
+        """An unnamed file, blocking. Raises `OSError`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder, buffering=0))
+
+
+class _Intake:
+    """One body that is coming in."""
+
+    def __init__(self, bodies: Bodies, limit_bytes: int, field: str) -> None:
+        self._bodies = bodies
+        self._limit_bytes = limit_bytes
+        self._field = field
+        self._size_bytes = 0
+        self._hash = hashlib.sha256()
+        self._head = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._taken_bytes = 0
+        self._file: BinaryIO | None = None
+
+    async def add(self, piece: bytes) -> None:
+        self._size_bytes += len(piece)
+        if self._size_bytes > self._limit_bytes:
+            raise TooLargeError(f"expected at most {self._limit_bytes} bytes", field=self._field)
+        if len(self._head) < HEAD_BYTES:
+            self._head += piece[: HEAD_BYTES - len(self._head)]
+        self._hash.update(piece)
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+        if self._file is None and self._size_bytes <= SPOOL_BYTES and self._bodies.take(len(piece)):
+            self._taken_bytes += len(piece)
+        elif self._file is None or self._held_bytes >= PIECE_BYTES:
+            await self._write()
+
+    async def body(self) -> Body:
+        sha256 = self._hash.hexdigest()
+        if self._file is None:
+            data = b"".join(self._held)
+            self._held.clear()
+            return Body(size_bytes=self._size_bytes, sha256=sha256, head=self._head, data=data)
+        await self._write()
+        return Body(size_bytes=self._size_bytes, sha256=sha256, head=self._head, data=None, file=self._file.fileno())
+
+    def close(self) -> None:
+        self._held.clear()
+        self._bodies.give_back(self._taken_bytes)
+        if self._file is not None:
+            self._file.close()
+
+    async def _write(self) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
+        try:
+            if self._file is None:
+                # Not in the thread that writes: a cancelled wait would lose the file, and with it what closes it.
+                self._file = self._bodies.new_file()
+            # A cancelled upload leaves while the thread still writes; the number then stays open until it is done.
+            await asyncio.to_thread(_write_all, os.dup(self._file.fileno()), held)
+        except OSError as error:
+            raise UnavailableError(f"the upload cannot be kept on the disk: {error.strerror}") from None
+        self._bodies.give_back(self._taken_bytes)
+        self._taken_bytes = 0
+
+
+def _write_all(file: int, pieces: list[bytes]) -> None:
+    try:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(file, view) :]
+    finally:
+        os.close(file)
+
+
+class _Reader(io.RawIOBase):
+    """Reads a file that others read too, from a place of its own."""
+
+    def __init__(self, file: int, size_bytes: int) -> None:
+        super().__init__()
+        self._file = file
+        self._size_bytes = size_bytes
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        count = os.preadv(self._file, [cast(bytearray, buffer)], self._at)
+        self._at += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+class Pace:
+    """
+    Whoever sends a byte now and then would hold a place for ever. An async context manager around the reading.
+
+    What came fast buys no pause later: nothing at all may come for `GRACE_S` at most.
+
+    Raises:
+        InvalidError: On leaving, when the body came more slowly than `BYTES_PER_S` after `GRACE_S`.
+    """
+
+    def __init__(self, *, grace_s: float = GRACE_S, bytes_per_s: float = BYTES_PER_S) -> None:
+        self._grace_s = grace_s
+        self._bytes_per_s = bytes_per_s
+        self._timeout = asyncio.timeout(grace_s)
+
+    async def __aenter__(self) -> "Pace":
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._timeout.__aexit__(*error)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise InvalidError(
+                f"the body came more slowly than {self._bytes_per_s:.0f} bytes per second", field="body"
+            ) from None
+
+    def came(self, count: int) -> None:
+        """So many more bytes are there."""
+        if (until := self._timeout.when()) is not None and not self._timeout.expired():
+            now = asyncio.get_running_loop().time()
+            self._timeout.reschedule(min(until + count / self._bytes_per_s, now + self._grace_s))

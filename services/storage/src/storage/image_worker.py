@@ -1,0 +1,75 @@
+"""
+The process that looks at pictures for the service: requests on its standard input, answers on its standard output, one
+after the other, until the input ends. Started by `image_work`; `python -m storage.image_worker`.
+
+Decoding is done here because some decoders hold the interpreter's lock for as long as they work (python-pillow/Pillow
+#9930), because only a process can be stopped, and because what a hostile picture breaks is then this process alone,
+which knows no secret and has a limit on its memory.
+"""
+
+import resource
+import signal
+import sys
+from io import BytesIO
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Struct
+
+from shared.errors import InvalidError, MillraceError, TooLargeError
+from storage.images import Picture, picture_of
+
+MEMORY_BYTES: Final = 2 << 30
+"""Of address space. The largest picture that is let in takes 620 MB (see `images.MAX_PIXELS`)."""
+
+LENGTH_BYTES: Final = 4
+
+
+class Look(Struct, frozen=True):
+    """The head of a request; `size_bytes` of the picture itself follow it."""
+
+    size_bytes: int
+    sides_px: tuple[int, ...]
+    avif: bool
+
+
+class Seen(Struct, frozen=True):
+    """The answer: a picture, or what is wrong with it."""
+
+    picture: Picture | None = None
+    code: str = ""
+    message: str = ""
+
+
+def framed(message: Struct) -> bytes:
+    """A message with its length before it."""
+    body = msgspec.msgpack.encode(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def main(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the requests end."""
+    while length := requests.read(LENGTH_BYTES):
+        look = msgspec.msgpack.decode(requests.read(int.from_bytes(length, "big")), type=Look)
+        content = requests.read(look.size_bytes)
+        if len(content) < look.size_bytes:
+            return
+        answers.write(framed(_seen(content, look)))
+        answers.flush()
+
+
+def _seen(content: bytes, look: Look) -> Seen:
+    try:
+        return Seen(picture=picture_of(BytesIO(content), sides_px=look.sides_px, avif=look.avif))
+    except MemoryError:
+        error: MillraceError = TooLargeError(f"the image needs more than {MEMORY_BYTES >> 20} MiB to be decoded")
+    except (InvalidError, TooLargeError) as refused:
+        error = refused
+    return Seen(code=error.code, message=error.message)
+
+
+if __name__ == "__main__":
+    # Ctrl-C in a terminal goes to every process of the group; this one ends with its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    main(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,185 @@
+"""
+Objects in Azure Blob Storage, or in what speaks its protocol.
+
+Configuration: one of the two keys of a storage account, and a container of it. Everybody must be able to read the
+container's blobs: "Allow Blob anonymous access" of the account and the access level "Blob" of the container, or a CDN
+before it.
+Implementation: `shared.objectstore`, which signs with the account key (Shared Key) and stores up to 8 MiB with one
+conditional Put Blob; Azure answers 409 BlobAlreadyExists where S3 answers 412.
+Considerations: an account key opens the whole account and cannot be restricted to a container, so an account of its own
+is the better place. Azure has no region to enter: the account's name leads to it, and a wrong name is a host that does
+not exist. An account behind a private endpoint resolves to an address of our own network, and is still Azure's.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from shared.aws import AwsClients
+from shared.errors import InvalidError
+from shared.objectstore import AzureStoreConfig
+from shared.private_addresses import is_private, refuse_private_addresses
+from shared.secret_store import Secret
+from storage.providers.cloud import CloudProvider
+from storage.providers.form_fields import check_prefix, check_url, expect
+
+NAME: Final = "azure-storage"
+
+ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
+"""Azure, naming rules for resources, Microsoft.Storage."""
+CONTAINER_NAME = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*")
+"""Azure, naming containers, blobs and metadata: every hyphen stands between letters or digits."""
+HOST_NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+CONNECTION_STRING = re.compile(
+    r"(?i)(?:DefaultEndpointsProtocol|AccountName|AccountKey|EndpointSuffix|BlobEndpoint|SharedAccessSignature)\s*="
+)
+SHARED_ACCESS_SIGNATURE = re.compile(r"(?:^|[?&])sig=")
+
+SUFFIX: Final = "core.windows.net"
+AZURES_OWN: Final = frozenset({SUFFIX, "core.chinacloudapi.cn", "core.usgovcloudapi.net"})
+"""Azure's clouds. Nobody but Microsoft gives out names below these."""
+
+
+class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The Azure Storage connector of one app.
+
+    The first five fields are the parts of the account's connection string. `blob_endpoint` is its BlobEndpoint, for an
+    account with another address than its own name and the suffix make. `cdn_base_url` is what URLs begin with where a
+    CDN stands before the container, `prefix` what every key begins with. What is not `active` is kept and not used.
+    """
+
+    account_name: str
+    account_key: Secret
+    container_name: str
+    default_endpoints_protocol: str = "https"
+    endpoint_suffix: str = SUFFIX
+    blob_endpoint: str = ""
+    cdn_base_url: str = ""
+    prefix: str = ""
+    active: bool = True
+
+    @property
+    def endpoint(self) -> str:
+        """The account's own address, or the one that was entered instead."""
+        if self.blob_endpoint:
+            return self.blob_endpoint
+        return f"{self.default_endpoints_protocol}://{self.account_name}.blob.{self.endpoint_suffix}"
+
+    @property
+    def customers_host(self) -> str:
+        """The name of the field that names a host which is not Azure's; empty where there is none."""
+        if self.blob_endpoint:
+            return "blob_endpoint"
+        return "" if self.endpoint_suffix in AZURES_OWN else "endpoint_suffix"
+
+    @property
+    def place(self) -> str:
+        """Where objects are, whoever holds the key: the same name of another store is another place."""
+        if not self.customers_host:
+            return f"azure://{self.account_name}/{self.container_name}"
+        _, _, address = self.endpoint.partition("://")
+        return f"azure://{self.account_name}@{address}/{self.container_name}"
+
+    def store(self) -> AzureStoreConfig:
+        """The container as the object store takes it."""
+        return AzureStoreConfig(
+            account_name=self.account_name,
+            account_key=self.account_key,
+            container=self.container_name,
+            endpoint=self.endpoint,
+        )
+
+    @asynccontextmanager
+    async def open(self, *, allow_private: bool, aws: AwsClients) -> AsyncIterator[CloudProvider]:
+        """
+        Asks nothing of the container yet. `aws` is what other providers need.
+
+        Raises:
+            InvalidError: A field cannot be right.
+        """
+        if self.customers_host and not allow_private:
+            await refuse_private_addresses(self.endpoint, self.customers_host)
+        async with self.store().open() as store:
+            yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
+
+    def url(self, key: str) -> str:
+        """The permanent address of a key: no credential is in it, so it outlives them all."""
+        return f"{self.cdn_base_url or f'{self.endpoint}/{self.container_name}'}/{key}"
+
+
+def checked(config: AzureStorageConfig, *, allow_private: bool, app_key: str) -> AzureStorageConfig:
+    """
+    The connector without the spaces and slashes that are copied along. Asks nobody; every app may enter the same.
+
+    Raises:
+        InvalidError: A field cannot be right; says which and what was expected.
+    """
+    config = msgspec.structs.replace(
+        config,
+        account_name=config.account_name.strip(),
+        account_key=Secret(config.account_key.reveal().strip()),
+        container_name=config.container_name.strip().strip("/"),
+        default_endpoints_protocol=config.default_endpoints_protocol.strip().lower(),
+        endpoint_suffix=config.endpoint_suffix.strip().strip("./").lower(),
+        blob_endpoint=config.blob_endpoint.strip().rstrip("/"),
+        cdn_base_url=config.cdn_base_url.strip().rstrip("/"),
+        prefix=config.prefix.strip().strip("/"),
+    )
+    _refuse_connection_string(config)
+    expect(ACCOUNT_NAME, config.account_name, "account_name", "3 to 24 of a-z and 0-9")
+    _check_key(config.account_key)
+    expect(
+        CONTAINER_NAME,
+        config.container_name,
+        "container_name",
+        "3 to 63 of a-z, 0-9 and '-', no '-' at an end or beside another",
+    )
+    protocols = "https|http" if allow_private else "https"
+    expect(re.compile(protocols), config.default_endpoints_protocol, "default_endpoints_protocol", "https")
+    _check_suffix(config.endpoint_suffix, allow_private=allow_private)
+    check_url(config.blob_endpoint, "blob_endpoint", allow_private=allow_private, path=True)
+    check_url(config.cdn_base_url, "cdn_base_url", allow_private=allow_private, path=True)
+    check_prefix(config.prefix)
+    return config
+
+
+def _refuse_connection_string(config: AzureStorageConfig) -> None:
+    for field in config.__struct_fields__:
+        value = getattr(config, field)
+        text = value.reveal() if isinstance(value, Secret) else str(value)
+        if CONNECTION_STRING.search(text):
+            raise InvalidError(
+                "this is a connection string: enter its parts, AccountName, AccountKey, DefaultEndpointsProtocol and "
+                "EndpointSuffix, each into its own field",
+                field=field,
+            )
+
+
+def _check_key(account_key: Secret) -> None:
+    # The key itself stays out of every message.
+    key = account_key.reveal()
+    if SHARED_ACCESS_SIGNATURE.search(key):
+        raise InvalidError("expected an account key; this is a shared access signature", field="account_key")
+    try:
+        raw = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not raw:
+        raise InvalidError("expected an account key in Base64, as Azure shows it", field="account_key")
+
+
+def _check_suffix(suffix: str, *, allow_private: bool) -> None:
+    expect(HOST_NAME, suffix, "endpoint_suffix", f"a host name such as {SUFFIX}")
+    if suffix.startswith("blob."):
+        raise InvalidError(
+            f"expected what follows 'blob.' in the account's address, such as {SUFFIX}", field="endpoint_suffix"
+        )
+    if not allow_private and is_private(suffix):
+        raise InvalidError("expected a host that is reachable from the internet", field="endpoint_suffix")

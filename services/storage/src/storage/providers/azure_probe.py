@@ -1,0 +1,160 @@
+"""
+Test Connection for Azure Blob Storage: the steps of its own.
+
+Configuration: an account key may do all of it.
+Implementation: the object store that uploads use, told not to try again: Azure's own library would for more than a
+minute (reference: storage.md, 3, item 19). Its errors hold Azure's code and status.
+Considerations: a wrong account name is a host that does not exist, and nothing else says so.
+"""
+
+from contextlib import AsyncExitStack
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from shared.aws import AwsClients
+from shared.connection_test import ConnectionReport, Finding
+from shared.errors import MillraceError, NotFoundError
+from shared.logs import redactor
+from shared.objectstore import Limits, ObjectStore
+from shared.private_addresses import refuse_private_addresses
+from shared.store_errors import AZURE_HINTS, network_code, store_code, store_status
+from storage.placement import Headers
+from storage.providers.azure import AzureStorageConfig, checked
+from storage.providers.probing import Sample, Words, probe, refusal, trouble
+
+CONNECT_S: Final = 5.0
+
+WORDS: Final = Words(
+    container="container",
+    not_public=(
+        "Let everybody read the container's blobs (access level Blob), or put a CDN before it and enter its address as "
+        "cdn_base_url."
+    ),
+    no_cors=(
+        "For fonts, give the account's Blob service a CORS rule with origins * and method GET, and let a CDN before it "
+        "pass Origin on."
+    ),
+    codes={
+        "PublicAccessNotPermitted": (
+            "The account disallows anonymous reading: switch on 'Allow Blob anonymous access' in its configuration, or "
+            "put a CDN before the container and enter its address as cdn_base_url."
+        ),
+        "BlobNotFound": "cdn_base_url has to lead to the top of this container.",
+    },
+)
+
+CONNECTING: Final = {
+    "HostNotFound": "The host does not exist: is account_name right, and the address after it?",
+    "CertificateInvalid": "The host's certificate is not valid: check blob_endpoint and endpoint_suffix.",
+    "TlsFailed": "The host does not speak TLS: check blob_endpoint and default_endpoints_protocol.",
+    "Timeout": "The host does not answer: check blob_endpoint and endpoint_suffix, and the firewall.",
+    "ConnectionFailed": "The host takes no connection: check blob_endpoint and endpoint_suffix, and the firewall.",
+    "ConnectionClosed": "The host closes the connection: is this Azure Blob Storage?",
+    "Redirect": "The host leads to another address: is this Azure Blob Storage?",
+}
+"""What to do where there was no answer."""
+
+
+async def test_connection(
+    config: AzureStorageConfig,
+    *,
+    app_key: str,
+    aws: AwsClients,
+    http: aiohttp.ClientSession,
+    allow_private: bool,
+    deadline_s: float,
+) -> ConnectionReport:
+    """
+    Test a connector, saved or not, within the deadline. `http` is `probing.public_session`, `aws` what other providers
+    need.
+    """
+    redactor.add(config.account_key.reveal())
+    async with AsyncExitStack() as stack:
+        limits = Limits(connect_s=CONNECT_S, request_s=deadline_s, retries=0)
+        side = _Azure(config, app_key=app_key, limits=limits, stack=stack, allow_private=allow_private)
+        return await probe(side, http=http, deadline_s=deadline_s)
+
+
+class _Azure:
+    """Satisfies `probing.Side`. What it opens is closed with `stack`."""
+
+    words = WORDS
+    errors: tuple[type[Exception], ...] = (MillraceError,)
+
+    def __init__(
+        self, config: AzureStorageConfig, *, app_key: str, limits: Limits, stack: AsyncExitStack, allow_private: bool
+    ) -> None:
+        self._config = config
+        self._app_key = app_key
+        self._limits = limits
+        self._stack = stack
+        self._allow_private = allow_private
+        self._open: ObjectStore | None = None
+
+    def checked(self) -> AzureStorageConfig:
+        """See `probing.Side`."""
+        self._config = checked(self._config, allow_private=self._allow_private, app_key=self._app_key)
+        return self._config
+
+    async def reach(self, sample: Sample) -> Finding:
+        """See `probing.Side`. Asks for what is not there yet: an answer to HEAD would have no code."""
+        config = self._config
+        if not self._allow_private:
+            if config.customers_host:
+                await refuse_private_addresses(config.endpoint, config.customers_host)
+            if config.cdn_base_url:
+                await refuse_private_addresses(config.cdn_base_url, "cdn_base_url")
+        self._open = await self._stack.enter_async_context(config.store().open(self._limits))
+        try:
+            await self._open.get(sample.key)
+        except MillraceError as error:
+            if (status := store_status(error)) is None:
+                raise
+            return Finding(message=f"{urlsplit(config.endpoint).netloc} answers", http_status=status)
+        raise NotFoundError("the endpoint has an object that nobody stored: is this Azure Blob Storage?")
+
+    async def region(self) -> Finding:
+        """See `probing.Side`."""
+        return Finding(message="Azure has no region to compare: the account's name leads to it")
+
+    async def put(self, sample: Sample) -> Finding:
+        """See `probing.Side`."""
+        await self._store.put_if_absent(
+            sample.key,
+            sample.body,
+            content_type=sample.headers.content_type,
+            cache_control=sample.headers.cache_control,
+            content_disposition=sample.headers.content_disposition,
+        )
+        return Finding(message=f"stored {sample.key}", http_status=201)
+
+    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
+        """See `probing.Side`."""
+        found = await self._store.get(sample.key)
+        return found.data, Headers(
+            content_type=found.content_type,
+            content_disposition=found.content_disposition or "",
+            cache_control=found.cache_control or "",
+        )
+
+    async def delete(self, sample: Sample) -> int:
+        """See `probing.Side`."""
+        await self._store.delete(sample.key)
+        return 202
+
+    def failure(self, error: Exception) -> Finding:
+        """See `probing.Side`."""
+        assert isinstance(error, MillraceError)
+        status = store_status(error)
+        code = store_code(error) or network_code(error)
+        if code is None and status is None:
+            return refusal(error)
+        hint = AZURE_HINTS.get(code or "") or CONNECTING.get(code or "") or trouble(status)
+        return Finding(status="failed", code=code or error.code, http_status=status, message=error.message, hint=hint)
+
+    @property
+    def _store(self) -> ObjectStore:
+        assert self._open is not None
+        return self._open

@@ -1,0 +1,91 @@
+"""
+A provider over `shared.objectstore`: what Amazon S3 and Azure Blob Storage have in common.
+
+Considerations: obstore gives every request, and every part of a large object, 30 s and tries it again. Whoever uploads
+waits for all of it, so the whole has a time of its own here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from shared.errors import UnavailableError
+from shared.objectstore import ObjectStore
+from storage.bodies import Body
+from storage.placement import Headers
+
+MIB: Final = 1024 * 1024
+
+ANSWER_S: Final = 10.0
+"""For an answer that carries no body: two tries of 5 s to connect, more than any healthy store needs."""
+
+S_PER_MIB: Final = 1.0
+"""For each MiB beyond that: 8 Mbit/s, the slowest line that a service with 500 MB files is run on."""
+
+
+class CloudProvider:
+    """
+    Satisfies `placement.Provider`.
+
+    Args:
+        place: See `placement.Provider`, as are `name` and `prefix`.
+        url: Makes the permanent address of a key.
+        answer_s: How long the store may take, and `s_per_mib` more for each MiB; shortened by tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        prefix: str,
+        url: Callable[[str], str],
+        store: ObjectStore,
+        *,
+        answer_s: float = ANSWER_S,
+        s_per_mib: float = S_PER_MIB,
+    ) -> None:
+        self.name = name
+        self.place = place
+        self.prefix = prefix
+        self._url = url
+        self._store = store
+        self._answer_s = answer_s
+        self._s_per_mib = s_per_mib
+
+    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+        """See `placement.Provider`."""
+        async with self._within(self._answer_s + self._s_per_mib * body.size_bytes / MIB):
+            if body.data is not None:
+                return await self._store.put_if_absent(
+                    key,
+                    body.data,
+                    content_type=headers.content_type,
+                    cache_control=headers.cache_control,
+                    content_disposition=headers.content_disposition,
+                )
+            with body.open() as reader:
+                return await self._store.put_file_if_absent(
+                    key,
+                    reader,
+                    content_type=headers.content_type,
+                    cache_control=headers.cache_control,
+                    content_disposition=headers.content_disposition,
+                )
+
+    async def delete(self, key: str) -> None:
+        """See `placement.Provider`."""
+        async with self._within(self._answer_s):
+            await self._store.delete(key)
+
+    def url(self, key: str) -> str:
+        """See `placement.Provider`."""
+        return self._url(key)
+
+    @asynccontextmanager
+    async def _within(self, limit_s: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            raise UnavailableError(f"{self.place} did not answer within {limit_s:.0f} s") from None

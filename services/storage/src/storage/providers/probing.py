@@ -1,0 +1,317 @@
+"""
+Test Connection for a store of objects: the steps that every provider has, in their order, and those that are the same
+for all. What a provider asks in its own steps is told by its own file.
+
+Implementation: the operations that the service uses, on the prefix that it uses, each once; then what a reader does who
+has no key. Public addresses are read without following redirects, up to a bound, and whatever says no is quoted.
+Considerations: the host of a public address is the customer's to choose, so a session that may not reach our own
+network looks at the address that it really connects to.
+"""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from shared.connection_test import Check, ConnectionReport, Finding, run_checks
+from shared.errors import InvalidError, MillraceError
+from shared.private_addresses import PrivateAddressError, public_socket
+from storage.placement import Headers
+
+HEADERS: Final = Headers(
+    content_type="text/plain; charset=utf-8", content_disposition='attachment; filename="millrace-test.txt"'
+)
+ORIGIN: Final = "https://www.example.com"
+"""A page of somebody's, to see whether a browser would let it use what is stored."""
+
+MOST_BYTES: Final = 8192
+"""As much of an answer is read: more than the probe's object and more than any provider's error."""
+
+QUOTED_CHARS: Final = 100
+
+LEFT: Final = "The test's object, below .probe/, may still be there."
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """The object that a test stores, reads and deletes."""
+
+    key: str
+    body: bytes
+    headers: Headers = HEADERS
+
+
+class Form(Protocol):
+    """A connector whose fields are right."""
+
+    @property
+    def prefix(self) -> str: ...
+
+    def url(self, key: str) -> str: ...
+
+
+class Words(Struct, frozen=True, kw_only=True):
+    """
+    How a provider's things are called, and what to do in it.
+
+    `not_public` and `no_cors` are hints; `codes` holds better ones for what the public is told.
+    """
+
+    container: str
+    not_public: str
+    no_cors: str
+    codes: Mapping[str, str]
+
+
+class Side(Protocol):
+    """
+    A provider's own part. The steps are asked in this order and each at most once; what they raise of `errors` is
+    explained by `failure`, and they are cancelled when their time is over.
+    """
+
+    words: Words
+    errors: tuple[type[Exception], ...]
+
+    def checked(self) -> Form:
+        """The connector of the form, which all later steps use. Raises `InvalidError`."""
+        ...
+
+    async def reach(self, sample: Sample) -> Finding:
+        """Whether the endpoint answers, whatever it says."""
+        ...
+
+    async def region(self) -> Finding:
+        """Whether it is the right one."""
+        ...
+
+    async def put(self, sample: Sample) -> Finding:
+        """Store the sample as the service stores."""
+        ...
+
+    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
+        """What is stored, by the credentials."""
+        ...
+
+    async def delete(self, sample: Sample) -> int:
+        """Take the sample away, and tell the HTTP status."""
+        ...
+
+    def failure(self, error: Exception) -> Finding:
+        """What one of `errors` means. Holds no secret."""
+        ...
+
+
+def public_session(*, allow_private: bool) -> aiohttp.ClientSession:
+    """For reading what the public reads: without cookies, and not from our own network unless that is allowed."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=None if allow_private else public_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # An answer is read up to a bound, and not what it unpacks to.
+        auto_decompress=False,
+    )
+
+
+async def probe(side: Side, *, http: aiohttp.ClientSession, deadline_s: float) -> ConnectionReport:
+    """Test a connector within the deadline."""
+    return await run_checks(_Probe(side, http).checks(), deadline_s=deadline_s)
+
+
+class _Answer(Struct, frozen=True):
+    """What the public is given."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Probe:
+    """One test of one connector."""
+
+    def __init__(self, side: Side, http: aiohttp.ClientSession) -> None:
+        self._side = side
+        self._http = http
+        self._sample = Sample(key="", body=f"millrace connection test {uuid.uuid4()}\n".encode())
+        self._url = ""
+
+    def checks(self) -> tuple[Check, ...]:
+        """The steps in their order."""
+        first = ("fields", "reach", "region")
+        slow = "The public address gives no answer: check cdn_base_url and the firewall."
+        return (
+            Check(name="fields", run=self._fields),
+            Check(name="reach", run=self._told(self._reach), needs=("fields",)),
+            Check(name="region", run=self._told(self._side.region), needs=("fields", "reach")),
+            Check(name="put", run=self._told(self._put), needs=first),
+            Check(name="get", run=self._told(self._get), needs=("put",)),
+            Check(name="public_url", run=self._public_url, needs=("put",), silent=slow),
+            Check(name="cors", run=self._cors, needs=("public_url",), silent=slow, at_worst="warning"),
+            Check(name="delete", run=self._delete, needs=("put",), silent=LEFT, at_worst="warning"),
+        )
+
+    async def _fields(self) -> Finding:
+        try:
+            form = self._side.checked()
+        except InvalidError as error:
+            return Finding(status="failed", code=error.code, message=f"{error.field}: {error.message}")
+        key = f".probe/{uuid.uuid4()}"
+        key = f"{form.prefix}/{key}" if form.prefix else key
+        self._sample = msgspec.structs.replace(self._sample, key=key)
+        self._url = form.url(key)
+        return Finding(message="all fields are well formed")
+
+    async def _reach(self) -> Finding:
+        return await self._side.reach(self._sample)
+
+    async def _put(self) -> Finding:
+        return await self._side.put(self._sample)
+
+    async def _get(self) -> Finding:
+        body, headers = await self._side.get(self._sample)
+        return self._compared(
+            body,
+            headers,
+            where=f"the {self._side.words.container}",
+            different="Something between this service and the provider changes what is stored.",
+            unlike="The provider does not keep this header: what is stored is served without it.",
+        )
+
+    async def _public_url(self) -> Finding:
+        words = self._side.words
+        answer = await self._read()
+        if isinstance(answer, Finding):
+            return answer
+        if 300 <= answer.status < 400:
+            return Finding(
+                status="failed",
+                code="Redirect",
+                http_status=answer.status,
+                message=f"{self._url} leads to another address",
+                hint="Enter the address that it leads to as cdn_base_url: mail clients do not follow.",
+            )
+        if answer.status != 200:
+            found = re.search(rb"<Code>\s*([\w.]{1,64})\s*</Code>", answer.body)
+            code = found[1].decode() if found else None
+            return Finding(
+                status="failed",
+                code=code,
+                http_status=answer.status,
+                message=f"{self._url} cannot be read without a key",
+                hint=words.codes.get(code or "", words.not_public),
+            )
+        headers = Headers(
+            content_type=answer.headers.get("Content-Type", ""),
+            content_disposition=answer.headers.get("Content-Disposition", ""),
+            cache_control=answer.headers.get("Cache-Control", ""),
+        )
+        return self._compared(
+            answer.body,
+            headers,
+            where=self._url,
+            different=f"cdn_base_url has to lead to the top of this {words.container}.",
+            unlike=f"Let the CDN pass the header on as the {words.container} has it.",
+        )
+
+    async def _cors(self) -> Finding:
+        answer = await self._read(Origin=ORIGIN)
+        if isinstance(answer, Finding):
+            return answer
+        allowed = answer.headers.get("Access-Control-Allow-Origin", "")
+        if answer.status == 200 and allowed in {"*", ORIGIN}:
+            return Finding(message="pages of every origin may use what is stored", http_status=200)
+        said = f"allows {_quoted(allowed)}" if allowed else "does not allow pages of other origins"
+        return Finding(
+            status="failed",
+            code="NoCors",
+            http_status=answer.status,
+            message=f"{self._url} {said}; only fonts need that",
+            hint=self._side.words.no_cors,
+        )
+
+    async def _delete(self) -> Finding:
+        try:
+            status = await self._side.delete(self._sample)
+        except self._side.errors as error:
+            found = self._side.failure(error)
+            return msgspec.structs.replace(
+                found,
+                message=f"{self._sample.key} stays in the {self._side.words.container}: {found.message}",
+                hint="Uploads work without this right; only what is to be deleted stays where it is.",
+            )
+        return Finding(message=f"removed {self._sample.key}", http_status=status)
+
+    async def _read(self, **headers: str) -> _Answer | Finding:
+        """What somebody without a key gets, or why nothing."""
+        try:
+            async with self._http.get(
+                self._url, allow_redirects=False, headers={"Accept-Encoding": "identity", **headers}
+            ) as answer:
+                body = bytearray()
+                async for piece in answer.content.iter_chunked(MOST_BYTES):
+                    body += piece
+                    if len(body) >= MOST_BYTES:
+                        break
+            return _Answer(answer.status, answer.headers, bytes(body))
+        except aiohttp.ClientError as error:
+            if isinstance(getattr(error, "os_error", None), PrivateAddressError):
+                message = f"{self._url} is not reachable from the internet"
+                return Finding(
+                    status="failed", code="PrivateAddress", message=message, hint=self._side.words.not_public
+                )
+            return Finding(
+                status="failed",
+                code=type(error).__name__,
+                message=f"{self._url} cannot be reached",
+                hint="Check that the host of the public address, cdn_base_url where there is one, exists and answers.",
+            )
+
+    def _compared(self, body: bytes, found: Headers, *, where: str, different: str, unlike: str) -> Finding:
+        if body != self._sample.body:
+            message = f"{where} gives something else than was stored"
+            return Finding(status="failed", code="Different", http_status=200, message=message, hint=different)
+        for name, code in (
+            ("content_type", "ContentType"),
+            ("content_disposition", "ContentDisposition"),
+            ("cache_control", "CacheControl"),
+        ):
+            stored, came = getattr(self._sample.headers, name), getattr(found, name)
+            if _plain(stored) != _plain(came):
+                header = name.replace("_", "-").title()
+                message = f"{header} arrives as {_quoted(came) if came else 'nothing'} from {where}"
+                return Finding(status="warning", code=code, http_status=200, message=message, hint=unlike)
+        return Finding(message=f"{where} gives what was stored", http_status=200)
+
+    def _told(self, step: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Finding]]:
+        async def run() -> Finding:
+            try:
+                return await step()
+            except self._side.errors as error:
+                return self._side.failure(error)
+
+        return run
+
+
+def refusal(error: MillraceError) -> Finding:
+    """The finding of an error that names a field of the form."""
+    message = f"{error.field}: {error.message}" if error.field else error.message
+    return Finding(status="failed", code=error.code, message=message)
+
+
+def trouble(http_status: int | None) -> str | None:
+    """What to do about a status of the provider's own failures, where no code tells more."""
+    if http_status is None or http_status < 500:
+        return None
+    if http_status == 501:
+        return "The endpoint does not know this operation."
+    return "The provider has trouble of its own; nothing is wrong with the keys. Try again."
+
+
+def _plain(header: str) -> str:
+    """Servers put spaces in and change cases; neither changes the meaning."""
+    return header.replace(" ", "").lower()
+
+
+def _quoted(text: str) -> str:
+    return repr(text[:QUOTED_CHARS])

@@ -1,0 +1,138 @@
+"""How an upload is taken in: counted, hashed, in memory or on the disk, and never longer than it is needed."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import pytest
+
+from shared.errors import InvalidError, TooLargeError, UnavailableError
+from storage.bodies import PIECE_BYTES, SPOOL_BYTES, Bodies, Pace, body_of
+from storage.content_types import HEAD_BYTES
+
+LARGE = os.urandom(PIECE_BYTES) * 9 + b"the end"
+
+
+async def sent(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def cut(content: bytes, size: int = 65_000) -> Iterable[bytes]:
+    return (content[at : at + size] for at in range(0, len(content), size))
+
+
+def open_files(folder: Path) -> list[str]:
+    """What this process holds open below a folder, with or without a name."""
+    links = []
+    for number in Path("/proc/self/fd").iterdir():
+        # The listing's own number is closed by now.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(number.readlink()))
+    return [link for link in links if link.startswith(str(folder))]
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"x" * (HEAD_BYTES + 1), LARGE], ids=len)
+async def test_body_is_what_was_sent(content: bytes, tmp_path: Path) -> None:
+    bodies = Bodies(tmp_path, memory_bytes=1 << 30)
+
+    async with bodies.receive(sent(cut(content)), 1 << 30) as body:
+        with body.open() as first, body.open() as second:
+            first.seek(len(content) // 2)
+            assert (content[len(content) // 2 :], content) == (first.read(), second.read())
+            assert len(content) == second.tell() == second.seek(0, os.SEEK_END)
+        assert content == b"".join(body.pieces()) == body.read()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (body.size_bytes, body.sha256)
+        assert content[:HEAD_BYTES] == body.head
+        assert (body.data is None) == (len(content) > SPOOL_BYTES)
+
+
+async def test_large_body_lies_on_the_disk_without_a_name_and_goes_with_its_block(tmp_path: Path) -> None:
+    async with Bodies(tmp_path, memory_bytes=1 << 30).receive(sent(cut(LARGE)), 1 << 30):
+        (file,) = open_files(tmp_path)
+        assert file.endswith("(deleted)")
+
+    assert [] == open_files(tmp_path)
+
+
+async def test_bodies_share_one_memory_and_the_rest_goes_to_the_disk(tmp_path: Path) -> None:
+    bodies = Bodies(tmp_path, memory_bytes=100)
+
+    async with bodies.receive(sent([b"a" * 80]), 1000) as first:
+        async with bodies.receive(sent([b"b" * 10, b"b" * 20]), 1000) as second:
+            assert (b"a" * 80, None) == (first.data, second.data)
+            assert b"b" * 30 == second.read()
+        async with bodies.receive(sent([b"c" * 20]), 1000) as third:
+            assert b"c" * 20 == third.data
+    async with bodies.receive(sent([b"d" * 100]), 1000) as fourth:
+        assert b"d" * 100 == fourth.data
+
+
+async def test_too_long_a_body_is_refused_before_it_has_ended(tmp_path: Path) -> None:
+    bodies, read = Bodies(tmp_path, memory_bytes=100), []
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            read.append(b"x" * 10)
+            yield read[-1]
+
+    with pytest.raises(TooLargeError, match="at most 25 bytes"):
+        async with bodies.receive(endless(), 25):
+            pass
+
+    assert 3 == len(read)
+    async with bodies.receive(sent([b"d" * 100]), 100) as body:
+        assert body.data is not None
+
+
+async def test_upload_that_breaks_off_leaves_no_file_and_no_memory_behind(tmp_path: Path) -> None:
+    bodies = Bodies(tmp_path, memory_bytes=SPOOL_BYTES)
+
+    async def broken() -> AsyncIterator[bytes]:
+        for piece in cut(LARGE):
+            yield piece
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        async with bodies.receive(broken(), 1 << 30):
+            pass
+
+    assert [] == open_files(tmp_path)
+    async with bodies.receive(sent([b"d" * SPOOL_BYTES]), SPOOL_BYTES) as body:
+        assert body.data is not None
+
+
+async def test_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    with pytest.raises(UnavailableError, match="cannot be kept on the disk"):
+        async with Bodies(file, memory_bytes=1).receive(sent([b"12"]), 10):
+            pass
+
+
+async def test_slow_body_is_refused() -> None:
+    async def trickle() -> None:
+        async with Pace(grace_s=0.05, bytes_per_s=1000) as pace:
+            pace.came(10)
+            await asyncio.Event().wait()
+
+    with pytest.raises(InvalidError, match="more slowly than 1000 bytes per second"):
+        await trickle()
+
+
+async def test_body_that_keeps_its_pace_is_not_hurried() -> None:
+    async with Pace(grace_s=0.2, bytes_per_s=1) as pace:
+        for _ in range(10):
+            await asyncio.sleep(0.04)
+            pace.came(100)
+
+
+def test_body_of_bytes_tells_the_same() -> None:
+    body = body_of(LARGE)
+
+    assert (len(LARGE), hashlib.sha256(LARGE).hexdigest(), LARGE) == (body.size_bytes, body.sha256, body.data)
+    assert [LARGE] == list(body.pieces())
