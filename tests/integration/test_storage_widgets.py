@@ -1,15 +1,20 @@
 """A widget's HTML comes back with its pictures stored: URLs in their place, every other byte as it was."""
 
+import asyncio
 import base64
 import hashlib
+import struct
 from collections.abc import AsyncIterator
 from io import BytesIO
+from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from servers.services import RunService
 from servers.storage import DEMO, PHOTO, objects
+from shared.service import running
 from shared.settings import Settings
 from storage.app import SERVICE
 
@@ -101,3 +106,76 @@ async def test_page_that_cannot_be_taken_is_refused(
         problem = await answer.json()
 
     assert (status, field) == (answer.status, problem["error"]["field"])
+
+
+def embedded(content: bytes, kind: str = "image/jpeg") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+async def post(
+    http: aiohttp.ClientSession, headers: dict[str, str], page: str, **query: str
+) -> tuple[int, dict[str, Any]]:
+    about = headers | {"Content-Type": "text/html"}
+    async with http.post("/v1/apps/shop/widgets", data=BytesIO(page.encode()), headers=about, params=query) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_strict_stores_nothing_when_one_picture_cannot_be_stored(
+    http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
+) -> None:
+    page = f'<img src="{embedded(PHOTO)}"><img src="{embedded(PHOTO[:5000])}"><img src="{embedded(b"GIF89a")}">'
+
+    status, reply = await post(http, shop, page, strict="true")
+
+    assert (400, "html") == (status, reply["error"]["field"])
+    at = page.index(embedded(PHOTO[:5000]))
+    assert f"the picture at byte {at} cannot be stored: the image is damaged" in reply["error"]["message"]
+    assert reply["error"]["message"].endswith("nor can 1 more")
+    assert [] == objects(settings)
+    status, reply = await post(http, shop, page)
+    assert [False, True, True] == ["error" in image for image in reply["images"]]
+
+
+async def test_strict_changes_nothing_for_a_page_without_fault(
+    http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
+    page = f'<img src="{embedded(PHOTO)}">'
+
+    assert await post(http, shop, page) == await post(http, shop, page, strict="true")
+
+
+async def test_font_becomes_a_file_that_every_page_may_load(
+    http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
+) -> None:
+    font = struct.pack(">4sIIH", b"wOF2", 0x00010000, 48, 9) + bytes(34)
+    page = f"<style>@font-face {{ src: url({embedded(font, 'application/font-woff2')}) }}</style>"
+
+    status, reply = await post(http, shop, page, strict="true")
+
+    assert 200 == status
+    (image,) = reply["images"]
+    assert "font/woff2" == image["content_type"]
+    assert [key for key in objects(settings) if key.startswith("shop/file/") and key.endswith(".woff2")]
+    async with http.get(image["url"]) as answer:
+        assert ("font/woff2", "*") == (
+            answer.headers["Content-Type"],
+            answer.headers["Access-Control-Allow-Origin"],
+        )
+
+
+async def test_pages_wait_for_each_other_and_all_are_answered(
+    http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
+) -> None:
+    page = f'<img src="{embedded(PHOTO)}">' + " " * (9 << 20)
+
+    answers = await asyncio.gather(*(post(http, shop, page) for _ in range(6)))
+
+    assert [200] * 6 == [status for status, _ in answers]
+    assert 2 == len(objects(settings))
+
+
+async def test_limits_of_a_page_are_the_operators(settings: Settings, shop: dict[str, str]) -> None:
+    narrow = msgspec.structs.replace(settings, storage_widget_bytes=10_000, storage_widget_images=1)
+    two = f'<img src="{embedded(b"GIF89a")}"><img src="{embedded(b"GIF89b")}">'
+    async with running(SERVICE, narrow) as storage, aiohttp.ClientSession(storage.url) as http:
+        assert [413, 413] == [(await post(http, shop, page))[0] for page in (two, " " * 10_001)]

@@ -221,7 +221,7 @@ def test_animation_is_shown_by_its_first_frame() -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("encoding", ["GIF", "WEBP", "PNG"])
 def test_animation_costs_no_more_than_its_first_frame(encoding: str) -> None:
-    frames = [Image.new("P", (300, 300), number % 2) for number in range(1000)]
+    frames = [Image.new("RGB", (100, 100), (number, 0, 0)) for number in range(250)]
     content = encoded(frames[0], encoding, save_all=True, append_images=frames[1:], lossless=True, duration=20)
     readers: dict[str, Any] = {
         "GIF": GifImagePlugin.GifImageFile,
@@ -241,9 +241,9 @@ def test_animation_costs_no_more_than_its_first_frame(encoding: str) -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert (300, 300) == (thumbnail.width, thumbnail.height)
+    assert (100, 100) == (thumbnail.width, thumbnail.height)
     assert {0} == set(read)
-    assert peak_bytes < 2_000_000
+    assert peak_bytes < 1_000_000
 
 
 def test_bomb_is_refused_from_its_header_naming_the_numbers() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from storage.uploads import object_key
+from storage.images import PIPELINE
+from storage.uploads import object_key, thumbnail_variant
 
 HASH = "ab" + "0" * 62
 
@@ -17,3 +18,9 @@ HASH = "ab" + "0" * 62
 )
 def test_key_names_tenant_kind_and_content(prefix: str, variant: str, expected: str) -> None:
     assert expected == object_key(prefix, "shop", "message-image", HASH, "jpg", variant=variant)
+
+
+def test_thumbnails_of_other_sizes_have_other_keys() -> None:
+    variants = [thumbnail_variant(side, sides) for side, sides in ((320, (320,)), (64, (320, 64)), (64, (640, 64)))]
+
+    assert [f"_t320{PIPELINE}", f"_t64of320{PIPELINE}", f"_t64of640{PIPELINE}"] == variants

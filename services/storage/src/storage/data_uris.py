@@ -224,12 +224,12 @@ def _read(page: bytes, start: int, payload: int, base64_type: bytes) -> DataUri 
     ours = (parsed[1] or "").startswith(_OURS)
     wrapped, closer = _context(page, start)
     stop = _end_of_text(page, payload, _WRAPPED if wrapped else _WORD)
-    end = payload + len(page[payload:stop].rstrip(_SPACE))
+    end = _end_without_space(page, payload, stop)
     if not closer.match(page, stop):
         problem = "the Base64 text breaks off at an unexpected character"
     elif end == payload:
         problem = "there is nothing after the comma"
-    elif (content := _decoded(page[payload:end])) is None:
+    elif (content := _decoded(page, payload, end)) is None:
         problem = "the text is not Base64"
     else:
         kind = sniff_head(content[:HEAD_BYTES])
@@ -244,6 +244,16 @@ def _end_of_text(page: bytes, at: int, text: re.Pattern[bytes]) -> int:
     while (found := text.match(page, at, at + _PIECE_BYTES)) and found.end() > at:
         at = found.end()
     return at
+
+
+def _end_without_space(page: bytes, start: int, end: int) -> int:
+    while end > start:
+        piece = page[max(start, end - _PIECE_BYTES) : end]
+        kept = len(piece.rstrip(_SPACE))
+        end -= len(piece) - kept
+        if kept:
+            break
+    return end
 
 
 def _context(page: bytes, start: int) -> tuple[bool, re.Pattern[bytes]]:
@@ -269,41 +279,53 @@ def _context(page: bytes, start: int) -> tuple[bool, re.Pattern[bytes]]:
     return True, closer
 
 
-def _decoded(text: bytes) -> bytes | None:
+def _decoded(page: bytes, start: int, end: int) -> bytes | None:
     """Base64 as pages hold it: entities, percent signs, line breaks, the URL alphabet, missing padding."""
-    if b"&" in text or b"\\" in text:
-        text = _replaced(text, _ESCAPES, _unescaped)
-    if b"%" in text:
-        text = _replaced(text, _PERCENTS, _unquoted)
-    text = b"".join(piece.translate(_STANDARD_ALPHABET, _SPACE) for piece in _pieces(text)).rstrip(b"=")
-    if b"=" in text:
-        return None
-    text += b"=" * (-len(text) % 4)
+    parts: list[bytes] = []
+    rest = b""
+    padded = False
     try:
-        return b"".join(base64.b64decode(piece, validate=True) for piece in _pieces(text))
+        for piece in _without_percents(_without_escapes(page, start, end)):
+            text, padding, behind = (rest + piece.translate(_STANDARD_ALPHABET, _SPACE)).partition(b"=")
+            if behind.strip(b"=") or (padded and text != rest):
+                return None
+            padded = padded or bool(padding)
+            whole = len(text) // 4 * 4
+            parts.append(base64.b64decode(text[:whole], validate=True))
+            rest = text[whole:]
+        parts.append(base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
     except binascii.Error:
         return None
+    return b"".join(parts)
 
 
-def _pieces(text: bytes) -> Iterator[bytes]:
-    """All of it, a multiple of four bytes at a time."""
-    return (text[at : at + _PIECE_BYTES] for at in range(0, len(text), _PIECE_BYTES))
+def _without_escapes(page: bytes, start: int, end: int) -> Iterator[bytes]:
+    at = start
+    while at < end:
+        stop = min(at + _PIECE_BYTES, end)
+        if stop < end:
+            # No escape is cut in two: one that begins this near to the end belongs to the next piece.
+            marks = (page.rfind(mark, stop - _ESCAPE_BYTES, stop) for mark in b"&\\")
+            stop = min((mark for mark in marks if mark >= 0), default=stop)
+        piece = page[at:stop]
+        yield _replaced(piece, _ESCAPES, _unescaped) if b"&" in piece or b"\\" in piece else piece
+        at = stop
+
+
+def _without_percents(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for next_piece in pieces:
+        piece = rest + next_piece
+        cut = piece.rfind(b"%", max(0, len(piece) - 2))
+        piece, rest = (piece, b"") if cut < 0 else (piece[:cut], piece[cut:])
+        yield _replaced(piece, _PERCENTS, _unquoted) if b"%" in piece else piece
+    yield rest
 
 
 def _replaced(text: bytes, escapes: re.Pattern[bytes], meaning: Callable[[bytes], bytes]) -> bytes:
-    parts: list[bytes] = []
-    at = 0
-    while at < len(text):
-        stop = at + _PIECE_BYTES
-        if stop < len(text):
-            # No escape is cut in two: whatever begins this near to the end belongs to the next piece.
-            marks = (text.rfind(mark, stop - _ESCAPE_BYTES, stop) for mark in b"&%\\")
-            stop = min((mark for mark in marks if mark >= 0), default=stop)
-        split = escapes.split(text[at:stop])
-        split[1::2] = map(meaning, split[1::2])
-        parts.append(b"".join(split))
-        at = stop
-    return b"".join(parts)
+    split = escapes.split(text)
+    split[1::2] = map(meaning, split[1::2])
+    return b"".join(split)
 
 
 @lru_cache(maxsize=4096)

@@ -10,6 +10,7 @@ which knows no secret and has a limit on its memory.
 import resource
 import signal
 import sys
+import warnings
 from io import BytesIO
 from typing import BinaryIO, Final
 
@@ -71,5 +72,7 @@ def _seen(content: bytes, look: Look) -> Seen:
 if __name__ == "__main__":
     # Ctrl-C in a terminal goes to every process of the group; this one ends with its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Pillow warns of metadata that it cannot read, a line for each picture.
+    warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     main(sys.stdin.buffer, sys.stdout.buffer)

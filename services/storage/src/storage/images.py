@@ -31,9 +31,6 @@ memory, 240 MB for a progressive JPEG, and 620 MB for a WebP, of which libwebp a
 JPEG takes 10 MB.
 """
 
-THUMBNAIL_PX: Final = 320
-"""The longer side of a thumbnail, unless told otherwise."""
-
 PIPELINE = "v2"
 """Part of a thumbnail's key: raise it when the same picture would give other bytes."""
 

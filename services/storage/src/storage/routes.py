@@ -52,9 +52,9 @@ class MediaForm(Struct, forbid_unknown_fields=True):
 
 
 class WidgetForm(Struct, forbid_unknown_fields=True):
-    """The field of a page as a form."""
+    """The field of a page as a form. The page is UTF-8."""
 
-    file: Binary
+    file: str
 
 
 class Providers(Struct, frozen=True, kw_only=True):
@@ -288,7 +288,7 @@ ROUTES: tuple[Route, ...] = (
         post_widget,
         "Store the Base64 pictures of a page and give the page with their URLs",
         reply=StoreWidgetReply,
-        consumes={"text/html": str, "multipart/form-data": WidgetForm},
+        consumes={"text/html": None, "multipart/form-data": WidgetForm},
         query={"strict": Query("Refuse the whole page where a picture cannot be stored", bool, False)},
     ),
     Route("GET", "/v1/apps/{app_key}/providers", get_providers, "Tell how the app's providers do", reply=Providers),

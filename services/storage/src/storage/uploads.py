@@ -31,6 +31,9 @@ BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
 RETRY_S: Final = 2.0
 """Two uploads of the same bytes at once may both be told to come again. What is out of reach is not waited for here."""
 
+SNIFF_BYTES: Final = 256 << 10
+"""What may be read through for its type without a thread: text is text only to its end."""
+
 LARGE_AT_ONCE: Final = 4
 """Bodies from the disk that are sent at once: each holds three parts of 8 MiB in memory."""
 LARGE_WAIT_S: Final = 10.0
@@ -69,6 +72,15 @@ def object_key(prefix: str, app_key: str, kind: MediaKind, sha256: str, extensio
     """`<prefix>/<app>/<kind>/<first two digits>/<half of the hash><variant>.<extension>`. No two tenants share one."""
     key = f"{app_key}/{kind}/{sha256[:2]}/{sha256[:32]}{variant}.{extension}"
     return f"{prefix}/{key}" if prefix else key
+
+
+def thumbnail_variant(side_px: int, sides_px: Sequence[int]) -> str:
+    """
+    What a thumbnail's key has before its extension. The smaller ones are made from what the largest one was made from,
+    so its size is told too: other sizes give other bytes.
+    """
+    largest_px = max(sides_px)
+    return f"_t{side_px}{PIPELINE}" if side_px == largest_px else f"_t{side_px}of{largest_px}{PIPELINE}"
 
 
 class Uploads:
@@ -118,7 +130,7 @@ class Uploads:
             raise InvalidError("the file is empty", field="file")
         if body.size_bytes > (most := self.limits.most_bytes[kind]):
             raise TooLargeError(f"the file has {body.size_bytes} bytes; the limit for {kind} is {most}", field="file")
-        if body.data is None:
+        if body.size_bytes > SNIFF_BYTES:
             sniffed = await asyncio.to_thread(sniff, body.head, body.pieces)
         else:
             sniffed = sniff(body.head, body.pieces)
@@ -199,7 +211,7 @@ class Uploads:
         sha256 = examined.body.sha256
         pieces = []
         for side_px, small in zip(self.limits.thumbnails_px, examined.picture.thumbnails, strict=True):
-            body, variant = body_of(small.content), f"_t{side_px}{PIPELINE}"
+            body, variant = body_of(small.content), thumbnail_variant(side_px, self.limits.thumbnails_px)
             key = object_key(provider.prefix, app_key, examined.kind, sha256, small.type.extension, variant=variant)
             stored = StoredObject(
                 key=key,

@@ -3,6 +3,7 @@ A widget's HTML with pictures and fonts inside -> the same HTML with their URLs.
 """
 
 import asyncio
+from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
@@ -23,6 +24,8 @@ AT_ONCE: Final = 8
 
 PAGES_AT_ONCE: Final = 2
 """Pages that are in memory, each of them several times: as it came, its pictures, and as it goes."""
+
+PIECE_BYTES: Final = 256 * 1024
 
 
 class WidgetImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,12 +113,20 @@ async def _each(things: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> d
 
 
 def _read(page: bytes, max_bytes: int, max_images: int) -> list[tuple[DataUri, Body | None]]:
-    try:
-        page.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidError(f"expected UTF-8; byte {error.start} is not", field="html") from None
+    _check_utf8(page)
     found = find_images(page, max_bytes=max_bytes, max_images=max_images)
     return [(uri, None if uri.error else body_of(uri.content)) for uri in found]
+
+
+def _check_utf8(page: bytes) -> None:
+    # In pieces, since one call over many megabytes holds up everything else of the process.
+    decoder = getincrementaldecoder("utf-8")()
+    for at in range(0, len(page), PIECE_BYTES):
+        kept = len(decoder.getstate()[0])
+        try:
+            decoder.decode(page[at : at + PIECE_BYTES], final=at + PIECE_BYTES >= len(page))
+        except UnicodeDecodeError as error:
+            raise InvalidError(f"expected UTF-8; byte {at - kept + error.start} is not", field="html") from None
 
 
 def _written(page: bytes, urls: list[tuple[DataUri, str]]) -> str:

@@ -27,7 +27,7 @@ from storage.placement import Headers
 NAME: Final = "local"
 
 KEY = re.compile(
-    rf"[A-Za-z0-9_-]{{1,64}}/(?:{'|'.join(get_args(MediaKind))})/[0-9a-f]{{2}}/[0-9a-f]{{32}}(?:_t\d+v\d+)?\.([a-z0-9]{{1,8}})"
+    rf"[A-Za-z0-9_-]{{1,64}}/(?:{'|'.join(get_args(MediaKind))})/[0-9a-f]{{2}}/[0-9a-f]{{32}}(?:_t\d+(?:of\d+)?v\d+)?\.([a-z0-9]{{1,8}})"
 )
 """What `uploads.object_key` makes. Nothing else is looked for, so no path leads out of the directory."""
 
