@@ -36,7 +36,7 @@ class Row(Struct, frozen=True, kw_only=True):
     """
     A figure of ours beside the alternative's, both medians. `ratio` is ours / other.
 
-    `goal` is the bound on the ratio, such as `<= 1.5`; `ok` whether it is kept.
+    `goal` is the bound on the ratio, such as `<= 1.5`, or on ours alone, such as `ours <= 20`; `ok` whether it is kept.
     """
 
     name: str
@@ -66,14 +66,20 @@ def compare(
     *,
     at_most: float | None = None,
     at_least: float | None = None,
+    ours_at_most: float | None = None,
 ) -> Row:
-    """A row of the medians of several rounds. The goal bounds the ratio: from above, from below, or not at all."""
+    """
+    A row of the medians of several rounds. At most one goal: the ratio from above or from below, or ours from above,
+    whatever the other is.
+    """
     medians = statistics.median(ours), statistics.median(other)
     ratio = medians[0] / medians[1] if medians[1] else float(medians[0] > 0)
     if at_most is not None:
         goal, ok = f"<= {at_most:g}", ratio <= at_most
     elif at_least is not None:
         goal, ok = f">= {at_least:g}", ratio >= at_least
+    elif ours_at_most is not None:
+        goal, ok = f"ours <= {ours_at_most:g}", medians[0] <= ours_at_most
     else:
         goal, ok = "none", True
     rounded = [float(f"{value:.4g}") for value in (*medians, ratio)]

@@ -22,6 +22,13 @@ def test_goal_bounds_the_ratio(bounds: dict[str, float], ok: bool) -> None:
     assert ok == compare("x", [2.0], [1.0], "s", **bounds).ok
 
 
+@pytest.mark.parametrize(("most", "ok"), [(2.0, True), (1.9, False)])
+def test_goal_may_bound_ours_alone(most: float, ok: bool) -> None:
+    row = compare("x", [2.0], [0.1], "ms", ours_at_most=most)
+
+    assert (f"ours <= {most:g}", ok) == (row.goal, row.ok)
+
+
 async def test_rounds_are_measured_in_turn() -> None:
     order: list[str] = []
 
@@ -47,5 +54,5 @@ def test_unknown_bench_is_told_with_those_that_there_are(tmp_path: Path) -> None
 def test_every_bench_of_the_repository_has_a_name_and_rows() -> None:
     files = bench_files(repository() / "bench", None)
 
-    assert {"bus", "mesh"} <= {load(file).NAME for file in files}
+    assert {"bus", "mesh", "storage"} <= {load(file).NAME for file in files}
     assert all(callable(load(file).rows) for file in files)
