@@ -201,10 +201,3 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
         return response
 
     return translate
-
-
-def whole_number(text: str, field: str, *, least: int, most: int) -> int:
-    """A query parameter as a number. Raises `InvalidError`."""
-    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-        raise InvalidError(f"expected a whole number from {least} to {most}", field=field)
-    return int(text)

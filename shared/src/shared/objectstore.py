@@ -39,8 +39,10 @@ SINGLE_PUT_BYTES: Final = 16 << 20
 """From here on a put goes in parts: below, one request is faster than three."""
 PART_BYTES: Final = 8 << 20
 PARTS_AT_ONCE: Final = 5
-FILE_PARTS_AT_ONCE: Final = 3
-"""A file is read for its parts, so that each of them is memory."""
+FILE_PART_BYTES: Final = 5 << 20
+"""The least that S3 takes; 10,000 of them are 50 GB."""
+FILE_PARTS_AT_ONCE: Final = 2
+"""A file is read for its parts, so that each of them is memory, more than once."""
 Provider = Literal["s3", "azure", "local"]
 Folder = Annotated[str, Meta(max_length=512)]
 Endpoint = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
@@ -302,7 +304,7 @@ class ObjectStore:
                 reader,
                 attributes=attributes,
                 use_multipart=True,
-                chunk_size=PART_BYTES,
+                chunk_size=FILE_PART_BYTES,
                 max_concurrency=FILE_PARTS_AT_ONCE,
             )
         return True

@@ -1,6 +1,8 @@
 """HTTP: parse -> call -> answer. No rules."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
 
 from exporter.config import EXPORTS, Export, check_alone
 from exporter.history import Run, Runs
@@ -8,10 +10,10 @@ from exporter.state import State
 from shared import subjects
 from shared.connection_test import ConnectionReport
 from shared.errors import ConflictError
-from shared.http import Call, whole_number
+from shared.http import Call
 from shared.messages import decode
 from shared.resources import resource_routes
-from shared.routes import Route
+from shared.routes import Query, Route
 
 PATH: Final = "/v1/apps/{app_key}/exports"
 FLUSH_WAIT_S: Final = 60.0
@@ -46,8 +48,8 @@ async def test_export(call: Call[State]) -> ConnectionReport:
 
 async def list_runs(call: Call[State]) -> Runs:
     """The newest runs first."""
-    most = whole_number(call.query.get("limit", str(RUNS_USUAL)), "limit", least=1, most=RUNS_MOST)
-    return Runs(runs=tuple(await call.state.history.newest(call.app_key, _id(call), most)))
+    newest = await call.state.history.newest(call.app_key, _id(call), call.asked["limit"])
+    return Runs(runs=tuple(newest))
 
 
 async def get_run(call: Call[State]) -> Run:
@@ -76,7 +78,7 @@ ROUTES: tuple[Route, ...] = (
         list_runs,
         "List the runs of an export, the newest first",
         reply=Runs,
-        query={"limit": f"How many, up to {RUNS_MOST}; {RUNS_USUAL} where it is left out"},
+        query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=RUNS_MOST)], RUNS_USUAL)},
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
 )

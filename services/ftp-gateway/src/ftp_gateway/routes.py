@@ -2,7 +2,9 @@
 What the service answers over HTTP: apps, their SFTP users, and what became of their files. Parse, call, answer.
 """
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from ftp_gateway.accounts import Passwords
 from ftp_gateway.config import (
@@ -20,9 +22,9 @@ from ftp_gateway.history import FileEntry, recent_files
 from ftp_gateway.spool import Spool
 from shared.bus import Bus
 from shared.errors import InvalidError
-from shared.http import Call, whole_number
+from shared.http import Call
 from shared.resources import resource_routes
-from shared.routes import Route
+from shared.routes import Query, Route
 from shared.secret_store import Secret
 
 MAX_FILES = 500
@@ -44,8 +46,8 @@ class Files(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> Files:
     """Those that are here and those that are done."""
-    most = whole_number(call.query.get("most", "50"), "most", least=1, most=MAX_FILES)
-    return Files(files=tuple(await recent_files(call.state.bus, call.state.spool, call.app_key, most)))
+    found = await recent_files(call.state.bus, call.state.spool, call.app_key, call.asked["most"])
+    return Files(files=tuple(found))
 
 
 async def _checked_app(call: Call[State], app: App, old: App | None) -> App:
@@ -76,6 +78,6 @@ ROUTES: tuple[Route, ...] = (
         list_files,
         "List the app's files with their state and counts",
         reply=Files,
-        query={"most": f"how many, 1 to {MAX_FILES}; 50 where it is left out"},
+        query={"most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50)},
     ),
 )

@@ -134,6 +134,7 @@ ROUTES: tuple[Route, ...] = (
         reads_body=True,
         reply=EventsReply,
         status=202,
+        also={400: EventsReply},
     ),
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook"),
     Route(

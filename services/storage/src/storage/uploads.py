@@ -35,7 +35,7 @@ SNIFF_BYTES: Final = 256 << 10
 """What may be read through for its type without a thread: text is text only to its end."""
 
 LARGE_AT_ONCE: Final = 4
-"""Bodies from the disk that are sent at once: each holds three parts of 8 MiB in memory."""
+"""Bodies from the disk that are sent at once: each holds some parts of it in memory, 50 MB in all."""
 LARGE_WAIT_S: Final = 10.0
 
 
