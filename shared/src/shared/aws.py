@@ -35,6 +35,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from msgspec import Struct
 
 from shared.aws_codes import hint_for, kind_of
+from shared.aws_signing import signed_headers, told_error
 from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
 from shared.secret_store import Secret
 
@@ -135,6 +136,7 @@ class AwsClients:
         self._sts_endpoint_url = sts_endpoint_url
         self._session = AioSession()
         self._slots: OrderedDict[tuple[object, ...], _Slot] = OrderedDict()
+        self._session_http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,6 +144,8 @@ class AwsClients:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._session_http is not None:
+            await self._session_http.close()
         while self._slots:
             _, slot = self._slots.popitem()
             await _close(slot)
@@ -245,6 +249,46 @@ class AwsClients:
             # obstore takes the standard library's UTC and no other.
             "expires_at": keys["Expiration"].astimezone(UTC),
         }
+
+    async def post_json(
+        self,
+        service: str,
+        target: str,
+        body: bytes,
+        *,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None = None,
+    ) -> bytes:
+        """
+        One call of a JSON API with a body that is encoded already, and its answer as it came. Tries nothing twice.
+
+        Raises:
+            MillraceError: AWS refused, or was not reached.
+        """
+        async with self.client(service, region=region, credentials=credentials, endpoint_url=endpoint_url) as client:
+            url = f"{client.meta.endpoint_url.rstrip('/')}/"
+            try:
+                # There is no public way to the keys of a client; a test with a role on a real STS API holds this one.
+                keys = await client._request_signer._credentials.get_frozen_credentials()
+                headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
+                async with self._http().post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                    told = await answer.read()
+                    if answer.status != 200:
+                        raise told_error(target.rpartition(".")[2], answer.status, answer.headers, told)
+                    return told
+            except AWS_ERRORS as error:
+                raise aws_error(error) from error
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session_http is None:
+            # AWS closes what was idle for 20 s; a request on such a connection would be lost.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
+            timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S)
+            self._session_http = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, skip_auto_headers=("User-Agent",)
+            )
+        return self._session_http
 
     def credential_provider(self, role: AwsRole, *, region: str) -> CredentialProvider:
         """For obstore, which calls it again before `expires_at`. What it returns raises `MillraceError`s."""

@@ -25,6 +25,7 @@ from nats.micro.request import ERROR_CODE_HEADER
 from shared import subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
 from shared.messages import Alert, decode, encode
+from shared.stream_parser import Deliver, StreamParser
 from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics
 
@@ -50,7 +51,7 @@ class Message:
     `delivered` counts from 1. `reply` is for `shared.consumers`, which acknowledges.
     """
 
-    __slots__ = ("at_ns", "data", "delivered", "headers", "pending", "reply", "sequence", "subject")
+    __slots__ = ("_headers", "at_ns", "data", "delivered", "pending", "reply", "sequence", "subject")
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Message:
         *,
         sequence: int,
         at_ns: int,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | bytes | None = None,
         delivered: int = 1,
         pending: int = 0,
         reply: str = "",
@@ -68,10 +69,18 @@ class Message:
         self.data = data
         self.sequence = sequence
         self.at_ns = at_ns
-        self.headers = headers or {}
+        self._headers = headers or {}
         self.delivered = delivered
         self.pending = pending
         self.reply = reply
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Read when they are asked for, which few do."""
+        if isinstance(self._headers, bytes):
+            lines = (line.partition(":") for line in self._headers.decode().split("\r\n")[1:] if line)
+            self._headers = {name: value.strip() for name, _, value in lines}
+        return self._headers
 
     @property
     def at(self) -> datetime:
@@ -91,8 +100,10 @@ class StreamState(Struct, frozen=True, kw_only=True):
 class Bus:
     """One signed-in connection. Made by `connect`."""
 
-    def __init__(self, client: Client, metrics: Metrics) -> None:
+    def __init__(self, client: Client, deliver: dict[int, Deliver], metrics: Metrics) -> None:
         self.client = client
+        self.deliver = deliver
+        """By the number of a subscription: who gets its messages without a detour (`shared.stream_parser`)."""
         self.js: JetStreamContext = client.jetstream()
         self.metrics = metrics
         self.reconnected: list[Callable[[], None]] = []
@@ -272,6 +283,7 @@ async def connect(
     if seed:
         options["nkeys_seed_str"] = seed
     client = Client()
+    parser = client._ps = StreamParser(client)
     try:
         async with asyncio.timeout(wait_s):
             await client.connect(
@@ -291,7 +303,7 @@ async def connect(
     except TimeoutError:
         await client.close()
         raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
-    bus.append(Bus(client, metrics))
+    bus.append(Bus(client, parser.deliver, metrics))
     try:
         yield bus[0]
     finally:

@@ -13,6 +13,7 @@ ack floor (durable) or the last sequence (scan), before anything newer.
 import asyncio
 import contextlib
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from nats.nuid import NUID
 from shared.bus import Bus, Message, api_error
 from shared.errors import MillraceError, UnavailableError
 from shared.retry import Backoff, retry
+from shared.stream_parser import AT_NS, CONSUMER_SEQUENCE, PENDING, REPLY, SEQUENCE, SUBJECT, TIMES
 from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics
 
@@ -71,6 +73,7 @@ class Pull:
         self._queued_bytes = 0
         self._asked = 0
         self._wake = asyncio.Event()
+        self._clock = asyncio.get_running_loop().time
         self._heard_at = 0.0
         self._closed = False
         self._stale = False
@@ -82,6 +85,7 @@ class Pull:
         self._restarted_at = 0
         self._acked = 0
         self._come_again: deque[Message] = deque()
+        self._answering: asyncio.Future[None] | None = None
         self.pending_at_open = 0
 
     async def next(self, most: int) -> list[Message]:
@@ -173,6 +177,7 @@ class Pull:
         self._bus.reconnected.remove(self._on_reconnect)
         with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
             if self._subscription is not None:
+                self._bus.deliver.pop(self._subscription._id, None)
                 await self._subscription.unsubscribe()
             if not self._durable and self._bus.connected:
                 await self._bus.js.delete_consumer(self._stream, self._consumer)
@@ -209,12 +214,14 @@ class Pull:
         self._subscription = await self._bus.client.subscribe(
             self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
         )
+        self._bus.deliver[self._subscription._id] = self._deliver
         await self._ask()
 
     async def _restart(self) -> None:
         """Forget what was not handed out and read on from there. Tries until the server is back, or the pull is
         closed."""
         if self._subscription is not None:
+            self._bus.deliver.pop(self._subscription._id, None)
             with contextlib.suppress(NatsError, ConnectionError):
                 await self._subscription.unsubscribe()
             self._subscription = None
@@ -252,12 +259,31 @@ class Pull:
             self._stale = True
 
     async def _on_message(self, received: Msg) -> None:
+        """What comes the library's way: statuses, and messages whose ack subject names a domain."""
         self._heard()
         headers = received.headers
         if headers is not None and (status := headers.get("Status")):
             self._on_status(status, headers)
             return
         message, consumer_sequence = _parse(received)
+        self._take(message, consumer_sequence)
+
+    def _deliver(self, found: re.Match[bytes], headers: bytes, body: bytes) -> None:
+        """A message by the short way (`shared.stream_parser`)."""
+        self._heard_at = self._clock()
+        message = Message(
+            found[SUBJECT].decode(),
+            body,
+            sequence=int(found[SEQUENCE]),
+            at_ns=int(found[AT_NS]),
+            headers=headers,
+            delivered=int(found[TIMES]),
+            pending=int(found[PENDING]),
+            reply=found[REPLY].decode(),
+        )
+        self._take(message, int(found[CONSUMER_SEQUENCE]))
+
+    def _take(self, message: Message, consumer_sequence: int) -> None:
         self._asked = max(0, self._asked - 1)
         if consumer_sequence != self._consumer_sequence + 1:
             log.warning("message_lost", stream=self._stream, consumer=self._consumer, sequence=message.sequence)
@@ -271,6 +297,11 @@ class Pull:
             return
         message.data = b""
         self._come_again.append(message)
+        self._answering = asyncio.ensure_future(self._answer_again(message, self._answering))
+
+    async def _answer_again(self, message: Message, before: "asyncio.Future[None] | None") -> None:
+        if before is not None:
+            await before
         if message.sequence <= self._acked:
             await self._say(message, b"+ACK")
         # What came again fills no queue, so nobody takes from it and asks for more.
@@ -300,10 +331,10 @@ class Pull:
         self._become_stale()
 
     def _heard(self) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._clock()
 
     def _silent(self) -> bool:
-        return asyncio.get_running_loop().time() - self._heard_at > SILENCE_S
+        return self._clock() - self._heard_at > SILENCE_S
 
 
 def _parse(received: Msg) -> tuple[Message, int]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.entrance import CHUNK_BYTES, admit, make_id, read_message, split_array, split_lines
+from hooks.entrance import CHUNK_BYTES, admit, make_id, read_message, routed, split_array, split_lines
 from shared.errors import InvalidError
 from shared.messages import Event, encode
 from shared.subjects import partition_of
@@ -154,7 +154,9 @@ def make_event(user_id: str = "u1", event_id: str = "e1", app_key: str = "shop")
 def test_a_message_gives_its_events_with_their_index() -> None:
     events = [make_event(event_id="a"), make_event(event_id="b")]
 
-    assert ([(0, events[0]), (1, events[1])], []) == read_message(encode(events), "shop", partition_of("u1"))
+    assert ([(0, routed(events[0])), (1, routed(events[1]))], []) == read_message(
+        encode(events), "shop", partition_of("u1")
+    )
     assert ([], []) == read_message(b"[]", "shop", 0)
 
 

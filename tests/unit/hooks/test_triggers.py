@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hooks.entrance import routed
 from hooks.triggers import Hook, Index, Rule, render
 from shared.messages import Event, EventType, Identities, User
 
@@ -30,7 +31,7 @@ def make_event(code: str = "purchase", kind: EventType = "event", app_key: str =
 
 
 def fired(index: Index, event: Event) -> set[str]:
-    return {rule.hook_id for rule in index.match(event)}
+    return {rule.hook_id for rule in index.match(routed(event))}
 
 
 def test_a_hook_fires_for_its_code_alone() -> None:
@@ -46,7 +47,7 @@ def test_a_hook_fires_for_its_code_alone() -> None:
 def test_a_star_among_codes_fires_once() -> None:
     index = Index([make_rule("both", event_code=["purchase", "*"])])
 
-    assert 1 == len(index.match(make_event("purchase")))
+    assert 1 == len(index.match(routed(make_event("purchase"))))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_hook_of_another_app_does_not_fire() -> None:
 def test_an_inactive_hook_does_not_fire() -> None:
     index = Index([make_rule("asleep", active=False)])
 
-    assert () == index.match(make_event())
+    assert () == index.match(routed(make_event()))
     assert {} == index.rules
 
 
@@ -111,7 +112,7 @@ def test_a_record_holds_event_user_identities_and_its_own_origin() -> None:
         identities=Identities(email="a@example.com", msisdn="905550000000", device_tokens=("t1",)),
     )
 
-    record = json.loads(render(make_rule("h1"), event, "EVENTS:12:0"))
+    record = json.loads(render(make_rule("h1"), routed(event), "EVENTS:12:0"))
 
     assert {
         "schema": "hook.event.v1",
@@ -136,7 +137,7 @@ def test_a_record_holds_event_user_identities_and_its_own_origin() -> None:
 def test_the_profile_completes_what_the_event_does_not_say() -> None:
     event = msgspec.structs.replace(make_event(), user=User(attributes={"city": "Izmir"}))
 
-    record = json.loads(render(make_rule("h1"), event, "EVENTS:12:0", {"city": "Ankara", "age": 25}))
+    record = json.loads(render(make_rule("h1"), routed(event), "EVENTS:12:0", {"city": "Ankara", "age": 25}))
 
     assert {"city": "Izmir", "age": 25} == record["user"]["attributes"]
 
@@ -182,6 +183,6 @@ def test_every_record_is_valid_under_the_schema(
         identities=Identities(email=email, device_tokens=tokens),
     )
 
-    record = json.loads(render(make_rule("h1", trigger_type=trigger), event, "EVENTS:1:0", profile))
+    record = json.loads(render(make_rule("h1", trigger_type=trigger), routed(event), "EVENTS:1:0", profile))
 
     jsonschema.validate(record, SCHEMA, cls=jsonschema.Draft202012Validator)

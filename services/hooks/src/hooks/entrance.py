@@ -11,13 +11,15 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Annotated
+from zlib import crc32
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
+from hooks.triggers import EMPTY, RoutedEvent
 from shared.errors import InvalidError
 from shared.messages import Attributes, Event, EventType, Identities, User, decode, encode
-from shared.subjects import partition_of
+from shared.subjects import PARTITIONS, partition_of
 
 CHUNK_BYTES = 256 << 10
 """Events of a partition that travel as one message. More would hold up the window of a partition in one piece."""
@@ -153,33 +155,73 @@ def make_id(now_ms: int) -> str:
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
-_events = msgspec.json.Decoder(list[Event])
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_routed = msgspec.json.Decoder(list[RoutedEvent])
+_attributes = msgspec.json.Decoder(Attributes)
+_raws = msgspec.json.Decoder(list[Raw])
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes of any kind; the last for arrays in arrays in arrays."""
 
+Read = tuple[list[tuple[int, RoutedEvent]], list[Refused]]
 
-def read_message(data: bytes, app_key: str, partition: int) -> tuple[list[tuple[int, Event]], list[Refused]]:
+
+def routed(event: Event) -> RoutedEvent:
+    """An event that is checked already, as delivery takes it."""
+    return _routed.decode(encode([event]))[0]
+
+
+def read_message(data: bytes, app_key: str, partition: int) -> Read:
     """The events of a message on `events.<app_key>.<partition>`, with their index, and what does not belong there."""
     try:
-        found: Iterable[Event | bytes] = _events.decode(data)
+        if not data.isascii():
+            # What is skipped while decoding is not looked at so closely.
+            data.decode()
+        events = _routed.decode(data)
+        for event in events:
+            if (
+                event.app_key != app_key
+                or crc32(event.user_id.encode()) % PARTITIONS != partition
+                or not (_is_right(event.attributes) and _is_right(event.user.attributes))
+            ):
+                return _read_each(data, app_key, partition)
     except _UNREADABLE:
-        try:
-            found = _split(data)
-        except (InvalidError, ValueError, RecursionError) as error:
-            return [], [Refused(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
-    good: list[tuple[int, Event]] = []
+        return _read_each(data, app_key, partition)
+    return list(enumerate(events)), []
+
+
+def _is_right(attributes: Raw) -> bool:
+    """
+    Whether they are `Attributes`. Only what holds something else than names and scalars is read for it.
+
+    Raises:
+        msgspec.ValidationError: They are not.
+    """
+    if attributes is EMPTY:
+        return True
+    text = bytes(attributes)
+    if text[:1] != b"{":
+        return False
+    if b"[" in text or b"{" in text[1:] or b"\\u" in text:
+        _attributes.decode(text)
+    return True
+
+
+def _read_each(data: bytes, app_key: str, partition: int) -> Read:
+    """One by one: a message of which not all is right."""
+    try:
+        found = _split(data)
+    except (InvalidError, ValueError, RecursionError) as error:
+        return [], [Refused(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
+    good: list[tuple[int, RoutedEvent]] = []
     refused: list[Refused] = []
     for index, item in enumerate(found):
         try:
-            event = decode(item, Event) if isinstance(item, bytes) else item
+            event = decode(item, Event)
             _check_place(event, app_key, partition)
         except InvalidError as error:
             where = f" ({error.field})" if error.field else ""
-            body = item if isinstance(item, bytes) else encode(item)
-            refused.append(Refused(index=index, reason="invalid", message=f"{error.message}{where}", body=body))
+            refused.append(Refused(index=index, reason="invalid", message=f"{error.message}{where}", body=item))
         else:
-            good.append((index, event))
+            good.append((index, routed(event)))
     return good, refused
 
 

@@ -13,12 +13,12 @@ from hooks.delivery import Record, partition_key
 from hooks.destinations import Destinations
 from hooks.entrance import read_message
 from hooks.tallies import Tallies
-from hooks.triggers import Target, render
+from hooks.triggers import RoutedEvent, Target, render
 from hooks.window import Bounds, Taken, Window
 from shared.bus import Message
 from shared.consumers import ClosedError
 from shared.errors import MillraceError
-from shared.messages import Attributes, Event
+from shared.messages import Attributes
 from shared.profiles import Profile
 from shared.retry import Backoff
 from shared.subjects import EVENTS, PARTITIONS, hooks_consumer
@@ -151,7 +151,7 @@ class Partition:
         if events:
             self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)
 
-    async def _fire(self, taken: Taken, event: Event, source: str) -> None:
+    async def _fire(self, taken: Taken, event: RoutedEvent, source: str) -> None:
         profile = await self._profile(event) if event.ext_id and self._profiles else None
         oversize: list[tuple[Target, Record, int]] = []
         # From here to the end of the loop nothing waits: the configuration that matches is the one that routes.
@@ -181,7 +181,7 @@ class Partition:
             await self._dead_letters.put_record(target, record, "oversize", message)
             record.done(record)
 
-    async def _profile(self, event: Event) -> Attributes | None:
+    async def _profile(self, event: RoutedEvent) -> Attributes | None:
         assert event.ext_id is not None
         assert self._profiles is not None
         for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():

@@ -1,0 +1,88 @@
+"""
+nats-py's protocol parser, with a short way for messages of streams.
+
+The library makes an object, two coroutine calls and a turn of a queue and a task of every message, which is more than
+hooks does with an event (reference: hooks.md, 5.1). Here a message that a durable consumer or a scan delivers is cut
+out of what was read and handed over at once, by a plain call. Everything else is the library's own affair.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from nats.protocol.parser import Parser
+
+Deliver = Callable[[re.Match[bytes], bytes, bytes], None]
+"""Gets the match of `DELIVERED`, the raw headers and the body. Must not raise and does not wait."""
+
+DELIVERED: Final = re.compile(
+    rb"H?MSG (\S+) (\d+) (\$JS\.ACK\.[^. ]+\.[^. ]+\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.(\d+)) (?:(\d+) )?(\d+)\r\n"
+)
+"""
+Subject, subscription, reply (how often it was delivered, sequence in the stream, sequence in the consumer, time in
+nanoseconds, how many wait behind it: NATS ADR-15), length of the headers, length of all.
+"""
+SUBJECT, SUBSCRIPTION, REPLY, TIMES, SEQUENCE, CONSUMER_SEQUENCE, AT_NS, PENDING, HEADERS, LENGTH = range(1, 11)
+
+_OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")
+_LINE_BYTES: Final = 1 << 20
+"""A line of the protocol that is longer is none: the server's INFO, the longest there is, has some kilobytes."""
+
+
+class StreamParser(Parser):
+    """What nats-py's client parses with. `deliver` says by the number of a subscription who gets its messages."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.deliver: dict[int, Deliver] = {}
+
+    def reset(self) -> None:
+        """Called by the client for every new connection."""
+        super().reset()
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._needed = 0
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Called by the client with what it has read."""
+        if self._held:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes < self._needed:
+                return
+            data = b"".join(self._held)
+            self._held.clear()
+        at, end, deliver = 0, len(data), self.deliver
+        while at < end:
+            found = DELIVERED.match(data, at)
+            taker = deliver.get(int(found[SUBSCRIPTION])) if found is not None else None
+            if found is None or taker is None:
+                stop = self._end_of_other(data, at)
+                if stop > end:
+                    break
+                await super().parse(data[at:stop])
+                at = stop
+                continue
+            begin = found.end()
+            stop = begin + int(found[LENGTH])
+            if stop + 2 > end:
+                self._needed = stop + 2 - at
+                break
+            body = begin + int(found[HEADERS] or 0)
+            taker(found, data[begin:body], data[body:stop])
+            at = stop + 2
+        if at < end:
+            self._held.append(data[at:])
+            self._held_bytes = end - at
+
+    def _end_of_other(self, data: bytes, at: int) -> int:
+        """Where the operation ends that begins at `at`; more than there is where it is not all there."""
+        if found := _OTHER.match(data, at):
+            stop = found.end() + int(found[1]) + 2
+            self._needed = stop - at
+            return stop
+        if (line := data.find(b"\r\n", at)) >= 0:
+            return line + 2
+        self._needed = 0
+        # What is no line of the protocol is the library's to complain of.
+        return len(data) + 1 if len(data) - at < _LINE_BYTES else len(data)
