@@ -11,7 +11,7 @@ from hooks.entrance import PostedEvent, split_array, split_lines
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.state import State
-from hooks.triggers import StreamName, Target
+from hooks.triggers import Hook, Rule, StreamName
 from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError, TooLargeError
 from shared.http import Call
@@ -90,14 +90,20 @@ async def check_kinesis(call: Call[State], value: KinesisConfig, _: KinesisConfi
     return value
 
 
+async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
+    """What a hook must be before it is saved."""
+    return value.checked()
+
+
 async def get_status(call: Call[State]) -> HookStatus:
     """Numbers of one hook."""
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
     tally = call.state.tallies.of(entry.app_key, entry.id)
-    error = call.state.destinations.error_of(Target(entry.app_key, entry.value.stream_name))
+    rule = Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
+    error = call.state.destinations.error_of(rule.target)
     return HookStatus(
         active=entry.value.active,
-        connector_active=call.state.destinations.serves(entry.app_key),
+        connector_active=call.state.destinations.serves(rule.target),
         matched=tally.matched,
         sent=tally.sent,
         failed=tally.failed,
@@ -136,7 +142,7 @@ ROUTES: tuple[Route, ...] = (
         status=202,
         also={400: EventsReply},
     ),
-    *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook"),
+    *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check_hook),
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
     ),
