@@ -10,6 +10,7 @@ from hooks.config import HOOKS, KINESIS, read_kinesis
 from hooks.entrance import PostedEvent, split_array, split_lines
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.webhook import WebhookConfig
 from hooks.state import State
 from hooks.triggers import Hook, Rule, StreamName
 from shared.connection_test import ConnectionReport
@@ -29,15 +30,18 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """
     What Test Connection is asked with: values of the form, each left-out one as it is saved.
 
-    With `stream_name` the stream is looked at as well.
+    With `stream_name` the stream is looked at as well, and with `test_record` one marked record is put into it.
     """
 
     region: str | None = None
     api_key: str | None = None
     secret_key: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
     endpoint_url: str | None = None
     active: bool | None = None
     stream_name: StreamName | None = None
+    test_record: bool = False
 
 
 class HookStatus(Struct, frozen=True, kw_only=True):
@@ -78,21 +82,23 @@ async def post_events(call: Call[State]) -> web.Response:
 async def test_kinesis(call: Call[State]) -> ConnectionReport:
     """Test Connection, on the values of the form over the saved ones."""
     form = decode(await call.request.read() or b"{}", KinesisForm)
-    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None))
+    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None, test_record=False))
     allow_private = call.state.allow_private_endpoints
     config = await read_kinesis(call.registry, call.app_key, values, allow_private=allow_private)
-    return await call.state.test_connector(config, form.stream_name)
+    return await call.state.test_connector(config, form.stream_name, form.test_record)
 
 
 async def check_kinesis(call: Call[State], value: KinesisConfig, _: KinesisConfig | None) -> KinesisConfig:
     """What a connector must be before it is saved."""
-    value.check(allow_private=call.state.allow_private_endpoints)
-    return value
+    return value.checked(allow_private=call.state.allow_private_endpoints, app_key=call.app_key)
 
 
 async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
     """What a hook must be before it is saved."""
-    return value.checked()
+    value = value.checked()
+    if value.type == "WEBHOOK":
+        WebhookConfig(url=value.url, secret=value.secret).check(allow_private=call.state.allow_private_endpoints)
+    return value
 
 
 async def get_status(call: Call[State]) -> HookStatus:
