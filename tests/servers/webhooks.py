@@ -58,7 +58,6 @@ class Receiver:
         self.url = ""
         self._at_once = 0
         self._stopped = asyncio.Event()
-        self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,12 +75,6 @@ class Receiver:
         self._stopped.set()
         assert self._runner is not None
         await self._runner.cleanup()
-
-    async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until something is so. Looks after every request."""
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.asked += 1
@@ -107,4 +100,3 @@ class Receiver:
             return web.Response(status=status, headers=headers, text="an answer that nobody reads")
         finally:
             self._at_once -= 1
-            self._changed.set()
