@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from hooks.app import SERVICE
-from hooks.delivery import Outcome, Record
+from hooks.delivery import Outcome, Record, Sent
 from hooks.sinks.webhook import AT_ONCE, WebhookConfig, open_session
 from hooks.tallies import Tally
 from servers.hooks import HooksClient, by_user, events, open_client, pending, wait_acknowledged
@@ -22,7 +22,14 @@ from servers.webhooks import SECRET, Received, Receiver
 from shared import subjects
 from shared.bus import Bus
 from shared.consumers import open_scan
-from shared.errors import BusyError, DeniedError, NotFoundError, UnavailableError
+from shared.errors import (
+    BusyError,
+    CredentialsError,
+    DeniedError,
+    MillraceError,
+    NotFoundError,
+    UnavailableError,
+)
 from shared.messages import DeadLetter, decode
 from shared.secret_store import Secret
 from shared.service import Running
@@ -190,22 +197,16 @@ async def test_a_bad_webhook_is_refused_and_the_field_named(
     assert "c2hvcnQ" not in json.dumps(told)
 
 
+def record(place: int, data: bytes) -> Record:
+    tally = Tally(lambda: NOW)
+    source = f"EVENTS:{place}:0"
+    return Record(key=f"user-{place}", data=data, hook_id="all", source=source, tally=tally, done=lambda _: None)
+
+
 async def send(receiver: Receiver, http: aiohttp.ClientSession, *data: bytes, **changes: Any) -> Sequence[Outcome]:
     """One call of a sink."""
-    config = WebhookConfig(url=changes.get("url", receiver.url), secret=Secret(SECRET))
-    sink = config.open(http, lambda: NOW)
-    records = [
-        Record(
-            key=f"user-{place}",
-            data=body,
-            hook_id="all",
-            source=f"EVENTS:{place}:0",
-            tally=Tally(lambda: NOW),
-            done=lambda _: None,
-        )
-        for place, body in enumerate(data)
-    ]
-    return await sink.send(records)
+    config = WebhookConfig(url=changes.get("url", receiver.url), secret=Secret(changes.get("secret", SECRET)))
+    return await config.open(http, lambda: NOW).send([record(place, body) for place, body in enumerate(data)])
 
 
 async def test_what_is_sent_again_keeps_its_id(receiver: Receiver, http: aiohttp.ClientSession) -> None:
@@ -291,6 +292,33 @@ async def test_an_address_of_our_own_network_is_not_connected_to_whatever_its_na
                 await send(receiver, http, b"1", url=url)
 
     assert 0 == receiver.asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"), [({"secret": "whsec_c2hvcnQ="}, CredentialsError), ({"url": "https://1.2.3/"}, NotFoundError)]
+)
+async def test_no_record_is_guilty_of_what_no_form_should_have_let_through(
+    receiver: Receiver, http: aiohttp.ClientSession, changes: dict[str, str], kind: type[MillraceError]
+) -> None:
+    with pytest.raises(kind):
+        await send(receiver, http, b"1", b"2", **changes)
+
+
+async def test_a_confirmation_counts_although_the_rest_of_the_answer_never_comes(http: aiohttp.ClientSession) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()[:2]
+        config = WebhookConfig(url=f"http://{host}:{port}/", secret=Secret(SECRET))
+        outcomes = await config.open(http, lambda: NOW).send([record(0, b"1")])
+
+    assert [Sent()] == outcomes
 
 
 async def test_a_receiver_that_is_not_there_is_unavailable(receiver: Receiver, http: aiohttp.ClientSession) -> None:

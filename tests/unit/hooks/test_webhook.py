@@ -57,6 +57,7 @@ def test_a_good_webhook_is_taken(url: str, allow_private: bool) -> None:
         "https://example.com/hook\n",
         "https://[::1/hook",
         "https://example.com:port/hook",
+        "https://example..com/hook",
         "https://localhost/hook",
         "https://receiver/hook",
         "https://10.1.2.3/hook",

@@ -19,6 +19,7 @@ import hmac
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -86,6 +87,7 @@ class WebhookConfig(Struct, frozen=True, kw_only=True):
         try:
             parts = urlsplit(self.url)
             host, _ = parts.hostname, parts.port
+            (host or "").encode("idna")
         except ValueError:
             raise wrong from None
         if not URL.fullmatch(self.url) or not host or "@" in parts.netloc or "#" in self.url:
@@ -204,16 +206,18 @@ class WebhookSink:
                 timeout=self._timeout,
             ) as answer:
                 error = self._error(answer.status, answer.headers.get("Retry-After"))
-                await answer.content.read(ANSWER_BYTES)
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    # The status has said everything.
+                    await answer.content.read(ANSWER_BYTES)
         except TimeoutError:
             return UnavailableError(f"the receiver did not answer within {self._timeout.total:g} s")
+        except ValueError as refused:
+            # yarl and aiohttp find addresses wrong by rules of their own.
+            return NotFoundError(f"the receiver's address is none ({type(refused).__name__})")
         except (aiohttp.ClientError, OSError) as refused:
             if isinstance(getattr(refused, "os_error", None), PrivateAddressError):
                 return DeniedError("the receiver's address is not reachable from the internet")
             return UnavailableError(f"the receiver cannot be reached ({type(refused).__name__})")
-        except ValueError as refused:
-            # yarl and aiohttp find addresses wrong by rules of their own.
-            return NotFoundError(f"the receiver's address is none ({type(refused).__name__})")
         return error
 
     def _error(self, status: int, retry_after: str | None) -> MillraceError | None:
