@@ -209,11 +209,17 @@ async def send(receiver: Receiver, http: aiohttp.ClientSession, *data: bytes, **
     return await config.open(http, lambda: NOW).send([record(place, body) for place, body in enumerate(data)])
 
 
-async def test_what_is_sent_again_keeps_its_id(receiver: Receiver, http: aiohttp.ClientSession) -> None:
+async def test_what_is_sent_again_keeps_its_id_and_another_body_has_another(
+    receiver: Receiver, http: aiohttp.ClientSession
+) -> None:
     await send(receiver, http, b"1")
     await send(receiver, http, b"1")
+    await send(receiver, http, b"12")
 
-    assert ["all:EVENTS:0:0"] * 2 == [request.id for request in receiver.received]
+    first, again, longer = [request.id for request in receiver.received]
+    assert first == again
+    assert first != longer
+    assert first.startswith("all:EVENTS:0:0:")
     assert {int(NOW.timestamp())} == {request.timestamp for request in receiver.received}
 
 
