@@ -315,7 +315,7 @@ async def test_moto_takes_what_the_faulty_kinesis_takes(
             for record in (await kinesis.get_records(ShardIterator=iterator))["Records"]:
                 found.setdefault(record["PartitionKey"], []).append(json.loads(record["Data"])["id"])
 
-    assert ["ok", "ok"] == [step["status"] for step in tested["steps"]]
+    assert ["ok", "ok", "skipped"] == [step["status"] for step in tested["steps"]]
     assert by_user(posted) == found
 
 
@@ -343,28 +343,33 @@ async def test_test_connection_works_with_a_key_that_may_only_write(
     status, told = await client.ask("POST", "/connectors/kinesis/test", {"stream_name": "orders"})
 
     assert (200, "ok") == (status, told["status"])
-    assert [("identity", "ok"), ("stream", "unknown")] == [(step["name"], step["status"]) for step in told["steps"]]
+    assert [("identity", "ok"), ("stream", "unknown"), ("record", "skipped")] == [
+        (step["name"], step["status"]) for step in told["steps"]
+    ]
     assert "AccessDeniedException" == told["steps"][1]["code"]
 
 
 @pytest.mark.parametrize(
     ("form", "wanted"),
     [
-        ({}, [("identity", "ok"), ("stream", "skipped")]),
-        ({"stream_name": "orders", "secret_key": "***"}, [("identity", "ok"), ("stream", "ok")]),
-        ({"stream_name": "missing"}, [("identity", "ok"), ("stream", "failed")]),
-        ({"api_key": "AKIAREVOKED0EXAMPLE0", "stream_name": "orders"}, [("identity", "failed"), ("stream", "skipped")]),
+        ({}, ["ok", "skipped", "skipped"]),
+        ({"test_record": True}, ["ok", "skipped", "skipped"]),
+        ({"stream_name": "orders", "secret_key": "***"}, ["ok", "ok", "skipped"]),
+        ({"stream_name": "orders", "test_record": True}, ["ok", "ok", "ok"]),
+        ({"stream_name": "missing", "test_record": True}, ["ok", "failed", "skipped"]),
+        ({"api_key": "AKIAREVOKED0EXAMPLE0", "stream_name": "orders"}, ["failed", "skipped", "skipped"]),
     ],
 )
 async def test_test_connection_tells_each_step(
-    client: HooksClient, kinesis: FaultyKinesis, form: dict[str, Any], wanted: list[tuple[str, str]]
+    client: HooksClient, kinesis: FaultyKinesis, form: dict[str, Any], wanted: list[str]
 ) -> None:
     kinesis.known_keys = {"AKIAIOSFODNN7EXAMPLE"}
 
     status, told = await client.ask("POST", "/connectors/kinesis/test", form)
 
     assert 200 == status
-    assert wanted == [(step["name"], step["status"]) for step in told["steps"]]
+    assert ["identity", "stream", "record"] == [step["name"] for step in told["steps"]]
+    assert wanted == [step["status"] for step in told["steps"]]
     assert SECRET not in json.dumps(told)
     failed = [step for step in told["steps"] if step["status"] == "failed"]
     assert all(step["hint"] and step["code"] and step["http_status"] for step in failed)
@@ -375,7 +380,7 @@ async def test_test_connection_answers_by_nats_too(client: HooksClient, kinesis:
 
     told = await bus.request(subjects.connector_test("hooks"), asked, ConnectionReport, timeout_s=10)
 
-    assert ["ok", "ok"] == [step.status for step in told.steps]
+    assert ["ok", "ok", "skipped"] == [step.status for step in told.steps]
     with pytest.raises(NotFoundError):
         await bus.request(
             subjects.connector_test("hooks"), ProbeConnector(app_key="nobody"), ConnectionReport, timeout_s=10

@@ -53,7 +53,7 @@ IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/20
 <Arn>arn:aws:iam::123456789012:user/writer</Arn><UserId>AIDAEXAMPLE</UserId><Account>123456789012</Account>
 </GetCallerIdentityResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetCallerIdentityResponse>"""
 STS_REFUSAL = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
-<Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error>
+<Code>{}</Code><Message>The security token included in the request is invalid.</Message></Error>
 <RequestId>1</RequestId></ErrorResponse>"""
 
 
@@ -138,7 +138,11 @@ class FaultyKinesis:
         body = await request.read()
         if b"GetCallerIdentity" in body and "X-Amz-Target" not in request.headers:
             if self.known_keys and key not in self.known_keys:
-                return web.Response(status=403, text=STS_REFUSAL, content_type="text/xml")
+                return web.Response(
+                    status=403, text=STS_REFUSAL.format("InvalidClientTokenId"), content_type="text/xml"
+                )
+            if "GetCallerIdentity" in self.denied_operations:
+                return web.Response(status=403, text=STS_REFUSAL.format("AccessDenied"), content_type="text/xml")
             return web.Response(text=IDENTITY, content_type="text/xml")
         operation = request.headers["X-Amz-Target"].partition(".")[2]
         if self.known_keys and key not in self.known_keys:

@@ -16,6 +16,7 @@ from it: a wrong region stays hidden, and an endpoint that redirects everything 
 """
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -44,6 +45,11 @@ READ_S: Final = 30.0
 CONNECTIONS: Final = 64
 ROLE_S: Final = 3600
 """How long temporary keys hold: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
+
+ROLE_ARN: Final = re.compile(r"arn:aws(?:-[a-z]+)*:iam::\d{12}:role/(?:[!-~]{1,511}/)?[\w+=,.@-]{1,64}", re.ASCII)
+"""IAM user guide, IAM identifiers."""
+EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
+"""STS API reference, AssumeRole."""
 
 AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
     botocore_exceptions.ClientError,
@@ -97,6 +103,28 @@ class TemporaryKeys(TypedDict):
 
 
 CredentialProvider = Callable[[], Awaitable[TemporaryKeys]]
+
+
+def check_role(role_arn: str, external_id: str, app_key: str) -> None:
+    """
+    What a tenant may name as its role.
+
+    One identity of ours assumes the roles of every tenant, so whoever knows another's role_arn could borrow the role
+    ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, and the role's owner demands
+    that id in its trust policy.
+
+    Raises:
+        InvalidError: The ARN is none, or the external id is not the tenant's; names the field.
+    """
+    if not ROLE_ARN.fullmatch(role_arn):
+        raise InvalidError("expected the ARN of a role, arn:aws:iam::<account>:role/<name>", field="role_arn")
+    own = external_id == app_key or external_id.startswith(f"{app_key}:")
+    if not own or not EXTERNAL_ID.fullmatch(external_id):
+        raise InvalidError(
+            f"expected {app_key!r}, or {app_key + ':'!r} and letters, digits or any of +=,.@:/-, as the role's trust "
+            "policy demands it",
+            field="external_id",
+        )
 
 
 class _OnceAwaited:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks.entrance import routed
-from hooks.triggers import Hook, Index, Rule, render
+from hooks.triggers import Batch, Hook, Index, Rule, Target, render, strip
+from shared.errors import InvalidError
 from shared.messages import Event, EventType, Identities, User
+from shared.secret_store import Secret
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/hook.event.v1.json").read_text())
 """The published schema lets unknown fields pass, as a reader has to; here a field that it does not tell is an error."""
@@ -20,6 +22,12 @@ for part in (SCHEMA, *SCHEMA["properties"].values()):
     if "properties" in part:
         part["additionalProperties"] = False
 HOOK: dict[str, Any] = {"name": "Purchases", "stream_name": "orders", "trigger_type": "EVENT", "event_code": "purchase"}
+WEBHOOK: dict[str, Any] = HOOK | {
+    "type": "WEBHOOK",
+    "stream_name": "",
+    "url": "https://example.com/hook",
+    "secret": Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+}
 
 
 def make_rule(hook_id: str, app_key: str = "shop", **changes: Any) -> Rule:
@@ -60,6 +68,34 @@ def test_a_hook_fires_for_its_trigger_type_alone(kind: EventType, wanted: set[st
     assert wanted == fired(index, make_event(kind=kind))
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "wanted"),
+    [
+        ("message_log", "PUSH_CLICKED", {"logs", "clicks"}),
+        ("message_log", "push_opened", {"logs", "clicks"}),
+        ("message_log", "PUSH_DELIVERED", {"logs"}),
+        ("event", "PUSH_CLICK", {"events"}),
+        ("event", "Geofence Enter", {"events", "fences"}),
+        ("event", "geofence_exit", {"events", "fences", "exits"}),
+        ("message_log", "geofence_exit", {"logs"}),
+        ("click", "PUSH_CLICK", set()),
+    ],
+)
+def test_clicks_on_pushes_and_geofences_are_known_by_their_codes(kind: EventType, code: str, wanted: set[str]) -> None:
+    index = Index(
+        [
+            make_rule("events", event_code="*"),
+            make_rule("logs", trigger_type="MESSAGE_LOG", event_code="*"),
+            make_rule("clicks", trigger_type="PUSH_CLICK", event_code="*"),
+            make_rule("fences", trigger_type="GEOFENCE", event_code="*"),
+            make_rule("exits", trigger_type="GEOFENCE", event_code="geofence_exit"),
+            make_rule("theirs", "rival", trigger_type="PUSH_CLICK", event_code="*"),
+        ]
+    )
+
+    assert wanted == fired(index, make_event(code, kind))
+
+
 def test_a_hook_of_another_app_does_not_fire() -> None:
     index = Index([make_rule("ours"), make_rule("theirs", app_key="rival", event_code="*")])
 
@@ -81,10 +117,19 @@ def test_an_inactive_hook_does_not_fire() -> None:
         ({"stream_name": "a b"}, "$.stream_name"),
         ({"stream_name": "orders\n"}, "$.stream_name"),
         ({"stream_name": "x" * 129}, "$.stream_name"),
-        ({"trigger_type": "GEOFENCE"}, "$.trigger_type"),
+        ({"trigger_type": "CONVERSION"}, "$.trigger_type"),
         ({"event_code": []}, "$.event_code"),
         ({"event_code": ["a", ""]}, "$.event_code[1]"),
-        ({"type": "WEBHOOK"}, "$.type"),
+        ({"type": "FIREHOSE"}, "$.type"),
+        ({"batch": {"max_records": 0}}, "$.batch.max_records"),
+        ({"batch": {"max_records": 501}}, "$.batch.max_records"),
+        ({"batch": {"max_bytes": (10 << 20) + 1}}, "$.batch.max_bytes"),
+        ({"batch": {"linger_ms": 60_001}}, "$.batch.linger_ms"),
+        ({"batch": {"format": "xml"}}, "$.batch.format"),
+        ({"max_record_bytes": 1023}, "$.max_record_bytes"),
+        ({"max_record_bytes": (10 << 20) + 1}, "$.max_record_bytes"),
+        ({"oversize": "gzip"}, "$.oversize"),
+        ({"url": "https://example.com/" + "x" * 2048}, "$.url"),
     ],
 )
 def test_a_hook_out_of_bounds_is_refused_and_the_field_named(change: dict[str, Any], path: str) -> None:
@@ -92,6 +137,47 @@ def test_a_hook_out_of_bounds_is_refused_and_the_field_named(change: dict[str, A
         msgspec.convert(HOOK | change, Hook)
 
     assert f"`{path}`" in str(caught.value)
+
+
+def test_what_a_hook_leaves_out_is_what_kinesis_takes_without_being_asked() -> None:
+    hook = make_rule("h1").hook
+
+    assert Batch(max_records=500, max_bytes=10 << 20, linger_ms=20, format="single") == hook.batch
+    assert (1 << 20, "dead_letter", "KINESIS") == (hook.max_record_bytes, hook.oversize, hook.type)
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        (HOOK | {"stream_name": ""}, "stream_name"),
+        (HOOK | {"url": "https://example.com"}, "url"),
+        (WEBHOOK | {"url": ""}, "url"),
+        (WEBHOOK | {"stream_name": "orders"}, "stream_name"),
+    ],
+)
+def test_a_hook_whose_fields_do_not_fit_its_type_is_refused(form: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        msgspec.convert(form, Hook).checked()
+
+    assert field == caught.value.field
+
+
+def test_a_hook_that_was_a_webhook_keeps_no_secret() -> None:
+    left_over = msgspec.convert(HOOK | {"secret": WEBHOOK["secret"]}, Hook)
+
+    assert msgspec.convert(HOOK, Hook) == left_over.checked()
+    assert msgspec.convert(WEBHOOK, Hook) == msgspec.convert(WEBHOOK, Hook).checked()
+
+
+def test_a_webhook_is_a_target_of_its_own_and_its_address_is_no_name() -> None:
+    stream, one, two = make_rule("h0"), make_rule("h1", **WEBHOOK), make_rule("h2", **WEBHOOK)
+
+    assert [Target("shop", "orders"), Target("shop", "h1", "WEBHOOK"), Target("shop", "h2", "WEBHOOK")] == [
+        stream.target,
+        one.target,
+        two.target,
+    ]
+    assert ["shop", "shop/h1", "shop/h2"] == [rule.target.connector for rule in (stream, one, two)]
 
 
 def test_a_hook_with_an_unknown_field_is_refused() -> None:
@@ -142,6 +228,18 @@ def test_the_profile_completes_what_the_event_does_not_say() -> None:
     assert {"city": "Izmir", "age": 25} == record["user"]["attributes"]
 
 
+def test_a_stripped_record_says_so_and_keeps_everything_but_attributes() -> None:
+    event = msgspec.structs.replace(make_event(), attributes={"a": "b" * 100}, ext_id="12345")
+    data = render(make_rule("h1"), routed(event), "EVENTS:12:0", {"city": "Izmir"})
+
+    stripped = json.loads(strip(data))
+
+    whole = json.loads(data)
+    whole["event"]["attributes"] = whole["user"]["attributes"] = {}
+    assert whole | {"stripped": True} == stripped
+    jsonschema.validate(stripped, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
 def test_the_published_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
@@ -159,7 +257,7 @@ attributes = st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3),
     profile=st.none() | attributes,
     email=st.none() | st.text(),
     tokens=st.lists(st.text()).map(tuple),
-    trigger=st.sampled_from(["EVENT", "MESSAGE_LOG"]),
+    trigger=st.sampled_from(["EVENT", "MESSAGE_LOG", "PUSH_CLICK", "GEOFENCE"]),
 )
 def test_every_record_is_valid_under_the_schema(
     user_id: str,

@@ -47,9 +47,9 @@ class Alerts:
 
     def paused(self, target: Target, error: MillraceError) -> None:
         """Nothing goes to a target until somebody changes something."""
-        message = f"hooks send nothing to the stream and keep its events: {error.message}"
+        message = f"hooks send nothing there and keep the events: {error.message}"
         self.tell(target.app_key, "target-paused", target.stream_name, message)
 
     def resumed(self, target: Target) -> None:
         """It answers again."""
-        self.tell(target.app_key, "target-resumed", target.stream_name, "hooks send to the stream again")
+        self.tell(target.app_key, "target-resumed", target.stream_name, "hooks send there again")

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import aiohttp
+
 from hooks.alerts import Alerts
 from hooks.config import HOOKS, KINESIS
 from hooks.dead_letters import DeadLetterBox
@@ -11,7 +13,8 @@ from hooks.handlers import ENDPOINTS
 from hooks.partitions import Partition, Partitions
 from hooks.publishing import Publishing
 from hooks.routes import ROUTES
-from hooks.sinks import SinkConfig
+from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.webhook import WebhookConfig, open_session
 from hooks.state import State
 from hooks.tallies import Tallies
 from hooks.triggers import Index, Rule
@@ -41,12 +44,13 @@ async def build(mesh: Mesh) -> State:
     profiles = Profiles(mesh.bus)
     mesh.spawn("profiles", profiles.keep())
     tallies = Tallies(now)
-    clients = await mesh.enter(AwsClients())
+    clients = await mesh.enter(AwsClients(sts_endpoint_url=mesh.settings.sts_endpoint_url or None))
+    webhooks = await mesh.enter(open_session(allow_private=mesh.settings.allow_private_endpoints))
     dead_letters = DeadLetterBox(mesh.bus, mesh.metrics, now)
     destinations = await mesh.enter(
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
-    _follow(mesh, destinations, tallies, clients)
+    _follow(mesh, destinations, tallies, clients, webhooks)
     partitions = []
     for number in range(subjects.PARTITIONS):
         pull = await mesh.enter(
@@ -73,8 +77,8 @@ async def build(mesh: Mesh) -> State:
         partitions.append(partition)
     mesh.intake("partitions", Partitions(partitions, destinations))
 
-    async def test_connector(config: SinkConfig, stream_name: str | None) -> ConnectionReport:
-        return await run_checks(config.checks(clients, stream_name))
+    async def test_connector(config: KinesisConfig, stream_name: str | None, test_record: bool) -> ConnectionReport:
+        return await run_checks(config.checks(clients, stream_name, test_record=test_record))
 
     return State(
         publishing=Publishing(mesh.bus, alerts, now),
@@ -86,12 +90,20 @@ async def build(mesh: Mesh) -> State:
     )
 
 
-def _follow(mesh: Mesh, destinations: Destinations, tallies: Tallies, clients: AwsClients) -> None:
+def _follow(
+    mesh: Mesh, destinations: Destinations, tallies: Tallies, clients: AwsClients, webhooks: aiohttp.ClientSession
+) -> None:
     """Keep `destinations` at the newest configuration."""
     hooks, connectors = mesh.registry.view(HOOKS), mesh.registry.view(KINESIS)
 
-    def connector(config: SinkConfig, revision: int) -> Connector:
+    def connector(config: KinesisConfig, revision: int) -> Connector:
         return Connector(revision=revision, open=lambda stream_name: config.open(clients, stream_name))
+
+    def webhook(rule: Rule) -> Connector:
+        hook = rule.hook
+        content_type = "application/x-ndjson" if hook.batch.format == "ndjson" else "application/json"
+        config = WebhookConfig(url=hook.url, secret=hook.secret, content_type=content_type)
+        return Connector(revision=rule.revision, open=lambda _: config.open(webhooks, now))
 
     def apply() -> None:
         rules = [
@@ -101,6 +113,7 @@ def _follow(mesh: Mesh, destinations: Destinations, tallies: Tallies, clients: A
         active = {
             entry.app_key: connector(entry.value, entry.revision) for entry in connectors.all() if entry.value.active
         }
+        active |= {rule.target.connector: webhook(rule) for rule in rules if rule.target.sink == "WEBHOOK"}
         destinations.apply(Index(rules), active)
         tallies.keep({(rule.app_key, rule.hook_id) for rule in rules})
 

@@ -23,5 +23,4 @@ async def read_kinesis(registry: Registry, app_key: str, form: dict[str, Any], *
         NotFoundError: The form is empty and nothing is saved.
     """
     config = await registry.form_over_saved(KINESIS, app_key, form)
-    config.check(allow_private=allow_private)
-    return config
+    return config.checked(allow_private=allow_private, app_key=app_key)

@@ -45,6 +45,11 @@ class Record:
         self.attempts = 0
         self.next: Record | None = None
 
+    def carry(self, data: bytes) -> None:
+        """Carry other data. Only before anybody has counted its size."""
+        self.size += len(data) - len(self.data)
+        self.data = data
+
 
 class Sent(Struct, frozen=True):
     """The record is stored: in which shard and under which number, where the receiver tells."""

@@ -18,7 +18,10 @@ from shared.telemetry import Metrics
 
 
 class Connector(Struct, frozen=True, kw_only=True):
-    """An app's active connector, at one revision: `open` gives the sink for a stream, without I/O."""
+    """
+    An app's active connector, or a webhook that is its own, at one revision: `open` gives the sink for a stream,
+    without I/O.
+    """
 
     revision: int
     open: Callable[[str], Sink]
@@ -59,7 +62,7 @@ class Destinations:
         lanes = self._lanes.get(target)
         if lanes is not None:
             return lanes
-        connector = self._connectors.get(target.app_key)
+        connector = self._connectors.get(target.connector)
         if connector is None:
             return None
         lanes = self._lanes[target] = Lanes(
@@ -73,9 +76,9 @@ class Destinations:
         )
         return lanes
 
-    def serves(self, app_key: str) -> bool:
-        """Whether the app has an active connector."""
-        return app_key in self._connectors
+    def serves(self, target: Target) -> bool:
+        """Whether the target's app has an active connector for it."""
+        return target.connector in self._connectors
 
     def error_of(self, target: Target) -> MillraceError | None:
         """Why nothing goes to a target at present; None while it answers, or nothing was sent yet."""
@@ -84,13 +87,15 @@ class Destinations:
 
     def apply(self, index: Index, connectors: Mapping[str, Connector]) -> None:
         """
-        Take over a configuration. What waits for a stream that its hook has left follows the hook to the new one; what
-        waits for a hook or connector that is gone or inactive is let go, and counted as `skipped_inactive`.
+        Take over a configuration; `connectors` are by `Target.connector`.
+
+        What waits for a stream that its hook has left follows the hook to the new one; what waits for a hook or
+        connector that is gone or inactive is let go, and counted as `skipped_inactive`.
         """
         self.index, self._connectors = index, connectors
         marks: dict[Target, list[object]] = {}
         for rule in index.rules.values():
-            if connector := connectors.get(rule.app_key):
+            if connector := connectors.get(rule.target.connector):
                 marks.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
         stray: list[tuple[Target, Record]] = []
         for target, lanes in list(self._lanes.items()):
@@ -99,7 +104,7 @@ class Destinations:
                 del self._lanes[target]
             elif marks[target] != self._marks.get(target):
                 stray += [(target, record) for record in lanes.release(self._has_left(target))]
-                lanes.renew(connectors[target.app_key].open(target.stream_name))
+                lanes.renew(connectors[target.connector].open(target.stream_name))
         self._marks = dict(marks)
         for target, record in stray:
             self._send_after(target, record)
@@ -115,7 +120,7 @@ class Destinations:
 
     def _target_of(self, target: Target, record: Record) -> Target | None:
         rule = self.index.rules.get((target.app_key, record.hook_id))
-        return rule.target if rule is not None and rule.app_key in self._connectors else None
+        return rule.target if rule is not None and self.serves(rule.target) else None
 
     def _send_after(self, old: Target, record: Record) -> None:
         target = self._target_of(old, record)

@@ -16,13 +16,14 @@ class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
     Ask for a Test Connection by NATS. What `config` leaves out, a secret it masks with `***`, is the saved one's.
 
-    With `stream_name` the stream is looked at as well.
+    With `stream_name` the stream is looked at as well, and with `test_record` one marked record is put into it.
     """
 
     app_key: str
     kind: Literal["kinesis"] = "kinesis"
     config: dict[str, Any] = {}
     stream_name: StreamName | None = None
+    test_record: bool = False
 
 
 async def test_connector(state: State, request: ProbeConnector) -> ConnectionReport:
@@ -30,7 +31,7 @@ async def test_connector(state: State, request: ProbeConnector) -> ConnectionRep
     subjects.check_app_key(request.app_key)
     allow_private = state.allow_private_endpoints
     config = await read_kinesis(state.registry, request.app_key, request.config, allow_private=allow_private)
-    return await state.test_connector(config, request.stream_name)
+    return await state.test_connector(config, request.stream_name, request.test_record)
 
 
 ENDPOINTS = (Endpoint(subject=subjects.connector_test("hooks"), request=ProbeConnector, handler=test_connector),)

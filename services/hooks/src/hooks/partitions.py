@@ -13,7 +13,7 @@ from hooks.delivery import Record, partition_key
 from hooks.destinations import Destinations
 from hooks.entrance import read_message
 from hooks.tallies import Tallies
-from hooks.triggers import RoutedEvent, Target, render
+from hooks.triggers import RoutedEvent, Target, render, strip
 from hooks.window import Bounds, Taken, Window
 from shared.bus import Message
 from shared.consumers import ClosedError
@@ -171,9 +171,13 @@ class Partition:
                 tally=tally,
                 done=taken.done,
             )
+            most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes)
+            if record.size > most and rule.hook.oversize == "strip":
+                record.carry(strip(record.data))
+                self._count("stripped", 1)
             taken.expect(record)
-            if record.size > lanes.limits.record_bytes:
-                oversize.append((rule.target, record, lanes.limits.record_bytes))
+            if record.size > most:
+                oversize.append((rule.target, record, most))
             else:
                 lanes.put(record)
         for target, record, most in oversize:

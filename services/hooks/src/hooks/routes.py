@@ -10,8 +10,9 @@ from hooks.config import HOOKS, KINESIS, read_kinesis
 from hooks.entrance import PostedEvent, split_array, split_lines
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.webhook import WebhookConfig
 from hooks.state import State
-from hooks.triggers import StreamName, Target
+from hooks.triggers import Hook, Rule, StreamName
 from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError, TooLargeError
 from shared.http import Call
@@ -29,15 +30,18 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """
     What Test Connection is asked with: values of the form, each left-out one as it is saved.
 
-    With `stream_name` the stream is looked at as well.
+    With `stream_name` the stream is looked at as well, and with `test_record` one marked record is put into it.
     """
 
     region: str | None = None
     api_key: str | None = None
     secret_key: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
     endpoint_url: str | None = None
     active: bool | None = None
     stream_name: StreamName | None = None
+    test_record: bool = False
 
 
 class HookStatus(Struct, frozen=True, kw_only=True):
@@ -78,15 +82,22 @@ async def post_events(call: Call[State]) -> web.Response:
 async def test_kinesis(call: Call[State]) -> ConnectionReport:
     """Test Connection, on the values of the form over the saved ones."""
     form = decode(await call.request.read() or b"{}", KinesisForm)
-    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None))
+    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None, test_record=False))
     allow_private = call.state.allow_private_endpoints
     config = await read_kinesis(call.registry, call.app_key, values, allow_private=allow_private)
-    return await call.state.test_connector(config, form.stream_name)
+    return await call.state.test_connector(config, form.stream_name, form.test_record)
 
 
 async def check_kinesis(call: Call[State], value: KinesisConfig, _: KinesisConfig | None) -> KinesisConfig:
     """What a connector must be before it is saved."""
-    value.check(allow_private=call.state.allow_private_endpoints)
+    return value.checked(allow_private=call.state.allow_private_endpoints, app_key=call.app_key)
+
+
+async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
+    """What a hook must be before it is saved."""
+    value = value.checked()
+    if value.type == "WEBHOOK":
+        WebhookConfig(url=value.url, secret=value.secret).check(allow_private=call.state.allow_private_endpoints)
     return value
 
 
@@ -94,10 +105,11 @@ async def get_status(call: Call[State]) -> HookStatus:
     """Numbers of one hook."""
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
     tally = call.state.tallies.of(entry.app_key, entry.id)
-    error = call.state.destinations.error_of(Target(entry.app_key, entry.value.stream_name))
+    rule = Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
+    error = call.state.destinations.error_of(rule.target)
     return HookStatus(
         active=entry.value.active,
-        connector_active=call.state.destinations.serves(entry.app_key),
+        connector_active=call.state.destinations.serves(rule.target),
         matched=tally.matched,
         sent=tally.sent,
         failed=tally.failed,
@@ -136,7 +148,7 @@ ROUTES: tuple[Route, ...] = (
         status=202,
         also={400: EventsReply},
     ),
-    *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook"),
+    *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check_hook),
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
     ),

@@ -6,18 +6,21 @@ from msgspec import Struct
 
 from hooks.destinations import Destinations
 from hooks.publishing import Publishing
-from hooks.sinks import SinkConfig
+from hooks.sinks.kinesis import KinesisConfig
 from hooks.tallies import Tallies
 from shared.connection_test import ConnectionReport
 from shared.registry import Registry
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """The running service. `test_connector` tries a connector, saved or not, and a stream where one is named."""
+    """
+    The running service. `test_connector` tries a connector, saved or not, a stream where one is named, and a record in
+    it where that is asked for.
+    """
 
     publishing: Publishing
     destinations: Destinations
     tallies: Tallies
     registry: Registry
-    test_connector: Callable[[SinkConfig, str | None], Awaitable[ConnectionReport]]
+    test_connector: Callable[[KinesisConfig, str | None, bool], Awaitable[ConnectionReport]]
     allow_private_endpoints: bool

@@ -1,8 +1,9 @@
 """
-Where records can go. The union of the connectors' configurations: one line a sink, and a fixture in
-`tests/contracts/test_sinks.py`.
+Where records can go. The union of the configurations that open a sink, a connector's or a hook's own: one line a sink,
+and a fixture in `tests/contracts/test_sinks.py`.
 """
 
 from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.webhook import WebhookConfig
 
-SinkConfig = KinesisConfig
+SinkConfig = KinesisConfig | WebhookConfig

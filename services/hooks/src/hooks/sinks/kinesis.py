@@ -1,17 +1,21 @@
 """
 Send records to Amazon Kinesis Data Streams.
 
-Configuration: kinesis:PutRecords on the streams, which is another permission than kinesis:PutRecord. Test Connection
-also tries sts:GetCallerIdentity, which every key may, and kinesis:DescribeStreamSummary, without which it works.
+Configuration: kinesis:PutRecords on the streams, which is another permission than kinesis:PutRecord, for the static
+keys of a user or for a role. Without keys, this service's own identity assumes the role, and needs sts:AssumeRole. Test
+Connection also tries sts:GetCallerIdentity, which every key may, and kinesis:DescribeStreamSummary, without which it
+works.
 Implementation: one PutRecords per batch, encoded here and signed by `shared.aws`, since the SDK would cost three times
 all the rest of a record's way. The answer is positional: HTTP 200 with a code for each record that failed.
-Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 1 MiB a record with its key,
-unless UpdateMaxRecordSize raised it. The stream's name is the hook's and not the connector's. A timeout may have stored
-the batch.
+Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 10 MiB a record with its key,
+but 1 MiB unless UpdateMaxRecordSize raised it, which the hook tells. The stream's name is the hook's and not the
+connector's. A timeout may have stored the batch. One identity of ours assumes the roles of every tenant, so the
+external id begins with the tenant's name (`shared.aws.check_role`).
 """
 
 import asyncio
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -19,7 +23,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hooks.delivery import Failed, Limits, Outcome, Record, Sent
-from shared.aws import AWS_ERRORS, AwsClients, AwsCredentials, aws_code, aws_details, aws_error
+from shared.aws import (
+    AWS_ERRORS,
+    AwsClients,
+    AwsCredentials,
+    AwsRole,
+    aws_code,
+    aws_details,
+    aws_error,
+    check_role,
+)
 from shared.aws_codes import HINTS
 from shared.connection_test import Check, Finding
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
@@ -27,7 +40,7 @@ from shared.secret_store import Secret
 
 NAME: Final = "kinesis"
 
-LIMITS: Final = Limits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)
+LIMITS: Final = Limits(call_records=500, call_bytes=5 << 20, record_bytes=10 << 20)
 """Of PutRecords: the number in botocore's service model, the bytes as in *Considerations* above."""
 
 CALL_S: Final = 15.0
@@ -43,43 +56,70 @@ PUT_RECORDS: Final = "Kinesis_20131202.PutRecords"
 
 UNUSABLE: Final = ("DELETING", "CREATING")
 
+TEST_SCHEMA: Final = "millrace.test.v1"
+"""What a test record says it is, where another says `hook.event.v1`."""
+
 
 class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     The Kinesis connector of one app. `api_key` is the access key id of an IAM user, `secret_key` its secret access key.
+    Instead of them, or for them to assume, there is `role_arn` with its `external_id`, which is the app's key or begins
+    with it and a colon.
 
     `endpoint_url` is another address of the API in the region, such as a VPC endpoint. While it is not `active`, no
     hook of the app sends anything.
     """
 
     region: Annotated[str, Meta(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$(?!\n)")]
-    api_key: Annotated[str, Meta(pattern=r"^[!-~]{1,128}$(?!\n)")]
-    secret_key: Secret
+    api_key: Annotated[str, Meta(pattern=r"^[!-~]{0,128}$(?!\n)")] = ""
+    secret_key: Secret = msgspec.field(default_factory=lambda: Secret(""))
+    role_arn: str = ""
+    external_id: str = ""
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?$(?!\n)")] = ""
     active: bool = True
 
-    def check(self, *, allow_private: bool) -> None:
+    @property
+    def credentials(self) -> AwsCredentials | AwsRole:
+        """What signs: the keys, or the role that they, or this process's own identity, assume."""
+        keys = AwsCredentials(access_key_id=self.api_key, secret_access_key=self.secret_key)
+        if not self.role_arn:
+            return keys
+        return AwsRole(role_arn=self.role_arn, external_id=self.external_id, base=keys if self.api_key else None)
+
+    def checked(self, *, allow_private: bool, app_key: str) -> "KinesisConfig":
         """
-        What the types do not say.
+        The connector as it may be used: what the types do not say.
 
         Raises:
-            InvalidError: A key cannot be right, or the endpoint is not AWS's although it has to be; names the field.
+            InvalidError: A key or role cannot be right, or the endpoint is not AWS's although it has to be; names the
+                field.
         """
-        if not self.endpoint_url and not ACCESS_KEY.fullmatch(self.api_key):
-            raise InvalidError("expected an access key id", field="api_key")
+        if self.role_arn or self.external_id:
+            check_role(self.role_arn, self.external_id, app_key)
+        if self.endpoint_url and not self.at_aws and not allow_private:
+            raise InvalidError("expected https:// and a host of amazonaws.com", field="endpoint_url")
+        if self.role_arn and not self.api_key:
+            # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
+            return msgspec.structs.replace(self, secret_key=Secret(""))
+        if not self.api_key or (not self.endpoint_url and not ACCESS_KEY.fullmatch(self.api_key)):
+            raise InvalidError("expected an access key id, or a role_arn", field="api_key")
         if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
             raise InvalidError("expected a secret access key, without spaces", field="secret_key")
+        return self
+
+    @property
+    def at_aws(self) -> bool:
+        """Whether the API is AWS's own."""
         host = self.endpoint_url.removeprefix("https://").partition(":")[0]
         ours = self.endpoint_url.startswith("https://") and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        if self.endpoint_url and not ours and not allow_private:
-            raise InvalidError("expected https:// and a host of amazonaws.com", field="endpoint_url")
+        return ours or not self.endpoint_url
 
     def open(self, clients: AwsClients, stream_name: str, *, call_s: float = CALL_S) -> "KinesisSink":
         """The sink of one stream."""
         return KinesisSink(self, clients, stream_name, call_s)
 
-    def checks(self, clients: AwsClients, stream_name: str | None) -> tuple[Check, ...]:
-        """Test Connection: who the key is, and what is known of the stream."""
+    def checks(self, clients: AwsClients, stream_name: str | None, *, test_record: bool) -> tuple[Check, ...]:
+        """Test Connection: who the key is, what is known of the stream and, where asked for, a record in it."""
         sink = self.open(clients, stream_name) if stream_name is not None else None
 
         async def identify() -> Finding:
@@ -98,9 +138,16 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 http_status=200,
             )
 
+        async def put() -> Finding:
+            if not test_record:
+                return Finding(status="skipped", message="no test_record was asked for")
+            assert sink is not None
+            return await sink.put_test_record()
+
         return (
-            Check(name="identity", run=identify, explain=_explain),
+            Check(name="identity", run=identify, explain=_explain_identity),
             Check(name="stream", run=look, explain=_explain_look, needs=("identity",)),
+            Check(name="record", run=put, explain=_explain, needs=("identity", "stream")),
         )
 
 
@@ -155,7 +202,7 @@ class KinesisSink:
                     PUT_RECORDS,
                     body,
                     region=config.region,
-                    credentials=_credentials(config),
+                    credentials=config.credentials,
                     endpoint_url=config.endpoint_url or None,
                 )
         except TimeoutError:
@@ -177,6 +224,17 @@ class KinesisSink:
         summary: dict[str, Any] = answer["StreamDescriptionSummary"]
         return summary
 
+    async def put_test_record(self) -> Finding:
+        """Put one record that says what it is, so that its readers can leave it out."""
+        name = str(uuid.uuid4())
+        data = {"schema": TEST_SCHEMA, "id": name, "message": "A connection test of Millrace. Leave it out."}
+        entry = {"Data": msgspec.json.encode(data), "PartitionKey": name}
+        answer = await self._ask("put_records", StreamName=self._stream_name, Records=[entry])
+        outcome = _outcome(answer["Records"][0])
+        if isinstance(outcome, Failed):
+            return Finding(status="failed", code=outcome.code, message=outcome.message, hint=HINTS.get(outcome.code))
+        return Finding(message=f"{name} is in {outcome.shard} as number {outcome.sequence}", http_status=200)
+
     async def _ask(self, operation: str, **given: Any) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self._call_s):
@@ -188,19 +246,19 @@ class KinesisSink:
 async def _call(
     config: KinesisConfig, clients: AwsClients, service: str, operation: str, **given: Any
 ) -> dict[str, Any]:
-    endpoint_url = config.endpoint_url or None
+    # A VPC endpoint of Kinesis does not speak STS; whoever stands in for AWS speaks both.
+    elsewhere = config.endpoint_url and not (service == "sts" and config.at_aws)
     try:
         async with clients.client(
-            service, region=config.region, credentials=_credentials(config), endpoint_url=endpoint_url
+            service,
+            region=config.region,
+            credentials=config.credentials,
+            endpoint_url=config.endpoint_url if elsewhere else None,
         ) as client:
             answer: dict[str, Any] = await getattr(client, operation)(**given)
             return answer
     except AWS_ERRORS as error:
         raise _meant(aws_error(error), aws_code(error)) from error
-
-
-def _credentials(config: KinesisConfig) -> AwsCredentials:
-    return AwsCredentials(access_key_id=config.api_key, secret_access_key=config.secret_key)
 
 
 def _meant(found: MillraceError, code: str | None) -> MillraceError:
@@ -226,6 +284,19 @@ def _explain(error: MillraceError) -> Finding:
         code=details.code or error.code,
         http_status=details.http_status,
         hint=HINTS.get(details.code or ""),
+    )
+
+
+def _explain_identity(error: MillraceError) -> Finding:
+    """Not being allowed to ask who one is does not fail the test; not being allowed to assume the role does."""
+    found = _explain(error)
+    if not isinstance(error, DeniedError) or aws_details(error).operation != "GetCallerIdentity":
+        return found
+    return Finding(
+        status="unknown",
+        message="the key may not ask whose it is, which sending does not need",
+        code=found.code,
+        http_status=found.http_status,
     )
 
 

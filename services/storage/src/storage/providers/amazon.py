@@ -7,9 +7,8 @@ buckets refuse them by default. Without keys, this service's own identity assume
 Implementation: `shared.objectstore`, which costs a sixth of the SDK's CPU time (reference: storage.md, 4.2), with
 temporary keys from `shared.aws` for a role.
 Considerations: a bucket with a dot in its name has no valid certificate under its own host name, so its URLs have it in
-the path. One identity of ours assumes the roles of every tenant, so whoever knows another's role_arn could borrow the
-role ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, which is checked here, and
-its owner demands that id in the role's trust policy.
+the path. One identity of ours assumes the roles of every tenant, so the external id begins with the tenant's name
+(`shared.aws.check_role`).
 """
 
 import re
@@ -21,8 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from shared.aws import AwsClients, AwsCredentials, AwsRole
-from shared.errors import InvalidError
+from shared.aws import AwsClients, AwsCredentials, AwsRole, check_role
 from shared.objectstore import S3StoreConfig
 from shared.private_addresses import refuse_private_addresses
 from shared.secret_store import Secret
@@ -36,10 +34,6 @@ ACCESS_KEY = re.compile(r"[A-Za-z0-9_]{16,128}")
 OTHER_ACCESS_KEY = re.compile(r"[!-~]{1,128}")
 """What stores other than AWS give out."""
 SECRET_KEY = re.compile(r"[!-~]{1,256}")
-ROLE_ARN = re.compile(r"arn:aws(?:-[a-z]+)*:iam::\d{12}:role/(?:[!-~]{1,511}/)?[\w+=,.@-]{1,64}", re.ASCII)
-"""IAM user guide, IAM identifiers."""
-EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
-"""STS API reference, AssumeRole."""
 BUCKET_NAME = re.compile(r"(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """S3 user guide, bucket naming rules."""
 REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d{1,2}")
@@ -137,7 +131,7 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
     )
     aws = not config.endpoint_url
     if config.role_arn or config.external_id:
-        _check_role(config, app_key)
+        check_role(config.role_arn, config.external_id, app_key)
     if config.role_arn and not config.access_key:
         # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
         config = msgspec.structs.replace(config, secret_key=Secret(""))
@@ -152,14 +146,3 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
     check_url(config.endpoint_url, "endpoint_url", allow_private=allow_private, path=False)
     check_url(config.cdn_base_url, "cdn_base_url", allow_private=allow_private, path=True)
     return config
-
-
-def _check_role(config: AmazonStorageConfig, app_key: str) -> None:
-    expect(ROLE_ARN, config.role_arn, "role_arn", "the ARN of a role, arn:aws:iam::<account>:role/<name>")
-    own = config.external_id == app_key or config.external_id.startswith(f"{app_key}:")
-    if not own or not EXTERNAL_ID.fullmatch(config.external_id):
-        raise InvalidError(
-            f"expected {app_key!r}, or {app_key + ':'!r} and letters, digits or any of +=,.@:/-, as the role's trust "
-            "policy demands it",
-            field="external_id",
-        )
