@@ -8,14 +8,15 @@ from itertools import count
 from hooks.delivery import Limits, Outcome, Policy, Record, Sent
 from hooks.lanes import Lanes
 from hooks.tallies import Tally
-from hooks.triggers import Target
+from hooks.triggers import Batch, Target
 from shared.errors import MillraceError
 from shared.retry import Backoff
 from shared.telemetry import Metrics
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TARGET = Target("shop", "orders")
-AT_ONCE = Policy(linger_s=0, retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
+HASTY = Batch(linger_ms=0)
+AT_ONCE = Policy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
 
 Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
 """What one call does: stores what it stores by `MemorySink.store`, and gives the outcomes or raises."""
@@ -127,7 +128,7 @@ class Bench:
         self.lanes.close()
         await self._tasks.__aexit__(None, None, None)
 
-    def put(self, user: str, data: str = "x", hook_id: str = "hook") -> Record:
+    def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = HASTY) -> Record:
         """One more record of a user."""
         record = Record(
             key=user,
@@ -136,6 +137,7 @@ class Bench:
             source=f"EVENTS:{next(self._sources)}:0",
             tally=self.tally,
             done=self._done,
+            batch=batch,
         )
         self.lanes.put(record)
         return record

@@ -170,6 +170,7 @@ class Partition:
                 source=source,
                 tally=tally,
                 done=taken.done,
+                batch=rule.hook.batch,
             )
             taken.expect(record)
             if record.size > lanes.limits.record_bytes:

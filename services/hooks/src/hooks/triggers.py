@@ -21,9 +21,23 @@ TriggerType = Literal["EVENT", "MESSAGE_LOG"]
 TRIGGERS: Mapping[EventType, TriggerType] = {"event": "EVENT", "message_log": "MESSAGE_LOG"}
 """What an event of a type pulls. Types that are not here pull nothing."""
 
+MIB = 1 << 20
 EventCode = Annotated[str, Meta(min_length=1, max_length=128)]
 # In Python `$` also matches before a last line feed; a JSON Schema reader has no `\Z`.
 StreamName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$(?!\n)")]
+
+
+class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    How a hook's records are gathered: what one call holds at most, and how long the first of them waits for others.
+
+    `format` puts one event into a record, or several of one user as a JSON array or as lines.
+    """
+
+    max_records: Annotated[int, Meta(ge=1, le=500)] = 500
+    max_bytes: Annotated[int, Meta(ge=1, le=10 * MIB)] = 10 * MIB
+    linger_ms: Annotated[int, Meta(ge=0, le=60_000)] = 20
+    format: Literal["single", "json_array", "ndjson"] = "single"
 
 
 class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +53,7 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stream_name: StreamName
     trigger_type: TriggerType
     event_code: EventCode | Annotated[tuple[EventCode, ...], Meta(min_length=1, max_length=100)]
+    batch: Batch = Batch()
     active: bool = True
 
     @property
