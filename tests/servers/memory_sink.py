@@ -39,16 +39,19 @@ class MemorySink:
         self.most_at_once = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.misused: list[str] = []
+        """What the caller did that the port does not allow."""
         self._in_flight: list[str] = []
         self.calls = 0
         self._sequence = count(1)
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         keys = [record.key for record in batch]
-        assert len(set(keys)) == len(keys), "two records of a user in one call"
-        assert not set(keys) & set(self._in_flight), "two records of a user in flight"
-        assert len(batch) <= self.limits.call_records
-        assert sum(record.size for record in batch) <= self.limits.call_bytes or len(batch) == 1
+        self._demand(len(set(keys)) == len(keys), "two records of a user in one call")
+        self._demand(not set(keys) & set(self._in_flight), "two records of a user in flight")
+        self._demand(1 <= len(batch) <= self.limits.call_records, "too many records in a call, or none")
+        size = sum(record.size for record in batch)
+        self._demand(size <= self.limits.call_bytes or len(batch) == 1, "a call that is too large")
         self._in_flight += keys
         self.calls += 1
         self.most_at_once = max(self.most_at_once, self.calls)
@@ -66,6 +69,11 @@ class MemorySink:
 
     async def ping(self) -> None:
         """Always there."""
+
+    def _demand(self, holds: bool, otherwise: str) -> None:
+        # Whoever sends takes an exception for a bug of the sink, and tries again.
+        if not holds:
+            self.misused.append(otherwise)
 
     def store(self, record: Record) -> Sent:
         """The record reaches the stream."""
@@ -98,16 +106,19 @@ class Letters:
 
 
 class Bench:
-    """Lanes with everything around them, as an async context manager. `finished` are the records that are done."""
+    """
+    Lanes with everything around them, as an async context manager. `finished` are the records that are done; they are
+    numbered from `first` on.
+    """
 
-    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE) -> None:
+    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE, *, first: int = 0) -> None:
         self.sink = sink
         self.heard = Heard()
         self.letters = Letters()
         self.metrics = Metrics()
         self.tally = Tally(lambda: NOW)
         self.finished: list[Record] = []
-        self._sources = count()
+        self._sources = count(first)
         self._changed = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self.lanes = Lanes(
@@ -127,6 +138,7 @@ class Bench:
     async def __aexit__(self, *_: object) -> None:
         self.lanes.close()
         await self._tasks.__aexit__(None, None, None)
+        assert [] == self.sink.misused
 
     def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = HASTY) -> Record:
         """One more record of a user."""
@@ -149,6 +161,11 @@ class Bench:
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until something is so. Looks at every turn of the event loop."""
         while not condition():
+            await asyncio.sleep(0)
+
+    async def turn(self, times: int) -> None:
+        """Let the event loop turn so often."""
+        for _ in range(times):
             await asyncio.sleep(0)
 
     def _done(self, record: Record) -> None:

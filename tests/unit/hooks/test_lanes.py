@@ -1,11 +1,8 @@
 """Batches, partial failure, order: what reaches a sink that fails, seen from the sink."""
 
-import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hooks.delivery import Failed, Limits, Outcome, Policy, Record, Sent
 from hooks.pace import START
@@ -303,61 +300,3 @@ async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
         await bench.lanes.drain()
 
     assert [] == bench.finished
-
-
-def chaos(dice: random.Random) -> Answer:
-    """A call in which anything may happen that a sink is allowed to do."""
-
-    def answer(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
-        event = dice.choice(["ok", "some", "some", "none", "lost", "silent", "short", "long", "denied", "bug"])
-        if event == "some":
-            return fail_some(*dice.sample(range(len(batch)), dice.randint(0, len(batch))))(sink, batch)
-        if event == "none":
-            return fail_some(*range(len(batch)))(sink, batch)
-        if event == "lost":
-            raise UnavailableError("connection refused")
-        if event == "denied":
-            raise CredentialsError("the token has expired")
-        if event == "bug":
-            raise ZeroDivisionError
-        outcomes = store_all(sink, batch)
-        if event == "silent":
-            raise UnavailableError("timeout")
-        if event == "short":
-            return outcomes[:-1]
-        return [*outcomes, Sent()] if event == "long" else outcomes
-
-    return answer
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    users=st.lists(st.integers(0, 7), min_size=1, max_size=60),
-    calls=st.integers(1, 5),
-    per_call=st.integers(1, 6),
-    faults=st.integers(0, 40),
-    renewals=st.sets(st.integers(0, 59), max_size=3),
-    dice=st.randoms(use_true_random=False),
-)
-async def test_each_users_records_arrive_in_order_whatever_fails(
-    users: list[int], calls: int, per_call: int, faults: int, renewals: set[int], dice: random.Random
-) -> None:
-    limits = Limits(call_records=per_call, call_bytes=1000, record_bytes=1000)
-    sink = MemorySink(*[chaos(dice) for _ in range(faults)], limits=limits, turns=dice.randint(0, 3))
-    policy = Policy(calls=calls, retry=AT_ONCE.retry, probe=AT_ONCE.probe)
-    wanted: dict[str, list[str]] = {}
-    async with Bench(sink, policy) as bench:
-        for number, user in enumerate(users):
-            wanted.setdefault(f"user-{user}", []).append(bench.put(f"user-{user}").source)
-            if number in renewals:
-                bench.lanes.renew(sink)
-            if dice.random() < 0.3:
-                await bench.wait_finished(0)
-        await bench.wait_finished(len(users))
-
-    for name, sources in wanted.items():
-        stored = stored_of(sink, name)
-        assert sources == list(dict.fromkeys(stored)), "the first successes are in order"
-        assert stored == sorted(stored, key=sources.index), "a duplicate is adjacent"
-    assert len(users) == len(bench.finished) == len(set(bench.finished))
-    assert b"millrace_hooks_order_inversions_total 0.0" in bench.metrics.render()
