@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
+from typing import Self
 
-from hooks.delivery import Limits, Outcome, Policy, Record, Sent
+from hooks.delivery import Limits, Outcome, Policy, Record, Sent, Sink
 from hooks.lanes import Lanes
 from hooks.tallies import Tally
 from hooks.triggers import Batch, Target
@@ -105,21 +106,19 @@ class Letters:
         self.put.append((record.source, reason))
 
 
-class Bench:
+class LanesAround:
     """
-    Lanes with everything around them, as an async context manager. `finished` are the records that are done; they are
-    numbered from `first` on.
+    Lanes over any sink with everything around them, as an async context manager. `finished` are the records that are
+    done; they are numbered from `first` on.
     """
 
-    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE, *, first: int = 0) -> None:
-        self.sink = sink
+    def __init__(self, sink: Sink, policy: Policy, *, first: int = 0) -> None:
         self.heard = Heard()
         self.letters = Letters()
         self.metrics = Metrics()
         self.tally = Tally(lambda: NOW)
         self.finished: list[Record] = []
         self._sources = count(first)
-        self._changed = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self.lanes = Lanes(
             TARGET,
@@ -131,14 +130,13 @@ class Bench:
             metrics=self.metrics,
         )
 
-    async def __aenter__(self) -> "Bench":
+    async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.lanes.close()
         await self._tasks.__aexit__(None, None, None)
-        assert [] == self.sink.misused
 
     def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = HASTY) -> Record:
         """One more record of a user."""
@@ -170,3 +168,15 @@ class Bench:
 
     def _done(self, record: Record) -> None:
         self.finished.append(record)
+
+
+class Bench(LanesAround):
+    """Lanes over a sink in memory, which has to be used as its port allows."""
+
+    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE, *, first: int = 0) -> None:
+        super().__init__(sink, policy, first=first)
+        self.sink = sink
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        assert [] == self.sink.misused
