@@ -1,7 +1,9 @@
 """What is killed in the middle of the path from entrance to Kinesis loses nothing and turns no user's order round."""
 
 import asyncio
+import functools
 import json
+import random
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -15,6 +17,7 @@ from millrace.nats_server import NatsServer
 from servers.hooks import by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
+from servers.waiting import until
 from shared.bus import Bus
 from shared.settings import Settings, child_environment
 
@@ -23,6 +26,7 @@ from shared.settings import Settings, child_environment
 async def kinesis() -> AsyncIterator[FaultyKinesis]:
     async with FaultyKinesis(delay_s=0.02) as server:
         server.create_stream("orders", shards=4)
+        server.create_stream("packed", shards=2)
         server.record_failure_rate = 0.02
         yield server
 
@@ -79,6 +83,63 @@ async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
 
     assert stored_before < 4000
     assert by_user(posted) == first_successes(records)
+
+
+async def test_a_service_killed_ten_times_at_any_point_loses_nothing(
+    settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path
+) -> None:
+    posted = events(12_000, users=300)
+    announce = tmp_path / "announce.json"
+    dice = random.Random(2026)
+    place, stored = 0, [0]
+    for round_ in range(10):
+        async with hooks_process(settings, announce) as (process, url), open_client(url, shop) as client:
+            if round_ == 0:
+                await client.connect(kinesis)
+                await client.hook("all")
+                await client.hook("packed", stream_name="packed", batch={"format": "json_array"})
+            for _ in range(12):
+                await client.post(posted[place : place + 100])
+                place += 100
+            wanted = stored[-1] + dice.randint(1, 900)
+            await until(functools.partial(has_more, kinesis, min(wanted, place)))
+            process.kill()
+            await process.wait()
+        stored.append(len({record.value["id"] for record in kinesis.records("orders")}))
+    async with hooks_process(settings, announce):
+        records = await kinesis.wait_records("orders", holds(12_000))
+        await wait_acknowledged(bus)
+
+    assert by_user(posted) == first_successes(records)
+    assert sum(before < 1200 * round_ for round_, before in enumerate(stored)) >= 3, "no kill was in the middle"
+    packed: dict[str, dict[str, None]] = {}
+    for record in kinesis.records("packed"):
+        packed.setdefault(record.key, {}).update(dict.fromkeys(event["id"] for event in record.value))
+    assert by_user(posted) == {user: list(ids) for user, ids in packed.items()}
+
+
+def has_more(kinesis: FaultyKinesis, wanted: int) -> bool:
+    return len({record.value["id"] for record in kinesis.records("orders")}) >= wanted
+
+
+async def test_kinesis_killed_under_load_costs_neither_events_nor_order(
+    run_service: RunService, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    posted = events(4000, users=100)
+    async with run_service(SERVICE) as running, open_client(running.url, shop) as client:
+        await client.connect(kinesis)
+        await client.hook("all")
+        for round_ in range(4):
+            for place in range(round_ * 1000, round_ * 1000 + 1000, 100):
+                await client.post(posted[place : place + 100])
+            await kinesis.stop()
+            await asyncio.sleep(0.1)
+            await kinesis.start()
+        records = await kinesis.wait_records("orders", holds(4000))
+        await wait_acknowledged(bus)
+
+        assert by_user(posted) == first_successes(records)
+        assert b"millrace_hooks_order_inversions_total 0.0" in running.mesh.metrics.render()
 
 
 async def test_nats_killed_under_load_costs_neither_events_nor_order(

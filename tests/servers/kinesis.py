@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -24,6 +25,8 @@ CallFault = Literal[
     "internal",
     "unavailable",
     "throttled",
+    "limited",
+    "slow_down",
     "validation",
     "denied",
     "expired",
@@ -31,19 +34,22 @@ CallFault = Literal[
     "closed",
     "hanging",
     "late",
+    "dropped",
     "short",
     "long",
 ]
 """
 What happens to a whole PutRecords call. `hanging` stores nothing and never answers, `late` stores and never answers (a
-success after our timeout), `closed` stores nothing and drops the connection, `short` and `long` store and answer with a
-record too few or too many.
+success after our timeout), `closed` stores nothing and drops the connection, `dropped` stores and drops it, `short` and
+`long` store and answer with a record too few or too many.
 """
 
 REFUSALS: dict[str, tuple[int, str]] = {
     "internal": (500, "InternalFailureException"),
     "unavailable": (503, "ServiceUnavailable"),
     "throttled": (400, "ProvisionedThroughputExceededException"),
+    "limited": (400, "LimitExceededException"),
+    "slow_down": (400, "ThrottlingException"),
     "validation": (400, "ValidationException"),
     "denied": (400, "AccessDeniedException"),
     "expired": (400, "ExpiredTokenException"),
@@ -70,13 +76,28 @@ class Stored(Struct, frozen=True, kw_only=True):
         return json.loads(self.data)
 
 
+class Shard(Struct, kw_only=True):
+    """A range of hash keys, `first` to `last`, and what is stored there. A split one is closed, and keeps it."""
+
+    name: str
+    first: int
+    last: int
+    open: bool = True
+    records: list[Stored] = []
+    second: int = 0
+    taken_records: int = 0
+    taken_bytes: int = 0
+    """What it took in the second of the clock that `second` names."""
+
+
 class FaultyKinesis:
     """
     The server, as an async context manager.
 
     `call_faults` are used up one per PutRecords call. `record_failure_rate` fails single records at random, and
-    `fails_record` those that a test picks. `denied_operations` are refused for want of permission, and no operation
-    is answered for keys that are not in `known_keys`, if any are.
+    `fails_record` those that a test picks. `shard_records_per_s` and `shard_bytes_per_s` limit a shard where a
+    test sets them; Kinesis has 1,000 records and 1 MiB. `denied_operations` are refused for want of permission, and no
+    operation is answered for keys that are not in `known_keys`, if any are.
     """
 
     def __init__(self, *, seed: int = 0, delay_s: float = 0.0) -> None:
@@ -85,6 +106,8 @@ class FaultyKinesis:
         self.record_failure_rate = 0.0
         self.record_failure_code = "ProvisionedThroughputExceededException"
         self.fails_record: Callable[[str, bytes], bool] | None = None
+        self.shard_records_per_s: int | None = None
+        self.shard_bytes_per_s: int | None = None
         self.denied_operations: set[str] = set()
         self.known_keys: set[str] = set()
         self.calls = 0
@@ -92,7 +115,7 @@ class FaultyKinesis:
         self.most_at_once = 0
         self.url = ""
         self._dice = random.Random(seed)
-        self._streams: dict[str, list[list[Stored]]] = {}
+        self._streams: dict[str, list[Shard]] = {}
         # Sequence numbers of Kinesis have 56 digits: they must never become floats.
         self._sequence = count(49590338271490256608559692538361571095921575989136588898)
         self._at_once = 0
@@ -101,29 +124,52 @@ class FaultyKinesis:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, after `stop` on the port that it had and with everything that was stored."""
+        self._stopped.clear()
         app = web.Application(client_max_size=32 << 20)
         app.router.add_post("/", self._handle)
         # A connection that hangs must not hold up the end of a test.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        port = int(self.url.rpartition(":")[2]) if self.url else 0
+        await web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True).start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def stop(self) -> None:
+        """Take no more connections and break those off that there are, whatever they wait for."""
         self._stopped.set()
         assert self._runner is not None
         await self._runner.cleanup()
 
     def create_stream(self, name: str, *, shards: int = 1) -> None:
         """An active stream whose shards share the range of hash keys evenly."""
-        self._streams[name] = [[] for _ in range(shards)]
+        bounds = [(1 << 128) * place // shards for place in range(shards + 1)]
+        self._streams[name] = [
+            Shard(name=f"shardId-{place:012d}", first=bounds[place], last=bounds[place + 1] - 1)
+            for place in range(shards)
+        ]
+
+    def split(self, stream: str, place: int = 0) -> None:
+        """SplitShard in the middle, at once: its keys go to two new shards from now on."""
+        shards = self._streams[stream]
+        parent = shards[place]
+        parent.open = False
+        middle = (parent.first + parent.last) // 2
+        for first, last in ((parent.first, middle), (middle + 1, parent.last)):
+            shards.append(Shard(name=f"shardId-{len(shards):012d}", first=first, last=last))
 
     def records(self, stream: str) -> list[Stored]:
         """Everything that is stored, in the order of arrival."""
         return sorted(
-            (record for shard in self._streams[stream] for record in shard), key=lambda record: record.sequence
+            (record for shard in self._streams[stream] for record in shard.records), key=lambda record: record.sequence
         )
 
     async def wait_records(self, stream: str, condition: Callable[[list[Stored]], bool]) -> list[Stored]:
@@ -186,6 +232,8 @@ class FaultyKinesis:
             return _refuse(400, "ValidationException")
         answers = [self._put(asked["StreamName"], key, data) for key, data in sent]
         self._changed.set()
+        if fault == "dropped":
+            raise ConnectionResetError
         if fault == "late":
             await self._stopped.wait()
         elif fault == "short":
@@ -196,15 +244,35 @@ class FaultyKinesis:
         return _json({"FailedRecordCount": failed, "EncryptionType": "NONE", "Records": answers})
 
     def _put(self, stream: str, key: str, data: bytes) -> dict[str, str]:
+        place = int.from_bytes(hashlib.md5(key.encode()).digest())
+        shard = next(shard for shard in self._streams[stream] if shard.open and shard.first <= place <= shard.last)
         unlucky = self._dice.random() < self.record_failure_rate
         if unlucky or (self.fails_record is not None and self.fails_record(key, data)):
-            self.failed_records += 1
-            return {"ErrorCode": self.record_failure_code, "ErrorMessage": "Rate exceeded for shard"}
-        shards = self._streams[stream]
-        place = int.from_bytes(hashlib.md5(key.encode()).digest()) * len(shards) >> 128
-        stored = Stored(shard=f"shardId-{place:012d}", sequence=next(self._sequence), key=key, data=data)
-        shards[place].append(stored)
-        return {"SequenceNumber": str(stored.sequence), "ShardId": stored.shard}
+            return self._fail(self.record_failure_code, shard, stream)
+        if not self._has_room(shard, len(key.encode()) + len(data)):
+            return self._fail("ProvisionedThroughputExceededException", shard, stream)
+        stored = Stored(shard=shard.name, sequence=next(self._sequence), key=key, data=data)
+        shard.records.append(stored)
+        return {"SequenceNumber": str(stored.sequence), "ShardId": shard.name}
+
+    def _fail(self, code: str, shard: Shard, stream: str) -> dict[str, str]:
+        self.failed_records += 1
+        if code == "InternalFailure":
+            return {"ErrorCode": code, "ErrorMessage": "Internal Service Failure"}
+        where = f"shard {shard.name} in stream {stream} under account 123456789012"
+        return {"ErrorCode": code, "ErrorMessage": f"Rate exceeded for {where}."}
+
+    def _has_room(self, shard: Shard, size: int) -> bool:
+        second = int(time.monotonic())
+        if second != shard.second:
+            shard.second, shard.taken_records, shard.taken_bytes = second, 0, 0
+        full = (self.shard_records_per_s is not None and shard.taken_records >= self.shard_records_per_s) or (
+            self.shard_bytes_per_s is not None and shard.taken_bytes + size > self.shard_bytes_per_s
+        )
+        if not full:
+            shard.taken_records += 1
+            shard.taken_bytes += size
+        return not full
 
     async def _describe(self, asked: dict[str, Any]) -> web.StreamResponse:
         return _json(
@@ -217,7 +285,7 @@ class FaultyKinesis:
                     "RetentionPeriodHours": 24,
                     "StreamCreationTimestamp": 1763780000,
                     "EnhancedMonitoring": [],
-                    "OpenShardCount": len(self._streams[asked["StreamName"]]),
+                    "OpenShardCount": sum(shard.open for shard in self._streams[asked["StreamName"]]),
                 }
             }
         )
@@ -227,7 +295,8 @@ class FaultyKinesis:
 
     async def _get_records(self, asked: dict[str, Any]) -> web.StreamResponse:
         stream, shard, start = asked["ShardIterator"].split("/")
-        records = self._streams[stream][int(shard.removeprefix("shardId-"))][int(start) : int(start) + 10_000]
+        (found,) = [one for one in self._streams[stream] if one.name == shard]
+        records = found.records[int(start) : int(start) + 10_000]
         told = [
             {
                 "SequenceNumber": str(record.sequence),

@@ -4,18 +4,20 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
+from typing import Self
 
-from hooks.delivery import Limits, Outcome, Policy, Record, Sent
+from hooks.delivery import Limits, Outcome, Policy, Record, Sent, Sink
 from hooks.lanes import Lanes
 from hooks.tallies import Tally
-from hooks.triggers import Target
+from hooks.triggers import Batch, Target
 from shared.errors import MillraceError
 from shared.retry import Backoff
 from shared.telemetry import Metrics
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TARGET = Target("shop", "orders")
-AT_ONCE = Policy(linger_s=0, retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
+HASTY = Batch(linger_ms=0)
+AT_ONCE = Policy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
 
 Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
 """What one call does: stores what it stores by `MemorySink.store`, and gives the outcomes or raises."""
@@ -38,16 +40,19 @@ class MemorySink:
         self.most_at_once = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.misused: list[str] = []
+        """What the caller did that the port does not allow."""
         self._in_flight: list[str] = []
         self.calls = 0
         self._sequence = count(1)
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         keys = [record.key for record in batch]
-        assert len(set(keys)) == len(keys), "two records of a user in one call"
-        assert not set(keys) & set(self._in_flight), "two records of a user in flight"
-        assert len(batch) <= self.limits.call_records
-        assert sum(record.size for record in batch) <= self.limits.call_bytes or len(batch) == 1
+        self._demand(len(set(keys)) == len(keys), "two records of a user in one call")
+        self._demand(not set(keys) & set(self._in_flight), "two records of a user in flight")
+        self._demand(1 <= len(batch) <= self.limits.call_records, "too many records in a call, or none")
+        size = sum(record.size for record in batch)
+        self._demand(size <= self.limits.call_bytes or len(batch) == 1, "a call that is too large")
         self._in_flight += keys
         self.calls += 1
         self.most_at_once = max(self.most_at_once, self.calls)
@@ -65,6 +70,11 @@ class MemorySink:
 
     async def ping(self) -> None:
         """Always there."""
+
+    def _demand(self, holds: bool, otherwise: str) -> None:
+        # Whoever sends takes an exception for a bug of the sink, and tries again.
+        if not holds:
+            self.misused.append(otherwise)
 
     def store(self, record: Record) -> Sent:
         """The record reaches the stream."""
@@ -96,18 +106,19 @@ class Letters:
         self.put.append((record.source, reason))
 
 
-class Bench:
-    """Lanes with everything around them, as an async context manager. `finished` are the records that are done."""
+class LanesAround:
+    """
+    Lanes over any sink with everything around them, as an async context manager. `finished` are the records that are
+    done; they are numbered from `first` on.
+    """
 
-    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE) -> None:
-        self.sink = sink
+    def __init__(self, sink: Sink, policy: Policy, *, first: int = 0) -> None:
         self.heard = Heard()
         self.letters = Letters()
         self.metrics = Metrics()
         self.tally = Tally(lambda: NOW)
         self.finished: list[Record] = []
-        self._sources = count()
-        self._changed = asyncio.Event()
+        self._sources = count(first)
         self._tasks = asyncio.TaskGroup()
         self.lanes = Lanes(
             TARGET,
@@ -119,7 +130,7 @@ class Bench:
             metrics=self.metrics,
         )
 
-    async def __aenter__(self) -> "Bench":
+    async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         return self
 
@@ -127,7 +138,7 @@ class Bench:
         self.lanes.close()
         await self._tasks.__aexit__(None, None, None)
 
-    def put(self, user: str, data: str = "x", hook_id: str = "hook") -> Record:
+    def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = HASTY) -> Record:
         """One more record of a user."""
         record = Record(
             key=user,
@@ -136,6 +147,7 @@ class Bench:
             source=f"EVENTS:{next(self._sources)}:0",
             tally=self.tally,
             done=self._done,
+            batch=batch,
         )
         self.lanes.put(record)
         return record
@@ -149,5 +161,22 @@ class Bench:
         while not condition():
             await asyncio.sleep(0)
 
+    async def turn(self, times: int) -> None:
+        """Let the event loop turn so often."""
+        for _ in range(times):
+            await asyncio.sleep(0)
+
     def _done(self, record: Record) -> None:
         self.finished.append(record)
+
+
+class Bench(LanesAround):
+    """Lanes over a sink in memory, which has to be used as its port allows."""
+
+    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE, *, first: int = 0) -> None:
+        super().__init__(sink, policy, first=first)
+        self.sink = sink
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        assert [] == self.sink.misused

@@ -56,7 +56,7 @@ class Scene:
         self.done: list[str] = []
         self.count = 0
         self.destinations = Destinations(
-            Policy(linger_s=0, retry=NEVER, probe=NEVER),
+            Policy(retry=NEVER, probe=NEVER),
             watcher=self.heard,
             dead_letters=Letters(),
             metrics=Metrics(),

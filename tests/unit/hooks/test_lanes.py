@@ -1,13 +1,11 @@
 """Batches, partial failure, order: what reaches a sink that fails, seen from the sink."""
 
-import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hooks.delivery import Failed, Limits, Outcome, Policy, Record, Sent
+from hooks.pace import START
 from servers.memory_sink import AT_ONCE, Answer, Bench, MemorySink, store_all
 from shared.errors import (
     BusyError,
@@ -20,7 +18,7 @@ from shared.errors import (
 from shared.retry import Backoff
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
-PATIENT = Policy(linger_s=0, retry=NEVER, probe=NEVER)
+PATIENT = Policy(retry=NEVER, probe=NEVER)
 """A target that fails is not asked again within the test. Jitter may draw a short wait, with odds of one in 10**7."""
 
 
@@ -77,14 +75,22 @@ async def test_a_call_holds_no_more_than_the_sink_takes() -> None:
     assert all(sum(record.size for record in batch) <= 100 for batch in sink.batches)
 
 
-async def test_several_calls_run_at_once_and_no_more_than_the_policy_says() -> None:
-    sink = MemorySink(limits=Limits(call_records=1, call_bytes=1000, record_bytes=1000))
-    async with Bench(sink) as bench:
-        for number in range(20):
-            bench.put(f"user-{number}")
-        await bench.wait_finished(20)
+async def test_more_and_more_calls_run_at_once_and_no_more_than_the_policy_says() -> None:
+    at_once: list[int] = []
 
-    assert AT_ONCE.calls == sink.most_at_once
+    def note(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
+        at_once.append(sink.calls)
+        return store_all(sink, batch)
+
+    limits = Limits(call_records=1, call_bytes=1000, record_bytes=1000)
+    sink = MemorySink(*[note] * 400, limits=limits, turns=3)
+    async with Bench(sink) as bench:
+        for number in range(400):
+            bench.put(f"user-{number}")
+        await bench.wait_finished(400)
+
+    assert START == at_once[0]
+    assert AT_ONCE.calls == sink.most_at_once == 16
 
 
 async def test_only_the_failed_records_are_sent_again() -> None:
@@ -131,20 +137,22 @@ async def test_a_silent_call_that_landed_makes_an_adjacent_duplicate() -> None:
 
 async def test_a_target_in_trouble_is_asked_by_one_call_at_a_time() -> None:
     at_once: list[int] = []
+    most: list[int] = []
 
     def still_busy(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
         at_once.append(sink.calls)
+        most.append(sink.most_at_once)
         raise BusyError("throttled")
 
     limits = Limits(call_records=1, call_bytes=99, record_bytes=99)
-    sink = MemorySink(*[refuse(BusyError("throttled"))] * AT_ONCE.calls, *[still_busy] * 5, limits=limits)
+    sink = MemorySink(*[refuse(BusyError("throttled"))] * START, *[still_busy] * 5, limits=limits)
     async with Bench(sink) as bench:
         for number in range(20):
             bench.put(f"user-{number}")
         await bench.wait_finished(20)
 
     assert [1] * 5 == at_once
-    assert AT_ONCE.calls == sink.most_at_once
+    assert [START] * 5 == most
 
 
 @pytest.mark.parametrize("error", [CredentialsError("revoked"), NotFoundError("no such stream")])
@@ -276,7 +284,7 @@ async def test_release_breaks_no_call_off_when_nothing_leaves() -> None:
 
 async def test_drain_sends_what_waits() -> None:
     sink = MemorySink(fail_some(0), limits=Limits(call_records=3, call_bytes=1000, record_bytes=1000))
-    async with Bench(sink, Policy(linger_s=1000, retry=Backoff(first_s=0, max_s=0))) as bench:
+    async with Bench(sink, Policy(retry=Backoff(first_s=0, max_s=0))) as bench:
         for number in range(20):
             bench.put(f"user-{number % 7}")
         await bench.lanes.drain()
@@ -292,61 +300,3 @@ async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
         await bench.lanes.drain()
 
     assert [] == bench.finished
-
-
-def chaos(dice: random.Random) -> Answer:
-    """A call in which anything may happen that a sink is allowed to do."""
-
-    def answer(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
-        event = dice.choice(["ok", "some", "some", "none", "lost", "silent", "short", "long", "denied", "bug"])
-        if event == "some":
-            return fail_some(*dice.sample(range(len(batch)), dice.randint(0, len(batch))))(sink, batch)
-        if event == "none":
-            return fail_some(*range(len(batch)))(sink, batch)
-        if event == "lost":
-            raise UnavailableError("connection refused")
-        if event == "denied":
-            raise CredentialsError("the token has expired")
-        if event == "bug":
-            raise ZeroDivisionError
-        outcomes = store_all(sink, batch)
-        if event == "silent":
-            raise UnavailableError("timeout")
-        if event == "short":
-            return outcomes[:-1]
-        return [*outcomes, Sent()] if event == "long" else outcomes
-
-    return answer
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    users=st.lists(st.integers(0, 7), min_size=1, max_size=60),
-    calls=st.integers(1, 5),
-    per_call=st.integers(1, 6),
-    faults=st.integers(0, 40),
-    renewals=st.sets(st.integers(0, 59), max_size=3),
-    dice=st.randoms(use_true_random=False),
-)
-async def test_each_users_records_arrive_in_order_whatever_fails(
-    users: list[int], calls: int, per_call: int, faults: int, renewals: set[int], dice: random.Random
-) -> None:
-    limits = Limits(call_records=per_call, call_bytes=1000, record_bytes=1000)
-    sink = MemorySink(*[chaos(dice) for _ in range(faults)], limits=limits, turns=dice.randint(0, 3))
-    policy = Policy(calls=calls, linger_s=0, retry=AT_ONCE.retry, probe=AT_ONCE.probe)
-    wanted: dict[str, list[str]] = {}
-    async with Bench(sink, policy) as bench:
-        for number, user in enumerate(users):
-            wanted.setdefault(f"user-{user}", []).append(bench.put(f"user-{user}").source)
-            if number in renewals:
-                bench.lanes.renew(sink)
-            if dice.random() < 0.3:
-                await bench.wait_finished(0)
-        await bench.wait_finished(len(users))
-
-    for name, sources in wanted.items():
-        stored = stored_of(sink, name)
-        assert sources == list(dict.fromkeys(stored)), "the first successes are in order"
-        assert stored == sorted(stored, key=sources.index), "a duplicate is adjacent"
-    assert len(users) == len(bench.finished) == len(set(bench.finished))
-    assert b"millrace_hooks_order_inversions_total 0.0" in bench.metrics.render()

@@ -84,7 +84,7 @@ class Scene:
         self.sink = MemorySink()
         self.bus = Bus()
         self.tallies = Tallies(lambda: NOW)
-        self.destinations = Destinations(Policy(linger_s=0), watcher=Heard(), dead_letters=Letters(), metrics=Metrics())
+        self.destinations = Destinations(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics())
         self.partition = Partition(
             partition_of(USER),
             stream,

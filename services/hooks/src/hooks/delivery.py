@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from hooks.tallies import Tally
-from hooks.triggers import Target
+from hooks.triggers import Batch, Target
 from shared.errors import CredentialsError, DeniedError, MillraceError, NotFoundError, UnauthenticatedError
 from shared.retry import Backoff
 
@@ -18,6 +18,9 @@ MAX_KEY_CHARACTERS = 256
 """The longest partition key that Kinesis takes (PutRecords in botocore's service model)."""
 PAUSING = (CredentialsError, UnauthenticatedError, DeniedError, NotFoundError)
 """What only a person can mend: the target waits for a change of its configuration, and looks now and then."""
+PLAIN = Batch()
+FRAME_BYTES = {"json_array": 2, "ndjson": 1}
+"""What a format adds to a record that travels alone: the brackets of the array, the line feed."""
 
 
 class Record:
@@ -28,16 +31,34 @@ class Record:
         key: Decides the lane, and the sink partitions by it.
         source: `<stream>:<sequence>:<index>` of its event.
         done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
+        batch: Its hook's. `size` is that of the record alone in this format, with its key.
+        max_bytes: How large the record may become by others that are packed with it, with its key.
     """
 
-    __slots__ = ("attempts", "data", "done", "hook_id", "key", "next", "size", "source", "tally")
+    __slots__ = ("attempts", "batch", "data", "done", "hook_id", "key", "max_bytes", "next", "size", "source", "tally")
+
+    events = 1
+    """How many events travel in it."""
 
     def __init__(
-        self, *, key: str, data: bytes, hook_id: str, source: str, tally: Tally, done: Callable[["Record"], None]
+        self,
+        *,
+        key: str,
+        data: bytes,
+        hook_id: str,
+        source: str,
+        tally: Tally,
+        done: Callable[["Record"], None],
+        batch: Batch = PLAIN,
+        max_bytes: int = 1 << 20,
     ) -> None:
         self.key = key
         self.data = data
-        self.size = len(data) + len(key.encode())
+        self.size = len(data) + (len(key) if key.isascii() else len(key.encode()))
+        if batch.format != "single":
+            self.size += FRAME_BYTES[batch.format]
+        self.batch = batch
+        self.max_bytes = max_bytes
         self.hook_id = hook_id
         self.source = source
         self.tally = tally
@@ -105,10 +126,12 @@ class Sink(Protocol):
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """How a target is served. `probe` paces the tries while it is paused, `retry` everything else."""
+    """
+    How a target is served: by how many calls at once in the end; `probe` paces the tries while it is paused, `retry`
+    everything else.
+    """
 
-    calls: int = 4
-    linger_s: float = 0.02
+    calls: int = 16
     retry: Backoff = Backoff(first_s=0.1, max_s=10.0)
     probe: Backoff = Backoff(first_s=2.0, max_s=60.0)
 

@@ -1,19 +1,22 @@
 """
-How records reach one target: batches, partial failure, order, back-off.
+How records reach one target: batches, partial failure, order.
 
 Order. Each user has a lane. Only the head of a lane is ever in flight, and the next record moves up when the head is
 confirmed, so a call takes at most one record of a user, whatever fails and however many calls run. A call that ended
 without a word may have landed: its records go again before anything newer, so a duplicate is adjacent, never late.
+The lanes, and what a call takes of them, are in `chains.py`; how many calls run at once is told by `pace.py`, how long
+a record that failed waits by `shards.py`, and how long a target that failed by `trouble.py`.
+
+A call begins when it is full, or when any record has lingered as long as its own hook says; it takes all that is ready.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from itertools import count
 from typing import Any
 
 import structlog
 
+from hooks.chains import Chains
 from hooks.delivery import (
     DeadLetters,
     Failed,
@@ -21,29 +24,24 @@ from hooks.delivery import (
     Outcome,
     Policy,
     Record,
-    Sent,
     Sink,
     Watcher,
 )
-from hooks.triggers import Target
-from hooks.trouble import Trouble, wait_s
+from hooks.pace import Pace
+from hooks.packing import Pack
+from hooks.shards import Shards
+from hooks.triggers import Batch, Target
+from hooks.trouble import Trouble
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()
 
-USERS_REMEMBERED = 1024
-"""Users per target whose last sequence number is kept, to notice a record that was stored before an earlier one."""
-
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
 class Lanes:
-    """
-    The records that wait for one target, and the calls that carry them. One event loop, no locks.
-
-    A lane is a chain of records from its head (ready, in a call, or waiting to be tried again) to its tail.
-    """
+    """The records that wait for one target, and the calls that carry them. One event loop, no locks."""
 
     def __init__(
         self,
@@ -63,15 +61,13 @@ class Lanes:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._tails: dict[str, Record] = {}
-        self._ready: deque[Record] = deque()
-        self._suspects: deque[Record] = deque()
+        self._chains = Chains()
         self._calls: dict[asyncio.Task[None], list[Record]] = {}
-        self._again: dict[int, list[Record]] = {}
-        self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._lingering: Batch | None = None
         self._changed = asyncio.Event()
-        self._last: dict[str, Sent] = {}
+        self._pace = Pace(policy.calls)
+        self._shards = Shards(policy.retry, self._loop, self._resume)
         self._trouble = Trouble(target, policy, watcher, self._loop.time)
 
     @property
@@ -86,18 +82,18 @@ class Lanes:
 
     def put(self, record: Record) -> None:
         """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
-        tail = self._tails.get(record.key)
-        self._tails[record.key] = record
-        if tail is not None:
-            tail.next = record
+        if not self._chains.put(record):
             return
-        self._ready.append(record)
-        self._wake()
+        # Most records find a timer that was set for another one of their hook.
+        batch, ready = record.batch, len(self._chains.ready)
+        if batch is not self._lingering or ready >= batch.max_records or ready >= self._sink.limits.call_records:
+            self._wake(batch)
 
     def renew(self, sink: Sink) -> None:
         """The configuration changed: go on at once with `sink`. Calls in flight end with the sink they began with."""
         self._sink = sink
         self._trouble.renewed()
+        self._shards.renewed()
         self._look_again(0.0)
 
     def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
@@ -106,9 +102,8 @@ class Lanes:
 
         Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
         """
-        held = (*self._calls.values(), *self._again.values(), self._suspects, self._ready)
-        heads = [head for batch in held for head in batch]
-        records = [record for head in heads for record in _chain(head)]
+        in_calls = [head for batch in self._calls.values() for head in batch]
+        records = self._chains.all([*in_calls, *self._shards.waiting])
         if not any(map(leaves, records)):
             return []
         self._clear()
@@ -129,7 +124,7 @@ class Lanes:
         What a silent or paused target leaves goes out after the next start. Nothing may be put any more.
         """
         self._pump()
-        while self._tails and (self._calls or self.error is None):
+        while self._chains and (self._calls or self.error is None):
             self._changed.clear()
             await self._changed.wait()
         self.close()
@@ -137,146 +132,121 @@ class Lanes:
     def close(self) -> None:
         """Break off what is in flight and begin nothing more. What is not done comes again after the next start."""
         self._clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
 
     def _clear(self) -> None:
         for call in self._calls:
             call.cancel()
-        for held in (self._calls, self._again, self._suspects, self._ready, self._tails):
+        for held in (self._calls, self._shards, self._chains):
             held.clear()
 
-    def _wake(self) -> None:
+    def _wake(self, batch: Batch) -> None:
         if len(self._calls) >= self._slots:
             return
-        if len(self._ready) >= self.limits.call_records and self._trouble.wait_s <= 0:
+        wait_s = self._trouble.wait_s
+        if wait_s <= 0 and len(self._chains.ready) >= min(batch.max_records, self.limits.call_records):
             self._pump()
-        elif self._timer is None:
-            self._look_again(self._policy.linger_s)
+            return
+        delay_s = max(wait_s, batch.linger_ms / 1000)
+        if self._timer is None or self._loop.time() + delay_s < self._timer.when():
+            self._look_again(delay_s)
+            self._lingering = batch
 
     @property
     def _slots(self) -> int:
         # While the target is in trouble one call asks for all.
-        return 1 if self.error is not None else self._policy.calls
+        return 1 if self.error is not None else self._pace.calls
 
     def _look_again(self, delay_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         self._timer = self._loop.call_later(delay_s, self._pump)
 
-    def _pump(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = self._lingering = None
+
+    def _pump(self) -> None:
+        self._stop_timer()
         if (delay_s := self._trouble.wait_s) > 0:
             self._look_again(delay_s)
             return
-        while (self._ready or self._suspects) and len(self._calls) < self._slots:
-            batch = self._take()
-            self._calls[self._spawn(self._call(batch))] = batch
+        while not self._chains.idle and len(self._calls) < self._slots:
+            batch, full = self._chains.take(self.limits, self._shards.hold if self._shards.shut else None)
+            if batch:
+                self._calls[self._spawn(self._call(batch, full))] = batch
 
-    def _take(self) -> list[Record]:
-        batch: list[Record] = []
-        if self._suspects:
-            batch.append(self._suspects.popleft())
-        else:
-            ready, most, room = self._ready, self.limits.call_records, self.limits.call_bytes
-            while ready and len(batch) < most and (not batch or ready[0].size <= room):
-                room -= ready[0].size
-                batch.append(ready.popleft())
-        for record in batch:
-            record.attempts += 1
-        return batch
-
-    async def _call(self, batch: list[Record]) -> None:
-        sink = self._sink
+    async def _call(self, batch: list[Record], full: bool) -> None:
+        sink, begun = self._sink, self._pace.begin()
         try:
             outcomes = await sink.send(batch)
             if len(outcomes) != len(batch):
                 raise UnavailableError(f"{len(outcomes)} outcomes for {len(batch)} records")
         except MillraceError as error:
+            self._pace.failed(begun)
             await self._whole_call_failed(batch, error, sink)
         except Exception as error:
             log.exception("sink_bug", app_key=self._target.app_key, stream_name=self._target.stream_name)
             self._metrics.count("millrace_bugs_total", where="sink")
+            self._pace.failed(begun)
             await self._whole_call_failed(batch, UnavailableError(f"internal: {type(error).__name__}"), sink)
         else:
-            await self._settle(batch, outcomes)
+            failed = await self._settle(batch, outcomes)
+            if failed * 2 > len(outcomes):
+                self._pace.failed(begun)
+            else:
+                self._pace.succeeded(full=full)
         task = asyncio.current_task()
         assert task is not None
         del self._calls[task]
         self._changed.set()
-        if self._calls:
-            self._wake()
-        else:
-            # What gathered while the call ran has lingered enough.
-            self._pump()
+        self._go_on()
 
-    async def _settle(self, batch: list[Record], outcomes: Sequence[Outcome]) -> None:
-        failed: list[Record] = []
+    def _go_on(self) -> None:
+        if not self._calls:
+            # What gathered while the last call ran has lingered enough.
+            self._pump()
+        elif self._chains.ready:
+            self._wake(self._chains.ready[0].batch)
+
+    async def _settle(self, batch: list[Record], outcomes: Sequence[Outcome]) -> int:
+        """Give how many failed for now."""
+        if inversions := self._shards.learn(batch, outcomes):
+            self._metrics.count("millrace_hooks_order_inversions_total", inversions)
+        sent, rest = self._chains.confirm(batch, outcomes)
+        failed: list[tuple[Record, Failed]] = []
         refused: list[tuple[Record, Failed]] = []
-        for record, outcome in zip(batch, outcomes, strict=True):
-            if type(outcome) is Sent:
-                self._confirm(record, outcome)
-                continue
-            assert isinstance(outcome, Failed)
+        for record, outcome in rest:
             record.tally.fail(f"{outcome.code}: {outcome.message}")
-            if outcome.retryable:
-                failed.append(record)
-            else:
-                refused.append((record, outcome))
-        if len(failed) + len(refused) < len(batch):
+            (failed if outcome.retryable else refused).append((record, outcome))
+        if len(rest) < len(batch):
             self._trouble.answered()
-        if failed:
-            self._try_again(failed)
-        self._count("sent", len(batch) - len(failed) - len(refused))
-        self._count("failed", len(failed))
-        self._count("refused", len(refused))
+        self._shards.failed(failed)
+        self._count("sent", sent)
+        self._count("failed", _events(record for record, _ in failed))
+        self._count("refused", _events(record for record, _ in refused))
         # Whoever breaks the call off from here on finds only what is not finished.
         batch[:] = [record for record, _ in refused]
         for record, outcome in refused:
-            await self._bury(record, outcome.message)
+            await self._refuse(record, outcome.message)
             batch.remove(record)
+        return len(failed)
 
-    def _confirm(self, record: Record, sent: Sent) -> None:
-        if sent.shard:
-            self._check_order(record.key, sent)
-        record.tally.sent += 1
-        self._finish(record)
+    async def _refuse(self, record: Record, message: str) -> None:
+        """The target will never take it. Of a pack, that is found out record by record."""
+        if record.events > 1:
+            self._chains.suspect([record])
+            return
+        letter = record.records[0] if isinstance(record, Pack) else record
+        await self._dead_letters.put_record(self._target, letter, "rejected", message)
+        self._chains.finish(record)
 
-    def _check_order(self, key: str, sent: Sent) -> None:
-        last = self._last.pop(key, None)
-        if last is not None and last.shard == sent.shard and sent.sequence <= last.sequence:
-            self._metrics.count("millrace_hooks_order_inversions_total")
-        self._last[key] = sent
-        if len(self._last) > USERS_REMEMBERED:
-            del self._last[next(iter(self._last))]
-
-    def _finish(self, record: Record) -> None:
-        following = record.next
-        if following is None:
-            del self._tails[record.key]
-        else:
-            self._ready.append(following)
-        record.done(record)
-
-    async def _bury(self, record: Record, message: str) -> None:
-        await self._dead_letters.put_record(self._target, record, "rejected", message)
-        self._finish(record)
-
-    def _try_again(self, failed: list[Record]) -> None:
-        number = next(self._numbers)
-        self._again[number] = failed
-        delay_s = wait_s(self._policy.retry, min(record.attempts for record in failed))
-        self._loop.call_later(delay_s, self._back, number)
-
-    def _back(self, number: int) -> None:
-        # Nothing is there when the records were released while they waited.
-        self._ready.extendleft(reversed(self._again.pop(number, ())))
-        self._wake()
+    def _resume(self, records: Sequence[Record]) -> None:
+        self._chains.again(records)
+        self._go_on()
 
     async def _whole_call_failed(self, batch: list[Record], error: MillraceError, sink: Sink) -> None:
-        self._count(error.code, len(batch))
+        self._count(error.code, _events(batch))
         for record in batch:
             record.tally.fail(error.message)
         if sink is not self._sink:
@@ -284,12 +254,12 @@ class Lanes:
         elif not isinstance(error, InvalidError | TooLargeError):
             self._trouble.failed(error)
         elif len(batch) > 1:
-            self._suspects.extend(batch)
+            self._chains.suspect(batch)
             batch.clear()
         else:
-            await self._bury(batch[0], error.message)
+            await self._refuse(batch[0], error.message)
             return
-        self._ready.extendleft(reversed(batch))
+        self._chains.again(batch)
         batch.clear()
 
     def _count(self, outcome: str, records: int) -> None:
@@ -299,10 +269,5 @@ class Lanes:
             )
 
 
-def _chain(head: Record) -> Iterable[Record]:
-    record: Record | None = head
-    while record is not None:
-        # Whoever takes the record out of the chain clears `next`.
-        following = record.next
-        yield record
-        record = following
+def _events(records: Iterable[Record]) -> int:
+    return sum(record.events for record in records)

@@ -163,6 +163,7 @@ class Partition:
                 tally.skipped_inactive += 1
                 self._count("skipped_inactive", 1)
                 continue
+            most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes)
             record = Record(
                 key=partition_key(event.user_id),
                 data=render(rule, event, source, profile),
@@ -170,8 +171,9 @@ class Partition:
                 source=source,
                 tally=tally,
                 done=taken.done,
+                batch=rule.hook.batch,
+                max_bytes=most,
             )
-            most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes)
             if record.size > most and rule.hook.oversize == "strip":
                 record.carry(strip(record.data))
                 self._count("stripped", 1)

@@ -1,0 +1,51 @@
+"""How many calls run at once."""
+
+from hooks.pace import START, Pace
+
+
+def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:
+    pace = Pace(16)
+
+    for _ in range(START):
+        pace.succeeded(full=True)
+
+    assert START + 1 == pace.calls
+
+
+def test_calls_that_are_not_full_ask_for_none() -> None:
+    pace = Pace(16)
+
+    for _ in range(100):
+        pace.succeeded(full=False)
+
+    assert START == pace.calls
+
+
+def test_it_grows_to_the_most_and_not_beyond() -> None:
+    pace = Pace(6)
+
+    for _ in range(100):
+        pace.succeeded(full=True)
+
+    assert 6 == pace.calls
+
+
+def test_calls_that_ran_together_and_fail_together_cut_once() -> None:
+    pace = Pace(16)
+    begun = [pace.begin() for _ in range(4)]
+
+    for number in begun:
+        pace.failed(number)
+
+    assert 2 == pace.calls
+
+
+def test_one_call_is_left_whatever_fails() -> None:
+    pace = Pace(16)
+
+    for _ in range(9):
+        pace.failed(pace.begin())
+
+    assert 1 == pace.calls
+    pace.succeeded(full=True)
+    assert 2 == pace.calls
