@@ -49,6 +49,7 @@ async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
         at=NOW,
         source="EVENTS:7:1",
         attempts=1,
+        key="ann",
         body='{"a":1}',
     ) == decode(data, DeadLetter)
     assert 1 == tally.dead_lettered

@@ -27,13 +27,22 @@ class Record:
     Args:
         key: Decides the lane, and the sink partitions by it.
         source: `<stream>:<sequence>:<index>` of its event.
+        at_ns: When the mesh stored its event, in nanoseconds since the epoch; 0 where nobody asks.
         done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
     """
 
-    __slots__ = ("attempts", "data", "done", "hook_id", "key", "next", "size", "source", "tally")
+    __slots__ = ("at_ns", "attempts", "data", "done", "hook_id", "key", "next", "size", "source", "tally")
 
     def __init__(
-        self, *, key: str, data: bytes, hook_id: str, source: str, tally: Tally, done: Callable[["Record"], None]
+        self,
+        *,
+        key: str,
+        data: bytes,
+        hook_id: str,
+        source: str,
+        tally: Tally,
+        done: Callable[["Record"], None],
+        at_ns: int = 0,
     ) -> None:
         self.key = key
         self.data = data
@@ -42,6 +51,7 @@ class Record:
         self.source = source
         self.tally = tally
         self.done = done
+        self.at_ns = at_ns
         self.attempts = 0
         self.next: Record | None = None
 

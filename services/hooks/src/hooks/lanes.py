@@ -100,15 +100,18 @@ class Lanes:
         self._trouble.renewed()
         self._look_again(0.0)
 
+    def waiting(self) -> Iterable[Record]:
+        """Every record that is not finished, each user's in order."""
+        held = (*self._calls.values(), *self._again.values(), self._suspects, self._ready)
+        return (record for batch in held for head in batch for record in _chain(head))
+
     def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
         """
         Take out the records that `leaves` picks, each user's in order, and keep the rest.
 
         Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
         """
-        held = (*self._calls.values(), *self._again.values(), self._suspects, self._ready)
-        heads = [head for batch in held for head in batch]
-        records = [record for head in heads for record in _chain(head)]
+        records = list(self.waiting())
         if not any(map(leaves, records)):
             return []
         self._clear()
