@@ -84,7 +84,7 @@ class Destinations:
 
     def waiting_of(self, target: Target, hook_id: str) -> tuple[int, int | None]:
         """
-        A hook's records that wait for its target or are in a call.
+        A hook's records that wait for its target or are in a call, but for dead letters that are sent again.
 
         Gives:
             How many, and when the mesh stored the oldest one's event, in nanoseconds since the epoch.

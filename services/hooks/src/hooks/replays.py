@@ -14,7 +14,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from hooks.dead_letters import ENTRANCE, Resent
-from hooks.delivery import Record
+from hooks.delivery import PAUSING, Record
 from hooks.destinations import Destinations
 from hooks.letters import Letter, LetterStore, Wanted
 from hooks.tallies import Tallies, Tally
@@ -37,7 +37,7 @@ class ReplayReply(Struct, frozen=True, kw_only=True):
     `sent` are confirmed and `dead_lettered` refused again; both are gone from where they were. All others stay.
     `not_replayable` are those of `entrance`, which were no events, and those whose body is cut; `inactive` those of a
     hook or connector that is gone or inactive; `oversize` those that the target still does not take; `waiting` those
-    that were not confirmed in time, or whose target does not answer.
+    that were not confirmed in time, or whose target is paused.
 
     `next`, as `after` of the next call, goes on behind what is finished. Letters that wait hold it back, because order
     would be lost behind them. It ends at the letters that there were at the first call.
@@ -229,7 +229,7 @@ class _Replay:
             return False
         lanes = self._destinations.find(target)
         assert lanes is not None
-        error = lanes.error
+        error = lanes.error if isinstance(lanes.error, PAUSING) else None
         if error is not None or letter.hook in self._held:
             # Those behind it would overtake it.
             self._held.add(letter.hook)
