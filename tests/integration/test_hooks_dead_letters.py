@@ -135,6 +135,32 @@ async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, bo
     assert [["no 0", "no 1", "no 2"], ["no 3", "no 4", "no 5"], ["no 6"]] == pages
 
 
+async def test_a_page_of_large_letters_is_shorter(box: DeadLetterBox, hooks: Running) -> None:
+    await put(box, range(5), filler="x" * 1000)
+
+    found, after = await hooks.state.letters.read(Wanted(app_key="shop"), limit=100, max_bytes=2000)
+    rest, end = await hooks.state.letters.read(Wanted(app_key="shop"), after=after, limit=100, max_bytes=1 << 20)
+
+    assert (["no 0", "no 1"], ["no 2", "no 3", "no 4"], None) == (
+        [letter.message for letter in found],
+        [letter.message for letter in rest],
+        end,
+    )
+
+
+async def test_a_letter_that_cannot_be_read_hides_no_other(client: HooksClient, box: DeadLetterBox, bus: Bus) -> None:
+    await bus.publish("dlq.hooks.shop.all.odd", b"{not json")
+    await put(box, [1])
+
+    odd, good = await letters(client)
+
+    assert ("all", "odd", "{not json") == (odd["hook"], odd["reason"], odd["body"])
+    assert "cannot be read" in odd["message"]
+    assert "no 1" == good["message"]
+    reply = await replay(client)
+    assert (1, 1) == (reply["sent"], reply["not_replayable"])
+
+
 async def test_letters_are_found_by_hook_reason_and_time(client: HooksClient, box: DeadLetterBox) -> None:
     await put(box, [1], hook="all", reason="oversize")
     await put(box, [2], hook="other")

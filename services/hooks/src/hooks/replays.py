@@ -276,8 +276,10 @@ class _Replay:
         await self._remove()
 
     async def _remove(self) -> None:
-        settled, self._settled = self._settled, []
+        settled = list(self._settled)
         await self._letters.remove([record.letter for record in settled])
+        # Only now: where the time is up in between, they are taken out at the end.
+        del self._settled[: len(settled)]
 
 
 def _place(letter: Letter) -> tuple[int, int, int]:
