@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -163,3 +164,17 @@ async def test_an_ack_that_a_kill_swallowed_is_said_again(push: Bus, nats_server
 
     async with durable(push) as pull:
         assert sequences(await read(pull, 1)) == [11]
+
+
+async def test_a_scan_begins_at_a_time_and_goes_on_behind_what_it_handed_out(push: Bus) -> None:
+    await publish(push, 1, 5)
+    middle = datetime.now(UTC)
+    await publish(push, 6, 12)
+
+    async with open_scan(push, PUSH, subject=SUBJECT, start_at=middle, capacity=4) as scan:
+        before = await read(scan, 3)
+        for callback in push.reconnected:
+            callback()
+        after = await read(scan, 4)
+
+    assert list(range(6, 13)) == sequences(before + after)

@@ -23,7 +23,7 @@ from shared.bus import Bus, connect
 from shared.consumers import open_pull, open_scan
 from shared.errors import MillraceError
 from shared.settings import Settings
-from shared.streams import ensure
+from shared.streams import ensure, purge, take_out
 from shared.subjects import GRANTS, Bucket, Stream, permissions
 from shared.telemetry import Metrics
 
@@ -175,6 +175,8 @@ async def test_user_cannot_publish_what_another_writes(user: str, server: NatsSe
 @pytest.mark.parametrize("user", USERS)
 async def test_user_cannot_delete_or_purge_any_stream(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
     requests = {f"$JS.API.STREAM.{verb}.{name}" for verb in ("PURGE", "DELETE", "MSG.DELETE") for name in MADE}
+    # What it is let to do is tested below.
+    requests -= {f"$JS.API.STREAM.{verb}.{one.name}" for verb in ("PURGE", "MSG.DELETE") for one in GRANTS[user].purges}
 
     async with watched(server, user, seeds[user]) as (client, refused):
         for subject in requests:
@@ -182,6 +184,20 @@ async def test_user_cannot_delete_or_purge_any_stream(user: str, server: NatsSer
         told = await refusals(client, refused, requests)
 
     assert {subject.lower() for subject in requests} == told
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", [user for user in USERS if GRANTS[user].purges])
+async def test_user_takes_messages_out_of_the_streams_it_may_purge(user: str, sign_in: SignIn) -> None:
+    async with sign_in(user) as bus:
+        for stream in GRANTS[user].purges:
+            subject = next(one for one in GRANTS[user].writes if matches(stream.subjects[0], one))
+            first = await bus.publish(concrete(subject), b"{}")
+            await bus.publish(concrete(subject), b"{}")
+
+            for _ in range(2):
+                await take_out(bus, stream, first)
+            assert 1 == await purge(bus, stream, concrete(subject), before_sequence=first + 2)
 
 
 @pytest.mark.usefixtures("streams")

@@ -8,9 +8,9 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from millrace.nats_server import NatsServer
 from shared.bus import Bus, connect
-from shared.errors import ConflictError
+from shared.errors import ConflictError, NotFoundError
 from shared.settings import Settings
-from shared.streams import PARTITIONS_KEY, ensure
+from shared.streams import PARTITIONS_KEY, ensure, purge, take_out
 from shared.subjects import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
 from shared.telemetry import Metrics
 
@@ -80,3 +80,34 @@ async def test_events_refuse_when_full_and_others_forget(bus: Bus, settings: Set
         "EVENTS": DiscardPolicy.NEW,
         "DLQ": DiscardPolicy.OLD,
     }
+
+
+async def test_a_purge_takes_out_what_its_subject_matches_up_to_a_sequence(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, DLQ, settings)
+    for owner in ("a", "b", "a", "a"):
+        await bus.publish(f"dlq.hooks.shop.{owner}.odd", b"{}")
+
+    assert 2 == await purge(bus, DLQ, "dlq.hooks.shop.a.*", before_sequence=4)
+    assert 0 == await purge(bus, DLQ, "dlq.hooks.rival.*.*", before_sequence=100)
+
+    state = await bus.stream_state(DLQ)
+    assert (2, 2, 4) == (state.messages, state.first_sequence, state.last_sequence)
+
+
+async def test_one_message_is_taken_out_and_nothing_happens_the_second_time(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, DLQ, settings)
+    for _ in range(2):
+        await bus.publish("dlq.hooks.shop.a.odd", b"{}")
+
+    for _ in range(2):
+        await take_out(bus, DLQ, 1)
+    await take_out(bus, DLQ, 99)
+
+    assert 1 == (await bus.stream_state(DLQ)).messages
+
+
+async def test_nothing_is_taken_out_of_a_stream_that_is_not_there(bus: Bus) -> None:
+    with pytest.raises(NotFoundError):
+        await take_out(bus, DLQ, 1)
+    with pytest.raises(NotFoundError):
+        await purge(bus, DLQ, "dlq.>", before_sequence=1)

@@ -17,6 +17,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import structlog
 from nats.aio.msg import Msg
@@ -197,7 +198,9 @@ class Pull:
                 config = self._config.evolve(name=self._consumer)
                 if self._handed_out and config.deliver_policy is not DeliverPolicy.LAST_PER_SUBJECT:
                     config = config.evolve(
-                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._handed_out + 1
+                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                        opt_start_seq=self._handed_out + 1,
+                        opt_start_time=None,
                     )
                 pending = (await self._bus.js.add_consumer(self._stream, config)).num_pending
         except APIError as error:
@@ -400,12 +403,14 @@ async def open_scan(
     *,
     subject: str,
     start_sequence: int = 1,
+    start_at: datetime | None = None,
     last_per_subject: bool = False,
     capacity: int = 1024,
     capacity_bytes: int = 8 << 20,
 ) -> AsyncIterator[Pull]:
     """
-    Read a stream, or a bucket, without acknowledging, from `start_sequence` on or the last of each subject.
+    Read a stream, or a bucket, without acknowledging: from `start_sequence` on, or what was stored at `start_at` or
+    later, or the last of each subject.
 
     The consumer lives in the server's memory, belongs to this reader alone and goes with it.
     """
@@ -418,6 +423,10 @@ async def open_scan(
         mem_storage=True,
         num_replicas=1,
     )
+    if start_at is not None:
+        config = config.evolve(
+            deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_seq=None, opt_start_time=start_at.astimezone(UTC)
+        )
     name = stream.stream if isinstance(stream, Bucket) else stream.name
     pull = Pull(bus, name, config, durable=False, capacity=capacity, capacity_bytes=capacity_bytes)
     await pull.open()

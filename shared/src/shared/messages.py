@@ -180,7 +180,11 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A record that cannot be delivered, on `dlq.<service>.<app>.<owner_id>.<reason>`."""
+    """
+    A record that cannot be delivered, on `dlq.<service>.<app>.<owner_id>.<reason>`.
+
+    `key` is whose record it is, for whoever sends it again in order; `cut` says that the body is not whole.
+    """
 
     service: str
     app_key: str
@@ -190,6 +194,8 @@ class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: datetime
     source: str
     attempts: int = 1
+    key: str = ""
+    cut: bool = False
     body: str = ""
 
 

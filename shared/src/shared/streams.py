@@ -1,11 +1,14 @@
 """
 How streams and buckets come to be: made by the services at start, and brought up to date, as `shared.subjects` says.
+And how messages are taken out of a stream before their time.
 
-Idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
+Making is idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
 same stream.
 """
 
 import asyncio
+import json
+from typing import Any
 
 import structlog
 from nats.errors import Error as NatsError
@@ -35,6 +38,8 @@ MANAGED = (
 
 NOT_FOUND = 10059
 NAME_IN_USE = 10058
+MESSAGE_GONE = (10043, 10057)
+"""JSNoMessageFoundErr, JSStreamMsgDeleteFailedF: what a deletion answers for a message that is not there."""
 READY_S = 30.0
 """How long a cluster may take to choose a leader for JetStream."""
 
@@ -121,3 +126,40 @@ async def _ensure_once(bus: Bus, wanted: StreamConfig) -> None:
     if stale:
         await bus.js.update_stream(config.evolve(**{field: getattr(wanted, field) for field in stale}))
         log.info("stream_updated", stream=name, fields=stale)
+
+
+async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int) -> int:
+    """
+    Take out every message of the subjects that `subject` matches, up to `before_sequence` and without it.
+
+    Gives:
+        How many there were.
+
+    Raises:
+        UnavailableError: No answer. They may or may not be gone.
+    """
+    asked = {"filter": subject, "seq": before_sequence}
+    purged: int = (await _ask(bus, f"$JS.API.STREAM.PURGE.{stream.name}", asked))["purged"]
+    return purged
+
+
+async def take_out(bus: Bus, stream: Stream, sequence: int) -> None:
+    """
+    Take one message out; nothing happens where it is gone already.
+
+    Raises:
+        UnavailableError: No answer. It may or may not be gone.
+    """
+    # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
+    await _ask(bus, f"$JS.API.STREAM.MSG.DELETE.{stream.name}", {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
+
+
+async def _ask(bus: Bus, subject: str, asked: dict[str, Any], *, gone: tuple[int, ...] = ()) -> dict[str, Any]:
+    try:
+        answer = await bus.client.request(subject, json.dumps(asked).encode(), timeout=5.0)
+    except (NatsError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"{subject} was not answered: {type(error).__name__}") from error
+    told: dict[str, Any] = json.loads(answer.data)
+    if (refusal := told.get("error")) and refusal.get("err_code") not in gone:
+        raise api_error(APIError(refusal["code"], refusal.get("description"), refusal.get("err_code")))
+    return told

@@ -166,7 +166,8 @@ class Grant(Struct, frozen=True, kw_only=True):
 
     `makes` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
     `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `asks` and `answers` are
-    subjects that it publishes on, requests and serves.
+    subjects that it publishes on, requests and serves. From a stream of `purges` it may take messages out: NATS has no
+    narrower right than one for the whole stream, so whoever has it is the one to mind whose messages they are.
     """
 
     makes: tuple[Stream | Bucket, ...] = ()
@@ -175,6 +176,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     writes: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    purges: tuple[Stream, ...] = ()
 
 
 def _config(*kinds: str) -> tuple[tuple[str, str], ...]:
@@ -200,7 +202,12 @@ GRANTS: dict[str, Grant] = {
     "hooks": Grant(
         makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES),
         reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
-        scans=(*_config("connectors.*.kinesis", "hooks.*.*"), (PROFILES.stream, "$KV.PROFILES.>")),
+        scans=(
+            *_config("connectors.*.kinesis", "hooks.*.*"),
+            (PROFILES.stream, "$KV.PROFILES.>"),
+            (EVENTS.name, EVENTS.subjects[0]),
+            (DLQ.name, dead_letter("hooks", "*", "*", "*")),
+        ),
         writes=(
             EVENTS.subjects[0],
             dead_letter("hooks", "*", "*", "*"),
@@ -209,6 +216,7 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.hooks.*.*",
         ),
         answers=(connector_test("hooks"),),
+        purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
         makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES),
@@ -297,6 +305,8 @@ def permissions(user: str) -> Permissions:
         publish += [f"$JS.API.CONSUMER.CREATE.{name}.*.{subject}", f"$JS.API.DIRECT.GET.{name}.{subject}"]
     for name in sorted({name for name, _ in grant.scans}):
         publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
+    for purged in grant.purges:
+        publish += [f"$JS.API.STREAM.{verb}.{purged.name}" for verb in ("PURGE", "MSG.DELETE")]
     subscribe = [f"{inbox_prefix(user)}.>", *grant.answers]
     if grant.answers:
         subscribe += ["$SRV.>"]

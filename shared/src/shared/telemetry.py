@@ -42,6 +42,7 @@ CounterName = Literal[
     "millrace_hooks_records_total",
     "millrace_hooks_order_inversions_total",
     "millrace_hooks_dead_letters_total",
+    "millrace_hooks_replayed_total",
     "millrace_ftp_files_total",
     "millrace_ftp_rows_total",
     "millrace_export_runs_total",
@@ -53,6 +54,8 @@ GaugeName = Literal[
     "millrace_ready",
     "millrace_bus_lag_messages",
     "millrace_config_revision",
+    "millrace_hooks_lag_seconds",
+    "millrace_hooks_waiting_records",
     "millrace_ftp_sessions",
     "millrace_export_lag_messages",
 ]
@@ -78,6 +81,7 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_hooks_records_total": Series("Records handed to a sink's stream", ("stream", "outcome")),
     "millrace_hooks_order_inversions_total": Series("Records whose sequence shows that a user's order was lost"),
     "millrace_hooks_dead_letters_total": Series("Records put aside because no attempt can succeed", ("reason",)),
+    "millrace_hooks_replayed_total": Series("Dead letters sent again, and what became of them", ("outcome",)),
     "millrace_ftp_files_total": Series("Files that came to an end: completed, failed, duplicate", ("kind", "outcome")),
     "millrace_ftp_rows_total": Series("Rows of files: accepted or rejected", ("kind", "outcome")),
     "millrace_export_runs_total": Series("Runs of exports that came to an end", ("outcome",)),
@@ -89,6 +93,8 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_ready": Series("1 while every ping of the service passes"),
     "millrace_bus_lag_messages": Series("Messages that wait for a durable consumer", ("consumer",)),
     "millrace_config_revision": Series("Newest revision of the configuration that is live", ("kind",)),
+    "millrace_hooks_lag_seconds": Series("Age of the oldest event that a hook waits with: the slowest hook's lag"),
+    "millrace_hooks_waiting_records": Series("Records that hooks have not finished, taken from the stream"),
     "millrace_ftp_sessions": Series("Sessions of SFTP users that are open"),
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
 }

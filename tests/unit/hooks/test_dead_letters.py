@@ -1,8 +1,10 @@
 """What becomes of a record that cannot be delivered."""
 
+import json
+
 import pytest
 
-from hooks.dead_letters import DeadLetterBox
+from hooks.dead_letters import DeadLetterBox, Resent
 from hooks.delivery import Record
 from hooks.tallies import Tally
 from servers.memory_sink import NOW, TARGET
@@ -49,6 +51,7 @@ async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
         at=NOW,
         source="EVENTS:7:1",
         attempts=1,
+        key="ann",
         body='{"a":1}',
     ) == decode(data, DeadLetter)
     assert 1 == tally.dead_lettered
@@ -71,3 +74,37 @@ async def test_a_body_that_no_message_can_hold_is_cut(body: bytes) -> None:
     letter = decode(bus.taken[0][1], DeadLetter)
     assert 1000 < len(letter.body) < len(body)
     assert letter.message.endswith("cut here")
+    assert letter.cut
+
+
+async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> None:
+    bus, tally = Bus(), Tally(lambda: NOW)
+    record = Resent(
+        letter=12,
+        key="ann",
+        data=b"{}",
+        hook_id="all",
+        source="EVENTS:7:1",
+        attempts=2,
+        tally=tally,
+        done=lambda _: None,
+    )
+
+    await make_box(bus).put_record(TARGET, record, "rejected", "no")
+
+    # The server would drop a second one of the first letter's id, and the first is taken out then.
+    assert "all:shop:EVENTS:7:1:12" == bus.taken[0][2]
+
+
+@pytest.mark.parametrize("secret", ["s3cr3t+key/=", 'quo"ted\\key'])
+async def test_a_secret_of_the_app_is_in_no_letter(secret: str) -> None:
+    bus = Bus()
+    box = DeadLetterBox(bus, Metrics(), lambda: NOW, lambda app_key: [secret, "short"] if app_key == "shop" else [])
+    body = json.dumps({"note": f"my {secret} is short", "text": secret}).encode()
+
+    for app_key in ("shop", "rival"):
+        await box.put(app_key, "all", "rejected", message="m", source="EVENTS:7:1", body=body)
+
+    mine, theirs = (json.loads(decode(data, DeadLetter).body) for _, data, _ in bus.taken)
+    assert {"note": "my *** is short", "text": "***"} == mine
+    assert secret == theirs["text"]

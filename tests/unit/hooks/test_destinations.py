@@ -192,3 +192,26 @@ async def test_drain_empties_every_target_that_answers() -> None:
 
     assert sources == streams.stored("a")
     assert stuck not in scene.done
+
+
+async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
+    scene, streams = Scene(), Streams("orders")
+    async with scene.destinations:
+        scene.apply(index(("all", "orders"), ("other", "orders")), {"shop": Connector(revision=1, open=streams)})
+        lanes = scene.destinations.find(Target("shop", "orders"))
+        assert lanes is not None
+        records = [
+            Record(
+                key=user, data=b"{}", hook_id=hook_id, source="s", tally=scene.tally, done=lambda _: None, at_ns=at_ns
+            )
+            for user, hook_id, at_ns in (("ann", "all", 7), ("ann", "all", 8), ("bob", "other", 5), ("bob", "all", 0))
+        ]
+        for record in records:
+            lanes.put(record)
+
+        # What has no time comes from no event.
+        assert (2, 7) == scene.destinations.waiting_of(Target("shop", "orders"), "all")
+        scene.destinations.withdraw({records[0]})
+        assert (1, 8) == scene.destinations.waiting_of(Target("shop", "orders"), "all")
+        assert (1, 5) == scene.destinations.waiting_of(Target("shop", "orders"), "other")
+        assert (0, None) == scene.destinations.waiting_of(Target("shop", "logs"), "all")

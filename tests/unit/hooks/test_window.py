@@ -109,3 +109,14 @@ async def test_waiting_ends_with_room_or_when_it_is_closed(window: Window) -> No
         await asyncio.sleep(0)
         window.close()
     assert not await waiting
+
+
+def test_the_oldest_is_the_first_message_that_is_not_complete(window: Window) -> None:
+    assert window.oldest_ns is None
+    taken = [window.take(Message("events.shop.0", b"[]", sequence=at, at_ns=at)) for at in (5, 6)]
+
+    assert 5 == window.oldest_ns
+    taken[0].close()
+    assert 6 == window.oldest_ns
+    taken[1].close()
+    assert window.oldest_ns is None

@@ -75,9 +75,11 @@ def test_events_are_kept_for_at_least_48_hours_and_never_thrown_away() -> None:
 
 
 @pytest.mark.parametrize("user", GRANTS)
-def test_nobody_may_delete_or_purge_a_stream(user: str) -> None:
-    for verb in ("DELETE", "PURGE"):
-        assert not [name for name in STREAMS if allowed(user, f"$JS.API.STREAM.{verb}.{name.name}")]
+def test_nobody_may_delete_a_stream_and_only_hooks_take_messages_out_of_one(user: str) -> None:
+    assert not [name for name in STREAMS if allowed(user, f"$JS.API.STREAM.DELETE.{name.name}")]
+    for verb in ("PURGE", "MSG.DELETE"):
+        found = [stream for stream in STREAMS if allowed(user, f"$JS.API.STREAM.{verb}.{stream.name}")]
+        assert ([subjects.DLQ] if user == "hooks" else []) == found
     assert not [bucket for bucket in BUCKETS if allowed(user, f"$JS.API.STREAM.PURGE.{bucket.stream}")]
 
 

@@ -1,5 +1,7 @@
 """The composition root of hooks: opens the parts and puts them together. The only constructor; no rules."""
 
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import aiohttp
@@ -10,10 +12,13 @@ from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.handlers import ENDPOINTS
+from hooks.letters import LetterStore
 from hooks.partitions import Partition, Partitions
+from hooks.previews import Previews
 from hooks.publishing import Publishing
+from hooks.replays import Replays
 from hooks.routes import ROUTES
-from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.kinesis import LIMITS, KinesisConfig
 from hooks.sinks.webhook import WebhookConfig, open_session
 from hooks.state import State
 from hooks.tallies import Tallies
@@ -24,12 +29,16 @@ from shared.aws import AwsClients
 from shared.connection_test import ConnectionReport, run_checks
 from shared.consumers import open_pull
 from shared.profiles import Profiles
+from shared.registry import secrets_of
 from shared.service import Mesh, Service
+from shared.telemetry import Metrics
 
 BOUNDS = Bounds()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
 """What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
+
+LAG_EVERY_S = 2.0
 
 
 def now() -> datetime:
@@ -46,7 +55,7 @@ async def build(mesh: Mesh) -> State:
     tallies = Tallies(now)
     clients = await mesh.enter(AwsClients(sts_endpoint_url=mesh.settings.sts_endpoint_url or None))
     webhooks = await mesh.enter(open_session(allow_private=mesh.settings.allow_private_endpoints))
-    dead_letters = DeadLetterBox(mesh.bus, mesh.metrics, now)
+    dead_letters = DeadLetterBox(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
     destinations = await mesh.enter(
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
@@ -75,7 +84,11 @@ async def build(mesh: Mesh) -> State:
         )
         mesh.spawn(f"partition-{number:02d}", partition.run())
         partitions.append(partition)
+    mesh.spawn("lag", _tell_lag(partitions, mesh.metrics))
     mesh.intake("partitions", Partitions(partitions, destinations))
+    letters = LetterStore(mesh.bus)
+    replays = Replays(letters, destinations, tallies, mesh.metrics, now)
+    mesh.intake("replays", replays)
 
     async def test_connector(config: KinesisConfig, stream_name: str | None, test_record: bool) -> ConnectionReport:
         return await run_checks(config.checks(clients, stream_name, test_record=test_record))
@@ -84,10 +97,32 @@ async def build(mesh: Mesh) -> State:
         publishing=Publishing(mesh.bus, alerts, now),
         destinations=destinations,
         tallies=tallies,
+        letters=letters,
+        replays=replays,
+        previews=Previews(mesh.bus, profiles, now, LIMITS.record_bytes),
         registry=mesh.registry,
         test_connector=test_connector,
         allow_private_endpoints=mesh.settings.allow_private_endpoints,
+        clock=now,
     )
+
+
+def _secrets_of(mesh: Mesh) -> Callable[[str], Iterable[str]]:
+    """What an app's configuration holds that nobody may read."""
+    views = [mesh.registry.view(kind) for kind in SERVICE.kinds]
+    return lambda app_key: [
+        secret.reveal() for view in views for entry in view.of_app(app_key) for secret in secrets_of(entry.value)
+    ]
+
+
+async def _tell_lag(partitions: Sequence[Partition], metrics: Metrics) -> None:
+    """Keep the gauges of what waits. By service and not by hook, as `tallies.py` says."""
+    while True:
+        oldest_ns = min((stored for one in partitions if (stored := one.oldest_ns) is not None), default=None)
+        lag_s = now().timestamp() - oldest_ns / 1e9 if oldest_ns is not None else 0.0
+        metrics.gauge("millrace_hooks_lag_seconds", max(0.0, lag_s))
+        metrics.gauge("millrace_hooks_waiting_records", sum(one.waiting for one in partitions))
+        await asyncio.sleep(LAG_EVERY_S)
 
 
 def _follow(

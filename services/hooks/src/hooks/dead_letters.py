@@ -2,10 +2,14 @@
 What cannot be delivered, kept for a person on `dlq.hooks.<app>.<owner>.<reason>`. The owner is a hook, or `entrance`.
 
 Putting returns once JetStream has the letter, however long that takes: only then may its source be acknowledged.
+
+No credential is in a letter. A record is rendered from an event and never from a connector; where an event itself
+holds a secret of its app's configuration, the letter has `***` instead, and so has what is sent again.
 """
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
@@ -14,9 +18,11 @@ import structlog
 
 from hooks.alerts import SERVICE
 from hooks.delivery import Record
+from hooks.tallies import Tally
 from hooks.triggers import Target
 from shared import subjects
 from shared.errors import MillraceError
+from shared.logs import MASK, SHORTEST, redactor
 from shared.messages import DeadLetter, encode
 from shared.retry import Backoff
 from shared.telemetry import Metrics
@@ -38,13 +44,51 @@ class Publisher(Protocol):
     async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
 
 
-class DeadLetterBox:
-    """Satisfies `hooks.delivery.DeadLetters`."""
+class Resent(Record):
+    """
+    A record that comes from the letter with the number `letter`, and not from an event.
 
-    def __init__(self, publisher: Publisher, metrics: Metrics, clock: Callable[[], datetime]) -> None:
+    A letter that it becomes must not be taken for a repetition of the first one, or both would be gone.
+    """
+
+    __slots__ = ("letter",)
+
+    def __init__(
+        self,
+        *,
+        letter: int,
+        key: str,
+        data: bytes,
+        hook_id: str,
+        source: str,
+        attempts: int,
+        tally: Tally,
+        done: Callable[[Record], None],
+    ) -> None:
+        super().__init__(key=key, data=data, hook_id=hook_id, source=source, tally=tally, done=done)
+        self.letter = letter
+        self.attempts = attempts
+
+
+class DeadLetterBox:
+    """
+    Satisfies `hooks.delivery.DeadLetters`.
+
+    Args:
+        secrets_of: What must not stand in a letter of an app: the secrets of its configuration.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        secrets_of: Callable[[str], Iterable[str]] = lambda _: (),
+    ) -> None:
         self._publisher = publisher
         self._metrics = metrics
         self._clock = clock
+        self._secrets_of = secrets_of
 
     async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None:
         """A rendered record that its target will never take."""
@@ -56,14 +100,27 @@ class DeadLetterBox:
             source=record.source,
             body=record.data,
             attempts=max(1, record.attempts),
+            key=record.key,
+            once=f":{record.letter}" if isinstance(record, Resent) else "",
         )
         record.tally.dead_lettered += 1
 
     async def put(
-        self, app_key: str, owner_id: str, reason: str, *, message: str, source: str, body: bytes, attempts: int = 1
+        self,
+        app_key: str,
+        owner_id: str,
+        reason: str,
+        *,
+        message: str,
+        source: str,
+        body: bytes,
+        attempts: int = 1,
+        key: str = "",
+        once: str = "",
     ) -> None:
         """
-        Store a letter; one from the same source for the same owner is kept once within the window of `DLQ`.
+        Store a letter; one from the same source (and `once`) for the same owner is kept once within the window of
+        `DLQ`.
 
         A body over what one message can hold is cut: `source` tells where the whole lies while `EVENTS` keeps it.
         """
@@ -72,17 +129,18 @@ class DeadLetterBox:
             app_key=app_key,
             owner_id=owner_id,
             reason=reason,
-            message=message,
+            message=redactor.text(message),
             at=self._clock(),
             source=source,
             attempts=attempts,
-            body=body.decode(errors="replace"),
+            key=key,
+            body=_mask(body.decode(errors="replace"), self._secrets_of(app_key)),
         )
         subject = subjects.dead_letter(SERVICE, app_key, owner_id, reason)
         data = _fit(letter, self._publisher.max_payload)
         for delay_s in RETRY.delays():
             try:
-                await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}")
+                await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}{once}")
                 break
             except MillraceError as error:
                 log.warning("dead_letter_waits", source=source, reason=reason, code=error.code, message=error.message)
@@ -97,5 +155,15 @@ def _fit(letter: DeadLetter, max_bytes: int) -> bytes:
     while len(data) > room:
         # A character becomes six bytes of JSON at most, so halving ends soon.
         body = body[: min(room, len(body) // 2)]
-        data = encode(msgspec.structs.replace(letter, body=body, message=f"{letter.message}; the body is cut here"))
+        message = f"{letter.message}; the body is cut here"
+        data = encode(msgspec.structs.replace(letter, body=body, message=message, cut=True))
     return data
+
+
+def _mask(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        # As it is, and as a string of JSON has it. The `***` leaves JSON what it was.
+        for form in {secret, json.dumps(secret)[1:-1]}:
+            if len(form) >= SHORTEST:
+                text = text.replace(form, MASK)
+    return text

@@ -30,12 +30,26 @@ class Record:
     Args:
         key: Decides the lane, and the sink partitions by it.
         source: `<stream>:<sequence>:<index>` of its event.
+        at_ns: When the mesh stored its event, in nanoseconds since the epoch; 0 where nobody asks.
         done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
         batch: Its hook's. `size` is that of the record alone in this format, with its key.
         max_bytes: How large the record may become by others that are packed with it, with its key.
     """
 
-    __slots__ = ("attempts", "batch", "data", "done", "hook_id", "key", "max_bytes", "next", "size", "source", "tally")
+    __slots__ = (
+        "at_ns",
+        "attempts",
+        "batch",
+        "data",
+        "done",
+        "hook_id",
+        "key",
+        "max_bytes",
+        "next",
+        "size",
+        "source",
+        "tally",
+    )
 
     events = 1
     """How many events travel in it."""
@@ -51,6 +65,7 @@ class Record:
         done: Callable[["Record"], None],
         batch: Batch = PLAIN,
         max_bytes: int = 1 << 20,
+        at_ns: int = 0,
     ) -> None:
         self.key = key
         self.data = data
@@ -63,6 +78,7 @@ class Record:
         self.source = source
         self.tally = tally
         self.done = done
+        self.at_ns = at_ns
         self.attempts = 0
         self.next: Record | None = None
 

@@ -4,7 +4,7 @@ waits there. Constructs lanes and nothing else; how a connector becomes a sink i
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -84,6 +84,23 @@ class Destinations:
         """Why nothing goes to a target at present; None while it answers, or nothing was sent yet."""
         lanes = self._lanes.get(target)
         return lanes.error if lanes is not None else None
+
+    def waiting_of(self, target: Target, hook_id: str) -> tuple[int, int | None]:
+        """
+        A hook's records that wait for its target or are in a call, but for dead letters that are sent again.
+
+        Gives:
+            How many, and when the mesh stored the oldest one's event, in nanoseconds since the epoch.
+        """
+        lanes = self._lanes.get(target)
+        records = lanes.waiting() if lanes is not None else ()
+        stored = [record.at_ns for record in records if record.hook_id == hook_id and record.at_ns]
+        return len(stored), min(stored, default=None)
+
+    def withdraw(self, records: Collection[Record]) -> None:
+        """Let these go wherever they wait, without a word to whoever put them. They may have been sent."""
+        for lanes in self._lanes.values():
+            lanes.release(lambda record: record in records)
 
     def apply(self, index: Index, connectors: Mapping[str, Connector]) -> None:
         """

@@ -96,14 +96,18 @@ class Lanes:
         self._shards.renewed()
         self._look_again(0.0)
 
+    def waiting(self) -> list[Record]:
+        """Every record that is not finished, each user's in order."""
+        in_calls = [head for batch in self._calls.values() for head in batch]
+        return self._chains.all([*in_calls, *self._shards.waiting])
+
     def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
         """
         Take out the records that `leaves` picks, each user's in order, and keep the rest.
 
         Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
         """
-        in_calls = [head for batch in self._calls.values() for head in batch]
-        records = self._chains.all([*in_calls, *self._shards.waiting])
+        records = self.waiting()
         if not any(map(leaves, records)):
             return []
         self._clear()

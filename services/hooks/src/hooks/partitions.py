@@ -93,6 +93,16 @@ class Partition:
         """Until nothing more is put into the lanes."""
         await self._ended.wait()
 
+    @property
+    def waiting(self) -> int:
+        """Records that are not finished."""
+        return self._window.records
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest message was stored that is not complete; None where nothing waits."""
+        return self._window.oldest_ns
+
     async def settle(self) -> None:
         """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
         if self._window.floor is None:
@@ -173,6 +183,7 @@ class Partition:
                 done=taken.done,
                 batch=rule.hook.batch,
                 max_bytes=most,
+                at_ns=taken.message.at_ns,
             )
             if record.size > most and rule.hook.oversize == "strip":
                 record.carry(strip(record.data))

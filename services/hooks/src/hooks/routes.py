@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from hooks.config import HOOKS, KINESIS, read_kinesis
 from hooks.entrance import PostedEvent, split_array, split_lines
+from hooks.letter_routes import LETTER_ROUTES
+from hooks.previews import Preview, PreviewForm
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.webhook import WebhookConfig
@@ -22,6 +24,9 @@ from shared.routes import Route
 
 BODY_BYTES = 16 << 20
 """Of a request with events, counted while it is read and after it is unpacked."""
+
+LAST = 10
+"""Events that a preview renders where nothing is asked."""
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
@@ -46,8 +51,11 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
 
 class HookStatus(Struct, frozen=True, kw_only=True):
     """
-    What this process did for a hook since it began. `failed` counts attempts. `waits_because` tells why nothing goes to
-    its stream at present.
+    What this process did for a hook since it began. `failed` counts attempts, `replayed` dead letters that went through
+    later. `waits_because` tells why nothing goes to its stream at present.
+
+    `waiting` are its records that are matched and not confirmed, `lag_s` is the time since the oldest one's event was
+    stored. What its partitions have not taken yet is not among them: `millrace_bus_lag_messages` counts it.
     """
 
     active: bool
@@ -57,6 +65,9 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     failed: int
     dead_lettered: int
     skipped_inactive: int
+    replayed: int
+    waiting: int
+    lag_s: float
     last_error: str | None
     last_error_at: datetime | None
     waits_because: str | None
@@ -107,6 +118,8 @@ async def get_status(call: Call[State]) -> HookStatus:
     tally = call.state.tallies.of(entry.app_key, entry.id)
     rule = Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
     error = call.state.destinations.error_of(rule.target)
+    waiting, oldest_ns = call.state.destinations.waiting_of(rule.target, entry.id)
+    lag_s = call.state.clock().timestamp() - oldest_ns / 1e9 if oldest_ns is not None else 0.0
     return HookStatus(
         active=entry.value.active,
         connector_active=call.state.destinations.serves(rule.target),
@@ -115,10 +128,25 @@ async def get_status(call: Call[State]) -> HookStatus:
         failed=tally.failed,
         dead_lettered=tally.dead_lettered,
         skipped_inactive=tally.skipped_inactive,
+        replayed=tally.replayed,
+        waiting=waiting,
+        lag_s=round(max(0.0, lag_s), 3),
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
         waits_because=error.message if error is not None else None,
     )
+
+
+async def preview(call: Call[State]) -> Preview:
+    """What the hook would send."""
+    form = decode(await call.request.read() or b"{}", PreviewForm)
+    if form.event is not None and form.last is not None:
+        raise InvalidError("expected an event or a number, not both", field="last")
+    entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
+    rule = Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
+    if form.event is not None:
+        return await call.state.previews.of_event(rule, form.event)
+    return await call.state.previews.of_last(rule, LAST if form.last is None else form.last)
 
 
 async def _read(request: web.Request) -> bytes:
@@ -152,6 +180,17 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
     ),
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/hooks/{id}/preview",
+        preview,
+        "Render what the hook would send for an event, or for the last ones that match; sends nothing",
+        body=PreviewForm,
+        reads_body=True,
+        body_required=False,
+        reply=Preview,
+    ),
+    *LETTER_ROUTES,
     *resource_routes(KINESIS, "/v1/apps/{app_key}/connectors/kinesis", "the Kinesis connector", check=check_kinesis),
     Route(
         "POST",

@@ -1,11 +1,15 @@
 """What `build` gives: the parts that routes and handlers call. No rules."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from msgspec import Struct
 
 from hooks.destinations import Destinations
+from hooks.letters import LetterStore
+from hooks.previews import Previews
 from hooks.publishing import Publishing
+from hooks.replays import Replays
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.tallies import Tallies
 from shared.connection_test import ConnectionReport
@@ -21,6 +25,10 @@ class State(Struct, frozen=True, kw_only=True):
     publishing: Publishing
     destinations: Destinations
     tallies: Tallies
+    letters: LetterStore
+    replays: Replays
+    previews: Previews
     registry: Registry
     test_connector: Callable[[KinesisConfig, str | None, bool], Awaitable[ConnectionReport]]
     allow_private_endpoints: bool
+    clock: Callable[[], datetime]

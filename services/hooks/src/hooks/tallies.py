@@ -1,6 +1,9 @@
 """
-What has become of each hook's records since this process began: in memory, for the status route. Prometheus has the
-totals of the service; a label per hook would make it grow with the customers.
+What has become of each hook's records since this process began: in memory, for the status route.
+
+Prometheus has the totals of the service, and of the lag the slowest hook's alone: that is what an alarm needs, and who
+it is the status routes tell. A label per hook would make every scrape, and the memory of whoever scrapes, grow with the
+customers and with each hook they ever made.
 """
 
 from collections.abc import Callable, Collection
@@ -10,7 +13,8 @@ from datetime import datetime
 class Tally:
     """
     One hook's counts. `matched` = `sent` + `dead_lettered` + `skipped_inactive` + what is on its way; `failed` counts
-    attempts, so a record that went through at the third try counts twice here.
+    attempts, so a record that went through at the third try counts twice here. `replayed` are dead letters that went
+    through later, beside all that.
     """
 
     __slots__ = (
@@ -20,6 +24,7 @@ class Tally:
         "last_error",
         "last_error_at",
         "matched",
+        "replayed",
         "sent",
         "skipped_inactive",
     )
@@ -31,6 +36,7 @@ class Tally:
         self.failed = 0
         self.dead_lettered = 0
         self.skipped_inactive = 0
+        self.replayed = 0
         self.last_error: str | None = None
         self.last_error_at: datetime | None = None
 

@@ -88,6 +88,16 @@ class Window:
             self._room.set()
 
     @property
+    def records(self) -> int:
+        """Records that are not finished."""
+        return self._records
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest message that is not complete was stored; None where all are complete."""
+        return self._taken[0].message.at_ns if self._taken else None
+
+    @property
     def full(self) -> bool:
         bounds = self._bounds
         return self._records >= bounds.records or self._bytes >= bounds.bytes or len(self._taken) >= bounds.messages
