@@ -12,6 +12,7 @@ from hooks.app import SERVICE, now
 from hooks.dead_letters import DeadLetterBox
 from hooks.letters import Wanted
 from hooks.replays import Replays
+from hooks.triggers import Target
 from servers.hooks import SECRET, HooksClient, events, first_successes, holds, open_client
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService
@@ -45,7 +46,7 @@ async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -
     async with open_client(hooks.url, shop) as client:
         await client.connect(kinesis)
         await client.hook("all")
-        await until(lambda: hooks.state.destinations.serves("shop"))
+        await until(lambda: hooks.state.destinations.serves(Target("shop", "orders")))
         await until(lambda: ("shop", "all") in hooks.state.destinations.index.rules)
         yield client
 

@@ -186,6 +186,8 @@ class _Replay:
         finally:
             if self._out:
                 self._destinations.withdraw(set(self._out.values()))
+            for record in self._out.values():
+                self.last_error = record.tally.last_error or self.last_error
             self._unfinished += [*self._out, *(letter.id for letter in ordered)]
             self._out.clear()
         await self._remove()

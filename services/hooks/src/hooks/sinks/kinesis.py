@@ -192,7 +192,9 @@ class KinesisSink:
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         """See `hooks.delivery.Sink`. Not by the SDK, which costs more than all the rest of a record's way."""
-        entries = [_Entry(record.data, record.key) for record in batch]
+        return [_outcome(told) for told in await self._put([_Entry(record.data, record.key) for record in batch])]
+
+    async def _put(self, entries: list["_Entry"]) -> list["_Told"]:
         body = _encoder.encode(_PutRecords(self._stream_name, entries))
         config = self._config
         try:
@@ -208,12 +210,13 @@ class KinesisSink:
         except TimeoutError:
             raise UnavailableError(f"Kinesis did not answer within {self._call_s:g} s") from None
         except MillraceError as error:
-            raise _meant(error, aws_code(error)) from error
+            if (meant := _meant(error, aws_code(error))) is error:
+                raise
+            raise meant from error
         try:
-            told = _answer.decode(answer).Records
+            return _answer.decode(answer).Records
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UnavailableError("Kinesis answered with something else than PutRecords' answer") from None
-        return [_outcome(one) for one in told]
 
     async def ping(self) -> None:
         await self.describe()
@@ -228,9 +231,8 @@ class KinesisSink:
         """Put one record that says what it is, so that its readers can leave it out."""
         name = str(uuid.uuid4())
         data = {"schema": TEST_SCHEMA, "id": name, "message": "A connection test of Millrace. Leave it out."}
-        entry = {"Data": msgspec.json.encode(data), "PartitionKey": name}
-        answer = await self._ask("put_records", StreamName=self._stream_name, Records=[entry])
-        outcome = _outcome(answer["Records"][0])
+        (told,) = await self._put([_Entry(msgspec.json.encode(data), name)])
+        outcome = _outcome(told)
         if isinstance(outcome, Failed):
             return Finding(status="failed", code=outcome.code, message=outcome.message, hint=HINTS.get(outcome.code))
         return Finding(message=f"{name} is in {outcome.shard} as number {outcome.sequence}", http_status=200)
