@@ -65,6 +65,7 @@ class Lanes:
         self._calls: dict[asyncio.Task[None], list[Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: Batch | None = None
+        self._overdue = False
         self._changed = asyncio.Event()
         self._pace = Pace(policy.calls)
         self._shards = Shards(policy.retry, self._loop, self._resume)
@@ -102,8 +103,7 @@ class Lanes:
 
         Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
         """
-        in_calls = [head for batch in self._calls.values() for head in batch]
-        records = self._chains.all([*in_calls, *self._shards.waiting])
+        records = self._records()
         if not any(map(leaves, records)):
             return []
         self._clear()
@@ -116,6 +116,10 @@ class Lanes:
                 self.put(record)
         self._changed.set()
         return released
+
+    def _records(self) -> list[Record]:
+        in_calls = [head for batch in self._calls.values() for head in batch]
+        return self._chains.all([*in_calls, *self._shards.waiting])
 
     async def drain(self) -> None:
         """
@@ -175,6 +179,7 @@ class Lanes:
             batch, full = self._chains.take(self.limits, self._shards.hold if self._shards.shut else None)
             if batch:
                 self._calls[self._spawn(self._call(batch, full))] = batch
+        self._overdue = not self._chains.idle
 
     async def _call(self, batch: list[Record], full: bool) -> None:
         sink, begun = self._sink, self._pace.begin()
@@ -203,8 +208,8 @@ class Lanes:
         self._go_on()
 
     def _go_on(self) -> None:
-        if not self._calls:
-            # What gathered while the last call ran has lingered enough.
+        # What gathered while the last call ran, or found no call free when its time had come, has lingered enough.
+        if self._overdue or not self._calls:
             self._pump()
         elif self._chains.ready:
             self._wake(self._chains.ready[0].batch)
