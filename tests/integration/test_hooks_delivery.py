@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,26 @@ async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
     await wait_acknowledged(bus)
 
 
+async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_once(
+    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, bus: Bus
+) -> None:
+    kinesis.record_failure_rate, kinesis.delay_s = 0.05, 0.005
+    posted = events(3000, users=50)
+    for place in range(0, 3000, 100):
+        await client.post(posted[place : place + 100])
+        if place == 1000:
+            kinesis.known_keys = {"AKIANEWNEWNEWEXAMPLE"}
+    await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-paused", 1)
+    await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE")
+    records = await kinesis.wait_records("orders", holds(3000))
+
+    assert by_user(posted) == first_successes(records)
+    await wait_acknowledged(bus)
+    assert b"millrace_hooks_order_inversions_total 0.0" in hooks.mesh.metrics.render()
+    told = await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.*", 2)
+    assert ["target-paused", "target-resumed"] == [decode(message.data, Alert).kind for message in told]
+
+
 async def test_an_inactive_connector_sends_nothing_and_holds_nothing(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
@@ -261,6 +282,79 @@ async def test_bad_messages_are_put_aside_and_stop_nothing(
     assert ["EVENTS:5:0", "EVENTS:5:2"] == [letter.source for letter in letters[4:]]
     assert "EVENTS:5:1" == record.value["source"]
     await wait_acknowledged(bus)
+
+
+async def test_poison_events_are_put_aside_with_a_reason_and_stop_nothing(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    def place(user_id: str) -> str:
+        return subjects.events("shop", subjects.partition_of(user_id))
+
+    good: dict[str, Any] = {"id": "good", "app_key": "shop", "code": "c", "user_id": "u1", "occurred_at": 1}
+    long = good | {"id": "long", "user_id": "x" * 300}
+    nul = good | {"id": "nul", "user_id": "u\0"}
+    poison = [
+        good | {"user_id": ""},
+        good | {"user_id": 7},
+        good | {"user_id": None},
+        good | {"user_id": "x" * 1025},
+        good | {"occurred_at": "now"},
+        good | {"attributes": [1]},
+        good | {"attributes": {"a": "\ud800"}},
+        good | {"user_id": "\udfff"},
+        {},
+        None,
+    ]
+    for event in poison:
+        await bus.publish(place("u1"), json.dumps([event]).encode())
+    await bus.publish(place("u1"), json.dumps([*poison, good]).encode())
+    await bus.publish(place(long["user_id"]), json.dumps([long]).encode())
+    await bus.publish(place(nul["user_id"]), json.dumps([nul]).encode())
+
+    records = await kinesis.wait_records("orders", holds(3))
+    letters = [
+        decode(message.data, DeadLetter)
+        for message in await read_all(bus, subjects.DLQ, "dlq.hooks.shop.entrance.invalid", 2 * len(poison))
+    ]
+
+    assert {"good": "u1", "nul": "u\0", "long": sha256(b"x" * 300).hexdigest()} == {
+        record.value["id"]: record.key for record in records
+    }
+    assert 2 * len(poison) == len(letters)
+    assert all(letter.message and letter.source.startswith("EVENTS:") for letter in letters)
+    await wait_acknowledged(bus)
+
+
+async def test_an_event_of_2_mb_is_put_aside_and_the_others_go_through(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    large = {"id": "large", "code": "c", "user_id": "u", "attributes": {"a": "x" * (2 << 20)}}
+
+    await client.post([large, {"id": "small", "code": "c", "user_id": "u"}])
+
+    assert ["small"] == [record.value["id"] for record in await kinesis.wait_records("orders", holds(1))]
+    (letter,) = await read_all(bus, subjects.DLQ, "dlq.hooks.shop.all.oversize", 1)
+    assert decode(letter.data, DeadLetter).message.startswith("expected at most 1048576 bytes with the key")
+    await wait_acknowledged(bus)
+
+
+async def test_events_of_a_user_are_packed_where_the_hook_says_so(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    kinesis.create_stream("packed")
+    await client.hook("packed", stream_name="packed", batch={"format": "ndjson", "linger_ms": 50})
+    posted = events(500, users=5)
+    await client.post(posted)
+
+    await wait_acknowledged(bus)
+
+    records = kinesis.records("packed")
+    found: dict[str, list[str]] = {}
+    for record in records:
+        found.setdefault(record.key, []).extend(json.loads(line)["id"] for line in record.data.splitlines())
+    assert by_user(posted) == found
+    assert len(records) < 100
+    assert 500 == (await client.status("packed"))["sent"]
 
 
 async def test_a_record_over_the_limit_is_put_aside(

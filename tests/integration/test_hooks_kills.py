@@ -88,7 +88,7 @@ async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
 async def test_a_service_killed_ten_times_at_any_point_loses_nothing(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path
 ) -> None:
-    posted = events(12_000, users=300)
+    posted = events(8000, users=300)
     announce = tmp_path / "announce.json"
     dice = random.Random(2026)
     place, stored = 0, [0]
@@ -98,20 +98,20 @@ async def test_a_service_killed_ten_times_at_any_point_loses_nothing(
                 await client.connect(kinesis)
                 await client.hook("all")
                 await client.hook("packed", stream_name="packed", batch={"format": "json_array"})
-            for _ in range(12):
+            for _ in range(8):
                 await client.post(posted[place : place + 100])
                 place += 100
-            wanted = stored[-1] + dice.randint(1, 900)
+            wanted = stored[-1] + dice.randint(1, 600)
             await until(functools.partial(has_more, kinesis, min(wanted, place)))
             process.kill()
             await process.wait()
         stored.append(len({record.value["id"] for record in kinesis.records("orders")}))
     async with hooks_process(settings, announce):
-        records = await kinesis.wait_records("orders", holds(12_000))
+        records = await kinesis.wait_records("orders", holds(8000))
         await wait_acknowledged(bus)
 
     assert by_user(posted) == first_successes(records)
-    assert sum(before < 1200 * round_ for round_, before in enumerate(stored)) >= 3, "no kill was in the middle"
+    assert sum(before < 800 * round_ for round_, before in enumerate(stored)) >= 3, "no kill was in the middle"
     packed: dict[str, dict[str, None]] = {}
     for record in kinesis.records("packed"):
         packed.setdefault(record.key, {}).update(dict.fromkeys(event["id"] for event in record.value))
@@ -119,7 +119,7 @@ async def test_a_service_killed_ten_times_at_any_point_loses_nothing(
 
 
 def has_more(kinesis: FaultyKinesis, wanted: int) -> bool:
-    return len({record.value["id"] for record in kinesis.records("orders")}) >= wanted
+    return len(kinesis.records("orders")) >= wanted
 
 
 async def test_kinesis_killed_under_load_costs_neither_events_nor_order(

@@ -65,6 +65,7 @@ class Lanes:
         self._calls: dict[asyncio.Task[None], list[Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: Batch | None = None
+        self._overdue = False
         self._changed = asyncio.Event()
         self._pace = Pace(policy.calls)
         self._shards = Shards(policy.retry, self._loop, self._resume)
@@ -179,6 +180,7 @@ class Lanes:
             batch, full = self._chains.take(self.limits, self._shards.hold if self._shards.shut else None)
             if batch:
                 self._calls[self._spawn(self._call(batch, full))] = batch
+        self._overdue = not self._chains.idle
 
     async def _call(self, batch: list[Record], full: bool) -> None:
         sink, begun = self._sink, self._pace.begin()
@@ -207,8 +209,8 @@ class Lanes:
         self._go_on()
 
     def _go_on(self) -> None:
-        if not self._calls:
-            # What gathered while the last call ran has lingered enough.
+        # What gathered while the last call ran, or found no call free when its time had come, has lingered enough.
+        if self._overdue or not self._calls:
             self._pump()
         elif self._chains.ready:
             self._wake(self._chains.ready[0].batch)
