@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -78,6 +79,7 @@ class Pull:
         self._inbox = ""
         self._consumer = config.name or ""
         self._consumer_sequence = 0
+        self._delivered = 0
         self._handed_out = 0
         self._restarted_at = 0
         self._acked = 0
@@ -141,6 +143,21 @@ class Pull:
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"the ack was not confirmed: {type(error).__name__}") from error
 
+    async def look(self) -> None:
+        """
+        Compare with what the server says, and read anew from the ack floor where that cannot be.
+
+        A reader that is frozen or cut off, and not gone, may still have a request at the server, which a reset does not
+        end: what is delivered to it waits for `ack_wait`. Its late acks count deliveries of before the reset, and
+        until our count is there the server passes over ours. Raises `MillraceError` when the server does not answer.
+        """
+        looked_at, received = self._delivered, self._consumer_sequence
+        state = await consumer_state(self._bus, self._stream, self._consumer)
+        self._delivered = state.delivered
+        if state.acked > state.delivered or (looked_at > received and looked_at > self._consumer_sequence):
+            log.warning("consumer_disturbed", stream=self._stream, consumer=self._consumer)
+            self._become_stale()
+
     def _current(self, message: Message) -> Message | None:
         """
         The message as the server has sent it since the last reset; None while it has not.
@@ -201,6 +218,7 @@ class Pull:
             raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
         self.pending_at_open = pending or 0
         self._consumer_sequence = 0
+        self._delivered = 0
         self._asked = 0
         self._stale = False
         self._heard()
@@ -304,6 +322,36 @@ class Pull:
 
     def _silent(self) -> bool:
         return asyncio.get_running_loop().time() - self._heard_at > SILENCE_S
+
+
+class ConsumerState(Struct, frozen=True, kw_only=True):
+    """
+    Where a durable consumer is. `floor` is a sequence of the stream; `delivered` and `acked` count deliveries since the
+    last reset.
+    """
+
+    floor: int
+    pending: int
+    delivered: int
+    acked: int
+
+
+async def consumer_state(bus: Bus, stream: str, durable: str) -> ConsumerState:
+    """Ask the server. `pending` are all messages above the floor. Raises `NotFoundError`, `UnavailableError`."""
+    try:
+        info = await bus.js.consumer_info(stream, durable)
+    except APIError as error:
+        raise api_error(error) from error
+    except (NatsError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"{durable} was not read: {type(error).__name__}") from error
+    assert info.ack_floor is not None
+    assert info.delivered is not None
+    return ConsumerState(
+        floor=info.ack_floor.stream_seq,
+        pending=(info.num_pending or 0) + (info.num_ack_pending or 0),
+        delivered=info.delivered.consumer_seq,
+        acked=info.ack_floor.consumer_seq,
+    )
 
 
 def _parse(received: Msg) -> tuple[Message, int]:

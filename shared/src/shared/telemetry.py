@@ -53,6 +53,7 @@ GaugeName = Literal[
     "millrace_ready",
     "millrace_bus_lag_messages",
     "millrace_config_revision",
+    "millrace_hooks_partitions_owned",
     "millrace_ftp_sessions",
     "millrace_export_lag_messages",
 ]
@@ -89,6 +90,7 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_ready": Series("1 while every ping of the service passes"),
     "millrace_bus_lag_messages": Series("Messages that wait for a durable consumer", ("consumer",)),
     "millrace_config_revision": Series("Newest revision of the configuration that is live", ("kind",)),
+    "millrace_hooks_partitions_owned": Series("Partitions that this replica of hooks reads"),
     "millrace_ftp_sessions": Series("Sessions of SFTP users that are open"),
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
 }

@@ -57,6 +57,9 @@ class Stream:
     async def ack_sync(self, message: Message) -> None:
         self.acked = message.sequence
 
+    async def look(self) -> None:
+        """Nothing disturbs it."""
+
     def close(self) -> None:
         self._closed.set()
 

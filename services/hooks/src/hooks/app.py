@@ -1,6 +1,9 @@
 """The composition root of hooks: opens the parts and puts them together. The only constructor; no rules."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hooks.alerts import Alerts
 from hooks.config import HOOKS, KINESIS
@@ -8,10 +11,14 @@ from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.handlers import ENDPOINTS
+from hooks.leases import Leases
+from hooks.ownership import Timing
 from hooks.partitions import Partition, Partitions
 from hooks.publishing import Publishing
+from hooks.replica import named
 from hooks.routes import ROUTES
 from hooks.sinks import SinkConfig
+from hooks.standing import Standing
 from hooks.state import State
 from hooks.tallies import Tallies
 from hooks.triggers import Index, Rule
@@ -24,6 +31,7 @@ from shared.profiles import Profiles
 from shared.service import Mesh, Service
 
 BOUNDS = Bounds()
+TIMING = Timing()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
 """What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
@@ -47,31 +55,36 @@ async def build(mesh: Mesh) -> State:
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
     _follow(mesh, destinations, tallies, clients)
-    partitions = []
-    for number in range(subjects.PARTITIONS):
-        pull = await mesh.enter(
-            open_pull(
-                mesh.bus,
-                subjects.EVENTS,
-                durable=subjects.hooks_consumer(number),
-                subject=subjects.events_of_partition(number),
-                capacity=PULL_MESSAGES,
-                capacity_bytes=PULL_BYTES,
+
+    @asynccontextmanager
+    async def open_partition(number: int) -> AsyncIterator[Partition]:
+        async with open_pull(
+            mesh.bus,
+            subjects.EVENTS,
+            durable=subjects.hooks_consumer(number),
+            subject=subjects.events_of_partition(number),
+            capacity=PULL_MESSAGES,
+            capacity_bytes=PULL_BYTES,
+        ) as pull:
+            yield Partition(
+                number,
+                pull,
+                destinations=destinations,
+                dead_letters=dead_letters,
+                tallies=tallies,
+                profiles=profiles,
+                metrics=mesh.metrics,
+                bounds=BOUNDS,
             )
-        )
-        partition = Partition(
-            number,
-            pull,
-            destinations=destinations,
-            dead_letters=dead_letters,
-            tallies=tallies,
-            profiles=profiles,
-            metrics=mesh.metrics,
-            bounds=BOUNDS,
-        )
-        mesh.spawn(f"partition-{number:02d}", partition.run())
-        partitions.append(partition)
-    mesh.intake("partitions", Partitions(partitions, destinations))
+
+    partitions = Partitions(open_partition, destinations, mesh.metrics, mesh.spawn)
+    name = await mesh.enter(named(Path(mesh.settings.data_dir) / "hooks"))
+    leases = Leases(name, mesh.bus, partitions, timing=TIMING, now=now)
+    await leases.start()
+    mesh.spawn("leases", leases.keep())
+    mesh.ping("leases", leases.ping)
+    mesh.intake("partitions", leases)
+    await partitions.wait_opened()
 
     async def test_connector(config: SinkConfig, stream_name: str | None) -> ConnectionReport:
         return await run_checks(config.checks(clients, stream_name))
@@ -79,6 +92,7 @@ async def build(mesh: Mesh) -> State:
     return State(
         publishing=Publishing(mesh.bus, alerts, now),
         destinations=destinations,
+        standing=Standing(mesh.bus, leases.table),
         tallies=tallies,
         registry=mesh.registry,
         test_connector=test_connector,
@@ -114,7 +128,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.EVENTS, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES),
+    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.LEASES),
     kinds=(HOOKS, KINESIS),
     endpoints=ENDPOINTS,
 )

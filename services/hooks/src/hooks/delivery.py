@@ -28,12 +28,21 @@ class Record:
         key: Decides the lane, and the sink partitions by it.
         source: `<stream>:<sequence>:<index>` of its event.
         done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
+        partition: Whose owner sends it; None where it belongs to no partition.
     """
 
-    __slots__ = ("attempts", "data", "done", "hook_id", "key", "next", "size", "source", "tally")
+    __slots__ = ("attempts", "data", "done", "hook_id", "key", "next", "partition", "size", "source", "tally")
 
     def __init__(
-        self, *, key: str, data: bytes, hook_id: str, source: str, tally: Tally, done: Callable[["Record"], None]
+        self,
+        *,
+        key: str,
+        data: bytes,
+        hook_id: str,
+        source: str,
+        tally: Tally,
+        done: Callable[["Record"], None],
+        partition: int | None = None,
     ) -> None:
         self.key = key
         self.data = data
@@ -42,6 +51,7 @@ class Record:
         self.source = source
         self.tally = tally
         self.done = done
+        self.partition = partition
         self.attempts = 0
         self.next: Record | None = None
 

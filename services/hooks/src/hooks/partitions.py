@@ -1,10 +1,15 @@
 """
 One partition of `EVENTS`: pull -> match -> deliver -> ack floor. Rules of matching, order and retry are elsewhere.
+
+Which partitions are open is `leases.py`'s business. Two owners of one partition, if there ever were, would not turn a
+user's order round: each sends from a floor on, in order, so what arrives first of each event is in order; it would only
+be repeated further apart.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,13 +26,15 @@ from shared.errors import MillraceError
 from shared.messages import Attributes, Event
 from shared.profiles import Profile
 from shared.retry import Backoff
-from shared.subjects import EVENTS, PARTITIONS, hooks_consumer
+from shared.subjects import EVENTS, hooks_consumer
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 256
 ACK_EVERY_S = 0.05
+LOOK_S = 10.0
+"""How often the pull is compared with what the server says of it."""
 
 
 class Pull(Protocol):
@@ -39,6 +46,8 @@ class Pull(Protocol):
 
     async def ack_sync(self, message: Message) -> None: ...
 
+    async def look(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -49,7 +58,7 @@ class ProfileStore(Protocol):
 
 
 class Partition:
-    """Reads one partition, in order. `run` is a task for the life of the service."""
+    """Reads one partition, in order. `run` is a task for as long as it is ours."""
 
     def __init__(
         self,
@@ -72,12 +81,14 @@ class Partition:
         self._metrics = metrics
         self._window = Window(bounds)
         self._closed = False
+        self._lost = False
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Read until closed; acknowledge until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._acknowledge())
+            tasks.create_task(self._look_after())
             try:
                 await self._read()
             finally:
@@ -89,13 +100,23 @@ class Partition:
         self._window.close()
         self._pull.close()
 
+    def lose(self) -> None:
+        """It is not ours any more: from now on nothing is put into the lanes, and nothing acknowledged."""
+        self._lost = True
+        self.close()
+
     async def wait_ended(self) -> None:
         """Until nothing more is put into the lanes."""
         await self._ended.wait()
 
+    async def wait_empty(self) -> None:
+        """Until nothing more is put into the lanes, and what was is finished."""
+        await self._ended.wait()
+        await self._window.wait_empty()
+
     async def settle(self) -> None:
         """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
-        if self._window.floor is None:
+        if self._window.floor is None or self._lost:
             return
         try:
             await self._pull.ack_sync(self._window.floor)
@@ -121,8 +142,18 @@ class Partition:
             await self._window.moved.wait()
             await asyncio.sleep(ACK_EVERY_S)
             self._window.moved.clear()
+            if self._lost:
+                return
             assert self._window.floor is not None
             await self._pull.ack(self._window.floor)
+
+    async def _look_after(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._pull.look()
+            except MillraceError as error:
+                log.info("pull_not_looked_at", partition=self._number, message=error.message)
 
     async def _take(self, message: Message) -> None:
         taken = self._window.take(message)
@@ -153,6 +184,8 @@ class Partition:
 
     async def _fire(self, taken: Taken, event: Event, source: str) -> None:
         profile = await self._profile(event) if event.ext_id and self._profiles else None
+        if self._lost:
+            return
         oversize: list[tuple[Target, Record, int]] = []
         # From here to the end of the loop nothing waits: the configuration that matches is the one that routes.
         for rule in self._destinations.index.match(event):
@@ -170,6 +203,7 @@ class Partition:
                 source=source,
                 tally=tally,
                 done=taken.done,
+                partition=self._number,
             )
             taken.expect(record)
             if record.size > lanes.limits.record_bytes:
@@ -198,26 +232,116 @@ class Partition:
         return None
 
 
-class Partitions:
-    """All partitions of one process: the intake of the service."""
+class _Serving:
+    """A partition that is open, or about to be."""
 
-    def __init__(self, partitions: Sequence[Partition], destinations: Destinations) -> None:
-        assert len(partitions) == PARTITIONS
-        self._partitions = partitions
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.partition: Partition | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.lost = False
+
+
+class Partitions:
+    """
+    The partitions that this process has open. Satisfies `hooks.leases.Work`.
+
+    Args:
+        open_partition: Gives a partition that is read from its floor on; it is closed when the block is left.
+        spawn: Runs something for the life of the service, by a name.
+    """
+
+    def __init__(
+        self,
+        open_partition: Callable[[int], AbstractAsyncContextManager[Partition]],
+        destinations: Destinations,
+        metrics: Metrics,
+        spawn: Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._open_partition = open_partition
         self._destinations = destinations
+        self._metrics = metrics
+        self._spawn = spawn
+        self._serving: dict[int, _Serving] = {}
+        self._closed = False
+
+    def open(self, number: int) -> None:
+        """Begin to read a partition."""
+        serving = self._serving[number] = _Serving()
+        serving.task = self._spawn(f"partition-{number:02d}", self._serve(number, serving))
+        self._show()
+
+    async def wait_opened(self) -> None:
+        """Until all that are ours are read."""
+        for serving in list(self._serving.values()):
+            await serving.opened.wait()
+
+    async def give(self, number: int, within_s: float) -> None:
+        """Take no more of a partition, send what was taken as far as that is quick, acknowledge it and close."""
+        serving = self._serving.get(number)
+        if serving is None:
+            return
+        await serving.opened.wait()
+        if (partition := serving.partition) is not None:
+            partition.close()
+            try:
+                async with asyncio.timeout(within_s):
+                    await partition.wait_empty()
+            except TimeoutError:
+                log.info("partition_not_drained", partition=number)
+            if not serving.lost:
+                self._destinations.drop(number)
+            await partition.settle()
+        self._end(number, serving)
+
+    def drop(self, number: int) -> None:
+        """A partition is not ours any more. When this returns, nothing of it is sent or acknowledged."""
+        serving = self._serving.get(number)
+        if serving is None:
+            return
+        serving.lost = True
+        if serving.partition is not None:
+            serving.partition.lose()
+        self._destinations.drop(number)
+        self._end(number, serving)
 
     def close(self) -> None:
         """Take no more events."""
-        for partition in self._partitions:
-            partition.close()
+        self._closed = True
+        for serving in self._serving.values():
+            if serving.partition is not None:
+                serving.partition.close()
 
     async def join(self) -> None:
         """Send what was taken, as far as the targets answer, and acknowledge it."""
+        partitions = {number: serving.partition for number, serving in self._serving.items() if serving.partition}
         try:
-            for partition in self._partitions:
+            for partition in partitions.values():
                 await partition.wait_ended()
             await self._destinations.drain()
         finally:
             async with asyncio.TaskGroup() as settling:
-                for partition in self._partitions:
+                for number, partition in partitions.items():
+                    # What is on its way must not arrive when somebody else has it.
+                    self._destinations.drop(number)
                     settling.create_task(partition.settle())
+
+    async def _serve(self, number: int, serving: _Serving) -> None:
+        try:
+            async with self._open_partition(number) as partition:
+                if not serving.lost and not self._closed:
+                    serving.partition = partition
+                    serving.opened.set()
+                    await partition.run()
+        finally:
+            serving.opened.set()
+
+    def _end(self, number: int, serving: _Serving) -> None:
+        if self._serving.get(number) is serving:
+            del self._serving[number]
+            self._show()
+        if serving.task is not None:
+            serving.task.cancel()
+
+    def _show(self) -> None:
+        self._metrics.gauge("millrace_hooks_partitions_owned", len(self._serving))

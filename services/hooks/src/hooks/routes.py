@@ -10,6 +10,7 @@ from hooks.config import HOOKS, KINESIS, read_kinesis
 from hooks.entrance import PostedEvent, split_array, split_lines
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
+from hooks.standing import PartitionsStanding
 from hooks.state import State
 from hooks.triggers import StreamName, Target
 from shared.connection_test import ConnectionReport
@@ -109,6 +110,11 @@ async def get_status(call: Call[State]) -> HookStatus:
     )
 
 
+async def get_partitions(call: Call[State]) -> PartitionsStanding:
+    """Who reads which partition."""
+    return await call.state.standing.look()
+
+
 async def _read(request: web.Request) -> bytes:
     """The body, unpacked by aiohttp where `Content-Encoding` says so."""
     pieces: list[bytes] = []
@@ -139,6 +145,14 @@ ROUTES: tuple[Route, ...] = (
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook"),
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
+    ),
+    Route(
+        "GET",
+        "/v1/partitions",
+        get_partitions,
+        "The replicas, the owner of each partition, and how far it is",
+        reply=PartitionsStanding,
+        scope="admin",
     ),
     *resource_routes(KINESIS, "/v1/apps/{app_key}/connectors/kinesis", "the Kinesis connector", check=check_kinesis),
     Route(

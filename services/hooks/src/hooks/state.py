@@ -7,6 +7,7 @@ from msgspec import Struct
 from hooks.destinations import Destinations
 from hooks.publishing import Publishing
 from hooks.sinks import SinkConfig
+from hooks.standing import Standing
 from hooks.tallies import Tallies
 from shared.connection_test import ConnectionReport
 from shared.registry import Registry
@@ -17,6 +18,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     publishing: Publishing
     destinations: Destinations
+    standing: Standing
     tallies: Tallies
     registry: Registry
     test_connector: Callable[[SinkConfig, str | None], Awaitable[ConnectionReport]]
