@@ -34,8 +34,12 @@ from shared.telemetry import Metrics
 
 log = structlog.get_logger()
 
-EXPIRES_S = 30.0
-HEARTBEAT_S = 5.0
+EXPIRES_S = 6.0
+"""
+For a request. What is delivered to a reader that is frozen or cut off is lost to others for `ACK_WAIT_S`, so nobody may
+take over from a silent one before its requests are over.
+"""
+HEARTBEAT_S = 3.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
 """A server that says nothing for this long has forgotten the request."""
 SCAN_INACTIVE_S = 60.0
@@ -147,9 +151,9 @@ class Pull:
         """
         Compare with what the server says, and read anew from the ack floor where that cannot be.
 
-        A reader that is frozen or cut off, and not gone, may still have a request at the server, which a reset does not
-        end: what is delivered to it waits for `ack_wait`. Its late acks count deliveries of before the reset, and
-        until our count is there the server passes over ours. Raises `MillraceError` when the server does not answer.
+        A reader of before that was frozen may ack when it wakes. Such an ack counts deliveries of before the reset, and
+        until our count is there the server passes over ours. If it still had a request at the server, which a reset
+        does not end, what was delivered to it waits for `ack_wait`. Raises `MillraceError` without an answer.
         """
         looked_at, received = self._delivered, self._consumer_sequence
         state = await consumer_state(self._bus, self._stream, self._consumer)
