@@ -14,6 +14,7 @@ import pytest
 from hooks import app
 from hooks.ownership import Timing
 from hooks.standing import PartitionsStanding
+from millrace.nats_server import NatsServer
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.replicas import hooks_process
@@ -240,3 +241,40 @@ async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_nobody_w
         assert 2 == len((await standing(one_url, admin)).replicas)
 
     assert by_user(posted) == first_successes(records)
+
+
+async def test_an_outage_of_nats_ends_all_leases_and_they_are_back_after_it(
+    replicas: Replicas, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, nats_server: NatsServer
+) -> None:
+    posted = events(2000, users=50)
+    first = await replicas.start("first")
+    await replicas.start("second")
+    await until(lambda: replicas.owned() == [8, 8])
+    async with open_client(first.url, shop) as client:
+        await client.connect(kinesis)
+        await client.hook("all")
+        async with load(client, posted):
+            await kinesis.wait_records("orders", lambda records: len(records) > 300)
+            await nats_server.kill()
+            await until(lambda: replicas.owned() == [0, 0])
+            await nats_server.restart()
+            await until(lambda: replicas.owned() == [8, 8])
+        records = await kinesis.wait_records("orders", holds(2000))
+        await wait_acknowledged(bus)
+
+    assert by_user(posted) == first_successes(records)
+
+
+async def test_of_two_with_a_copied_folder_one_takes_another_name(replicas: Replicas, admin: dict[str, str]) -> None:
+    first = await replicas.start("first")
+    name = (await standing(first.url, admin)).told_by
+    copied = Path(replicas.settings("copy").data_dir) / "hooks"
+    copied.mkdir(parents=True)
+    (copied / "replica").write_text(name)
+
+    second = await replicas.start("copy")
+    await until(lambda: replicas.owned() == [8, 8])
+
+    told = await standing(second.url, admin)
+    assert name == told.told_by
+    assert 2 == len(told.replicas)
