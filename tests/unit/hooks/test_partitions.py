@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
-from hooks.partitions import Partition, Partitions, ProfileStore
+from hooks.open_partitions import Partitions
+from hooks.partitions import Partition, ProfileStore
 from hooks.tallies import Tallies
 from hooks.triggers import Hook, Index, Rule
 from hooks.window import Bounds

@@ -12,8 +12,9 @@ from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.handlers import ENDPOINTS
 from hooks.leases import Leases
+from hooks.open_partitions import Partitions
 from hooks.ownership import Timing
-from hooks.partitions import Partition, Partitions
+from hooks.partitions import Partition
 from hooks.publishing import Publishing
 from hooks.replica import named
 from hooks.routes import ROUTES

@@ -35,7 +35,7 @@ MEMBER_KEYS = hooks_member("")
 
 
 class Work(Protocol):
-    """`hooks.partitions.Partitions`, as far as it is needed here."""
+    """`hooks.open_partitions.Partitions`, as far as it is needed here."""
 
     def open(self, number: int) -> None: ...
 
