@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from servers.mesh import Mesh
+from servers.waiting import until
 from shared.consumers import Pull, open_scan
 from shared.errors import UnavailableError
 from shared.messages import PushBatch, PushRow, decode
@@ -129,6 +130,29 @@ async def test_events_accepted_just_before_a_kill_are_delivered(mesh: Mesh) -> N
     await mesh.start("hooks")
 
     check_order(await all_arrived(mesh, 500))
+
+
+async def test_another_replica_of_hooks_goes_on_where_a_killed_one_was(mesh: Mesh) -> None:
+    await connect_kinesis(mesh)
+    async with mesh.replica("hooks") as url:
+
+        async def owned() -> list[int]:
+            async with mesh.http.get(f"{url}/v1/partitions", raise_for_status=True) as answer:
+                return sorted(replica["partitions"] for replica in (await answer.json())["replicas"])
+
+        async def is_shared() -> bool:
+            return await owned() == [8, 8]
+
+        await until(is_shared)
+        await send_events(mesh, 1, 4000)
+        async with asyncio.timeout(30):
+            while not await kinesis_records(mesh):
+                await asyncio.sleep(0)
+        await mesh.kill("hooks")
+        records = await all_arrived(mesh, 4000)
+        assert [16] == await owned()
+
+    check_order(records)
 
 
 async def make_ftp_user(mesh: Mesh) -> None:

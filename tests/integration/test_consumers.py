@@ -1,14 +1,15 @@
 """Reading streams on a real server: order, the ack floor, and servers that go away."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
 
 from millrace.nats_server import NatsServer
+from servers.waiting import until
 from shared.bus import Bus, Message
-from shared.consumers import ClosedError, Pull, open_pull, open_scan
+from shared.consumers import ClosedError, Pull, consumer_state, open_pull, open_scan
 from shared.settings import Settings
 from shared.streams import ensure
 from shared.subjects import CONFIG, PUSH
@@ -178,3 +179,54 @@ async def test_a_scan_begins_at_a_time_and_goes_on_behind_what_it_handed_out(pus
         after = await read(scan, 4)
 
     assert list(range(6, 13)) == sequences(before + after)
+
+
+async def floor(bus: Bus) -> tuple[int, int]:
+    """The ack floor, and how many messages are above it."""
+    state = await consumer_state(bus, PUSH.name, "test")
+    return state.floor, state.pending
+
+
+async def test_acks_count_again_after_a_late_ack_of_an_earlier_reader(push: Bus) -> None:
+    await publish(push, 1, 100)
+    async with durable(push) as pull:
+        earlier = await read(pull, 100)
+        await pull.ack_sync(earlier[39])
+    async with durable(push) as pull:
+        messages = await read(pull, 60)
+        await push.client.request(earlier[79].reply, b"+ACK")
+        await pull.ack_sync(messages[-1])
+        assert (80, 20) == await floor(push), "the ack was not passed over, so there is nothing to mend"
+
+        await pull.look()
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(read(pull, 1))
+            await publish(push, 101, 101)
+            assert [101] == sequences(await reading)
+        await pull.ack_sync(messages[-1])
+
+        assert (100, 1) == await floor(push)
+
+
+async def test_what_went_to_a_request_of_an_earlier_reader_is_asked_for_again(push: Bus) -> None:
+    await publish(push, 1, 10)
+    async with AsyncExitStack() as frozen:
+        await read(await frozen.enter_async_context(durable(push)), 10)
+        async with durable(push) as pull:
+            assert 10 == await delivered(push), "nothing went astray, so there is nothing to mend"
+            await frozen.aclose()
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(read(pull, 10))
+
+                async def is_read() -> bool:
+                    await pull.look()
+                    return reading.done()
+
+                await until(is_read)
+
+        assert list(range(1, 11)) == sequences(reading.result())
+
+
+async def delivered(bus: Bus) -> int:
+    """Messages that went out since the last reset, to whomever."""
+    return (await consumer_state(bus, PUSH.name, "test")).delivered

@@ -39,6 +39,7 @@ async def hooks_process(settings: Settings, announce: Path) -> AsyncIterator[tup
         secret_keys=settings.secret_keys,
         http_port=0,
         allow_private_endpoints=True,
+        data_dir=settings.data_dir,
         announce_file=announce,
         log_level="warning",
     )

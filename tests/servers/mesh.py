@@ -1,8 +1,10 @@
 """A whole mesh of real processes, as a test sees it."""
 
 import asyncio
+import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +14,10 @@ import aiohttp
 from millrace.mesh import LocalMesh
 from millrace.mesh_folder import MeshFolder
 from millrace.nats_config import seed_file
+from millrace.processes import start_child
+from servers.waiting import until
 from shared.bus import Bus, connect
+from shared.settings import child_environment
 from shared.telemetry import Metrics
 from shared.testing import MotoServer
 
@@ -55,6 +60,29 @@ class Mesh:
         os.kill(child.pid, signal.SIGTERM)
         async with asyncio.timeout(40):
             return await child.wait()
+
+    @asynccontextmanager
+    async def replica(self, service: str) -> AsyncIterator[str]:
+        """One more process of a service beside the mesh's own, killed when the block is left; gives its URL."""
+        folder = self.folder.root / f"{service}-replica"
+        folder.mkdir()
+        announcement = folder / "announce.json"
+        environment = child_environment(
+            nats_url=self.folder.addresses().nats,
+            nats_seed_file=seed_file(self.folder.keys, service),
+            secret_keys_file=self.folder.secret_keys_file,
+            http_port=0,
+            announce_file=announcement,
+            data_dir=folder,
+            allow_private_endpoints=True,
+        )
+        command = (sys.executable, "-P", "-m", service.replace("-", "_"))
+        child = await start_child(f"{service}-replica", command, environment=environment, log=folder / "log")
+        try:
+            await until(lambda: announcement.exists() or not child.running)
+            yield json.loads(announcement.read_text())["http"]
+        finally:
+            await child.kill()
 
     @asynccontextmanager
     async def bus(self, user: str) -> AsyncIterator[Bus]:

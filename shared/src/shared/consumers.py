@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -36,8 +37,12 @@ from shared.telemetry import Metrics
 
 log = structlog.get_logger()
 
-EXPIRES_S = 30.0
-HEARTBEAT_S = 5.0
+EXPIRES_S = 6.0
+"""
+For a request. What is delivered to a reader that is frozen or cut off is lost to others for `ACK_WAIT_S`, so nobody may
+take over from a silent one before its requests are over.
+"""
+HEARTBEAT_S = 3.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
 """A server that says nothing for this long has forgotten the request."""
 SCAN_INACTIVE_S = 60.0
@@ -82,6 +87,7 @@ class Pull:
         self._inbox = ""
         self._consumer = config.name or ""
         self._consumer_sequence = 0
+        self._delivered = 0
         self._handed_out = 0
         self._restarted_at = 0
         self._acked = 0
@@ -146,6 +152,21 @@ class Pull:
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"the ack was not confirmed: {type(error).__name__}") from error
 
+    async def look(self) -> None:
+        """
+        Compare with what the server says, and read anew from the ack floor where that cannot be.
+
+        A reader of before that was frozen may ack when it wakes. Such an ack counts deliveries of before the reset, and
+        until our count is there the server passes over ours. If it still had a request at the server, which a reset
+        does not end, what was delivered to it waits for `ack_wait`. Raises `MillraceError` without an answer.
+        """
+        looked_at, received = self._delivered, self._consumer_sequence
+        state = await consumer_state(self._bus, self._stream, self._consumer)
+        self._delivered = state.delivered
+        if state.acked > state.delivered or (looked_at > received and looked_at > self._consumer_sequence):
+            log.warning("consumer_disturbed", stream=self._stream, consumer=self._consumer)
+            self._become_stale()
+
     def _current(self, message: Message) -> Message | None:
         """
         The message as the server has sent it since the last reset; None while it has not.
@@ -209,6 +230,7 @@ class Pull:
             raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
         self.pending_at_open = pending or 0
         self._consumer_sequence = 0
+        self._delivered = 0
         self._asked = 0
         self._stale = False
         self._heard()
@@ -338,6 +360,36 @@ class Pull:
 
     def _silent(self) -> bool:
         return self._clock() - self._heard_at > SILENCE_S
+
+
+class ConsumerState(Struct, frozen=True, kw_only=True):
+    """
+    Where a durable consumer is. `floor` is a sequence of the stream; `delivered` and `acked` count deliveries since the
+    last reset.
+    """
+
+    floor: int
+    pending: int
+    delivered: int
+    acked: int
+
+
+async def consumer_state(bus: Bus, stream: str, durable: str) -> ConsumerState:
+    """Ask the server. `pending` are all messages above the floor. Raises `NotFoundError`, `UnavailableError`."""
+    try:
+        info = await bus.js.consumer_info(stream, durable)
+    except APIError as error:
+        raise api_error(error) from error
+    except (NatsError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"{durable} was not read: {type(error).__name__}") from error
+    assert info.ack_floor is not None
+    assert info.delivered is not None
+    return ConsumerState(
+        floor=info.ack_floor.stream_seq,
+        pending=(info.num_pending or 0) + (info.num_ack_pending or 0),
+        delivered=info.delivered.consumer_seq,
+        acked=info.ack_floor.consumer_seq,
+    )
 
 
 def _parse(received: Msg) -> tuple[Message, int]:

@@ -107,9 +107,12 @@ class Mesh:
         """What readiness tells beside its pings, without failing for it."""
         self._health.show(degraded)
 
-    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run for the life of the service. A failure stops the service, for its supervisor to start it again."""
-        self.spawned.append(self._tasks.create_task(work, name=name))
+        task = self._tasks.create_task(work, name=name)
+        self.spawned.append(task)
+        task.add_done_callback(self.spawned.remove)
+        return task
 
     def intake(self, name: str, intake: Intake) -> None:
         """Something to close and join when the service stops."""

@@ -48,7 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sftp_port: Annotated[int, Meta(ge=0, le=65535)] = 2022
 
     data_dir: str = ".millrace/data"
-    """Local objects of storage, and the spool of ftp-gateway."""
+    """Local objects of storage, the spool of ftp-gateway, and the name of a replica of hooks."""
 
     storage_message_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
     storage_widget_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20

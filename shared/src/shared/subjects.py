@@ -151,6 +151,16 @@ def hooks_consumer(partition: int) -> str:
     return f"hooks-p{partition:02d}"
 
 
+def hooks_lease(partition: int) -> str:
+    """The key of the lease on one partition, in `LEASES`."""
+    return f"hooks.partition.{partition:02d}"
+
+
+def hooks_member(name: str) -> str:
+    """The key by which a replica of hooks says that it is there, in `LEASES`."""
+    return f"hooks.member.{name}"
+
+
 PROFILES_CONSUMER = "ftp-gateway-profiles"
 PUSH_ENGINE_CONSUMER = "push-engine"
 
@@ -200,13 +210,14 @@ GRANTS: dict[str, Grant] = {
         answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
     ),
     "hooks": Grant(
-        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES),
+        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES, LEASES),
         reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
         scans=(
             *_config("connectors.*.kinesis", "hooks.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
             (EVENTS.name, EVENTS.subjects[0]),
             (DLQ.name, dead_letter("hooks", "*", "*", "*")),
+            (LEASES.stream, "$KV.LEASES.hooks.>"),
         ),
         writes=(
             EVENTS.subjects[0],
@@ -214,6 +225,7 @@ GRANTS: dict[str, Grant] = {
             alert("hooks", "*", "*"),
             "$KV.CONFIG.connectors.*.kinesis",
             "$KV.CONFIG.hooks.*.*",
+            "$KV.LEASES.hooks.>",
         ),
         answers=(connector_test("hooks"),),
         purges=(DLQ,),

@@ -56,6 +56,7 @@ GaugeName = Literal[
     "millrace_config_revision",
     "millrace_hooks_lag_seconds",
     "millrace_hooks_waiting_records",
+    "millrace_hooks_partitions_owned",
     "millrace_ftp_sessions",
     "millrace_export_lag_messages",
 ]
@@ -95,6 +96,7 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_config_revision": Series("Newest revision of the configuration that is live", ("kind",)),
     "millrace_hooks_lag_seconds": Series("Age of the oldest event that a hook waits with: the slowest hook's lag"),
     "millrace_hooks_waiting_records": Series("Records that hooks have not finished, taken from the stream"),
+    "millrace_hooks_partitions_owned": Series("Partitions that this replica of hooks reads"),
     "millrace_ftp_sessions": Series("Sessions of SFTP users that are open"),
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
 }

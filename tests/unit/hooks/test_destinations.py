@@ -65,7 +65,7 @@ class Scene:
     def apply(self, rules: Index, connectors: Mapping[str, Connector]) -> None:
         self.destinations.apply(rules, connectors)
 
-    def put(self, hook_id: str, user: str = "ann") -> str:
+    def put(self, hook_id: str, user: str = "ann", partition: int | None = None) -> str:
         """A record of a hook, as a partition puts it."""
         self.count += 1
         record = Record(
@@ -75,6 +75,7 @@ class Scene:
             source=str(self.count),
             tally=self.tally,
             done=lambda record: self.done.append(record.source),
+            partition=partition,
         )
         lanes = self.destinations.find(self.destinations.index.rules["shop", hook_id].target)
         assert lanes is not None
@@ -215,3 +216,16 @@ async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
         assert (1, 8) == scene.destinations.waiting_of(Target("shop", "orders"), "all")
         assert (1, 5) == scene.destinations.waiting_of(Target("shop", "orders"), "other")
         assert (0, None) == scene.destinations.waiting_of(Target("shop", "logs"), "all")
+
+
+async def test_only_the_records_of_a_lost_partition_are_dropped() -> None:
+    told, streams = Scene(), Streams()
+    async with told.destinations:
+        told.apply(index(("all", "orders")), {"shop": Connector(revision=1, open=streams)})
+        told.put("all", "ann", partition=3)
+        kept = told.put("all", "bob", partition=4)
+        told.put("all", "ann", partition=3)
+        told.destinations.drop(3)
+        await told.wait(lambda: bool(told.done))
+
+    assert [kept] == told.done == streams.stored("orders")

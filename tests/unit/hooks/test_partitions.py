@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
+from hooks.open_partitions import Partitions
 from hooks.partitions import Partition, ProfileStore
 from hooks.tallies import Tallies
 from hooks.triggers import Hook, Index, Rule
@@ -56,6 +57,9 @@ class Stream:
 
     async def ack_sync(self, message: Message) -> None:
         self.acked = message.sequence
+
+    async def look(self) -> None:
+        """Nothing disturbs it."""
 
     def close(self) -> None:
         self._closed.set()
@@ -200,3 +204,101 @@ async def test_an_unreachable_profile_is_waited_for_and_a_broken_one_is_not() ->
 
     assert b'"city":"Izmir"' in told.sink.stored[0].data
     assert b'"attributes":{}' in told.sink.stored[1].data
+
+
+async def test_nothing_of_a_lost_partition_is_sent_or_acknowledged() -> None:
+    bounds = Bounds(records=3, bytes=1 << 20, messages=100)
+    async with scene(*(message(f"e{number}") for number in range(9)), bounds=bounds) as told:
+        told.sink.gate.clear()
+        await told.rest()
+        told.partition.lose()
+        told.destinations.drop(partition_of(USER))
+        told.sink.gate.set()
+        await told.rest()
+        await told.partition.settle()
+
+    assert [] == told.sink.stored
+    assert 0 == told.stream.acked
+
+
+async def test_a_profile_that_comes_too_late_sends_nothing() -> None:
+    profiles = SlowProfiles()
+    async with scene(message("a"), profiles=profiles) as told:
+        await profiles.asked.wait()
+        told.partition.lose()
+        told.destinations.drop(partition_of(USER))
+        profiles.answer.set()
+        await told.rest()
+
+    assert [] == told.sink.stored
+
+
+class SlowProfiles:
+    """Knows nobody, and takes its time to say so."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def get(self, app_key: str, ext_id: str) -> Profile | None:
+        self.asked.set()
+        await self.answer.wait()
+        return None
+
+
+class Opened:
+    """Partitions over streams in memory, each of which is read by the one test's scene."""
+
+    def __init__(self, told: Scene) -> None:
+        self.told = told
+        self.closed = asyncio.Event()
+
+    @asynccontextmanager
+    async def __call__(self, number: int) -> AsyncIterator[Partition]:
+        try:
+            yield self.told.partition
+        finally:
+            self.closed.set()
+
+
+@asynccontextmanager
+async def partitions(*messages: bytes) -> AsyncIterator[tuple[Partitions, Scene, Opened]]:
+    """The partition of `USER`, open."""
+    told = Scene(Stream(*messages), Bounds(), None)
+    async with told.destinations, asyncio.TaskGroup() as tasks:
+        told.serve()
+        opened = Opened(told)
+        open_ones = Partitions(opened, told.destinations, Metrics(), lambda name, work: tasks.create_task(work))
+        open_ones.open(partition_of(USER))
+        await open_ones.wait_opened()
+        yield open_ones, told, opened
+
+
+async def test_a_partition_is_given_away_when_what_was_taken_is_sent_and_acknowledged() -> None:
+    async with partitions(message("a", "b"), message("c")) as (open_ones, told, opened):
+        await told.wait(lambda: told.tallies.of("shop", "all").matched == 3)
+        await open_ones.give(partition_of(USER), 10)
+        await opened.closed.wait()
+
+    assert 3 == len(told.sink.stored)
+    assert 2 == told.stream.acked
+
+
+async def test_a_partition_is_given_away_without_what_its_target_does_not_take() -> None:
+    async with partitions(message("a", "b"), message("c")) as (open_ones, told, opened):
+        told.sink.gate.clear()
+        await told.wait(lambda: told.tallies.of("shop", "all").matched == 3)
+        await open_ones.give(partition_of(USER), 0.01)
+        await opened.closed.wait()
+        told.sink.gate.set()
+        await told.rest()
+
+    assert [] == told.sink.stored
+    assert 0 == told.stream.acked
+
+
+async def test_a_lost_partition_is_closed() -> None:
+    async with partitions(message("a")) as (open_ones, _, opened):
+        open_ones.drop(partition_of(USER))
+        open_ones.drop(partition_of(USER))
+        await opened.closed.wait()

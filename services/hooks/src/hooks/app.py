@@ -1,8 +1,10 @@
 """The composition root of hooks: opens the parts and puts them together. The only constructor; no rules."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 
@@ -12,14 +14,19 @@ from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.handlers import ENDPOINTS
+from hooks.leases import Leases
 from hooks.letters import LetterStore
-from hooks.partitions import Partition, Partitions
+from hooks.open_partitions import Partitions
+from hooks.ownership import Timing
+from hooks.partitions import Partition
 from hooks.previews import Previews
 from hooks.publishing import Publishing
 from hooks.replays import Replays
+from hooks.replica import named
 from hooks.routes import ROUTES
 from hooks.sinks.kinesis import LIMITS, KinesisConfig
 from hooks.sinks.webhook import WebhookConfig, open_session
+from hooks.standing import Standing
 from hooks.state import State
 from hooks.tallies import Tallies
 from hooks.triggers import Index, Rule
@@ -34,6 +41,7 @@ from shared.service import Mesh, Service
 from shared.telemetry import Metrics
 
 BOUNDS = Bounds()
+TIMING = Timing()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
 """What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
@@ -60,32 +68,37 @@ async def build(mesh: Mesh) -> State:
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
     _follow(mesh, destinations, tallies, clients, webhooks)
-    partitions = []
-    for number in range(subjects.PARTITIONS):
-        pull = await mesh.enter(
-            open_pull(
-                mesh.bus,
-                subjects.EVENTS,
-                durable=subjects.hooks_consumer(number),
-                subject=subjects.events_of_partition(number),
-                capacity=PULL_MESSAGES,
-                capacity_bytes=PULL_BYTES,
+
+    @asynccontextmanager
+    async def open_partition(number: int) -> AsyncIterator[Partition]:
+        async with open_pull(
+            mesh.bus,
+            subjects.EVENTS,
+            durable=subjects.hooks_consumer(number),
+            subject=subjects.events_of_partition(number),
+            capacity=PULL_MESSAGES,
+            capacity_bytes=PULL_BYTES,
+        ) as pull:
+            yield Partition(
+                number,
+                pull,
+                destinations=destinations,
+                dead_letters=dead_letters,
+                tallies=tallies,
+                profiles=profiles,
+                metrics=mesh.metrics,
+                bounds=BOUNDS,
             )
-        )
-        partition = Partition(
-            number,
-            pull,
-            destinations=destinations,
-            dead_letters=dead_letters,
-            tallies=tallies,
-            profiles=profiles,
-            metrics=mesh.metrics,
-            bounds=BOUNDS,
-        )
-        mesh.spawn(f"partition-{number:02d}", partition.run())
-        partitions.append(partition)
+
+    partitions = Partitions(open_partition, destinations, mesh.metrics, mesh.spawn)
+    name = await mesh.enter(named(Path(mesh.settings.data_dir) / "hooks"))
+    leases = Leases(name, mesh.bus, partitions, timing=TIMING, now=now)
+    await leases.start()
+    mesh.spawn("leases", leases.keep())
+    mesh.ping("leases", leases.ping)
+    mesh.intake("partitions", leases)
+    await partitions.wait_opened()
     mesh.spawn("lag", _tell_lag(partitions, mesh.metrics))
-    mesh.intake("partitions", Partitions(partitions, destinations))
     letters = LetterStore(mesh.bus)
     replays = Replays(letters, destinations, tallies, mesh.metrics, now)
     mesh.intake("replays", replays)
@@ -96,6 +109,7 @@ async def build(mesh: Mesh) -> State:
     return State(
         publishing=Publishing(mesh.bus, alerts, now),
         destinations=destinations,
+        standing=Standing(mesh.bus, leases.table),
         tallies=tallies,
         letters=letters,
         replays=replays,
@@ -115,13 +129,14 @@ def _secrets_of(mesh: Mesh) -> Callable[[str], Iterable[str]]:
     ]
 
 
-async def _tell_lag(partitions: Sequence[Partition], metrics: Metrics) -> None:
+async def _tell_lag(partitions: Partitions, metrics: Metrics) -> None:
     """Keep the gauges of what waits. By service and not by hook, as `tallies.py` says."""
     while True:
-        oldest_ns = min((stored for one in partitions if (stored := one.oldest_ns) is not None), default=None)
+        ours = partitions.all()
+        oldest_ns = min((stored for one in ours if (stored := one.oldest_ns) is not None), default=None)
         lag_s = now().timestamp() - oldest_ns / 1e9 if oldest_ns is not None else 0.0
         metrics.gauge("millrace_hooks_lag_seconds", max(0.0, lag_s))
-        metrics.gauge("millrace_hooks_waiting_records", sum(one.waiting for one in partitions))
+        metrics.gauge("millrace_hooks_waiting_records", sum(one.waiting for one in ours))
         await asyncio.sleep(LAG_EVERY_S)
 
 
@@ -162,7 +177,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.EVENTS, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES),
+    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.LEASES),
     kinds=(HOOKS, KINESIS),
     endpoints=ENDPOINTS,
 )

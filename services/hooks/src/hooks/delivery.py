@@ -34,6 +34,7 @@ class Record:
         done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
         batch: Its hook's. `size` is that of the record alone in this format, with its key.
         max_bytes: How large the record may become by others that are packed with it, with its key.
+        partition: Whose owner sends it; None where it belongs to no partition.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Record:
         "key",
         "max_bytes",
         "next",
+        "partition",
         "size",
         "source",
         "tally",
@@ -66,6 +68,7 @@ class Record:
         batch: Batch = PLAIN,
         max_bytes: int = 1 << 20,
         at_ns: int = 0,
+        partition: int | None = None,
     ) -> None:
         self.key = key
         self.data = data
@@ -79,6 +82,7 @@ class Record:
         self.tally = tally
         self.done = done
         self.at_ns = at_ns
+        self.partition = partition
         self.attempts = 0
         self.next: Record | None = None
 

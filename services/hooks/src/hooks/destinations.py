@@ -126,6 +126,11 @@ class Destinations:
         for target, record in stray:
             self._send_after(target, record)
 
+    def drop(self, partition: int) -> None:
+        """Forget what waits of a partition, without a word: who owns it next reads it again."""
+        for lanes in self._lanes.values():
+            lanes.release(lambda record: record.partition == partition)
+
     async def drain(self) -> None:
         """Send what waits where the target answers."""
         async with asyncio.TaskGroup() as draining:

@@ -1,9 +1,12 @@
 """
 One partition of `EVENTS`: pull -> match -> deliver -> ack floor. Rules of matching, order and retry are elsewhere.
+
+Which partitions are open is `leases.py`'s business. Two owners of one partition, if there ever were, would not turn a
+user's order round: each sends from a floor on, in order, so what arrives first of each event is in order; it would only
+be repeated further apart.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -21,13 +24,15 @@ from shared.errors import MillraceError
 from shared.messages import Attributes
 from shared.profiles import Profile
 from shared.retry import Backoff
-from shared.subjects import EVENTS, PARTITIONS, hooks_consumer
+from shared.subjects import EVENTS, hooks_consumer
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 256
 ACK_EVERY_S = 0.05
+LOOK_S = 10.0
+"""How often the pull is compared with what the server says of it."""
 
 
 class Pull(Protocol):
@@ -39,6 +44,8 @@ class Pull(Protocol):
 
     async def ack_sync(self, message: Message) -> None: ...
 
+    async def look(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -49,7 +56,7 @@ class ProfileStore(Protocol):
 
 
 class Partition:
-    """Reads one partition, in order. `run` is a task for the life of the service."""
+    """Reads one partition, in order. `run` is a task for as long as it is ours."""
 
     def __init__(
         self,
@@ -72,12 +79,14 @@ class Partition:
         self._metrics = metrics
         self._window = Window(bounds)
         self._closed = False
+        self._lost = False
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Read until closed; acknowledge until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._acknowledge())
+            tasks.create_task(self._look_after())
             try:
                 await self._read()
             finally:
@@ -88,6 +97,11 @@ class Partition:
         self._closed = True
         self._window.close()
         self._pull.close()
+
+    def lose(self) -> None:
+        """It is not ours any more: from now on nothing is put into the lanes, and nothing acknowledged."""
+        self._lost = True
+        self.close()
 
     async def wait_ended(self) -> None:
         """Until nothing more is put into the lanes."""
@@ -103,9 +117,14 @@ class Partition:
         """When the oldest message was stored that is not complete; None where nothing waits."""
         return self._window.oldest_ns
 
+    async def wait_empty(self) -> None:
+        """Until nothing more is put into the lanes, and what was is finished."""
+        await self._ended.wait()
+        await self._window.wait_empty()
+
     async def settle(self) -> None:
         """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
-        if self._window.floor is None:
+        if self._window.floor is None or self._lost:
             return
         try:
             await self._pull.ack_sync(self._window.floor)
@@ -131,8 +150,18 @@ class Partition:
             await self._window.moved.wait()
             await asyncio.sleep(ACK_EVERY_S)
             self._window.moved.clear()
+            if self._lost:
+                return
             assert self._window.floor is not None
             await self._pull.ack(self._window.floor)
+
+    async def _look_after(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._pull.look()
+            except MillraceError as error:
+                log.info("pull_not_looked_at", partition=self._number, message=error.message)
 
     async def _take(self, message: Message) -> None:
         taken = self._window.take(message)
@@ -163,6 +192,8 @@ class Partition:
 
     async def _fire(self, taken: Taken, event: RoutedEvent, source: str) -> None:
         profile = await self._profile(event) if event.ext_id and self._profiles else None
+        if self._lost:
+            return
         oversize: list[tuple[Target, Record, int]] = []
         # From here to the end of the loop nothing waits: the configuration that matches is the one that routes.
         for rule in self._destinations.index.match(event):
@@ -184,6 +215,7 @@ class Partition:
                 batch=rule.hook.batch,
                 max_bytes=most,
                 at_ns=taken.message.at_ns,
+                partition=self._number,
             )
             if record.size > most and rule.hook.oversize == "strip":
                 record.carry(strip(record.data))
@@ -213,28 +245,3 @@ class Partition:
             else:
                 return profile.attributes if profile is not None else None
         return None
-
-
-class Partitions:
-    """All partitions of one process: the intake of the service."""
-
-    def __init__(self, partitions: Sequence[Partition], destinations: Destinations) -> None:
-        assert len(partitions) == PARTITIONS
-        self._partitions = partitions
-        self._destinations = destinations
-
-    def close(self) -> None:
-        """Take no more events."""
-        for partition in self._partitions:
-            partition.close()
-
-    async def join(self) -> None:
-        """Send what was taken, as far as the targets answer, and acknowledge it."""
-        try:
-            for partition in self._partitions:
-                await partition.wait_ended()
-            await self._destinations.drain()
-        finally:
-            async with asyncio.TaskGroup() as settling:
-                for partition in self._partitions:
-                    settling.create_task(partition.settle())

@@ -13,6 +13,7 @@ from hooks.previews import Preview, PreviewForm
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.webhook import WebhookConfig
+from hooks.standing import PartitionsStanding
 from hooks.state import State
 from hooks.triggers import Hook, Rule, StreamName
 from shared.connection_test import ConnectionReport
@@ -149,6 +150,11 @@ async def preview(call: Call[State]) -> Preview:
     return await call.state.previews.of_last(rule, LAST if form.last is None else form.last)
 
 
+async def get_partitions(call: Call[State]) -> PartitionsStanding:
+    """Who reads which partition."""
+    return await call.state.standing.look()
+
+
 async def _read(request: web.Request) -> bytes:
     """The body, unpacked by aiohttp where `Content-Encoding` says so."""
     pieces: list[bytes] = []
@@ -191,6 +197,14 @@ ROUTES: tuple[Route, ...] = (
         reply=Preview,
     ),
     *LETTER_ROUTES,
+    Route(
+        "GET",
+        "/v1/partitions",
+        get_partitions,
+        "The replicas, the owner of each partition, and how far it is",
+        reply=PartitionsStanding,
+        scope="admin",
+    ),
     *resource_routes(KINESIS, "/v1/apps/{app_key}/connectors/kinesis", "the Kinesis connector", check=check_kinesis),
     Route(
         "POST",

@@ -11,6 +11,7 @@ from hooks.previews import Previews
 from hooks.publishing import Publishing
 from hooks.replays import Replays
 from hooks.sinks.kinesis import KinesisConfig
+from hooks.standing import Standing
 from hooks.tallies import Tallies
 from shared.connection_test import ConnectionReport
 from shared.registry import Registry
@@ -24,6 +25,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     publishing: Publishing
     destinations: Destinations
+    standing: Standing
     tallies: Tallies
     letters: LetterStore
     replays: Replays

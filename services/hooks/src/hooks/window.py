@@ -109,6 +109,12 @@ class Window:
             await self._room.wait()
         return not self._closed
 
+    async def wait_empty(self) -> None:
+        """Until every record is finished. Nothing may be taken any more."""
+        while self._records:
+            self._room.clear()
+            await self._room.wait()
+
     def close(self) -> None:
         """Nobody waits for room any more."""
         self._closed = True

@@ -1,0 +1,159 @@
+"""
+Which replica reads which partition: what each may take and what it has to give away. Rules only, no I/O.
+
+Nobody decides for all. Each replica looks at the members and leases that it sees and acts for itself. A lease is
+written with a check of its revision, so of two replicas that want the same one, one gets it.
+
+Clocks of machines are never compared. A lease is free when its revision has not changed for `take_s` on the observer's
+own monotonic clock. Its owner has stopped before, `stop_s` after it began the last renewal that was confirmed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+from msgspec import Struct
+
+from shared.subjects import PARTITIONS
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """
+    The times of a lease. What is between `stop_s` and `take_s` is for what an owner that stops has still on its way: it
+    breaks its calls off, so it need not be as long as a call may take.
+    """
+
+    renew_s: float = 2.0
+    stop_s: float = 6.0
+    take_s: float = 10.0
+    give_s: float = 3.0
+    """How long the targets have for what a partition has in the lanes when it is given away."""
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """
+    Who owns a partition, as it lies in the bucket. `owner` is empty when it was given back. `epoch` grows with every
+    change of owner, so that an owner knows its own lease from a later one. Times are for people.
+    """
+
+    owner: str
+    epoch: int
+    since: datetime
+    renewed_at: datetime
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A replica that is there, as it lies in the bucket. `run` tells one process of a replica from the next."""
+
+    run: str
+    since: datetime
+    renewed_at: datetime
+
+
+class Plan(Struct, frozen=True):
+    """What a replica should do now."""
+
+    take: tuple[int, ...] = ()
+    give: tuple[int, ...] = ()
+
+
+class _Seen(Struct):
+    revision: int
+    changed_at: float
+
+
+class Table:
+    """What one replica, `me`, sees of the members and leases. `clock` is monotonic, in seconds."""
+
+    def __init__(self, me: str, timing: Timing, clock: Callable[[], float]) -> None:
+        self.me = me
+        self.leases: dict[int, Lease] = {}
+        self.members: dict[str, Member] = {}
+        self._timing = timing
+        self._clock = clock
+        self._seen: dict[str | int, _Seen] = {}
+        self._contact_at = clock()
+
+    def see_lease(self, number: int, lease: Lease | None, revision: int) -> None:
+        """What lies in the bucket for a partition; None where nothing does. An older revision is passed over."""
+        if lease is None:
+            self.leases.pop(number, None)
+            self._seen.pop(number, None)
+        elif self._is_news(number, revision):
+            self.leases[number] = lease
+
+    def see_member(self, name: str, member: Member | None, revision: int) -> None:
+        """What lies in the bucket for a replica."""
+        if member is None:
+            self.members.pop(name, None)
+            self._seen.pop(name, None)
+        elif self._is_news(name, revision):
+            self.members[name] = member
+
+    def contact(self) -> None:
+        """
+        NATS has answered. After a long silence the others may only seem to be silent, so their time begins anew.
+        """
+        now = self._clock()
+        if now - self._contact_at > self._timing.stop_s:
+            for seen in self._seen.values():
+                seen.changed_at = now
+        self._contact_at = now
+
+    def revision(self, number: int) -> int:
+        """Of a partition's lease; 0 where there is none."""
+        seen = self._seen.get(number)
+        return seen.revision if seen is not None else 0
+
+    def owner(self, number: int) -> str | None:
+        """The replica that owns a partition, if one does."""
+        lease = self.leases.get(number)
+        return lease.owner if lease is not None and lease.owner and self._is_fresh(number) else None
+
+    def alive(self) -> list[str]:
+        """The replicas that share the partitions, this one among them."""
+        owners = {owner for number in self.leases if (owner := self.owner(number)) is not None}
+        return sorted({self.me} | owners | {name for name in self.members if self._is_fresh(name)})
+
+    def plan(self, held: Collection[int], leaving: Collection[int] = ()) -> Plan:
+        """
+        What to take and what to give.
+
+        Args:
+            held: Partitions that this process owns, with those that it is giving away.
+            leaving: Those that it is giving away.
+        """
+        staying = sorted(set(held) - set(leaving))
+        surplus = len(staying) - self._share(len(staying))
+        if surplus > 0:
+            return Plan(give=tuple(staying[-surplus:]))
+        free = [number for number in range(PARTITIONS) if number not in held and self._is_free(number)]
+        # Each begins somewhere else, so that replicas that start together do not all try for the same ones.
+        alive = self.alive()
+        begin = alive.index(self.me) * PARTITIONS // len(alive)
+        free.sort(key=lambda number: (number - begin) % PARTITIONS)
+        return Plan(take=tuple(free[:-surplus]))
+
+    def _share(self, mine: int) -> int:
+        """Partitions for this replica. What cannot be divided goes to those who have most, so that little moves."""
+        alive = self.alive()
+        owned = Counter(self.owner(number) for number in self.leases)
+        owned[self.me] = mine
+        order = sorted(alive, key=lambda name: (-owned[name], name))
+        each, rest = divmod(PARTITIONS, len(alive))
+        return each + (order.index(self.me) < rest)
+
+    def _is_free(self, number: int) -> bool:
+        lease = self.leases.get(number)
+        # A lease of ours that is not held is of an earlier process of this replica, which is gone.
+        return lease is None or lease.owner in ("", self.me) or not self._is_fresh(number)
+
+    def _is_fresh(self, key: str | int) -> bool:
+        return self._clock() - self._seen[key].changed_at < self._timing.take_s
+
+    def _is_news(self, key: str | int, revision: int) -> bool:
+        seen = self._seen.get(key)
+        if seen is not None and revision <= seen.revision:
+            return False
+        self._seen[key] = _Seen(revision, self._clock())
+        return True
