@@ -218,7 +218,8 @@ class _Replay:
         if rule is None or lanes is None:
             self.inactive += 1
             return None
-        if len(letter.body.encode()) + len(letter.key.encode()) > lanes.limits.record_bytes:
+        most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes)
+        if len(letter.body.encode()) + len(letter.key.encode()) > most:
             self.oversize += 1
             return None
         self.replayable += 1
