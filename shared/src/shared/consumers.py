@@ -206,6 +206,7 @@ class Pull:
 
     async def _begin(self) -> None:
         """Raises `MillraceError` when the consumer cannot be had now."""
+        self._inbox = ""
         try:
             if self._durable:
                 await self._bus.js.add_consumer(self._stream, self._config)
@@ -322,11 +323,14 @@ class Pull:
             return
         message.data = b""
         self._come_again.append(message)
-        self._answering = asyncio.ensure_future(self._answer_again(message, self._answering))
+        self._answering = asyncio.ensure_future(self._answer_again(message, self._inbox, self._answering))
 
-    async def _answer_again(self, message: Message, before: "asyncio.Future[None] | None") -> None:
+    async def _answer_again(self, message: Message, inbox: str, before: "asyncio.Future[None] | None") -> None:
         if before is not None:
             await before
+        if inbox != self._inbox:
+            # The consumer was reset since: an ack by the old count must not reach the server.
+            return
         if message.sequence <= self._acked:
             await self._say(message, b"+ACK")
         # What came again fills no queue, so nobody takes from it and asks for more.

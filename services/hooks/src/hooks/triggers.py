@@ -6,6 +6,7 @@ the platform's own are (`userId`, `extId`); a field may be added under this vers
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -112,7 +113,7 @@ class Target(NamedTuple):
         return self.app_key if self.sink == "KINESIS" else f"{self.app_key}/{self.stream_name}"
 
 
-class Rule(Struct, frozen=True, kw_only=True):
+class Rule(Struct, frozen=True, kw_only=True, dict=True):
     """A hook as it stands at one revision of the configuration."""
 
     app_key: str
@@ -120,8 +121,9 @@ class Rule(Struct, frozen=True, kw_only=True):
     revision: int
     hook: Hook
 
-    @property
+    @cached_property
     def target(self) -> Target:
+        """Where its records go. Asked for with every event."""
         if self.hook.type == "WEBHOOK":
             return Target(self.app_key, self.hook_id, "WEBHOOK")
         return Target(self.app_key, self.hook.stream_name)
