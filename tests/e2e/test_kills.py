@@ -45,7 +45,7 @@ async def messages(mesh: Mesh, stream: Stream) -> int:
     return state.messages
 
 
-async def connect_kinesis(mesh: Mesh, shards: int = 2) -> None:
+async def connect_kinesis(mesh: Mesh, shards: int = 2, *, call_records: int = 500) -> None:
     await mesh.moto.create_stream("shop-events", shards=shards)
     connector = {
         "region": mesh.moto.region,
@@ -54,8 +54,8 @@ async def connect_kinesis(mesh: Mesh, shards: int = 2) -> None:
         "endpoint_url": mesh.moto.url,
     }
     await mesh.call("PUT", "hooks", f"{APP}/connectors/kinesis", json=connector)
-    hook = {"name": "all", "stream_name": "shop-events", "trigger_type": "EVENT", "event_code": "*"}
-    await mesh.call("PUT", "hooks", f"{APP}/hooks/all", json=hook)
+    hook: dict[str, Any] = {"name": "all", "stream_name": "shop-events", "trigger_type": "EVENT", "event_code": "*"}
+    await mesh.call("PUT", "hooks", f"{APP}/hooks/all", json=hook | {"batch": {"max_records": call_records}})
 
 
 async def send_events(mesh: Mesh, first: int, last: int, users: int = 40) -> None:
@@ -106,7 +106,8 @@ def check_order(records: list[dict[str, Any]]) -> None:
 
 
 async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh: Mesh) -> None:
-    await connect_kinesis(mesh)
+    # Small calls, so that there is a middle to be killed in.
+    await connect_kinesis(mesh, call_records=10)
     await send_events(mesh, 1, 4000)
     async with asyncio.timeout(30):
         while not await kinesis_records(mesh):
