@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from servers.services import RunService
-from servers.storage import PHOTO, form, objects, stored, upload
+from servers.storage import PHOTO, connect, form, objects, stored, upload
 from servers.streams import messages
 from servers.stub_store import Fault, StubStore, stub_connector
 from shared import subjects
@@ -36,18 +36,6 @@ def nobody() -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-async def connect(http: aiohttp.ClientSession, headers: dict[str, str], moto: MotoServer, **changed: Any) -> None:
-    value = {
-        "access_key": "testing",
-        "secret_key": "testing-secret",
-        "bucket_name": "media",
-        "region": moto.region,
-        "endpoint_url": moto.url,
-    } | changed
-    async with http.put(CONNECTOR, json=value, headers=headers) as answer:
-        assert 200 == answer.status, await answer.text()
 
 
 async def alerts(bus: Bus) -> list[tuple[str, str]]:

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from servers.services import RunService
-from servers.storage import PHOTO, form, objects, stored
+from servers.storage import PHOTO, connect, form, objects, stored
 from shared.bus import Bus
 from shared.errors import NotFoundError
 from shared.messages import ResolveMedia, StoreMediaReply, decode
@@ -42,18 +41,6 @@ async def record(http: aiohttp.ClientSession, headers: dict[str, str], id: str) 
 async def deleted(http: aiohttp.ClientSession, headers: dict[str, str], id: str) -> tuple[int, bytes]:
     async with http.delete(f"{OBJECTS}/{id}", headers=headers) as answer:
         return answer.status, await answer.read()
-
-
-async def connect(http: aiohttp.ClientSession, headers: dict[str, str], moto: MotoServer, **changed: Any) -> None:
-    value = {
-        "access_key": "testing",
-        "secret_key": "testing-secret",
-        "bucket_name": "media",
-        "region": moto.region,
-        "endpoint_url": moto.url,
-    } | changed
-    async with http.put(CONNECTOR, json=value, headers=headers) as answer:
-        assert 200 == answer.status, await answer.text()
 
 
 async def test_same_bytes_of_another_kind_are_another_object(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import aiohttp
 
 from shared.messages import StoreMediaReply, decode
 from shared.settings import Settings
+from shared.testing import MotoServer
 
 DEMO = Path(__file__).parents[2] / "demo"
 PHOTO = (DEMO / "photo.jpg").read_bytes()
@@ -39,3 +40,16 @@ def objects(settings: Settings) -> list[str]:
     """The keys of the local directory."""
     root = Path(settings.data_dir) / "objects"
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+async def connect(http: aiohttp.ClientSession, headers: dict[str, str], moto: MotoServer, **changed: Any) -> None:
+    """Save the Amazon Storage connector of the tenant `shop`: the bucket `media` on moto."""
+    value = {
+        "access_key": "testing",
+        "secret_key": "testing-secret",
+        "bucket_name": "media",
+        "region": moto.region,
+        "endpoint_url": moto.url,
+    } | changed
+    async with http.put("/v1/apps/shop/connectors/amazon-storage", json=value, headers=headers) as answer:
+        assert 200 == answer.status, await answer.text()
