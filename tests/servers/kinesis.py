@@ -75,8 +75,9 @@ class FaultyKinesis:
     The server, as an async context manager.
 
     `call_faults` are used up one per PutRecords call. `record_failure_rate` fails single records at random, and
-    `fails_record` those that a test picks. `denied_operations` are refused for want of permission, and no operation
-    is answered for keys that are not in `known_keys`, if any are.
+    `fails_record` those that a test picks; `failing_streams` has a rate of its own for a stream. `denied_operations`, and
+    any on `denied_streams`, are refused for want of permission, and no operation is answered for keys that are not in
+    `known_keys`, if any are.
     """
 
     def __init__(self, *, seed: int = 0, delay_s: float = 0.0) -> None:
@@ -86,6 +87,8 @@ class FaultyKinesis:
         self.record_failure_code = "ProvisionedThroughputExceededException"
         self.fails_record: Callable[[str, bytes], bool] | None = None
         self.denied_operations: set[str] = set()
+        self.denied_streams: set[str] = set()
+        self.failing_streams: dict[str, float] = {}
         self.known_keys: set[str] = set()
         self.calls = 0
         self.failed_records = 0
@@ -146,6 +149,8 @@ class FaultyKinesis:
         if operation in self.denied_operations:
             return _refuse(*REFUSALS["denied"])
         asked = json.loads(body)
+        if asked.get("StreamName") in self.denied_streams:
+            return _refuse(*REFUSALS["denied"])
         handlers: dict[str, Callable[[dict[str, Any]], Awaitable[web.StreamResponse]]] = {
             "PutRecords": self._put_records,
             "DescribeStreamSummary": self._describe,
@@ -192,7 +197,7 @@ class FaultyKinesis:
         return _json({"FailedRecordCount": failed, "EncryptionType": "NONE", "Records": answers})
 
     def _put(self, stream: str, key: str, data: bytes) -> dict[str, str]:
-        unlucky = self._dice.random() < self.record_failure_rate
+        unlucky = self._dice.random() < self.failing_streams.get(stream, self.record_failure_rate)
         if unlucky or (self.fails_record is not None and self.fails_record(key, data)):
             self.failed_records += 1
             return {"ErrorCode": self.record_failure_code, "ErrorMessage": "Rate exceeded for shard"}

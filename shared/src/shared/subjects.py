@@ -6,6 +6,7 @@ let to do what stands there and nothing else.
 """
 
 import base64
+import hashlib
 import re
 import zlib
 from typing import Literal
@@ -69,6 +70,8 @@ PROFILES = Bucket(name="PROFILES")
 RUNS = Bucket(name="RUNS", ttl_s=90 * DAY_S)
 PLANS = Bucket(name="PLANS")
 LEASES = Bucket(name="LEASES", ttl_s=60.0)
+HOOKS = Bucket(name="HOOKS")
+"""Where hooks whose target was blocked catch up from, one entry per partition and target."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=DAY_S)
 
 STORE_MEDIA = "storage.media.store"
@@ -151,6 +154,17 @@ def hooks_consumer(partition: int) -> str:
     return f"hooks-p{partition:02d}"
 
 
+def backlog_key(app_key: str, partition: int, stream_name: str, number: int) -> str:
+    """The key in `HOOKS` of what a target has to catch up; `number` tells apart those that one target has at a time."""
+    name = hashlib.sha256(stream_name.encode()).hexdigest()[:32]
+    return f"{app_key}.{partition}.{name}.{number}"
+
+
+def backlogs_of_partition(partition: int) -> str:
+    """All keys in `HOOKS` of one partition: a filter."""
+    return f"*.{partition}.*.*"
+
+
 PROFILES_CONSUMER = "ftp-gateway-profiles"
 PUSH_ENGINE_CONSUMER = "push-engine"
 
@@ -198,15 +212,21 @@ GRANTS: dict[str, Grant] = {
         answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
     ),
     "hooks": Grant(
-        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES),
+        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES, HOOKS),
         reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
-        scans=(*_config("connectors.*.kinesis", "hooks.*.*"), (PROFILES.stream, "$KV.PROFILES.>")),
+        scans=(
+            *_config("connectors.*.kinesis", "hooks.*.*"),
+            (PROFILES.stream, "$KV.PROFILES.>"),
+            (EVENTS.name, EVENTS.subjects[0]),
+            (HOOKS.stream, "$KV.HOOKS.>"),
+        ),
         writes=(
             EVENTS.subjects[0],
             dead_letter("hooks", "*", "*", "*"),
             alert("hooks", "*", "*"),
             "$KV.CONFIG.connectors.*.kinesis",
             "$KV.CONFIG.hooks.*.*",
+            "$KV.HOOKS.>",
         ),
         answers=(connector_test("hooks"),),
     ),

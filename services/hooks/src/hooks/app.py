@@ -1,8 +1,11 @@
 """The composition root of hooks: opens the parts and puts them together. The only constructor; no rules."""
 
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from hooks.alerts import Alerts
+from hooks.catch_up import CatchUps, Patience
+from hooks.checkpoints import Checkpoints
 from hooks.config import HOOKS, KINESIS
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
@@ -18,20 +21,43 @@ from hooks.triggers import Index, Rule
 from hooks.window import Bounds
 from shared import subjects
 from shared.aws import AwsClients
+from shared.bus import Bus, StreamState
 from shared.connection_test import ConnectionReport, run_checks
-from shared.consumers import open_pull
+from shared.consumers import Pull, open_pull, open_scan
 from shared.profiles import Profiles
 from shared.service import Mesh, Service
 
 BOUNDS = Bounds()
+PATIENCE = Patience()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
+SCAN_MESSAGES = 256
 """What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
 
 
 def now() -> datetime:
     """The clock of the service."""
     return datetime.now(UTC)
+
+
+class StoredEvents:
+    """Satisfies `hooks.catch_up.Events`."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Pull]:
+        return open_scan(
+            self._bus,
+            subjects.EVENTS,
+            subject=subjects.events(app_key, partition),
+            start_sequence=start,
+            capacity=SCAN_MESSAGES,
+            capacity_bytes=PULL_BYTES,
+        )
+
+    async def state(self) -> StreamState:
+        return await self._bus.stream_state(subjects.EVENTS)
 
 
 async def build(mesh: Mesh) -> State:
@@ -47,6 +73,8 @@ async def build(mesh: Mesh) -> State:
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
     _follow(mesh, destinations, tallies, clients)
+    checkpoints = Checkpoints(mesh.bucket(subjects.HOOKS))
+    catch_ups = CatchUps(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
     partitions = []
     for number in range(subjects.PARTITIONS):
         pull = await mesh.enter(
@@ -68,6 +96,7 @@ async def build(mesh: Mesh) -> State:
             profiles=profiles,
             metrics=mesh.metrics,
             bounds=BOUNDS,
+            catch_ups=catch_ups,
         )
         mesh.spawn(f"partition-{number:02d}", partition.run())
         partitions.append(partition)
@@ -79,6 +108,7 @@ async def build(mesh: Mesh) -> State:
     return State(
         publishing=Publishing(mesh.bus, alerts, now),
         destinations=destinations,
+        catch_ups=catch_ups,
         tallies=tallies,
         registry=mesh.registry,
         test_connector=test_connector,
@@ -114,7 +144,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.EVENTS, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES),
+    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.HOOKS),
     kinds=(HOOKS, KINESIS),
     endpoints=ENDPOINTS,
 )

@@ -84,6 +84,15 @@ class Lanes:
         """Why nothing goes out at present; None while the target answers."""
         return self._trouble.error
 
+    @property
+    def failing(self) -> bool:
+        """Whether the target, or some record, waits to be tried again."""
+        return self.error is not None or bool(self._again)
+
+    def holds(self, picks: Callable[[Record], bool]) -> bool:
+        """Whether a record that `picks` picks is in here."""
+        return any(map(picks, self._records()))
+
     def put(self, record: Record) -> None:
         """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
         tail = self._tails.get(record.key)
@@ -106,9 +115,7 @@ class Lanes:
 
         Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
         """
-        held = (*self._calls.values(), *self._again.values(), self._suspects, self._ready)
-        heads = [head for batch in held for head in batch]
-        records = [record for head in heads for record in _chain(head)]
+        records = self._records()
         if not any(map(leaves, records)):
             return []
         self._clear()
@@ -121,6 +128,10 @@ class Lanes:
                 self.put(record)
         self._changed.set()
         return released
+
+    def _records(self) -> list[Record]:
+        held = (*self._calls.values(), *self._again.values(), self._suspects, self._ready)
+        return [record for batch in held for head in batch for record in _chain(head)]
 
     async def drain(self) -> None:
         """

@@ -43,7 +43,7 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
 class HookStatus(Struct, frozen=True, kw_only=True):
     """
     What this process did for a hook since it began. `failed` counts attempts. `waits_because` tells why nothing goes to
-    its stream at present.
+    its stream at present. `detached`: the stream was blocked, and is `lag` events behind without holding up others.
     """
 
     active: bool
@@ -56,6 +56,8 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     last_error: str | None
     last_error_at: datetime | None
     waits_because: str | None
+    detached: bool
+    lag: int
 
 
 async def post_events(call: Call[State]) -> web.Response:
@@ -94,6 +96,7 @@ async def get_status(call: Call[State]) -> HookStatus:
     """Numbers of one hook."""
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
     tally = call.state.tallies.of(entry.app_key, entry.id)
+    lag = call.state.catch_ups.lag_of(entry.app_key, entry.id)
     error = call.state.destinations.error_of(Target(entry.app_key, entry.value.stream_name))
     return HookStatus(
         active=entry.value.active,
@@ -106,6 +109,8 @@ async def get_status(call: Call[State]) -> HookStatus:
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
         waits_because=error.message if error is not None else None,
+        detached=lag is not None,
+        lag=lag or 0,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from hooks.catch_up import CatchUps
 from hooks.destinations import Destinations
 from hooks.publishing import Publishing
 from hooks.sinks import SinkConfig
@@ -17,6 +18,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     publishing: Publishing
     destinations: Destinations
+    catch_ups: CatchUps
     tallies: Tallies
     registry: Registry
     test_connector: Callable[[SinkConfig, str | None], Awaitable[ConnectionReport]]
