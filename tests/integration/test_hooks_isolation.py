@@ -146,13 +146,13 @@ async def test_a_restart_in_the_middle_of_catching_up_loses_nothing(
 ) -> None:
     posted = events(6000, USERS)
     impatient = msgspec.structs.replace(settings, stop_deadline_s=0.0)
-    kinesis.delay_s = 0.01
+    kinesis.delay_s = 0.05
     async with hooked(impatient, shop) as (_, client):
         await prepare(client, kinesis)
         await post(client, posted)
         await kinesis.wait_records("good", holds(6000))
         await allow(client, kinesis)
-        await kinesis.wait_records("blocked", lambda records: len(records) > 1000)
+        await kinesis.wait_records("blocked", lambda records: len(records) > 500)
     before = len(kinesis.records("blocked"))
     async with hooked(settings, shop):
         records = await kinesis.wait_records("blocked", holds(6000))

@@ -13,6 +13,7 @@ from hooks.checkpoints import Checkpoint
 from hooks.delivery import Record
 from hooks.triggers import Target
 from hooks.window import Bounds, Window
+from shared.bus import Message
 
 BOUNDS = Bounds(records=1024, bytes=1 << 20, messages=4096)
 PROBING = Bounds(records=4, bytes=1 << 20, messages=4096)
@@ -75,6 +76,7 @@ class Backlog:
         self.until: int | None = None
         """Set when the hooks are attached again: the backlog gives up to here, the partition's reader what follows."""
         self.began = start
+        self._caught_up_at: int | None = None
 
     @property
     def start(self) -> int:
@@ -103,6 +105,16 @@ class Backlog:
             owner=owner,
         )
 
+    def hold(self, records: Iterable[Record]) -> None:
+        """Records that are in a call finish here from now on: the checkpoint does not move before they have."""
+        taken = self.window.take(Message("", b"", sequence=self.began - 1, at_ns=0))
+        for record in records:
+            finish = record.done
+            taken.expect(record)
+            record.done = taken.done
+            finish(record)
+        taken.close()
+
     def detach(self, released: Iterable[Record], fired: str) -> None:
         """The partition's reader let go what it held for the hooks; `fired` is the newest event it gave to lanes."""
         self.boundary = place_of(fired)
@@ -116,6 +128,7 @@ class Backlog:
         self.missed = max(self.missed, sequence)
         if sequence > self.taken_to:
             self.behind[hook_id] += 1
+        self.window.stir()
 
     def gives(self, hook_id: str, source: str) -> bool:
         """Whether an event that the backlog's reader has come to is still to be given to a hook."""
@@ -130,10 +143,21 @@ class Backlog:
             self.behind[hook_id] = max(0, self.behind[hook_id] - 1)
         return True
 
+    @property
+    def caught_up(self) -> bool:
+        """The partition's reader has passed over nothing beyond what was taken here."""
+        return self.missed <= self.taken_to
+
     def attach(self) -> bool:
-        """Give the hooks back to the partition's reader, if it has passed over nothing beyond what was taken here."""
-        if self.until is None and self.missed <= self.taken_to:
-            self.until = self.taken_to
+        """
+        Give the hooks back to the partition's reader, once it is caught up with, and once everything is finished that
+        was taken until then for the first time: a target that is still blocked would only be detached again.
+        """
+        if self.until is None and self.caught_up:
+            if self._caught_up_at is None:
+                self._caught_up_at = self.taken_to
+            if self.start > self._caught_up_at:
+                self.until = self.taken_to
         return self.until is not None
 
     def split(self, hooks: Iterable[str], *, key: str, target: Target, released: Iterable[Record]) -> "Backlog":

@@ -32,6 +32,8 @@ log = structlog.get_logger()
 MESSAGES_AT_ONCE = 64
 TURNS = 8
 """Scans that are open at a time in one process."""
+GATHER_S = 0.05
+"""Between two turns for which there was nothing to read yet."""
 IDLE_S = 0.5
 """How long a turn waits for a message."""
 RETRY = Backoff(first_s=0.1, max_s=10.0)
@@ -128,7 +130,8 @@ class CatchUps:
 
     def look_at_age(self, backlog: Backlog) -> None:
         """Tell an operator when what waits has lived for half of the time for which `EVENTS` keeps it."""
-        if (oldest := backlog.window.oldest) is not None:
+        oldest = backlog.window.oldest
+        if oldest is not None and oldest.message.at_ns:
             since = datetime.fromtimestamp(oldest.message.at_ns / 1e9, UTC)
             if (self._clock() - since).total_seconds() > EVENTS.max_age_s / 2:
                 self.listener.far_behind(backlog.target, since)
@@ -175,6 +178,10 @@ class CatchUp:
             if self._full:
                 await self._wait_room()
                 continue
+            if self._backlog.caught_up and self._partly is None:
+                await self._backlog.window.wait_change()
+                await self._pause(GATHER_S)
+                continue
             try:
                 await self._turn()
             except MillraceError as error:
@@ -215,7 +222,7 @@ class CatchUp:
                 if not scan.pending_at_open:
                     self._end_message()
                     self._took(missed)
-                while not self._ended:
+                while not self._ended and not (backlog.caught_up and self._partly is None):
                     try:
                         async with asyncio.timeout(IDLE_S):
                             messages = await scan.next(MESSAGES_AT_ONCE)

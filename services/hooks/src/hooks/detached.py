@@ -202,20 +202,23 @@ class Detached:
             if self._destinations.target_of(target.app_key, hook_id) != target:
                 del backlog.behind[hook_id]
         self._begin(backlog)
-        backlog.detach(self._release(target, self._window, backlog.behind), self._window.fired)
+        released, flying = self._part(target, self._window, backlog.behind)
+        backlog.hold(flying)
+        backlog.detach(released, self._window.fired)
         log.warning("target_detached", app_key=target.app_key, stream_name=target.stream_name, key=backlog.key)
 
-    def _release(self, target: Target, window: Window, hooks: Mapping[str, int]) -> list[Record]:
+    def _part(self, target: Target, window: Window, hooks: Mapping[str, int]) -> tuple[list[Record], list[Record]]:
+        """Take out of the lanes what a window's messages have there for hooks; gives it, and what stays in a call."""
         lanes = self._destinations.lanes_of(target)
         if lanes is None:
-            return []
+            return [], []
         held = window.holder()
-        released = lanes.release(lambda record: record.hook_id in hooks and held(record))
+        released, flying = lanes.part(lambda record: record.hook_id in hooks and held(record))
         for record in released:
             # It is matched again when its backlog comes to it.
             record.tally.matched -= 1
             record.done(record)
-        return released
+        return released, flying
 
     def _begin(self, backlog: Backlog) -> None:
         self._backlogs.append(backlog)
@@ -267,9 +270,10 @@ class Detached:
             for target, hooks in groups.items():
                 if target != backlog.target:
                     moving = dict.fromkeys(hooks, 0)
-                    released = self._release(old, backlog.window, moving)
-                    key = self._free_key(target)
-                    self._begin(backlog.split(hooks, key=key, target=target, released=released))
+                    released, flying = self._part(old, backlog.window, moving)
+                    moved = backlog.split(hooks, key=self._free_key(target), target=target, released=released)
+                    moved.hold(flying)
+                    self._begin(moved)
             if not backlog.behind and (running := self._readers.get(backlog)) is not None:
                 running[0].close()
                 self._leave(backlog)

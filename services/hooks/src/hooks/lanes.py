@@ -129,6 +129,31 @@ class Lanes:
         self._changed.set()
         return released
 
+    def part(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+        """
+        Take out the waiting records that `leaves` picks, without breaking off a call, so that nothing is sent twice.
+
+        Gives:
+            What was taken out, each user's in order, and what `leaves` picks and is in a call: it stays in here.
+        """
+        flying = [record for batch in self._calls.values() for record in batch]
+        in_calls = set(flying)
+        waiting = [record for record in self._records() if record not in in_calls]
+        for held in (self._again, self._suspects, self._ready, self._tails):
+            held.clear()
+        for record in flying:
+            record.next = None
+            self._tails[record.key] = record
+        parted: list[Record] = []
+        for record in waiting:
+            record.next = None
+            if leaves(record):
+                parted.append(record)
+            else:
+                self.put(record)
+        self._changed.set()
+        return parted, [record for record in flying if leaves(record)]
+
     def _records(self) -> list[Record]:
         held = (*self._calls.values(), *self._again.values(), self._suspects, self._ready)
         return [record for batch in held for head in batch for record in _chain(head)]

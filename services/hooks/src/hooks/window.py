@@ -123,9 +123,13 @@ class Window:
         return not self._closed
 
     async def wait_change(self) -> None:
-        """Until something is finished, or `close` is called."""
+        """Until something is finished, or `stir` or `close` is called."""
         self._room.clear()
         await self._room.wait()
+
+    def stir(self) -> None:
+        """Wake whoever waits for a change."""
+        self._room.set()
 
     def close(self) -> None:
         """Nobody waits for room any more."""
