@@ -75,7 +75,7 @@ class FaultyKinesis:
     The server, as an async context manager.
 
     `call_faults` are used up one per PutRecords call. `record_failure_rate` fails single records at random, and
-    `fails_record` those that a test picks; `failing_streams` has a rate of its own for a stream. `denied_operations`, and
+    `fails_record` those that a test picks; `failing_streams` has rates for single streams. `denied_operations`, and
     any on `denied_streams`, are refused for want of permission, and no operation is answered for keys that are not in
     `known_keys`, if any are.
     """
