@@ -115,7 +115,7 @@ async def nothing_left(bus: Bus) -> bool:
 async def test_a_restart_goes_on_where_the_blocked_stream_was(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, how: str
 ) -> None:
-    deadline_s = 5.0 if how == "stopped" else 0.0
+    deadline_s = 5.0 if how == "stopped" else 0.1
     impatient = msgspec.structs.replace(settings, stop_deadline_s=deadline_s)
     posted = events(3000, USERS)
     async with hooked(impatient, shop) as (_, client):
@@ -145,15 +145,16 @@ async def test_a_restart_in_the_middle_of_catching_up_loses_nothing(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     posted = events(4000, USERS)
-    impatient = msgspec.structs.replace(settings, stop_deadline_s=0.0)
-    kinesis.delay_s = 0.02
+    impatient = msgspec.structs.replace(settings, stop_deadline_s=0.1)
     async with hooked(impatient, shop) as (_, client):
         await prepare(client, kinesis)
         await post(client, posted)
         await kinesis.wait_records("good", holds(4000))
+        kinesis.delay_s = 0.2
         await allow(client, kinesis)
         await kinesis.wait_records("blocked", lambda records: len(records) > 500)
     before = len(kinesis.records("blocked"))
+    kinesis.delay_s = 0.0
     async with hooked(settings, shop):
         records = await kinesis.wait_records("blocked", holds(4000))
         await until(lambda: nothing_left(bus))
@@ -224,8 +225,8 @@ async def test_what_waits_is_given_up_when_its_hook_is_deleted_or_its_connector_
         await kinesis.wait_records("good", holds(1000))
         await wait_acknowledged(bus)
         if how == "hook":
-            status, _ = await client.ask("DELETE", "/hooks/blocked")
-            assert 204 == status
+            deleted, _ = await client.ask("DELETE", "/hooks/blocked")
+            assert 204 == deleted
         else:
             await client.connect(kinesis, active=False)
         await until(lambda: nothing_left(bus))
