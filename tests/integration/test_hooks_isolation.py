@@ -9,7 +9,7 @@ import pytest
 
 from hooks import app
 from hooks.app import SERVICE
-from hooks.catch_up import Patience
+from hooks.stalls import Patience
 from hooks.window import Bounds
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis, Stored
@@ -253,7 +253,7 @@ async def test_one_blocked_hook_of_a_thousand_costs_the_others_nothing(
                 await client.connect(kinesis)
                 hooks = [client.hook(f"h{number}", stream_name="good", event_code=f"c{number}") for number in range(9)]
                 await asyncio.gather(*hooks, client.hook("h9", stream_name=blocked(app_key), event_code="c9"))
-        for round_ in range(20):
+        for round_ in range(10):
             for app_key in apps:
                 async with open_client(service.url, admin, app_key) as client:
                     await client.post(
@@ -263,21 +263,17 @@ async def test_one_blocked_hook_of_a_thousand_costs_the_others_nothing(
                             for user in range(2)
                         ]
                     )
-        await kinesis.wait_records("good", holds(100 * 40 + 99 * 40))
+        await kinesis.wait_records("good", holds(100 * 20 + 99 * 20))
         await wait_acknowledged(bus)
         async with open_client(service.url, admin, "app-7") as client:
-            await until(lambda: behind(client, 40))
             status = await client.status("h9")
             kinesis.denied_streams = set()
             await client.hook("h9", stream_name="blocked", event_code="c9", name="mended")
-            records = await kinesis.wait_records("blocked", holds(40))
+            records = await kinesis.wait_records("blocked", holds(20))
 
-    assert (True, 40) == (status["detached"], status["lag"])
-    assert 40 == len(records)
-
-
-async def behind(client: HooksClient, number: int) -> bool:
-    return bool((await client.status("h9"))["lag"] == number)
+    assert status["detached"]
+    assert 10 < status["lag"] < status["lag"] + status["matched"] == 20
+    assert 20 == len(records)
 
 
 def blocked(app_key: str) -> str:

@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from hooks.alerts import Alerts
-from hooks.catch_up import CatchUps, Patience
+from hooks.catch_up import CatchUps
 from hooks.checkpoints import Checkpoints
 from hooks.config import HOOKS, KINESIS
 from hooks.dead_letters import DeadLetterBox
@@ -15,6 +15,7 @@ from hooks.partitions import Partition, Partitions
 from hooks.publishing import Publishing
 from hooks.routes import ROUTES
 from hooks.sinks import SinkConfig
+from hooks.stalls import Patience
 from hooks.state import State
 from hooks.tallies import Tallies
 from hooks.triggers import Index, Rule

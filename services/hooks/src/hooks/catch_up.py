@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
-from msgspec import Struct
 
 from hooks.backlogs import BOUNDS, PROBING, Backlog
 from hooks.checkpoints import Checkpoints
 from hooks.destinations import Destinations
 from hooks.entrance import read_message
+from hooks.stalls import Patience
 from hooks.triggers import Target
 from hooks.window import Taken
 from shared.bus import Message, StreamState
@@ -37,23 +37,6 @@ GATHER_S = 0.05
 IDLE_S = 0.5
 """How long a turn waits for a message."""
 RETRY = Backoff(first_s=0.1, max_s=10.0)
-
-
-class Patience(Struct, frozen=True, kw_only=True):
-    """
-    How long a target may hold up others.
-
-    Args:
-        after_s: For so long it may hold the floor, or stay behind while others wait for room.
-        full_after_s: The same for one that fails while the window is half full already.
-        check_s: How often that is looked at.
-        checkpoint_s: How often checkpoints are written.
-    """
-
-    after_s: float = 5.0
-    full_after_s: float = 1.0
-    check_s: float = 0.5
-    checkpoint_s: float = 1.0
 
 
 class Scan(Protocol):

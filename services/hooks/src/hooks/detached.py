@@ -8,7 +8,6 @@ Which targets are detached in one partition: when a blocked one is let go, and h
 import asyncio
 import contextlib
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -18,7 +17,8 @@ from hooks.catch_up import CatchUp, CatchUps
 from hooks.checkpoints import Found
 from hooks.delivery import Record
 from hooks.destinations import Connector, Destinations
-from hooks.lanes import Lanes, Spawn
+from hooks.lanes import Spawn
+from hooks.stalls import Stalls
 from hooks.tallies import Tallies
 from hooks.triggers import Index, Rule, Target
 from hooks.window import Taken, Window
@@ -61,14 +61,13 @@ class Detached:
         self._fire = fire
         self._metrics = metrics
         self._owner = secrets.token_hex(8)
-        self._loop = asyncio.get_running_loop()
-        self._spawn: Spawn = self._loop.create_task
+        loop = asyncio.get_running_loop()
+        self._spawn: Spawn = loop.create_task
         self._asked: dict[Target, Backlog] = {}
         self._backlogs: list[Backlog] = []
         self._readers: dict[Backlog, tuple[CatchUp, asyncio.Task[None]]] = {}
         self._of_hook: dict[tuple[str, str], Backlog] = {}
-        self._marks: deque[tuple[float, int]] = deque()
-        self._floor_still = (0, 0.0)
+        self._stalls = Stalls(window, destinations, shared.patience, loop.time)
         self._closed = False
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -132,40 +131,12 @@ class Detached:
         """Look for targets that hold up others."""
         while True:
             await asyncio.sleep(self._shared.patience.check_s)
-            for target, lanes in self._blocked():
-                self._ask(target, lanes)
+            for target in self._stalls.blocked():
+                self._ask(target)
             for backlog in self._backlogs:
                 self._shared.look_at_age(backlog)
 
-    def _blocked(self) -> list[tuple[Target, Lanes]]:
-        """The targets that hold the floor and have had their time."""
-        now, patience = self._loop.time(), self._shared.patience
-        oldest, newest = self._window.oldest, self._window.newest
-        if oldest is None or newest is None:
-            self._marks.clear()
-            return []
-        place = oldest.message.sequence
-        self._marks.append((now, newest.message.sequence))
-        while len(self._marks) > 1 and self._marks[1][0] <= now - patience.after_s:
-            self._marks.popleft()
-        at, sequence = self._marks[0]
-        aged = at <= now - patience.after_s and place <= sequence
-        if self._floor_still[0] != place:
-            self._floor_still = (place, now)
-        still_s = now - self._floor_still[1]
-        half_full = self._window.half_full
-        if not aged and not (half_full and still_s >= patience.full_after_s):
-            return []
-        holding = [
-            (target, lanes)
-            for target, lanes in self._destinations.lanes_of_app(oldest.message.subject.split(".")[1])
-            if lanes.holds(lambda record: record.done == oldest.done)
-        ]
-        if still_s >= patience.after_s or (aged and half_full and self._destinations.several):
-            return holding
-        return [(target, lanes) for target, lanes in holding if half_full and lanes.failing]
-
-    def _ask(self, target: Target, lanes: Lanes) -> None:
+    def _ask(self, target: Target) -> None:
         if target in self._asked or self._closed:
             return
         hooks = {
