@@ -300,3 +300,20 @@ async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
         await bench.lanes.drain()
 
     assert [] == bench.finished
+
+
+async def test_parting_takes_what_waits_and_breaks_off_no_call() -> None:
+    sink = MemorySink()
+    sink.gate.clear()
+    async with Bench(sink) as bench:
+        first = [bench.put("ann", hook_id=hook) for hook in ("leaves", "leaves", "stays", "leaves")]
+        second = bench.put("bob", hook_id="stays")
+        await bench.wait(lambda: sink.calls > 0)
+        parted, flying = bench.lanes.part(lambda record: record.hook_id == "leaves")
+        sink.gate.set()
+        await bench.wait_finished(3)
+
+    assert ([first[1], first[3]], [first[0]]) == (parted, flying)
+    assert [first[0], first[2]] == [record for record in sink.stored if record.key == "ann"]
+    assert second in sink.stored
+    assert 3 == len(sink.stored)
