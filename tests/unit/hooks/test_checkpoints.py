@@ -1,6 +1,6 @@
 """Entries of the bucket: written over by their owner alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -17,11 +17,20 @@ class Bucket:
         self.entries: dict[str, Stored] = {}
         self.revision = 0
         self.silent = False
+        self.before_put: Callable[[], None] | None = None
+
+    def write(self, key: str, value: Checkpoint) -> None:
+        """As somebody else does."""
+        self.revision += 1
+        self.entries[key] = Stored(key, msgspec.json.encode(value), self.revision)
 
     async def get(self, key: str) -> Stored | None:
         return self.entries.get(key)
 
     async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
+        if (first := self.before_put) is not None:
+            self.before_put = None
+            first()
         self._check(key, expect_revision)
         self.revision += 1
         self.entries[key] = Stored(key, data, self.revision)
@@ -86,3 +95,17 @@ async def test_another_owners_entry_stays_as_it_is() -> None:
     with pytest.raises(ConflictError):
         await checkpoints.delete("a", "one", ours)
     assert "two" == msgspec.json.decode(bucket.entries["a"].data)["owner"]
+
+
+async def test_who_takes_over_goes_on_where_the_one_before_was_and_is_not_disturbed_by_him() -> None:
+    bucket = Bucket()
+    before, after = Checkpoints(bucket), Checkpoints(bucket)
+    ours = await before.put("a", checkpoint(7), 0)
+    bucket.before_put = lambda: bucket.write("a", checkpoint(8))
+
+    (found,) = await after.take_over(0, "two")
+
+    assert (8, "two") == (found.checkpoint.start, found.checkpoint.owner)
+    with pytest.raises(ConflictError):
+        await before.put("a", checkpoint(9), ours)
+    assert found.revision + 1 == await after.put("a", checkpoint(10, owner="two"), found.revision)

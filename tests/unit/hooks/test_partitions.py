@@ -101,7 +101,7 @@ class NoCheckpoints(Checkpoints):
     def __init__(self) -> None:
         pass
 
-    async def load(self, partition: int) -> list[Found]:
+    async def take_over(self, partition: int, owner: str) -> list[Found]:
         return []
 
 

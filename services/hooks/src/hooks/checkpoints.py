@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.errors import ConflictError, InvalidError
 from shared.messages import decode
@@ -82,6 +83,20 @@ class Checkpoints:
             else:
                 found.append(Found(key=stored.key, revision=stored.revision, checkpoint=checkpoint))
         return sorted(found, key=lambda entry: entry.checkpoint.start)
+
+    async def take_over(self, partition: int, owner: str) -> list[Found]:
+        """What `load` gives, as `owner`'s own from now on: whoever had it before moves it no more."""
+        while True:
+            try:
+                return [await self._claim(entry, owner) for entry in await self.load(partition)]
+            except ConflictError:
+                # The one before has just written.
+                log.info("checkpoints_moved", partition=partition)
+
+    async def _claim(self, entry: Found, owner: str) -> Found:
+        checkpoint = replace(entry.checkpoint, owner=owner)
+        revision = await self.put(entry.key, checkpoint, entry.revision)
+        return Found(key=entry.key, revision=revision, checkpoint=checkpoint)
 
     async def put(self, key: str, checkpoint: Checkpoint, revision: int) -> int:
         """

@@ -66,6 +66,7 @@ class Detached:
         self._backlogs: list[Backlog] = []
         self._readers: dict[Backlog, tuple[CatchUp, asyncio.Task[None]]] = {}
         self._of_hook: dict[tuple[str, str], Backlog] = {}
+        self._others: set[str] = set()
         self._stalls = Stalls(window, destinations, shared.patience, loop.time)
         self._closed = False
         self._writing = asyncio.Lock()
@@ -89,18 +90,20 @@ class Detached:
         return False
 
     async def load(self, spawn: Spawn) -> None:
-        """Go on with what an earlier owner of the partition left. Tries until the bucket can be read."""
+        """Go on with what an earlier owner of the partition left. Tries until the bucket can be read, or `close`."""
         self._spawn = spawn
         found: list[Found] = []
         last = 0
         for delay_s in RETRY.delays():
             try:
-                found = await self._shared.checkpoints.load(self._partition)
+                found = await self._shared.checkpoints.take_over(self._partition, self._owner)
                 last = (await self._shared.events.state()).last_sequence if found else 0
                 break
             except MillraceError as error:
                 log.warning("checkpoints_wait", partition=self._partition, code=error.code, message=error.message)
             await asyncio.sleep(delay_s)
+            if self._closed:
+                return
         self._destinations.before_change.append(self._reconfigure)
         for entry in found:
             self._restore(entry, last)
@@ -158,7 +161,7 @@ class Detached:
         return backlog.until is None or newest is None or newest.message.sequence <= backlog.until
 
     def _free_key(self, target: Target) -> str:
-        used = {backlog.key for backlog in (*self._backlogs, *self._asked.values())}
+        used = self._others | {backlog.key for backlog in (*self._backlogs, *self._asked.values())}
         number = 0
         while (key := backlog_key(target.app_key, self._partition, target.stream_name, number)) in used:
             number += 1
@@ -272,6 +275,8 @@ class Detached:
                 if await self._put(asked):
                     self._detach(asked)
                 else:
+                    # An earlier owner that was frozen has made it; the next one to own the partition goes on with it.
+                    self._others.add(asked.key)
                     del self._asked[asked.target]
             # What a split has given to a new backlog is covered by the old entry until the new one is there.
             while new := [backlog for backlog in self._backlogs if not backlog.revision]:
@@ -321,6 +326,12 @@ class Detached:
         """Until nothing more is put into the lanes."""
         if running := [task for _, task in self._readers.values()]:
             await asyncio.wait(running)
+
+    async def wait_empty(self) -> None:
+        """Until what was given to targets that answer is finished. Nothing may be put into the lanes any more."""
+        for backlog in list(self._backlogs):
+            if self._destinations.error_of(backlog.target) is None:
+                await backlog.window.wait_empty()
 
     async def settle(self) -> None:
         """Write down where the next owner goes on."""

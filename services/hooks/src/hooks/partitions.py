@@ -142,6 +142,7 @@ class Partition:
         """Until nothing more is put into the lanes, and what was is finished."""
         await self._ended.wait()
         await self._window.wait_empty()
+        await self._detached.wait_empty()
 
     async def settle(self) -> None:
         """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
