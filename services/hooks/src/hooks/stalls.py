@@ -66,6 +66,16 @@ class Stalls:
             for target, lanes in self._destinations.lanes_of_app(oldest.message.subject.split(".")[1])
             if lanes.holds(lambda record: record.done == oldest.done)
         ]
-        if still_s >= patience.after_s or (aged and half_full and self._destinations.several):
+        if aged and half_full and self._destinations.several:
             return [target for target, _ in holding]
-        return [target for target, lanes in holding if half_full and lanes.failing]
+        return [
+            target
+            for target, lanes in holding
+            if (lanes.failing and (half_full or still_s >= patience.after_s))
+            or still_s >= patience.after_s + self._lingers_s(target)
+        ]
+
+    def _lingers_s(self, target: Target) -> float:
+        """How long records may wait there for others, because a hook says so. That alone is no trouble."""
+        rules = self._destinations.index.rules.values()
+        return max((rule.hook.batch.linger_ms / 1000 for rule in rules if rule.target == target), default=0.0)
