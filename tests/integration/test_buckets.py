@@ -22,7 +22,7 @@ async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus:
         await store.put(f"a.{key}", b"new")
 
     async with asyncio.timeout(30):
-        for _ in range(100):
+        for _ in range(300):
             for key in range(KEYS):
                 await store.put(f"a.{key}", b"old")
             async with asyncio.TaskGroup() as tasks:
