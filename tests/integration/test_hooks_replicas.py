@@ -13,12 +13,16 @@ import pytest
 
 from hooks import app
 from hooks.ownership import Timing
+from hooks.stalls import Patience
 from hooks.standing import PartitionsStanding
+from hooks.window import Bounds
 from millrace.nats_server import NatsServer
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.replicas import hooks_process
 from servers.waiting import until
+from shared import subjects
+from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.service import Running, running, serve
 from shared.settings import Settings
@@ -201,6 +205,46 @@ async def test_a_target_that_does_not_answer_holds_no_partition_back(
         await wait_acknowledged(bus)
 
     assert by_user(posted) == first_successes(records)
+
+
+async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
+    replicas: Replicas, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = Patience(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
+    monkeypatch.setattr(app, "PATIENCE", patience)
+    monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
+    posted = events(3000, users=100)
+    kinesis.create_stream("good", shards=2)
+    kinesis.denied_streams = {"orders"}
+    await replicas.start_to_kill("killed")
+    second = await replicas.start("second")
+    await until(lambda: replicas.owned() == [8, 8])
+    async with open_client(second.url, shop) as client:
+        await client.connect(kinesis)
+        await client.hook("good", stream_name="good")
+        await client.hook("all")
+        await client.post(posted[:1500])
+        await kinesis.wait_records("good", holds(1500))
+        await replicas.start("third")
+        await until(lambda: replicas.owned() == [5, 5, 6])
+        await client.post(posted[1500:])
+        await replicas.kill("killed")
+        good = await kinesis.wait_records("good", holds(3000))
+        assert [] == kinesis.records("orders")
+        kinesis.denied_streams = set()
+        await client.hook("all", name="mended")
+        late = await kinesis.wait_records("orders", lambda records: len(records) > 1000)
+        await replicas.start("fourth")
+        late = await kinesis.wait_records("orders", holds(3000))
+        await wait_acknowledged(bus)
+        store = BucketStore(bus, subjects.HOOKS)
+
+        async def nothing_left() -> bool:
+            return not await store.scan()
+
+        await until(nothing_left)
+
+    assert by_user(posted) == first_successes(good) == first_successes(late)
 
 
 async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_nobody_when_it_wakes(

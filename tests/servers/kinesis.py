@@ -95,9 +95,10 @@ class FaultyKinesis:
     The server, as an async context manager.
 
     `call_faults` are used up one per PutRecords call. `record_failure_rate` fails single records at random, and
-    `fails_record` those that a test picks. `shard_records_per_s` and `shard_bytes_per_s` limit a shard where a
-    test sets them; Kinesis has 1,000 records and 1 MiB. `denied_operations` are refused for want of permission, and no
-    operation is answered for keys that are not in `known_keys`, if any are.
+    `fails_record` those that a test picks; `failing_streams` has rates for single streams. `shard_records_per_s` and
+    `shard_bytes_per_s` limit a shard where a test sets them; Kinesis has 1,000 records and 1 MiB. `denied_operations`,
+    and any on `denied_streams`, are refused for want of permission, and no operation is answered for keys that are not
+    in `known_keys`, if any are.
     """
 
     def __init__(self, *, seed: int = 0, delay_s: float = 0.0) -> None:
@@ -109,6 +110,8 @@ class FaultyKinesis:
         self.shard_records_per_s: int | None = None
         self.shard_bytes_per_s: int | None = None
         self.denied_operations: set[str] = set()
+        self.denied_streams: set[str] = set()
+        self.failing_streams: dict[str, float] = {}
         self.known_keys: set[str] = set()
         self.calls = 0
         self.failed_records = 0
@@ -196,6 +199,8 @@ class FaultyKinesis:
         if operation in self.denied_operations:
             return _refuse(*REFUSALS["denied"])
         asked = json.loads(body)
+        if asked.get("StreamName") in self.denied_streams:
+            return _refuse(*REFUSALS["denied"])
         handlers: dict[str, Callable[[dict[str, Any]], Awaitable[web.StreamResponse]]] = {
             "PutRecords": self._put_records,
             "DescribeStreamSummary": self._describe,
@@ -246,7 +251,7 @@ class FaultyKinesis:
     def _put(self, stream: str, key: str, data: bytes) -> dict[str, str]:
         place = int.from_bytes(hashlib.md5(key.encode()).digest())
         shard = next(shard for shard in self._streams[stream] if shard.open and shard.first <= place <= shard.last)
-        unlucky = self._dice.random() < self.record_failure_rate
+        unlucky = self._dice.random() < self.failing_streams.get(stream, self.record_failure_rate)
         if unlucky or (self.fails_record is not None and self.fails_record(key, data)):
             return self._fail(self.record_failure_code, shard, stream)
         if not self._has_room(shard, len(key.encode()) + len(data)):

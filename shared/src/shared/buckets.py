@@ -75,7 +75,12 @@ class BucketStore:
         )
 
     async def scan(self, keys: str = ">") -> list[Stored]:
-        """Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first."""
+        """
+        Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first.
+
+        It ends at the first message that nothing follows. What is changed during the scan may come after that, and such
+        a message may say that one more follows although none does (server 2.14).
+        """
         found: dict[str, Stored] = {}
         async with open_scan(self._bus, self._bucket, subject=self._prefix + keys, last_per_subject=True) as scan:
             waiting = scan.pending_at_open > 0
@@ -85,7 +90,7 @@ class BucketStore:
                     found.pop(stored.key, None)
                     if not is_deletion(message.headers):
                         found[stored.key] = stored
-                    waiting = message.pending > 0
+                    waiting = waiting and message.pending > 0
         return list(found.values())
 
     async def page(self, keys: str, *, after: int, most: int) -> list[Stored]:
@@ -103,7 +108,7 @@ class BucketStore:
                 for message in await scan.next(most):
                     if not is_deletion(message.headers):
                         found.append(self.stored(message))
-                    waiting = message.pending > 0
+                    waiting = waiting and message.pending > 0
         return found[:most]
 
     def stored(self, message: Message) -> Stored:

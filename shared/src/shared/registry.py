@@ -123,7 +123,8 @@ class View(Generic[T]):
                     while waiting:
                         for message in await scan.next(1024):
                             seen.add(await self._take(message))
-                            waiting = message.pending > 0
+                            # See `shared.buckets.BucketStore.scan`.
+                            waiting = waiting and message.pending > 0
                     for key in before - seen:
                         self._drop(key)
                     self.listed.set()

@@ -6,6 +6,7 @@ let to do what stands there and nothing else.
 """
 
 import base64
+import hashlib
 import re
 import zlib
 from typing import Literal
@@ -69,6 +70,8 @@ PROFILES = Bucket(name="PROFILES")
 RUNS = Bucket(name="RUNS", ttl_s=90 * DAY_S)
 PLANS = Bucket(name="PLANS")
 LEASES = Bucket(name="LEASES", ttl_s=60.0)
+HOOKS = Bucket(name="HOOKS")
+"""Where hooks whose target was blocked catch up from, one entry per partition and target."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=DAY_S)
 
 STORE_MEDIA = "storage.media.store"
@@ -161,6 +164,17 @@ def hooks_member(name: str) -> str:
     return f"hooks.member.{name}"
 
 
+def backlog_key(app_key: str, partition: int, stream_name: str, number: int) -> str:
+    """The key in `HOOKS` of what a target has to catch up; `number` tells apart those that one target has at a time."""
+    name = hashlib.sha256(stream_name.encode()).hexdigest()[:32]
+    return f"{app_key}.{partition}.{name}.{number}"
+
+
+def backlogs_of_partition(partition: int) -> str:
+    """All keys in `HOOKS` of one partition: a filter."""
+    return f"*.{partition}.*.*"
+
+
 PROFILES_CONSUMER = "ftp-gateway-profiles"
 PUSH_ENGINE_CONSUMER = "push-engine"
 
@@ -210,7 +224,7 @@ GRANTS: dict[str, Grant] = {
         answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
     ),
     "hooks": Grant(
-        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES, LEASES),
+        makes=(EVENTS, DLQ, ALERTS, CONFIG, PROFILES, LEASES, HOOKS),
         reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
         scans=(
             *_config("connectors.*.kinesis", "hooks.*.*"),
@@ -218,6 +232,7 @@ GRANTS: dict[str, Grant] = {
             (EVENTS.name, EVENTS.subjects[0]),
             (DLQ.name, dead_letter("hooks", "*", "*", "*")),
             (LEASES.stream, "$KV.LEASES.hooks.>"),
+            (HOOKS.stream, "$KV.HOOKS.>"),
         ),
         writes=(
             EVENTS.subjects[0],
@@ -226,6 +241,7 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.connectors.*.kinesis",
             "$KV.CONFIG.hooks.*.*",
             "$KV.LEASES.hooks.>",
+            "$KV.HOOKS.>",
         ),
         answers=(connector_test("hooks"),),
         purges=(DLQ,),

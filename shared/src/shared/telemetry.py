@@ -59,6 +59,7 @@ GaugeName = Literal[
     "millrace_hooks_partitions_owned",
     "millrace_ftp_sessions",
     "millrace_export_lag_messages",
+    "millrace_hooks_detached_targets",
 ]
 HistogramName = Literal["millrace_http_request_seconds"]
 
@@ -78,7 +79,9 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_storage_objects_total": Series("Objects asked to be stored", ("provider", "kind", "outcome")),
     "millrace_storage_bytes_total": Series("Bytes of objects stored", ("provider",)),
     "millrace_storage_failovers_total": Series("Uploads that a provider took in another's place", ("provider",)),
-    "millrace_hooks_events_total": Series("Events seen: matched, unmatched or skipped_inactive", ("outcome",)),
+    "millrace_hooks_events_total": Series(
+        "Events seen: matched, unmatched, skipped_inactive, behind or lost", ("outcome",)
+    ),
     "millrace_hooks_records_total": Series("Records handed to a sink's stream", ("stream", "outcome")),
     "millrace_hooks_order_inversions_total": Series("Records whose sequence shows that a user's order was lost"),
     "millrace_hooks_dead_letters_total": Series("Records put aside because no attempt can succeed", ("reason",)),
@@ -99,6 +102,7 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_hooks_partitions_owned": Series("Partitions that this replica of hooks reads"),
     "millrace_ftp_sessions": Series("Sessions of SFTP users that are open"),
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
+    "millrace_hooks_detached_targets": Series("Targets that were blocked and catch up apart from the others"),
 }
 HISTOGRAMS: dict[HistogramName, Series] = {
     "millrace_http_request_seconds": Series("Time from a request's headers to its answer", ("route",)),

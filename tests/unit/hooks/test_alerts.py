@@ -39,3 +39,18 @@ async def test_alerts_that_nobody_takes_are_bounded() -> None:
         alerts.resumed(TARGET)
 
     assert WAITING == alerts.waiting
+
+
+async def test_a_target_that_is_far_behind_is_told_once_until_it_has_caught_up() -> None:
+    async def publish(alert: Alert) -> None:
+        raise AssertionError
+
+    alerts = Alerts(publish, lambda: NOW)
+    for _ in range(16):
+        alerts.far_behind(TARGET, NOW)
+    assert 1 == alerts.waiting
+
+    alerts.caught_up(TARGET)
+    alerts.far_behind(TARGET, NOW)
+    alerts.lost(TARGET, 7)
+    assert 3 == alerts.waiting

@@ -6,6 +6,7 @@ import pytest
 
 from hooks.delivery import Failed, Limits, Outcome, Policy, Record, Sent
 from hooks.pace import START
+from hooks.triggers import Batch
 from servers.memory_sink import AT_ONCE, Answer, Bench, MemorySink, store_all
 from shared.errors import (
     BusyError,
@@ -300,3 +301,52 @@ async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
         await bench.lanes.drain()
 
     assert [] == bench.finished
+
+
+async def test_parting_takes_what_waits_and_breaks_off_no_call() -> None:
+    sink = MemorySink()
+    sink.gate.clear()
+    async with Bench(sink) as bench:
+        first = [bench.put("ann", hook_id=hook) for hook in ("leaves", "leaves", "stays", "leaves")]
+        second = bench.put("bob", hook_id="stays")
+        await bench.wait(lambda: sink.calls > 0)
+        parted, flying = bench.lanes.part(lambda record: record.hook_id == "leaves")
+        sink.gate.set()
+        await bench.wait_finished(3)
+
+    assert ([first[1], first[3]], [first[0]]) == (parted, flying)
+    assert [first[0], first[2]] == [record for record in sink.stored if record.key == "ann"]
+    assert second in sink.stored
+    assert 3 == len(sink.stored)
+
+
+async def test_a_pack_in_a_call_stays_whole_when_others_part_and_comes_apart_when_it_is_refused() -> None:
+    sink = MemorySink(refuse(InvalidError("no")))
+    sink.gate.clear()
+    packed = Batch(linger_ms=0, format="json_array")
+    async with Bench(sink) as bench:
+        flying = [bench.put("ann", hook_id="leaves", batch=packed) for _ in range(3)]
+        await bench.wait(lambda: sink.calls > 0)
+        waiting = [bench.put("ann", hook_id=hook, batch=packed) for hook in ("leaves", "stays", "leaves", "stays")]
+        parted = bench.lanes.part(lambda record: record.hook_id == "leaves")
+        sink.gate.set()
+        await bench.wait_finished(5)
+
+    assert ([waiting[0], waiting[2]], flying) == parted
+    assert [record.source for record in (*flying, waiting[1])] == stored_of(sink, "ann")
+    assert [*flying, waiting[1], waiting[3]] == bench.finished
+
+
+async def test_parting_finds_what_waits_for_its_shard() -> None:
+    sink = MemorySink(fail_some(0), fail_some(0))
+    async with Bench(sink, PATIENT) as bench:
+        failed = bench.put("ann", hook_id="leaves")
+        behind = bench.put("ann", hook_id="stays")
+        await bench.wait(lambda: bench.lanes.failing and not sink.calls)
+
+        assert ([failed], []) == bench.lanes.part(lambda record: record.hook_id == "leaves")
+
+        sink.answers.clear()
+        await bench.wait_finished(1)
+
+    assert [behind] == bench.finished

@@ -91,6 +91,7 @@ def number_of(record: Record) -> int:
     renewals=st.sets(st.integers(0, 59), max_size=3),
     restarts=st.sets(st.integers(0, 59), max_size=4),
     releases=st.sets(st.integers(0, 59), max_size=2),
+    partings=st.sets(st.integers(0, 59), max_size=3),
     dice=st.randoms(use_true_random=False),
 )
 async def test_each_users_records_arrive_in_order_whatever_fails(
@@ -102,6 +103,7 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
     renewals: set[int],
     restarts: set[int],
     releases: set[int],
+    partings: set[int],
     dice: random.Random,
 ) -> None:
     """
@@ -121,6 +123,10 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
                     bench.lanes.renew(sink)
                 if number in releases:
                     for record in bench.lanes.release(lambda record: record.hook_id == "hook-1"):
+                        bench.lanes.put(record)
+                if number in partings:
+                    parted, _ = bench.lanes.part(lambda record: record.hook_id == "hook-1")
+                    for record in parted:
                         bench.lanes.put(record)
                 await bench.turn(dice.choice([0, 0, 1, 9]))
                 if number in restarts:

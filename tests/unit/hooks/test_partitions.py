@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 
+from hooks.catch_up import CatchUps, Scan
+from hooks.checkpoints import Checkpoints, Found
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.open_partitions import Partitions
 from hooks.partitions import Partition, ProfileStore
 from hooks.tallies import Tallies
-from hooks.triggers import Hook, Index, Rule
+from hooks.triggers import Hook, Index, Rule, Target
 from hooks.window import Bounds
 from servers.memory_sink import NOW, Heard, Letters, MemorySink
-from shared.bus import Message
+from shared.bus import Message, StreamState
 from shared.consumers import ClosedError
 from shared.errors import InvalidError, UnavailableError
 from shared.messages import Event, encode
@@ -82,6 +85,39 @@ def message(*ids: str) -> bytes:
     return encode([Event(id=name, app_key="shop", code="c", user_id=USER, ext_id="x", occurred_at=1) for name in ids])
 
 
+class NoEvents:
+    """`EVENTS`, where nothing has to be read again."""
+
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Scan]:
+        raise AssertionError
+
+    async def state(self) -> StreamState:
+        raise AssertionError
+
+
+class NoCheckpoints(Checkpoints):
+    """Nothing is detached."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def take_over(self, partition: int, owner: str) -> list[Found]:
+        return []
+
+
+class Unheard:
+    """Hears nothing, because nothing is to be told."""
+
+    def far_behind(self, target: Target, since: datetime) -> None:
+        raise AssertionError
+
+    def caught_up(self, target: Target) -> None:
+        raise AssertionError
+
+    def lost(self, target: Target, events: int) -> None:
+        raise AssertionError
+
+
 class Scene:
     def __init__(self, stream: Stream, bounds: Bounds, profiles: ProfileStore | None) -> None:
         self.stream = stream
@@ -98,6 +134,7 @@ class Scene:
             profiles=profiles,
             metrics=Metrics(),
             bounds=bounds,
+            catch_ups=CatchUps(NoEvents(), NoCheckpoints(), listener=Unheard(), clock=lambda: NOW),
         )
 
     def serve(self) -> None:

@@ -16,7 +16,7 @@ SERVICE = "hooks"
 WAITING = 1000
 """Alerts that wait to be published. More than that at once tell nothing new, and are dropped."""
 
-AlertKind = Literal["target-paused", "target-resumed", "events-full"]
+AlertKind = Literal["target-paused", "target-resumed", "events-full", "target-far-behind", "events-lost"]
 
 
 class Alerts:
@@ -26,6 +26,7 @@ class Alerts:
         self._publish = publish
         self._clock = clock
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue()
+        self._far_behind: set[Target] = set()
 
     async def run(self) -> None:
         """Publish what is told."""
@@ -49,6 +50,22 @@ class Alerts:
         """Nothing goes to a target until somebody changes something."""
         message = f"hooks send nothing there and keep the events: {error.message}"
         self.tell(target.app_key, "target-paused", target.stream_name, message)
+
+    def far_behind(self, target: Target, since: datetime) -> None:
+        """`EVENTS` will soon forget what a target waits for. Told once, until it is heard that it `caught_up`."""
+        if target not in self._far_behind:
+            self._far_behind.add(target)
+            message = f"events since {since:%Y-%m-%d %H:%M} UTC wait for the stream, and are not kept for ever"
+            self.tell(target.app_key, "target-far-behind", target.stream_name, message)
+
+    def caught_up(self, target: Target) -> None:
+        """A partition of the target has nothing more to catch up."""
+        self._far_behind.discard(target)
+
+    def lost(self, target: Target, events: int) -> None:
+        """`EVENTS` has forgotten events before the target took them."""
+        message = f"{events} events were given up: they grew older than events are kept before the stream took them"
+        self.tell(target.app_key, "events-lost", target.stream_name, message)
 
     def resumed(self, target: Target) -> None:
         """It answers again."""

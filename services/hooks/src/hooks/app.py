@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 
 from hooks.alerts import Alerts
+from hooks.catch_up import CatchUps
+from hooks.checkpoints import Checkpoints
 from hooks.config import HOOKS, KINESIS
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
@@ -26,6 +28,7 @@ from hooks.replica import named
 from hooks.routes import ROUTES
 from hooks.sinks.kinesis import LIMITS, KinesisConfig
 from hooks.sinks.webhook import WebhookConfig, open_session
+from hooks.stalls import Patience
 from hooks.standing import Standing
 from hooks.state import State
 from hooks.tallies import Tallies
@@ -33,18 +36,21 @@ from hooks.triggers import Index, Rule
 from hooks.window import Bounds
 from shared import subjects
 from shared.aws import AwsClients
+from shared.bus import Bus, StreamState
 from shared.connection_test import ConnectionReport, run_checks
-from shared.consumers import open_pull
+from shared.consumers import Pull, open_pull, open_scan
 from shared.profiles import Profiles
 from shared.registry import secrets_of
 from shared.service import Mesh, Service
 from shared.telemetry import Metrics
 
 BOUNDS = Bounds()
+PATIENCE = Patience()
 TIMING = Timing()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
 """What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
+SCAN_MESSAGES = 256
 
 LAG_EVERY_S = 2.0
 
@@ -52,6 +58,26 @@ LAG_EVERY_S = 2.0
 def now() -> datetime:
     """The clock of the service."""
     return datetime.now(UTC)
+
+
+class StoredEvents:
+    """Satisfies `hooks.catch_up.Events`."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Pull]:
+        return open_scan(
+            self._bus,
+            subjects.EVENTS,
+            subject=subjects.events(app_key, partition),
+            start_sequence=start,
+            capacity=SCAN_MESSAGES,
+            capacity_bytes=PULL_BYTES,
+        )
+
+    async def state(self) -> StreamState:
+        return await self._bus.stream_state(subjects.EVENTS)
 
 
 async def build(mesh: Mesh) -> State:
@@ -68,6 +94,8 @@ async def build(mesh: Mesh) -> State:
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
     _follow(mesh, destinations, tallies, clients, webhooks)
+    checkpoints = Checkpoints(mesh.bucket(subjects.HOOKS))
+    catch_ups = CatchUps(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
 
     @asynccontextmanager
     async def open_partition(number: int) -> AsyncIterator[Partition]:
@@ -88,6 +116,7 @@ async def build(mesh: Mesh) -> State:
                 profiles=profiles,
                 metrics=mesh.metrics,
                 bounds=BOUNDS,
+                catch_ups=catch_ups,
             )
 
     partitions = Partitions(open_partition, destinations, mesh.metrics, mesh.spawn)
@@ -110,6 +139,7 @@ async def build(mesh: Mesh) -> State:
         publishing=Publishing(mesh.bus, alerts, now),
         destinations=destinations,
         standing=Standing(mesh.bus, leases.table),
+        catch_ups=catch_ups,
         tallies=tallies,
         letters=letters,
         replays=replays,
@@ -177,7 +207,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.EVENTS, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.LEASES),
+    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.LEASES, subjects.HOOKS),
     kinds=(HOOKS, KINESIS),
     endpoints=ENDPOINTS,
 )

@@ -124,6 +124,13 @@ class Chains:
         for held in (self._tails, self._suspects, self.ready):
             held.clear()
 
+    def keep(self, under_way: Iterable[Record]) -> None:
+        """Forget every record but these heads, which are in calls."""
+        self.clear()
+        for head in under_way:
+            head.next = None
+            self._tails[head.key] = head
+
     def all(self, outside: Iterable[Record]) -> list[Record]:
         """Every single record, each user's in order; `outside` are the heads that are not here."""
         return [record for head in (*outside, *self._suspects, *self.ready) for record in unpack(_chain(head))]

@@ -4,7 +4,7 @@ waits there. Constructs lanes and nothing else; how a connector becomes a sink i
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -45,6 +45,8 @@ class Destinations:
         self._marks: dict[Target, object] = {}
         self._tasks = asyncio.TaskGroup()
         self.index = Index()
+        self.before_change: list[Callable[[Index, Mapping[str, Connector]], None]] = []
+        """Called with a configuration in the step in which it is taken over, before anything else is."""
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -75,6 +77,24 @@ class Destinations:
             metrics=self._metrics,
         )
         return lanes
+
+    def lanes_of(self, target: Target) -> Lanes | None:
+        """The lanes of a target where something was sent to it."""
+        return self._lanes.get(target)
+
+    def lanes_of_app(self, app_key: str) -> Sequence[tuple[Target, Lanes]]:
+        """Every target of an app to which something was sent."""
+        return [(target, lanes) for target, lanes in self._lanes.items() if target.app_key == app_key]
+
+    def target_of(self, app_key: str, hook_id: str) -> Target | None:
+        """Where a hook's records go; None where they go nowhere."""
+        rule = self.index.rules.get((app_key, hook_id))
+        return rule.target if rule is not None and self.serves(rule.target) else None
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one target is served, so that one can hold up another."""
+        return len(self._marks) > 1
 
     def serves(self, target: Target) -> bool:
         """Whether the target's app has an active connector for it."""
@@ -109,6 +129,8 @@ class Destinations:
         What waits for a stream that its hook has left follows the hook to the new one; what waits for a hook or
         connector that is gone or inactive is let go, and counted as `skipped_inactive`.
         """
+        for tell in self.before_change:
+            tell(index, connectors)
         self.index, self._connectors = index, connectors
         marks: dict[Target, list[object]] = {}
         for rule in index.rules.values():
@@ -138,14 +160,10 @@ class Destinations:
                 draining.create_task(lanes.drain())
 
     def _has_left(self, target: Target) -> Callable[[Record], bool]:
-        return lambda record: self._target_of(target, record) != target
-
-    def _target_of(self, target: Target, record: Record) -> Target | None:
-        rule = self.index.rules.get((target.app_key, record.hook_id))
-        return rule.target if rule is not None and self.serves(rule.target) else None
+        return lambda record: self.target_of(target.app_key, record.hook_id) != target
 
     def _send_after(self, old: Target, record: Record) -> None:
-        target = self._target_of(old, record)
+        target = self.target_of(old.app_key, record.hook_id)
         lanes = self.find(target) if target is not None else None
         if lanes is None:
             record.tally.skipped_inactive += 1

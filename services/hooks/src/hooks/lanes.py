@@ -28,7 +28,7 @@ from hooks.delivery import (
     Watcher,
 )
 from hooks.pace import Pace
-from hooks.packing import Pack
+from hooks.packing import Pack, unpack
 from hooks.shards import Shards
 from hooks.triggers import Batch, Target
 from hooks.trouble import Trouble
@@ -81,6 +81,15 @@ class Lanes:
         """Why nothing goes out at present; None while the target answers."""
         return self._trouble.error
 
+    @property
+    def failing(self) -> bool:
+        """Whether the target, or some record, waits to be tried again."""
+        return self.error is not None or bool(self._shards.waiting)
+
+    def holds(self, picks: Callable[[Record], bool]) -> bool:
+        """Whether a record that `picks` picks is in here."""
+        return any(map(picks, self.waiting()))
+
     def put(self, record: Record) -> None:
         """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
         if not self._chains.put(record):
@@ -121,6 +130,29 @@ class Lanes:
                 self.put(record)
         self._changed.set()
         return released
+
+    def part(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+        """
+        Take out the waiting records that `leaves` picks, without breaking off a call, so that nothing is sent twice.
+
+        Gives:
+            What was taken out, each user's in order, and what `leaves` picks and is in a call: it stays in here.
+        """
+        heads = [head for batch in self._calls.values() for head in batch]
+        flying = list(unpack(heads))
+        in_calls = set(flying)
+        waiting = [record for record in self.waiting() if record not in in_calls]
+        self._shards.clear()
+        self._chains.keep(heads)
+        parted: list[Record] = []
+        for record in waiting:
+            record.next = None
+            if leaves(record):
+                parted.append(record)
+            else:
+                self.put(record)
+        self._changed.set()
+        return parted, [record for record in flying if leaves(record)]
 
     async def drain(self) -> None:
         """

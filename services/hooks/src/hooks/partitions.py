@@ -11,9 +11,12 @@ from typing import Protocol
 
 import structlog
 
+from hooks.backlogs import Backlog
+from hooks.catch_up import CatchUps
 from hooks.dead_letters import ENTRANCE, DeadLetterBox
 from hooks.delivery import Record, partition_key
 from hooks.destinations import Destinations
+from hooks.detached import Detached
 from hooks.entrance import read_message
 from hooks.tallies import Tallies
 from hooks.triggers import RoutedEvent, Target, render, strip
@@ -69,6 +72,7 @@ class Partition:
         profiles: ProfileStore | None,
         metrics: Metrics,
         bounds: Bounds,
+        catch_ups: CatchUps,
     ) -> None:
         self._number = number
         self._pull = pull
@@ -78,23 +82,40 @@ class Partition:
         self._profiles = profiles
         self._metrics = metrics
         self._window = Window(bounds)
+        self._detached = Detached(
+            number,
+            self._window,
+            catch_ups,
+            destinations=destinations,
+            tallies=tallies,
+            fire=self._fire,
+            metrics=metrics,
+        )
         self._closed = False
         self._lost = False
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Read until closed; acknowledge until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._acknowledge())
-            tasks.create_task(self._look_after())
-            try:
-                await self._read()
-            finally:
-                self._ended.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._acknowledge())
+                tasks.create_task(self._look_after())
+                try:
+                    await self._detached.load(tasks.create_task)
+                    tasks.create_task(self._detached.watch())
+                    tasks.create_task(self._detached.keep())
+                    await self._read()
+                    await self._detached.wait_ended()
+                finally:
+                    self._ended.set()
+        finally:
+            self._detached.end()
 
     def close(self) -> None:
         """Take no more messages."""
         self._closed = True
+        self._detached.close()
         self._window.close()
         self._pull.close()
 
@@ -121,10 +142,14 @@ class Partition:
         """Until nothing more is put into the lanes, and what was is finished."""
         await self._ended.wait()
         await self._window.wait_empty()
+        await self._detached.wait_empty()
 
     async def settle(self) -> None:
         """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
-        if self._window.floor is None or self._lost:
+        if self._lost:
+            return
+        await self._detached.settle()
+        if self._window.floor is None:
             return
         try:
             await self._pull.ack_sync(self._window.floor)
@@ -190,13 +215,17 @@ class Partition:
         if events:
             self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)
 
-    async def _fire(self, taken: Taken, event: RoutedEvent, source: str) -> None:
+    async def _fire(self, taken: Taken, event: RoutedEvent, source: str, backlog: Backlog | None = None) -> None:
         profile = await self._profile(event) if event.ext_id and self._profiles else None
         if self._lost:
             return
         oversize: list[tuple[Target, Record, int]] = []
-        # From here to the end of the loop nothing waits: the configuration that matches is the one that routes.
+        # From here to the end of the loop nothing waits: the configuration that matches is the one that routes, and who
+        # is detached stays so.
+        taken.window.fired = source
         for rule in self._destinations.index.match(event):
+            if not self._detached.gives(rule, source, backlog):
+                continue
             tally = self._tallies.of(rule.app_key, rule.hook_id)
             tally.matched += 1
             lanes = self._destinations.find(rule.target)

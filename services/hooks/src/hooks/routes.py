@@ -56,7 +56,8 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     later. `waits_because` tells why nothing goes to its stream at present.
 
     `waiting` are its records that are matched and not confirmed, `lag_s` is the time since the oldest one's event was
-    stored. What its partitions have not taken yet is not among them: `millrace_bus_lag_messages` counts it.
+    stored. What its partitions have not taken yet is not among them: `millrace_bus_lag_messages` counts it. `detached`:
+    the stream was blocked, and is `lag` events behind without holding up others.
     """
 
     active: bool
@@ -72,6 +73,8 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     last_error: str | None
     last_error_at: datetime | None
     waits_because: str | None
+    detached: bool
+    lag: int
 
 
 async def post_events(call: Call[State]) -> web.Response:
@@ -118,6 +121,7 @@ async def get_status(call: Call[State]) -> HookStatus:
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
     tally = call.state.tallies.of(entry.app_key, entry.id)
     rule = Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
+    lag = call.state.catch_ups.lag_of(entry.app_key, entry.id)
     error = call.state.destinations.error_of(rule.target)
     waiting, oldest_ns = call.state.destinations.waiting_of(rule.target, entry.id)
     lag_s = call.state.clock().timestamp() - oldest_ns / 1e9 if oldest_ns is not None else 0.0
@@ -135,6 +139,8 @@ async def get_status(call: Call[State]) -> HookStatus:
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
         waits_because=error.message if error is not None else None,
+        detached=lag is not None,
+        lag=lag or 0,
     )
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from hooks.catch_up import CatchUps
 from hooks.destinations import Destinations
 from hooks.letters import LetterStore
 from hooks.previews import Previews
@@ -26,6 +27,7 @@ class State(Struct, frozen=True, kw_only=True):
     publishing: Publishing
     destinations: Destinations
     standing: Standing
+    catch_ups: CatchUps
     tallies: Tallies
     letters: LetterStore
     replays: Replays

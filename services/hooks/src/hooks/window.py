@@ -7,6 +7,7 @@ moves by complete messages from the oldest on and by nothing else, so whoever ta
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -25,28 +26,28 @@ class Bounds(Struct, frozen=True, kw_only=True):
 class Taken:
     """A message that was taken and is not acknowledged, with what is still to be done for it."""
 
-    __slots__ = ("_left", "_window", "message")
+    __slots__ = ("_left", "message", "window")
 
     def __init__(self, message: Message, window: "Window") -> None:
         self.message = message
-        self._window = window
+        self.window = window
         self._left = 1
 
     def expect(self, record: Record) -> None:
         """One more record has to be finished. Its `done` is this object's."""
         self._left += 1
-        self._window.enter(record)
+        self.window.enter(record)
 
     def done(self, record: Record) -> None:
         """A record is finished."""
-        self._window.leave(record)
+        self.window.leave(record)
         self.close()
 
     def close(self) -> None:
         """Called by whoever took the message, once everything is expected."""
         self._left -= 1
         if not self._left:
-            self._window.advance()
+            self.window.advance()
 
     @property
     def complete(self) -> bool:
@@ -57,7 +58,7 @@ class Window:
     """The messages between the ack floor and the newest one taken, in order."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self._taken: deque[Taken] = deque()
         self._records = 0
         self._bytes = 0
@@ -66,6 +67,8 @@ class Window:
         self.moved = asyncio.Event()
         self.floor: Message | None = None
         """The newest message up to which everything is complete."""
+        self.fired = ""
+        """The source of the newest event whose records were put into lanes."""
 
     def take(self, message: Message) -> Taken:
         taken = Taken(message, self)
@@ -98,22 +101,50 @@ class Window:
         return self._taken[0].message.at_ns if self._taken else None
 
     @property
+    def oldest(self) -> Taken | None:
+        """What holds the floor."""
+        return self._taken[0] if self._taken else None
+
+    @property
+    def newest(self) -> Taken | None:
+        """What was taken last, unless everything is complete."""
+        return self._taken[-1] if self._taken else None
+
+    def holder(self) -> Callable[[Record], bool]:
+        """Tells the records of the messages that are in here now from all others."""
+        finishers = {taken.done for taken in self._taken}
+        return lambda record: record.done in finishers
+
+    @property
+    def half_full(self) -> bool:
+        bounds = self.bounds
+        most = max(self._records / bounds.records, self._bytes / bounds.bytes, len(self._taken) / bounds.messages)
+        return most >= 0.5
+
+    @property
     def full(self) -> bool:
-        bounds = self._bounds
+        bounds = self.bounds
         return self._records >= bounds.records or self._bytes >= bounds.bytes or len(self._taken) >= bounds.messages
 
     async def wait_room(self) -> bool:
         """Until there is room; False when `close` was called."""
         while self.full and not self._closed:
-            self._room.clear()
-            await self._room.wait()
+            await self.wait_change()
         return not self._closed
 
     async def wait_empty(self) -> None:
         """Until every record is finished. Nothing may be taken any more."""
         while self._records:
-            self._room.clear()
-            await self._room.wait()
+            await self.wait_change()
+
+    async def wait_change(self) -> None:
+        """Until something is finished, or `stir` or `close` is called."""
+        self._room.clear()
+        await self._room.wait()
+
+    def stir(self) -> None:
+        """Wake whoever waits for a change."""
+        self._room.set()
 
     def close(self) -> None:
         """Nobody waits for room any more."""

@@ -1,0 +1,48 @@
+"""When a target that holds a partition's floor has had its time."""
+
+import pytest
+
+from hooks.delivery import Policy, Record
+from hooks.destinations import Connector, Destinations
+from hooks.stalls import Patience, Stalls
+from hooks.tallies import Tally
+from hooks.triggers import Batch, Hook, Index, Rule, Target
+from hooks.window import Bounds, Window
+from servers.memory_sink import NOW, Heard, Letters, MemorySink
+from shared.bus import Message
+from shared.telemetry import Metrics
+
+TARGET = Target("shop", "orders")
+
+
+@pytest.mark.parametrize(
+    ("linger_ms", "after_s", "blocked"),
+    [(20, 4.9, []), (20, 5.1, [TARGET]), (10_000, 14.9, []), (10_000, 15.1, [TARGET])],
+)
+async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_need_not_linger(
+    linger_ms: int, after_s: float, blocked: list[Target]
+) -> None:
+    sink = MemorySink()
+    sink.gate.clear()
+    now = 100.0
+    batch = Batch(linger_ms=linger_ms)
+    hook = Hook(name="all", stream_name="orders", trigger_type="EVENT", event_code="*", batch=batch)
+    rule = Rule(app_key="shop", hook_id="all", revision=1, hook=hook)
+    async with Destinations(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics()) as destinations:
+        destinations.apply(Index([rule]), {"shop": Connector(revision=1, open=lambda _: sink)})
+        window = Window(Bounds())
+        stalls = Stalls(window, destinations, Patience(), lambda: now)
+        taken = window.take(Message("events.shop.0", b"", sequence=1, at_ns=0))
+        record = Record(
+            key="ann", data=b"{}", hook_id="all", source="s", tally=Tally(lambda: NOW), done=taken.done, batch=batch
+        )
+        taken.expect(record)
+        taken.close()
+        lanes = destinations.find(TARGET)
+        assert lanes is not None
+        lanes.put(record)
+        assert [] == stalls.blocked()
+
+        now += after_s
+
+        assert blocked == stalls.blocked()
