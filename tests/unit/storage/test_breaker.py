@@ -28,7 +28,7 @@ def test_everybody_is_let_through_until_it_opens() -> None:
         breaker.failed()
 
     assert breaker.let_through()
-    assert not breaker.is_open
+    assert 0 == breaker.wait_s
 
 
 def test_answer_between_two_outages_counts_anew() -> None:
@@ -38,7 +38,7 @@ def test_answer_between_two_outages_counts_anew() -> None:
     breaker.answered()
     breaker.failed()
 
-    assert not breaker.is_open
+    assert breaker.let_through()
 
 
 def test_nobody_is_let_through_while_it_is_open() -> None:

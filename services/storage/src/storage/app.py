@@ -3,12 +3,15 @@ The composition root: opens the parts and wires them. The only constructor. No l
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from shared import subjects
 from shared.aws import AwsClients
 from shared.connection_test import DEADLINE_S
+from shared.registry import Kind
 from shared.service import Mesh, Service
 from storage.bodies import Bodies
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE, storage_config
@@ -64,6 +67,11 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
         now=_now,
     )
     http = await mesh.enter(probing.public_session(allow_private=allow_private))
+
+    def parts(kind: Kind[Any], checked: Callable[..., Any], probe: Callable[..., Any]) -> ConnectorParts:
+        test = partial(probe, aws=aws, http=http, allow_private=allow_private, deadline_s=test_deadline_s)
+        return ConnectorParts(kind=kind, check=partial(checked, allow_private=allow_private), test=test)
+
     return State(
         uploads=uploads,
         widgets=Widgets(uploads, max_bytes=config.widget_bytes, max_images=config.widget_images),
@@ -73,28 +81,8 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
         local=local,
         registry=mesh.registry,
         connectors={
-            amazon.NAME: ConnectorParts(
-                kind=AMAZON_STORAGE,
-                check=partial(amazon.checked, allow_private=allow_private),
-                test=partial(
-                    amazon_probe.test_connection,
-                    aws=aws,
-                    http=http,
-                    allow_private=allow_private,
-                    deadline_s=test_deadline_s,
-                ),
-            ),
-            azure.NAME: ConnectorParts(
-                kind=AZURE_STORAGE,
-                check=partial(azure.checked, allow_private=allow_private),
-                test=partial(
-                    azure_probe.test_connection,
-                    aws=aws,
-                    http=http,
-                    allow_private=allow_private,
-                    deadline_s=test_deadline_s,
-                ),
-            ),
+            amazon.NAME: parts(AMAZON_STORAGE, amazon.checked, amazon_probe.test_connection),
+            azure.NAME: parts(AZURE_STORAGE, azure.checked, azure_probe.test_connection),
         },
         widget_bytes=config.widget_bytes,
     )

@@ -29,11 +29,6 @@ class Breaker:
         self._try_at: float | None = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether uploads pass the provider over."""
-        return self._try_at is not None
-
-    @property
     def wait_s(self) -> float:
         """Seconds until the next try; 0 while the breaker is closed."""
         return max(0.0, self._try_at - self._clock()) if self._try_at is not None else 0.0
