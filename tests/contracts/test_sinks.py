@@ -16,6 +16,7 @@ from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.webhook import WebhookConfig, open_session
 from hooks.tallies import Tally
 from servers.kinesis import CallFault, FaultyKinesis
+from servers.memory_sink import make_record
 from servers.webhooks import SECRET, Receiver
 from shared.aws import AwsClients
 from shared.errors import (
@@ -172,7 +173,7 @@ async def laboratory(request: pytest.FixtureRequest) -> AsyncIterator[Laboratory
 
 
 def record(key: str, data: bytes) -> Record:
-    return Record(
+    return make_record(
         key=key,
         data=data,
         hook_id="hook",

@@ -113,7 +113,7 @@ class Target(NamedTuple):
         return self.app_key if self.sink == "KINESIS" else f"{self.app_key}/{self.stream_name}"
 
 
-class Rule(Struct, frozen=True, kw_only=True, dict=True):
+class Rule(Struct, frozen=True, kw_only=True, dict=True, eq=False):
     """A hook as it stands at one revision of the configuration."""
 
     app_key: str
