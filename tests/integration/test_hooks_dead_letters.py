@@ -317,7 +317,7 @@ async def test_a_record_that_is_refused_again_becomes_a_new_letter(
 
 async def test_letters_of_a_paused_target_wait(client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis) -> None:
     await put(box, range(3))
-    kinesis.denied_operations.add("PutRecords")
+    kinesis.denied_operations |= {"PutRecords", "PutRecord"}
     await client.post(events(1, users=1))
 
     async def waits() -> bool:

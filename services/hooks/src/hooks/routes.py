@@ -53,7 +53,8 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
 class HookStatus(Struct, frozen=True, kw_only=True):
     """
     What this process did for a hook since it began. `failed` counts attempts, `replayed` dead letters that went through
-    later. `waits_because` tells why nothing goes to its stream at present.
+    later. `waits_because` tells why nothing goes to its stream at present, `advice` what should be mended although
+    records go there.
 
     `waiting` are its records that are matched and not confirmed, `lag_s` is the time since the oldest one's event was
     stored. What its partitions have not taken yet is not among them: `millrace_bus_lag_messages` counts it. `detached`:
@@ -73,6 +74,7 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     last_error: str | None
     last_error_at: datetime | None
     waits_because: str | None
+    advice: str | None
     detached: bool
     lag: int
 
@@ -139,6 +141,7 @@ async def get_status(call: Call[State]) -> HookStatus:
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
         waits_because=error.message if error is not None else None,
+        advice=call.state.advice.of(rule.target),
         detached=lag is not None,
         lag=lag or 0,
     )

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from hooks.advice import Advice
 from hooks.catch_up import CatchUps
 from hooks.destinations import Destinations
 from hooks.letters import LetterStore
@@ -29,6 +30,7 @@ class State(Struct, frozen=True, kw_only=True):
     standing: Standing
     catch_ups: CatchUps
     tallies: Tallies
+    advice: Advice
     letters: LetterStore
     replays: Replays
     previews: Previews
