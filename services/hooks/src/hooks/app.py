@@ -32,6 +32,7 @@ from hooks.sinks.kinesis import LIMITS, KinesisConfig
 from hooks.sinks.kinesis_checks import kinesis_checks
 from hooks.sinks.put_record import open_stream
 from hooks.sinks.webhook import WebhookConfig, open_session
+from hooks.sinks.webhook_checks import DEADLINE_S, webhook_checks
 from hooks.stalls import Patience
 from hooks.standing import Standing
 from hooks.state import State
@@ -140,6 +141,11 @@ async def build(mesh: Mesh) -> State:
     async def test_connector(config: KinesisConfig, stream_name: str | None, test_record: bool) -> ConnectionReport:
         return await run_checks(kinesis_checks(config, clients, stream_name, test_record=test_record))
 
+    async def test_webhook(config: WebhookConfig) -> ConnectionReport:
+        allow_private = mesh.settings.allow_private_endpoints
+        checks = webhook_checks(config, webhooks, now, allow_private=allow_private)
+        return await run_checks(checks, deadline_s=DEADLINE_S)
+
     return State(
         publishing=Publishing(mesh.bus, alerts, now),
         destinations=destinations,
@@ -152,6 +158,7 @@ async def build(mesh: Mesh) -> State:
         previews=Previews(mesh.bus, profiles, now, LIMITS.record_bytes),
         registry=mesh.registry,
         test_connector=test_connector,
+        test_webhook=test_webhook,
         allow_private_endpoints=mesh.settings.allow_private_endpoints,
         clock=now,
     )

@@ -1,6 +1,7 @@
 """HTTP: parse -> call -> answer. No rules."""
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -15,7 +16,7 @@ from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.webhook import WebhookConfig
 from hooks.standing import PartitionsStanding
 from hooks.state import State
-from hooks.triggers import Hook, Rule, StreamName
+from hooks.triggers import Batch, EventCode, Hook, HookType, Rule, StreamName, TriggerType
 from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError, TooLargeError
 from shared.http import Call
@@ -47,6 +48,28 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     endpoint_url: str | None = None
     active: bool | None = None
     stream_name: StreamName | None = None
+    test_record: bool = False
+
+
+class HookForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """
+    What Test Connection of a hook is asked with: values of the form, each left-out one as it is saved.
+
+    A webhook is posted one marked message. The stream of another hook is looked at with the saved connector, and with
+    `test_record` one marked record is put into it.
+    """
+
+    name: str | None = None
+    type: HookType | None = None
+    stream_name: str | None = None
+    url: str | None = None
+    secret: str | None = None
+    trigger_type: TriggerType | None = None
+    event_code: EventCode | tuple[EventCode, ...] | None = None
+    batch: Batch | None = None
+    max_record_bytes: int | None = None
+    oversize: Literal["dead_letter", "strip"] | None = None
+    active: bool | None = None
     test_record: bool = False
 
 
@@ -116,6 +139,18 @@ async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
     if value.type == "WEBHOOK":
         WebhookConfig(url=value.url, secret=value.secret).check(allow_private=call.state.allow_private_endpoints)
     return value
+
+
+async def test_hook(call: Call[State]) -> ConnectionReport:
+    """Test Connection of where a hook's records go, on the values of the form over the saved ones."""
+    state, app_key = call.state, call.app_key
+    form = decode(await call.request.read() or b"{}", HookForm)
+    values = msgspec.to_builtins(msgspec.structs.replace(form, test_record=False))
+    hook = await check_hook(call, await call.registry.form_over_saved(HOOKS, app_key, values, call.path["id"]), None)
+    if hook.type == "WEBHOOK":
+        return await state.test_webhook(WebhookConfig(url=hook.url, secret=hook.secret))
+    connector = await read_kinesis(call.registry, app_key, {}, allow_private=state.allow_private_endpoints)
+    return await state.test_connector(connector, hook.stream_name, form.test_record)
 
 
 async def get_status(call: Call[State]) -> HookStatus:
@@ -194,6 +229,16 @@ ROUTES: tuple[Route, ...] = (
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check_hook),
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
+    ),
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/hooks/{id}/test",
+        test_hook,
+        "Test Connection of where the hook's records go, on the posted values, each left-out one as it is saved",
+        body=HookForm,
+        reads_body=True,
+        body_required=False,
+        reply=ConnectionReport,
     ),
     Route(
         "POST",
