@@ -76,8 +76,8 @@ class HookForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
 class HookStatus(Struct, frozen=True, kw_only=True):
     """
     What this process did for a hook since it began. `failed` counts attempts, `replayed` dead letters that went through
-    later. `waits_because` tells why nothing goes to its stream at present, `advice` what should be mended although
-    records go there.
+    later. `waits_because` tells why nothing goes to its stream at present, `advice` what should be mended, although
+    records go there or because none do.
 
     `waiting` are its records that are matched and not confirmed, `lag_s` is the time since the oldest one's event was
     stored. What its partitions have not taken yet is not among them: `millrace_bus_lag_messages` counts it. `detached`:
@@ -176,10 +176,20 @@ async def get_status(call: Call[State]) -> HookStatus:
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
         waits_because=error.message if error is not None else None,
-        advice=call.state.advice.of(rule.target),
+        advice=_why_nothing_is_sent(call, rule) or call.state.advice.of(rule.target),
         detached=lag is not None,
         lag=lag or 0,
     )
+
+
+def _why_nothing_is_sent(call: Call[State], rule: Rule) -> str | None:
+    if not rule.hook.active:
+        return "nothing is sent, because the hook is inactive"
+    if call.state.destinations.serves(rule.target):
+        return None
+    connector = call.registry.view(KINESIS).get(rule.app_key)
+    what = "there is no Kinesis connector" if connector is None else "the Kinesis connector is inactive"
+    return f"nothing is sent, because {what}"
 
 
 async def preview(call: Call[State]) -> Preview:
