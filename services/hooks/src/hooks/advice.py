@@ -2,7 +2,7 @@
 What an operator should mend although records go out, by target. Told on `alerts` once, and shown until it is mended.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 
 from hooks.triggers import Target
 
@@ -26,7 +26,8 @@ class Advice:
         """What should be mended for a target."""
         return self._given.get(target)
 
-    def keep(self, targets: Collection[Target]) -> None:
-        """Forget every target but these."""
-        for target in [target for target in self._given if target not in targets]:
-            del self._given[target]
+    def keep(self, targets: Iterable[Target]) -> None:
+        """Forget every target but these, which are only looked at where there is something to forget."""
+        if self._given:
+            kept = set(targets)
+            self._given = {target: message for target, message in self._given.items() if target in kept}

@@ -219,7 +219,7 @@ def _follow(
         active |= {rule.target.connector: webhook(rule) for rule in rules if rule.target.sink == "WEBHOOK"}
         destinations.apply(Index(rules), active)
         tallies.keep({(rule.app_key, rule.hook_id) for rule in rules})
-        advice.keep({rule.target for rule in rules if destinations.serves(rule.target)})
+        advice.keep(rule.target for rule in rules if destinations.serves(rule.target))
 
     hooks.on_change(apply)
     connectors.on_change(apply)
