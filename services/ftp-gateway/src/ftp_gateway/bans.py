@@ -6,6 +6,7 @@ A ban is longer each time. Someone who signs in is not punished for it, and wipe
 have done.
 """
 
+import math
 from datetime import datetime, timedelta
 
 from msgspec import Struct
@@ -52,7 +53,8 @@ def after_failures(score: Score | None, address: str, count: int, now: datetime,
     faded = rules.failures * max(0.0, (now - score.changed_at) / WINDOW)
     failures = max(0.0, score.failures - faded) + count
     bans, until = score.bans, score.banned_until
-    if failures >= rules.failures and not score.banned(now):
+    # Rounded up: a guesser who takes seconds for his guesses has not been forgotten a whole one.
+    if math.ceil(failures) >= rules.failures and not score.banned(now):
         bans, until = bans + 1, now + min(LONGEST, rules.first * 2 ** min(bans, 20))
         failures = 0.0
     return Score(address=score.address, failures=failures, changed_at=now, bans=bans, banned_until=until)

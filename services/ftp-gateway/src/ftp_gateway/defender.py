@@ -57,6 +57,8 @@ class Defender:
         self._scores: dict[str, Score] = {}
         self._shared: dict[str, Shared] = {}
         self._untold: dict[str, int] = {}
+        self._telling: str | None = None
+        self._meanwhile: tuple[Stored, bool] | None = None
         self._wake = asyncio.Event()
         self._swept_at = clock()
 
@@ -131,6 +133,10 @@ class Defender:
 
     def _hear(self, stored: Stored, *, gone: bool) -> str:
         network = subjects.defended_network(stored.key)
+        if network == self._telling:
+            # Perhaps it is what is just being told, whose failures must not count twice.
+            self._meanwhile = stored, gone
+            return network
         known = self._shared.get(network)
         if known is not None and known.revision >= stored.revision:
             return network
@@ -172,20 +178,26 @@ class Defender:
         while count := self._untold.get(network):
             known = self._shared.get(network)
             score = after_failures(known.score if known else None, network, count, self._clock(), self._rules)
+            self._telling = network
             try:
                 revision = await self._store.put(key, encode(score), expect_revision=known.revision if known else 0)
+                # More may have come, or all have been forgotten, while NATS answered.
+                if network in self._untold:
+                    self._untold[network] -= count
+                    if not self._untold[network]:
+                        del self._untold[network]
+                    self._see(network, Shared(score, revision))
+                return
             except ConflictError:
                 stored = await self._store.get(key)
                 self._shared.pop(network, None)
                 if stored is not None:
                     self._see(network, Shared(decode(stored.data, Score), stored.revision))
-                continue
-            # More may have come, or all have been forgotten, while NATS answered.
-            if network in self._untold:
-                self._untold[network] -= count
-                self._untold = {other: left for other, left in self._untold.items() if left}
-                self._see(network, Shared(score, revision))
-            return
+            finally:
+                self._telling = None
+                if self._meanwhile is not None:
+                    heard, self._meanwhile = self._meanwhile, None
+                    self._hear(heard[0], gone=heard[1])
 
     def _take(self, network: str, score: Score) -> None:
         before = self._scores.pop(network, None)

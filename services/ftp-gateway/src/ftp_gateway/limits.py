@@ -81,6 +81,9 @@ class Usage:
 
     def transfer(self, size: int) -> None:
         """Bytes have gone through; `wait_s` says for how long to pause after them."""
+        if not self._owed_bytes:
+            # Time in which nothing was transferred saves nothing up.
+            self._paid_at = self._clock()
         self._owed_bytes += size
 
     def wait_s(self, limits: Limits) -> float:

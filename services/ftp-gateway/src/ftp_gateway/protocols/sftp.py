@@ -24,7 +24,7 @@ from ftp_gateway.host_keys import HostKeys
 from ftp_gateway.limits import Usages
 from ftp_gateway.protocols.sftp_entrance import Door, Entrance
 from ftp_gateway.protocols.sftp_gate import Gate
-from ftp_gateway.protocols.sftp_keys import ENCRYPTION, KEX, MACS, SIGNATURES, loaded
+from ftp_gateway.protocols.sftp_keys import ENCRYPTION, KEX, MACS, SIGNATURES, loaded, offer_sha2_alone
 from ftp_gateway.protocols.sftp_tree import Tree
 from ftp_gateway.protocols.sftp_wire import check_hooks
 from ftp_gateway.spool import Spool
@@ -150,6 +150,7 @@ class SftpServer:
             keepalive_count_max=3,
             sftp_version=3,
         )
+        offer_sha2_alone(self._options, keys)
         self._shown = known
         shown = [key.fingerprint for generation in known.ordered for key in generation.keys]
         log.info("host_keys", in_use=known.in_use, fingerprints=shown)

@@ -3,14 +3,15 @@ The server's host keys, and the algorithms that it agrees to.
 
 Configuration: none. The keys lie sealed in `CONFIG` (`host_keys`).
 Implementation: an Ed25519 and an RSA key, made at the first start of a mesh; the RSA key is for clients of Java and
-    mainframes that know no other. What an earlier version kept in a file is taken over, once, and the file removed.
+    mainframes that know no other. What an earlier version kept in a file, or an operator puts there (a server that is
+    replaced keeps its keys so), is taken over, once, and the file removed.
 Considerations: asyncssh's defaults still hold SHA-1 (in key exchange, MACs and `ssh-rsa` signatures). AES-GCM stands
     first, since it is the fastest and no matter for Terrapin (CVE-2023-48795). NIST curves are left out of the key
     exchange, because auditors refuse them and whoever knows no other curve knows group 14.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from shared.secret_store import Secret
 log = structlog.get_logger()
 
 RSA_BITS = 3072
+RSA_SIGNATURES = (b"rsa-sha2-512", b"rsa-sha2-256")
 KEX = (
     "mlkem768x25519-sha256",
     "curve25519-sha256",
@@ -82,8 +84,8 @@ async def ensure_host_keys(registry: Registry, file: Path, clock: Callable[[], d
 
 
 def make_host_keys(file: Path | None = None) -> tuple[HostKey, ...]:
-    """A new key of each type; that in the file, where there is one, in place of a new one of its type. Blocks."""
-    keys = [] if file is None or not file.exists() else [_read(file)]
+    """A new key of each type; what is in the file, where there is one, in place of new ones of its types. Blocks."""
+    keys = _read(file) if file is not None and file.exists() else []
     if not any(key.get_algorithm() == "ssh-ed25519" for key in keys):
         keys.insert(0, asyncssh.generate_private_key("ssh-ed25519", "millrace"))
     if not any(key.get_algorithm() == "ssh-rsa" for key in keys):
@@ -98,13 +100,27 @@ def loaded(known: HostKeys) -> list[asyncssh.SSHKey]:
     ]
 
 
+def offer_sha2_alone(options: asyncssh.SSHServerConnectionOptions, keys: Sequence[asyncssh.SSHKey]) -> None:
+    """
+    Take SHA-1 signatures of RSA keys, and those of another vendor, out of what asyncssh offers.
+
+    Each other one gets a key pair of its own: a pair signs for all connections with what the last one has chosen.
+    """
+    rsa = next(key for key in keys if key.get_algorithm() == "ssh-rsa")
+    for algorithm in list(options.server_host_keys):
+        if algorithm in RSA_SIGNATURES:
+            [options.server_host_keys[algorithm]] = asyncssh.load_keypairs([rsa])
+        elif algorithm != b"ssh-ed25519":
+            del options.server_host_keys[algorithm]
+
+
 def _public(key: asyncssh.SSHKey) -> str:
     return " ".join(key.export_public_key().decode().split()[:2])
 
 
-def _read(file: Path) -> asyncssh.SSHKey:
+def _read(file: Path) -> list[asyncssh.SSHKey]:
     try:
-        return asyncssh.read_private_key(file)
+        return list(asyncssh.read_private_key_list(file))
     except (asyncssh.KeyImportError, OSError):
         raise UnavailableError(f"{file} holds no private key that can be read") from None
 
@@ -112,7 +128,8 @@ def _read(file: Path) -> asyncssh.SSHKey:
 def _remove_taken_over(file: Path, known: HostKeys) -> None:
     if not file.exists():
         return
-    if any(key.public == _public(_read(file)) for generation in known.generations for key in generation.keys):
+    known_publics = {key.public for generation in known.generations for key in generation.keys}
+    if known_publics.issuperset(map(_public, _read(file))):
         file.unlink()
     else:
         log.warning("host_key_file_ignored", path=str(file), message="the mesh has other keys already")
