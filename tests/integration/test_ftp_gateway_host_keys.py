@@ -1,18 +1,20 @@
-"""Host keys: made once for all replicas, sealed, changed while clients learn the new ones; algorithms that hold today."""
+"""Host keys: made once for all replicas, sealed, changed while clients learn the new ones; modern algorithms."""
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import asyncssh
 import pytest
-from msgspec import json, structs
+from msgspec import json
 
 from ftp_gateway.app import SERVICE
 from ftp_gateway.host_keys import HOST_KEYS, OWNER
+from ftp_gateway.protocols.sftp_keys import ensure_host_keys
 from millrace.rekey import rekey
 from servers.ftp_gateway import Gateway
 from servers.services import RunService
@@ -20,7 +22,6 @@ from servers.waiting import until
 from shared.bus import Bus
 from shared.registry import Registry
 from shared.secret_store import SecretStore, generate_key
-from shared.service import running
 from shared.settings import Settings
 from shared.subjects import CONFIG
 
@@ -65,12 +66,28 @@ def _keys(pem: bytes) -> list[asyncssh.SSHKey]:
     return [asyncssh.import_private_key(part + ends) for part in pem.split(ends) if part.strip()]
 
 
-async def test_two_replicas_that_start_at_once_show_the_same_keys(settings: Settings, admin: dict[str, str]) -> None:
-    own = [structs.replace(settings, data_dir=f"{settings.data_dir}/{name}") for name in ("one", "two")]
-    async with aiohttp.ClientSession(headers=admin) as http, running(SERVICE, own[0]) as one:
-        async with running(SERVICE, own[1]) as two:
-            assert await seen(Gateway(one, http)) == await seen(Gateway(two, http))
-            assert await seen(Gateway(one, http), "rsa-sha2-256") == await seen(Gateway(two, http), "rsa-sha2-256")
+async def test_replicas_that_start_at_once_agree_on_the_keys_of_one(
+    registry: Registry, admin: dict[str, str], tmp_path: Path
+) -> None:
+    one, two = await asyncio.gather(
+        *(ensure_host_keys(registry, tmp_path / name, lambda: datetime.now(UTC)) for name in ("one", "two"))
+    )
+
+    assert one == two
+    assert ["ssh-ed25519", "ssh-rsa"] == [key.public.split()[0] for key in one.generations[0].keys]
+
+
+async def test_a_file_with_another_key_stays_and_is_not_used(
+    registry: Registry, admin: dict[str, str], host_keys: bytes, tmp_path: Path
+) -> None:
+    first, late = tmp_path / "first", tmp_path / "late"
+    first.write_bytes(host_keys)
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(late)
+
+    kept = [await ensure_host_keys(registry, file, lambda: datetime.now(UTC)) for file in (first, late)]
+
+    assert kept[0] == kept[1]
+    assert [False, True] == [first.exists(), late.exists()]
 
 
 async def test_new_keys_are_announced_then_used_and_old_ones_forgotten(gateway: Gateway) -> None:

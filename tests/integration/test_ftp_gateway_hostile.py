@@ -17,6 +17,8 @@ from msgspec import structs
 
 from ftp_gateway.app import SERVICE
 from ftp_gateway.limits import Limits
+from ftp_gateway.protocols.sftp import SftpServer
+from ftp_gateway.protocols.sftp_entrance import Connection
 from servers.ftp_gateway import Gateway, write
 from servers.services import RunService
 from servers.waiting import until
@@ -82,9 +84,10 @@ async def test_a_client_that_reads_nothing_takes_no_memory(gateway: Gateway) -> 
         connection.abort()
 
 
-def gateway_connections(gateway: Gateway) -> list[asyncssh.SSHServerConnection]:
-    [sftp] = [intake for name, intake in gateway.running.mesh.intakes if name == "sftp"]
-    return list(sftp._gates)
+def gateway_connections(gateway: Gateway) -> list[Connection]:
+    """The server's side of who is connected."""
+    [sftp] = [intake for intake in dict(gateway.running.mesh.intakes).values() if isinstance(intake, SftpServer)]
+    return [connection for connection in sftp._gates if isinstance(connection, Connection)]
 
 
 async def test_500_connections_that_say_nothing_keep_nobody_out(gateway: Gateway) -> None:

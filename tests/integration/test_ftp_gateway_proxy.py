@@ -41,9 +41,11 @@ def dial(gateway: Gateway, header: bytes, source: str = PROXY) -> socket.socket:
 async def sign_in(gateway: Gateway, header: bytes, source: str = PROXY, **options: Any) -> None:
     given = {"password": PASSWORD, "known_hosts": None, "config": None, "client_keys": None} | options
     sock = await asyncio.to_thread(dial, gateway, header, source)
-    async with asyncssh.connect(sock=sock, username="shop.nightly", **given) as connection:
-        async with connection.start_sftp_client() as client:
-            assert await client.exists("/Profile")
+    async with (
+        asyncssh.connect(sock=sock, username="shop.nightly", **given) as connection,
+        connection.start_sftp_client() as client,
+    ):
+        assert await client.exists("/Profile")
 
 
 def v1(client: str) -> bytes:

@@ -3,7 +3,7 @@ The composition root: opens the spool, the SFTP server and the consumers, and ti
 """
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ftp_gateway.accounts import Account, Passwords
@@ -49,9 +49,12 @@ async def build(mesh: Mesh) -> State:
         entry = apps.get(app_key)
         return rules_of(entry.value) if entry else Rules()
 
+    # Every connection asks after every change of any user, and reading keys and networks takes its time.
+    accounts = lru_cache(maxsize=4096)(account_of)
+
     def find(app_key: str, name: str) -> Account | None:
         entry = users.get(app_key, name)
-        return account_of(entry) if entry else None
+        return accounts(entry) if entry else None
 
     made = await ensure_host_keys(mesh.registry, directory / "host_key", now)
     kept = mesh.registry.view(HOST_KEYS)
