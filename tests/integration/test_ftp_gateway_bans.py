@@ -176,6 +176,8 @@ async def test_a_ban_is_lifted_by_an_operator_alone_and_only_where_there_is_one(
     gateway: Gateway, shop: dict[str, str]
 ) -> None:
     assert 404 == await lift(gateway, "203.0.113.7")
+    assert 404 == await lift(gateway, "2001:db8::7")
+    assert 400 == await lift(gateway, "nowhere")
     async with aiohttp.ClientSession(headers=shop) as tenant:
         for method, path in (("GET", "/v1/bans"), ("DELETE", "/v1/bans/203.0.113.7"), ("GET", "/v1/host-keys")):
             async with tenant.request(method, f"{gateway.running.url}{path}") as answer:

@@ -115,6 +115,7 @@ async def test_new_keys_are_announced_then_used_and_old_ones_forgotten(gateway: 
     await ask(gateway, "DELETE", "/1", 204)
     await ask(gateway, "DELETE", "/1", 404)
     await ask(gateway, "POST", "/7/use", 404)
+    await ask(gateway, "POST", "/first/use", 400)
     assert [new] == [each["fingerprints"] for each in (await ask(gateway, "GET"))["generations"]]
 
 

@@ -202,9 +202,9 @@ class Defender:
     def _take(self, network: str, score: Score) -> None:
         before = self._scores.pop(network, None)
         self._scores[network] = score
-        if score.banned_until is not None and score.banned_until != (before.banned_until if before else None):
-            until = score.banned_until.isoformat(timespec="seconds")
-            log.warning("address_banned", address=network, until=until, bans=score.bans)
+        until = score.banned_until
+        if until is not None and score.banned(self._clock()) and until != (before.banned_until if before else None):
+            log.warning("address_banned", address=network, until=until.isoformat(timespec="seconds"), bans=score.bans)
         self._sweep()
 
     def _sweep(self) -> None:

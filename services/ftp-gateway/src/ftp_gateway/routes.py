@@ -7,9 +7,11 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 from ftp_gateway.accounts import Passwords
+from ftp_gateway.addresses import parse_address
 from ftp_gateway.config import (
     APPS,
     FTP_USERS,
@@ -103,6 +105,8 @@ async def list_bans(call: Call[State]) -> Bans:
 
 async def lift_ban(call: Call[State]) -> None:
     """Let an address in again, on all replicas."""
+    if parse_address(call.path["address"]) is None:
+        raise InvalidError("expected an IPv4 or IPv6 address", field="address")
     await call.state.defender.lift(call.path["address"])
 
 
@@ -122,13 +126,21 @@ async def add_host_keys(call: Call[State]) -> AllKeys:
 async def use_host_keys(call: Call[State]) -> AllKeys:
     """The others stay announced."""
     known = await _host_keys(call)
-    return await _keep(call, known, using(known.value, int(call.path["generation"])))
+    return await _keep(call, known, using(known.value, _generation(call)))
 
 
 async def remove_host_keys(call: Call[State]) -> None:
     """Clients that heed announcements forget them."""
     known = await _host_keys(call)
-    await _keep(call, known, without(known.value, int(call.path["generation"])))
+    await _keep(call, known, without(known.value, _generation(call)))
+
+
+def _generation(call: Call[State]) -> int:
+    try:
+        number: int = msgspec.convert(call.path["generation"], Annotated[int, Meta(ge=1)], strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidError(str(error), field="generation") from None
+    return number
 
 
 async def _host_keys(call: Call[State]) -> Entry[HostKeys]:
@@ -196,7 +208,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "DELETE",
-        "/v1/bans/{address:[0-9A-Fa-f.:]{2,45}}",
+        "/v1/bans/{address:.+}",
         lift_ban,
         "Let an address in again",
         scope="admin",
@@ -213,7 +225,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST",
-        "/v1/host-keys/{generation:[1-9][0-9]{0,8}}/use",
+        "/v1/host-keys/{generation}/use",
         use_host_keys,
         "Use these host keys; the others stay announced",
         reply=AllKeys,
@@ -221,7 +233,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "DELETE",
-        "/v1/host-keys/{generation:[1-9][0-9]{0,8}}",
+        "/v1/host-keys/{generation}",
         remove_host_keys,
         "Remove host keys that are not in use",
         scope="admin",
