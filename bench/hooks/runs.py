@@ -1,8 +1,8 @@
 """
-One run: a NATS server with events in it, Kinesis' stub, and the process that delivers, each a process of its own.
+One run: a NATS server, Kinesis' stub, and the process that delivers, each a process of its own.
 
-A rate is taken after as many events as the process may hold, and until as many are left. So what was already read when
-it began is made up for by what is read and not yet sent when it ends.
+The process is ready, and its consumers are paused, when the events are stored. So what is measured is all of their way
+and nothing of the start.
 """
 
 import asyncio
@@ -14,15 +14,16 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 
 import aiohttp
 import msgspec
+import nats
 import psutil
 from msgspec import Struct
 
-from hooks.app import BOUNDS
 from hooks.config import HOOKS, KINESIS
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.triggers import Batch, Hook
@@ -43,9 +44,9 @@ from .kinesis_stub import Options
 
 START_S = 60.0
 """For a process to deliver its first event."""
-WARM_S = 3.0
-MEASURED_S = 8.0
-"""The longest that a rate waits to be taken, and is taken; a slow process delivers fewer events then."""
+MEASURED_S = 15.0
+"""The longest that a rate is taken. What is then read and not delivered is counted against the process."""
+PAUSED_S = 600
 LOOK_S = 0.02
 
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE00000", "secret"
@@ -72,28 +73,30 @@ class Ground(Struct, frozen=True):
 
 
 class Side(Struct, frozen=True):
-    """One of those that are compared. `held` events it may have read and not delivered, with so many a message."""
+    """One of those that are compared. It delivers `events` in some seconds."""
 
     name: str
     serve: Callable[[Ground], AbstractAsyncContextManager[Child]]
-    held: Callable[[int], int]
-    measured: Callable[[int], int]
-    """How many events its rate is taken of."""
+    events: int
     announces: bool = False
     """Whether it tells where its metrics are."""
 
 
 class Rate(Struct, frozen=True):
-    """Events per second of CPU, and by the clock; for ours also how often a user's order was lost."""
+    """
+    Events per second of CPU, and by the clock, and whether all of them came in time; for ours also how often a user's
+    order was lost.
+    """
 
     cpu: float
     wall: float
-    inversions: int = 0
+    complete: bool
+    inversions: int
 
-    @property
-    def cpu_us(self) -> float:
-        """Of one event."""
-        return 1e6 / self.cpu
+    def __str__(self) -> str:
+        return (
+            f"{1e6 / self.cpu:.1f} us CPU each, {self.wall:.0f}/s by the clock{'' if self.complete else ', cut short'}"
+        )
 
 
 def ours(batch: Batch) -> Side:
@@ -125,8 +128,7 @@ def ours(batch: Batch) -> Side:
         async with _process("hooks", ground, (sys.executable, "-m", "hooks"), environment) as process:
             yield process
 
-    held = BOUNDS.records * subjects.PARTITIONS
-    return Side("ours", serve, lambda _: held, lambda batch: 100_000 if batch == 1 else 200_000, announces=True)
+    return Side("ours", serve, 100_000, announces=True)
 
 
 def _alternative(name: str, way: str) -> Side:
@@ -137,9 +139,7 @@ def _alternative(name: str, way: str) -> Side:
         async with _process(way, ground, command, child_environment() | keys) as process:
             yield process
 
-    return Side(
-        name, serve, lambda batch: alternatives.MESSAGES * batch, lambda batch: 30_000 if batch == 1 else 100_000
-    )
+    return Side(name, serve, 20_000)
 
 
 PUT_RECORDS = _alternative("fetch() and put_records", "put_records")
@@ -150,21 +150,19 @@ def has_async_kinesis() -> bool:
     return importlib.util.find_spec("kinesis") is not None
 
 
-async def rate(side: Side, batch: int, *, drawn: Drawn = "uniform", options: Options) -> Rate:
+async def rate(side: Side, batch: int, *, drawn: Drawn, options: Options, events: int) -> Rate:
     """How fast it delivers what waits."""
-    held, measured = side.held(batch), side.measured(batch)
-    async with _ground(options) as ground:
-        await publish(ground.nats_url, Load(2 * held + measured, batch, drawn))
-        async with side.serve(ground) as process:
-            await _delivered(ground, process, 1, START_S)
-            await _delivered(ground, process, held, WARM_S)
-            first, began, cpu_s = await ground.delivered(), perf_counter(), _cpu_s(process)
-            last = await _delivered(ground, process, first + measured, MEASURED_S)
-            took_s, used_s = perf_counter() - began, _cpu_s(process) - cpu_s
-            if last == first:
-                raise UnavailableError(f"{side.name} delivered nothing in {MEASURED_S:g} s: {process.last_lines()}")
-            found = await _inversions(ground) if side.announces else 0
-            return Rate((last - first) / used_s, (last - first) / took_s, found)
+    async with _ground(options) as ground, side.serve(ground) as process:
+        first = await _ready(ground, side, process)
+        async with _paused(ground):
+            await publish(ground.nats_url, Load(events, batch, drawn))
+            began, cpu_s = perf_counter(), _cpu_s(process)
+        last = await _delivered(ground, process, first + events, MEASURED_S)
+        took_s, used_s = perf_counter() - began, _cpu_s(process) - cpu_s
+        if last == first:
+            raise UnavailableError(f"{side.name} delivered nothing in {MEASURED_S:g} s:\n{process.last_lines()}")
+        found = await _inversions(ground) if side.announces else 0
+        return Rate((last - first) / used_s, (last - first) / took_s, last == first + events, found)
 
 
 async def peaks_mb(sides: list[Side], load: Load, *, options: Options, last_s: float) -> list[float]:
@@ -187,15 +185,12 @@ async def p99_ms(side: Side, events_per_s: int, batch: int, *, warm_s: float, la
     has not come long after the last was published counts as so late.
     """
     async with _ground(Options(looks=True)) as ground, side.serve(ground) as process:
-        await publish(ground.nats_url, Load(1, 1))
-        await _delivered(ground, process, 1, START_S)
-        if side.announces:
-            await _announcement(ground)
+        first = await _ready(ground, side, process)
         publishing = asyncio.create_task(publish_paced(ground.nats_url, events_per_s, batch, warm_s + last_s))
         await asyncio.sleep(warm_s)
         await ground.ages_ms()
         published = await publishing
-        missing = 1 + published - await _delivered(ground, process, 1 + published, MEASURED_S)
+        missing = first + published - await _delivered(ground, process, first + published, MEASURED_S)
         ages_ms = await ground.ages_ms() + [round(1e3 * MEASURED_S)] * missing
         return statistics.quantiles(ages_ms, n=100)[98], published / (warm_s + last_s)
 
@@ -238,16 +233,37 @@ async def _delivered(ground: Ground, process: Child, least: int, most_s: float) 
         await asyncio.sleep(LOOK_S)
 
 
-async def _announcement(ground: Ground) -> dict[str, str]:
-    """The service delivers before all its partitions are open; this comes after."""
-    async with asyncio.timeout(START_S):
-        while not _announced(ground).exists():
-            await asyncio.sleep(LOOK_S)
-    return msgspec.json.decode(_announced(ground).read_bytes(), type=dict[str, str])
+async def _ready(ground: Ground, side: Side, process: Child) -> int:
+    """Wait until it delivers, and the service has all its partitions. Gives how many events the stub has."""
+    await publish(ground.nats_url, Load(1, 1))
+    seen = await _delivered(ground, process, 1, START_S)
+    ends = perf_counter() + START_S
+    while side.announces and not _announced(ground).exists():
+        if perf_counter() > ends:
+            raise UnavailableError(f"{side.name} was not ready in {START_S:g} s:\n{process.last_lines()}")
+        await asyncio.sleep(LOOK_S)
+    return seen
+
+
+@asynccontextmanager
+async def _paused(ground: Ground) -> AsyncIterator[None]:
+    """No consumer of `EVENTS` gets anything in the block."""
+    async with await nats.connect(ground.nats_url) as client:
+        consumers = await client.jetstream().consumers_info(subjects.EVENTS.name)
+
+        async def pause(until: datetime) -> None:
+            for consumer in consumers:
+                subject = f"$JS.API.CONSUMER.PAUSE.{subjects.EVENTS.name}.{consumer.name}"
+                answer = await client.request(subject, msgspec.json.encode({"pause_until": until}))
+                assert "error" not in msgspec.json.decode(answer.data), answer.data
+
+        await pause(datetime.now(UTC) + timedelta(seconds=PAUSED_S))
+        yield
+        await pause(datetime.now(UTC))
 
 
 async def _inversions(ground: Ground) -> int:
-    url = (await _announcement(ground))["http"]
+    url = msgspec.json.decode(_announced(ground).read_bytes())["http"]
     async with ground.http.get(f"{url}/metrics") as answer:
         found = re.search(r"^millrace_hooks_order_inversions_total (\S+)$", await answer.text(), re.MULTILINE)
     assert found is not None
