@@ -103,7 +103,7 @@ class _Bench:
         options: Options = NEAR,
         events: int | None = None,
     ) -> Rate:
-        found = await rate(side, batch, drawn=drawn, options=options, events=events or side.events)
+        found = await rate(side, batch, drawn=drawn, options=options, events=events or side.events(batch))
         self._inversions += found.inversions
         self._report(f"  {side.name}: {found.cpu:.0f} events/CPU s, {found}")
         return found
