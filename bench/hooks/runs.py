@@ -44,8 +44,10 @@ from .kinesis_stub import Options
 
 START_S = 60.0
 """For a process to deliver its first event."""
-MEASURED_S = 15.0
+MEASURED_S = 25.0
 """The longest that a rate is taken. What is then read and not delivered is counted against the process."""
+LATE_S = 10.0
+"""How long the last events of a fixed pace are waited for."""
 PAUSED_S = 600
 LOOK_S = 0.02
 
@@ -190,8 +192,8 @@ async def p99_ms(side: Side, events_per_s: int, batch: int, *, warm_s: float, la
         await asyncio.sleep(warm_s)
         await ground.ages_ms()
         published = await publishing
-        missing = first + published - await _delivered(ground, process, first + published, MEASURED_S)
-        ages_ms = await ground.ages_ms() + [round(1e3 * MEASURED_S)] * missing
+        missing = first + published - await _delivered(ground, process, first + published, LATE_S)
+        ages_ms = await ground.ages_ms() + [round(1e3 * LATE_S)] * missing
         return statistics.quantiles(ages_ms, n=100)[98], published / (warm_s + last_s)
 
 
