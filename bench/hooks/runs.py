@@ -164,7 +164,9 @@ async def rate(side: Side, batch: int, *, drawn: Drawn, options: Options, events
         if last == first:
             raise UnavailableError(f"{side.name} delivered nothing in {MEASURED_S:g} s:\n{process.last_lines()}")
         found = await _inversions(ground) if side.announces else 0
-        return Rate((last - first) / used_s, (last - first) / took_s, last == first + events, found)
+        # What came twice was delivered once.
+        came = min(last - first, events)
+        return Rate(came / used_s, came / took_s, came == events, found)
 
 
 async def peaks_mb(sides: list[Side], load: Load, *, options: Options, last_s: float) -> list[float]:
