@@ -72,6 +72,8 @@ PLANS = Bucket(name="PLANS")
 LEASES = Bucket(name="LEASES", ttl_s=60.0)
 HOOKS = Bucket(name="HOOKS")
 """Where hooks whose target was blocked catch up from, one entry per partition and target."""
+REMOTES = Bucket(name="REMOTES")
+"""Which files of customers' own servers are ours, and how the pulls go."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=DAY_S)
 
 STORE_MEDIA = "storage.media.store"
@@ -247,14 +249,16 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, LEASES, REMOTES),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
-            *_config("apps.*", "ftp_users.*.*"),
+            *_config("apps.*", "ftp_users.*.*", "remotes.*.*"),
             (PUSH.name, push_send("*", "*")),
             (PROFILE_UPDATES.name, profile_update("*", "*")),
             (FILES.name, "ftp.file.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
+            (LEASES.stream, "$KV.LEASES.ftp-gateway.>"),
+            (REMOTES.stream, "$KV.REMOTES.>"),
         ),
         writes=(
             push_send("*", "*"),
@@ -264,7 +268,10 @@ GRANTS: dict[str, Grant] = {
             alert("ftp-gateway", "*", "*"),
             "$KV.CONFIG.apps.*",
             "$KV.CONFIG.ftp_users.*.*",
+            "$KV.CONFIG.remotes.*.*",
             "$KV.PROFILES.>",
+            "$KV.LEASES.ftp-gateway.>",
+            "$KV.REMOTES.>",
         ),
     ),
     "exporter": Grant(
