@@ -2,6 +2,7 @@
 The composition root: opens the spool, the SFTP server and the consumers, and ties them together. No rules.
 """
 
+import asyncio
 import secrets
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -111,9 +112,9 @@ def _remotes(mesh: Mesh, spool: Spool) -> Desk:
             remote, allow_private=allow_private
         )
 
-    def check(remote: Remote) -> None:
+    async def check(remote: Remote) -> None:
         remote.check(allow_private=allow_private)
-        (check_keys if remote.protocol == "sftp" else check_certificates)(remote)
+        await asyncio.to_thread(check_keys if remote.protocol == "sftp" else check_certificates, remote)
 
     def jobs() -> dict[Key, Job]:
         return {

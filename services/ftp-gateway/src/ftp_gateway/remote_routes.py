@@ -29,7 +29,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     `check` raises `InvalidError` for a remote that cannot be right; `probe` tries one out.
     """
 
-    check: Callable[[Remote], None]
+    check: Callable[[Remote], Awaitable[None]]
     probe: Callable[[Remote], Awaitable[tuple[ConnectionReport, HostKey | None]]]
     memory: Callable[[str, str], Memory]
 
@@ -65,7 +65,7 @@ async def check_remote(call: Call[State], remote: Remote, old: Remote | None) ->
     """What a remote must be before it is saved. An accepted host key stays with its server."""
     if remote.host_key is None and old is not None and remote.protocol == "sftp" and remote.at == old.at:
         remote = replace(remote, host_key=old.host_key)
-    call.state.remotes.check(remote)
+    await call.state.remotes.check(remote)
     return remote
 
 
@@ -74,7 +74,7 @@ async def test_remote(call: Call[State]) -> ConnectionReport:
     remote_id = _id(call)
     form = decode(await call.request.read() or b"{}", dict[str, Any])
     remote = await call.registry.form_over_saved(REMOTES, call.app_key, form, remote_id)
-    call.state.remotes.check(remote)
+    await call.state.remotes.check(remote)
     report, offered = await call.state.remotes.probe(remote)
     if offered is not None:
         await call.state.remotes.memory(call.app_key, remote_id).note_offer(offered)
@@ -93,7 +93,7 @@ async def accept_host_key(call: Call[State]) -> Change:
     remote = replace(entry.value, host_key=offered.public_key)
     if remote == entry.value:
         return Change(change="unchanged", fields=(), revision=entry.revision)
-    call.state.remotes.check(remote)
+    await call.state.remotes.check(remote)
     stored = await call.registry.put(REMOTES, call.app_key, entry.id, remote, expect_revision=entry.revision)
     return Change(change="updated", fields=("host_key",), revision=stored.revision)
 

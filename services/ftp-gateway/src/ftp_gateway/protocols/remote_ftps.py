@@ -39,6 +39,8 @@ ANSWER_S = 30.0
 """How long one answer, or one block, may take."""
 BLOCK_BYTES = 256 << 10
 BINARY = "TYPE I"
+OWN_LINES = 2
+"""Lines of a listing that may tell of the directory itself and of the one above."""
 
 
 def check_certificates(remote: Remote) -> None:
@@ -70,7 +72,6 @@ class _Ftp(ftplib.FTP_TLS):
         self.sendcmd_secret("USER", self._remote.username)
         self.sendcmd_secret("PASS", password)
         self.prot_p()
-        self.voidcmd(BINARY)
 
     def sendcmd_secret(self, verb: str, word: str) -> None:
         answer = self.sendcmd(f"{verb} {_to_wire(word)}")
@@ -118,7 +119,7 @@ class FtpsRemote:
             return None
 
     async def read(self, path: str, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        connection = await self._thread.do(lambda: self._ftp.transfercmd(f"RETR {_to_wire(path)}"))
+        connection = await self._thread.do(lambda: self._transfer("RETR", path))
         received, whole = 0, False
         try:
             while received <= size_bytes and (block := await self._thread.do(lambda: connection.recv(BLOCK_BYTES))):
@@ -126,25 +127,22 @@ class FtpsRemote:
                 yield block
             whole = received <= size_bytes
         finally:
-            with suppress(OSError):
-                # What the thread waits for ends with it.
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
             if not whole:
-                # Its complaint about the end is not the answer to the next command.
-                with suppress(MillraceError):
-                    await self._thread.do(self._ftp.getmultiline)
-        await self._thread.do(self._ftp.voidresp)
+                # What the thread waits for ends, and the session: an answer to this must not pass for another's.
+                for sock in (connection, self._ftp.sock):
+                    if sock is not None:
+                        with suppress(OSError):
+                            sock.shutdown(socket.SHUT_RDWR)
+                connection.close()
+        if whole:
+            await self._thread.do(lambda: self._end(connection))
 
     async def write(self, path: str, data: bytes) -> None:
         def store() -> None:
-            connection = self._ftp.transfercmd(f"STOR {_to_wire(path)}")
+            connection = self._transfer("STOR", path)
             with connection:
                 connection.sendall(data)
-                # Servers take an end without TLS's own goodbye for a broken upload.
-                with suppress(OSError):
-                    cast("ssl.SSLSocket", connection).unwrap()
-            self._ftp.voidresp()
+                self._end(connection)
 
         await self._thread.do(store)
 
@@ -162,13 +160,23 @@ class FtpsRemote:
 
         await self._thread.do(make)
 
+    def _transfer(self, verb: str, path: str) -> socket.socket:
+        # Each time: a listing has made it text, in which servers change line ends.
+        self._ftp.voidcmd(BINARY)
+        return self._ftp.transfercmd(f"{verb} {_to_wire(path)}")
+
+    def _end(self, connection: socket.socket) -> None:
+        """Close a data channel as TLS does, or servers wait and take an upload for broken. Hear the answer."""
+        with connection, suppress(OSError):
+            cast("ssl.SSLSocket", connection).unwrap()
+        self._ftp.voidresp()
+
     def _list(self, directory: str, most: int) -> list[RemoteFile]:
         lines: list[str] = []
 
         def take(line: str) -> None:
-            if len(lines) > most:
-                raise TooLargeError(f"expected at most {most} files in the directory")
             lines.append(line)
+            _at_most(most + OWN_LINES, lines)
 
         try:
             self._ftp.retrlines(f"MLSD {_to_wire(directory)}", take)
@@ -176,11 +184,12 @@ class FtpsRemote:
             if not str(error).startswith(("500", "501", "502", "504")):
                 raise
         else:
-            return [file for line in lines if (file := _fact_line(line)) is not None]
+            return _at_most(most, [file for line in lines if (file := _fact_line(line)) is not None])
         lines.clear()
         self._ftp.retrlines(f"NLST {_to_wire(directory)}", take)
         names = [_from_wire(line).rpartition("/")[2] for line in lines]
-        return [file for name in names if name and (file := self._measured(f"{directory.rstrip('/')}/{name}"))]
+        files = [self._measured(f"{directory.rstrip('/')}/{name}") for name in names if name]
+        return _at_most(most, [file for file in files if file is not None])
 
     def _look(self, path: str) -> RemoteFile | None:
         try:
@@ -305,6 +314,12 @@ def _fact_line(line: str, name: str | None = None) -> RemoteFile | None:
         modified_at=known.get("modify", ""),
         regular=known.get("type") == "file" and size.isdecimal(),
     )
+
+
+def _at_most(most: int, found: list[T]) -> list[T]:
+    if len(found) > most:
+        raise TooLargeError("expected fewer files in the directory")
+    return found
 
 
 def _to_wire(text: str) -> str:

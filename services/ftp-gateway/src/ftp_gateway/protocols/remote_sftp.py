@@ -11,8 +11,11 @@ followed nowhere. Many servers know no `posix-rename`.
 """
 
 import asyncio
+import base64
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
 from typing import TypeVar, cast
 
 import asyncssh
@@ -21,6 +24,7 @@ from asyncssh.constants import FILEXFER_TYPE_REGULAR
 from ftp_gateway.protocols.dialing import dial
 from ftp_gateway.remotes import HostKey, Remote, RemoteFile, UnknownHostError
 from shared.errors import CredentialsError, DeniedError, InvalidError, NotFoundError, TooLargeError, UnavailableError
+from shared.secret_store import Secret
 
 T = TypeVar("T")
 
@@ -30,6 +34,9 @@ ANSWER_S = 30.0
 BLOCK_BYTES = 32 << 10
 """What every server has to answer in one piece (draft-ietf-secsh-filexfer-02, 3)."""
 BLOCKS_AT_ONCE = 32
+MAGIC = b"openssh-key-v1\0"
+MAX_ROUNDS = 128
+"""Of bcrypt; `ssh-keygen` makes keys with 16 or 24, asyncssh with this."""
 KEY_ALGORITHMS: dict[str, tuple[str, ...]] = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Signatures of a type of key whose name is not its own; SHA-1 is left out."""
 ANY_KEY = (
@@ -43,9 +50,13 @@ ANY_KEY = (
 
 
 def check_keys(remote: Remote) -> None:
-    """Raises `InvalidError` for a host key or a private key that is none, or a passphrase that does not open it."""
+    """
+    Raises `InvalidError` for a host key or a private key that is none, or a passphrase that does not open it. Blocks,
+    for about a second where there is a passphrase.
+    """
     _accepted_key(remote)
-    _client_keys(remote)
+    if remote.private_key:
+        _client_key(remote.private_key, remote.passphrase)
 
 
 class _Client(asyncssh.SSHClient):
@@ -133,6 +144,9 @@ async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
     """
     accepted = _accepted_key(remote)
     client = _Client(accepted)
+    keys: list[asyncssh.SSHKey] = []
+    if remote.private_key:
+        keys.append(await asyncio.to_thread(_client_key, remote.private_key, remote.passphrase))
     connection: asyncssh.SSHClientConnection | None = None
     sock = await dial(*remote.at, allow_private=allow_private)
     try:
@@ -147,7 +161,7 @@ async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
                 server_host_key_algs=_algorithms(accepted),
                 username=remote.username,
                 password=remote.password.reveal() if remote.password else None,
-                client_keys=_client_keys(remote),
+                client_keys=keys,
                 agent_path=None,
                 gss_host=None,
                 preferred_auth="publickey,password",
@@ -194,18 +208,38 @@ def _accepted_key(remote: Remote) -> asyncssh.SSHKey | None:
         raise InvalidError("expected '<type> <base64>', as a line of known_hosts ends", field="host_key") from None
 
 
-def _client_keys(remote: Remote) -> list[asyncssh.SSHKey]:
-    if not remote.private_key:
-        return []
+@lru_cache(maxsize=256)
+def _client_key(private_key: Secret, passphrase: Secret | None) -> asyncssh.SSHKey:
+    """Kept, because a passphrase takes a second of work. Blocks for so long."""
+    text = private_key.reveal()
+    if passphrase:
+        _check_rounds(text)
     try:
-        passphrase = remote.passphrase.reveal() if remote.passphrase else None
-        return [asyncssh.import_private_key(remote.private_key.reveal(), passphrase)]
+        return asyncssh.import_private_key(text, passphrase.reveal() if passphrase else None)
     except asyncssh.KeyEncryptionError:
         raise InvalidError("does not open the private key", field="passphrase") from None
     except (asyncssh.KeyImportError, ValueError):
-        raise InvalidError(
-            "expected a private key of OpenSSH or PEM, and its passphrase if it has one", field="private_key"
-        ) from None
+        message = "expected a private key of OpenSSH or PEM, and its passphrase if it has one"
+        raise InvalidError(message, field="private_key") from None
+
+
+def _check_rounds(text: str) -> None:
+    """
+    Raises `InvalidError` for a key whose passphrase would take us long to try (OpenSSH, PROTOCOL.key): whoever wrote
+    the key says how long, and could say a year.
+    """
+    lines = text.strip().splitlines()
+    with suppress(ValueError, struct.error):
+        blob = base64.b64decode("".join(lines[1:-1]), validate=True)
+        at, strings = len(MAGIC), []
+        for _ in range(3):
+            (size,) = struct.unpack_from(">I", blob, at)
+            strings.append(blob[at + 4 : at + 4 + size])
+            at += 4 + size
+        if blob.startswith(MAGIC) and strings[1] == b"bcrypt" and 0 < int.from_bytes(strings[2][-4:]) <= MAX_ROUNDS:
+            return
+    message = f"expected OpenSSH's format, with at most {MAX_ROUNDS} rounds, for a key that has a passphrase"
+    raise InvalidError(message, field="private_key")
 
 
 def _algorithms(accepted: asyncssh.SSHKey | None) -> list[str]:
