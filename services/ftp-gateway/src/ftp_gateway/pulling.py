@@ -255,13 +255,7 @@ class Puller:
                 reported=not self._remote.report_path,
             )
         )
-        progress = self._memory.progress
-        self._memory.progress = replace(
-            progress,
-            pulled_at=now,
-            files_pulled=progress.files_pulled + 1,
-            bytes_pulled=progress.bytes_pulled + file.size_bytes,
-        )
+        self._memory.count(file.size_bytes, now)
 
     async def _end(self, server: Server, listed: Iterable[RemoteFile]) -> None:
         """Delete or archive what is ours and still there."""

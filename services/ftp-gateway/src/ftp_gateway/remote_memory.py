@@ -3,7 +3,10 @@ What is remembered of a remote in the bucket `REMOTES`: the files that are ours,
 showed. Written by whoever has the remote's lease; the shown key also by Test Connection.
 """
 
+from datetime import datetime
+
 import structlog
+from msgspec.structs import replace
 
 from ftp_gateway.remotes import HostKey, Progress, Taken, offered_key, progress_key, taken_key
 from shared.buckets import BucketStore
@@ -39,6 +42,15 @@ class Memory:
             await self.save()
         except MillraceError as error:
             log.warning("pull_not_remembered", app_key=self._app_key, remote=self._remote_id, message=error.message)
+
+    def count(self, size_bytes: int, now: datetime) -> None:
+        """One more file was pulled. Stored with the next `note`."""
+        self.progress = replace(
+            self.progress,
+            pulled_at=now,
+            files_pulled=self.progress.files_pulled + 1,
+            bytes_pulled=self.progress.bytes_pulled + size_bytes,
+        )
 
     async def save(self) -> None:
         """Store what could not be stored before. Raises `UnavailableError`."""
