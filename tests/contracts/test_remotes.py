@@ -138,7 +138,7 @@ async def test_a_wrong_password_is_a_matter_of_credentials_and_does_not_show(pee
         async with opened(remote_of(peer, password="not-this-one")):
             pass
 
-    assert peer.logins == ["not-this-one"]
+    assert {"not-this-one"} == set(peer.logins)
     assert "not-this-one" not in str(refused.value)
 
 
@@ -151,6 +151,39 @@ async def test_a_server_that_is_not_there_or_ours_is_told(peer: Peer, unused_tcp
             pass
     with pytest.raises(InvalidError, match="internet"):
         remote_of(peer).check(allow_private=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("500 PASS correct-horse-battery is no command", CredentialsError),
+        ("421 correct-horse-battery and everybody else: come later", UnavailableError),
+        ("correct-horse-battery?", UnavailableError),
+        ("230-welcome" + "\r\n230-again" * 300, UnavailableError),
+    ],
+    ids=["refused", "later", "no FTP", "no end"],
+)
+async def test_what_an_ftp_server_says_is_bounded_and_no_password(
+    ftps: FtpsPeer, answer: str, expected: type[Exception]
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(ftps.certificate)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for line in ("220 hello", "331 and?", answer):
+            writer.write(f"{line}\r\n".encode())
+            await reader.readline()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context) as other:
+        port = other.sockets[0].getsockname()[1]
+        with pytest.raises(expected) as refused:
+            async with opened(remote_of(ftps, port=port, tls="implicit")):
+                pass
+
+    assert "correct-horse" not in str(refused.value)
 
 
 async def test_a_server_that_says_nothing_fits_is_unavailable(peer: Peer) -> None:

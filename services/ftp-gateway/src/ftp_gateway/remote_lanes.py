@@ -8,6 +8,7 @@ works only while this replica has the remote's lease.
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
@@ -19,7 +20,7 @@ from ftp_gateway.remote_lease import with_lease
 from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remotes import UnknownHostError, failed, lease_key, wait_s
 from shared.buckets import BucketStore
-from shared.errors import MillraceError
+from shared.errors import MillraceError, UnavailableError
 from shared.messages import Alert
 from shared.telemetry import Metrics
 
@@ -30,8 +31,10 @@ Key = tuple[str, str]
 
 TAKEN_S = 10.0
 """How long to leave a remote to the replica that has it, before looking again."""
-LOOKS_AT_ONCE = 16
-"""Each holds at most 1 MiB of a file."""
+LOOKS_AT_ONCE = 4
+"""Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
+LOOK_S = 3600.0
+"""The longest look; what it has not taken by then is taken by the next."""
 
 
 class RemoteLanes:
@@ -68,7 +71,7 @@ class RemoteLanes:
         self._metrics = metrics
         self._clock = clock
         self._lanes: dict[Key, tuple[int, asyncio.Task[None]]] = {}
-        self._slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(LOOKS_AT_ONCE))
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
         self._closing = False
@@ -140,7 +143,7 @@ class RemoteLanes:
         puller = self._puller(job, memory)
         failures = 0
         while True:
-            async with self._slots:
+            async with self._slots[job.app_key]:
                 error = await self._look(puller)
             await self._note(job, memory, error)
             failures = failures + 1 if error else 0
@@ -149,9 +152,12 @@ class RemoteLanes:
 
     async def _look(self, puller: Puller) -> MillraceError | None:
         try:
-            await puller.look()
+            async with asyncio.timeout(LOOK_S):
+                await puller.look()
         except MillraceError as error:
             return error
+        except TimeoutError:
+            return UnavailableError(f"the server was not done within {LOOK_S:g} s")
         return None
 
     async def _note(self, job: Job, memory: Memory, error: MillraceError | None) -> None:

@@ -39,6 +39,8 @@ ANSWER_S = 30.0
 """How long one answer, or one block, may take."""
 BLOCK_BYTES = 256 << 10
 BINARY = "TYPE I"
+MOST_LINES = 200
+"""Of an answer; greetings and `FEAT` are the long ones."""
 OWN_LINES = 2
 """Lines of a listing that may tell of the directory itself and of the one above."""
 
@@ -68,15 +70,28 @@ class _Ftp(ftplib.FTP_TLS):
             self._use(self._secured(sock, None))
 
     def enter(self, password: str) -> None:
-        """Sign in, and have data channels secured too."""
-        self.sendcmd_secret("USER", self._remote.username)
-        self.sendcmd_secret("PASS", password)
+        """Sign in, and have data channels secured too. What the server says is not repeated: it may be the password."""
+        try:
+            answer = self.sendcmd(f"USER {_to_wire(self._remote.username)}")
+            if answer.startswith("3"):
+                answer = self.sendcmd(f"PASS {_to_wire(password)}")
+        except ftplib.error_perm as error:
+            answer = str(error)
+        except ftplib.Error:
+            raise UnavailableError("the server lets nobody in now") from None
+        if not answer.startswith("2"):
+            raise CredentialsError(f"the server does not take the username with this password: {answer[:3]}")
         self.prot_p()
 
-    def sendcmd_secret(self, verb: str, word: str) -> None:
-        answer = self.sendcmd(f"{verb} {_to_wire(word)}")
-        if answer[0] not in "23":
-            raise ftplib.error_perm(answer)
+    def getmultiline(self) -> str:
+        """An answer of any number of lines would be one of any size."""
+        lines = [self.getline()]
+        code = lines[0][:3]
+        while (len(lines) == 1 and lines[0][3:4] == "-") or (len(lines) > 1 and not _ends(lines[-1], code)):
+            if len(lines) == MOST_LINES:
+                raise ftplib.error_proto("the answer has no end")
+            lines.append(self.getline())
+        return "\n".join(lines)
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
@@ -322,6 +337,11 @@ def _at_most(most: int, found: list[T]) -> list[T]:
     return found
 
 
+def _ends(line: str, code: str) -> bool:
+    """Whether a line ends an answer of several (RFC 959, 4.2)."""
+    return line[:3] == code and line[3:4] != "-"
+
+
 def _to_wire(text: str) -> str:
     return text.encode().decode("latin-1")
 
@@ -353,8 +373,8 @@ def _translated() -> Iterator[None]:
 
 def _refusal(answer: str) -> MillraceError:
     match answer[:3]:
-        case "530" | "332":
-            return CredentialsError("the server does not take the username with this password")
+        case "530":
+            return CredentialsError("the server wants another sign-in")
         case "550":
             return NotFoundError(f"the server has no such file or directory, or does not allow it: {answer}")
         case _:
