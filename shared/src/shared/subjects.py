@@ -74,6 +74,8 @@ HOOKS = Bucket(name="HOOKS")
 """Where hooks whose target was blocked catch up from, one entry per partition and target."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
 """What is held against addresses that try passwords. Longer than a ban and the quiet time after it."""
+REMOTES = Bucket(name="REMOTES")
+"""Which files of customers' own servers are ours, and how the pulls go."""
 
 STORE_MEDIA = "storage.media.store"
 RESOLVE_MEDIA = "storage.media.resolve"
@@ -258,15 +260,17 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, LEASES, REMOTES),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
-            *_config("apps.*", "ftp_users.*.*", "host_keys.*"),
+            *_config("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
             (PUSH.name, push_send("*", "*")),
             (PROFILE_UPDATES.name, profile_update("*", "*")),
             (FILES.name, "ftp.file.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
             (DEFENDER.stream, "$KV.DEFENDER.>"),
+            (LEASES.stream, "$KV.LEASES.ftp-gateway.>"),
+            (REMOTES.stream, "$KV.REMOTES.>"),
         ),
         writes=(
             push_send("*", "*"),
@@ -277,8 +281,11 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.apps.*",
             "$KV.CONFIG.ftp_users.*.*",
             "$KV.CONFIG.host_keys.*",
+            "$KV.CONFIG.remotes.*.*",
             "$KV.PROFILES.>",
             "$KV.DEFENDER.>",
+            "$KV.LEASES.ftp-gateway.>",
+            "$KV.REMOTES.>",
         ),
     ),
     "exporter": Grant(

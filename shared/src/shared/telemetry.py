@@ -46,6 +46,8 @@ CounterName = Literal[
     "millrace_ftp_files_total",
     "millrace_ftp_rows_total",
     "millrace_ftp_refused_total",
+    "millrace_ftp_pulled_files_total",
+    "millrace_ftp_pulled_bytes_total",
     "millrace_export_runs_total",
     "millrace_export_rows_total",
     "millrace_export_bytes_total",
@@ -92,6 +94,8 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_ftp_refused_total": Series(
         "SFTP connections closed before SSH: banned, crowded, strangers, header or closing", ("reason",)
     ),
+    "millrace_ftp_pulled_files_total": Series("Files of customers' own servers: pulled or failed", ("outcome",)),
+    "millrace_ftp_pulled_bytes_total": Series("Bytes of files that were pulled from customers' own servers"),
     "millrace_export_runs_total": Series("Runs of exports that came to an end", ("outcome",)),
     "millrace_export_rows_total": Series("Rows of exports: exported, filtered or dropped", ("outcome",)),
     "millrace_export_bytes_total": Series("Bytes of exported objects, as they lie in the destination"),

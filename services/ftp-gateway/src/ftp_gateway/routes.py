@@ -27,6 +27,8 @@ from ftp_gateway.defender import Defender
 from ftp_gateway.history import FileEntry, recent_files
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
 from ftp_gateway.protocols.sftp_keys import make_host_keys
+from ftp_gateway.remote_routes import ROUTES as REMOTE_ROUTES
+from ftp_gateway.remote_routes import Desk
 from ftp_gateway.spool import Spool
 from shared.bus import Bus
 from shared.errors import InvalidError
@@ -47,6 +49,7 @@ class State(Struct, frozen=True, kw_only=True):
     spool: Spool
     passwords: Passwords
     defender: Defender
+    remotes: Desk
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -189,6 +192,7 @@ async def _checked_user(call: Call[State], user: FtpUser, old: FtpUser | None) -
 ROUTES: tuple[Route, ...] = (
     *resource_routes(APPS, "/v1/apps/{app_key}", "an app", check=_checked_app),
     *resource_routes(FTP_USERS, "/v1/apps/{app_key}/ftp-users", "an SFTP user", check=_checked_user),
+    *REMOTE_ROUTES,
     Route(
         "GET",
         "/v1/apps/{app_key}/files",
