@@ -8,66 +8,13 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.delivery import Failed, Limits, Outcome, Record, Sent
+from hooks.delivery import Limits, Record
 from hooks.packing import Pack
 from hooks.triggers import Batch
-from servers.memory_sink import AT_ONCE, Answer, Bench, MemorySink, store_all
-from shared.errors import BusyError, CredentialsError, InvalidError, UnavailableError
+from servers.chaos import chaos
+from servers.memory_sink import AT_ONCE, Bench, MemorySink
 
 FORMATS = st.sampled_from(["single", "json_array", "ndjson"])
-CALLS = [
-    "ok",
-    "some",
-    "some",
-    "none",
-    "lost",
-    "silent",
-    "cut",
-    "short",
-    "long",
-    "throttled",
-    "denied",
-    "invalid",
-    "bug",
-]
-
-
-def chaos(dice: random.Random) -> Answer:
-    """A call in which anything may happen that a sink is allowed to do."""
-
-    def maybe(sink: MemorySink, record: Record, odds: float) -> Outcome:
-        if dice.random() >= odds:
-            return sink.store(record)
-        named = f"Rate exceeded for shard shardId-{len(record.key) % 3:012d} in stream orders under account 1."
-        return Failed("ProvisionedThroughputExceededException", dice.choice([named, "Internal Service Failure"]))
-
-    def answer(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
-        event = dice.choice(CALLS)
-        if event in ("some", "none"):
-            return [maybe(sink, record, 0.5 if event == "some" else 1) for record in batch]
-        if event == "lost":
-            raise UnavailableError("connection refused")
-        if event == "throttled":
-            raise BusyError("limit exceeded")
-        if event == "denied":
-            raise CredentialsError("the token has expired")
-        if event == "invalid" and len(batch) + sum(record.events for record in batch) > 2:
-            raise InvalidError("validation failed")
-        if event == "bug":
-            raise ZeroDivisionError
-        if event == "cut":
-            # The answer to a call that was stored in part never came.
-            store_all(sink, [record for record in batch if dice.random() < 0.5])
-            raise UnavailableError("connection reset")
-        outcomes = store_all(sink, batch)
-        if event == "silent":
-            raise UnavailableError("timeout")
-        if event == "short":
-            return outcomes[:-1]
-        return [*outcomes, Sent()] if event == "long" else outcomes
-
-    return answer
-
 
 def spans(records: Sequence[Record], user: str) -> list[tuple[int, int]]:
     """First and last number of every record of a user in the stream; they differ where several are packed."""
