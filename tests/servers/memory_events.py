@@ -25,7 +25,7 @@ class MemoryEvents:
     def publish(self, data: bytes) -> None:
         """Store a message."""
         self._messages.append(data)
-        self._more.set()
+        self.stir()
 
     def pull(self) -> "MemoryPull":
         """A reader from the floor on, as whoever becomes the owner opens it."""
@@ -38,11 +38,17 @@ class MemoryEvents:
     async def state(self) -> StreamState:
         return StreamState(first_sequence=1, last_sequence=self.last, messages=self.last, bytes=0)
 
-    async def wait_message(self, sequence: int) -> Message:
-        """A message as soon as it is stored."""
-        while self.last < sequence:
-            self._more.clear()
-            await self._more.wait()
+    async def wait_change(self) -> None:
+        """Until something is stored, or `stir` is called."""
+        self._more.clear()
+        await self._more.wait()
+
+    def stir(self) -> None:
+        """Wake whoever waits for a change."""
+        self._more.set()
+
+    def message(self, sequence: int) -> Message:
+        """As it is delivered."""
         data = self._messages[sequence - 1]
         return Message(self._subject, data, sequence=sequence, at_ns=0, pending=self.last - sequence)
 
@@ -55,23 +61,15 @@ class MemoryPull:
         self._events = events
         self._next = start
         self._closed = False
-        self._waiting: asyncio.Task[Message] | None = None
 
     async def next(self, most: int) -> list[Message]:
+        while not self._closed and self._next > self._events.last:
+            await self._events.wait_change()
         if self._closed:
             raise ClosedError
-        self._waiting = asyncio.create_task(self._events.wait_message(self._next))
-        try:
-            found = [await self._waiting]
-        except asyncio.CancelledError:
-            self._waiting.cancel()
-            if self._closed:
-                raise ClosedError from None
-            raise
-        while len(found) < most and self._next + len(found) <= self._events.last:
-            found.append(await self._events.wait_message(self._next + len(found)))
-        self._next += len(found)
-        return found
+        first = self._next
+        self._next = min(first + most, self._events.last + 1)
+        return [self._events.message(sequence) for sequence in range(first, self._next)]
 
     async def ack(self, message: Message) -> None:
         # Of ack policy `all`: what lies before it is acknowledged with it, and nothing is taken back.
@@ -85,5 +83,4 @@ class MemoryPull:
 
     def close(self) -> None:
         self._closed = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._events.stir()

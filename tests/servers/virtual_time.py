@@ -6,6 +6,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 
+TURN_S = 1e-6
+"""What a turn of the loop costs. Without it, a timer that is early by a rounding error would be set again for ever."""
+
+
 class _Jumping(selectors.SelectSelector):
     """Never waits: the time that it should have waited has passed at once."""
 
@@ -13,7 +17,7 @@ class _Jumping(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         assert timeout is not None, "everybody waits for somebody else"
-        self.now += max(0.0, timeout)
+        self.now += max(TURN_S, timeout)
         return super().select(0)
 
 

@@ -16,6 +16,7 @@ from servers.memory_sink import AT_ONCE, Bench, MemorySink
 
 FORMATS = st.sampled_from(["single", "json_array", "ndjson"])
 
+
 def spans(records: Sequence[Record], user: str) -> list[tuple[int, int]]:
     """First and last number of every record of a user in the stream; they differ where several are packed."""
     found = [record.records if isinstance(record, Pack) else [record] for record in records if record.key == user]

@@ -171,6 +171,7 @@ class Replica:
 
     async def kill(self) -> None:
         """Broken off where it is."""
+        assert not self._life.done(), self._life
         self._life.cancel()
         await asyncio.wait((self._life,))
         assert [] == [told for sink in self.sinks for told in sink.misused]
@@ -204,9 +205,7 @@ class Replica:
                     app_key="shop",
                     hook_id=name,
                     revision=1,
-                    hook=Hook(
-                        name=name, stream_name=name, trigger_type="EVENT", event_code=code, batch=world.batch
-                    ),
+                    hook=Hook(name=name, stream_name=name, trigger_type="EVENT", event_code=code, batch=world.batch),
                 )
                 for name, code in HOOKS.items()
             ]
@@ -328,7 +327,7 @@ def check(world: World) -> None:
                     assert after[0] == before[0] or place[after[0]] == place[before[1]] + 1, "a duplicate is adjacent"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     parts=st.lists(st.lists(st.integers(0, len(USERS) - 1), max_size=40), min_size=1, max_size=6),
     changes=st.lists(
@@ -348,7 +347,7 @@ def check(world: World) -> None:
         format=st.sampled_from(["single", "json_array", "ndjson"]),
         max_records=st.integers(1, 9),
     ),
-    dice=st.randoms(use_true_random=False),
+    seed=st.integers(0, 1 << 32),
 )
 def test_each_users_events_arrive_in_order_whatever_fails_and_whoever_owns_the_partition(
     parts: list[list[int]],
@@ -356,11 +355,11 @@ def test_each_users_events_arrive_in_order_whatever_fails_and_whoever_owns_the_p
     faults: int,
     blocked: str | None,
     batch: Batch,
-    dice: random.Random,
+    seed: int,
 ) -> None:
-    """Nothing is sent by one owner in two places either: a repetition stands behind what it repeats."""
+    """The dice are not hypothesis's own: a story rolls more of them than it has room for."""
     logs.configure(service="test", level="critical", format="console")
-    world = World(dice, faults, batch)
+    world = World(random.Random(seed), faults, batch)
 
     run_virtually(tell(world, parts, changes, blocked))
     check(world)
