@@ -5,7 +5,6 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
-
 TURN_S = 1e-6
 """What a turn of the loop costs. Without it, a timer that is early by a rounding error would be set again for ever."""
 
