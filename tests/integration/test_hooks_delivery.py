@@ -1,5 +1,6 @@
 """Events go in at the entrance, and what hooks ask for arrives at Kinesis: once, in order, whatever fails between."""
 
+import io
 import json
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -234,9 +235,9 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
     hooks: Running,
     bus: Bus,
     shop: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    logs.configure(service="hooks", level="debug", format="json")
+    logged = io.StringIO()
+    logs.configure(service="hooks", level="debug", format="json", stream=logged)
     kinesis.record_failure_rate, kinesis.delay_s = 0.05, 0.005
     posted = events(3000, users=50)
     for place in range(0, 3000, 100):
@@ -254,7 +255,7 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
     told = await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.*", 2)
     assert ["target-paused", "target-resumed"] == [decode(message.data, Alert).kind for message in told]
     places = {
-        "logs": capsys.readouterr().err,
+        "logs": logged.getvalue(),
         "alerts": "".join(message.data.decode() for message in told),
         "metrics": hooks.mesh.metrics.render().decode(),
         "status": json.dumps([paused, await client.ask("GET", "/hooks/all/status")]),

@@ -92,6 +92,7 @@ class Fleet:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", [2026])
 async def test_of_three_replicas_ten_killed_at_any_point_lose_nothing(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path, seed: int
