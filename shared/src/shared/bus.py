@@ -7,7 +7,7 @@ in `shared.streams`. Nothing of any service lives here.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitE
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 from nats.micro.request import ERROR_CODE_HEADER
+from nats.nuid import NUID
 
 from shared import subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
@@ -41,6 +42,10 @@ RECONNECT_WAIT_S = 0.25
 OUTBOUND_BYTES = 8 << 20
 """What may wait to be sent while the connection is away; beyond it publishing answers busy."""
 DRAIN_S = 5.0
+
+BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
+
+_names = NUID()
 
 
 class Message:
@@ -86,6 +91,15 @@ class Message:
     def at(self) -> datetime:
         """When the stream stored it."""
         return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+
+
+class Outgoing(Struct, frozen=True):
+    """A message to be published together with others; the fields are those of `Bus.publish`."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] = {}
+    expect_last_sequence: int | None = None
 
 
 class StreamState(Struct, frozen=True, kw_only=True):
@@ -154,19 +168,54 @@ class Bus:
         given = dict(headers or {})
         if message_id is not None:
             given["Nats-Msg-Id"] = message_id
-        if expect_last_sequence is not None:
-            given["Nats-Expected-Last-Subject-Sequence"] = str(expect_last_sequence)
+        message = Outgoing(subject, data, given, expect_last_sequence)
+        return await self._publish((message,), [_headers(message)], timeout_s)
+
+    async def publish_together(self, messages: Sequence[Outgoing], *, timeout_s: float = 5.0) -> int:
+        """
+        Put messages into one stream in their order, all or none (NATS ADR-50), and give the sequence of the last; the
+        others have those right before it.
+
+        Args:
+            messages: At most 1,000, which is the server's limit. Of those that expect a last sequence, each has a
+                subject of its own.
+
+        Raises:
+            ConflictError: A subject has moved on from its `expect_last_sequence`. Nothing is stored.
+            BusyError, TooLargeError, UnavailableError: As `publish` raises them; `UnavailableError` also when a part
+                was lost on the way, and then nothing is stored.
+        """
+        if len(messages) == 1:
+            return await self._publish(messages, [_headers(messages[0])], timeout_s)
+        batch_id = _names.next().decode()
+        return await self._publish(
+            messages,
+            [
+                {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number), **_headers(message)}
+                for number, message in enumerate(messages, start=1)
+            ],
+            timeout_s,
+        )
+
+    async def _publish(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]], timeout_s: float) -> int:
+        """The last message is answered for all."""
+        last = messages[-1]
+        if len(messages) > 1:
+            headers[-1][BATCH_COMMIT] = "1"
         try:
-            ack = await self.js.publish(subject, data, headers=given or None, timeout=timeout_s)
+            for message, given in zip(messages[:-1], headers, strict=False):
+                await self.client.publish(message.subject, message.data, headers=given)
+            ack = await self.js.publish(last.subject, last.data, headers=headers[-1] or None, timeout=timeout_s)
         except APIError as error:
             raise api_error(error) from error
         except MaxPayloadError:
-            raise TooLargeError(f"expected at most {self.max_payload} bytes in a message, got {len(data)}") from None
+            longest = max(len(message.data) for message in messages)
+            raise TooLargeError(f"expected at most {self.max_payload} bytes in a message, got {longest}") from None
         except OutboundBufferLimitError:
             raise BusyError("too much waits to be sent to NATS", retry_after_s=1) from None
         except (NatsError, NoStreamResponseError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"NATS did not confirm the message: {type(error).__name__}") from error
-        self.metrics.count("millrace_bus_published_total", stream=ack.stream)
+        self.metrics.count("millrace_bus_published_total", len(messages), stream=ack.stream)
         return ack.seq
 
     async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
@@ -227,6 +276,13 @@ class Bus:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
         except MillraceError as error:
             log.error("alert_not_published", kind=alert.kind, message=str(error))
+
+
+def _headers(message: Outgoing) -> dict[str, str]:
+    headers = dict(message.headers)
+    if message.expect_last_sequence is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect_last_sequence)
+    return headers
 
 
 def api_error(error: APIError) -> MillraceError:

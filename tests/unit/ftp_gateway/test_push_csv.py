@@ -17,8 +17,13 @@ def read(data: bytes, block: int = 4096) -> tuple[list[PushRow | RowError], Push
     scan = FileScan("shop", "push")
     scan.feed(data)
     reader = PushReader(scan.result("windows-1254"))
-    rows = [row for at in range(0, len(data), block) for _, row in reader.feed(data[at : at + block])]
-    return [*rows, *(row for _, row in reader.finish())], reader
+    parsed = [reader.feed(data[at : at + block]) for at in range(0, len(data), block)]
+    parsed.append(reader.finish())
+    rows: list[PushRow | RowError] = []
+    for part in parsed:
+        rows += [*part.rows, *part.errors]
+    assert [len(part.rows) for part in parsed] == [len(part.sizes) for part in parsed]
+    return sorted(rows, key=lambda row: row.line), reader
 
 
 def row(line: str) -> tuple[str, str, str] | str:
