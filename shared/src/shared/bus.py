@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
 from nats.js import JetStreamContext
@@ -114,9 +115,10 @@ class StreamState(Struct, frozen=True, kw_only=True):
 class Bus:
     """One signed-in connection. Made by `connect`."""
 
-    def __init__(self, client: Client, deliver: dict[int, Deliver], metrics: Metrics) -> None:
+    def __init__(self, client: Client, parser: StreamParser, metrics: Metrics) -> None:
         self.client = client
-        self.deliver = deliver
+        self._answered = parser.answered
+        self.deliver: dict[int, Deliver] = parser.deliver
         """By the number of a subscription: who gets its messages without a detour (`shared.stream_parser`)."""
         self.js: JetStreamContext = client.jetstream()
         self.metrics = metrics
@@ -256,6 +258,48 @@ class Bus:
             headers=headers,
         )
 
+    async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
+        """
+        The newest message of each of these subjects that has one, in no order (direct get of many, NATS ADR-31).
+
+        Args:
+            wanted: At most 1,000 subjects, without wildcards.
+
+        Raises:
+            UnavailableError: No answer, or a part of it is missing.
+        """
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+        found: list[Message] = []
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def take(raw: bytes, body: bytes) -> None:
+            message = Message("", body, sequence=0, at_ns=0, headers=raw)
+            if b"Nats-Sequence:" in raw:
+                message.subject = message.headers["Nats-Subject"]
+                message.sequence = int(message.headers["Nats-Sequence"])
+                found.append(message)
+            elif not ended.done():
+                ended.set_result(raw.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip().decode())
+
+        inbox = self.client.new_inbox()
+        try:
+            subscription = await self.client.subscribe(inbox, cb=_nobody)
+            self._answered[subscription._id] = take
+            try:
+                question = msgspec.json.encode({"multi_last": wanted})
+                await self.client.publish(f"$JS.API.DIRECT.GET.{name}", question, reply=inbox)
+                async with asyncio.timeout(5):
+                    status = await ended
+            finally:
+                self._answered.pop(subscription._id, None)
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        # 204 ends the messages, 404 says that there are none; 503 that nobody serves the stream now.
+        if not status.startswith(("204", "404")):
+            raise UnavailableError(f"{name} was not read: {status}")
+        return found
+
     async def stream_state(self, stream: Stream | Bucket) -> StreamState:
         """Sequences and size of a stream."""
         name = stream.stream if isinstance(stream, Bucket) else stream.name
@@ -276,6 +320,10 @@ class Bus:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
         except MillraceError as error:
             log.error("alert_not_published", kind=alert.kind, message=str(error))
+
+
+async def _nobody(_: Msg) -> None:
+    """For a subscription whose messages the parser hands over itself."""
 
 
 def _headers(message: Outgoing) -> dict[str, str]:
@@ -359,7 +407,7 @@ async def connect(
     except TimeoutError:
         await client.close()
         raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
-    bus.append(Bus(client, parser.deliver, metrics))
+    bus.append(Bus(client, parser, metrics))
     try:
         yield bus[0]
     finally:
