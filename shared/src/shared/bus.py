@@ -205,8 +205,8 @@ class Bus:
         if len(messages) > 1:
             headers[-1][BATCH_COMMIT] = "1"
         try:
-            for message, given in zip(messages[:-1], headers, strict=False):
-                await self.client.publish(message.subject, message.data, headers=given)
+            if len(messages) > 1:
+                await self._send(messages[:-1], headers)
             ack = await self.js.publish(last.subject, last.data, headers=headers[-1] or None, timeout=timeout_s)
         except APIError as error:
             raise api_error(error) from error
@@ -219,6 +219,23 @@ class Bus:
             raise UnavailableError(f"NATS did not confirm the message: {type(error).__name__}") from error
         self.metrics.count("millrace_bus_published_total", len(messages), stream=ack.stream)
         return ack.seq
+
+    async def _send(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]]) -> None:
+        """
+        What nats-py's `publish` does with each message, for all of them together: for a thousand small ones, a fifth of
+        the time. They leave with the next message that goes the library's way.
+        """
+        if not self.client.is_connected:
+            raise UnavailableError("not connected to NATS")
+        if max(len(message.data) for message in messages) > self.max_payload:
+            raise MaxPayloadError
+        parts: list[bytes] = []
+        for message, given in zip(messages, headers, strict=False):
+            lines = "\r\n".join([f"{name}: {value}" for name, value in given.items()])
+            head = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
+            command = f"HPUB {message.subject} {len(head)} {len(head) + len(message.data)}\r\n"
+            parts += (command.encode(), head, message.data, b"\r\n")
+        await self.client._send_command(b"".join(parts))
 
     async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
         """Ask a service. Raises the replier's own kind of error, or `UnavailableError` where nobody answers."""

@@ -153,6 +153,8 @@ def _text(field: str) -> str:
 
 
 def _unescape(field: str) -> str:
+    if "\\\\" not in field:
+        return field.replace(r"\n", "\n")
     return _LINE_BREAK.sub(lambda found: r"\n" if found[1] else "\n", field)
 
 
