@@ -85,6 +85,23 @@ async def test_a_large_file_goes_out_in_chunks_of_five_hundred(gateway: Gateway,
     assert [f"{result['file_id']}:{line}" for line in range(1, 1701)] == [row.id for part in parts for row in part.rows]
 
 
+async def test_a_file_with_a_bad_row_is_taken_whole_or_not_at_all_where_the_app_says_so(
+    gateway: Gateway, bus: Bus
+) -> None:
+    await gateway.put("/v1/apps/shop", {"settle_s": 0.05, "all_or_nothing": True})
+
+    async with gateway.sftp() as client:
+        refused = await process(client, "/refused.csv", ROW + b"bad\n")
+        report = await read(client, "/errors/refused.csv.report.csv")
+        nothing = await rows(bus)
+        taken = await process(client, "/taken.csv", ROW)
+
+    assert ("rejected", "all_or_nothing", 2) == (refused["outcome"], refused["reason"], refused["failed"])
+    assert [b"line", b"", b"2"] == [line.partition(b";")[0] for line in report.splitlines()]
+    assert [] == nothing
+    assert "done" == taken["outcome"]
+
+
 async def test_a_rename_commits_at_once_and_the_name_stays_visible_for_the_settle_delay(
     gateway: Gateway, bus: Bus
 ) -> None:
