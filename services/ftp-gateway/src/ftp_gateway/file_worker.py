@@ -5,6 +5,8 @@ after the other, until the input ends. Started by `file_work`; `python -m ftp_ga
 A million rows keep an interpreter busy for seconds, and the service's own has sessions to answer meanwhile.
 """
 
+import contextlib
+import fcntl
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,9 @@ from ftp_gateway.survey import Chunk, FileReading, Survey
 LENGTH_BYTES: Final = 4
 BLOCK_BYTES: Final = 256 * 1024
 """Some thousands of rows: enough to be decoded together, and little enough to stay in the processor's cache."""
+
+PIPE_BYTES: Final = 1 << 20
+"""What any user may ask for (pipe(7), /proc/sys/fs/pipe-max-size)."""
 
 
 class Look(Struct, frozen=True, tag=True):
@@ -135,4 +140,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 if __name__ == "__main__":
     # Ctrl-C in a terminal goes to every process of the group; this one ends with its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A pipe holds 64 KiB unless it is asked for more, and then each chunk waits for its reader to be awake.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     main(sys.stdin.buffer, sys.stdout.buffer)

@@ -91,11 +91,11 @@ class Chunks:
         return end
 
 
-def open_reader(kind: FileKind, text: Text, rules: Rules) -> Reader:
-    """A reader at the start of a file."""
+def open_reader(kind: FileKind, text: Text, rules: Rules, *, count_only: bool = False) -> Reader:
+    """A reader at the start of a file. With `count_only` it may count rows instead of making them."""
     match kind:
         case "push":
-            return PushReader(text)
+            return PushReader(text, count_only=count_only)
         case "profile":
             return ProfileReader(text, rules.attributes, ZoneInfo(rules.timezone))
         case _:

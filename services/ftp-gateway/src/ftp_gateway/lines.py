@@ -54,11 +54,17 @@ class RowError(Struct, frozen=True, kw_only=True):
 
 
 class Parsed(Struct, Generic[R], frozen=True):
-    """What became whole with a block: rows with the lengths of their lines in characters, and what is not taken."""
+    """
+    What became whole with a block: rows with the lengths of their lines in characters, and what is not taken.
+
+    `counted` are good rows that a reader was asked to count and not to make: the line of the last one, and their
+    external ids.
+    """
 
     rows: list[R]
     sizes: list[int]
     errors: list[RowError]
+    counted: tuple[int, list[str]] = (0, [])
 
 
 class Text(Struct, frozen=True, kw_only=True):

@@ -106,7 +106,7 @@ class FileReading:
         try:
             self._text = scan.result(self._rules.fallback_encoding)
             survey.warnings = self._text.warnings
-            self._look(survey, open_reader(self._kind, self._text, self._rules))
+            self._look(survey, open_reader(self._kind, self._text, self._rules, count_only=True))
         except RefusedError as refusal:
             survey.refused = Refusal(refusal.reason, refusal.message, refusal.line)
         self._ids.clear()
@@ -165,17 +165,19 @@ class FileReading:
             rows = [row for row in rows if row.ext_id not in unknown]
         survey.bad += len(errors)
         survey.errors += errors[: MAX_REPORTED - len(survey.errors)]
+        last, ext_ids = parsed.counted
         if rows:
-            survey.ok += len(rows)
-            survey.last_line = rows[-1].line
-            self._count_ids(survey, rows)
+            last, ext_ids = rows[-1].line, ext_ids + [row.ext_id for row in rows]
+        if ext_ids:
+            survey.ok += len(ext_ids)
+            survey.last_line = last
+            self._count_ids(survey, ext_ids)
 
-    def _count_ids(self, survey: Survey, rows: Sequence[Row]) -> None:
+    def _count_ids(self, survey: Survey, ext_ids: Sequence[str]) -> None:
         seen = self._ids
         before = len(seen)
-        room = MAX_COUNTED_IDS - before
-        hashes = [hash(row.ext_id) for row in rows]
-        if len(hashes) <= room:
+        hashes = list(map(hash, ext_ids))
+        if before + len(hashes) <= MAX_COUNTED_IDS:
             seen.update(hashes)
             survey.duplicates += len(hashes) - (len(seen) - before)
             return
