@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from asyncssh import generate_private_key
 
 from millrace.nats_server import NatsServer
 from servers.services import RunService
@@ -116,9 +117,19 @@ def registry(bus: Bus, secrets: SecretStore) -> Registry:
     return Registry(bus, secrets, service="test", relist_s=30)
 
 
+@pytest.fixture(scope="session")
+def host_keys() -> bytes:
+    """Host keys of an SFTP server: an RSA key takes half a second to make."""
+    keys = (generate_private_key("ssh-ed25519"), generate_private_key("ssh-rsa", key_size=2048))
+    return b"".join(key.export_private_key() for key in keys)
+
+
 @pytest.fixture
-def run_service(settings: Settings) -> RunService:
+def run_service(settings: Settings, host_keys: bytes) -> RunService:
     """Run a service inside the test: `async with run_service(SERVICE) as service: service.url`."""
+    file = Path(settings.data_dir) / "ftp" / "host_key"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(host_keys)
     return lambda service: running(service, settings)
 
 

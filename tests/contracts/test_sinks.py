@@ -13,9 +13,11 @@ import pytest
 from hooks.delivery import Failed, Limits, Record, Sent, Sink
 from hooks.sinks import SinkConfig
 from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.put_record import open_stream
 from hooks.sinks.webhook import WebhookConfig, open_session
 from hooks.tallies import Tally
 from servers.kinesis import CallFault, FaultyKinesis
+from servers.memory_sink import make_record
 from servers.webhooks import SECRET, Receiver
 from shared.aws import AwsClients
 from shared.errors import (
@@ -59,6 +61,8 @@ KINESIS_FAULTS: dict[type[MillraceError], CallFault] = {
     DeniedError: "denied",
     CredentialsError: "expired",
 }
+BUSY: CallFault = "limited"
+"""Of PutRecord: the throttling of the stream, since that of a shard is told of the record."""
 
 
 class KinesisLaboratory:
@@ -75,10 +79,14 @@ class KinesisLaboratory:
             secret_key=Secret("not-a-real-secret-key"),
             endpoint_url=server.url,
         )
-        self.sink: Sink = self._config.open(clients, "orders", call_s=5.0)
+        self.sink: Sink = self._open(self._config, "orders")
+
+    def _open(self, config: KinesisConfig, stream_name: str) -> Sink:
+        return open_stream(config, self._clients, stream_name, lambda _: None, call_s=5.0)
 
     def fail_calls(self, kind: type[MillraceError]) -> None:
-        self._server.call_faults.append(KINESIS_FAULTS[kind])
+        # After a denied PutRecords comes a PutRecord.
+        self._server.call_faults.extend([KINESIS_FAULTS[kind]] * (2 if kind is DeniedError else 1))
 
     def fall_silent(self) -> None:
         self._server.call_faults.append("hanging")
@@ -93,7 +101,7 @@ class KinesisLaboratory:
         return [(record.key, record.data) for record in self._server.records("orders")]
 
     def without_target(self) -> Sink:
-        return self._config.open(self._clients, "missing")
+        return self._open(self._config, "missing")
 
     def without_credentials(self) -> Sink:
         config = KinesisConfig(
@@ -102,13 +110,30 @@ class KinesisLaboratory:
             secret_key=Secret("not-a-real-secret-key"),
             endpoint_url=self._server.url,
         )
-        return config.open(self._clients, "orders")
+        return self._open(config, "orders")
 
 
 @asynccontextmanager
 async def kinesis_laboratory() -> AsyncIterator[Laboratory]:
     async with FaultyKinesis() as server, AwsClients() as clients:
         yield KinesisLaboratory(server, clients)
+
+
+class PutRecordLaboratory(KinesisLaboratory):
+    """The policy grants kinesis:PutRecord alone."""
+
+    def __init__(self, server: FaultyKinesis, clients: AwsClients) -> None:
+        super().__init__(server, clients)
+        server.denied_operations = {"PutRecords"}
+
+    def fail_calls(self, kind: type[MillraceError]) -> None:
+        self._server.call_faults.append(BUSY if kind is BusyError else KINESIS_FAULTS[kind])
+
+
+@asynccontextmanager
+async def put_record_laboratory() -> AsyncIterator[Laboratory]:
+    async with FaultyKinesis() as server, AwsClients() as clients:
+        yield PutRecordLaboratory(server, clients)
 
 
 STATUSES: dict[type[MillraceError], int] = {
@@ -160,10 +185,14 @@ async def webhook_laboratory() -> AsyncIterator[Laboratory]:
         yield WebhookLaboratory(server, http)
 
 
-LABORATORIES = {KinesisConfig: kinesis_laboratory, WebhookConfig: webhook_laboratory}
+LABORATORIES = {
+    KinesisConfig: kinesis_laboratory,
+    WebhookConfig: webhook_laboratory,
+    PutRecordLaboratory: put_record_laboratory,
+}
 
 
-@pytest.fixture(params=SINKS, ids=lambda config: config.__name__)
+@pytest.fixture(params=[*SINKS, PutRecordLaboratory], ids=lambda config: config.__name__)
 async def laboratory(request: pytest.FixtureRequest) -> AsyncIterator[Laboratory]:
     assert request.param in LABORATORIES, f"{request.param.__name__} needs a laboratory in this file"
     opened: AbstractAsyncContextManager[Laboratory] = LABORATORIES[request.param]()
@@ -172,7 +201,7 @@ async def laboratory(request: pytest.FixtureRequest) -> AsyncIterator[Laboratory
 
 
 def record(key: str, data: bytes) -> Record:
-    return Record(
+    return make_record(
         key=key,
         data=data,
         hook_id="hook",

@@ -13,8 +13,9 @@ import pytest
 from asyncssh.constants import FXF_READ
 
 from ftp_gateway.app import SERVICE
-from ftp_gateway.protocols.sftp import MAX_TRIES
-from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES, MAX_HANDLES, MAX_PACKET_BYTES
+from ftp_gateway.limits import Limits
+from ftp_gateway.protocols.sftp_gate import MAX_TRIES
+from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES, MAX_PACKET_BYTES
 from ftp_gateway.spool import Spool
 from servers.ftp_gateway import PASSWORD, ROW, Gateway, read, write
 from servers.services import RunService
@@ -188,7 +189,7 @@ async def test_a_read_of_everything_gives_a_block_and_one_beyond_the_end_gives_n
 
 async def test_handles_are_limited_and_others_are_served(gateway: Gateway) -> None:
     async with gateway.sftp() as client, gateway.sftp() as other:
-        files = [await client.open(f"/{number}.csv.part", "wb") for number in range(MAX_HANDLES)]
+        files = [await client.open(f"/{number}.csv.part", "wb") for number in range(Limits().open_handles)]
         with pytest.raises(asyncssh.SFTPFailure):
             await client.open("/more.csv", "wb")
         await write(other, "/other.csv")

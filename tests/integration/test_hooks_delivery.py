@@ -253,11 +253,14 @@ async def test_an_inactive_connector_sends_nothing_and_holds_nothing(
     await client.connect(kinesis, active=False)
     await client.post(events(10, users=3))
     await wait_acknowledged(bus)
+    why = (await client.status("all"))["advice"]
     await client.connect(kinesis)
     await client.post([{"id": "after", "code": "c", "user_id": "u"}])
 
     assert ["after"] == [record.value["id"] for record in await kinesis.wait_records("orders", holds(1))]
-    assert 10 == (await client.status("all"))["skipped_inactive"]
+    status = await client.status("all")
+    assert ("nothing is sent, because the Kinesis connector is inactive", None) == (why, status["advice"])
+    assert 10 == status["skipped_inactive"]
 
 
 async def test_bad_messages_are_put_aside_and_stop_nothing(

@@ -61,13 +61,14 @@ async def test_a_test_record_says_what_it_is_and_where_it_went(client: HooksClie
 
 async def test_a_test_record_that_is_denied_or_throttled_is_told(client: HooksClient, kinesis: FaultyKinesis) -> None:
     asked = {"stream_name": "orders", "test_record": True}
-    kinesis.denied_operations = {"PutRecords"}
+    kinesis.denied_operations = {"PutRecords", "PutRecord"}
     _, denied = await client.ask("POST", "/connectors/kinesis/test", asked)
     kinesis.denied_operations = set()
     kinesis.record_failure_rate = 1.0
     _, throttled = await client.ask("POST", "/connectors/kinesis/test", asked)
 
     assert ("failed", "AccessDeniedException") == (denied["status"], denied["steps"][2]["code"])
+    assert "PutRecords with" in denied["steps"][2]["message"]
     assert ["ok", "ok", "failed"] == statuses(throttled)
     assert "ProvisionedThroughputExceededException" == throttled["steps"][2]["code"]
 

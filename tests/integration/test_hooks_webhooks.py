@@ -16,6 +16,7 @@ from hooks.delivery import Outcome, Record, Sent
 from hooks.sinks.webhook import AT_ONCE, WebhookConfig, open_session
 from hooks.tallies import Tally
 from servers.hooks import HooksClient, by_user, events, open_client, pending, wait_acknowledged
+from servers.memory_sink import make_record
 from servers.services import RunService
 from servers.waiting import until
 from servers.webhooks import SECRET, Received, Receiver
@@ -200,7 +201,7 @@ async def test_a_bad_webhook_is_refused_and_the_field_named(
 def record(place: int, data: bytes) -> Record:
     tally = Tally(lambda: NOW)
     source = f"EVENTS:{place}:0"
-    return Record(key=f"user-{place}", data=data, hook_id="all", source=source, tally=tally, done=lambda _: None)
+    return make_record(key=f"user-{place}", data=data, hook_id="all", source=source, tally=tally, done=lambda _: None)
 
 
 async def send(receiver: Receiver, http: aiohttp.ClientSession, *data: bytes, **changes: Any) -> Sequence[Outcome]:

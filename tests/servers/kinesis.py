@@ -39,9 +39,9 @@ CallFault = Literal[
     "long",
 ]
 """
-What happens to a whole PutRecords call. `hanging` stores nothing and never answers, `late` stores and never answers (a
-success after our timeout), `closed` stores nothing and drops the connection, `dropped` stores and drops it, `short` and
-`long` store and answer with a record too few or too many.
+What happens to a whole PutRecords or PutRecord call. `hanging` stores nothing and never answers, `late` stores and
+never answers (a success after our timeout), `closed` stores nothing and drops the connection, `dropped` stores and
+drops it, `short` and `long` store and answer with a record too few or too many.
 """
 
 REFUSALS: dict[str, tuple[int, str]] = {
@@ -94,7 +94,7 @@ class FaultyKinesis:
     """
     The server, as an async context manager.
 
-    `call_faults` are used up one per PutRecords call. `record_failure_rate` fails single records at random, and
+    `call_faults` are used up one per call that puts. `record_failure_rate` fails single records at random, and
     `fails_record` those that a test picks; `failing_streams` has rates for single streams. `shard_records_per_s` and
     `shard_bytes_per_s` limit a shard where a test sets them; Kinesis has 1,000 records and 1 MiB. `denied_operations`,
     and any on `denied_streams`, are refused for want of permission, and no operation is answered for keys that are not
@@ -203,6 +203,7 @@ class FaultyKinesis:
             return _refuse(*REFUSALS["denied"])
         handlers: dict[str, Callable[[dict[str, Any]], Awaitable[web.StreamResponse]]] = {
             "PutRecords": self._put_records,
+            "PutRecord": self._put_records,
             "DescribeStreamSummary": self._describe,
             "GetShardIterator": self._iterator,
             "GetRecords": self._get_records,
@@ -231,7 +232,7 @@ class FaultyKinesis:
         if fault == "hanging":
             await self._stopped.wait()
             return _refuse(*REFUSALS["unavailable"])
-        sent = [(entry["PartitionKey"], base64.b64decode(entry["Data"])) for entry in asked["Records"]]
+        sent = [(entry["PartitionKey"], base64.b64decode(entry["Data"])) for entry in asked.get("Records", [asked])]
         size = sum(len(key.encode()) + len(data) for key, data in sent)
         if not 1 <= len(sent) <= 500 or size > 10 << 20 or any(not 1 <= len(key) <= 256 for key, _ in sent):
             return _refuse(400, "ValidationException")
@@ -245,6 +246,8 @@ class FaultyKinesis:
             answers.pop()
         elif fault == "long":
             answers.append(answers[-1])
+        if "Records" not in asked:
+            return _answer_singly(answers[0])
         failed = sum("ErrorCode" in answer for answer in answers)
         return _json({"FailedRecordCount": failed, "EncryptionType": "NONE", "Records": answers})
 
@@ -316,6 +319,14 @@ class FaultyKinesis:
 
 def _json(answer: dict[str, Any], status: int = 200) -> web.Response:
     return web.Response(text=json.dumps(answer), status=status, content_type="application/x-amz-json-1.1")
+
+
+def _answer_singly(answer: dict[str, str]) -> web.Response:
+    """PutRecord tells with an error of the call what PutRecords tells with a code of the record."""
+    if "ErrorCode" not in answer:
+        return _json({"EncryptionType": "NONE"} | answer)
+    status, code = REFUSALS["internal"] if answer["ErrorCode"] == "InternalFailure" else (400, answer["ErrorCode"])
+    return _json({"__type": code, "message": answer["ErrorMessage"]}, status)
 
 
 def _refuse(status: int, code: str) -> web.Response:

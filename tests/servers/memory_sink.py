@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Self
 
-from hooks.delivery import Limits, Outcome, Policy, Record, Sent, Sink
+from hooks.delivery import PLAIN, Limits, Outcome, Policy, Record, Sent, Sink, size_of
 from hooks.lanes import Lanes
 from hooks.tallies import Tally
 from hooks.triggers import Batch, Target
@@ -26,6 +26,33 @@ Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
 def store_all(sink: "MemorySink", batch: Sequence[Record]) -> Sequence[Outcome]:
     """The call of a good day."""
     return [sink.store(record) for record in batch]
+
+
+def make_record(
+    *,
+    key: str,
+    data: bytes,
+    hook_id: str,
+    source: str,
+    tally: Tally,
+    done: Callable[[Record], None],
+    batch: Batch = PLAIN,
+    at_ns: int = 0,
+    partition: int | None = None,
+) -> Record:
+    """A record of its own size."""
+    return Record(
+        key=key,
+        data=data,
+        size=size_of(key, data, batch),
+        hook_id=hook_id,
+        source=source,
+        tally=tally,
+        done=done,
+        batch=batch,
+        at_ns=at_ns,
+        partition=partition,
+    )
 
 
 class MemorySink:
@@ -140,7 +167,7 @@ class LanesAround:
 
     def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = HASTY) -> Record:
         """One more record of a user."""
-        record = Record(
+        record = make_record(
             key=user,
             data=data.encode(),
             hook_id=hook_id,

@@ -49,44 +49,31 @@ BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence",
 _names = NUID()
 
 
-class Message:
+class Message(Struct, eq=False, gc=False):
     """
     A message of a stream.
 
     `sequence` is its place in the stream, `pending` how many matching ones lay behind it when it was sent, and
-    `delivered` counts from 1. `reply` is for `shared.consumers`, which acknowledges.
+    `delivered` counts from 1. `reply` is for `shared.consumers`, which acknowledges. `raw_headers` are as they came by
+    the short way.
     """
 
-    __slots__ = ("_headers", "at_ns", "data", "delivered", "pending", "reply", "sequence", "subject")
-
-    def __init__(
-        self,
-        subject: str,
-        data: bytes,
-        *,
-        sequence: int,
-        at_ns: int,
-        headers: Mapping[str, str] | bytes | None = None,
-        delivered: int = 1,
-        pending: int = 0,
-        reply: str = "",
-    ) -> None:
-        self.subject = subject
-        self.data = data
-        self.sequence = sequence
-        self.at_ns = at_ns
-        self._headers = headers or {}
-        self.delivered = delivered
-        self.pending = pending
-        self.reply = reply
+    subject: str
+    data: bytes
+    sequence: int
+    at_ns: int
+    raw_headers: Mapping[str, str] | bytes = b""
+    delivered: int = 1
+    pending: int = 0
+    reply: str = ""
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Read when they are asked for, which few do."""
-        if isinstance(self._headers, bytes):
-            lines = (line.partition(":") for line in self._headers.decode().split("\r\n")[1:] if line)
-            self._headers = {name: value.strip() for name, _, value in lines}
-        return self._headers
+        if isinstance(self.raw_headers, bytes):
+            lines = (line.partition(":") for line in self.raw_headers.decode().split("\r\n")[1:] if line)
+            self.raw_headers = {name: value.strip() for name, _, value in lines}
+        return self.raw_headers
 
     @property
     def at(self) -> datetime:
@@ -272,7 +259,7 @@ class Bus:
             answer.data,
             sequence=int(headers["Nats-Sequence"]),
             at_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
-            headers=headers,
+            raw_headers=headers,
         )
 
     async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
@@ -290,7 +277,7 @@ class Bus:
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def take(raw: bytes, body: bytes) -> None:
-            message = Message("", body, sequence=0, at_ns=0, headers=raw)
+            message = Message("", body, sequence=0, at_ns=0, raw_headers=raw)
             if b"Nats-Sequence:" in raw:
                 message.subject = message.headers["Nats-Subject"]
                 message.sequence = int(message.headers["Nats-Sequence"])

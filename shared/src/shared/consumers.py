@@ -31,7 +31,6 @@ from nats.nuid import NUID
 from shared.bus import Bus, Message, api_error
 from shared.errors import MillraceError, UnavailableError
 from shared.retry import Backoff, retry
-from shared.stream_parser import AT_NS, CONSUMER_SEQUENCE, PENDING, REPLY, SEQUENCE, SUBJECT, TIMES
 from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics
 
@@ -297,17 +296,11 @@ class Pull:
     def _deliver(self, found: re.Match[bytes], headers: bytes, body: bytes) -> None:
         """A message by the short way (`shared.stream_parser`)."""
         self._heard_at = self._clock()
+        subject, _, reply, times, sequence, consumer_sequence, at_ns, pending, _, _ = found.groups()
         message = Message(
-            found[SUBJECT].decode(),
-            body,
-            sequence=int(found[SEQUENCE]),
-            at_ns=int(found[AT_NS]),
-            headers=headers,
-            delivered=int(found[TIMES]),
-            pending=int(found[PENDING]),
-            reply=found[REPLY].decode(),
+            subject.decode(), body, int(sequence), int(at_ns), headers, int(times), int(pending), reply.decode()
         )
-        self._take(message, int(found[CONSUMER_SEQUENCE]))
+        self._take(message, int(consumer_sequence))
 
     def _take(self, message: Message, consumer_sequence: int) -> None:
         self._asked = max(0, self._asked - 1)
@@ -408,7 +401,7 @@ def _parse(received: Msg) -> tuple[Message, int]:
         received.data,
         sequence=int(sequence),
         at_ns=int(at_ns),
-        headers=received.headers,
+        raw_headers=received.headers or b"",
         delivered=int(delivered),
         pending=int(pending),
         reply=received.reply,

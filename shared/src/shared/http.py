@@ -5,6 +5,7 @@ Routes are data (`shared.routes`). No route of any service lives here.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -145,7 +146,9 @@ def _asked(query: Mapping[str, str | Query], request: web.Request) -> dict[str, 
 
 def _converted(text: str, kind: Any, field: str) -> Any:
     try:
-        return msgspec.convert(text, kind, strict=False)
+        value = msgspec.convert(text, kind, strict=False)
+        # What makes numbers of texts makes times of numbers too.
+        return msgspec.convert(text, kind) if isinstance(value, datetime) else value
     except msgspec.ValidationError as error:
         raise InvalidError(str(error), field=field) from None
 

@@ -46,6 +46,19 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     sftp_host: str = "127.0.0.1"
     sftp_port: Annotated[int, Meta(ge=0, le=65535)] = 2022
+    sftp_proxies: str = ""
+    """Addresses and ranges, separated by commas, that must send a PROXY header; from nobody else is one read."""
+    sftp_connections: Annotated[int, Meta(ge=2)] = 1024
+    """Connections at a time; those that have not signed in may be half of them."""
+    sftp_connections_per_address: Annotated[int, Meta(ge=1)] = 20
+    sftp_login_s: Annotated[float, Meta(gt=0)] = 20.0
+    """How long signing in may take."""
+    sftp_idle_s: Annotated[float, Meta(gt=0)] = 600.0
+    """How long a session may do nothing. Keep-alives and looking at attributes are nothing."""
+    sftp_ban_failures: Annotated[int, Meta(ge=1)] = 15
+    """Wrong passwords and keys in half an hour after which an address is kept out."""
+    sftp_ban_s: Annotated[float, Meta(gt=0, le=86400)] = 900.0
+    """How long for the first time; each later time twice as long, up to a day."""
 
     data_dir: str = ".millrace/data"
     """Local objects of storage, the spool of ftp-gateway, and the name of a replica of hooks."""

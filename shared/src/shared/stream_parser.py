@@ -26,7 +26,7 @@ DELIVERED: Final = re.compile(
 Subject, subscription, reply (how often it was delivered, sequence in the stream, sequence in the consumer, time in
 nanoseconds, how many wait behind it: NATS ADR-15), length of the headers, length of all.
 """
-SUBJECT, SUBSCRIPTION, REPLY, TIMES, SEQUENCE, CONSUMER_SEQUENCE, AT_NS, PENDING, HEADERS, LENGTH = range(1, 11)
+SUBSCRIPTION, HEADERS, LENGTH = 2, 9, 10
 
 _ANSWER: Final = re.compile(rb"HMSG \S+ (\d+) (\d+) (\d+)\r\n")
 _OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")

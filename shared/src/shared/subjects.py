@@ -72,7 +72,8 @@ PLANS = Bucket(name="PLANS")
 LEASES = Bucket(name="LEASES", ttl_s=60.0)
 HOOKS = Bucket(name="HOOKS")
 """Where hooks whose target was blocked catch up from, one entry per partition and target."""
-DEFENDER = Bucket(name="DEFENDER", ttl_s=DAY_S)
+DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
+"""What is held against addresses that try passwords. Longer than a ban and the quiet time after it."""
 
 STORE_MEDIA = "storage.media.store"
 RESOLVE_MEDIA = "storage.media.resolve"
@@ -175,6 +176,16 @@ def backlogs_of_partition(partition: int) -> str:
     return f"*.{partition}.*.*"
 
 
+def defender_key(network: str) -> str:
+    """The key in `DEFENDER` of an address; a key may hold no colon."""
+    return network.replace(":", "_")
+
+
+def defended_network(key: str) -> str:
+    """The address of a key in `DEFENDER`."""
+    return key.replace("_", ":")
+
+
 PROFILES_CONSUMER = "ftp-gateway-profiles"
 PUSH_ENGINE_CONSUMER = "push-engine"
 
@@ -247,14 +258,15 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
-            *_config("apps.*", "ftp_users.*.*"),
+            *_config("apps.*", "ftp_users.*.*", "host_keys.*"),
             (PUSH.name, push_send("*", "*")),
             (PROFILE_UPDATES.name, profile_update("*", "*")),
             (FILES.name, "ftp.file.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
+            (DEFENDER.stream, "$KV.DEFENDER.>"),
         ),
         writes=(
             push_send("*", "*"),
@@ -264,7 +276,9 @@ GRANTS: dict[str, Grant] = {
             alert("ftp-gateway", "*", "*"),
             "$KV.CONFIG.apps.*",
             "$KV.CONFIG.ftp_users.*.*",
+            "$KV.CONFIG.host_keys.*",
             "$KV.PROFILES.>",
+            "$KV.DEFENDER.>",
         ),
         asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),
     ),

@@ -45,6 +45,7 @@ CounterName = Literal[
     "millrace_hooks_replayed_total",
     "millrace_ftp_files_total",
     "millrace_ftp_rows_total",
+    "millrace_ftp_refused_total",
     "millrace_export_runs_total",
     "millrace_export_rows_total",
     "millrace_export_bytes_total",
@@ -88,6 +89,9 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_hooks_replayed_total": Series("Dead letters sent again, and what became of them", ("outcome",)),
     "millrace_ftp_files_total": Series("Files that came to an end: completed, failed, duplicate", ("kind", "outcome")),
     "millrace_ftp_rows_total": Series("Rows of files: accepted or rejected", ("kind", "outcome")),
+    "millrace_ftp_refused_total": Series(
+        "SFTP connections closed before SSH: banned, crowded, strangers, header or closing", ("reason",)
+    ),
     "millrace_export_runs_total": Series("Runs of exports that came to an end", ("outcome",)),
     "millrace_export_rows_total": Series("Rows of exports: exported, filtered or dropped", ("outcome",)),
     "millrace_export_bytes_total": Series("Bytes of exported objects, as they lie in the destination"),

@@ -7,8 +7,8 @@ from hooks.backlogs import NOWHERE, Backlog, Place, place_of
 from hooks.delivery import Record
 from hooks.tallies import Tally
 from hooks.triggers import Target
-from hooks.window import Bounds, Window
-from servers.memory_sink import NOW, TARGET
+from hooks.window import Bounds, Taken, Window
+from servers.memory_sink import NOW, TARGET, make_record
 from shared.bus import Message
 
 HOOK = "hook"
@@ -47,16 +47,16 @@ class Simulation:
                 self._put(taken, source)
         taken.close()
 
-    def _put(self, taken: object, source: str) -> None:
-        record = Record(
+    def _put(self, taken: Taken, source: str) -> None:
+        record = make_record(
             key="u",
             data=b"",
             hook_id=HOOK,
             source=source,
             tally=Tally(lambda: NOW),
-            done=taken.done,  # type: ignore[attr-defined]
+            done=taken,
         )
-        taken.expect(record)  # type: ignore[attr-defined]
+        taken.expect(record)
         self.lanes.append(record)
 
     def finish(self) -> None:
@@ -125,7 +125,7 @@ def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order
 def test_a_hook_is_given_back_only_when_something_was_finished_since_it_caught_up() -> None:
     found = backlog(start=5, missed=5)
     taken = found.window.take(Message("", b"", sequence=5, at_ns=0))
-    record = Record(key="u", data=b"", hook_id=HOOK, source="EVENTS:5:0", tally=Tally(lambda: NOW), done=taken.done)
+    record = make_record(key="u", data=b"", hook_id=HOOK, source="EVENTS:5:0", tally=Tally(lambda: NOW), done=taken)
     taken.expect(record)
     taken.close()
     found.taken_to = 5

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from hooks.dead_letters import DeadLetterBox, Resent
-from hooks.delivery import Record
 from hooks.tallies import Tally
-from servers.memory_sink import NOW, TARGET
+from servers.memory_sink import NOW, TARGET, make_record
 from shared.errors import BusyError, MillraceError
 from shared.messages import DeadLetter, decode
 from shared.telemetry import Metrics
@@ -36,7 +35,9 @@ def make_box(bus: Bus) -> DeadLetterBox:
 
 async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
     bus, tally = Bus(), Tally(lambda: NOW)
-    record = Record(key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", tally=tally, done=lambda _: None)
+    record = make_record(
+        key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", tally=tally, done=lambda _: None
+    )
 
     await make_box(bus).put_record(TARGET, record, "oversize", "too large")
 
@@ -83,6 +84,7 @@ async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> N
         letter=12,
         key="ann",
         data=b"{}",
+        size=5,
         hook_id="all",
         source="EVENTS:7:1",
         attempts=2,

@@ -6,7 +6,7 @@ from hooks.delivery import Outcome, Policy, Record
 from hooks.destinations import Connector, Destinations
 from hooks.tallies import Tally
 from hooks.triggers import Hook, Index, Rule, Target
-from servers.memory_sink import NOW, Heard, Letters, MemorySink
+from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.errors import NotFoundError
 from shared.retry import Backoff
 from shared.telemetry import Metrics
@@ -68,7 +68,7 @@ class Scene:
     def put(self, hook_id: str, user: str = "ann", partition: int | None = None) -> str:
         """A record of a hook, as a partition puts it."""
         self.count += 1
-        record = Record(
+        record = make_record(
             key=user,
             data=b"{}",
             hook_id=hook_id,
@@ -202,7 +202,7 @@ async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
         lanes = scene.destinations.find(Target("shop", "orders"))
         assert lanes is not None
         records = [
-            Record(
+            make_record(
                 key=user, data=b"{}", hook_id=hook_id, source="s", tally=scene.tally, done=lambda _: None, at_ns=at_ns
             )
             for user, hook_id, at_ns in (("ann", "all", 7), ("ann", "all", 8), ("bob", "other", 5), ("bob", "all", 0))

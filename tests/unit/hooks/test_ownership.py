@@ -162,7 +162,7 @@ class World:
 STEPS = ("join", "join", "leave", "kill", "freeze", "thaw", "turn", "blind_turn", "wait", "rounds", "rounds")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(NAMES)), max_size=60))
 @example([("join", "a"), ("join", "b"), ("rounds", "c"), ("freeze", "a"), *[("rounds", "b")] * 4, ("thaw", "a")])
 def test_a_partition_never_has_two_owners_and_all_get_their_share(steps: list[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hooks.delivery import Failed, Outcome, Policy, Record, Sent
 from hooks.shards import USERS_REMEMBERED, Shards
 from hooks.tallies import Tally
-from servers.memory_sink import AT_ONCE, NOW, Bench, MemorySink
+from servers.memory_sink import AT_ONCE, NOW, Bench, MemorySink, make_record
 from servers.waiting import until
 from shared.retry import Backoff
 
@@ -39,7 +39,7 @@ class ShardedSink(MemorySink):
 
 
 def record(key: str) -> Record:
-    return Record(
+    return make_record(
         key=key, data=b"1", hook_id="hook", source="EVENTS:1:0", tally=Tally(lambda: NOW), done=lambda _: None
     )
 

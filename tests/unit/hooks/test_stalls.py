@@ -2,13 +2,13 @@
 
 import pytest
 
-from hooks.delivery import Policy, Record
+from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.stalls import Patience, Stalls
 from hooks.tallies import Tally
 from hooks.triggers import Batch, Hook, Index, Rule, Target
 from hooks.window import Bounds, Window
-from servers.memory_sink import NOW, Heard, Letters, MemorySink
+from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.bus import Message
 from shared.telemetry import Metrics
 
@@ -33,8 +33,8 @@ async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_
         window = Window(Bounds())
         stalls = Stalls(window, destinations, Patience(), lambda: now)
         taken = window.take(Message("events.shop.0", b"", sequence=1, at_ns=0))
-        record = Record(
-            key="ann", data=b"{}", hook_id="all", source="s", tally=Tally(lambda: NOW), done=taken.done, batch=batch
+        record = make_record(
+            key="ann", data=b"{}", hook_id="all", source="s", tally=Tally(lambda: NOW), done=taken, batch=batch
         )
         taken.expect(record)
         taken.close()

@@ -7,7 +7,7 @@ import pytest
 from hooks.delivery import Record
 from hooks.tallies import Tally
 from hooks.window import Bounds, Taken, Window
-from servers.memory_sink import NOW
+from servers.memory_sink import NOW, make_record
 from shared.bus import Message
 
 
@@ -20,13 +20,13 @@ def take(window: Window, sequence: int, *sizes: int) -> tuple[Taken, list[Record
     """A message with a record of each of these sizes."""
     taken = window.take(Message("events.shop.0", b"[]", sequence=sequence, at_ns=0))
     records = [
-        Record(
+        make_record(
             key="k",
             data=b"x" * (size - 1),
             hook_id="hook",
             source=f"EVENTS:{sequence}:{index}",
             tally=Tally(lambda: NOW),
-            done=taken.done,
+            done=taken,
         )
         for index, size in enumerate(sizes)
     ]

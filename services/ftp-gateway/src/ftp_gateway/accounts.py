@@ -11,7 +11,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from datetime import datetime
 from time import perf_counter
 from types import TracebackType
 
@@ -19,6 +19,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
+from ftp_gateway.addresses import Network, is_within, parse_network
+from ftp_gateway.limits import Limits
 from shared.errors import InvalidError
 from shared.subjects import APP_KEY, NAME
 
@@ -35,17 +37,19 @@ KEY_TYPES = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
 
-Network = IPv4Network | IPv6Network
-
 
 class Account(Struct, frozen=True, kw_only=True):
-    """A user that may sign in. `networks` empty lets every address in; `keys` are SSH wire blobs."""
+    """
+    A user that may sign in, until `expires_at`. `networks` empty lets every address in; `keys` are SSH wire blobs.
+    """
 
     app_key: str
     name: str
     password_hash: str | None = None
     keys: frozenset[bytes] = frozenset()
     networks: tuple[Network, ...] = ()
+    expires_at: datetime | None = None
+    limits: Limits = Limits()
 
     @property
     def login(self) -> str:
@@ -53,15 +57,10 @@ class Account(Struct, frozen=True, kw_only=True):
 
     def admits(self, address: str) -> bool:
         """Whether a client at this address may try at all."""
-        if not self.networks:
-            return True
-        try:
-            found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        return any(found in network for network in self.networks)
+        return not self.networks or is_within(address, self.networks)
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
 
 
 def login_name(app_key: str, name: str) -> str:
@@ -134,7 +133,7 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for place, text in enumerate(texts):
         try:
-            networks.append(ip_network(text.strip(), strict=False))
+            networks.append(parse_network(text))
         except ValueError:
             raise InvalidError(
                 "expected an address or a range such as 203.0.113.0/24", field=f"allowed_ips[{place}]"

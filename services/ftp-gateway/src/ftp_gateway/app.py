@@ -2,28 +2,42 @@
 The composition root: opens the spool, the SFTP server and the consumers, and ties them together. No rules.
 """
 
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ftp_gateway.accounts import Account, Passwords
+from ftp_gateway.addresses import Network, parse_network
+from ftp_gateway.bans import BanRules
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
+from ftp_gateway.defender import Defender
 from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.handlers import NAME, ProfileUpdates
+from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.intake import Intake
 from ftp_gateway.profile_updates import unknown_users
 from ftp_gateway.protocols.sftp import open_sftp
+from ftp_gateway.protocols.sftp_keys import ensure_host_keys
 from ftp_gateway.routes import ROUTES, State
 from ftp_gateway.spool import open_spool
 from shared import subjects
 from shared.consumers import open_pull
+from shared.errors import InvalidError
 from shared.profiles import Profiles
 from shared.service import Mesh, Service
 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def proxies_of(text: str) -> tuple[Network, ...]:
+    """Raises `InvalidError` for what is no list of addresses and ranges."""
+    try:
+        return tuple(parse_network(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InvalidError("expected addresses and ranges, separated by commas", field="sftp_proxies") from None
 
 
 async def build(mesh: Mesh) -> State:
@@ -36,10 +50,21 @@ async def build(mesh: Mesh) -> State:
         entry = apps.get(app_key)
         return rules_of(entry.value) if entry else Rules()
 
+    # Every connection asks after every change of any user, and reading keys and networks takes its time.
+    accounts = lru_cache(maxsize=4096)(account_of)
+
     def find(app_key: str, name: str) -> Account | None:
         entry = users.get(app_key, name)
-        return account_of(entry) if entry else None
+        return accounts(entry) if entry else None
 
+    made = await ensure_host_keys(mesh.registry, directory / "host_key", now)
+    kept = mesh.registry.view(HOST_KEYS)
+
+    def host_keys() -> HostKeys:
+        entry = kept.get(OWNER)
+        return entry.value if entry else made
+
+    proxies = proxies_of(mesh.settings.sftp_proxies)
     spool = await mesh.enter(open_spool(directory, now))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
@@ -68,22 +93,31 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("profiles", updates.run())
     mesh.intake("profiles", updates)
 
+    rules_of_bans = BanRules(
+        failures=mesh.settings.sftp_ban_failures, first=timedelta(seconds=mesh.settings.sftp_ban_s)
+    )
+    defender = Defender(mesh.bus, rules_of_bans, now)
+    mesh.spawn("bans", defender.keep())
+
     sftp = await mesh.enter(
         open_sftp(
-            mesh.settings.sftp_host,
-            mesh.settings.sftp_port,
-            directory=directory,
+            mesh.settings,
+            proxies=proxies,
             spool=spool,
             find=find,
             passwords=passwords,
+            defender=defender,
+            host_keys=host_keys,
             metrics=mesh.metrics,
             clock=now,
         )
     )
+    users.on_change(sftp.recheck)
+    mesh.spawn("sessions", sftp.keep())
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
-    return State(bus=mesh.bus, spool=spool, passwords=passwords)
+    return State(bus=mesh.bus, spool=spool, passwords=passwords, defender=defender)
 
 
 SERVICE = Service(
@@ -91,6 +125,6 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES),
-    kinds=(APPS, FTP_USERS),
+    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.DEFENDER),
+    kinds=(APPS, FTP_USERS, HOST_KEYS),
 )

@@ -5,6 +5,7 @@ What an app and its users are, as they stand in the configuration. No I/O.
 by.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ from msgspec import Meta, Struct, structs
 
 from ftp_gateway.accounts import Account, parse_keys, parse_networks
 from ftp_gateway.formats import Rules
+from ftp_gateway.limits import Limits
 from ftp_gateway.lines import Fallback
 from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
 from ftp_gateway.profile_values import AttributeType
@@ -49,13 +51,16 @@ class FtpUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     One who may upload for an app; signs in as `<app>.<name>`.
 
     `password` comes in clear and is stored as its argon2id hash. `public_keys` are lines of an `authorized_keys` file.
-    `allowed_ips` are addresses and CIDR ranges; empty admits every address.
+    `allowed_ips` are addresses and CIDR ranges; empty admits every address. What is changed here holds at once, also
+    for sessions that are open.
     """
 
     password: Secret | None = None
     public_keys: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
     allowed_ips: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
     disabled: bool = False
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    limits: Limits = Limits()
 
 
 APPS = Kind(prefix="apps", type=App, fixed_id="")
@@ -101,6 +106,8 @@ def account_of(entry: Entry[FtpUser]) -> Account | None:
         password_hash=user.password.reveal() if user.password else None,
         keys=parse_keys(user.public_keys),
         networks=parse_networks(user.allowed_ips),
+        expires_at=user.expires_at,
+        limits=user.limits,
     )
 
 

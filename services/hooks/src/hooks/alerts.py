@@ -16,7 +16,9 @@ SERVICE = "hooks"
 WAITING = 1000
 """Alerts that wait to be published. More than that at once tell nothing new, and are dropped."""
 
-AlertKind = Literal["target-paused", "target-resumed", "events-full", "target-far-behind", "events-lost"]
+AlertKind = Literal[
+    "target-paused", "target-resumed", "target-advice", "events-full", "target-far-behind", "events-lost"
+]
 
 
 class Alerts:
@@ -61,6 +63,10 @@ class Alerts:
     def caught_up(self, target: Target) -> None:
         """A partition of the target has nothing more to catch up."""
         self._far_behind.discard(target)
+
+    def advised(self, target: Target, message: str) -> None:
+        """Records go to a target, but something should be mended."""
+        self.tell(target.app_key, "target-advice", target.stream_name, message)
 
     def lost(self, target: Target, events: int) -> None:
         """`EVENTS` has forgotten events before the target took them."""

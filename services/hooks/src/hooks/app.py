@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
+from hooks.advice import Advice
 from hooks.alerts import Alerts
 from hooks.catch_up import CatchUps
 from hooks.checkpoints import Checkpoints
 from hooks.config import HOOKS, KINESIS
 from hooks.dead_letters import DeadLetterBox
-from hooks.delivery import Policy
+from hooks.delivery import Policy, Sink
 from hooks.destinations import Connector, Destinations
 from hooks.handlers import ENDPOINTS
 from hooks.leases import Leases
@@ -27,12 +29,15 @@ from hooks.replays import Replays
 from hooks.replica import named
 from hooks.routes import ROUTES
 from hooks.sinks.kinesis import LIMITS, KinesisConfig
+from hooks.sinks.kinesis_checks import kinesis_checks
+from hooks.sinks.put_record import open_stream
 from hooks.sinks.webhook import WebhookConfig, open_session
+from hooks.sinks.webhook_checks import DEADLINE_S, webhook_checks
 from hooks.stalls import Patience
 from hooks.standing import Standing
 from hooks.state import State
 from hooks.tallies import Tallies
-from hooks.triggers import Index, Rule
+from hooks.triggers import Index, Rule, Target
 from hooks.window import Bounds
 from shared import subjects
 from shared.aws import AwsClients
@@ -93,7 +98,8 @@ async def build(mesh: Mesh) -> State:
     destinations = await mesh.enter(
         Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
     )
-    _follow(mesh, destinations, tallies, clients, webhooks)
+    advice = Advice(alerts.advised)
+    _follow(mesh, destinations, tallies, advice, clients, webhooks)
     checkpoints = Checkpoints(mesh.bucket(subjects.HOOKS))
     catch_ups = CatchUps(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
 
@@ -133,7 +139,12 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("replays", replays)
 
     async def test_connector(config: KinesisConfig, stream_name: str | None, test_record: bool) -> ConnectionReport:
-        return await run_checks(config.checks(clients, stream_name, test_record=test_record))
+        return await run_checks(kinesis_checks(config, clients, stream_name, test_record=test_record))
+
+    async def test_webhook(config: WebhookConfig) -> ConnectionReport:
+        allow_private = mesh.settings.allow_private_endpoints
+        checks = webhook_checks(config, webhooks, now, allow_private=allow_private)
+        return await run_checks(checks, deadline_s=DEADLINE_S)
 
     return State(
         publishing=Publishing(mesh.bus, alerts, now),
@@ -141,11 +152,13 @@ async def build(mesh: Mesh) -> State:
         standing=Standing(mesh.bus, leases.table),
         catch_ups=catch_ups,
         tallies=tallies,
+        advice=advice,
         letters=letters,
         replays=replays,
         previews=Previews(mesh.bus, profiles, now, LIMITS.record_bytes),
         registry=mesh.registry,
         test_connector=test_connector,
+        test_webhook=test_webhook,
         allow_private_endpoints=mesh.settings.allow_private_endpoints,
         clock=now,
     )
@@ -171,13 +184,21 @@ async def _tell_lag(partitions: Partitions, metrics: Metrics) -> None:
 
 
 def _follow(
-    mesh: Mesh, destinations: Destinations, tallies: Tallies, clients: AwsClients, webhooks: aiohttp.ClientSession
+    mesh: Mesh,
+    destinations: Destinations,
+    tallies: Tallies,
+    advice: Advice,
+    clients: AwsClients,
+    webhooks: aiohttp.ClientSession,
 ) -> None:
     """Keep `destinations` at the newest configuration."""
     hooks, connectors = mesh.registry.view(HOOKS), mesh.registry.view(KINESIS)
 
-    def connector(config: KinesisConfig, revision: int) -> Connector:
-        return Connector(revision=revision, open=lambda stream_name: config.open(clients, stream_name))
+    def connector(app_key: str, config: KinesisConfig, revision: int) -> Connector:
+        def open_sink(stream_name: str) -> Sink:
+            return open_stream(config, clients, stream_name, partial(advice.give, Target(app_key, stream_name)))
+
+        return Connector(revision=revision, open=open_sink)
 
     def webhook(rule: Rule) -> Connector:
         hook = rule.hook
@@ -191,11 +212,14 @@ def _follow(
             for entry in hooks.all()
         ]
         active = {
-            entry.app_key: connector(entry.value, entry.revision) for entry in connectors.all() if entry.value.active
+            entry.app_key: connector(entry.app_key, entry.value, entry.revision)
+            for entry in connectors.all()
+            if entry.value.active
         }
         active |= {rule.target.connector: webhook(rule) for rule in rules if rule.target.sink == "WEBHOOK"}
         destinations.apply(Index(rules), active)
         tallies.keep({(rule.app_key, rule.hook_id) for rule in rules})
+        advice.keep(rule.target for rule in rules if destinations.serves(rule.target))
 
     hooks.on_change(apply)
     connectors.on_change(apply)

@@ -111,7 +111,7 @@ class Backlog:
         for record in records:
             finish = record.done
             taken.expect(record)
-            record.done = taken.done
+            record.done = taken
             finish(record)
         taken.close()
 

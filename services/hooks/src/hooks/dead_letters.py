@@ -18,7 +18,6 @@ import structlog
 
 from hooks.alerts import SERVICE
 from hooks.delivery import Record
-from hooks.tallies import Tally
 from hooks.triggers import Target
 from shared import subjects
 from shared.errors import MillraceError
@@ -44,30 +43,14 @@ class Publisher(Protocol):
     async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
 
 
-class Resent(Record):
+class Resent(Record, kw_only=True, eq=False, gc=True):
     """
     A record that comes from the letter with the number `letter`, and not from an event.
 
     A letter that it becomes must not be taken for a repetition of the first one, or both would be gone.
     """
 
-    __slots__ = ("letter",)
-
-    def __init__(
-        self,
-        *,
-        letter: int,
-        key: str,
-        data: bytes,
-        hook_id: str,
-        source: str,
-        attempts: int,
-        tally: Tally,
-        done: Callable[[Record], None],
-    ) -> None:
-        super().__init__(key=key, data=data, hook_id=hook_id, source=source, tally=tally, done=done)
-        self.letter = letter
-        self.attempts = attempts
+    letter: int
 
 
 class DeadLetterBox:

@@ -19,77 +19,44 @@ MAX_KEY_CHARACTERS = 256
 PAUSING = (CredentialsError, UnauthenticatedError, DeniedError, NotFoundError)
 """What only a person can mend: the target waits for a change of its configuration, and looks now and then."""
 PLAIN = Batch()
-FRAME_BYTES = {"json_array": 2, "ndjson": 1}
+FRAME_BYTES = {"single": 0, "json_array": 2, "ndjson": 1}
 """What a format adds to a record that travels alone: the brackets of the array, the line feed."""
 
 
-class Record:
+class Record(Struct, kw_only=True, eq=False, gc=False):
     """
     One rendered record, on its way. Its events' order is the order in which records of one `key` are put.
 
     Args:
         key: Decides the lane, and the sink partitions by it.
+        size: Bytes of the record alone in the format of its batch, with its key; see `size_of`.
         source: `<stream>:<sequence>:<index>` of its event.
         at_ns: When the mesh stored its event, in nanoseconds since the epoch; 0 where nobody asks.
         done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
-        batch: Its hook's. `size` is that of the record alone in this format, with its key.
+        batch: Its hook's.
         max_bytes: How large the record may become by others that are packed with it, with its key.
         partition: Whose owner sends it; None where it belongs to no partition.
+        attempts: How often it was sent.
+        next: What waits behind it in its lane.
+        events: How many events travel in it.
+
+    Not the collector's (`gc`): tens of thousands wait, and nothing that a record refers to refers to records again.
     """
 
-    __slots__ = (
-        "at_ns",
-        "attempts",
-        "batch",
-        "data",
-        "done",
-        "hook_id",
-        "key",
-        "max_bytes",
-        "next",
-        "partition",
-        "size",
-        "source",
-        "tally",
-    )
-
-    events = 1
-    """How many events travel in it."""
-
-    def __init__(
-        self,
-        *,
-        key: str,
-        data: bytes,
-        hook_id: str,
-        source: str,
-        tally: Tally,
-        done: Callable[["Record"], None],
-        batch: Batch = PLAIN,
-        max_bytes: int = 1 << 20,
-        at_ns: int = 0,
-        partition: int | None = None,
-    ) -> None:
-        self.key = key
-        self.data = data
-        self.size = len(data) + (len(key) if key.isascii() else len(key.encode()))
-        if batch.format != "single":
-            self.size += FRAME_BYTES[batch.format]
-        self.batch = batch
-        self.max_bytes = max_bytes
-        self.hook_id = hook_id
-        self.source = source
-        self.tally = tally
-        self.done = done
-        self.at_ns = at_ns
-        self.partition = partition
-        self.attempts = 0
-        self.next: Record | None = None
-
-    def carry(self, data: bytes) -> None:
-        """Carry other data. Only before anybody has counted its size."""
-        self.size += len(data) - len(self.data)
-        self.data = data
+    key: str
+    data: bytes
+    size: int
+    hook_id: str
+    source: str
+    tally: Tally
+    done: Callable[["Record"], None]
+    batch: Batch = PLAIN
+    max_bytes: int = 1 << 20
+    at_ns: int = 0
+    partition: int | None = None
+    attempts: int = 0
+    next: "Record | None" = None
+    events: int = 1
 
 
 class Sent(Struct, frozen=True):
@@ -168,6 +135,11 @@ class DeadLetters(Protocol):
     """Where records go that cannot be delivered. Returns when they are stored, however long that takes."""
 
     async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None: ...
+
+
+def size_of(key: str, data: bytes, batch: Batch = PLAIN) -> int:
+    """What a target counts of a record that travels alone: its data and its key, in bytes."""
+    return len(data) + (len(key) if key.isascii() else len(key.encode())) + FRAME_BYTES[batch.format]
 
 
 def partition_key(user_id: str) -> str:

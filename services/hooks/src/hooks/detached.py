@@ -65,7 +65,8 @@ class Detached:
         self._asked: dict[Target, Backlog] = {}
         self._backlogs: list[Backlog] = []
         self._readers: dict[Backlog, tuple[CatchUp, asyncio.Task[None]]] = {}
-        self._of_hook: dict[tuple[str, str], Backlog] = {}
+        self.by_hook: dict[tuple[str, str], Backlog] = {}
+        """The backlogs that hooks have here, by app and id. Without any, the partition's reader gives everything."""
         self._others: set[str] = set()
         self._stalls = Stalls(window, destinations, shared.patience, loop.time)
         self._closed = False
@@ -76,14 +77,12 @@ class Detached:
         """Whether a reader, the partition's or a backlog's, puts the record of this event into the lanes."""
         if backlog is not None:
             return backlog.gives(rule.hook_id, source)
-        if not self._of_hook:
-            return True
-        detached = self._of_hook.get((rule.app_key, rule.hook_id))
+        detached = self.by_hook.get((rule.app_key, rule.hook_id))
         if detached is None:
             return True
         sequence = int(source.split(":")[1])
         if detached.until is not None and sequence > detached.until:
-            del self._of_hook[rule.app_key, rule.hook_id]
+            del self.by_hook[rule.app_key, rule.hook_id]
             return True
         detached.passed_over(rule.hook_id, sequence)
         self._metrics.count("millrace_hooks_events_total", outcome="behind")
@@ -115,7 +114,7 @@ class Detached:
         groups: dict[Target | None, dict[str, int]] = {}
         for hook_id, events in checkpoint.hooks.items():
             # Of two entries for one hook the earlier holds all.
-            if (app_key, hook_id) not in self._of_hook:
+            if (app_key, hook_id) not in self.by_hook:
                 groups.setdefault(self._destinations.target_of(app_key, hook_id), {})[hook_id] = events
         for hook_id, events in groups.pop(None, {}).items():
             self._skip(app_key, hook_id, events)
@@ -154,7 +153,7 @@ class Detached:
             self._wake.set()
 
     def _is_detached(self, rule: Rule) -> bool:
-        backlog = self._of_hook.get((rule.app_key, rule.hook_id))
+        backlog = self.by_hook.get((rule.app_key, rule.hook_id))
         if backlog is None:
             return False
         newest = self._window.newest
@@ -197,7 +196,7 @@ class Detached:
         self._backlogs.append(backlog)
         self._shared.backlogs.add(backlog)
         for hook_id in backlog.behind:
-            self._of_hook[backlog.target.app_key, hook_id] = backlog
+            self.by_hook[backlog.target.app_key, hook_id] = backlog
         self._gauge()
         if backlog.behind and not self._closed:
             reader = CatchUp(backlog, self._partition, self._shared, self._destinations, self._fire)
@@ -236,7 +235,7 @@ class Detached:
                     groups.setdefault(rule.target, []).append(hook_id)
                 else:
                     self._skip(app_key, hook_id, backlog.behind.pop(hook_id))
-                    del self._of_hook[app_key, hook_id]
+                    del self.by_hook[app_key, hook_id]
             if groups and old not in groups:
                 # What is in the lanes follows by itself.
                 backlog.target = next(iter(groups))

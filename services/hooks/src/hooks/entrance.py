@@ -176,33 +176,19 @@ def read_message(data: bytes, app_key: str, partition: int) -> Read:
             # What is skipped while decoding is not looked at so closely.
             data.decode()
         events = _routed.decode(data)
+        # Without another array or an escape, attributes that hold no object hold names and scalars alone.
+        plain = data.find(b"[", 1) < 0 and b"\\u" not in data
         for event in events:
-            if (
-                event.app_key != app_key
-                or crc32(event.user_id.encode()) % PARTITIONS != partition
-                or not (_is_right(event.attributes) and _is_right(event.user.attributes))
-            ):
+            attributes, more = event.attributes, event.user.attributes
+            if not plain or bytes(attributes).rfind(b"{"):
+                _attributes.decode(attributes)
+            if more is not EMPTY:
+                _attributes.decode(more)
+            if event.app_key != app_key or crc32(event.user_id.encode()) % PARTITIONS != partition:
                 return _read_each(data, app_key, partition)
     except _UNREADABLE:
         return _read_each(data, app_key, partition)
     return list(enumerate(events)), []
-
-
-def _is_right(attributes: Raw) -> bool:
-    """
-    Whether they are `Attributes`. Only what holds something else than names and scalars is read for it.
-
-    Raises:
-        msgspec.ValidationError: They are not.
-    """
-    if attributes is EMPTY:
-        return True
-    text = bytes(attributes)
-    if text[:1] != b"{":
-        return False
-    if b"[" in text or b"{" in text[1:] or b"\\u" in text:
-        _attributes.decode(text)
-    return True
 
 
 def _read_each(data: bytes, app_key: str, partition: int) -> Read:

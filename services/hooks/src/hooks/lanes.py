@@ -66,6 +66,8 @@ class Lanes:
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: Batch | None = None
         self._overdue = False
+        self._busy = False
+        """As many calls run as may; when one ends, that is looked at again."""
         self._changed = asyncio.Event()
         self._pace = Pace(policy.calls)
         self._shards = Shards(policy.retry, self._loop, self._resume)
@@ -92,7 +94,7 @@ class Lanes:
 
     def put(self, record: Record) -> None:
         """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
-        if not self._chains.put(record):
+        if not self._chains.put(record) or self._busy:
             return
         # Most records find a timer that was set for another one of their hook.
         batch, ready = record.batch, len(self._chains.ready)
@@ -172,13 +174,15 @@ class Lanes:
         self._stop_timer()
 
     def _clear(self) -> None:
+        self._busy = False
         for call in self._calls:
             call.cancel()
         for held in (self._calls, self._shards, self._chains):
             held.clear()
 
     def _wake(self, batch: Batch) -> None:
-        if len(self._calls) >= self._slots:
+        self._busy = len(self._calls) >= self._slots
+        if self._busy:
             return
         wait_s = self._trouble.wait_s
         if wait_s <= 0 and len(self._chains.ready) >= min(batch.max_records, self.limits.call_records):
@@ -195,6 +199,7 @@ class Lanes:
         return 1 if self.error is not None else self._pace.calls
 
     def _look_again(self, delay_s: float) -> None:
+        self._busy = False
         self._stop_timer()
         self._timer = self._loop.call_later(delay_s, self._pump)
 
@@ -241,6 +246,7 @@ class Lanes:
         self._go_on()
 
     def _go_on(self) -> None:
+        self._busy = False
         # What gathered while the last call ran, or found no call free when its time had come, has lingered enough.
         if self._overdue or not self._calls:
             self._pump()

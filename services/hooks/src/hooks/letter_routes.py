@@ -161,7 +161,7 @@ LETTER_ROUTES: tuple[Route, ...] = (
             "after": Query("`next` of the page before", Number, 0),
         },
     ),
-    Route("GET", f"{PATH}/{{id}}", get_letter, "Show one dead letter whole", reply=Letter),
+    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_letter, "Show one dead letter whole", reply=Letter),
     Route(
         "POST",
         f"{PATH}/replay",

@@ -8,31 +8,13 @@ the receiver's to drop, event by event, as every other.
 
 from collections.abc import Iterable, Sequence
 
-from hooks.delivery import FRAME_BYTES, Record
+from hooks.delivery import Record, size_of
 
 
-class Pack(Record):
+class Pack(Record, kw_only=True, eq=False, gc=False):
     """Some records of one user and one hook, from the head of their lane on, under way as one."""
 
-    __slots__ = ("events", "records")
-
-    def __init__(self, records: Sequence[Record], data: bytes) -> None:
-        head = records[0]
-        super().__init__(
-            key=head.key,
-            data=data,
-            hook_id=head.hook_id,
-            source=head.source,
-            tally=head.tally,
-            done=_finish_all,
-            batch=head.batch,
-            max_bytes=head.max_bytes,
-        )
-        self.size -= FRAME_BYTES[head.batch.format]
-        self.records = records
-        self.events = len(records)
-        self.attempts = head.attempts
-        self.next = records[-1].next
+    records: Sequence[Record]
 
     def take_apart(self) -> Record:
         """The first record again, with the rest behind it. None of them is packed with another any more."""
@@ -58,8 +40,24 @@ def pack(head: Record, most_bytes: int) -> Pack:
         records.append(record)
         record = record.next
     if head.batch.format == "ndjson":
-        return Pack(records, b"".join(record.data + b"\n" for record in records))
-    return Pack(records, b"[" + b",".join(record.data for record in records) + b"]")
+        data = b"".join(record.data + b"\n" for record in records)
+    else:
+        data = b"[" + b",".join(record.data for record in records) + b"]"
+    return Pack(
+        key=head.key,
+        data=data,
+        size=size_of(head.key, data),
+        hook_id=head.hook_id,
+        source=head.source,
+        tally=head.tally,
+        done=_finish_all,
+        batch=head.batch,
+        max_bytes=head.max_bytes,
+        attempts=head.attempts,
+        next=records[-1].next,
+        events=len(records),
+        records=records,
+    )
 
 
 def unpack(records: Iterable[Record]) -> Iterable[Record]:

@@ -7,19 +7,20 @@ be repeated further apart.
 """
 
 import asyncio
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from hooks.backlogs import Backlog
 from hooks.catch_up import CatchUps
 from hooks.dead_letters import ENTRANCE, DeadLetterBox
-from hooks.delivery import Record, partition_key
+from hooks.delivery import Record, partition_key, size_of
 from hooks.destinations import Destinations
 from hooks.detached import Detached
 from hooks.entrance import read_message
-from hooks.tallies import Tallies
-from hooks.triggers import RoutedEvent, Target, render, strip
+from hooks.lanes import Lanes
+from hooks.tallies import Tallies, Tally
+from hooks.triggers import RoutedEvent, Rule, Target, render, strip
 from hooks.window import Bounds, Taken, Window
 from shared.bus import Message
 from shared.consumers import ClosedError
@@ -58,6 +59,14 @@ class ProfileStore(Protocol):
     async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
 
 
+class _Way(NamedTuple):
+    """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
+
+    tally: Tally
+    lanes: Lanes | None
+    max_bytes: int
+
+
 class Partition:
     """Reads one partition, in order. `run` is a task for as long as it is ours."""
 
@@ -91,6 +100,10 @@ class Partition:
             fire=self._fire,
             metrics=metrics,
         )
+        self._index = destinations.index
+        self._ways: dict[Rule, _Way] = {}
+        self._matched = 0
+        self._unmatched = 0
         self._closed = False
         self._lost = False
         self._ended = asyncio.Event()
@@ -163,12 +176,17 @@ class Partition:
             except ClosedError:
                 return
             for message in messages:
-                if self._closed or (self._window.full and not await self._window.wait_room()):
+                if self._closed or (self._window.full and not await self._wait_room()):
                     return
                 await self._take(message)
+            self._tell_matched()
             self._metrics.gauge(
                 "millrace_bus_lag_messages", messages[-1].pending, consumer=hooks_consumer(self._number)
             )
+
+    async def _wait_room(self) -> bool:
+        self._tell_matched()
+        return await self._window.wait_room()
 
     async def _acknowledge(self) -> None:
         while True:
@@ -200,16 +218,26 @@ class Partition:
             await self._dead_letters.put(
                 app_key, ENTRANCE, bad.reason, message=bad.message, source=source, body=bad.body
             )
-        matched = 0
         for index, event in events:
-            if self._window.full and not await self._window.wait_room():
+            if self._window.full and not await self._wait_room():
                 return
-            if self._destinations.index.match(event):
-                await self._fire(taken, event, f"{place}:{index}")
-                matched += 1
+            rules = self._destinations.index.match(event)
+            if not rules:
+                self._unmatched += 1
+                continue
+            self._matched += 1
+            source = f"{place}:{index}"
+            if event.ext_id is not None:
+                await self._fire(taken, event, source)
+            elif oversize := self._give(rules, taken, event, source):
+                await self._put_aside(oversize)
         taken.close()
-        self._count("matched", matched)
-        self._count("unmatched", len(events) - matched)
+
+    def _tell_matched(self) -> None:
+        """Adding to a counter costs as much as matching an event."""
+        self._count("matched", self._matched)
+        self._count("unmatched", self._unmatched)
+        self._matched = self._unmatched = 0
 
     def _count(self, outcome: str, events: int) -> None:
         if events:
@@ -219,43 +247,74 @@ class Partition:
         profile = await self._profile(event) if event.ext_id and self._profiles else None
         if self._lost:
             return
-        oversize: list[tuple[Target, Record, int]] = []
-        # From here to the end of the loop nothing waits: the configuration that matches is the one that routes, and who
-        # is detached stays so.
+        rules = self._destinations.index.match(event)
+        await self._put_aside(self._give(rules, taken, event, source, profile, backlog))
+
+    def _give(
+        self,
+        rules: tuple[Rule, ...],
+        taken: Taken,
+        event: RoutedEvent,
+        source: str,
+        profile: Attributes | None = None,
+        backlog: Backlog | None = None,
+    ) -> list[tuple[Target, Record]]:
+        """
+        Put an event's records into lanes, and give those that are too large for that.
+
+        Nothing waits in here: the configuration that matches is the one that routes, and who is detached stays so.
+        """
+        if self._index is not self._destinations.index:
+            self._index = self._destinations.index
+            self._ways.clear()
         taken.window.fired = source
-        for rule in self._destinations.index.match(event):
-            if not self._detached.gives(rule, source, backlog):
+        key = partition_key(event.user_id)
+        oversize: list[tuple[Target, Record]] = []
+        for rule in rules:
+            if (backlog is not None or self._detached.by_hook) and not self._detached.gives(rule, source, backlog):
                 continue
-            tally = self._tallies.of(rule.app_key, rule.hook_id)
+            way = self._ways.get(rule) or self._find_way(rule)
+            tally, lanes, batch, most = way.tally, way.lanes, rule.hook.batch, way.max_bytes
             tally.matched += 1
-            lanes = self._destinations.find(rule.target)
             if lanes is None:
                 tally.skipped_inactive += 1
                 self._count("skipped_inactive", 1)
                 continue
-            most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes)
+            data = render(rule, event, source, profile)
+            size = size_of(key, data, batch)
+            if size > most and rule.hook.oversize == "strip":
+                data = strip(data)
+                size = size_of(key, data, batch)
+                self._count("stripped", 1)
             record = Record(
-                key=partition_key(event.user_id),
-                data=render(rule, event, source, profile),
+                key=key,
+                data=data,
+                size=size,
                 hook_id=rule.hook_id,
                 source=source,
                 tally=tally,
-                done=taken.done,
-                batch=rule.hook.batch,
+                done=taken,
+                batch=batch,
                 max_bytes=most,
                 at_ns=taken.message.at_ns,
                 partition=self._number,
             )
-            if record.size > most and rule.hook.oversize == "strip":
-                record.carry(strip(record.data))
-                self._count("stripped", 1)
             taken.expect(record)
-            if record.size > most:
-                oversize.append((rule.target, record, most))
+            if size > most:
+                oversize.append((rule.target, record))
             else:
                 lanes.put(record)
-        for target, record, most in oversize:
-            message = f"expected at most {most} bytes with the key, got {record.size}"
+        return oversize
+
+    def _find_way(self, rule: Rule) -> "_Way":
+        lanes = self._destinations.find(rule.target)
+        most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes) if lanes is not None else 0
+        way = self._ways[rule] = _Way(self._tallies.of(rule.app_key, rule.hook_id), lanes, most)
+        return way
+
+    async def _put_aside(self, oversize: list[tuple[Target, Record]]) -> None:
+        for target, record in oversize:
+            message = f"expected at most {record.max_bytes} bytes with the key, got {record.size}"
             await self._dead_letters.put_record(target, record, "oversize", message)
             record.done(record)
 

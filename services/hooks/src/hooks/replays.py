@@ -14,7 +14,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from hooks.dead_letters import ENTRANCE, Resent
-from hooks.delivery import PAUSING, Record
+from hooks.delivery import PAUSING, Record, size_of
 from hooks.destinations import Destinations
 from hooks.letters import Letter, LetterStore, Wanted
 from hooks.tallies import Tallies, Tally
@@ -239,10 +239,12 @@ class _Replay:
             self._unfinished.append(letter.id)
             self.last_error = error.message if error is not None else self.last_error
             return False
+        data = letter.body.encode()
         record = Resent(
             letter=letter.id,
             key=letter.key,
-            data=letter.body.encode(),
+            data=data,
+            size=size_of(letter.key, data),
             hook_id=letter.hook,
             source=letter.source,
             attempts=letter.attempts,

@@ -1,6 +1,7 @@
 """HTTP: parse -> call -> answer. No rules."""
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -15,7 +16,7 @@ from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.webhook import WebhookConfig
 from hooks.standing import PartitionsStanding
 from hooks.state import State
-from hooks.triggers import Hook, Rule, StreamName
+from hooks.triggers import Batch, EventCode, Hook, HookType, Rule, StreamName, TriggerType
 from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError, TooLargeError
 from shared.http import Call
@@ -50,10 +51,33 @@ class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     test_record: bool = False
 
 
+class HookForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """
+    What Test Connection of a hook is asked with: values of the form, each left-out one as it is saved.
+
+    A webhook is posted one marked message. The stream of another hook is looked at with the saved connector, and with
+    `test_record` one marked record is put into it.
+    """
+
+    name: str | None = None
+    type: HookType | None = None
+    stream_name: str | None = None
+    url: str | None = None
+    secret: str | None = None
+    trigger_type: TriggerType | None = None
+    event_code: EventCode | tuple[EventCode, ...] | None = None
+    batch: Batch | None = None
+    max_record_bytes: int | None = None
+    oversize: Literal["dead_letter", "strip"] | None = None
+    active: bool | None = None
+    test_record: bool = False
+
+
 class HookStatus(Struct, frozen=True, kw_only=True):
     """
     What this process did for a hook since it began. `failed` counts attempts, `replayed` dead letters that went through
-    later. `waits_because` tells why nothing goes to its stream at present.
+    later. `waits_because` tells why nothing goes to its stream at present, `advice` what should be mended, although
+    records go there or because none do.
 
     `waiting` are its records that are matched and not confirmed, `lag_s` is the time since the oldest one's event was
     stored. What its partitions have not taken yet is not among them: `millrace_bus_lag_messages` counts it. `detached`:
@@ -73,6 +97,7 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     last_error: str | None
     last_error_at: datetime | None
     waits_because: str | None
+    advice: str | None
     detached: bool
     lag: int
 
@@ -116,6 +141,18 @@ async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
     return value
 
 
+async def test_hook(call: Call[State]) -> ConnectionReport:
+    """Test Connection of where a hook's records go, on the values of the form over the saved ones."""
+    state, app_key = call.state, call.app_key
+    form = decode(await call.request.read() or b"{}", HookForm)
+    values = msgspec.to_builtins(msgspec.structs.replace(form, test_record=False))
+    hook = await check_hook(call, await call.registry.form_over_saved(HOOKS, app_key, values, call.path["id"]), None)
+    if hook.type == "WEBHOOK":
+        return await state.test_webhook(WebhookConfig(url=hook.url, secret=hook.secret))
+    connector = await read_kinesis(call.registry, app_key, {}, allow_private=state.allow_private_endpoints)
+    return await state.test_connector(connector, hook.stream_name, form.test_record)
+
+
 async def get_status(call: Call[State]) -> HookStatus:
     """Numbers of one hook."""
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
@@ -139,9 +176,20 @@ async def get_status(call: Call[State]) -> HookStatus:
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
         waits_because=error.message if error is not None else None,
+        advice=_why_nothing_is_sent(call, rule) or call.state.advice.of(rule.target),
         detached=lag is not None,
         lag=lag or 0,
     )
+
+
+def _why_nothing_is_sent(call: Call[State], rule: Rule) -> str | None:
+    if not rule.hook.active:
+        return "nothing is sent, because the hook is inactive"
+    if call.state.destinations.serves(rule.target):
+        return None
+    connector = call.registry.view(KINESIS).get(rule.app_key)
+    what = "there is no Kinesis connector" if connector is None else "the Kinesis connector is inactive"
+    return f"nothing is sent, because {what}"
 
 
 async def preview(call: Call[State]) -> Preview:
@@ -191,6 +239,16 @@ ROUTES: tuple[Route, ...] = (
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check_hook),
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
+    ),
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/hooks/{id}/test",
+        test_hook,
+        "Test Connection of where the hook's records go, on the posted values, each left-out one as it is saved",
+        body=HookForm,
+        reads_body=True,
+        body_required=False,
+        reply=ConnectionReport,
     ),
     Route(
         "POST",

@@ -61,18 +61,17 @@ class Stalls:
         half_full = self._window.half_full
         if not aged and not (half_full and still_s >= patience.full_after_s):
             return []
-        holding = [
-            (target, lanes)
-            for target, lanes in self._destinations.lanes_of_app(oldest.message.subject.split(".")[1])
-            if lanes.holds(lambda record: record.done == oldest.done)
-        ]
-        if aged and half_full and self._destinations.several:
-            return [target for target, _ in holding]
+        in_the_way = aged and half_full and self._destinations.several
         return [
             target
-            for target, lanes in holding
-            if (lanes.failing and (half_full or still_s >= patience.after_s))
-            or still_s >= patience.after_s + self._lingers_s(target)
+            for target, lanes in self._destinations.lanes_of_app(oldest.message.subject.split(".")[1])
+            if (
+                in_the_way
+                or (lanes.failing and (half_full or still_s >= patience.after_s))
+                or still_s >= patience.after_s + self._lingers_s(target)
+            )
+            # Last, because it looks at every record there.
+            and lanes.holds(lambda record: record.done is oldest)
         ]
 
     def _lingers_s(self, target: Target) -> float:

@@ -33,6 +33,8 @@ not their codes: a click on a push is something that happens to a message, and i
 entering and leaving a geofence are events. The type `click` is a tracking link's, and no push's.
 """
 
+MATCHES_REMEMBERED: Final = 4096
+"""Codes come from outside, so there is no end of them."""
 MIB = 1 << 20
 EventCode = Annotated[str, Meta(min_length=1, max_length=128)]
 # In Python `$` also matches before a last line feed; a JSON Schema reader has no `\Z`.
@@ -113,7 +115,7 @@ class Target(NamedTuple):
         return self.app_key if self.sink == "KINESIS" else f"{self.app_key}/{self.stream_name}"
 
 
-class Rule(Struct, frozen=True, kw_only=True, dict=True):
+class Rule(Struct, frozen=True, kw_only=True, dict=True, eq=False):
     """A hook as it stands at one revision of the configuration."""
 
     app_key: str
@@ -143,6 +145,7 @@ class Index:
         self._by_code: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
         coded: list[tuple[str, Rule]] = []
         self._narrower = {(rule.app_key, rule.hook.trigger_type) for rule in self.rules.values()}
+        self._matches: dict[tuple[str, EventType, str], tuple[Rule, ...]] = {}
         for rule in self.rules.values():
             codes = rule.hook.codes
             if ANY in codes:
@@ -156,13 +159,22 @@ class Index:
 
     def match(self, event: "RoutedEvent") -> tuple[Rule, ...]:
         """The hooks that fire."""
-        trigger = TRIGGERS.get(event.type)
+        asked = (event.app_key, event.type, event.code)
+        found = self._matches.get(asked)
+        if found is None:
+            if len(self._matches) >= MATCHES_REMEMBERED:
+                self._matches.clear()
+            found = self._matches[asked] = self._match(*asked)
+        return found
+
+    def _match(self, app_key: str, event_type: EventType, code: str) -> tuple[Rule, ...]:
+        trigger = TRIGGERS.get(event_type)
         if trigger is None:
             return ()
-        narrower, codes = NARROWER[event.type]
-        if (event.app_key, narrower) not in self._narrower or not event.code.upper().startswith(codes):
-            return self._find(event.app_key, trigger, event.code)
-        return self._find(event.app_key, trigger, event.code) + self._find(event.app_key, narrower, event.code)
+        narrower, codes = NARROWER[event_type]
+        if (app_key, narrower) not in self._narrower or not code.upper().startswith(codes):
+            return self._find(app_key, trigger, code)
+        return self._find(app_key, trigger, code) + self._find(app_key, narrower, code)
 
     def _find(self, app_key: str, trigger: TriggerType, code: str) -> tuple[Rule, ...]:
         found = self._by_code.get((app_key, trigger, code))

@@ -34,14 +34,21 @@ class Taken:
         self._left = 1
 
     def expect(self, record: Record) -> None:
-        """One more record has to be finished. Its `done` is this object's."""
+        """One more record has to be finished. Its `done` is this object."""
+        window = self.window
+        window.records += 1
+        window.bytes += record.size
         self._left += 1
-        self.window.enter(record)
 
-    def done(self, record: Record) -> None:
-        """A record is finished."""
-        self.window.leave(record)
-        self.close()
+    def __call__(self, record: Record) -> None:
+        """A record is finished. No bound method: one for every record would be the collector's main work."""
+        window = self.window
+        window.records -= 1
+        window.bytes -= record.size
+        self._left -= 1
+        if not self._left:
+            window.advance()
+        window.stir()
 
     def close(self) -> None:
         """Called by whoever took the message, once everything is expected."""
@@ -60,11 +67,13 @@ class Window:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self._taken: deque[Taken] = deque()
-        self._records = 0
-        self._bytes = 0
         self._room = asyncio.Event()
         self._closed = False
         self.moved = asyncio.Event()
+        self.records = 0
+        """Records that are not finished."""
+        self.bytes = 0
+        """Of those records, with their keys."""
         self.floor: Message | None = None
         """The newest message up to which everything is complete."""
         self.fired = ""
@@ -75,25 +84,11 @@ class Window:
         self._taken.append(taken)
         return taken
 
-    def enter(self, record: Record) -> None:
-        self._records += 1
-        self._bytes += record.size
-
-    def leave(self, record: Record) -> None:
-        self._records -= 1
-        self._bytes -= record.size
-        self._room.set()
-
     def advance(self) -> None:
         while self._taken and self._taken[0].complete:
             self.floor = self._taken.popleft().message
             self.moved.set()
             self._room.set()
-
-    @property
-    def records(self) -> int:
-        """Records that are not finished."""
-        return self._records
 
     @property
     def oldest_ns(self) -> int | None:
@@ -112,19 +107,19 @@ class Window:
 
     def holder(self) -> Callable[[Record], bool]:
         """Tells the records of the messages that are in here now from all others."""
-        finishers = {taken.done for taken in self._taken}
-        return lambda record: record.done in finishers
+        taken = set(self._taken)
+        return lambda record: record.done in taken
 
     @property
     def half_full(self) -> bool:
         bounds = self.bounds
-        most = max(self._records / bounds.records, self._bytes / bounds.bytes, len(self._taken) / bounds.messages)
+        most = max(self.records / bounds.records, self.bytes / bounds.bytes, len(self._taken) / bounds.messages)
         return most >= 0.5
 
     @property
     def full(self) -> bool:
         bounds = self.bounds
-        return self._records >= bounds.records or self._bytes >= bounds.bytes or len(self._taken) >= bounds.messages
+        return self.records >= bounds.records or self.bytes >= bounds.bytes or len(self._taken) >= bounds.messages
 
     async def wait_room(self) -> bool:
         """Until there is room; False when `close` was called."""
@@ -134,7 +129,7 @@ class Window:
 
     async def wait_empty(self) -> None:
         """Until every record is finished. Nothing may be taken any more."""
-        while self._records:
+        while self.records:
             await self.wait_change()
 
     async def wait_change(self) -> None:

@@ -1,11 +1,9 @@
 """
-The SFTP server: listener, host key, sign-in, and one session for each connection.
+The SFTP server: the listener, its host keys, and everybody who is connected.
 
-Configuration: `MILLRACE_SFTP_HOST`, `MILLRACE_SFTP_PORT` (0 takes a free port, which is announced).
-Implementation: asyncssh without its session factories: a connection may ask for one session, whose `sftp` subsystem is
-    our `PacketHandler` on our `Tree`. Shell, exec, scp, pty and every forwarding are refused, because nothing grants
-    them.
-Considerations: asyncssh has no limit of tries for a connection: 300 wrong passwords reached the check in 0.16 s.
+Configuration: `MILLRACE_SFTP_*`; port 0 takes a free port, which is announced.
+Implementation: asyncio listens; `sftp_entrance` lets in, `sftp_gate` signs in and serves. What changes in the
+    configuration, users or host keys, is taken over at once.
 """
 
 import asyncio
@@ -13,112 +11,182 @@ import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import cast
 
 import asyncssh
 import structlog
-from asyncssh import SSHReader, SSHServer, SSHServerConnection, SSHWriter
-from asyncssh.stream import SSHServerStreamSession
+from asyncssh import SSHServerConnection
 
 from ftp_gateway.accounts import Account, Find, Passwords, split_login
-from ftp_gateway.protocols.sftp_keys import ENCRYPTION, KEX, MACS, SIGNATURES, load_host_key
+from ftp_gateway.addresses import Network
+from ftp_gateway.crowd import Crowd
+from ftp_gateway.defender import Defender
+from ftp_gateway.host_keys import HostKeys
+from ftp_gateway.limits import Usages
+from ftp_gateway.protocols.sftp_entrance import Door, Entrance
+from ftp_gateway.protocols.sftp_gate import Gate
+from ftp_gateway.protocols.sftp_keys import ENCRYPTION, KEX, MACS, SIGNATURES, loaded, offer_sha2_alone
 from ftp_gateway.protocols.sftp_tree import Tree
-from ftp_gateway.protocols.sftp_wire import PacketHandler, check_hooks
+from ftp_gateway.protocols.sftp_wire import check_hooks
 from ftp_gateway.spool import Spool
 from shared.errors import UnavailableError
+from shared.settings import Settings
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()
 
-MAX_TRIES = 6
-"""Wrong passwords and keys on one connection, as OpenSSH's `MaxAuthTries`."""
-MAX_CONNECTIONS = 512
-LOGIN_TIMEOUT_S = 20
+BACKLOG = 1024
 KEEPALIVE_S = 30
+LOOK_S = 0.5
+"""How often it is looked for who is idle or has expired."""
 GRACE_S = 10.0
 """How long an open upload may still take when the service stops. Then it is a part, to be resumed after the restart."""
 
 
 class SftpServer:
     """
-    The running server. `close` and `join` are those of `shared.service.Intake`.
+    The running server. `close` and `join` are those of `shared.service.Intake`; `keep` is a task of the service.
 
     Args:
+        proxies: Who must send a PROXY header.
         find: An enabled user, as the configuration is now.
+        host_keys: The host keys, as they are now.
         clock: Aware UTC.
     """
 
     def __init__(
-        self, spool: Spool, find: Find, passwords: Passwords, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        settings: Settings,
+        *,
+        proxies: tuple[Network, ...],
+        spool: Spool,
+        find: Find,
+        passwords: Passwords,
+        defender: Defender,
+        host_keys: Callable[[], HostKeys],
+        metrics: Metrics,
+        clock: Callable[[], datetime],
     ) -> None:
         self.spool = spool
         self.passwords = passwords
+        self.defender = defender
         self.clock = clock
+        self.monotonic = asyncio.get_running_loop().time
+        self.usages = Usages(self._waiting_of, self.monotonic)
+        self._settings = settings
         self._find = find
+        self._host_keys = host_keys
         self._metrics = metrics
-        self._connections: set[SSHServerConnection] = set()
+        self._gates: dict[SSHServerConnection, Gate] = {}
         self._trees: set[Tree] = set()
         self._changed = asyncio.Event()
-        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._crowd = Crowd(settings.sftp_connections, settings.sftp_connections_per_address)
+        self._door = Door(
+            proxies=proxies,
+            crowd=self._crowd,
+            banned=defender.banned,
+            options=lambda: self._options,
+            metrics=metrics,
+        )
+        self._shown: HostKeys | None = None
+        self._listener: asyncio.Server | None = None
 
     @property
     def address(self) -> str:
         """Where it listens: `host:port`."""
-        assert self._acceptor is not None
-        host, port = self._acceptor.sockets[0].getsockname()[:2]
+        assert self._listener is not None
+        host, port = self._listener.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def listen(self, host: str, port: int, host_key: asyncssh.SSHKey) -> None:
+    async def listen(self) -> None:
         """Raises `UnavailableError` when the port is taken."""
+        await self._load_keys()
+        host, port = self._settings.sftp_host, self._settings.sftp_port
         try:
-            self._acceptor = await asyncssh.listen(
-                host,
-                port,
-                config=None,
-                server_factory=lambda: Gate(self),
-                server_host_keys=[host_key],
-                server_version="Millrace",
-                kex_algs=KEX,
-                encryption_algs=ENCRYPTION,
-                mac_algs=MACS,
-                signature_algs=SIGNATURES,
-                compression_algs=("none",),
-                encoding=None,
-                line_editor=False,
-                allow_pty=False,
-                allow_scp=False,
-                agent_forwarding=False,
-                gss_host=None,
-                host_based_auth=False,
-                kbdint_auth=False,
-                login_timeout=LOGIN_TIMEOUT_S,
-                keepalive_interval=KEEPALIVE_S,
-                keepalive_count_max=3,
-                sftp_version=3,
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Entrance(self._door), host, port, backlog=BACKLOG
             )
         except OSError as error:
             raise UnavailableError(f"SFTP cannot listen on {host}:{port}: {error.strerror}") from None
 
+    async def keep(self) -> None:
+        """Take over new host keys, and end sessions whose time is over, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._host_keys() is not self._shown:
+                await self._load_keys()
+            now = self.clock()
+            for gate in list(self._gates.values()):
+                gate.check_time(now, self._settings.sftp_idle_s)
+
+    def recheck(self) -> None:
+        """Users have changed: whoever may not be here any more has to go."""
+        for gate in list(self._gates.values()):
+            gate.recheck()
+
+    async def _load_keys(self) -> None:
+        known = self._host_keys()
+        keys = await asyncio.to_thread(loaded, known)
+        self._options = asyncssh.SSHServerConnectionOptions(
+            config=None,
+            server_factory=lambda: Gate(self),
+            server_host_keys=keys,
+            send_server_host_keys=True,
+            server_version="Millrace",
+            kex_algs=KEX,
+            encryption_algs=ENCRYPTION,
+            mac_algs=MACS,
+            signature_algs=SIGNATURES,
+            compression_algs=("none",),
+            encoding=None,
+            line_editor=False,
+            allow_pty=False,
+            allow_scp=False,
+            agent_forwarding=False,
+            gss_host=None,
+            host_based_auth=False,
+            kbdint_auth=False,
+            login_timeout=self._settings.sftp_login_s,
+            keepalive_interval=KEEPALIVE_S,
+            keepalive_count_max=3,
+            sftp_version=3,
+        )
+        offer_sha2_alone(self._options, keys)
+        self._shown = known
+        shown = [key.fingerprint for generation in known.ordered for key in generation.keys]
+        log.info("host_keys", in_use=known.in_use, fingerprints=shown)
+
+    def _waiting_of(self, login: str) -> tuple[int, int]:
+        app_key, name = split_login(login) or ("", "")
+        sizes = [
+            upload.size_bytes
+            for upload in self.spool.uploads()
+            if upload.ticket.app_key == app_key and upload.ticket.user == name
+        ]
+        return len(sizes), sum(sizes)
+
     async def ping(self) -> None:
         """Raises `UnavailableError` when it does not listen."""
-        if self._acceptor is None:
+        if self._listener is None:
             raise UnavailableError("SFTP does not listen")
 
     def account(self, login: str) -> Account | None:
-        """The enabled user of a login name."""
+        """The user of a login name who may sign in now."""
         parts = split_login(login)
-        return self._find(*parts) if parts else None
+        account = self._find(*parts) if parts else None
+        return account if account is not None and not account.expired(self.clock()) else None
 
-    def arrive(self, connection: SSHServerConnection) -> bool:
-        """Count a connection; gives False when there are too many."""
-        if len(self._connections) >= MAX_CONNECTIONS:
-            return False
-        self._connections.add(connection)
-        return True
+    def arrive(self, gate: Gate, connection: SSHServerConnection) -> None:
+        """A connection is there."""
+        self._gates[connection] = gate
 
-    def leave(self, connection: SSHServerConnection) -> None:
-        self._connections.discard(connection)
+    def sign_in(self, connection: SSHServerConnection) -> None:
+        """It has signed in."""
+        self._crowd.sign_in(connection)
+
+    def leave(self, gate: Gate, connection: SSHServerConnection) -> None:
+        """It is gone."""
+        self._gates.pop(connection, None)
+        self._crowd.leave(connection)
         self._changed.set()
 
     def begin(self, tree: Tree) -> None:
@@ -135,8 +203,9 @@ class SftpServer:
 
     def close(self) -> None:
         """Take no new connections."""
-        if self._acceptor is not None:
-            self._acceptor.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._door.close()
 
     async def join(self) -> None:
         """Let open uploads end for a while, then close the connections."""
@@ -145,9 +214,9 @@ class SftpServer:
                 await self._wait_until(lambda: not any(tree.uploading for tree in self._trees))
         except TimeoutError:
             log.warning("uploads_cut_off", sessions=len(self._trees))
-        for connection in list(self._connections):
+        for connection in list(self._gates):
             connection.close()
-        await self._wait_until(lambda: not self._connections and not self._trees)
+        await self._wait_until(lambda: not self._gates and not self._trees)
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -160,126 +229,40 @@ class SftpServer:
                 continue
 
 
-class Gate(SSHServer):
-    """One connection, from the first byte to its session."""
-
-    def __init__(self, server: SftpServer) -> None:
-        self._server = server
-        self._connection: SSHServerConnection | None = None
-        self._address = ""
-        self._tries = 0
-        self._has_session = False
-
-    def connection_made(self, conn: SSHServerConnection) -> None:
-        self._connection = conn
-        self._address = str(conn.get_extra_info("peername", ("",))[0])
-        if not self._server.arrive(conn):
-            log.warning("connection_refused", address=self._address, message="too many connections")
-            conn.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._connection is not None:
-            self._server.leave(self._connection)
-
-    def begin_auth(self, username: str) -> bool:
-        return True
-
-    def password_auth_supported(self) -> bool:
-        return True
-
-    def public_key_auth_supported(self) -> bool:
-        return True
-
-    async def validate_password(self, username: str, password: str) -> bool:
-        # Counted before the work, since a client may send the next password without waiting.
-        self._count_try(username)
-        account = self._server.account(username)
-        if account is not None and not account.admits(self._address):
-            log.warning("login_refused", login=username, address=self._address, message="the address is not allowed")
-            await self._server.passwords.waste_time()
-            return False
-        if await self._server.passwords.verify(password, account.password_hash if account else None):
-            return True
-        log.warning("login_failed", login=username[:130], address=self._address, method="password")
-        return False
-
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        account = self._server.account(username)
-        if account is not None and account.admits(self._address) and key.public_data in account.keys:
-            return True
-        self._count_try(username)
-        return False
-
-    def _count_try(self, username: str) -> None:
-        self._tries += 1
-        if self._tries > MAX_TRIES:
-            log.warning("login_given_up", login=username[:130], address=self._address, tries=MAX_TRIES)
-            raise asyncssh.PermissionDenied("Too many authentication failures")
-
-    def session_requested(self) -> "Session | bool":
-        if self._connection is None or self._has_session:
-            return False
-        # Read anew: the user may have been disabled between sign-in and session.
-        account = self._server.account(self._connection.get_extra_info("username"))
-        if account is None:
-            return False
-        self._has_session = True
-        log.info("session_begun", login=account.login, address=self._address)
-        return Session(self._server, account)
-
-
-class Session(SSHServerStreamSession[bytes]):
-    """The one channel of a connection: only the `sftp` subsystem is granted."""
-
-    def __init__(self, server: SftpServer, account: Account) -> None:
-        super().__init__(None)
-        self._server = server
-        self._account = account
-
-    def subsystem_requested(self, subsystem: str) -> bool:
-        return subsystem == "sftp"
-
-    def session_started(self) -> None:
-        assert self._chan is not None
-        assert self._conn is not None
-        channel = cast("asyncssh.SSHServerChannel[bytes]", self._chan)
-        tree = Tree(channel, self._server.spool, self._account, self._server.clock())
-        handler = PacketHandler(tree, SSHReader(self, self._chan), SSHWriter(self, self._chan), 3)
-        self._server.begin(tree)
-        self._conn.create_task(self._serve(tree, handler))
-
-    async def _serve(self, tree: Tree, handler: PacketHandler) -> None:
-        try:
-            await handler.run()
-        finally:
-            # asyncssh's own clean-up is skipped when the task is cancelled.
-            self._server.end(tree)
-
-
 @asynccontextmanager
 async def open_sftp(
-    host: str,
-    port: int,
+    settings: Settings,
     *,
-    directory: Path,
+    proxies: tuple[Network, ...],
     spool: Spool,
     find: Find,
     passwords: Passwords,
+    defender: Defender,
+    host_keys: Callable[[], HostKeys],
     metrics: Metrics,
     clock: Callable[[], datetime],
 ) -> AsyncIterator[SftpServer]:
     """
-    Listen, with the host key in the directory.
+    Listen, with the keys that there are.
 
     Raises:
         UnavailableError: The port is taken, or this asyncssh is not the one we know.
     """
     check_hooks()
     _allow_many_files()
-    key = await asyncio.to_thread(load_host_key, directory / "host_key")
-    server = SftpServer(spool, find, passwords, metrics, clock)
-    await server.listen(host, port, key)
-    log.info("sftp_listens", address=server.address, host_key=key.get_fingerprint())
+    server = SftpServer(
+        settings,
+        proxies=proxies,
+        spool=spool,
+        find=find,
+        passwords=passwords,
+        defender=defender,
+        host_keys=host_keys,
+        metrics=metrics,
+        clock=clock,
+    )
+    await server.listen()
+    log.info("sftp_listens", address=server.address)
     try:
         yield server
     finally:

@@ -9,15 +9,17 @@ Considerations: `close` is called for a client that went away, `close_by_client`
     with OK and ignored, also for a file that is gone meanwhile: a client that is refused sends its file again.
 """
 
+import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 
 from asyncssh import SFTPAttrs, SFTPName, SFTPServer, SSHServerChannel
 from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_WRITE
 
 from ftp_gateway.accounts import Account
+from ftp_gateway.limits import Usage
 from ftp_gateway.paths import FOLDERS, WRITABLE, Folder, Location, locate, place, writable
 from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES
 from ftp_gateway.spool import Spool
@@ -26,6 +28,8 @@ from shared.errors import ConflictError, DeniedError, NotFoundError
 
 OWNER_ID = 1000
 """Shown as owner and group of everything: clients expect one, and ours have none."""
+PAUSE_S = 0.5
+"""The longest pause for the bandwidth before it is asked anew, so that a new limit holds soon."""
 
 
 class _Upload:
@@ -60,14 +64,50 @@ class _Listing:
 
 
 class Tree(SFTPServer):
-    """One session of one account."""
+    """
+    One session of one account.
 
-    def __init__(self, channel: "SSHServerChannel[bytes]", spool: Spool, account: Account, now: datetime) -> None:
+    Args:
+        account: The user as he is now.
+        progress: Says that the client did something.
+        listening: Returns when the client reads what was sent to him.
+    """
+
+    def __init__(
+        self,
+        channel: "SSHServerChannel[bytes]",
+        spool: Spool,
+        account: Callable[[], Account],
+        usage: Usage,
+        now: datetime,
+        *,
+        progress: Callable[[], None],
+        listening: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(channel)
         self._spool = spool
-        self._account = account
+        self._account_now = account
+        self._usage = usage
         self._began_at = now
         self._open: set[_Upload | _Download] = set()
+        self.progress = progress
+        self.listening = listening
+
+    @property
+    def _account(self) -> Account:
+        return self._account_now()
+
+    @property
+    def max_handles(self) -> int:
+        """How many files and folders the session may have open."""
+        return self._account.limits.open_handles
+
+    async def pace(self, size: int) -> None:
+        """Bytes went through: pause for as long as the bandwidth asks."""
+        self._usage.transfer(size)
+        while (pause_s := self._usage.wait_s(self._account.limits)) > 0:
+            await asyncio.sleep(min(PAUSE_S, pause_s))
+            self.progress()
 
     @property
     def uploading(self) -> bool:
@@ -89,6 +129,8 @@ class Tree(SFTPServer):
             raise ConflictError("there is a file of this name")
         if there is None and not pflags & FXF_CREAT:
             raise NotFoundError("there is no such file")
+        if there is None:
+            self._usage.check_file(self._account.limits)
         if there is None or pflags & FXF_TRUNC:
             writer = self._spool.create(to, self._account.name)
         else:
@@ -112,7 +154,12 @@ class Tree(SFTPServer):
     def write(self, file_obj: object, offset: int, data: bytes) -> int:
         if not isinstance(file_obj, _Upload):
             raise DeniedError("the file was opened for reading")
-        return file_obj.writer.write(file_obj.writer.upload.size_bytes if file_obj.append else offset, data)
+        size = file_obj.writer.upload.size_bytes
+        if file_obj.append:
+            offset = size
+        end = offset + len(data)
+        self._usage.grow(self._account.limits, max(size, end), end - size)
+        return file_obj.writer.write(offset, data)
 
     async def close_by_client(self, file: object) -> None:
         """The client closed the file: an upload is complete, and durable when this returns."""
@@ -164,6 +211,7 @@ class Tree(SFTPServer):
 
     def fsetstat(self, file_obj: object, attrs: SFTPAttrs) -> None:
         if attrs.size is not None and isinstance(file_obj, _Upload):
+            self._usage.grow(self._account.limits, attrs.size, attrs.size - file_obj.writer.upload.size_bytes)
             file_obj.writer.truncate(attrs.size)
 
     def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:

@@ -7,6 +7,7 @@ Implementation: a subclass of asyncssh's packet handler with a table of its own:
     - WRITE with bytes after its data is accepted: rclone 1.60 and others on pkg/sftp of that age send a whole 32 KiB
       buffer with the last, shorter block. OpenSSH's server ignores the rest as well.
     - Packets are capped at 256 KiB, and handles per session; errors are translated here and nowhere else.
+    - READ and WRITE pause for the user's bandwidth, and nothing is read from a client that does not read our answers.
 Considerations: `_packet_handlers`, `_file_handles`, `_dir_handles` and `_process_*` are private to asyncssh, so
     `check_hooks` is called when the service starts and the lock file pins one version. SYMLINK, LINK, READLINK,
     copy-data (an unbounded loop on one request) and the ranges extension are not in the table.
@@ -56,9 +57,6 @@ log = structlog.get_logger()
 MAX_PACKET_BYTES = 256 * 1024 + 1024
 MAX_BLOCK_BYTES = 256 * 1024
 """Of one READ or WRITE. asyncssh allows 4 MiB, which every session may hold in memory."""
-MAX_HANDLES = 64
-"""Open files and folders of one session."""
-
 Handler = Callable[[SFTPServerHandler, SSHPacket], Awaitable[object]]
 
 _ERRORS: dict[str, Callable[[str], SFTPError]] = {
@@ -73,10 +71,29 @@ _ERRORS: dict[str, Callable[[str], SFTPError]] = {
 }
 
 
-class ClosingServer(Protocol):
-    """What the handler needs beyond asyncssh's server: the file that a client closes itself."""
+class GatewayServer(Protocol):
+    """What the handler needs beyond asyncssh's server."""
 
-    async def close_by_client(self, file: object) -> None: ...
+    @property
+    def max_handles(self) -> int:
+        """How many files and folders the session may have open."""
+        ...
+
+    async def close_by_client(self, file: object) -> None:
+        """Close a file for the client, who asked for it."""
+        ...
+
+    async def pace(self, size: int) -> None:
+        """Bytes went through: pause for as long as the bandwidth asks."""
+        ...
+
+    def progress(self) -> None:
+        """The client did something."""
+        ...
+
+    async def listening(self) -> None:
+        """Return when the client reads."""
+        ...
 
 
 def sftp_error(error: Exception) -> SFTPError:
@@ -106,12 +123,16 @@ def _translated(handler: Handler) -> Handler:
     return handle
 
 
+def _server(handler: SFTPServerHandler) -> GatewayServer:
+    return cast(GatewayServer, handler._server)
+
+
 async def _close(self: SFTPServerHandler, packet: SSHPacket) -> None:
     handle = packet.get_string()
     packet.check_end()
     file = self._file_handles.pop(handle, None)
     if file is not None:
-        await cast(ClosingServer, self._server).close_by_client(file)
+        await _server(self).close_by_client(file)
     elif self._dir_handles.pop(handle, None) is None:
         raise SFTPInvalidHandle("Invalid file handle")
 
@@ -124,18 +145,26 @@ async def _write(self: SFTPServerHandler, packet: SSHPacket) -> None:
     if file is None:
         raise SFTPInvalidHandle("Invalid file handle")
     self._server.write(file, offset, data)
+    await _server(self).pace(len(data))
+
+
+async def _read(self: SFTPServerHandler, packet: SSHPacket) -> tuple[bytes, bool]:
+    data, at_end = await self._process_read(packet)
+    await _server(self).pace(len(data))
+    return data, at_end
 
 
 async def _limits(self: SFTPServerHandler, packet: SSHPacket) -> SFTPLimits:
     packet.check_end()
-    return SFTPLimits(MAX_PACKET_BYTES, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES, MAX_HANDLES)
+    return SFTPLimits(MAX_PACKET_BYTES, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES, _server(self).max_handles)
 
 
 def _counted(handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def handle(self: SFTPServerHandler, packet: SSHPacket) -> object:
-        if len(self._file_handles) + len(self._dir_handles) >= MAX_HANDLES:
-            raise SFTPFailure(f"expected at most {MAX_HANDLES} open handles")
+        most = _server(self).max_handles
+        if len(self._file_handles) + len(self._dir_handles) >= most:
+            raise SFTPFailure(f"limit open_handles: expected at most {most} open files and folders")
         return await handler(self, packet)
 
     return handle
@@ -150,7 +179,7 @@ _EXTENSIONS = [
 _HANDLERS: dict[int | bytes, Handler] = {
     FXP_OPEN: _counted(SFTPServerHandler._process_open),
     FXP_CLOSE: _close,
-    FXP_READ: SFTPServerHandler._process_read,
+    FXP_READ: _read,
     FXP_WRITE: _write,
     FXP_LSTAT: SFTPServerHandler._process_lstat,
     FXP_FSTAT: SFTPServerHandler._process_fstat,
@@ -169,7 +198,23 @@ _HANDLERS: dict[int | bytes, Handler] = {
     b"lsetstat@openssh.com": SFTPServerHandler._process_lsetstat,
     b"limits@openssh.com": _limits,
 }
-_TRANSLATED: dict[int | bytes, Any] = {kind: _translated(handler) for kind, handler in _HANDLERS.items()}
+_LOOKS: frozenset[int | bytes] = frozenset((FXP_STAT, FXP_LSTAT, FXP_FSTAT, FXP_REALPATH, b"limits@openssh.com"))
+"""What clients ask only to keep a session open: no progress."""
+
+
+def _noted(kind: int | bytes, handler: Handler) -> Handler:
+    if kind in _LOOKS:
+        return handler
+
+    @functools.wraps(handler)
+    async def handle(self: SFTPServerHandler, packet: SSHPacket) -> object:
+        _server(self).progress()
+        return await handler(self, packet)
+
+    return handle
+
+
+_TRANSLATED: dict[int | bytes, Any] = {kind: _translated(_noted(kind, handler)) for kind, handler in _HANDLERS.items()}
 
 
 class PacketHandler(SFTPServerHandler):
@@ -179,8 +224,11 @@ class PacketHandler(SFTPServerHandler):
     _packet_handlers = _TRANSLATED
 
     async def recv_packet(self) -> SSHPacket:
-        """As asyncssh's, with our limit instead of 4 MiB."""
+        """As asyncssh's, with our limit instead of 4 MiB, and not before the last answers are on their way."""
         assert self._reader is not None
+        assert self._writer is not None
+        await self._writer.drain()
+        await _server(self).listening()
         size = int.from_bytes(await self._reader.readexactly(4))
         if size > MAX_PACKET_BYTES:
             raise SFTPBadMessage(f"expected a packet of at most {MAX_PACKET_BYTES} bytes")
@@ -190,7 +238,7 @@ class PacketHandler(SFTPServerHandler):
 def check_hooks() -> None:
     """Raises `UnavailableError` when this asyncssh no longer has what `PacketHandler` replaces."""
     original = SFTPServerHandler.__dict__
-    methods = ("_process_packet", "_process_close", "_process_write", "_process_limits", "_cleanup")
+    methods = ("_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits", "_cleanup")
     missing = [name for name in methods if name not in original]
     table = original.get("_packet_handlers", {})
     moved = [kind for kind in (FXP_CLOSE, FXP_WRITE, b"limits@openssh.com") if kind not in table]

@@ -1,10 +1,9 @@
 """
 Send records to Amazon Kinesis Data Streams.
 
-Configuration: kinesis:PutRecords on the streams, which is another permission than kinesis:PutRecord, for the static
-keys of a user or for a role. Without keys, this service's own identity assumes the role, and needs sts:AssumeRole. Test
-Connection also tries sts:GetCallerIdentity, which every key may, and kinesis:DescribeStreamSummary, without which it
-works.
+Configuration: kinesis:PutRecords on the streams, for the static keys of a user or for a role; with kinesis:PutRecord
+alone, which is another permission, `put_record.py` helps out. Without keys, this service's own identity assumes the
+role, and needs sts:AssumeRole.
 Implementation: one PutRecords per batch, encoded here and signed by `shared.aws`, since the SDK would cost three times
 all the rest of a record's way. The answer is positional: HTTP 200 with a code for each record that failed.
 Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 10 MiB a record with its key,
@@ -15,7 +14,6 @@ external id begins with the tenant's name (`shared.aws.check_role`).
 
 import asyncio
 import re
-import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -29,12 +27,9 @@ from shared.aws import (
     AwsCredentials,
     AwsRole,
     aws_code,
-    aws_details,
     aws_error,
     check_role,
 )
-from shared.aws_codes import HINTS
-from shared.connection_test import Check, Finding
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.secret_store import Secret
 
@@ -53,11 +48,10 @@ ACCESS_KEY: Final = re.compile(r"\w{16,128}", re.ASCII)
 """IAM API reference, AccessKey. What else speaks the protocol, at an endpoint of its own, may have other keys."""
 
 PUT_RECORDS: Final = "Kinesis_20131202.PutRecords"
+PUT_RECORD: Final = "Kinesis_20131202.PutRecord"
 
-UNUSABLE: Final = ("DELETING", "CREATING")
-
-TEST_SCHEMA: Final = "millrace.test.v1"
-"""What a test record says it is, where another says `hook.event.v1`."""
+NOT_ALLOWED: Final = frozenset({"AccessDeniedException", "AccessDenied"})
+"""What a policy that lacks an action is answered with. Other denials, of KMS say, concern PutRecord as well."""
 
 
 class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,38 +112,6 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """The sink of one stream."""
         return KinesisSink(self, clients, stream_name, call_s)
 
-    def checks(self, clients: AwsClients, stream_name: str | None, *, test_record: bool) -> tuple[Check, ...]:
-        """Test Connection: who the key is, what is known of the stream and, where asked for, a record in it."""
-        sink = self.open(clients, stream_name) if stream_name is not None else None
-
-        async def identify() -> Finding:
-            answer = await _call(self, clients, "sts", "get_caller_identity")
-            return Finding(message=f"the key belongs to {answer['Arn']}", http_status=200)
-
-        async def look() -> Finding:
-            if sink is None:
-                return Finding(status="skipped", message="no stream_name was given")
-            summary = await sink.describe()
-            status = summary["StreamStatus"]
-            mode = summary.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
-            return Finding(
-                status="warning" if status in UNUSABLE else "ok",
-                message=f"{stream_name} is {status}, {mode}, with {summary['OpenShardCount']} open shards",
-                http_status=200,
-            )
-
-        async def put() -> Finding:
-            if not test_record:
-                return Finding(status="skipped", message="no test_record was asked for")
-            assert sink is not None
-            return await sink.put_test_record()
-
-        return (
-            Check(name="identity", run=identify, explain=_explain_identity),
-            Check(name="stream", run=look, explain=_explain_look, needs=("identity",)),
-            Check(name="record", run=put, explain=_explain, needs=("identity", "stream")),
-        )
-
 
 class _Entry(Struct, frozen=True, gc=False):
     """PutRecordsRequestEntry; msgspec writes bytes as Base64, as the API wants them."""
@@ -161,6 +123,19 @@ class _Entry(Struct, frozen=True, gc=False):
 class _PutRecords(Struct, frozen=True, gc=False):
     StreamName: str
     Records: list[_Entry]
+
+
+class _PutRecord(Struct, frozen=True, gc=False):
+    StreamName: str
+    Data: bytes
+    PartitionKey: str
+
+
+class _Stored(Struct, frozen=True, gc=False):
+    """PutRecord's answer."""
+
+    ShardId: str
+    SequenceNumber: str
 
 
 class _Told(Struct, frozen=True, gc=False):
@@ -178,6 +153,7 @@ class _Answer(Struct, frozen=True, gc=False):
 
 _encoder = msgspec.json.Encoder()
 _answer = msgspec.json.Decoder(_Answer)
+_single_answer = msgspec.json.Decoder(_Stored)
 
 
 class KinesisSink:
@@ -227,27 +203,56 @@ class KinesisSink:
         summary: dict[str, Any] = answer["StreamDescriptionSummary"]
         return summary
 
-    async def put_test_record(self) -> Finding:
-        """Put one record that says what it is, so that its readers can leave it out."""
-        name = str(uuid.uuid4())
-        data = {"schema": TEST_SCHEMA, "id": name, "message": "A connection test of Millrace. Leave it out."}
-        (told,) = await self._put([_Entry(msgspec.json.encode(data), name)])
-        outcome = _outcome(told)
-        if isinstance(outcome, Failed):
-            return Finding(status="failed", code=outcome.code, message=outcome.message, hint=HINTS.get(outcome.code))
-        return Finding(message=f"{name} is in {outcome.shard} as number {outcome.sequence}", http_status=200)
+    async def put(self, key: str, data: bytes) -> Outcome:
+        """One record by a PutRecords of its own. Raises as `send` does."""
+        (told,) = await self._put([_Entry(data, key)])
+        return _outcome(told)
+
+    async def put_singly(self, key: str, data: bytes) -> Sent:
+        """
+        One record by PutRecord, which is another permission. The caller bounds the time.
+
+        Raises:
+            MillraceError: It is not stored: as `send` raises, for this record.
+        """
+        body = _encoder.encode(_PutRecord(self._stream_name, data, key))
+        config = self._config
+        try:
+            answer = await self._clients.post_json(
+                "kinesis",
+                PUT_RECORD,
+                body,
+                region=config.region,
+                credentials=config.credentials,
+                endpoint_url=config.endpoint_url or None,
+            )
+        except MillraceError as error:
+            if (meant := _meant(error, aws_code(error))) is error:
+                raise
+            raise meant from error
+        try:
+            told = _single_answer.decode(answer)
+            return Sent(told.ShardId, int(told.SequenceNumber))
+        except (msgspec.DecodeError, ValueError):
+            raise UnavailableError("Kinesis answered with something else than PutRecord's answer") from None
 
     async def _ask(self, operation: str, **given: Any) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self._call_s):
-                return await _call(self._config, self._clients, "kinesis", operation, **given)
+                return await call(self._config, self._clients, "kinesis", operation, **given)
         except TimeoutError:
             raise UnavailableError(f"Kinesis did not answer within {self._call_s:g} s") from None
 
 
-async def _call(
+async def call(
     config: KinesisConfig, clients: AwsClients, service: str, operation: str, **given: Any
 ) -> dict[str, Any]:
+    """
+    What the SDK answers, for what is asked rarely.
+
+    Raises:
+        MillraceError: AWS refused, or was not reached.
+    """
     # A VPC endpoint of Kinesis does not speak STS; whoever stands in for AWS speaks both.
     elsewhere = config.endpoint_url and not (service == "sts" and config.at_aws)
     try:
@@ -276,40 +281,3 @@ def _outcome(told: "_Told") -> Outcome:
     if not told.SequenceNumber:
         return Failed("NoSequenceNumber", "Kinesis told neither a sequence number nor an error")
     return Sent(told.ShardId or "", int(told.SequenceNumber))
-
-
-def _explain(error: MillraceError) -> Finding:
-    details = aws_details(error)
-    return Finding(
-        status="failed",
-        message=error.message,
-        code=details.code or error.code,
-        http_status=details.http_status,
-        hint=HINTS.get(details.code or ""),
-    )
-
-
-def _explain_identity(error: MillraceError) -> Finding:
-    """Not being allowed to ask who one is does not fail the test; not being allowed to assume the role does."""
-    found = _explain(error)
-    if not isinstance(error, DeniedError) or aws_details(error).operation != "GetCallerIdentity":
-        return found
-    return Finding(
-        status="unknown",
-        message="the key may not ask whose it is, which sending does not need",
-        code=found.code,
-        http_status=found.http_status,
-    )
-
-
-def _explain_look(error: MillraceError) -> Finding:
-    """A key that may only write is a good key: not being allowed to look does not fail the test."""
-    found = _explain(error)
-    if not isinstance(error, DeniedError):
-        return found
-    return Finding(
-        status="unknown",
-        message="the key may not look at the stream, which sending does not need",
-        code=found.code,
-        http_status=found.http_status,
-    )

@@ -177,7 +177,7 @@ class WebhookSink:
         return [_outcome(error) for error in errors]
 
     async def ping(self) -> None:
-        error = await self._ask("HEAD")
+        _, error = await self._ask("HEAD")
         if error is not None and not _about_record(error):
             raise error
 
@@ -185,19 +185,28 @@ class WebhookSink:
         # A record of several events begins at the source of its first, and may hold others after a restart: under the
         # same id they would be dropped unread.
         content = hashlib.blake2b(record.data, digest_size=8).hexdigest()
-        message_id = f"{record.hook_id}:{record.source}:{content}"
+        _, error = await self.post(f"{record.hook_id}:{record.source}:{content}", record.data, key)
+        return error
+
+    async def post(self, message_id: str, body: bytes, key: bytes) -> tuple[int | None, MillraceError | None]:
+        """
+        One signed request.
+
+        Gives:
+            The status where there was an answer, and what it means unless it is a confirmation.
+        """
         timestamp = int(self._clock().timestamp())
         headers = {
             "Content-Type": self._config.content_type,
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(key, message_id, timestamp, record.data),
+            "webhook-signature": sign(key, message_id, timestamp, body),
         }
-        return await self._ask("POST", headers, record.data)
+        return await self._ask("POST", headers, body)
 
     async def _ask(
         self, method: str, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> MillraceError | None:
+    ) -> tuple[int | None, MillraceError | None]:
         try:
             async with self._http.request(
                 method,
@@ -213,15 +222,15 @@ class WebhookSink:
                     # The status has said everything.
                     await answer.content.read(ANSWER_BYTES)
         except TimeoutError:
-            return UnavailableError(f"the receiver did not answer within {self._timeout.total:g} s")
+            return None, UnavailableError(f"the receiver did not answer within {self._timeout.total:g} s")
         except ValueError as refused:
             # yarl and aiohttp find addresses wrong by rules of their own.
-            return NotFoundError(f"the receiver's address is none ({type(refused).__name__})")
+            return None, NotFoundError(f"the receiver's address is none ({type(refused).__name__})")
         except (aiohttp.ClientError, OSError) as refused:
             if isinstance(getattr(refused, "os_error", None), PrivateAddressError):
-                return DeniedError("the receiver's address is not reachable from the internet")
-            return UnavailableError(f"the receiver cannot be reached ({type(refused).__name__})")
-        return error
+                return None, DeniedError("the receiver's address is not reachable from the internet")
+            return None, UnavailableError(f"the receiver cannot be reached ({type(refused).__name__})")
+        return answer.status, error
 
     def _error(self, status: int, retry_after: str | None) -> MillraceError | None:
         if 200 <= status < 300:

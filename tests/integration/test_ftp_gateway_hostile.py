@@ -1,0 +1,115 @@
+"""Clients that take all they can get: others are served meanwhile, and memory stays bounded."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import aiohttp
+import asyncssh
+import psutil
+import pytest
+from asyncssh.constants import FXF_READ, FXP_READ
+from asyncssh.packet import String, UInt32, UInt64
+from msgspec import structs
+
+from ftp_gateway.app import SERVICE
+from ftp_gateway.limits import Limits
+from ftp_gateway.protocols.sftp import SftpServer
+from ftp_gateway.protocols.sftp_entrance import Connection
+from servers.ftp_gateway import Gateway, write
+from servers.services import RunService
+from servers.waiting import until
+from shared.service import running
+from shared.settings import Settings
+
+
+@pytest.fixture
+async def gateway(settings: Settings, run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
+    small = structs.replace(settings, sftp_connections=64, sftp_connections_per_address=20)
+    async with running(SERVICE, small) as service, aiohttp.ClientSession(headers=admin) as http:
+        gateway = Gateway(service, http)
+        await gateway.put("/v1/apps/shop", {"settle_s": 600})
+        await gateway.user()
+        yield gateway
+
+
+async def serves_others(gateway: Gateway) -> None:
+    async with asyncio.timeout(10), gateway.sftp() as other:
+        await write(other, "/other.csv")
+
+
+async def test_1014_handles_are_not_given_and_others_are_served(gateway: Gateway) -> None:
+    most = Limits().open_handles
+    async with gateway.sftp() as client:
+        await write(client, "/a.csv")
+        opened = await asyncio.gather(*(client.open("/a.csv", "rb") for _ in range(1014)), return_exceptions=True)
+        assert most == sum(isinstance(each, asyncssh.SFTPClientFile) for each in opened)
+        await serves_others(gateway)
+
+
+async def test_an_ssh_packet_of_2_gb_ends_its_connection_alone(gateway: Gateway) -> None:
+    async with gateway.sftp() as client:
+        reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+        await reader.readline()
+        writer.write(b"SSH-2.0-x\r\n" + b"\x7f\xff\xff\xff" + bytes(64 << 10))
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionResetError):
+                while await reader.read(4096):
+                    pass
+        writer.close()
+        await write(client, "/a.csv")
+
+
+async def test_a_client_that_reads_nothing_takes_no_memory(gateway: Gateway) -> None:
+    block, asked = 256 << 10, 4000
+    async with gateway.sftp() as client:
+        await write(client, "/a.csv", os.urandom(1 << 20))
+    before = psutil.Process().memory_info().rss
+    async with gateway.connect(window=1 << 31) as connection, connection.start_sftp_client() as client:
+        handler = client._handler
+        handle = await handler.open(b"/a.csv", FXF_READ, asyncssh.SFTPAttrs())
+        transport = connection._transport
+        assert transport is not None
+        transport.pause_reading()
+        for number in range(asked):
+            handler.send_packet(FXP_READ, None, UInt32(number), String(handle), UInt64(0), UInt32(block))
+        [server] = gateway_connections(gateway)
+        await until(lambda: not server._read_by_client.is_set())
+        await serves_others(gateway)
+        held = psutil.Process().memory_info().rss - before
+        assert held < 100 << 20, held
+        connection.abort()
+
+
+def gateway_connections(gateway: Gateway) -> list[Connection]:
+    """The server's side of who is connected."""
+    [sftp] = [intake for intake in dict(gateway.running.mesh.intakes).values() if isinstance(intake, SftpServer)]
+    return [connection for connection in sftp._gates if isinstance(connection, Connection)]
+
+
+async def test_500_connections_that_say_nothing_keep_nobody_out(gateway: Gateway) -> None:
+    def dial(number: int) -> socket.socket:
+        return socket.create_connection((gateway.host, gateway.port), source_address=(f"127.0.1.{number % 250 + 1}", 0))
+
+    async with AsyncExitStack() as stack:
+        signed_in = await stack.enter_async_context(gateway.sftp())
+        for connection in await asyncio.to_thread(lambda: [dial(number) for number in range(500)]):
+            stack.callback(connection.close)
+        await write(signed_in, "/a.csv")
+        await serves_others(gateway)
+
+
+async def test_an_address_that_takes_its_connections_leaves_room_for_others(gateway: Gateway) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(25):
+            connection = await asyncio.to_thread(
+                socket.create_connection, (gateway.host, gateway.port), 5, ("127.0.0.3", 0)
+            )
+            stack.callback(connection.close)
+        with pytest.raises((asyncssh.Error, OSError)):
+            async with gateway.connect(local_addr=("127.0.0.3", 0)):
+                pass
+        await serves_others(gateway)

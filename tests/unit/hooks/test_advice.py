@@ -1,0 +1,28 @@
+"""What an operator should mend although records go out."""
+
+from hooks.advice import Advice
+from hooks.triggers import Target
+
+ORDERS = Target("shop", "orders")
+OTHERS = Target("shop", "others")
+
+
+def test_advice_is_told_once_until_it_is_mended() -> None:
+    told: list[tuple[Target, str]] = []
+    advice = Advice(lambda target, message: told.append((target, message)))
+
+    for message in ("grant it", "grant it", None, "grant it"):
+        advice.give(ORDERS, message)
+
+    assert [(ORDERS, "grant it")] * 2 == told
+    assert ("grant it", None) == (advice.of(ORDERS), advice.of(OTHERS))
+
+
+def test_advice_is_forgotten_with_its_target() -> None:
+    advice = Advice(lambda _, __: None)
+    advice.give(ORDERS, "grant it")
+    advice.give(OTHERS, "grant it")
+
+    advice.keep([OTHERS])
+
+    assert (None, "grant it") == (advice.of(ORDERS), advice.of(OTHERS))
