@@ -188,7 +188,8 @@ async def _gateway(folder: Path) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         mesh_folder = MeshFolder(folder / "mesh")
         stack.enter_context(mesh_folder.lock())
-        mesh = await stack.enter_async_context(LocalMesh(mesh_folder))
+        settings = {"sftp_connections_per_address": 2 * LOGINS}
+        mesh = await stack.enter_async_context(LocalMesh(mesh_folder, settings=settings))
         headers = {"Authorization": f"Bearer {mesh_folder.admin_token()}"}
         url = mesh_folder.addresses().services["ftp-gateway"]
         http = await stack.enter_async_context(aiohttp.ClientSession(url, headers=headers))
