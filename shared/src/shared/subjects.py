@@ -287,6 +287,7 @@ GRANTS: dict[str, Grant] = {
             "$KV.LEASES.ftp-gateway.>",
             "$KV.REMOTES.>",
         ),
+        asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),
     ),
     "exporter": Grant(
         makes=(EVENTS, ALERTS, CONFIG, RUNS, PLANS),

@@ -14,6 +14,7 @@ from ftp_gateway.addresses import Network, parse_network
 from ftp_gateway.bans import BanRules
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
 from ftp_gateway.defender import Defender
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.handlers import NAME, ProfileUpdates
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys
@@ -79,11 +80,12 @@ async def build(mesh: Mesh) -> State:
     spool = await mesh.enter(open_spool(directory, now))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
+    file_work = await mesh.enter(FileWork(partial(unknown_users, profiles)))
     intake = Intake(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
-        unknown_users=partial(unknown_users, profiles),
+        file_work=file_work,
         metrics=mesh.metrics,
         clock=now,
     )

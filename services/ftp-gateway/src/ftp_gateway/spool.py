@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,9 +32,6 @@ MIN_FREE_BYTES = 64 << 20
 ABANDONED_AFTER = timedelta(hours=24)
 """How long bytes wait that are no candidate: broken off, or under a temporary name."""
 REPORTS_KEPT = timedelta(days=21)
-READ_BYTES = 1 << 20
-SLICE_BYTES = 64 << 10
-"""What is parsed between two turns of the event loop: about 1 ms."""
 
 
 @asynccontextmanager
@@ -215,13 +212,9 @@ class Spool:
             if earlier.state == "report":
                 self._unlink(earlier)
 
-    async def blocks(self, upload: Upload) -> AsyncGenerator[bytes, None]:
-        """The file from its start, in slices, with a turn of the event loop before each."""
-        with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
-            while block := await asyncio.to_thread(file.read, READ_BYTES):
-                for at in range(0, len(block), SLICE_BYTES):
-                    yield block[at : at + SLICE_BYTES]
-                    await asyncio.sleep(0)
+    def path(self, upload: Upload) -> Path:
+        """Where the bytes lie, for a process that reads them."""
+        return self._path(upload.id)
 
     def purge(self) -> None:
         """Remove what nobody came back for, old reports, and names that were visible long enough."""
