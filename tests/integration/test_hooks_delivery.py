@@ -182,7 +182,7 @@ async def test_a_stop_finishes_what_was_taken_and_repeats_nothing(
 
 
 async def test_a_missing_stream_keeps_its_events_and_says_so_once(
-    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+    hooks: Running, client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     await client.hook("all", stream_name="later")
     posted = events(20, users=3)
@@ -193,11 +193,15 @@ async def test_a_missing_stream_keeps_its_events_and_says_so_once(
     assert "ResourceNotFoundException" in (await client.status("all"))["waits_because"]
     assert await pending(bus) > 0
     assert "later" == decode(told.data, Alert).subject
+    assert b'millrace_hook_lag_events{app_key="shop",hook_id="all"} 20.0' in hooks.mesh.metrics.render()
     kinesis.create_stream("later")
     await client.hook("all", stream_name="later", name="mended")
     records = await kinesis.wait_records("later", holds(20))
     assert by_user(posted) == first_successes(records)
     await wait_acknowledged(bus)
+    numbers = hooks.mesh.metrics.render()
+    assert b'millrace_hook_sent_total{app_key="shop",hook_id="all"} 20.0' in numbers
+    assert b'millrace_hook_lag_events{app_key="shop",hook_id="all"} 0.0' in numbers
     assert 1 == len(await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-resumed", 1))
 
 
