@@ -102,7 +102,7 @@ async def test_a_link_planted_in_the_spool_is_not_followed(gateway: Gateway, spo
     async with gateway.sftp() as client:
         await write(client, "/a.csv")
         [upload] = spool.uploads()
-        [data] = (tmp_path / "data" / "ftp" / "spool").glob("*.data")
+        [data] = (tmp_path / "data" / "ftp" / "spool").glob("*/files/*.data")
         data.unlink()
         data.symlink_to(secret)
         with pytest.raises(asyncssh.SFTPFailure):

@@ -14,7 +14,7 @@ from ftp_gateway.intake import Intake
 from ftp_gateway.profile_updates import unknown_users
 from ftp_gateway.protocols.sftp import open_sftp
 from ftp_gateway.routes import ROUTES, State
-from ftp_gateway.spool import open_spool
+from ftp_gateway.spool import Spool
 from shared import subjects
 from shared.consumers import open_pull
 from shared.profiles import Profiles
@@ -39,7 +39,7 @@ async def build(mesh: Mesh) -> State:
         entry = users.get(app_key, name)
         return account_of(entry) if entry else None
 
-    spool = await mesh.enter(open_spool(directory, now))
+    spool = Spool(directory / "spool", now)
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
     intake = Intake(
@@ -81,7 +81,7 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
-    return State(bus=mesh.bus, spool=spool, passwords=passwords)
+    return State(bus=mesh.bus, spool=spool, rules_of=rules, passwords=passwords)
 
 
 SERVICE = Service(

@@ -2,6 +2,7 @@
 What the service answers over HTTP: apps, their SFTP users, and what became of their files. Parse, call, answer.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -18,6 +19,7 @@ from ftp_gateway.config import (
     check_user,
     with_password,
 )
+from ftp_gateway.formats import Rules
 from ftp_gateway.history import FileEntry, recent_files
 from ftp_gateway.spool import Spool
 from shared.bus import Bus
@@ -35,6 +37,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     bus: Bus
     spool: Spool
+    rules_of: Callable[[str], Rules]
     passwords: Passwords
 
 
@@ -46,7 +49,8 @@ class Files(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> Files:
     """Those that are here and those that are done."""
-    found = await recent_files(call.state.bus, call.state.spool, call.app_key, call.asked["most"])
+    state = call.state
+    found = await recent_files(state.bus, state.spool, state.rules_of(call.app_key), call.app_key, call.asked["most"])
     return Files(files=tuple(found))
 
 
