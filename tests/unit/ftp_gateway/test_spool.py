@@ -293,3 +293,25 @@ async def test_a_file_whose_disk_fails_at_the_end_is_a_part(spool: Spool, monkey
         await writer.commit()
 
     assert ("open", True, 0) == (writer.upload.state, writer.upload.broken, writer.upload.writers)
+
+
+async def test_a_file_is_a_part_after_a_write_that_failed_although_its_client_closes_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    writer = spool.create(PUSH, "nightly")
+    writer.write(0, b"hello")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(os, "pwrite", fail)
+        writer.write(5, b"more")
+
+    with pytest.raises(ConflictError, match="a write has failed"):
+        await writer.commit()
+
+    assert ("open", True) == (writer.upload.state, writer.upload.broken)
+    resumed = spool.reopen(writer.upload)
+    resumed.write(5, b" all")
+    await resumed.commit()
+    assert await content(spool, writer.upload) == b"hello all"

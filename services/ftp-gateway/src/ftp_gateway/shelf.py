@@ -5,6 +5,7 @@ The tickets on disk are what counts. They are listed again whenever the director
 are read; a step that this process takes itself is known at once.
 """
 
+import errno
 import os
 from bisect import insort
 from collections.abc import Iterator
@@ -122,7 +123,10 @@ class Shelf:
         if upload.state == "open" and upload.handle is None and not upload.busy and not upload.gone:
             try:
                 handle = os.open(self.path(upload.id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except FileNotFoundError:
+            except OSError as error:
+                # A link was planted there by other means; it is not followed, and is nothing of ours.
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise
                 self.drop(upload)
                 return upload
             try:

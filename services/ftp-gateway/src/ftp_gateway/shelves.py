@@ -128,8 +128,8 @@ class Shelves:
 
     def purge(self, now: datetime) -> None:
         """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
+        self.look()
         for shelf in (*self._files.values(), *self._reports.values()):
-            shelf.look()
             for upload in list(shelf.uploads.values()):
                 age = now - shelf.refresh(upload).changed_at
                 if upload.state == "done":

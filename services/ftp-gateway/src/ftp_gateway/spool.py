@@ -16,7 +16,7 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import structs
@@ -34,6 +34,8 @@ from shared.errors import BusyError, ConflictError, DeniedError
 MAX_WAITING_FILES = 1000
 """Of one app, not counting reports: a script that never renames must not fill the disk with names."""
 MIN_FREE_BYTES = 64 << 20
+CLOCK_S = 0.001
+"""What a time of change may lose on its way through the file system."""
 READ_BYTES = 1 << 20
 SLICE_BYTES = 64 << 10
 """What is parsed between two turns of the event loop: about 1 ms."""
@@ -199,9 +201,16 @@ class Spool:
         Take a file away from its customer, until `let_go`. Durable with `freeze`, which follows.
 
         Raises:
-            BusyError, ConflictError: A customer is changing it this very moment.
+            BusyError, ConflictError: A customer is changing it this very moment, or has just cared for it elsewhere.
         """
-        upload.handle = self._shelves.grasp(upload)
+        handle = self._shelves.grasp(upload)
+        if upload.state == "closed" and not upload.ticket.committed:
+            changed_at = os.fstat(handle).st_mtime
+            if changed_at > upload.changed_at.timestamp() + CLOCK_S:
+                os.close(handle)
+                upload.changed_at = datetime.fromtimestamp(changed_at, UTC)
+                raise ConflictError("the file settles anew")
+        upload.handle = handle
         if upload.state == "closed":
             upload.state = "claimed"
 

@@ -5,11 +5,12 @@ One file that is here, and a customer's open handle on it. The catalogue of all 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from ftp_gateway.paths import Place, kind_of
 from ftp_gateway.tickets import Label, State, Ticket
-from shared.errors import TooLargeError
+from shared.errors import ConflictError, TooLargeError
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -112,16 +113,24 @@ class Writer:
         self._clock = clock
         self._close = close
         self._broke_off = broke_off
+        self._failed = False
         self.upload = upload
         upload.writers += 1
 
     def write(self, offset: int, data: bytes) -> int:
-        """Raises `TooLargeError` beyond `MAX_FILE_BYTES`: also a single byte at a huge offset."""
-        if offset + len(data) > MAX_FILE_BYTES:
-            raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
+        """
+        Raises `TooLargeError` beyond `MAX_FILE_BYTES`, also for a single byte at a huge offset, and `OSError`. Many a
+        client closes the file all the same; it is a part from then on.
+        """
+        try:
+            if offset + len(data) > MAX_FILE_BYTES:
+                raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
+        except BaseException:
+            self._failed = True
+            raise
         self.upload.size_bytes = max(self.upload.size_bytes, offset + written)
         self.upload.changed_at = self._clock()
         return written
@@ -146,12 +155,13 @@ class Writer:
         The client has closed the file: it is complete, unless another writer is there or went away.
 
         Raises:
-            OSError: The disk failed; what is there counts as broken off.
+            ConflictError: A write has failed before; what is there counts as broken off.
+            OSError: The disk failed; the same.
         """
         try:
-            # By our clock, which is the one that settling goes by, also after a restart.
-            at = self._clock().timestamp()
-            os.utime(self._handle, (at, at))
+            if self._failed:
+                raise ConflictError("a write has failed, so the file is not complete")
+            self._stamp()
             await self.sync()
         except BaseException:
             self.abandon()
@@ -169,10 +179,17 @@ class Writer:
 
     def abandon(self) -> None:
         """The client went away, or the disk failed: what is there is a part."""
+        with suppress(OSError):
+            self._stamp()
         self.upload.writers -= 1
         self.upload.broken = True
         self._let_go()
         self._broke_off()
+
+    def _stamp(self) -> None:
+        # By our clock, which is the one that files settle by, also after a restart and on another replica.
+        at = self._clock().timestamp()
+        os.utime(self._handle, (at, at))
 
     def _let_go(self) -> None:
         if self.upload.writers == 0:
