@@ -11,7 +11,6 @@ Replicas take turns: one has an app at a time, and an app whose replica died is 
 """
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
@@ -241,10 +240,9 @@ class Intake:
         def blocks() -> AsyncGenerator[bytes, None]:
             return self._blocks(upload, trailer.start if trailer else None)
 
-        survey = await make_survey(app_key, kind, rules, blocks, self._unknown_users)
-        if is_sent_again(name_given):
-            # An id of its own makes it another file everywhere, and the same name again a duplicate.
-            survey.file_id = hashlib.sha256(f"{survey.file_id}|{name_given}".encode()).hexdigest()
+        # An id of its own makes it another file everywhere, and the same name again a duplicate.
+        again = name_given if is_sent_again(name_given) else ""
+        survey = await make_survey(app_key, kind, rules, blocks, self._unknown_users, again)
         if survey.refused is None:
             rows = survey.ok + survey.bad
             survey.refused = await completion.refusal(rules, upload.ticket.proof, name_given, rows, trailer, blocks)

@@ -78,11 +78,11 @@ class Survey:
 
 
 async def make_survey(
-    app_key: str, kind: FileKind, rules: Rules, blocks: Blocks, unknown_users: UnknownUsers
+    app_key: str, kind: FileKind, rules: Rules, blocks: Blocks, unknown_users: UnknownUsers, again: str = ""
 ) -> Survey:
     """Read a whole file twice: for its id and encoding, then for its rows. Raises what `unknown_users` raises."""
     survey = Survey()
-    scan = FileScan(app_key, kind)
+    scan = FileScan(app_key, kind, again)
     async with aclosing(blocks()) as opened:
         async for block in opened:
             scan.feed(block)
