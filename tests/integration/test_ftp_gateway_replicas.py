@@ -29,31 +29,40 @@ async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterat
 
 
 @asynccontextmanager
-async def signed_in(port: int) -> AsyncIterator[asyncssh.SFTPClient]:
-    """A session of the shop with the replica at a port."""
-    connected = asyncssh.connect(
+async def connected(port: int) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    """The shop's user at the replica at a port."""
+    async with asyncssh.connect(
         "127.0.0.1", port, username="shop.nightly", password=PASSWORD, known_hosts=None, config=None, client_keys=None
-    )
-    async with connected as connection, connection.start_sftp_client() as client:
+    ) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def signed_in(port: int) -> AsyncIterator[asyncssh.SFTPClient]:
+    """A session of that user."""
+    async with connected(port) as connection, connection.start_sftp_client() as client:
         yield client
 
 
 async def test_a_user_comes_back_by_another_replica(gateway: Gateway, settings: Settings, tmp_path: Path) -> None:
     await gateway.put("/v1/apps/shop", {"settle_s": 600})
 
-    async with gateway_process(settings, tmp_path / "announce") as (_, port):
-        async with signed_in(port) as one, gateway.sftp() as two:
-            for name in ("a.csv", "b.csv", "c.csv"):
-                await write(one, f"/{name}")
-            assert {"a.csv", "b.csv", "c.csv"} <= set(await two.listdir("/"))
-            assert len(ROW) == await two.getsize("/a.csv")
-            await two.remove("/a.csv")
-            await two.rename("/b.csv", "/renamed.csv.part")
-            async with two.open("/c.csv", "ab") as file:
-                await file.write(b"2;Ho;https://y.example\n")
-            assert not await one.exists("/a.csv")
-            assert await one.exists("/renamed.csv.part")
-            assert (await read(one, "/c.csv")).startswith(ROW + b"2;")
+    async with (
+        gateway_process(settings, tmp_path / "announce") as (_, port),
+        signed_in(port) as one,
+        gateway.sftp() as two,
+    ):
+        for name in ("a.csv", "b.csv", "c.csv"):
+            await write(one, f"/{name}")
+        assert {"a.csv", "b.csv", "c.csv"} <= set(await two.listdir("/"))
+        assert len(ROW) == await two.getsize("/a.csv")
+        await two.remove("/a.csv")
+        await two.rename("/b.csv", "/renamed.csv.part")
+        async with two.open("/c.csv", "ab") as file:
+            await file.write(b"2;Ho;https://y.example\n")
+        assert not await one.exists("/a.csv")
+        assert await one.exists("/renamed.csv.part")
+        assert (await read(one, "/c.csv")).startswith(ROW + b"2;")
 
 
 async def test_another_replica_goes_on_with_the_file_of_one_that_was_killed(
@@ -85,19 +94,20 @@ async def test_another_replica_goes_on_with_the_file_of_one_that_was_killed(
 async def test_an_upload_to_a_replica_that_is_killed_is_a_part_and_resumed_at_another(
     gateway: Gateway, settings: Settings, bus: Bus, tmp_path: Path
 ) -> None:
-    async with gateway_process(settings, tmp_path / "announce") as (process, port):
-        with pytest.raises((asyncssh.Error, OSError)):
-            async with signed_in(port) as one:
-                file = await one.open("/push.csv", "wb")
-                await file.write(ROW[:10])
-                async with gateway.sftp() as two:
-                    assert await two.getsize("/push.csv") == 10
-                    assert ["uploading"] == [found["state"] for found in await gateway.files()]
-                    with pytest.raises(asyncssh.SFTPFailure):
-                        await two.open("/push.csv", "ab")
-                process.kill()
-                await process.wait()
-                await file.write(ROW[10:], 10)
+    async with (
+        gateway_process(settings, tmp_path / "announce") as (process, port),
+        connected(port) as connection,
+        gateway.sftp() as two,
+    ):
+        one = await connection.start_sftp_client()
+        file = await one.open("/push.csv", "wb")
+        await file.write(ROW[:10])
+        assert await two.getsize("/push.csv") == 10
+        assert ["uploading"] == [found["state"] for found in await gateway.files()]
+        with pytest.raises(asyncssh.SFTPFailure):
+            await two.open("/push.csv", "ab")
+        process.kill()
+        await process.wait()
     await until(lambda: events(bus, "partial"))
     async with gateway.sftp() as two:
         assert ["partial"] == [found["state"] for found in await gateway.files()]

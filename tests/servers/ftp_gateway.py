@@ -138,11 +138,15 @@ async def gateway_process(settings: Settings, announce: Path) -> AsyncIterator[t
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ftp_gateway", env=environment)
     try:
-        while not announce.exists():
+        while (port := _announced(announce)) is None:
             assert process.returncode is None, "the service ended while it started"
             await asyncio.sleep(0.05)
-        yield process, int(msgspec.json.decode(announce.read_bytes())["sftp"].rpartition(":")[2])
+        yield process, port
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _announced(path: Path) -> int | None:
+    return int(msgspec.json.decode(path.read_bytes())["sftp"].rpartition(":")[2]) if path.exists() else None

@@ -184,7 +184,7 @@ TRICKS = [
     b"/" + b"../" * 1000 + b"etc/passwd",
     b"/" + b"a/" * 1000 + b"../" * 1000 + b"etc/passwd",
     b"/" + b"x" * 201,
-    "/".encode() + "ş".encode() * 101,
+    b"/" + "ş".encode() * 101,
     b"/" * 4097,
     b"/0123456789abcdef0123456789abcdef.1.closed",
     b"/0123456789abcdef0123456789abcdef.data",

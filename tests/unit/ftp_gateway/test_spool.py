@@ -303,9 +303,10 @@ async def test_a_file_is_a_part_after_a_write_that_failed_although_its_client_cl
 
     writer = spool.create(PUSH, "nightly")
     writer.write(0, b"hello")
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail)
-        writer.write(5, b"more")
+        with pytest.raises(OSError, match="full"):
+            writer.write(5, b"more")
 
     with pytest.raises(ConflictError, match="a write has failed"):
         await writer.commit()
