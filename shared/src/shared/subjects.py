@@ -266,6 +266,7 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.ftp_users.*.*",
             "$KV.PROFILES.>",
         ),
+        asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),
     ),
     "exporter": Grant(
         makes=(EVENTS, ALERTS, CONFIG, RUNS, PLANS),

@@ -1,4 +1,3 @@
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -179,12 +178,11 @@ def test_a_trailer_is_the_last_line(data: bytes, expected: Trailer | None) -> No
     ],
 )
 async def test_a_file_that_is_not_what_was_said_is_refused(
-    completion: Completion, proof: Proof, trailer: Trailer | None, reason: str | None
+    tmp_path: Path, completion: Completion, proof: Proof, trailer: Trailer | None, reason: str | None
 ) -> None:
-    async def blocks() -> AsyncGenerator[bytes, None]:
-        yield b"hel"
-        yield b"lo"
+    path = tmp_path / "push.csv"
+    path.write_bytes(b"hello")
 
-    found = await refusal(Rules(completion=completion), proof, "push.csv", 3, trailer, blocks)
+    found = await refusal(Rules(completion=completion), proof, "push.csv", 3, trailer, path)
 
     assert reason == (found.reason if found else None)

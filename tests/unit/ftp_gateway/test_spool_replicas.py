@@ -70,7 +70,7 @@ def seen(spool: Spool, place: Place = PUSH) -> Upload:
 
 
 async def content(spool: Spool, upload: Upload) -> bytes:
-    return b"".join([block async for block in spool.blocks(upload)])
+    return await asyncio.to_thread(spool.path(upload).read_bytes)
 
 
 def on_disk(tmp_path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ftp_gateway.accounts import Account, Passwords
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.handlers import NAME, ProfileUpdates
 from ftp_gateway.intake import Intake
@@ -42,11 +43,12 @@ async def build(mesh: Mesh) -> State:
     spool = Spool(directory / "spool", now)
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
+    file_work = await mesh.enter(FileWork(partial(unknown_users, profiles)))
     intake = Intake(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
-        unknown_users=partial(unknown_users, profiles),
+        file_work=file_work,
         metrics=mesh.metrics,
         clock=now,
     )

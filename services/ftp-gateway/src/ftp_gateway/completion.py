@@ -10,19 +10,20 @@ When a file counts as complete, and what its customer said about it. An app choo
 What never becomes complete is visible for a day, then reported, not sent, and removed.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from msgspec import Struct
 
 from ftp_gateway.formats import Rules
-from ftp_gateway.lines import RefusedError
 from ftp_gateway.paths import Place
 from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool
-from ftp_gateway.survey import Blocks
+from ftp_gateway.survey import Refusal
 from ftp_gateway.tickets import Proof
 from ftp_gateway.uploads import Upload
 from shared.errors import ConflictError
@@ -119,30 +120,35 @@ def parse_trailer(head: bytes, tail: bytes, size_bytes: int) -> Trailer | None:
 
 
 async def refusal(
-    rules: Rules, proof: Proof, name: str, rows: int, trailer: Trailer | None, blocks: Blocks
-) -> RefusedError | None:
+    rules: Rules, proof: Proof, name: str, rows: int, trailer: Trailer | None, path: Path
+) -> Refusal | None:
     """Why a file is not what its customer said it is; None when all is well. `rows` are those that were found."""
     if proof.missing:
         wanted = {"rename": "a rename onto its name"}.get(rules.completion, f"{name}{_ENDINGS.get(rules.completion)}")
-        return RefusedError("incomplete", f"the app expects {wanted} for a complete file, and none came in 24 hours")
+        return _refused("incomplete", f"the app expects {wanted} for a complete file, and none came in 24 hours")
     if rules.completion == "row_count" and trailer is None:
-        return RefusedError("row_count", "expected a last line such as #rows=1000; the upload may have been cut off")
+        return _refused("row_count", "expected a last line such as #rows=1000; the upload may have been cut off")
     if trailer is not None and trailer.rows != rows:
-        return RefusedError("row_count", f"the last line says {trailer.rows} rows, and there are {rows}")
+        return _refused("row_count", f"the last line says {trailer.rows} rows, and there are {rows}")
     if rules.completion == "sha256":
-        return await _mismatch(proof, name, blocks)
+        return await _mismatch(proof, name, path)
     return None
 
 
-async def _mismatch(proof: Proof, name: str, blocks: Blocks) -> RefusedError | None:
+async def _mismatch(proof: Proof, name: str, path: Path) -> Refusal | None:
     if not proof.checksum:
         message = f"{name}.sha256 holds no line with 64 hexadecimal digits for this file, as sha256sum writes it"
-        return RefusedError("sha256", message)
-    digest = hashlib.sha256()
-    async for block in blocks():
-        digest.update(block)
-    if digest.hexdigest() == proof.checksum:
+        return _refused("sha256", message)
+    digest = await asyncio.to_thread(_digest, path)
+    if digest == proof.checksum:
         return None
-    return RefusedError(
-        "sha256", f"the file's SHA-256 is {digest.hexdigest()}, and {name}.sha256 says {proof.checksum}"
-    )
+    return _refused("sha256", f"the file's SHA-256 is {digest}, and {name}.sha256 says {proof.checksum}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refused(reason: str, message: str) -> Refusal:
+    return Refusal(reason, message, line=0)

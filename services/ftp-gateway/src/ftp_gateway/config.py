@@ -32,6 +32,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `profile_attributes` empty accepts any attribute. `settle_s` is how long a file that was uploaded under its final
     name must be left alone before it is taken. `fallback_encoding` is for files that are no UTF-8. `timezone` is that
     of dates without an offset. `unknown_users` says whether a profile file may make new profiles.
+    `all_or_nothing` refuses a file whole of which any row is bad.
     """
 
     display_name: Annotated[str, Meta(max_length=200)] = ""
@@ -41,6 +42,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     completion: Completion = "settle"
     fallback_encoding: Fallback | None = None
     unknown_users: Literal["create", "reject"] = "create"
+    all_or_nothing: bool = False
 
 
 class FtpUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +88,7 @@ def rules_of(app: App) -> Rules:
         attributes=app.profile_attributes,
         timezone=app.timezone,
         unknown_users=app.unknown_users,
+        all_or_nothing=app.all_or_nothing,
     )
 
 

@@ -21,12 +21,13 @@ from msgspec import structs
 
 from ftp_gateway import announcing, completion, publishing, reports
 from ftp_gateway.completion import Due
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import FileKind, Rules
 from ftp_gateway.lines import RowError
 from ftp_gateway.paths import Place, is_sent_again, kind_of
 from ftp_gateway.reports import Outcome, OutcomeName
 from ftp_gateway.spool import Spool
-from ftp_gateway.survey import Survey, UnknownUsers, make_survey
+from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
 from shared.errors import BusyError, ConflictError, InvalidError, MillraceError
@@ -36,7 +37,7 @@ from shared.telemetry import Metrics
 log = structlog.get_logger()
 
 FILES_AT_ONCE = 4
-"""Parsing shares one core; more files only help while acks are on their way."""
+"""Each is read by a process of its own; more of them than cores only help while acks are on their way."""
 LOOK_S = 1.0
 """How long at most until what other replicas did is seen."""
 PURGE_S = 60.0
@@ -57,7 +58,6 @@ class Intake:
 
     Args:
         rules_of: The rules of an app as they are now.
-        unknown_users: Asked only where an app refuses them.
         clock: Aware UTC.
     """
 
@@ -67,14 +67,14 @@ class Intake:
         spool: Spool,
         bus: Bus,
         rules_of: Callable[[str], Rules],
-        unknown_users: UnknownUsers,
+        file_work: FileWork,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._spool = spool
         self._bus = bus
         self._rules_of = rules_of
-        self._unknown_users = unknown_users
+        self._file_work = file_work
         self._metrics = metrics
         self._clock = clock
         self._closing = False
@@ -237,39 +237,41 @@ class Intake:
         app_key, name_given = upload.ticket.app_key, upload.ticket.name
         trailer = completion.find_trailer(self._spool, upload, rules)
 
-        def blocks() -> AsyncGenerator[bytes, None]:
-            return self._blocks(upload, trailer.start if trailer else None)
-
         # An id of its own makes it another file everywhere, and the same name again a duplicate.
         again = name_given if is_sent_again(name_given) else ""
-        survey = await make_survey(app_key, kind, rules, blocks, self._unknown_users, again)
-        if survey.refused is None:
-            rows = survey.ok + survey.bad
-            survey.refused = await completion.refusal(rules, upload.ticket.proof, name_given, rows, trailer, blocks)
-        await announcing.tell_received(
-            self._bus, upload.id, upload.ticket, kind, survey.file_id, survey.size_bytes, self._clock()
-        )
-        name: OutcomeName
-        if survey.refused is not None:
-            reason = survey.refused.reason
-            name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
-        else:
-            point = await publishing.find_point(self._bus, kind, upload.id, upload.ticket, survey)
-            if point.duplicate:
-                name = "duplicate"
+        until = trailer.start if trailer else None
+        path = self._spool.path(upload)
+        async with self._file_work.open(path, app_key, kind, rules, again=again, until=until) as file:
+            survey = await file.survey()
+            if survey.refused is None:
+                rows = survey.ok + survey.bad
+                survey.refused = await completion.refusal(rules, upload.ticket.proof, name_given, rows, trailer, path)
+            await announcing.tell_received(
+                self._bus, upload.id, upload.ticket, kind, survey.file_id, survey.size_bytes, self._clock()
+            )
+            name: OutcomeName
+            if survey.refused is not None:
+                reason = survey.refused.reason
+                name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
             else:
-                await publishing.publish_rows(self._bus, kind, upload.id, upload.ticket, survey, blocks, point)
-                name = "done_with_errors" if survey.bad else "done"
+                point = await publishing.find_point(self._bus, kind, upload.id, upload.ticket, survey)
+                if point.duplicate:
+                    name = "duplicate"
+                else:
+                    async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
+                        await publishing.publish_rows(
+                            self._bus, kind, upload.id, upload.ticket, survey, self._unless_closing(chunks), point
+                        )
+                    name = "done_with_errors" if survey.bad else "done"
         outcome = self._outcome(upload, kind, survey, name)
         await self._report(app_key, outcome, survey)
         return outcome
 
-    async def _blocks(self, upload: Upload, until: int | None) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._spool.blocks(upload, until)) as blocks:
-            async for block in blocks:
-                if self._closing:
-                    raise StoppedError
-                yield block
+    async def _unless_closing(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        async for chunk in chunks:
+            if self._closing:
+                raise StoppedError
+            yield chunk
 
     def _outcome(self, upload: Upload, kind: FileKind, survey: Survey, name: OutcomeName) -> Outcome:
         received_at = upload.ticket.closed_at or upload.ticket.opened_at

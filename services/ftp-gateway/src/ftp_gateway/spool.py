@@ -14,7 +14,7 @@ Everything runs in the event loop; what waits for the disk runs in a thread whil
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,9 +36,6 @@ MAX_WAITING_FILES = 1000
 MIN_FREE_BYTES = 64 << 20
 CLOCK_S = 0.001
 """What a time of change may lose on its way through the file system."""
-READ_BYTES = 1 << 20
-SLICE_BYTES = 64 << 10
-"""What is parsed between two turns of the event loop: about 1 ms."""
 
 
 class Spool:
@@ -273,15 +270,9 @@ class Spool:
             head, tail = (os.pread(file.fileno(), size, at) for at in (0, max(0, size_bytes - size)))
         return head, tail, size_bytes
 
-    async def blocks(self, upload: Upload, until: int | None = None) -> AsyncGenerator[bytes, None]:
-        """The file from its start, in slices, with a turn of the event loop before each; its first bytes only."""
-        with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
-            left = until if until is not None else os.fstat(file.fileno()).st_size
-            while left and (block := await asyncio.to_thread(file.read, min(left, READ_BYTES))):
-                left -= len(block)
-                for at in range(0, len(block), SLICE_BYTES):
-                    yield block[at : at + SLICE_BYTES]
-                    await asyncio.sleep(0)
+    def path(self, upload: Upload) -> Path:
+        """Where the bytes lie, for a process that reads them."""
+        return self._shelves.of(upload).path(upload.id)
 
     def purge(self) -> None:
         """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
