@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
@@ -130,15 +131,15 @@ class Process:
 
     async def work_off(self, bus: Bus) -> None:
         """Process what lies in the spool and is whole."""
-        intake = Intake(
-            spool=self.spool,
-            bus=bus,
-            rules_of=lambda _: Rules(settle_s=0),
-            unknown_users=partial(unknown_users, Profiles(bus)),
-            metrics=Metrics(),
-            clock=self.clock,
-        )
-        async with asyncio.TaskGroup() as tasks:
+        async with FileWork(partial(unknown_users, Profiles(bus))) as file_work, asyncio.TaskGroup() as tasks:
+            intake = Intake(
+                spool=self.spool,
+                bus=bus,
+                rules_of=lambda _: Rules(settle_s=0),
+                file_work=file_work,
+                metrics=Metrics(),
+                clock=self.clock,
+            )
             tasks.create_task(intake.run())
             await until(lambda: all(upload.idle for upload in self.spool.uploads()))
             intake.close()
