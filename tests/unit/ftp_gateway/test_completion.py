@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,7 +10,7 @@ from ftp_gateway.formats import Completion, Rules
 from ftp_gateway.paths import Place
 from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool
-from ftp_gateway.tickets import Proof
+from ftp_gateway.tickets import PULLED_BY, Proof
 from ftp_gateway.uploads import Upload
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -39,8 +40,8 @@ def spool(tmp_path: Path, clock: Clock) -> Spool:
     return Spool(tmp_path / "spool", clock)
 
 
-async def put(spool: Spool, name: str) -> Upload:
-    writer = spool.create(Place("shop", "", name), "nightly")
+async def put(spool: Spool, name: str, user: str = "nightly") -> Upload:
+    writer = spool.create(Place("shop", "", name), user)
     writer.write(0, b"hello")
     await writer.commit()
     return writer.upload
@@ -69,6 +70,32 @@ async def test_a_rename_is_what_completes_a_file_where_the_app_wants_one(spool: 
     await spool.rename(upload, PUSH, replace=False)
 
     assert (NOON, "", False) == seen(spool, upload, "rename")
+
+
+@pytest.mark.parametrize("completion", get_args(Completion))
+async def test_a_pull_is_complete_with_its_rename_and_is_held_to_its_trailer_alone(
+    spool: Spool, completion: Completion
+) -> None:
+    upload = await put(spool, ".pull-1", f"{PULLED_BY}erp")
+    await spool.rename(upload, PUSH, replace=False)
+
+    ready = due(upload, Rules(settle_s=5, completion=completion), spool.find)
+
+    assert ready is not None
+    assert (NOON, None, False) == (ready.at, ready.companion, ready.missing)
+    assert ("row_count" if completion == "row_count" else None) == await refused(ready.rules)
+
+
+async def refused(rules: Rules) -> str | None:
+    """Why a file without a trailer, marker or checksum is."""
+    found = await refusal(rules, Proof(), "push.csv", 1, None, Path("unused"))
+    return found.reason if found else None
+
+
+async def test_what_a_customer_makes_of_a_pull_is_an_upload(spool: Spool) -> None:
+    upload = await put(spool, "push.csv", f"{PULLED_BY}erp")
+
+    assert (LATE, "", True) == seen(spool, upload, "rename")
 
 
 async def test_a_marker_completes_what_was_uploaded_before_it(spool: Spool, clock: Clock) -> None:
