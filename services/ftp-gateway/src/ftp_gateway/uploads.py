@@ -135,6 +135,10 @@ class Writer:
         self.upload.changed_at = self._clock()
         return written
 
+    def refuse(self) -> None:
+        """A write was not let through to here: what is there is a part, also where the client closes it."""
+        self._failed = True
+
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._handle, size, offset)
 
