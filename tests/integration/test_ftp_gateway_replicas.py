@@ -65,6 +65,24 @@ async def test_a_user_comes_back_by_another_replica(gateway: Gateway, settings: 
         assert (await read(one, "/c.csv")).startswith(ROW + b"2;")
 
 
+async def test_what_waits_counts_at_every_replica(gateway: Gateway, settings: Settings, tmp_path: Path) -> None:
+    await gateway.put("/v1/apps/shop", {"settle_s": 600})
+    await gateway.user(password=PASSWORD, limits={"waiting_files": 2})
+
+    async with (
+        gateway_process(settings, tmp_path / "announce") as (_, port),
+        signed_in(port) as one,
+        gateway.sftp() as two,
+    ):
+        await write(one, "/a.csv")
+        await write(two, "/b.csv")
+        for client in (one, two):
+            with pytest.raises(asyncssh.SFTPFailure, match="limit waiting_files: expected at most 2 files"):
+                await write(client, "/c.csv")
+        await two.remove("/a.csv")
+        await write(one, "/c.csv")
+
+
 async def test_another_replica_goes_on_with_the_file_of_one_that_was_killed(
     gateway: Gateway, settings: Settings, bus: Bus, tmp_path: Path
 ) -> None:
