@@ -247,7 +247,7 @@ async def test_links_are_shown_as_what_they_are(sftp: SftpPeer) -> None:
 
 
 async def test_a_private_key_with_a_passphrase_signs_in(sftp: SftpPeer) -> None:
-    key = sftp.client_key.export_private_key("openssh", "open sesame", rounds=16).decode()
+    key = sftp.client_key.export_private_key("openssh", "open sesame", rounds=50).decode()
     remote = remote_of(sftp, password=None, private_key=key, passphrase="open sesame")
 
     check_keys(remote)
