@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
@@ -94,6 +95,12 @@ async def memories(bus: Bus, settings: Settings) -> BucketStore:
     return BucketStore(bus, subjects.REMOTES)
 
 
+@pytest.fixture
+async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
+    async with FileWork(partial(unknown_users, Profiles(bus))) as file_work:
+        yield file_work
+
+
 class Process:
     """What one process has: its spool, and what it knows of the remote. `ahead` is what its clock is."""
 
@@ -128,13 +135,13 @@ class Process:
         )
         await puller.look()
 
-    async def work_off(self, bus: Bus) -> None:
+    async def work_off(self, bus: Bus, file_work: FileWork) -> None:
         """Process what lies in the spool and is whole."""
         intake = Intake(
             spool=self.spool,
             bus=bus,
             rules_of=lambda _: Rules(settle_s=0),
-            unknown_users=partial(unknown_users, Profiles(bus)),
+            file_work=file_work,
             metrics=Metrics(),
             clock=self.clock,
         )
@@ -147,7 +154,7 @@ class Process:
 
 @pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, tmp_path: Path, restarted_with: str
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path, restarted_with: str
 ) -> None:
     for at in count(1):
         app_key, death = f"shop{at}", Death(at)
@@ -158,10 +165,10 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
             await before.look(death, **after)
         restarted = Process(tmp_path / app_key, peer, memories, app_key)
         if restarted_with == "the files in hand":
-            await restarted.work_off(bus)
+            await restarted.work_off(bus, file_work)
         for _ in range(2):
             await restarted.look(**after)
-            await restarted.work_off(bus)
+            await restarted.work_off(bus, file_work)
 
         assert ["0", "1", "2"] == [row.ext_id for row in await rows(bus, app_key)], f"moment {at}"
         assert 1 == len(list((peer.folder / "done" / app_key).iterdir())), f"moment {at}"
@@ -173,7 +180,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 
 async def test_what_was_pulled_waits_for_a_file_of_its_name(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, tmp_path: Path
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, memories)
     writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")
@@ -182,9 +189,9 @@ async def test_what_was_pulled_waits_for_a_file_of_its_name(
 
     await process.look()
     await writer.commit()
-    await process.work_off(bus)
+    await process.work_off(bus, file_work)
     await process.look()
-    await process.work_off(bus)
+    await process.work_off(bus, file_work)
 
     assert ["7", "0", "1", "2"] == [row.ext_id for row in await rows(bus)]
 

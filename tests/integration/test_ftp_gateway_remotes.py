@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from ftp_gateway.app import SERVICE
+from ftp_gateway.remotes import wait_s
 from servers.ftp_gateway import Gateway, events, rows
 from servers.remotes import PASSWORD, Peer, SftpPeer, ftps_peer, sftp_peer
 from servers.services import RunService
@@ -42,7 +43,11 @@ async def sftp(tmp_path: Path) -> AsyncIterator[SftpPeer]:
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
+async def gateway(
+    run_service: RunService, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    """Its waits between looks are a tenth of what is configured."""
+    monkeypatch.setattr("ftp_gateway.remote_lanes.wait_s", lambda remote, failures: wait_s(remote, failures) / 10)
     async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
         gateway = Gateway(running, http)
         await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
@@ -179,6 +184,25 @@ async def test_a_file_that_is_served_in_part_is_not_taken_until_it_is_whole(
     peer.cut.clear()
     await until(lambda: _is_long(events, bus, 2))
     assert 5000 + 2 == len(await rows(bus))
+
+
+async def test_an_app_that_wants_more_than_a_close_gets_what_is_pulled(
+    gateway: Gateway, sftp: SftpPeer, bus: Bus
+) -> None:
+    await gateway.put("/v1/apps/shop", {"completion": "row_count"})
+    remote = Remote(gateway, sftp)
+    remote.offer("whole.csv", DATA + b"#rows=2\n")
+    remote.offer("cut.csv", b"3;Hello;https://shop.example\n#rows=2\n")
+    await remote.put()
+    await until(lambda: events(bus, "completed"))
+    await until(lambda: events(bus, "failed"))
+    await gateway.put("/v1/apps/shop", {"completion": "sha256"})
+    remote.offer("plain.csv", b"4;Hello;https://shop.example\n")
+
+    await until(lambda: _is_long(events, bus, 2))
+
+    assert ["row_count"] == [event.reason for event in await events(bus, "failed")]
+    assert ["1", "2", "4"] == [row.ext_id for row in await rows(bus)]
 
 
 async def test_a_file_that_still_grows_is_waited_for(gateway: Gateway, peer: Peer, bus: Bus) -> None:
@@ -342,11 +366,8 @@ async def _forgotten(bus: Bus) -> bool:
     return all("KV-Operation" in message.headers for message in found)
 
 
-async def test_only_one_of_two_replicas_pulls(
-    gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, tmp_path: Path
-) -> None:
-    other = msgspec.structs.replace(settings, data_dir=str(tmp_path / "other"))
-    async with running(SERVICE, other):
+async def test_only_one_of_two_replicas_pulls(gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings) -> None:
+    async with running(SERVICE, settings):
         remote = Remote(gateway, sftp)
         for number in range(20):
             remote.offer(f"{number}.csv", b"%d;Hello;https://shop.example\n" % number)

@@ -32,7 +32,7 @@ from ftp_gateway.remote_routes import Desk
 from ftp_gateway.remote_test import probe_remote
 from ftp_gateway.remotes import REMOTES, Remote
 from ftp_gateway.routes import ROUTES, State
-from ftp_gateway.spool import Spool, open_spool
+from ftp_gateway.spool import Spool
 from shared import subjects
 from shared.consumers import open_pull
 from shared.errors import InvalidError, NotFoundError
@@ -77,7 +77,7 @@ async def build(mesh: Mesh) -> State:
         return entry.value if entry else made
 
     proxies = proxies_of(mesh.settings.sftp_proxies)
-    spool = await mesh.enter(open_spool(directory, now))
+    spool = Spool(directory / "spool", now)
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
     file_work = await mesh.enter(FileWork(partial(unknown_users, profiles)))
@@ -129,7 +129,14 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
-    return State(bus=mesh.bus, spool=spool, passwords=passwords, defender=defender, remotes=_remotes(mesh, spool))
+    return State(
+        bus=mesh.bus,
+        spool=spool,
+        rules_of=rules,
+        passwords=passwords,
+        defender=defender,
+        remotes=_remotes(mesh, spool),
+    )
 
 
 def _remotes(mesh: Mesh, spool: Spool) -> Desk:

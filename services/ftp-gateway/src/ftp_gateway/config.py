@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta, Struct, structs
 
 from ftp_gateway.accounts import Account, parse_keys, parse_networks
-from ftp_gateway.formats import Rules
+from ftp_gateway.formats import Completion, Rules
 from ftp_gateway.limits import Limits
 from ftp_gateway.lines import Fallback
 from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
@@ -41,6 +41,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timezone: Annotated[str, Meta(max_length=64)] = "UTC"
     profile_attributes: Annotated[dict[AttributeName, AttributeType], Meta(max_length=MAX_ATTRIBUTES)] = {}
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    completion: Completion = "settle"
     fallback_encoding: Fallback | None = None
     unknown_users: Literal["create", "reject"] = "create"
     all_or_nothing: bool = False
@@ -87,6 +88,7 @@ def rules_of(app: App) -> Rules:
     """How the app's files are read."""
     return Rules(
         settle_s=app.settle_s,
+        completion=app.completion,
         fallback_encoding=app.fallback_encoding,
         attributes=app.profile_attributes,
         timezone=app.timezone,

@@ -54,11 +54,14 @@ class FileWork:
             await _end(self._idle.pop())
 
     @asynccontextmanager
-    async def open(self, path: Path, app_key: str, kind: FileKind, rules: Rules) -> AsyncIterator["OpenFile"]:
-        """One file. Leaving the block by an error gives the file up."""
+    async def open(
+        self, path: Path, app_key: str, kind: FileKind, rules: Rules, *, again: str = "", until: int | None = None
+    ) -> AsyncIterator["OpenFile"]:
+        """One file, as `file_worker.Look` tells. Leaving the block by an error gives the file up."""
         process = self._idle.pop() if self._idle else await _start()
         try:
-            yield OpenFile(process, Look(str(path), app_key, kind, rules), self._unknown_users)
+            look = Look(str(path), app_key, kind, rules, again, until)
+            yield OpenFile(process, look, self._unknown_users)
         except BaseException:
             # It is in the middle of something, or gone.
             with contextlib.suppress(ProcessLookupError):

@@ -7,6 +7,7 @@ A million rows keep an interpreter busy for seconds, and the service's own has s
 
 import contextlib
 import fcntl
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,12 +30,18 @@ PIPE_BYTES: Final = 1 << 20
 
 
 class Look(Struct, frozen=True, tag=True):
-    """Begin with a file. Answered by `Survey`, with `Ask` before where the app refuses users that it does not know."""
+    """
+    Begin with a file. Answered by `Survey`, with `Ask` before where the app refuses users that it does not know.
+
+    `again` is that of `FileReading`; of a file with a trailer only the bytes `until` it are read.
+    """
 
     path: str
     app_key: str
     kind: FileKind
     rules: Rules
+    again: str = ""
+    until: int | None = None
 
 
 class Send(Struct, frozen=True, tag=True):
@@ -117,8 +124,14 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
             request = wire.next()
             match request:
                 case Look():
-                    blocks = partial(_blocks, Path(request.path))
-                    reading = FileReading(request.app_key, request.kind, request.rules, blocks, wire.unknown_users)
+                    reading = FileReading(
+                        request.app_key,
+                        request.kind,
+                        request.rules,
+                        partial(_blocks, Path(request.path), request.until),
+                        wire.unknown_users,
+                        again=request.again,
+                    )
                     wire.say(Looked(reading.survey()))
                 case Send():
                     assert reading is not None
@@ -131,9 +144,11 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
         return
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path, until: int | None) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
+        left = until if until is not None else os.fstat(file.fileno()).st_size
+        while left and (block := file.read(min(left, BLOCK_BYTES))):
+            left -= len(block)
             yield block
 
 

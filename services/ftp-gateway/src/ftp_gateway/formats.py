@@ -20,6 +20,8 @@ from shared.messages import ProfileBatch, ProfileRow, PushBatch, PushRow
 from shared.subjects import Stream
 
 FileKind = Literal["push", "profile"]
+Completion = Literal["settle", "rename", "done_marker", "row_count", "sha256"]
+"""What an app wants to see before a file counts as complete. See `completion`."""
 Row = PushRow | ProfileRow
 
 CHUNK_ROWS = 500
@@ -36,6 +38,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     settle_s: float = 5.0
+    completion: Completion = "settle"
     fallback_encoding: Fallback | None = None
     attributes: dict[str, AttributeType] = {}
     timezone: str = "UTC"

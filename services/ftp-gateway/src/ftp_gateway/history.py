@@ -8,6 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from ftp_gateway import completion
+from ftp_gateway.formats import Rules
 from ftp_gateway.paths import Folder, kind_of
 from ftp_gateway.spool import Spool
 from ftp_gateway.uploads import Upload
@@ -24,8 +26,8 @@ _DONE: tuple[FileState, ...] = ("completed", "failed", "duplicate")
 
 class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One file. `uploaded` waits for a rename to a name that is processed, `waiting` until it may be taken; `partial`
-    broke off. `file_id` is empty until the file was looked at.
+    One file. `uploaded` waits for a rename to a name that is processed, or for what else its app wants to see;
+    `waiting` waits until it may be taken; `partial` broke off. `file_id` is empty until the file was looked at.
     """
 
     name: str
@@ -39,30 +41,36 @@ class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
-async def recent_files(bus: Bus, spool: Spool, app_key: str, most: int) -> list[FileEntry]:
-    """At most `most` files of an app. Raises `UnavailableError`."""
-    here = [_entry_here(upload) for upload in spool.uploads() if upload.ticket.app_key == app_key]
+async def recent_files(bus: Bus, spool: Spool, rules: Rules, app_key: str, most: int) -> list[FileEntry]:
+    """At most `most` files of an app, whose rules these are. Raises `UnavailableError`."""
+    spool.look()
+    here = [_entry_here(spool, upload, rules) for upload in spool.uploads(app_key)]
     done = [entry for state in _DONE for entry in await _done(bus, app_key, state, most)]
     return sorted(here + done, key=lambda entry: entry.at, reverse=True)[:most]
 
 
-def _entry_here(upload: Upload) -> FileEntry:
+def _entry_here(spool: Spool, upload: Upload, rules: Rules) -> FileEntry:
     folder: Folder = upload.place.folder
     return FileEntry(
         name=upload.ticket.name,
         kind=kind_of(upload.place) or ("profile" if folder == "Profile" else "push"),
-        state=_state(upload),
+        state=_state(spool, upload, rules),
         at=upload.changed_at,
         size_bytes=upload.size_bytes,
     )
 
 
-def _state(upload: Upload) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
+def _state(
+    spool: Spool, upload: Upload, rules: Rules
+) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
     if upload.state == "open":
         return "partial" if upload.broken and not upload.writers else "uploading"
-    if upload.state == "closed":
-        return "uploaded" if kind_of(upload.place) is None else "waiting"
-    return "processing"
+    if upload.state != "closed":
+        return "processing"
+    # One that is being changed has no time yet at which it is due, and is about to have one.
+    ready = completion.due(upload, rules, spool.find)
+    is_candidate = kind_of(upload.place) is not None
+    return "waiting" if is_candidate and (ready is None or not ready.missing) else "uploaded"
 
 
 async def _done(bus: Bus, app_key: str, state: FileState, most: int) -> list[FileEntry]:

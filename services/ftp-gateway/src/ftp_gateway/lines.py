@@ -84,10 +84,14 @@ class FileScan:
     Args:
         app_key: The tenant; equal files of two tenants have different ids.
         kind: `push` or `profile`, part of the id for the same reason.
+        again: The name under which content is sent once more on purpose; makes it another file.
     """
 
-    def __init__(self, app_key: str, kind: str) -> None:
+    def __init__(self, app_key: str, kind: str, again: str = "") -> None:
         self._hash = hashlib.sha256(f"{app_key}|{kind}|".encode())
+        if again:
+            # NUL ends the name, because no file that is taken begins with a name and a NUL.
+            self._hash.update(f"{again}\0".encode())
         self._head = b""
         self._size = 0
         self._begun = False

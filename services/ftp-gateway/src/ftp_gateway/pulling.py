@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ftp_gateway.paths import Place
+from ftp_gateway.paths import Place, kind_of
 from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remotes import (
     FORGET_AFTER,
@@ -31,7 +31,8 @@ from ftp_gateway.remotes import (
     place_of,
 )
 from ftp_gateway.spool import Spool
-from ftp_gateway.uploads import MAX_FILE_BYTES, Upload, Writer
+from ftp_gateway.tickets import PULLED_BY
+from ftp_gateway.uploads import MAX_FILE_BYTES, Writer
 from shared.errors import BusyError, ConflictError, MillraceError, TooLargeError
 from shared.telemetry import Metrics
 
@@ -203,7 +204,7 @@ class Puller:
         if not _same(await server.look(path), file):
             return  # It changes still.
         temporary = Place(place.app_key, place.folder, download_name(self._job.id, file.name))
-        writer = self._spool.create(temporary, f"remote:{self._job.id}")
+        writer = self._spool.create(temporary, f"{PULLED_BY}{self._job.id}")
         try:
             await self._download(server, path, file, writer)
         except BaseException:
@@ -233,7 +234,8 @@ class Puller:
             raise ConflictError(f"{file.name}: changed while it was read")
 
     async def _commit(self, writer: Writer, file: RemoteFile, place: Place) -> None:
-        upload: Upload = writer.upload
+        upload, kind = writer.upload, kind_of(place)
+        assert kind is not None, "what is not processed is not pulled"
         try:
             await writer.commit()
         except OSError as error:
@@ -250,7 +252,7 @@ class Puller:
                 name=file.name,
                 size_bytes=file.size_bytes,
                 modified_at=file.modified_at,
-                place_name=place.name,
+                kind=kind,
                 closed_at=upload.ticket.closed_at or now,
                 reported=not self._remote.report_path,
             )

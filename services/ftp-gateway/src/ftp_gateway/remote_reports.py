@@ -3,8 +3,9 @@ The reports about files of a remote, from `/errors` of the app to a directory on
 a temporary name, measured, and then renamed. They stay in `/errors` as well.
 """
 
+import asyncio
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
@@ -23,7 +24,7 @@ from shared.messages import decode
 log = structlog.get_logger()
 
 WAIT_FOR = timedelta(hours=24)
-"""How long a report is waited for. It may lie with another replica, or have made way for that of a later file."""
+"""How long a report is waited for. It may have made way for that of a later file, or have been removed."""
 
 
 class ReportSender:
@@ -38,13 +39,15 @@ class ReportSender:
         directory = job.remote.report_path
         due = [taken for taken in memory.taken.values() if not taken.reported]
         for taken in due if directory else ():
-            result = await self._content(job.app_key, reports.result_name(taken.place_name))
+            result_name = reports.result_name(taken.kind, taken.name)
+            result = await self._content(job.app_key, result_name)
             if result is not None and decode(result, Outcome).received_at >= taken.closed_at:
                 await server.make_directory(directory)
-                report = await self._content(job.app_key, reports.report_name(taken.place_name))
+                report_name = reports.report_name(taken.kind, taken.name)
+                report = await self._content(job.app_key, report_name)
                 if report is not None:
-                    await _put(server, directory, reports.report_name(taken.place_name), report)
-                await _put(server, directory, reports.result_name(taken.place_name), result)
+                    await _put(server, directory, report_name, report)
+                await _put(server, directory, result_name, result)
             elif self._clock() - taken.closed_at < WAIT_FOR:
                 continue
             else:
@@ -56,8 +59,10 @@ class ReportSender:
         upload = self._spool.find(Place(app_key, "errors", name))
         if upload is None:
             return None
-        async with aclosing(self._spool.blocks(upload)) as blocks:
-            return b"".join([block async for block in blocks])
+        try:
+            return await asyncio.to_thread(self._spool.path(upload).read_bytes)
+        except FileNotFoundError:
+            return None  # Another replica has just put a later one in its place.
 
 
 async def _put(server: Server, directory: str, name: str, data: bytes) -> None:

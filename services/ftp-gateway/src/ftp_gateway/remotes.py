@@ -128,14 +128,15 @@ class Taken(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     A file that is ours: it lies in our spool, or did. Kept until nothing on the server can be mistaken for it.
 
-    `closed_at` is that of the upload it became, by which its report is known; `reported` says that none is due.
+    `kind` and `closed_at`, that of the upload it became, are what its report is known by; `reported` says that none is
+    due.
     `missing_since` is when it was first not to be seen on the server.
     """
 
     name: str
     size_bytes: int
     modified_at: str
-    place_name: str
+    kind: Literal["push", "profile"]
     closed_at: datetime
     reported: bool = True
     missing_since: datetime | None = None

@@ -4,6 +4,7 @@ host keys. Parse, call, answer.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from ftp_gateway.config import (
     with_password,
 )
 from ftp_gateway.defender import Defender
+from ftp_gateway.formats import Rules
 from ftp_gateway.history import FileEntry, recent_files
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
 from ftp_gateway.protocols.sftp_keys import make_host_keys
@@ -47,6 +49,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     bus: Bus
     spool: Spool
+    rules_of: Callable[[str], Rules]
     passwords: Passwords
     defender: Defender
     remotes: Desk
@@ -60,7 +63,8 @@ class Files(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> Files:
     """Those that are here and those that are done."""
-    found = await recent_files(call.state.bus, call.state.spool, call.app_key, call.asked["most"])
+    state = call.state
+    found = await recent_files(state.bus, state.spool, state.rules_of(call.app_key), call.app_key, call.asked["most"])
     return Files(files=tuple(found))
 
 

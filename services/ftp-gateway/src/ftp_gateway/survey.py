@@ -83,12 +83,23 @@ class FileReading:
     Args:
         blocks: Opens the file; each block may have any size.
         unknown_users: Asked where the app refuses users that it does not know.
+        again: The name under which content is sent once more on purpose; makes it another file.
     """
 
-    def __init__(self, app_key: str, kind: FileKind, rules: Rules, blocks: Blocks, unknown_users: UnknownUsers) -> None:
+    def __init__(
+        self,
+        app_key: str,
+        kind: FileKind,
+        rules: Rules,
+        blocks: Blocks,
+        unknown_users: UnknownUsers,
+        *,
+        again: str = "",
+    ) -> None:
         self._app_key = app_key
         self._kind: FileKind = kind
         self._rules = rules
+        self._again = again
         self._blocks = blocks
         self._lookup = unknown_users if kind == "profile" and rules.unknown_users == "reject" else None
         self._text: Text | None = None
@@ -98,7 +109,7 @@ class FileReading:
     def survey(self) -> Survey:
         """Read the whole file twice: for its id and encoding, then for its rows. Raises what `unknown_users` raises."""
         survey = Survey()
-        scan = FileScan(self._app_key, self._kind)
+        scan = FileScan(self._app_key, self._kind, self._again)
         for block in self._blocks():
             scan.feed(block)
             survey.size_bytes += len(block)
