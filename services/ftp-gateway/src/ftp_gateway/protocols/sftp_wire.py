@@ -7,6 +7,7 @@ Implementation: a subclass of asyncssh's packet handler with a table of its own:
     - WRITE with bytes after its data is accepted: rclone 1.60 and others on pkg/sftp of that age send a whole 32 KiB
       buffer with the last, shorter block. OpenSSH's server ignores the rest as well.
     - Packets are capped at 256 KiB, and handles per session; errors are translated here and nowhere else.
+    - A session ends with an exit status, for which scp looks.
     - READ and WRITE pause for the user's bandwidth, and nothing is read from a client that does not read our answers.
 Considerations: `_packet_handlers`, `_file_handles`, `_dir_handles` and `_process_*` are private to asyncssh, so
     `check_hooks` is called when the service starts and the lock file pins one version. SYMLINK, LINK, READLINK,
@@ -28,6 +29,7 @@ from asyncssh import (
     SFTPNoSuchFile,
     SFTPPermissionDenied,
     SFTPQuotaExceeded,
+    SSHServerChannel,
 )
 from asyncssh.constants import (
     FXP_CLOSE,
@@ -233,6 +235,12 @@ class PacketHandler(SFTPServerHandler):
         if size > MAX_PACKET_BYTES:
             raise SFTPBadMessage(f"expected a packet of at most {MAX_PACKET_BYTES} bytes")
         return SSHPacket(await self._reader.readexactly(size))
+
+    async def _cleanup(self, exc: Exception | None) -> None:
+        # scp takes the file for lost when its session ends without an exit status, and sends it again.
+        if self._writer is not None:
+            cast(SSHServerChannel[bytes], self._writer.channel).exit(0 if exc is None else 1)
+        await super()._cleanup(exc)
 
 
 def check_hooks() -> None:
