@@ -56,6 +56,7 @@ from shared.errors import MillraceError, UnavailableError
 
 log = structlog.get_logger()
 
+VERSION = 3
 MAX_PACKET_BYTES = 256 * 1024 + 1024
 MAX_BLOCK_BYTES = 256 * 1024
 """Of one READ or WRITE. asyncssh allows 4 MiB, which every session may hold in memory."""
@@ -225,6 +226,20 @@ class PacketHandler(SFTPServerHandler):
     _extensions = _EXTENSIONS
     _packet_handlers = _TRANSLATED
 
+    async def run(self) -> None:
+        """As asyncssh's, also for who goes before his first packet: that would end the connection as a bug of ours."""
+        try:
+            await super().run()
+        except EOFError:
+            await self._cleanup(None)
+
+    async def recv_packets(self) -> None:
+        """As asyncssh's, for version 3 alone: it would agree to an older one, whose packets it does not know."""
+        if self._version != VERSION:
+            await self._cleanup(SFTPBadMessage(f"expected SFTP version {VERSION} or later"))
+            return
+        await super().recv_packets()
+
     async def recv_packet(self) -> SSHPacket:
         """As asyncssh's, with our limit instead of 4 MiB, and not before the last answers are on their way."""
         assert self._reader is not None
@@ -246,7 +261,7 @@ class PacketHandler(SFTPServerHandler):
 def check_hooks() -> None:
     """Raises `UnavailableError` when this asyncssh no longer has what `PacketHandler` replaces."""
     original = SFTPServerHandler.__dict__
-    methods = ("_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits", "_cleanup")
+    methods = ("run", "_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits", "_cleanup")
     missing = [name for name in methods if name not in original]
     table = original.get("_packet_handlers", {})
     moved = [kind for kind in (FXP_CLOSE, FXP_WRITE, b"limits@openssh.com") if kind not in table]
