@@ -73,6 +73,39 @@ async def test_no_path_leaves_the_tree(gateway: Gateway, spool: Spool) -> None:
     assert spool.uploads() == []
 
 
+async def test_a_rename_goes_into_no_other_folder_and_no_other_app(gateway: Gateway, spool: Spool) -> None:
+    tricks = (b"//etc/x", b"/../../etc/x", b"/errors/x", b"/reports/x", b"/Profile", b"/", b"/Profile/sub/x", b"/x\x00")
+    async with gateway.sftp() as client:
+        await write(client, "/a.csv.part")
+        for path in tricks:
+            for rename in (client.rename, client.posix_rename):
+                for old, new in ((b"/a.csv.part", path), (path, b"/b.csv.part")):
+                    with pytest.raises(
+                        (asyncssh.SFTPNoSuchFile, asyncssh.SFTPBadMessage, asyncssh.SFTPPermissionDenied)
+                    ):
+                        await rename(old, new)
+
+    assert ["a.csv.part"] == [upload.ticket.name for upload in spool.uploads()]
+
+
+async def test_an_app_does_not_see_one_whose_name_begins_as_its_own(gateway: Gateway, spool: Spool) -> None:
+    for app_key in ("app1", "app10"):
+        await gateway.put(f"/v1/apps/{app_key}", LONG_SETTLE)
+        await gateway.user(app_key=app_key)
+    async with gateway.sftp("app10.nightly") as client:
+        await write(client, "/a.csv", b"of app10")
+
+    async with gateway.sftp("app1.nightly") as client:
+        for path in ("/a.csv", "0/a.csv", "../app10/a.csv", "/app10/a.csv", "/../app1/../app10/a.csv", "..0/a.csv"):
+            with pytest.raises(asyncssh.SFTPNoSuchFile):
+                await client.open(path, "rb")
+            with pytest.raises(asyncssh.SFTPNoSuchFile):
+                await client.remove(path)
+        await write(client, "/a.csv", b"of app1")
+
+    assert {"app1": 7, "app10": 8} == {upload.ticket.app_key: upload.size_bytes for upload in spool.uploads()}
+
+
 async def test_dots_climb_to_the_root_and_no_further(gateway: Gateway) -> None:
     async with gateway.sftp() as client:
         assert await client.realpath("/Profile/../../../x.csv") == "/x.csv"
@@ -104,10 +137,12 @@ async def test_a_link_planted_in_the_spool_is_not_followed(gateway: Gateway, spo
         [data] = (tmp_path / "data" / "ftp" / "spool").glob("*.data")
         data.unlink()
         data.symlink_to(secret)
-        with pytest.raises(asyncssh.SFTPFailure):
-            await client.open("/a.csv", "rb")
+        for mode in ("rb", "ab", "r+b"):
+            with pytest.raises(asyncssh.SFTPFailure):
+                await client.open("/a.csv", mode)
 
     assert upload.id == data.stem
+    assert "not for customers" == secret.read_text()
 
 
 @pytest.mark.parametrize("folder", ["errors", "reports"])
