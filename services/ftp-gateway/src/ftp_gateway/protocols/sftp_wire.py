@@ -261,8 +261,8 @@ class PacketHandler(SFTPServerHandler):
 def check_hooks() -> None:
     """Raises `UnavailableError` when this asyncssh no longer has what `PacketHandler` replaces."""
     original = SFTPServerHandler.__dict__
-    methods = ("run", "_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits", "_cleanup")
-    missing = [name for name in methods if name not in original]
+    processes = ("_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits")
+    missing = [name for name in ("run", "_cleanup", *processes) if name not in original]
     table = original.get("_packet_handlers", {})
     moved = [kind for kind in (FXP_CLOSE, FXP_WRITE, b"limits@openssh.com") if kind not in table]
     if missing or moved or not hasattr(SFTPServerHandler, "recv_packet") or not hasattr(SFTPServer, "channel"):
