@@ -231,7 +231,7 @@ class Sshfs(Program):
         folder = self.site.scratch / "mount"
         folder.mkdir(exist_ok=True)
         target = f"{self.site.login}@{self.site.host}:/"
-        process = await self.start(self.found, "-f", *self.site.ssh_options, target, str(folder))
+        process = await self.start(self.found, "-f", "-s", *self.site.ssh_options, target, str(folder))
         self.pid = process.pid
         ended = asyncio.create_task(process.communicate())
         try:
@@ -257,6 +257,7 @@ class Sshfs(Program):
     async def upload(self, source: Path, path: str) -> None:
         async with self.mounted() as root:
             await asyncio.to_thread(shutil.copyfile, source, root / path[1:])
+            await self.closed(root)
 
     async def break_off(self, source: Path, path: str, moment: Moment) -> None:
         async with self.mounted() as root:
@@ -276,6 +277,12 @@ class Sshfs(Program):
 
         async with self.mounted() as root:
             await asyncio.to_thread(work, root / path[1:])
+            await self.closed(root)
+
+    async def closed(self, root: Path) -> None:
+        """Return when files are closed on the server too: the kernel does not wait for that, nor does an unmount."""
+        # One thread (`-s`) asks in order, so this is answered after the CLOSE before it.
+        await asyncio.to_thread((root / "none").exists)
 
     async def rename(self, old: str, new: str) -> None:
         async with self.mounted() as root:
