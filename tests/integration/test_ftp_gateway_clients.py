@@ -59,11 +59,11 @@ class App:
         """What of its files waits."""
         return [upload for upload in self.spool.uploads() if upload.ticket.app_key == self.key]
 
-    async def bytes_of(self, name: str) -> bytes:
+    def bytes_of(self, name: str) -> bytes:
         """What has arrived under a name."""
         upload = self.spool.find(Place(self.key, "", name))
         assert upload is not None, [upload.ticket.name for upload in self.uploads]
-        return b"".join([block async for block in self.spool.blocks(upload)])
+        return self.spool.path(upload).read_bytes()
 
     async def under_way(self) -> None:
         """Return when bytes of an upload have arrived."""
@@ -73,10 +73,10 @@ class App:
         """The external ids whose push was published."""
         return [row.ext_id for row in await rows(self.bus, self.key)]
 
-    async def told(self) -> dict[str, bytes]:
+    def told(self) -> dict[str, bytes]:
         """What /errors holds."""
         found = self.spool.entries(self.key, "errors")
-        return {report.ticket.name: b"".join([block async for block in self.spool.blocks(report)]) for report in found}
+        return {report.ticket.name: self.spool.path(report).read_bytes() for report in found}
 
     def file(self, name: str, size: int = 0, first: int = 1) -> tuple[Path, list[str]]:
         """
@@ -127,7 +127,7 @@ async def test_an_upload_is_published_its_bad_rows_are_reported_and_it_is_gone(a
     await until(lambda: not app.uploads)
 
     assert ids == await app.sent()
-    told = await app.told()
+    told = app.told()
     assert {"push.csv.report.csv", "push.csv.result.json"} == set(told)
     assert b"4;columns;" in told["push.csv.report.csv"]
     assert [] == await events(app.bus, "partial", app.key)
@@ -151,7 +151,7 @@ async def test_three_megabytes_arrive_as_they_were_sent(app: App, client: Client
 
     await client.upload(source, "/big.csv")
 
-    assert source.read_bytes() == await app.bytes_of("big.csv")
+    assert source.read_bytes() == app.bytes_of("big.csv")
 
 
 async def test_files_are_listed_until_they_are_deleted(app: App, client: Client) -> None:
@@ -180,7 +180,7 @@ async def test_an_upload_that_breaks_off_is_not_processed(app: App, client: Clie
     await client.upload(later, "/later.csv")
     await until(lambda: events(app.bus, "completed", app.key))
     assert ids == await app.sent()
-    assert ["later.csv.result.json"] == list(await app.told())
+    assert ["later.csv.result.json"] == list(app.told())
 
 
 async def test_an_upload_that_broke_off_is_resumed_and_published_once(app: App, client: Client) -> None:
@@ -237,7 +237,7 @@ async def test_ctrl_c_closes_the_piece_and_the_piece_is_refused(app: App) -> Non
 
     assert "truncated" == failed
     assert [] == await app.sent()
-    assert {"push.csv.report.csv", "push.csv.result.json"} == set(await app.told())
+    assert {"push.csv.report.csv", "push.csv.result.json"} == set(app.told())
 
 
 async def _failed(app: App) -> list[str | None]:
@@ -316,7 +316,7 @@ async def test_paramiko_takes_the_place_of_a_waiting_file(app: App) -> None:
     await client.upload(second, "/next.csv.part")
     await client.rename("/next.csv.part", "/push.csv.part")
 
-    assert second.read_bytes() == await app.bytes_of("push.csv.part")
+    assert second.read_bytes() == app.bytes_of("push.csv.part")
     assert 1 == len(app.uploads)
 
 
