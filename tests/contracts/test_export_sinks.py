@@ -195,9 +195,7 @@ async def test_probe_ends_in_time_when_the_store_says_nothing() -> None:
 async def test_form_is_refused_when_a_field_cannot_be_right(
     s3_config: S3Config, fields: dict[str, Any], field: str
 ) -> None:
-    values = (
-        {name: getattr(s3_config, platform, name) for name in config.__struct_fields__} | {"endpoint_url": ""} | fields
-    )
+    values: dict[str, Any] = {"endpoint_url": ""} | fields
 
     with pytest.raises(InvalidError) as caught:
         msgspec.structs.replace(s3_config, **values).check(allow_private=False)

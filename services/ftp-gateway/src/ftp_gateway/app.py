@@ -2,12 +2,14 @@
 The composition root: opens the spool, the SFTP server and the consumers, and ties them together. No rules.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 
 from ftp_gateway.accounts import Account, Passwords
 from ftp_gateway.addresses import Network, parse_network
+from ftp_gateway.app_reports import AppReports
 from ftp_gateway.bans import BanRules
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
 from ftp_gateway.defender import Defender
@@ -21,6 +23,7 @@ from ftp_gateway.protocols.sftp_keys import ensure_host_keys
 from ftp_gateway.routes import ROUTES, State
 from ftp_gateway.spool import open_spool
 from shared import subjects
+from shared.app_reports import open_reports
 from shared.consumers import open_pull
 from shared.errors import InvalidError
 from shared.profiles import Profiles
@@ -65,6 +68,7 @@ async def build(mesh: Mesh) -> State:
 
     proxies = proxies_of(mesh.settings.sftp_proxies)
     spool = await mesh.enter(open_spool(directory, now))
+    store = await mesh.enter(open_reports(mesh.settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
     intake = Intake(
@@ -102,6 +106,7 @@ async def build(mesh: Mesh) -> State:
             mesh.settings,
             proxies=proxies,
             spool=spool,
+            app_reports=AppReports(store, asyncio.get_running_loop().time),
             find=find,
             passwords=passwords,
             defender=defender,
