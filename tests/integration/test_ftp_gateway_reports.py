@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import asyncssh
@@ -82,8 +83,8 @@ async def test_report_of_many_parts_is_read_whole_and_from_anywhere(gateway: Gat
     await put(settings, "big.bin", data)
 
     async with gateway.sftp() as client, client.open("/reports/big.bin", "rb") as file:
-        whole = await file.read()
-        parts = [
+        whole: Any = await file.read()
+        parts: list[Any] = [
             await file.read(2000, PART_BYTES - 1000),
             await file.read(2000, len(data) - 3),
             await file.read(10, len(data) + PART_BYTES),

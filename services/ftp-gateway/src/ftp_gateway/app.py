@@ -120,7 +120,7 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
-    return State(bus=mesh.bus, spool=spool, passwords=passwords, defender=defender)
+    return State(bus=mesh.bus, spool=spool, intake=intake, passwords=passwords, defender=defender)
 
 
 SERVICE = Service(

@@ -18,6 +18,7 @@ import structlog
 
 from ftp_gateway import announcing, publishing, reports
 from ftp_gateway.formats import FileKind, Rules
+from ftp_gateway.history import Progress
 from ftp_gateway.lines import RowError
 from ftp_gateway.paths import Place, kind_of
 from ftp_gateway.reports import Outcome, OutcomeName
@@ -73,6 +74,7 @@ class Intake:
         self._closing = False
         self._finished = asyncio.Event()
         self._working: dict[str, str] = {}
+        self._progress: dict[str, Progress] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._delayed: dict[str, tuple[datetime, Iterator[float]]] = {}
         bus.reconnected.append(spool.changed.set)
@@ -118,6 +120,10 @@ class Intake:
         """Ids of the uploads that are being processed."""
         return frozenset(self._working)
 
+    def progress(self, upload_id: str) -> Progress | None:
+        """How far this process is with publishing a file; None before and after that."""
+        return self._progress.get(upload_id)
+
     def _start_due(self, tasks: asyncio.TaskGroup) -> float:
         """Start what is due; gives the seconds until the next may be."""
         now = self._clock()
@@ -156,6 +162,7 @@ class Intake:
             self._metrics.count("millrace_bugs_total", where="intake")
         finally:
             self._working.pop(upload.id, None)
+            self._progress.pop(upload.id, None)
             self._spool.changed.set()
 
     def _delay(self, upload: Upload, wait_s: float | None) -> None:
@@ -192,9 +199,7 @@ class Intake:
             return self._blocks(upload)
 
         survey = await make_survey(app_key, kind, rules, blocks, self._unknown_users)
-        await announcing.tell_received(
-            self._bus, upload.id, upload.ticket, kind, survey.file_id, survey.size_bytes, self._clock()
-        )
+        await announcing.tell_received(self._bus, upload.id, upload.ticket, kind, survey, self._clock())
         name: OutcomeName
         if survey.refused is not None:
             reason = survey.refused.reason
@@ -204,7 +209,10 @@ class Intake:
             if point.duplicate:
                 name = "duplicate"
             else:
-                await publishing.publish_rows(self._bus, kind, upload.id, upload.ticket, survey, blocks, point)
+                progress = self._progress[upload.id] = Progress.of(survey)
+                await publishing.publish_rows(
+                    self._bus, kind, upload.id, upload.ticket, survey, blocks, point, progress.add
+                )
                 name = "done_with_errors" if survey.bad else "done"
         outcome = self._outcome(upload, kind, survey, name)
         await self._report(app_key, outcome, survey)

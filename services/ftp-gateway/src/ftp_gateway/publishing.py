@@ -6,7 +6,7 @@ before. So what the stream holds is always a beginning of the file, and its last
 crash, after an answer that never came, or after another upload of the same content. No window of time is involved.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 
@@ -62,10 +62,17 @@ async def find_point(bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, s
 
 
 async def publish_rows(
-    bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, survey: Survey, blocks: Blocks, point: Point
+    bus: Bus,
+    kind: FileKind,
+    upload_id: str,
+    ticket: Ticket,
+    survey: Survey,
+    blocks: Blocks,
+    point: Point,
+    on_rows: Callable[[int], None],
 ) -> None:
     """
-    Publish the good rows after the point, in their order.
+    Publish the good rows after the point, in their order. `on_rows` gets how many more are in the stream.
 
     Raises:
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
@@ -80,9 +87,10 @@ async def publish_rows(
         async for block in opened:
             for rows in chunks.add(_good(reader.feed(block), survey)):
                 await sender.send(rows)
-    for rows in chunks.add(_good(reader.finish(), survey)):
+                on_rows(len(rows))
+    for rows in [*chunks.add(_good(reader.finish(), survey)), chunks.rest()]:
         await sender.send(rows)
-    await sender.send(chunks.rest())
+        on_rows(len(rows))
 
 
 def _good(parsed: Sequence[tuple[int, Row | RowError]], survey: Survey) -> Iterator[tuple[int, Row]]:

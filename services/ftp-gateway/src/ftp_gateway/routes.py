@@ -24,8 +24,9 @@ from ftp_gateway.config import (
     with_password,
 )
 from ftp_gateway.defender import Defender
-from ftp_gateway.history import FileEntry, recent_files
+from ftp_gateway.history import FileEntry, History, ListedState, Wanted
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
+from ftp_gateway.intake import Intake
 from ftp_gateway.protocols.sftp_keys import make_host_keys
 from ftp_gateway.spool import Spool
 from shared.bus import Bus
@@ -45,8 +46,14 @@ class State(Struct, frozen=True, kw_only=True):
 
     bus: Bus
     spool: Spool
+    intake: Intake
     passwords: Passwords
     defender: Defender
+
+    @property
+    def history(self) -> History:
+        """The files of all apps."""
+        return History(self.bus, self.spool, self.intake.progress)
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -57,8 +64,13 @@ class Files(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> Files:
     """Those that are here and those that are done."""
-    found = await recent_files(call.state.bus, call.state.spool, call.app_key, call.asked["most"])
-    return Files(files=tuple(found))
+    wanted = Wanted(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
+    return Files(files=tuple(await call.state.history.newest(call.app_key, wanted)))
+
+
+async def show_file(call: Call[State]) -> FileEntry:
+    """The same content may have come more than once."""
+    return await call.state.history.find(call.app_key, call.path["file_id"])
 
 
 class Ban(Struct, frozen=True, kw_only=True):
@@ -195,7 +207,18 @@ ROUTES: tuple[Route, ...] = (
         list_files,
         "List the app's files with their state and counts",
         reply=Files,
-        query={"most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50)},
+        query={
+            "most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50),
+            "state": Query("Only those in this state", ListedState),
+            "before": Query("Only those before this moment, for the next page", Annotated[datetime, Meta(tz=True)]),
+        },
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app_key}/files/{file_id}",
+        show_file,
+        "Show what became of a file when its content came last",
+        reply=FileEntry,
     ),
     Route(
         "GET",
