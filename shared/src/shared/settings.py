@@ -83,7 +83,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Empty for a server that wants nobody to sign in."""
     smtp_password: str = ""
     """Secret; use `MILLRACE_SMTP_PASSWORD_FILE`."""
-    smtp_sender: str = "millrace@localhost"
+    smtp_sender: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$(?!\n)")] = "millrace@localhost"
     """The address that e-mail comes from."""
 
     storage_message_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20

@@ -74,6 +74,8 @@ HOOKS = Bucket(name="HOOKS")
 """Where hooks whose target was blocked catch up from, one entry per partition and target."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
 """What is held against addresses that try passwords. Longer than a ban and the quiet time after it."""
+SUMMARIES = Bucket(name="SUMMARIES", ttl_s=30 * DAY_S)
+"""Until which day each app was sent its daily summary of files; the key is the app's."""
 
 STORE_MEDIA = "storage.media.store"
 RESOLVE_MEDIA = "storage.media.resolve"
@@ -258,7 +260,7 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, SUMMARIES),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
             *_config("apps.*", "ftp_users.*.*", "host_keys.*"),
@@ -267,6 +269,7 @@ GRANTS: dict[str, Grant] = {
             (FILES.name, "ftp.file.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
             (DEFENDER.stream, "$KV.DEFENDER.>"),
+            (SUMMARIES.stream, "$KV.SUMMARIES.*"),
         ),
         writes=(
             push_send("*", "*"),
@@ -279,6 +282,7 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.host_keys.*",
             "$KV.PROFILES.>",
             "$KV.DEFENDER.>",
+            "$KV.SUMMARIES.*",
         ),
     ),
     "exporter": Grant(

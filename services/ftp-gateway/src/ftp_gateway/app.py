@@ -3,9 +3,11 @@ The composition root: opens the spool, the SFTP server and the consumers, and ti
 """
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from ftp_gateway.accounts import Account, Passwords
 from ftp_gateway.addresses import Network, parse_network
@@ -22,10 +24,12 @@ from ftp_gateway.protocols.sftp import open_sftp
 from ftp_gateway.protocols.sftp_keys import ensure_host_keys
 from ftp_gateway.routes import ROUTES, State
 from ftp_gateway.spool import open_spool
+from ftp_gateway.summaries import Subscription, Summaries
 from shared import subjects
 from shared.app_reports import open_reports
 from shared.consumers import open_pull
 from shared.errors import InvalidError
+from shared.mail import Mailer
 from shared.profiles import Profiles
 from shared.service import Mesh, Service
 
@@ -95,6 +99,18 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("profiles", updates.run())
     mesh.intake("profiles", updates)
 
+    def subscriptions() -> Iterator[Subscription]:
+        for entry in apps.all():
+            app, app_key = entry.value, entry.app_key
+            if app.summary is not None:
+                name = app.display_name or app_key
+                yield Subscription(app_key=app_key, name=name, zone=ZoneInfo(app.timezone), summary=app.summary)
+
+    mailer = Mailer(mesh.settings)
+    summaries = Summaries(mesh.bus, mailer, subscriptions, now)
+    apps.on_change(summaries.changed)
+    mesh.spawn("summaries", summaries.keep())
+
     rules_of_bans = BanRules(
         failures=mesh.settings.sftp_ban_failures, first=timedelta(seconds=mesh.settings.sftp_ban_s)
     )
@@ -120,7 +136,7 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
-    return State(bus=mesh.bus, spool=spool, intake=intake, passwords=passwords, defender=defender)
+    return State(bus=mesh.bus, spool=spool, intake=intake, passwords=passwords, defender=defender, mailer=mailer)
 
 
 SERVICE = Service(
@@ -128,6 +144,6 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.DEFENDER),
+    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.DEFENDER, subjects.SUMMARIES),
     kinds=(APPS, FTP_USERS, HOST_KEYS),
 )

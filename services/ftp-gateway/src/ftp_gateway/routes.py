@@ -32,6 +32,7 @@ from ftp_gateway.spool import Spool
 from shared.bus import Bus
 from shared.errors import InvalidError
 from shared.http import Call
+from shared.mail import Mailer
 from shared.registry import Entry
 from shared.resources import resource_routes
 from shared.routes import Query, Route
@@ -49,6 +50,7 @@ class State(Struct, frozen=True, kw_only=True):
     intake: Intake
     passwords: Passwords
     defender: Defender
+    mailer: Mailer
 
     @property
     def history(self) -> History:
@@ -181,6 +183,8 @@ def _shown(known: HostKeys) -> AllKeys:
 
 async def _checked_app(call: Call[State], app: App, old: App | None) -> App:
     check_app(app)
+    if app.summary is not None and not call.state.mailer.configured:
+        raise InvalidError("this mesh has no mail server (MILLRACE_SMTP_HOST)", field="summary")
     return app
 
 
