@@ -4,7 +4,7 @@ import pytest
 
 from millrace.nats_server import NatsServer
 from servers.waiting import until
-from shared.bus import Bus, connect
+from shared.bus import Bus, Outgoing, connect
 from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
 from shared.settings import Settings
 from shared.streams import ensure
@@ -71,6 +71,47 @@ async def test_last_message_is_the_newest_of_its_subject(push: Bus) -> None:
     assert (last.data, last.sequence, last.headers["Nats-Msg-Id"]) == (b"2", 2, "two")
     assert last.at.year >= 2024
     assert await push.last_message(PUSH, push_send("shop", "f9")) is None
+
+
+async def test_messages_together_are_stored_side_by_side(push: Bus) -> None:
+    subject = push_send("shop", "f1")
+    parts = [Outgoing(subject, b"%d" % n, {"Part": str(n)}, 0 if n == 0 else None) for n in range(1000)]
+
+    last = await push.publish_together(parts)
+
+    assert 1000 == last == (await push.stream_state(PUSH)).messages
+    newest = await push.last_message(PUSH, subject)
+    assert newest is not None
+    assert (b"999", "999") == (newest.data, newest.headers["Part"])
+
+
+async def test_messages_together_are_refused_together(push: Bus) -> None:
+    await push.publish(push_send("shop", "f2"), b"1")
+    parts = [Outgoing(push_send("shop", f"f{n}"), b"2", expect_last_sequence=0) for n in (1, 2, 3)]
+
+    with pytest.raises(ConflictError):
+        await push.publish_together(parts)
+    with pytest.raises(TooLargeError):
+        await push.publish_together([Outgoing("push.send.shop.f4", bytes(push.max_payload + 1)), parts[0]])
+
+    assert 1 == (await push.stream_state(PUSH)).messages
+
+
+async def test_last_messages_are_those_of_the_subjects_that_have_one(push: Bus) -> None:
+    for number in range(600):
+        await push.publish(push_send("shop", f"f{number % 300}"), b"%d" % number)
+
+    found = await push.last_messages(PUSH, [push_send("shop", f"f{number}") for number in range(200, 400)])
+
+    assert {push_send("shop", f"f{n}"): (b"%d" % (n + 300), n + 301) for n in range(200, 300)} == {
+        message.subject: (message.data, message.sequence) for message in found
+    }
+    assert [] == await push.last_messages(PUSH, [push_send("shop", "f9999")])
+
+
+async def test_last_messages_are_unavailable_without_a_stream(bus: Bus) -> None:
+    with pytest.raises(UnavailableError):
+        await bus.last_messages(PUSH, [push_send("shop", "f1")])
 
 
 async def test_connecting_gives_up_with_the_last_reason() -> None:

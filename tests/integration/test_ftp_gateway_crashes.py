@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -11,6 +11,8 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
+from ftp_gateway import publishing
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
@@ -21,7 +23,7 @@ from ftp_gateway.survey import Survey
 from ftp_gateway.tickets import Ticket
 from servers.streams import messages
 from shared import subjects
-from shared.bus import Bus
+from shared.bus import Bus, Outgoing
 from shared.errors import UnavailableError
 from shared.messages import FileChanged, PushBatch, decode
 from shared.profiles import Profiles
@@ -71,26 +73,38 @@ async def streams(bus: Bus, settings: Settings) -> None:
         await ensure(bus, spec, settings)
 
 
+@pytest.fixture
+async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
+    async with FileWork(partial(unknown_users, Profiles(bus))) as work:
+        yield work
+
+
+@pytest.fixture(autouse=True)
+def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packs for the three chunks of `DATA`."""
+    monkeypatch.setattr(publishing, "PACK_CHUNKS", 2)
+
+
 async def upload(spool: Spool, app_key: str, name: str = "push.csv", data: bytes = DATA) -> None:
     writer = spool.create(Place(app_key, "", name), "nightly")
     writer.write(0, data)
     await writer.commit()
 
 
-def intake_of(spool: Spool, bus: Bus) -> Intake:
+def intake_of(spool: Spool, bus: Bus, file_work: FileWork) -> Intake:
     return Intake(
         spool=spool,
         bus=bus,
         rules_of=lambda _: Rules(settle_s=0),
-        unknown_users=partial(unknown_users, Profiles(bus)),
+        file_work=file_work,
         metrics=Metrics(),
         clock=now,
     )
 
 
-async def run_until_done(spool: Spool, bus: Bus) -> None:
+async def run_until_done(spool: Spool, bus: Bus, file_work: FileWork) -> None:
     """Run an intake until no file is left."""
-    intake = intake_of(spool, bus)
+    intake = intake_of(spool, bus, file_work)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(intake.run())
         while spool.uploads():
@@ -106,7 +120,7 @@ async def sent_lines(bus: Bus, app_key: str) -> list[int]:
 
 @pytest.mark.usefixtures("streams")
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
     for at in count(1):
         app_key, bomb = f"shop{at}", Bomb(at)
@@ -114,11 +128,12 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         await upload(spool, app_key)
         with monkeypatch.context() as patch:
             patch.setattr(bus, "publish", bomb.around(bus.publish))
+            patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
             for step in ("freeze", "put_report", "mark_reported", "finish"):
                 patch.setattr(spool, step, bomb.around(getattr(spool, step)))
             with contextlib.suppress(BaseExceptionGroup):
-                await run_until_done(spool, bus)
-        await run_until_done(after := Spool(tmp_path / app_key, now), bus)
+                await run_until_done(spool, bus, file_work)
+        await run_until_done(after := Spool(tmp_path / app_key, now), bus, file_work)
 
         assert list(range(1, ROWS + 1)) == await sent_lines(bus, app_key), f"moment {at}"
         told = await messages(bus, subjects.FILES, subjects.ftp_file(app_key, "completed"))
@@ -127,7 +142,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         ], f"moment {at}"
         reports = sorted(entry.ticket.name for entry in after.entries(app_key, "errors"))
         assert ["push.csv.report.csv", "push.csv.result.json"] == reports, f"moment {at}"
-        assert len(list((tmp_path / app_key).iterdir())) == 4, f"moment {at}"
+        assert len(list((tmp_path / app_key).glob("*/*/*"))) == 4, f"moment {at}"
         if bomb.left > 0:
             break
     assert at > 18
@@ -135,45 +150,47 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 @pytest.mark.usefixtures("streams")
 async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
-    publish, lost = bus.publish, set[str]()
+    publish_together, lost = bus.publish_together, set[bytes]()
 
-    async def lose_each_first_answer(subject: str, data: bytes, **options: object) -> int:
-        sequence: int = await publish(subject, data, **options)  # type: ignore[arg-type]  # the options as they came
-        if str(options["message_id"]) not in lost:
-            lost.add(str(options["message_id"]))
+    async def lose_each_first_answer(messages: Sequence[Outgoing]) -> int:
+        sequence = await publish_together(messages)
+        if messages[0].data not in lost:
+            lost.add(messages[0].data)
             raise UnavailableError("no answer")
         return sequence
 
-    monkeypatch.setattr(bus, "publish", lose_each_first_answer)
+    monkeypatch.setattr(bus, "publish_together", lose_each_first_answer)
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
 
-    await run_until_done(spool, bus)
+    await run_until_done(spool, bus, file_work)
 
+    assert 2 == len(lost)
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
     assert len(await messages(bus, subjects.FILES, subjects.ftp_file("shop", "completed"))) == 1
 
 
 @pytest.mark.usefixtures("streams")
 async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
     lost = Spool(tmp_path / "lost", now)
     await upload(lost, "shop")
-    # Moments: freeze 2, the received event 2, the first chunk 2.
+    # Moments: freeze 2, the received event 2, the first pack 2.
     bomb = Bomb(7)
     with monkeypatch.context() as patch:
         patch.setattr(bus, "publish", bomb.around(bus.publish))
+        patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
         patch.setattr(lost, "freeze", bomb.around(lost.freeze))
         with pytest.raises(BaseExceptionGroup):
-            await run_until_done(lost, bus)
+            await run_until_done(lost, bus, file_work)
     half = await sent_lines(bus, "shop")
     again = Spool(tmp_path / "again", now)
     await upload(again, "shop", "again.csv")
 
-    await run_until_done(again, bus)
+    await run_until_done(again, bus, file_work)
 
     assert 0 < len(half) < ROWS
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
@@ -181,13 +198,14 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
 
 @pytest.mark.usefixtures("streams")
 @pytest.mark.parametrize(("hours", "duplicate"), [(23, True), (25, False)])
-async def test_content_is_a_duplicate_for_a_day(bus: Bus, tmp_path: Path, hours: int, duplicate: bool) -> None:
+async def test_content_is_a_duplicate_for_a_day(
+    bus: Bus, tmp_path: Path, file_work: FileWork, hours: int, duplicate: bool
+) -> None:
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
-    await run_until_done(spool, bus)
+    await run_until_done(spool, bus, file_work)
     [*_, last] = await messages(bus, subjects.PUSH, subjects.push_send("shop", "*"))
-    survey = Survey()
-    survey.file_id, survey.last_line = decode(last.data, PushBatch).file_id, ROWS
+    survey = Survey(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
     later = now() + timedelta(hours=hours)
     ticket = Ticket(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
 
@@ -198,28 +216,26 @@ async def test_content_is_a_duplicate_for_a_day(bus: Bus, tmp_path: Path, hours:
 
 @pytest.mark.usefixtures("streams")
 async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
-    publish = bus.publish
+    publish_together = bus.publish_together
     directory = tmp_path / "spool"
     spool = Spool(directory, now)
     many = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(20_000))
     await upload(spool, "shop", data=many)
-    intake = intake_of(spool, bus)
+    intake = intake_of(spool, bus, file_work)
 
-    async def close_at_the_first_chunk(subject: str, data: bytes, **options: object) -> int:
-        if subject.startswith("push."):
-            intake.close()
-        sequence: int = await publish(subject, data, **options)  # type: ignore[arg-type]  # the options as they came
-        return sequence
+    async def close_at_the_first_pack(messages: Sequence[Outgoing]) -> int:
+        intake.close()
+        return await publish_together(messages)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bus, "publish", close_at_the_first_chunk)
+        patch.setattr(bus, "publish_together", close_at_the_first_pack)
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             tasks.create_task(intake.run())
             await intake.join()
     begun = len(await sent_lines(bus, "shop"))
-    await run_until_done(Spool(directory, now), bus)
+    await run_until_done(Spool(directory, now), bus, file_work)
 
     assert 0 < begun < 20_000
     assert list(range(1, 20_001)) == await sent_lines(bus, "shop")

@@ -75,17 +75,31 @@ async def test_unknown_users_are_rows_of_the_report_where_the_app_refuses_them(g
     assert ["12345"] == [row.ext_id for row in decode(batch.data, ProfileBatch).rows]
 
 
-async def test_a_large_file_goes_out_in_chunks_that_are_chained_and_named(gateway: Gateway, bus: Bus) -> None:
+async def test_a_large_file_goes_out_in_chunks_of_five_hundred(gateway: Gateway, bus: Bus) -> None:
     async with gateway.sftp() as client:
         result = await process(client, "/big.csv", b"".join(b"%d;Hello;https://x.example\n" % n for n in range(1700)))
 
     found = await messages(bus, subjects.PUSH, subjects.push_send("shop", result["file_id"]))
     parts = [decode(message.data, PushBatch) for message in found]
     assert [(1, 500), (501, 1000), (1001, 1500), (1501, 1700)] == [(part.first_line, part.last_line) for part in parts]
-    assert [f"{result['file_id']}:1-500", f"{result['file_id']}:501-1000"] == [
-        message.headers["Nats-Msg-Id"] for message in found[:2]
-    ]
     assert [f"{result['file_id']}:{line}" for line in range(1, 1701)] == [row.id for part in parts for row in part.rows]
+
+
+async def test_a_file_with_a_bad_row_is_taken_whole_or_not_at_all_where_the_app_says_so(
+    gateway: Gateway, bus: Bus
+) -> None:
+    await gateway.put("/v1/apps/shop", {"settle_s": 0.05, "all_or_nothing": True})
+
+    async with gateway.sftp() as client:
+        refused = await process(client, "/refused.csv", ROW + b"bad\n")
+        report = await read(client, "/errors/refused.csv.report.csv")
+        nothing = await rows(bus)
+        taken = await process(client, "/taken.csv", ROW)
+
+    assert ("rejected", "all_or_nothing", 2) == (refused["outcome"], refused["reason"], refused["failed"])
+    assert [b"line", b"", b"2"] == [line.partition(b";")[0] for line in report.splitlines()]
+    assert [] == nothing
+    assert "done" == taken["outcome"]
 
 
 async def test_a_rename_commits_at_once_and_the_name_stays_visible_for_the_settle_delay(

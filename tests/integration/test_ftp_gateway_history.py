@@ -7,6 +7,7 @@ import pytest
 from nats.js.api import DiscardPolicy
 
 from ftp_gateway.app import SERVICE
+from ftp_gateway.publishing import PACK_CHUNKS
 from servers.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until
@@ -65,14 +66,14 @@ async def test_every_state_of_a_file_is_told_with_its_figures(gateway: Gateway, 
 
 
 async def test_progress_of_a_file_is_told_while_it_is_published(gateway: Gateway, bus: Bus) -> None:
-    data = b"".join(b"%d;Hello;https://x.example\n" % number for number in range(1700)) + b"no row\n"
-    await stop_after(bus, 2)
+    data = b"".join(b"%d;Hello;https://x.example\n" % number for number in range(12_000)) + b"no row\n"
+    await stop_after(bus, PACK_CHUNKS)
 
     async with gateway.sftp() as client:
         await write(client, "/big.csv", data)
 
         async def halfway() -> bool:
-            return [1000] == [file.get("rows_ok") for file in await gateway.files(state="processing")]
+            return [8000] == [file.get("rows_ok") for file in await gateway.files(state="processing")]
 
         await until(halfway)
         [file] = await gateway.files()
@@ -80,10 +81,10 @@ async def test_progress_of_a_file_is_told_while_it_is_published(gateway: Gateway
         await stop_after(bus, None)
         await wait_gone(client, "/big.csv")
 
-    assert ("processing", 1701, 1000, 1) == (file["state"], file["rows"], file["rows_ok"], file["rows_bad"])
+    assert ("processing", 12_001, 8000, 1) == (file["state"], file["rows"], file["rows_ok"], file["rows_bad"])
     done = await gateway.file(file["file_id"])
-    assert ("completed", 1701, 1700, 1) == (done["state"], done["rows"], done["rows_ok"], done["rows_bad"])
-    assert 1700 == len(await rows(bus))
+    assert ("completed", 12_001, 12_000, 1) == (done["state"], done["rows"], done["rows_ok"], done["rows_bad"])
+    assert 12_000 == len(await rows(bus))
 
 
 async def test_files_are_listed_by_state_and_page(gateway: Gateway) -> None:

@@ -77,6 +77,19 @@ async def test_replicas_that_start_at_once_agree_on_the_keys_of_one(
     assert ["ssh-ed25519", "ssh-rsa"] == [key.public.split()[0] for key in one.generations[0].keys]
 
 
+async def test_replicas_that_start_at_once_take_over_the_one_file_that_they_share(
+    registry: Registry, admin: dict[str, str], host_keys: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "host_key"
+    file.write_bytes(host_keys)
+
+    found = await asyncio.gather(*(ensure_host_keys(registry, file, lambda: datetime.now(UTC)) for _ in range(8)))
+
+    expected = [key.get_fingerprint() for key in _keys(host_keys)]
+    assert [expected] * 8 == [[key.fingerprint for key in keys.generations[0].keys] for keys in found]
+    assert not file.exists()
+
+
 async def test_a_file_with_another_key_stays_and_is_not_used(
     registry: Registry, admin: dict[str, str], host_keys: bytes, tmp_path: Path
 ) -> None:

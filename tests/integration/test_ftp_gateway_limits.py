@@ -45,17 +45,19 @@ async def test_a_session_too_many_is_refused_by_the_name_of_the_limit(gateway: G
 async def test_limits_hold_at_once_for_a_session_that_is_open(gateway: Gateway) -> None:
     async with gateway.sftp() as client:
         await write(client, "/a.csv", b"x" * 100)
-        async with client.open("/b.csv", "wb") as file:
+        file = await client.open("/b.csv", "wb")
+        await file.write(b"x" * 100)
+        await limit(gateway, file_bytes=150)
+        with pytest.raises(asyncssh.SFTPFailure, match="limit file_bytes: expected a file of at most 150 bytes"):
             await file.write(b"x" * 100)
-            await limit(gateway, file_bytes=150)
-            with pytest.raises(asyncssh.SFTPFailure, match="limit file_bytes: expected a file of at most 150 bytes"):
-                await file.write(b"x" * 100)
-            with pytest.raises(asyncssh.SFTPFailure, match="limit file_bytes"):
-                await file.truncate(151)
-            await limit(gateway, waiting_bytes=250)
-            await file.write(b"x" * 50)
-            with pytest.raises(asyncssh.SFTPFailure, match="limit waiting_bytes: expected at most 250 bytes"):
-                await file.write(b"x")
+        with pytest.raises(asyncssh.SFTPFailure, match="limit file_bytes"):
+            await file.truncate(151)
+        await limit(gateway, waiting_bytes=250)
+        await file.write(b"x" * 50)
+        with pytest.raises(asyncssh.SFTPFailure, match="limit waiting_bytes: expected at most 250 bytes"):
+            await file.write(b"x")
+        with pytest.raises(asyncssh.SFTPFailure, match="a write has failed, so the file is not complete"):
+            await file.close()
         await limit(gateway, waiting_files=2)
         with pytest.raises(asyncssh.SFTPFailure, match="limit waiting_files: expected at most 2 files"):
             await client.open("/c.csv", "wb")

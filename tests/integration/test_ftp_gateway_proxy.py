@@ -87,7 +87,10 @@ async def test_a_header_that_comes_byte_by_byte_is_read(gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-client\r\n", b"PROXY TCP4 x\r\n", V2_START + b"\xff" * 8])
-async def test_a_proxy_without_a_header_is_told_nothing(gateway: Gateway, said: bytes) -> None:
+async def test_a_proxy_without_a_header_is_told_nothing(
+    gateway: Gateway, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftp_gateway.protocols.sftp_entrance.HEADER_S", 0.3)
     reader, writer = await asyncio.open_connection(gateway.host, gateway.port, local_addr=(PROXY, 0))
     writer.write(said)
     async with asyncio.timeout(5):

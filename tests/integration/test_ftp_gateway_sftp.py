@@ -103,7 +103,7 @@ async def test_a_link_planted_in_the_spool_is_not_followed(gateway: Gateway, spo
     async with gateway.sftp() as client:
         await write(client, "/a.csv")
         [upload] = spool.uploads()
-        [data] = (tmp_path / "data" / "ftp" / "spool").glob("*.data")
+        [data] = (tmp_path / "data" / "ftp" / "spool").glob("*/files/*.data")
         data.unlink()
         data.symlink_to(secret)
         with pytest.raises(asyncssh.SFTPFailure):
@@ -165,14 +165,17 @@ async def test_setstat_is_accepted_and_ignored_also_for_a_file_that_is_gone(gate
         assert ((await client.stat("/a.csv")).permissions or 0) & 0o777 == 0o640
 
 
-async def test_a_write_far_beyond_the_limit_is_refused(gateway: Gateway, spool: Spool) -> None:
-    async with gateway.sftp() as client, client.open("/a.csv", "wb") as file:
+async def test_a_write_far_beyond_the_limit_is_refused_and_leaves_a_part(gateway: Gateway, spool: Spool) -> None:
+    async with gateway.sftp() as client:
+        file = await client.open("/a.csv", "wb")
         for offset in (1 << 40, 1 << 62):
             with pytest.raises(asyncssh.SFTPFailure):
                 await file.write(b"x", offset)
+        with pytest.raises(asyncssh.SFTPFailure, match="a write has failed"):
+            await file.close()
 
     [upload] = spool.uploads()
-    assert upload.size_bytes == 0
+    assert (0, True) == (upload.size_bytes, upload.broken)
 
 
 async def test_a_read_of_everything_gives_a_block_and_one_beyond_the_end_gives_nothing(gateway: Gateway) -> None:

@@ -1,5 +1,6 @@
 """Events go in at the entrance, and what hooks ask for arrives at Kinesis: once, in order, whatever fails between."""
 
+import io
 import json
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -26,7 +27,7 @@ from servers.hooks import (
 )
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
-from shared import subjects
+from shared import logs, subjects
 from shared.bus import Bus
 from shared.connection_test import ConnectionReport
 from shared.consumers import open_scan
@@ -38,6 +39,7 @@ from shared.settings import Settings
 from shared.streams import ensure
 from shared.testing import MotoServer
 
+NEW_SECRET = "not-a-real-secret-key-9876543210"
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/hook.event.v1.json").read_text())
 
 
@@ -180,7 +182,7 @@ async def test_a_stop_finishes_what_was_taken_and_repeats_nothing(
 
 
 async def test_a_missing_stream_keeps_its_events_and_says_so_once(
-    client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+    hooks: Running, client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     await client.hook("all", stream_name="later")
     posted = events(20, users=3)
@@ -191,11 +193,15 @@ async def test_a_missing_stream_keeps_its_events_and_says_so_once(
     assert "ResourceNotFoundException" in (await client.status("all"))["waits_because"]
     assert await pending(bus) > 0
     assert "later" == decode(told.data, Alert).subject
+    assert b'millrace_hook_lag_events{app_key="shop",hook_id="all"} 20.0' in hooks.mesh.metrics.render()
     kinesis.create_stream("later")
     await client.hook("all", stream_name="later", name="mended")
     records = await kinesis.wait_records("later", holds(20))
     assert by_user(posted) == first_successes(records)
     await wait_acknowledged(bus)
+    numbers = hooks.mesh.metrics.render()
+    assert b'millrace_hook_sent_total{app_key="shop",hook_id="all"} 20.0' in numbers
+    assert b'millrace_hook_lag_events{app_key="shop",hook_id="all"} 0.0' in numbers
     assert 1 == len(await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-resumed", 1))
 
 
@@ -227,9 +233,15 @@ async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
     await wait_acknowledged(bus)
 
 
-async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_once(
-    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, bus: Bus
+async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_once_without_a_secret(
+    client: HooksClient,
+    kinesis: FaultyKinesis,
+    hooks: Running,
+    bus: Bus,
+    shop: dict[str, str],
 ) -> None:
+    logged = io.StringIO()
+    logs.configure(service="hooks", level="debug", format="json", stream=logged)
     kinesis.record_failure_rate, kinesis.delay_s = 0.05, 0.005
     posted = events(3000, users=50)
     for place in range(0, 3000, 100):
@@ -237,7 +249,8 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
         if place == 1000:
             kinesis.known_keys = {"AKIANEWNEWNEWEXAMPLE"}
     await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.target-paused", 1)
-    await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE")
+    paused = await client.ask("GET", "/hooks/all/status")
+    await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE", secret_key=NEW_SECRET)
     records = await kinesis.wait_records("orders", holds(3000))
 
     assert by_user(posted) == first_successes(records)
@@ -245,6 +258,22 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
     assert b"millrace_hooks_order_inversions_total 0.0" in hooks.mesh.metrics.render()
     told = await read_all(bus, subjects.ALERTS, "alerts.hooks.shop.*", 2)
     assert ["target-paused", "target-resumed"] == [decode(message.data, Alert).kind for message in told]
+    places = {
+        "logs": logged.getvalue(),
+        "alerts": "".join(message.data.decode() for message in told),
+        "metrics": hooks.mesh.metrics.render().decode(),
+        "status": json.dumps([paused, await client.ask("GET", "/hooks/all/status")]),
+    }
+    signs = {
+        "logs": '"action":"target_fails"',
+        "alerts": "UnrecognizedClientException",
+        "metrics": 'outcome="credentials"',
+        "status": "UnrecognizedClientException",
+    }
+    assert signs == {place: sign for place, sign in signs.items() if sign in places[place]}, "nothing was looked at"
+    token = shop["Authorization"].split()[1]
+    for secret in (SECRET, NEW_SECRET, "AKIAIOSFODNN7EXAMPLE", "AKIANEWNEWNEWEXAMPLE", token):
+        assert [] == [place for place, text in places.items() if secret in text]
 
 
 async def test_an_inactive_connector_sends_nothing_and_holds_nothing(

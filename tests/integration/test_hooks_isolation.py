@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 import pytest
@@ -242,39 +242,55 @@ async def test_what_waits_is_given_up_when_its_hook_is_deleted_or_its_connector_
     assert ["after"] == [record.value["id"] for record in records]
 
 
-async def test_one_blocked_hook_of_a_thousand_costs_the_others_nothing(
+async def test_of_a_thousand_hooks_those_of_blocked_streams_cost_the_others_nothing(
     run_service: RunService, admin: dict[str, str], kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     apps = [f"app-{number}" for number in range(100)]
     kinesis.denied_streams = {"blocked"}
+    kinesis.create_stream("throttled", shards=2)
+    kinesis.failing_streams = {"throttled": 1.0}
     async with run_service(SERVICE) as service:
         for app_key in apps:
             async with open_client(service.url, admin, app_key) as client:
                 await client.connect(kinesis)
                 hooks = [client.hook(f"h{number}", stream_name="good", event_code=f"c{number}") for number in range(9)]
-                await asyncio.gather(*hooks, client.hook("h9", stream_name=blocked(app_key), event_code="c9"))
+                await asyncio.gather(*hooks, client.hook("h9", stream_name=stream_of(app_key), event_code="c9"))
         for round_ in range(10):
             for app_key in apps:
                 async with open_client(service.url, admin, app_key) as client:
                     await client.post(
                         [
                             {"id": f"{app_key}-{round_}-{code}-{user}", "code": f"c{code}", "user_id": f"u{user}"}
-                            for code in (0, 9)
+                            for code in (round_ % 9, 9)
                             for user in range(2)
                         ]
                     )
-        await kinesis.wait_records("good", holds(100 * 20 + 99 * 20))
+        good = await kinesis.wait_records("good", holds(100 * 20 + 97 * 20))
         await wait_acknowledged(bus)
-        async with open_client(service.url, admin, "app-7") as client:
-            status = await client.status("h9")
-            kinesis.denied_streams = set()
-            await client.hook("h9", stream_name="blocked", event_code="c9", name="mended")
-            records = await kinesis.wait_records("blocked", holds(20))
+        async with AsyncExitStack() as stack:
+            clients = {
+                app_key: await stack.enter_async_context(open_client(service.url, admin, app_key))
+                for app_key in TROUBLE
+            }
+            statuses = {app_key: await client.status("h9") for app_key, client in clients.items()}
+            kinesis.denied_streams, kinesis.failing_streams = set(), {}
+            kinesis.create_stream("missing")
+            for app_key, client in clients.items():
+                await client.hook("h9", stream_name=TROUBLE[app_key], event_code="c9", name="mended")
+            late = {app_key: await kinesis.wait_records(stream, holds(20)) for app_key, stream in TROUBLE.items()}
 
-    assert status["detached"]
-    assert 10 < status["lag"] < status["lag"] + status["matched"] == 20
-    assert 20 == len(records)
+    assert {900 + 97} == {len({(record.value["appKey"], record.value["hookId"]) for record in good})}
+    for app_key, status in statuses.items():
+        assert status["detached"]
+        # A stream that answers, if only that it is over its limit, is given more than one that does not.
+        assert (status["lag"] > 10) == (app_key != "app-8")
+        assert 20 == status["lag"] + status["matched"]
+        assert 20 == len(late[app_key])
 
 
-def blocked(app_key: str) -> str:
-    return "blocked" if app_key == "app-7" else "good"
+TROUBLE = {"app-7": "blocked", "app-8": "throttled", "app-9": "missing"}
+"""Apps of which one stream takes nothing: denied, over its limit, not there."""
+
+
+def stream_of(app_key: str) -> str:
+    return TROUBLE.get(app_key, "good")

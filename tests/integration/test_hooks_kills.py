@@ -2,24 +2,25 @@
 
 import asyncio
 import functools
-import json
 import random
-import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from hooks.app import SERVICE
 from millrace.nats_server import NatsServer
-from servers.hooks import by_user, events, first_successes, holds, open_client, wait_acknowledged
-from servers.kinesis import FaultyKinesis
+from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
+from servers.kinesis import CallFault, FaultyKinesis
+from servers.replicas import hooks_process
 from servers.services import RunService
 from servers.waiting import until
 from shared.bus import Bus
-from shared.settings import Settings, child_environment
+from shared.settings import Settings
 
 
 @pytest.fixture
@@ -31,45 +32,12 @@ async def kinesis() -> AsyncIterator[FaultyKinesis]:
         yield server
 
 
-@asynccontextmanager
-async def hooks_process(settings: Settings, announce: Path) -> AsyncIterator[tuple[Process, str]]:
-    """The service as a real process, killed when the block is left; its URL is given once it is ready."""
-    environment = child_environment(
-        nats_url=settings.nats_url,
-        secret_keys=settings.secret_keys,
-        http_port=0,
-        allow_private_endpoints=True,
-        data_dir=settings.data_dir,
-        announce_file=announce,
-        log_level="warning",
-    )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "hooks", env=environment)
-    try:
-        while (url := announced(announce)) is None:
-            assert process.returncode is None, "the service ended while it started"
-            await asyncio.sleep(0.05)
-        yield process, url
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-def announced(path: Path) -> str | None:
-    """The URL that a process has announced; it is taken away, so that a later process is not mistaken for this one."""
-    if not path.exists():
-        return None
-    url: str = json.loads(path.read_text())["http"]
-    path.unlink()
-    return url
-
-
 async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path
 ) -> None:
     posted = events(4000, users=100)
-    announce = tmp_path / "announce.json"
-    async with hooks_process(settings, announce) as (process, url), open_client(url, shop) as client:
+    folder = tmp_path / "replica"
+    async with hooks_process(settings, folder) as (process, url), open_client(url, shop) as client:
         await client.connect(kinesis)
         await client.hook("all")
         for place in range(0, 4000, 50):
@@ -78,7 +46,7 @@ async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
         process.kill()
         await process.wait()
     stored_before = len(kinesis.records("orders"))
-    async with hooks_process(settings, announce):
+    async with hooks_process(settings, folder):
         records = await kinesis.wait_records("orders", holds(4000))
         await wait_acknowledged(bus)
 
@@ -86,33 +54,83 @@ async def test_a_service_killed_under_load_goes_on_where_its_floor_is(
     assert by_user(posted) == first_successes(records)
 
 
-async def test_a_service_killed_ten_times_at_any_point_loses_nothing(
-    settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path
+class Fleet:
+    """Replicas as processes, by number; each has a folder of its own, and leases that are over soon."""
+
+    def __init__(self, settings: Settings, shop: dict[str, str], folder: Path, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._shop = shop
+        self._folder = folder
+        self._stack = stack
+        self._born = 0
+        self._stacks: dict[int, AsyncExitStack] = {}
+        self.alive: dict[int, tuple[Process, HooksClient]] = {}
+
+    async def start(self, number: int | None = None) -> None:
+        """One that was killed again, or a new one."""
+        if number is None:
+            number, self._born = self._born, self._born + 1
+        stack = self._stacks[number] = await self._stack.enter_async_context(AsyncExitStack())
+        folder = self._folder / f"replica-{number}"
+        starting = hooks_process(self._settings, folder, module="servers.quick_hooks")
+        process, url = await stack.enter_async_context(starting)
+        self.alive[number] = (process, await stack.enter_async_context(open_client(url, self._shop)))
+
+    async def kill(self, number: int) -> None:
+        process, _ = self.alive.pop(number)
+        process.kill()
+        await process.wait()
+        await self._stacks[number].aclose()
+
+    async def post(self, dice: random.Random, posted: list[dict[str, Any]]) -> None:
+        """By any replica, until one has stored them. What was stored before is known by its ids."""
+        while True:
+            _, client = dice.choice(list(self.alive.values()))
+            with suppress(aiohttp.ClientError):
+                if (await client.ask("POST", "/events", posted))[0] == 202:
+                    return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", [2026])
+async def test_of_three_replicas_ten_killed_at_any_point_lose_nothing(
+    settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path, seed: int
 ) -> None:
-    posted = events(8000, users=300)
-    announce = tmp_path / "announce.json"
-    dice = random.Random(2026)
-    place, stored = 0, [0]
-    for round_ in range(10):
-        async with hooks_process(settings, announce) as (process, url), open_client(url, shop) as client:
-            if round_ == 0:
-                await client.connect(kinesis)
-                await client.hook("all")
-                await client.hook("packed", stream_name="packed", batch={"format": "json_array"})
-            for _ in range(8):
-                await client.post(posted[place : place + 100])
-                place += 100
-            wanted = stored[-1] + dice.randint(1, 600)
+    """One that is killed comes back as itself, or another one comes, whose leases begin when those have run out."""
+    posted = events(5000, users=300)
+    dice = random.Random(seed)
+    stored_at_kills: list[int] = []
+    faults: tuple[CallFault, ...] = ("none", "none", "dropped", "short", "internal", "closed", "throttled")
+    kinesis.call_faults.extend(dice.choices(faults, k=300))
+
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(settings, shop, tmp_path, stack)
+        await asyncio.gather(*(fleet.start() for _ in range(3)))
+        _, first = fleet.alive[0]
+        await first.connect(kinesis)
+        await first.hook("all")
+        await first.hook("packed", stream_name="packed", batch={"format": "json_array"})
+        starting: asyncio.Task[None] | None = None
+        for place in range(0, 5000, 500):
+            wanted = len(kinesis.records("orders")) + dice.randint(1, 300)
+            for part in range(place, place + 500, 50):
+                await fleet.post(dice, posted[part : part + 50])
+            if starting is not None:
+                await starting
             await until(functools.partial(has_more, kinesis, min(wanted, place)))
-            process.kill()
-            await process.wait()
-        stored.append(len({record.value["id"] for record in kinesis.records("orders")}))
-    async with hooks_process(settings, announce):
-        records = await kinesis.wait_records("orders", holds(8000))
+            victim = dice.choice(sorted(fleet.alive))
+            stored_at_kills.append(len(first_ids(kinesis)))
+            await fleet.kill(victim)
+            starting = asyncio.create_task(fleet.start(dice.choice([victim, None])))
+        assert starting is not None
+        await starting
+        records = await kinesis.wait_records("orders", holds(5000))
         await wait_acknowledged(bus)
 
     assert by_user(posted) == first_successes(records)
-    assert sum(before < 800 * round_ for round_, before in enumerate(stored)) >= 3, "no kill was in the middle"
+    in_the_middle = sum(stored < 500 * kills for kills, stored in enumerate(stored_at_kills, start=1))
+    assert in_the_middle >= 5, "most kills found nothing under way"
     packed: dict[str, dict[str, None]] = {}
     for record in kinesis.records("packed"):
         packed.setdefault(record.key, {}).update(dict.fromkeys(event["id"] for event in record.value))
@@ -121,6 +139,10 @@ async def test_a_service_killed_ten_times_at_any_point_loses_nothing(
 
 def has_more(kinesis: FaultyKinesis, wanted: int) -> bool:
     return len(kinesis.records("orders")) >= wanted
+
+
+def first_ids(kinesis: FaultyKinesis) -> set[str]:
+    return {record.value["id"] for record in kinesis.records("orders")}
 
 
 async def test_kinesis_killed_under_load_costs_neither_events_nor_order(

@@ -257,8 +257,8 @@ async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_nobody_w
 ) -> None:
     posted = events(4000, users=100)
     async with (
-        hooks_process(settings, tmp_path / "one") as (frozen, one_url),
-        hooks_process(settings, tmp_path / "two") as (_, url),
+        hooks_process(settings, tmp_path / "one", module="servers.quick_hooks") as (frozen, one_url),
+        hooks_process(settings, tmp_path / "two", module="servers.quick_hooks") as (_, url),
         open_client(url, shop) as client,
     ):
 

@@ -5,11 +5,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from shared.buckets import BucketStore
 from shared.bus import Bus
+from shared.messages import ProfileRow
 from shared.profiles import Profile, Profiles
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import PROFILES
+from shared.subjects import PROFILES, profile_key
+
+
+def row(ext_id: str, **attributes: int) -> ProfileRow:
+    return ProfileRow(id=f"f:{ext_id}", line=1, ext_id=ext_id, attributes={**attributes})
 
 
 @pytest.fixture
@@ -53,6 +59,49 @@ async def test_merges_at_once_lose_nothing(profiles: Profiles) -> None:
 
     assert profile is not None
     assert profile.attributes == {f"a{n}": n for n in range(10)}
+
+
+async def test_rows_of_one_user_keep_their_order_among_thousands(profiles: Profiles) -> None:
+    rows = [row(f"{n % 1500}", n=n) for n in range(3000)]
+    for _ in range(2):
+        merged = await profiles.merge_all("shop", rows)
+
+        assert {f"{n}": n + 1500 for n in range(1500)} == {
+            ext_id: profile.attributes["n"] for ext_id, profile in merged.items()
+        }
+    assert (profile := await profiles.get("shop", "7")) is not None
+    assert {"n": 1507} == profile.attributes
+
+
+async def test_batches_at_once_lose_nothing(profiles: Profiles, bus: Bus) -> None:
+    others = Profiles(bus)
+
+    await asyncio.gather(
+        *(
+            each.merge_all("shop", [row(f"{n}", **{f"{name}{turn}": turn}) for n in range(50)])
+            for name, each in (("a", profiles), ("b", others))
+            for turn in range(4)
+        )
+    )
+
+    assert (profile := await profiles.get("shop", "49")) is not None
+    assert {f"{name}{turn}": turn for name in "ab" for turn in range(4)} == profile.attributes
+
+
+async def test_a_deleted_profile_is_made_anew(profiles: Profiles, bus: Bus) -> None:
+    await profiles.merge("shop", "1", attributes={"old": 1})
+    await BucketStore(bus, PROFILES).delete(profile_key("shop", "1"))
+
+    await profiles.merge_all("shop", [row("1", new=1), row("2", new=2)])
+
+    assert Profile(ext_id="1", attributes={"new": 1}) == await profiles.get("shop", "1")
+
+
+async def test_unknown_are_those_without_a_profile(profiles: Profiles, bus: Bus) -> None:
+    await profiles.merge_all("shop", [row(f"{n}", n=n) for n in range(1200)])
+    await BucketStore(bus, PROFILES).delete(profile_key("shop", "3"))
+
+    assert {"3", "x"} == await profiles.unknown("shop", [*(f"{n}" for n in range(1200)), "x"])
 
 
 async def test_one_apps_profile_is_not_anothers(profiles: Profiles) -> None:

@@ -1,8 +1,11 @@
 """The ftp gateway as its customers, its operator and the readers of its streams see it."""
 
 import asyncio
+import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +18,7 @@ from shared import subjects
 from shared.bus import Bus
 from shared.messages import FileChanged, PushBatch, PushRow, decode
 from shared.service import Running
+from shared.settings import Settings, child_environment
 
 PASSWORD = "correct-horse-battery"
 ROW = b"1;Hello;https://shop.example\n"
@@ -125,3 +129,31 @@ async def batches(bus: Bus, app_key: str = "shop") -> list[PushBatch]:
 async def rows(bus: Bus, app_key: str = "shop") -> list[PushRow]:
     """Push commands, row by row."""
     return [row for batch in await batches(bus, app_key) for row in batch.rows]
+
+
+@asynccontextmanager
+async def gateway_process(settings: Settings, announce: Path) -> AsyncIterator[tuple[Process, int]]:
+    """A replica as a process of its own, killed when the block is left; its SFTP port is given once it is ready."""
+    environment = child_environment(
+        nats_url=settings.nats_url,
+        secret_keys=settings.secret_keys,
+        http_port=0,
+        sftp_port=0,
+        data_dir=settings.data_dir,
+        announce_file=announce,
+        log_level="warning",
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ftp_gateway", env=environment)
+    try:
+        while (port := _announced(announce)) is None:
+            assert process.returncode is None, "the service ended while it started"
+            await asyncio.sleep(0.05)
+        yield process, port
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _announced(path: Path) -> int | None:
+    return int(msgspec.json.decode(path.read_bytes())["sftp"].rpartition(":")[2]) if path.exists() else None

@@ -105,7 +105,7 @@ def by_user(posted: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 
 def holds(number: int) -> Callable[[list[Stored]], bool]:
     """So many different events are in the stream."""
-    return lambda records: len({record.value["id"] for record in records}) >= number
+    return lambda records: len(records) >= number and len({record.value["id"] for record in records}) >= number
 
 
 async def pending(bus: Bus) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, Literal, Self
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -73,7 +74,7 @@ class Stored(Struct, frozen=True, kw_only=True):
 
     @property
     def value(self) -> Any:
-        return json.loads(self.data)
+        return msgspec.json.decode(self.data)
 
 
 class Shard(Struct, kw_only=True):
@@ -119,6 +120,7 @@ class FaultyKinesis:
         self.url = ""
         self._dice = random.Random(seed)
         self._streams: dict[str, list[Shard]] = {}
+        self._arrived: dict[str, list[Stored]] = {}
         # Sequence numbers of Kinesis have 56 digits: they must never become floats.
         self._sequence = count(49590338271490256608559692538361571095921575989136588898)
         self._at_once = 0
@@ -154,6 +156,7 @@ class FaultyKinesis:
 
     def create_stream(self, name: str, *, shards: int = 1) -> None:
         """An active stream whose shards share the range of hash keys evenly."""
+        self._arrived[name] = []
         bounds = [(1 << 128) * place // shards for place in range(shards + 1)]
         self._streams[name] = [
             Shard(name=f"shardId-{place:012d}", first=bounds[place], last=bounds[place + 1] - 1)
@@ -170,10 +173,8 @@ class FaultyKinesis:
             shards.append(Shard(name=f"shardId-{len(shards):012d}", first=first, last=last))
 
     def records(self, stream: str) -> list[Stored]:
-        """Everything that is stored, in the order of arrival."""
-        return sorted(
-            (record for shard in self._streams[stream] for record in shard.records), key=lambda record: record.sequence
-        )
+        """Everything that is stored, in the order of arrival, which is that of the sequence numbers."""
+        return list(self._arrived[stream])
 
     async def wait_records(self, stream: str, condition: Callable[[list[Stored]], bool]) -> list[Stored]:
         """The records once they fulfil a condition."""
@@ -261,6 +262,7 @@ class FaultyKinesis:
             return self._fail("ProvisionedThroughputExceededException", shard, stream)
         stored = Stored(shard=shard.name, sequence=next(self._sequence), key=key, data=data)
         shard.records.append(stored)
+        self._arrived[stream].append(stored)
         return {"SequenceNumber": str(stored.sequence), "ShardId": shard.name}
 
     def _fail(self, code: str, shard: Shard, stream: str) -> dict[str, str]:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 from shared.settings import Settings, child_environment
 
+TESTS = Path(__file__).parents[1]
+
 
 @asynccontextmanager
-async def hooks_process(settings: Settings, folder: Path) -> AsyncIterator[tuple[Process, str]]:
+async def hooks_process(
+    settings: Settings, folder: Path, *, module: str = "hooks"
+) -> AsyncIterator[tuple[Process, str]]:
     """
     A replica with a folder of its own, killed when the block is left; its URL is given once it is ready. Started again
-    in the same folder it is the same replica.
+    in the same folder it is the same replica. `servers.quick_hooks` is the `module` whose leases are over soon.
     """
     announce = _announcement(folder)
     environment = child_environment(
@@ -25,9 +29,10 @@ async def hooks_process(settings: Settings, folder: Path) -> AsyncIterator[tuple
         allow_private_endpoints=True,
         data_dir=folder,
         announce_file=announce,
-        log_level="warning",
+        log_level="error",
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "hooks", env=environment)
+    environment["PYTHONPATH"] = str(TESTS)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment)
     try:
         while not announce.exists():
             assert process.returncode is None, "the service ended while it started"

@@ -21,10 +21,11 @@ CONNECTORS = {"amazon-storage": "storage", "azure-storage": "storage", "kinesis"
 COLLECTIONS = {
     "hooks": ("hooks", "hooks"),
     "ftp_users": ("ftp-gateway", "ftp-users"),
+    "remotes": ("ftp-gateway", "remotes"),
     "exports": ("exporter", "exports"),
 }
 """Table below an app: the service that has it, and its name in the service's paths."""
-ORDER = ("", "connectors", "ftp_users", "hooks", "exports")
+ORDER = ("", "connectors", "ftp_users", "remotes", "hooks", "exports")
 """What others refer to comes first: the app itself, then its connectors."""
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

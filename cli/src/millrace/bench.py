@@ -1,7 +1,8 @@
 """
 `millrace bench [NAME]`: run the files of `bench/`, each of which measures us and the alternatives in turn.
 
-What is measured is in those files: each has a `NAME` and `async def rows(report) -> list[Row]`.
+What is measured is in those files: each has a `NAME` and `async def rows(report) -> list[Row]`. A folder with an
+`__init__.py` is one as well.
 """
 
 import argparse
@@ -37,6 +38,7 @@ class Row(Struct, frozen=True, kw_only=True):
     A figure of ours beside the alternative's, both medians. `ratio` is ours / other.
 
     `goal` is the bound on the ratio, such as `<= 1.5`, or on ours alone, such as `ours <= 20`; `ok` whether it is kept.
+    `beside` says what else was seen, and under which conditions.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Row(Struct, frozen=True, kw_only=True):
     ratio: float
     goal: str
     ok: bool
+    beside: str = ""
 
 
 class Bench(Protocol):
@@ -67,23 +70,35 @@ def compare(
     at_most: float | None = None,
     at_least: float | None = None,
     ours_at_most: float | None = None,
+    ours_at_least: float | None = None,
+    beside: str = "",
 ) -> Row:
     """
-    A row of the medians of several rounds. At most one goal: the ratio from above or from below, or ours from above,
-    whatever the other is.
+    A row of the medians of several rounds. Each goal that is given has to be kept: the ratio from above or from below,
+    and ours, whatever the other is.
     """
     medians = statistics.median(ours), statistics.median(other)
     ratio = medians[0] / medians[1] if medians[1] else float(medians[0] > 0)
-    if at_most is not None:
-        goal, ok = f"<= {at_most:g}", ratio <= at_most
-    elif at_least is not None:
-        goal, ok = f">= {at_least:g}", ratio >= at_least
-    elif ours_at_most is not None:
-        goal, ok = f"ours <= {ours_at_most:g}", medians[0] <= ours_at_most
-    else:
-        goal, ok = "none", True
+    goals: list[tuple[str, bool]] = []
+    for said, value, most, least in (
+        ("", ratio, at_most, at_least),
+        ("ours ", medians[0], ours_at_most, ours_at_least),
+    ):
+        if most is not None:
+            goals.append((f"{said}<= {most:g}", value <= most))
+        if least is not None:
+            goals.append((f"{said}>= {least:g}", value >= least))
     rounded = [float(f"{value:.4g}") for value in (*medians, ratio)]
-    return Row(name=name, ours=rounded[0], other=rounded[1], unit=unit, ratio=rounded[2], goal=goal, ok=ok)
+    return Row(
+        name=name,
+        ours=rounded[0],
+        other=rounded[1],
+        unit=unit,
+        ratio=rounded[2],
+        goal=" and ".join(goal for goal, _ in goals) or "none",
+        ok=all(kept for _, kept in goals),
+        beside=beside,
+    )
 
 
 async def rounds(
@@ -122,9 +137,10 @@ async def _run(name: str | None, *, as_json: bool, strict: bool) -> int:
     if as_json:
         write_document(msgspec.json.encode({"rows": rows}))
     else:
-        headings = ("what", "ours", "other", "unit", "ours/other", "goal", "ok")
+        headings = ("what", "ours", "other", "unit", "ours/other", "goal", "ok", "beside")
         cells = [
-            (row.name, f"{row.ours:g}", f"{row.other:g}", row.unit, f"{row.ratio:g}", row.goal, row.ok) for row in rows
+            (row.name, f"{row.ours:g}", f"{row.other:g}", row.unit, f"{row.ratio:g}", row.goal, row.ok, row.beside)
+            for row in rows
         ]
         teller.table(headings, cells)
     return 1 if strict and not all(row.ok for row in rows) else 0
@@ -132,7 +148,9 @@ async def _run(name: str | None, *, as_json: bool, strict: bool) -> int:
 
 def bench_files(folder: Path, name: str | None) -> list[Path]:
     """The files to run. Raises `NotFoundError` naming those that there are."""
-    files = {file.stem: file for file in sorted(folder.glob("*.py"))}
+    named = {file.stem: file for file in folder.glob("*.py")}
+    named |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
+    files = dict(sorted(named.items()))
     if name is None:
         return list(files.values())
     if name not in files:
@@ -141,8 +159,9 @@ def bench_files(folder: Path, name: str | None) -> list[Path]:
 
 
 def load(file: Path) -> Bench:
-    """A file of `bench/` as a module."""
-    spec = importlib.util.spec_from_file_location(f"bench_{file.stem}", file)
+    """A file of `bench/` as a module, an `__init__.py` as its folder's package."""
+    stem = file.parent.name if file.stem == "__init__" else file.stem
+    spec = importlib.util.spec_from_file_location(f"bench_{stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

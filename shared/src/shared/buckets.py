@@ -4,11 +4,11 @@ Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revisi
 What the bytes mean is told by `shared.registry` (configuration), `shared.profiles` and the rooms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from shared.bus import Bus, Message
+from shared.bus import Bus, Message, Outgoing
 from shared.consumers import open_scan
 from shared.errors import ConflictError
 from shared.subjects import Bucket
@@ -29,6 +29,17 @@ class Stored(Struct, frozen=True):
 def is_deletion(headers: Mapping[str, str]) -> bool:
     """Whether a message of a bucket's stream says that its key is gone."""
     return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
+
+
+class Entry(Struct, frozen=True):
+    """
+    What lies under a key, or is to lie there after `revision`. Deleted keys have a revision and no data; 0 is that of a
+    key that never was.
+    """
+
+    key: str
+    data: bytes | None
+    revision: int
 
 
 class BucketStore:
@@ -67,6 +78,31 @@ class BucketStore:
             if marker is None or not is_deletion(marker.headers):
                 raise
             return await self._bus.publish(subject, data, expect_last_sequence=marker.sequence)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """What lies under at most 1,000 keys. A key that never was is absent, a deleted one has no data."""
+        prefix = self._prefix
+        messages = await self._bus.last_messages(self._bucket, [prefix + key for key in keys])
+        return {
+            (key := message.subject.removeprefix(prefix)): Entry(
+                key, None if is_deletion(message.headers) else message.data, message.sequence
+            )
+            for message in messages
+        }
+
+    async def put_many(self, entries: Iterable[Entry]) -> None:
+        """
+        Write at most 1,000 entries, all or none. The `revision` of each is the one that was read.
+
+        Raises:
+            ConflictError: One of the keys has changed since.
+        """
+        await self._bus.publish_together(
+            [
+                Outgoing(self._prefix + entry.key, entry.data or b"", expect_last_sequence=entry.revision)
+                for entry in entries
+            ]
+        )
 
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
         """Leave a marker in place of the value. Deleting what is not there is no error."""

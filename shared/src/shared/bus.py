@@ -7,7 +7,7 @@ in `shared.streams`. Nothing of any service lives here.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,11 +16,13 @@ import msgspec
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 from nats.micro.request import ERROR_CODE_HEADER
+from nats.nuid import NUID
 
 from shared import subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
@@ -41,6 +43,10 @@ RECONNECT_WAIT_S = 0.25
 OUTBOUND_BYTES = 8 << 20
 """What may wait to be sent while the connection is away; beyond it publishing answers busy."""
 DRAIN_S = 5.0
+
+BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
+
+_names = NUID()
 
 
 class Message(Struct, eq=False, gc=False):
@@ -75,6 +81,15 @@ class Message(Struct, eq=False, gc=False):
         return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
 
 
+class Outgoing(Struct, frozen=True):
+    """A message to be published together with others; the fields are those of `Bus.publish`."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] = {}
+    expect_last_sequence: int | None = None
+
+
 class StreamState(Struct, frozen=True, kw_only=True):
     """What a stream holds now. An empty stream has `first_sequence` = `last_sequence` + 1."""
 
@@ -87,9 +102,10 @@ class StreamState(Struct, frozen=True, kw_only=True):
 class Bus:
     """One signed-in connection. Made by `connect`."""
 
-    def __init__(self, client: Client, deliver: dict[int, Deliver], metrics: Metrics) -> None:
+    def __init__(self, client: Client, parser: StreamParser, metrics: Metrics) -> None:
         self.client = client
-        self.deliver = deliver
+        self._answered = parser.answered
+        self.deliver: dict[int, Deliver] = parser.deliver
         """By the number of a subscription: who gets its messages without a detour (`shared.stream_parser`)."""
         self.js: JetStreamContext = client.jetstream()
         self.metrics = metrics
@@ -141,20 +157,72 @@ class Bus:
         given = dict(headers or {})
         if message_id is not None:
             given["Nats-Msg-Id"] = message_id
-        if expect_last_sequence is not None:
-            given["Nats-Expected-Last-Subject-Sequence"] = str(expect_last_sequence)
+        message = Outgoing(subject, data, given, expect_last_sequence)
+        return await self._publish((message,), [_headers(message)], timeout_s)
+
+    async def publish_together(self, messages: Sequence[Outgoing], *, timeout_s: float = 5.0) -> int:
+        """
+        Put messages into one stream in their order, all or none (NATS ADR-50), and give the sequence of the last; the
+        others have those right before it.
+
+        Args:
+            messages: At most 1,000, which is the server's limit. Of those that expect a last sequence, each has a
+                subject of its own.
+
+        Raises:
+            ConflictError: A subject has moved on from its `expect_last_sequence`. Nothing is stored.
+            BusyError, TooLargeError, UnavailableError: As `publish` raises them; `UnavailableError` also when a part
+                was lost on the way, and then nothing is stored.
+        """
+        if len(messages) == 1:
+            return await self._publish(messages, [_headers(messages[0])], timeout_s)
+        batch_id = _names.next().decode()
+        return await self._publish(
+            messages,
+            [
+                {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number), **_headers(message)}
+                for number, message in enumerate(messages, start=1)
+            ],
+            timeout_s,
+        )
+
+    async def _publish(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]], timeout_s: float) -> int:
+        """The last message is answered for all."""
+        last = messages[-1]
+        if len(messages) > 1:
+            headers[-1][BATCH_COMMIT] = "1"
         try:
-            ack = await self.js.publish(subject, data, headers=given or None, timeout=timeout_s)
+            if len(messages) > 1:
+                await self._send(messages[:-1], headers)
+            ack = await self.js.publish(last.subject, last.data, headers=headers[-1] or None, timeout=timeout_s)
         except APIError as error:
             raise api_error(error) from error
         except MaxPayloadError:
-            raise TooLargeError(f"expected at most {self.max_payload} bytes in a message, got {len(data)}") from None
+            longest = max(len(message.data) for message in messages)
+            raise TooLargeError(f"expected at most {self.max_payload} bytes in a message, got {longest}") from None
         except OutboundBufferLimitError:
             raise BusyError("too much waits to be sent to NATS", retry_after_s=1) from None
         except (NatsError, NoStreamResponseError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"NATS did not confirm the message: {type(error).__name__}") from error
-        self.metrics.count("millrace_bus_published_total", stream=ack.stream)
+        self.metrics.count("millrace_bus_published_total", len(messages), stream=ack.stream)
         return ack.seq
+
+    async def _send(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]]) -> None:
+        """
+        What nats-py's `publish` does with each message, for all of them together: for a thousand small ones, a fifth of
+        the time. They leave with the next message that goes the library's way.
+        """
+        if not self.client.is_connected:
+            raise UnavailableError("not connected to NATS")
+        if max(len(message.data) for message in messages) > self.max_payload:
+            raise MaxPayloadError
+        parts: list[bytes] = []
+        for message, given in zip(messages, headers, strict=False):
+            lines = "\r\n".join([f"{name}: {value}" for name, value in given.items()])
+            head = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
+            command = f"HPUB {message.subject} {len(head)} {len(head) + len(message.data)}\r\n"
+            parts += (command.encode(), head, message.data, b"\r\n")
+        await self.client._send_command(b"".join(parts))
 
     async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
         """Ask a service. Raises the replier's own kind of error, or `UnavailableError` where nobody answers."""
@@ -194,6 +262,48 @@ class Bus:
             raw_headers=headers,
         )
 
+    async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
+        """
+        The newest message of each of these subjects that has one, in no order (direct get of many, NATS ADR-31).
+
+        Args:
+            wanted: At most 1,000 subjects, without wildcards.
+
+        Raises:
+            UnavailableError: No answer, or a part of it is missing.
+        """
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+        found: list[Message] = []
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def take(raw: bytes, body: bytes) -> None:
+            message = Message("", body, sequence=0, at_ns=0, raw_headers=raw)
+            if b"Nats-Sequence:" in raw:
+                message.subject = message.headers["Nats-Subject"]
+                message.sequence = int(message.headers["Nats-Sequence"])
+                found.append(message)
+            elif not ended.done():
+                ended.set_result(raw.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip().decode())
+
+        inbox = self.client.new_inbox()
+        try:
+            subscription = await self.client.subscribe(inbox, cb=_nobody)
+            self._answered[subscription._id] = take
+            try:
+                question = msgspec.json.encode({"multi_last": wanted})
+                await self.client.publish(f"$JS.API.DIRECT.GET.{name}", question, reply=inbox)
+                async with asyncio.timeout(5):
+                    status = await ended
+            finally:
+                self._answered.pop(subscription._id, None)
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        # 204 ends the messages, 404 says that there are none; 503 that nobody serves the stream now.
+        if not status.startswith(("204", "404")):
+            raise UnavailableError(f"{name} was not read: {status}")
+        return found
+
     async def stream_state(self, stream: Stream | Bucket) -> StreamState:
         """Sequences and size of a stream."""
         name = stream.stream if isinstance(stream, Bucket) else stream.name
@@ -214,6 +324,17 @@ class Bus:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
         except MillraceError as error:
             log.error("alert_not_published", kind=alert.kind, message=str(error))
+
+
+async def _nobody(_: Msg) -> None:
+    """For a subscription whose messages the parser hands over itself."""
+
+
+def _headers(message: Outgoing) -> dict[str, str]:
+    headers = dict(message.headers)
+    if message.expect_last_sequence is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect_last_sequence)
+    return headers
 
 
 def api_error(error: APIError) -> MillraceError:
@@ -290,7 +411,7 @@ async def connect(
     except TimeoutError:
         await client.close()
         raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
-    bus.append(Bus(client, parser.deliver, metrics))
+    bus.append(Bus(client, parser, metrics))
     try:
         yield bus[0]
     finally:

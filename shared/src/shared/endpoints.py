@@ -15,8 +15,9 @@ import msgspec
 import structlog
 from msgspec import Struct
 from nats.errors import Error as NatsError
-from nats.micro import add_service
+from nats.errors import FlushTimeoutError
 from nats.micro.request import Request
+from nats.micro.service import Service, ServiceConfig
 
 from shared.bus import Bus
 from shared.errors import MillraceError
@@ -66,7 +67,11 @@ async def answering(
 
             return handle
 
-        service = await add_service(bus.client, name=name, version=version)
+        service = Service(bus.client, ServiceConfig(name=name, version=version))
+        # Its subscriptions are made then, and the client makes them again for every new connection: a server that is
+        # slow to say so is no reason not to start.
+        with contextlib.suppress(FlushTimeoutError):
+            await service.start()
         for endpoint in endpoints:
             await service.add_endpoint(
                 name=endpoint.subject.replace(".", "-"), subject=endpoint.subject, handler=handler_of(endpoint)

@@ -6,22 +6,25 @@ Written by the ftp gateway (merge), read by hooks (cached). Attributes that a ch
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from shared import subjects
-from shared.buckets import BucketStore, is_deletion
+from shared.buckets import BucketStore, Entry, is_deletion
 from shared.bus import Bus
 from shared.consumers import open_scan
 from shared.errors import ConflictError, MillraceError
-from shared.messages import Attributes, decode
+from shared.messages import Attributes, ProfileRow, decode
 from shared.retry import Backoff
 
 log = structlog.get_logger()
 
 MERGE_ATTEMPTS = 20
+AT_ONCE = 1000
+"""Profiles that are read and written together; the server takes no more in one message's batch (NATS ADR-50)."""
 CACHED = 100_000
 """Profiles kept in memory by a reader; the least used goes first."""
 
@@ -44,6 +47,7 @@ class Profiles:
         self._cache: OrderedDict[str, tuple[int, Profile | None]] = OrderedDict()
         self._watching = False
         self._overtaken: dict[str, int] = {}
+        self._all_new = False
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None:
         """From the cache where a watch keeps it true, else from the bucket."""
@@ -72,33 +76,63 @@ class Profiles:
         device_token: str | None = None,
         attributes: Attributes | None = None,
     ) -> Profile:
+        """As `merge_all`, for one row. Gives the profile as it is now."""
+        row = ProfileRow(
+            id="", line=0, ext_id=ext_id, email=email, device_token=device_token, attributes=attributes or {}
+        )
+        return (await self.merge_all(app_key, (row,)))[ext_id]
+
+    async def merge_all(self, app_key: str, rows: Sequence[ProfileRow]) -> dict[str, Profile]:
         """
-        Change what is given and keep the rest; a new external id makes a new profile. Doing it twice changes nothing.
+        Change what is given and keep the rest; a new external id makes a new profile. Rows of one user keep their
+        order. Doing it twice changes nothing. Gives the profiles as they are now, by external id.
 
         Raises:
-            ConflictError: Others changed the profile each time in between.
+            ConflictError: Others changed the profiles each time in between. Some may be written, and some not.
         """
-        key = subjects.profile_key(app_key, ext_id)
+        by_user: dict[str, list[ProfileRow]] = {}
+        for row in rows:
+            by_user.setdefault(row.ext_id, []).append(row)
+        merged: dict[str, Profile] = {}
+        users = list(by_user)
+        for at in range(0, len(users), AT_ONCE):
+            part = {user: by_user[user] for user in users[at : at + AT_ONCE]}
+            merged |= await self._merge_part(app_key, part)
+        return merged
+
+    async def _merge_part(self, app_key: str, by_user: dict[str, list[ProfileRow]]) -> dict[str, Profile]:
+        keys = {subjects.profile_key(app_key, ext_id): ext_id for ext_id in by_user}
         for _ in range(MERGE_ATTEMPTS):
-            stored = await self._store.get(key)
-            old = decode(stored.data, Profile) if stored else Profile(ext_id=ext_id)
-            tokens = old.device_tokens
-            if device_token and device_token not in tokens:
-                tokens = (*tokens, device_token)
-            new = Profile(
-                ext_id=ext_id,
-                email=old.email if email is None else email,
-                device_tokens=tokens,
-                attributes=old.attributes | (attributes or {}),
-            )
-            if stored is not None and new == old:
-                return old
+            # Where the users before were all new, these are taken for new as well: writing tells when they are not.
+            known = {} if self._all_new else await self._store.get_many(list(keys))
+            self._all_new = not known
+            merged: dict[str, Profile] = {}
+            changed: list[Entry] = []
+            for key, ext_id in keys.items():
+                entry = known.get(key) or Entry(key, None, 0)
+                old = decode(entry.data, Profile) if entry.data else None
+                new = _merged(old or Profile(ext_id=ext_id), by_user[ext_id])
+                merged[ext_id] = new
+                if new != old:
+                    changed.append(Entry(key, msgspec.json.encode(new), entry.revision))
             try:
-                await self._store.put(key, msgspec.json.encode(new), expect_revision=stored.revision if stored else 0)
+                if changed:
+                    await self._store.put_many(changed)
             except ConflictError:
+                self._all_new = False
                 continue
-            return new
-        raise ConflictError("the profile is being changed too often")
+            return merged
+        raise ConflictError("the profiles are being changed too often")
+
+    async def unknown(self, app_key: str, ext_ids: Iterable[str]) -> set[str]:
+        """Those that have no profile."""
+        keys = {subjects.profile_key(app_key, ext_id): ext_id for ext_id in ext_ids}
+        asked = list(keys)
+        for at in range(0, len(asked), AT_ONCE):
+            for entry in (await self._store.get_many(asked[at : at + AT_ONCE])).values():
+                if entry.data is not None:
+                    del keys[entry.key]
+        return set(keys.values())
 
     async def keep(self) -> None:
         """Hold the cache true by a watch, for ever. A task of a service that reads many."""
@@ -134,3 +168,13 @@ class Profiles:
         self._cache.move_to_end(key)
         if len(self._cache) > CACHED:
             self._cache.popitem(last=False)
+
+
+def _merged(profile: Profile, rows: Sequence[ProfileRow]) -> Profile:
+    email, tokens, attributes = profile.email, profile.device_tokens, profile.attributes
+    for row in rows:
+        email = email if row.email is None else row.email
+        if row.device_token and row.device_token not in tokens:
+            tokens = (*tokens, row.device_token)
+        attributes = attributes | row.attributes
+    return Profile(ext_id=profile.ext_id, email=email, device_tokens=tokens, attributes=attributes)

@@ -3,7 +3,8 @@ nats-py's protocol parser, with a short way for messages of streams.
 
 The library makes an object, two coroutine calls and a turn of a queue and a task of every message, which is more than
 hooks does with an event (reference: hooks.md, 5.1). Here a message that a durable consumer or a scan delivers is cut
-out of what was read and handed over at once, by a plain call. Everything else is the library's own affair.
+out of what was read and handed over at once, by a plain call; so are the many answers to one question. Everything else
+is the library's own affair.
 """
 
 import re
@@ -15,6 +16,9 @@ from nats.protocol.parser import Parser
 Deliver = Callable[[re.Match[bytes], bytes, bytes], None]
 """Gets the match of `DELIVERED`, the raw headers and the body. Must not raise and does not wait."""
 
+Answered = Callable[[bytes, bytes], None]
+"""Gets the raw headers and the body. Must not raise and does not wait."""
+
 DELIVERED: Final = re.compile(
     rb"H?MSG (\S+) (\d+) (\$JS\.ACK\.[^. ]+\.[^. ]+\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.(\d+)) (?:(\d+) )?(\d+)\r\n"
 )
@@ -24,17 +28,22 @@ nanoseconds, how many wait behind it: NATS ADR-15), length of the headers, lengt
 """
 SUBSCRIPTION, HEADERS, LENGTH = 2, 9, 10
 
+_ANSWER: Final = re.compile(rb"HMSG \S+ (\d+) (\d+) (\d+)\r\n")
 _OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")
 _LINE_BYTES: Final = 1 << 20
 """A line of the protocol that is longer is none: the server's INFO, the longest there is, has some kilobytes."""
 
 
 class StreamParser(Parser):
-    """What nats-py's client parses with. `deliver` says by the number of a subscription who gets its messages."""
+    """
+    What nats-py's client parses with. `deliver` says by the number of a subscription who gets its messages, `answered`
+    who gets what comes without a reply subject.
+    """
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self.deliver: dict[int, Deliver] = {}
+        self.answered: dict[int, Answered] = {}
 
     def reset(self) -> None:
         """Called by the client for every new connection."""
@@ -60,7 +69,8 @@ class StreamParser(Parser):
                 stop = self._end_of_other(data, at)
                 if stop > end:
                     break
-                await super().parse(data[at:stop])
+                if not (self.answered and self._take_answer(data, at, stop)):
+                    await super().parse(data[at:stop])
                 at = stop
                 continue
             begin = found.end()
@@ -74,6 +84,15 @@ class StreamParser(Parser):
         if at < end:
             self._held.append(data[at:])
             self._held_bytes = end - at
+
+    def _take_answer(self, data: bytes, at: int, stop: int) -> bool:
+        found = _ANSWER.match(data, at)
+        taker = self.answered.get(int(found[1])) if found is not None else None
+        if found is None or taker is None:
+            return False
+        body = found.end() + int(found[2])
+        taker(data[found.end() : body], data[body : stop - 2])
+        return True
 
     def _end_of_other(self, data: bytes, at: int) -> int:
         """Where the operation ends that begins at `at`; more than there is where it is not all there."""

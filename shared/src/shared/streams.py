@@ -33,6 +33,7 @@ MANAGED = (
     "num_replicas",
     "allow_direct",
     "allow_rollup_hdrs",
+    "allow_atomic",
 )
 """What an existing stream is brought up to. Everything else an operator has changed by hand stays."""
 
@@ -62,6 +63,7 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
             allow_rollup_hdrs=False,
             deny_delete=True,
             allow_direct=True,
+            allow_atomic=True,
         )
     events = spec.name == EVENTS.name
     return StreamConfig(
@@ -76,6 +78,7 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
         storage=StorageType.FILE,
         retention=RetentionPolicy.LIMITS,
         allow_direct=True,
+        allow_atomic=True,
         metadata={PARTITIONS_KEY: str(PARTITIONS)} if events else None,
     )
 

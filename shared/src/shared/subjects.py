@@ -76,6 +76,8 @@ DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
 """What is held against addresses that try passwords. Longer than a ban and the quiet time after it."""
 SUMMARIES = Bucket(name="SUMMARIES", ttl_s=30 * DAY_S)
 """Until which day each app was sent its daily summary of files; the key is the app's."""
+REMOTES = Bucket(name="REMOTES")
+"""Which files of customers' own servers are ours, and how the pulls go."""
 
 STORE_MEDIA = "storage.media.store"
 RESOLVE_MEDIA = "storage.media.resolve"
@@ -260,16 +262,18 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, SUMMARIES),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, SUMMARIES, LEASES, REMOTES),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
-            *_config("apps.*", "ftp_users.*.*", "host_keys.*"),
+            *_config("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
             (PUSH.name, push_send("*", "*")),
             (PROFILE_UPDATES.name, profile_update("*", "*")),
             (FILES.name, "ftp.file.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
             (DEFENDER.stream, "$KV.DEFENDER.>"),
             (SUMMARIES.stream, "$KV.SUMMARIES.*"),
+            (LEASES.stream, "$KV.LEASES.ftp-gateway.>"),
+            (REMOTES.stream, "$KV.REMOTES.>"),
         ),
         writes=(
             push_send("*", "*"),
@@ -280,10 +284,14 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.apps.*",
             "$KV.CONFIG.ftp_users.*.*",
             "$KV.CONFIG.host_keys.*",
+            "$KV.CONFIG.remotes.*.*",
             "$KV.PROFILES.>",
             "$KV.DEFENDER.>",
             "$KV.SUMMARIES.*",
+            "$KV.LEASES.ftp-gateway.>",
+            "$KV.REMOTES.>",
         ),
+        asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),
     ),
     "exporter": Grant(
         makes=(EVENTS, ALERTS, CONFIG, RUNS, PLANS),

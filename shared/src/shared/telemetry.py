@@ -1,11 +1,11 @@
 """
 The catalogue of metrics, and the counters of one process. No other file spells a metric's name: a typo is a type error.
 
-Labels are few and bounded: a route's pattern and never its path, a stream's name and never a user's. An app's key is no
-label, because there may be thousands.
+Labels are few and bounded: a route's pattern and never its path, a stream's name and never a user's. An app's key is a
+label only in what is read at every scrape (`READINGS`), so that what is gone from the configuration is gone from there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
 from msgspec import Struct
@@ -18,6 +18,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 # The library adds a series beside each counter that says when it was made: twice the lines, for nobody here. It has
 # not annotated the function that stops it.
@@ -46,6 +48,8 @@ CounterName = Literal[
     "millrace_ftp_files_total",
     "millrace_ftp_rows_total",
     "millrace_ftp_refused_total",
+    "millrace_ftp_pulled_files_total",
+    "millrace_ftp_pulled_bytes_total",
     "millrace_export_runs_total",
     "millrace_export_rows_total",
     "millrace_export_bytes_total",
@@ -63,6 +67,15 @@ GaugeName = Literal[
     "millrace_hooks_detached_targets",
 ]
 HistogramName = Literal["millrace_http_request_seconds"]
+ReadingName = Literal[
+    "millrace_hook_matched_total",
+    "millrace_hook_sent_total",
+    "millrace_hook_failed_total",
+    "millrace_hook_dead_lettered_total",
+    "millrace_hook_skipped_inactive_total",
+    "millrace_hook_lag_events",
+    "millrace_hook_lag_seconds",
+]
 
 
 class Series(Struct, frozen=True):
@@ -92,6 +105,8 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_ftp_refused_total": Series(
         "SFTP connections closed before SSH: banned, crowded, strangers, header or closing", ("reason",)
     ),
+    "millrace_ftp_pulled_files_total": Series("Files of customers' own servers: pulled or failed", ("outcome",)),
+    "millrace_ftp_pulled_bytes_total": Series("Bytes of files that were pulled from customers' own servers"),
     "millrace_export_runs_total": Series("Runs of exports that came to an end", ("outcome",)),
     "millrace_export_rows_total": Series("Rows of exports: exported, filtered or dropped", ("outcome",)),
     "millrace_export_bytes_total": Series("Bytes of exported objects, as they lie in the destination"),
@@ -108,9 +123,43 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
     "millrace_hooks_detached_targets": Series("Targets that were blocked and catch up apart from the others"),
 }
+_HOOK = ("app_key", "hook_id")
+READINGS: dict[ReadingName, Series] = {
+    "millrace_hook_matched_total": Series("Events that fired the hook", _HOOK),
+    "millrace_hook_sent_total": Series("Events of the hook that its target has confirmed", _HOOK),
+    "millrace_hook_failed_total": Series("Attempts at a record of the hook that failed", _HOOK),
+    "millrace_hook_dead_lettered_total": Series("Events of the hook that became dead letters", _HOOK),
+    "millrace_hook_skipped_inactive_total": Series("Events of the hook that its inactive connector passed over", _HOOK),
+    "millrace_hook_lag_events": Series("Events of the hook that wait, in this replica", _HOOK),
+    "millrace_hook_lag_seconds": Series("Age of the oldest event that the hook waits with, in this replica", _HOOK),
+}
 HISTOGRAMS: dict[HistogramName, Series] = {
     "millrace_http_request_seconds": Series("Time from a request's headers to its answer", ("route",)),
 }
+
+
+Reading = tuple[ReadingName, tuple[str, ...], float]
+"""A name, the values of its labels in the order of the catalogue, and what is read."""
+
+
+class _Readings(Collector):
+    def __init__(self, read: Callable[[], Iterable[Reading]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+        """No names: they are another collector's nowhere, and reading them may be too early."""
+        return ()
+
+    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+        families = {
+            name: (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(
+                name, series.meaning, labels=series.labels
+            )
+            for name, series in READINGS.items()
+        }
+        for name, labels, value in self._read():
+            families[name].add_metric(labels, value)
+        return families.values()
 
 
 class Metrics:
@@ -143,6 +192,10 @@ class Metrics:
     def observe(self, name: HistogramName, seconds: float, **labels: str) -> None:
         """Add one duration to a histogram."""
         self._series(name, self._histograms[name], labels).observe(seconds)
+
+    def read(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """Ask `read` at every scrape."""
+        self._registry.register(_Readings(read))
 
     def _series(self, name: str, metric: M, labels: Mapping[str, str]) -> M:
         if not labels:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.paths import FOLDERS, Location, Place, kind_of, locate, place, writable
+from ftp_gateway.paths import FOLDERS, Location, Place, is_sent_again, kind_of, locate, place, writable
 from shared.errors import DeniedError, InvalidError, MillraceError, NotFoundError
 
 
@@ -54,6 +54,24 @@ def test_only_files_of_the_writable_folders_can_be_written() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("push.resend.csv", True),
+        ("push.RESEND2.CSV", True),
+        ("users.resend.txt", True),
+        (".resend.csv", True),
+        ("resend.csv", False),
+        ("push.resend.csv.part", False),
+        ("push.resend.x.csv", False),
+        ("push.resend", False),
+        ("pushresend.csv", False),
+    ],
+)
+def test_a_name_tells_what_is_sent_again(name: str, again: bool) -> None:
+    assert again == is_sent_again(name)
+
+
+@pytest.mark.parametrize(
     ("folder", "name", "kind"),
     [
         ("", "push.csv", "push"),
@@ -79,8 +97,134 @@ def test_a_name_tells_what_is_processed(folder: str, name: str, kind: str | None
     assert kind == kind_of(Place("shop", folder, name))  # type: ignore[arg-type]  # parametrize gives plain strings
 
 
+TRICKS = [
+    b"/../etc/passwd",
+    b"//etc/passwd",
+    b"///etc///passwd",
+    b"/./etc/./passwd",
+    b"../../../../../../etc/passwd",
+    b"/../../../../../../../../root/.ssh/authorized_keys",
+    b"/Profile/../../etc/passwd",
+    b"/Profile/../../../etc/passwd",
+    b"/Profile/..//..//etc/passwd",
+    b"/errors/../../../etc/shadow",
+    b"/reports/../../spool/lock",
+    b"/Profile/./../.././etc/passwd",
+    b"/Profile/.../.../etc/passwd",
+    b"/Profile/....//....//etc/passwd",
+    b"/..../etc/passwd",
+    b"/.../...//etc/passwd",
+    b"/%2e%2e/%2e%2e/etc/passwd",
+    b"/%2e%2e%2fetc%2fpasswd",
+    b"/..%2f..%2fetc%2fpasswd",
+    b"/%252e%252e/etc/passwd",
+    b"/..%c0%afetc/passwd",
+    b"/..%00/etc/passwd",
+    b"/\xc0\xae\xc0\xae/etc/passwd",
+    b"/\xc0\xafetc/passwd",
+    b"/\xe0\x80\xae\xe0\x80\xae/etc/passwd",
+    b"/\xf0\x80\x80\xae/etc/passwd",
+    b"/\xe2\x80\xa6/etc/passwd",
+    b"/\xef\xbc\x8e\xef\xbc\x8e/etc/passwd",
+    b"/\xef\xbc\x8fetc\xef\xbc\x8fpasswd",
+    b"/\xe2\x88\x95etc\xe2\x88\x95passwd",
+    b"/\xe2\x81\x84etc\xe2\x81\x84passwd",
+    b"/\xed\xa0\x80.csv",
+    b"/\xff\xfe/etc/passwd",
+    b"..\\..\\..\\windows\\win.ini",
+    b"/..\\..\\etc\\passwd",
+    b"\\\\server\\share\\a.csv",
+    b"C:\\windows\\win.ini",
+    b"C:/windows/win.ini",
+    b"/C:/a.csv",
+    b"/a.csv::$DATA",
+    b"/CON",
+    b"/nul.csv",
+    b"/a.csv.",
+    b"/a.csv ",
+    b"/ ../etc/passwd",
+    b"/.. /etc/passwd",
+    b"/..;/etc/passwd",
+    b"/~/.ssh/authorized_keys",
+    b"~root/.ssh/id_rsa",
+    b"/~root",
+    b"$HOME/.ssh/id_rsa",
+    b"/${HOME}/a.csv",
+    b"/`id`.csv",
+    b"/$(id).csv",
+    b"/;id;.csv",
+    b"/|id.csv",
+    b"/-rf.csv",
+    b"/*.csv",
+    b"/?.csv",
+    b"/a\x00.csv",
+    b"/a.csv\x00/../../etc/passwd",
+    b"/a\n../etc/passwd",
+    b"/a\r.csv",
+    b"/a\t.csv",
+    b"/\x1b[2Ja.csv",
+    b"/\x7f.csv",
+    b"/\xc2\x80.csv",
+    b"/\xe2\x80\xa8.csv",
+    b"/\xe2\x80\xae.csv",
+    b"/proc/self/environ",
+    b"/proc/self/fd/3",
+    b"/dev/fd/0",
+    b"/shop/push.csv",
+    b"/../shop/files/push.csv",
+    b"/../shop2/push.csv",
+    b"/Profile2/a.txt",
+    b"/Profile/errors/a.txt",
+    b"/profile/a.txt",
+    b"/PROFILE/a.txt",
+    b"/Profile/a.txt/",
+    b"/Profile/a.txt/.",
+    b"/Profile/a.txt/..",
+    b"/a.csv/../../a.csv",
+    b"/" + b"../" * 1000 + b"etc/passwd",
+    b"/" + b"a/" * 1000 + b"../" * 1000 + b"etc/passwd",
+    b"/" + b"x" * 201,
+    b"/" + "ş".encode() * 101,
+    b"/" * 4097,
+    b"/0123456789abcdef0123456789abcdef.1.closed",
+    b"/0123456789abcdef0123456789abcdef.data",
+]
+PARTS = st.sampled_from(
+    [
+        b"..",
+        b".",
+        b"",
+        b"/",
+        b"//",
+        b"Profile",
+        b"errors",
+        b"reports",
+        b"etc",
+        b"a.csv",
+        b"\\",
+        b"%2e%2e",
+        b"\x00",
+        b"~",
+    ]
+)
+
+
+@pytest.mark.parametrize("path", TRICKS)
+def test_a_trick_stays_in_the_tree_or_is_refused(path: bytes) -> None:
+    _check_in_tree(path)
+
+
+@given(st.lists(PARTS, max_size=40).map(b"/".join))
+def test_a_path_of_tricky_parts_is_in_the_tree_or_refused(path: bytes) -> None:
+    _check_in_tree(path)
+
+
 @given(st.binary(max_size=60))
 def test_any_path_is_in_the_tree_or_refused(path: bytes) -> None:
+    _check_in_tree(path)
+
+
+def _check_in_tree(path: bytes) -> None:
     try:
         found = locate(path)
     except MillraceError:

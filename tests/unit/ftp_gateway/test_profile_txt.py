@@ -20,8 +20,13 @@ def read(
     scan = FileScan("shop", "profile")
     scan.feed(data)
     reader = ProfileReader(scan.result(None), declared or {}, ZoneInfo("Europe/Istanbul"))
-    rows = [row for at in range(0, len(data), block) for _, row in reader.feed(data[at : at + block])]
-    return [*rows, *(row for _, row in reader.finish())], reader
+    parsed = [reader.feed(data[at : at + block]) for at in range(0, len(data), block)]
+    parsed.append(reader.finish())
+    rows: list[ProfileRow | RowError] = []
+    for part in parsed:
+        rows += [*part.rows, *part.errors]
+    assert [len(part.rows) for part in parsed] == [len(part.sizes) for part in parsed]
+    return sorted(rows, key=lambda row: row.line), reader
 
 
 def row(line: str, pattern: str = "~~~city~age") -> ProfileRow | str:

@@ -17,8 +17,13 @@ def read(data: bytes, block: int = 4096) -> tuple[list[PushRow | RowError], Push
     scan = FileScan("shop", "push")
     scan.feed(data)
     reader = PushReader(scan.result("windows-1254"))
-    rows = [row for at in range(0, len(data), block) for _, row in reader.feed(data[at : at + block])]
-    return [*rows, *(row for _, row in reader.finish())], reader
+    parsed = [reader.feed(data[at : at + block]) for at in range(0, len(data), block)]
+    parsed.append(reader.finish())
+    rows: list[PushRow | RowError] = []
+    for part in parsed:
+        rows += [*part.rows, *part.errors]
+    assert [len(part.rows) for part in parsed] == [len(part.sizes) for part in parsed]
+    return sorted(rows, key=lambda row: row.line), reader
 
 
 def row(line: str) -> tuple[str, str, str] | str:
@@ -55,6 +60,8 @@ def test_the_samples_are_read_as_the_product_says() -> None:
         ('1;"Süper" fırsat;https://x', ("1", '"Süper" fırsat', "https://x")),
         ('1;"a" and "b";https://x', ("1", '"a" and "b"', "https://x")),
         ('1;"stray;https://x', ("1", '"stray', "https://x")),
+        ('"1";"Hello; ""you""";"app://x"', ("1", 'Hello; "you"', "app://x")),
+        ("9b2c-41-e0;Hi;https://x", ("9b2c-41-e0", "Hi", "https://x")),
         ('"1";"Hi";"https://x/?a=1;b=2"', ("1", "Hi", "https://x/?a=1;b=2")),
         (r"1;one\ntwo;https://x", ("1", "one\ntwo", "https://x")),
         (r"1;one\\ntwo;https://x", ("1", r"one\ntwo", "https://x")),
@@ -95,7 +102,14 @@ def test_an_id_of_letters_and_digits_is_no_scientific_notation() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["ExternalID;Text;Deeplink", "EXTERNALID;TEXT;DEEPLINK", "externalid;text;deeplink "]
+    "header",
+    [
+        "ExternalID;Text;Deeplink",
+        "EXTERNALID;TEXT;DEEPLINK",
+        "externalid;text;deeplink ",
+        '"ExternalID";"Text";"Deeplink"',
+        "\ufeffExternalID;Text;Deeplink",
+    ],
 )
 def test_a_header_is_skipped_in_the_first_line_alone(header: str) -> None:
     rows, _ = read(f"{header}\r\n1;Hi;https://x\r\n".encode())

@@ -3,6 +3,7 @@ import io
 import re
 import unicodedata
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftp_gateway.lines import RowError
-from ftp_gateway.reports import MAX_REPORTED, Outcome, render_report, render_result
+from ftp_gateway.reports import MAX_REPORTED, Outcome, render_report, render_result, report_name, result_name
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -24,6 +25,20 @@ def shown(excerpt: str) -> str:
     report = render_report([RowError(line=1, code="x", message="m", excerpt=excerpt)], 1).decode()
     [_, found] = csv.reader(io.StringIO(report, newline=""), delimiter=";")
     return found[3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("push", "push.csv", ("push.csv.report.csv", "push.csv.result.json")),
+        ("push", "users.txt", ("users.txt.push.report.csv", "users.txt.push.result.json")),
+        ("profile", "users.txt", ("users.txt.report.csv", "users.txt.result.json")),
+    ],
+)
+def test_push_and_profile_files_share_no_report(
+    kind: Literal["push", "profile"], name: str, expected: tuple[str, str]
+) -> None:
+    assert expected == (report_name(kind, name), result_name(kind, name))
 
 
 def test_a_report_is_a_row_for_each_error() -> None:

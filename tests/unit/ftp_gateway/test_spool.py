@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import os
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from ftp_gateway import spool as spools
 from ftp_gateway.formats import Rules
 from ftp_gateway.paths import Place
 from ftp_gateway.reports import Outcome
-from ftp_gateway.spool import ABANDONED_AFTER, REPORTS_KEPT, Spool, open_spool
+from ftp_gateway.shelves import ABANDONED_AFTER, REPORTS_KEPT, SWEPT_AFTER
+from ftp_gateway.spool import Spool
+from ftp_gateway.tickets import Proof
 from ftp_gateway.uploads import MAX_FILE_BYTES, Upload
 from shared.errors import BusyError, ConflictError, DeniedError, TooLargeError
 
@@ -55,11 +58,12 @@ async def put(spool: Spool, place: Place = PUSH, data: bytes = b"hello") -> Uplo
 
 
 async def content(spool: Spool, upload: Upload) -> bytes:
-    return b"".join([block async for block in spool.blocks(upload)])
+    return await asyncio.to_thread(spool.path(upload).read_bytes)
 
 
 def on_disk(tmp_path: Path) -> list[str]:
-    return sorted(path.suffix for path in (tmp_path / "spool").iterdir())
+    """The endings of what lies there, the files that are locked for a turn aside."""
+    return sorted(path.suffix for path in (tmp_path / "spool").glob("*/*/*"))
 
 
 async def test_a_closed_file_survives_a_restart(spool: Spool, reopen: Callable[[], Spool]) -> None:
@@ -74,7 +78,9 @@ async def test_a_closed_file_survives_a_restart(spool: Spool, reopen: Callable[[
 async def test_an_open_file_is_a_part_after_a_restart_and_can_be_resumed(
     spool: Spool, reopen: Callable[[], Spool]
 ) -> None:
-    spool.create(PUSH, "nightly").write(0, b"hel")
+    writer = spool.create(PUSH, "nightly")
+    writer.write(0, b"hel")
+    writer.upload.release()  # as the kernel does when a process ends
 
     again = reopen()
     [found] = again.uploads()
@@ -132,7 +138,7 @@ async def test_a_file_is_complete_only_when_every_writer_has_closed_it(spool: Sp
 async def test_a_claimed_name_is_free_again_and_its_bytes_are_not_touched(spool: Spool) -> None:
     first = await put(spool)
     spool.claim(first)
-    await spool.freeze(first, Rules())
+    await spool.freeze(first, Rules(), Proof())
 
     second = await put(spool, data=b"other")
 
@@ -162,7 +168,7 @@ async def test_every_state_is_found_again_by_the_next_process(
     spool.claim(upload)
     assert ["closed"] == [found.state for found in reopen().uploads()]
 
-    await spool.freeze(upload, Rules(settle_s=7))
+    await spool.freeze(upload, Rules(settle_s=7), Proof())
     [claimed] = reopen().uploads()
     assert ("claimed", Rules(settle_s=7)) == (claimed.state, claimed.ticket.rules)
 
@@ -220,15 +226,22 @@ async def test_old_parts_and_reports_are_purged_and_nothing_else(spool: Spool, c
 
 async def test_what_a_crash_left_half_done_is_swept(spool: Spool, reopen: Callable[[], Spool], tmp_path: Path) -> None:
     await put(spool)
-    directory = tmp_path / "spool"
+    directory = tmp_path / "spool" / "shop" / "files"
     [ticket] = directory.glob("*.closed")
-    (directory / "a.half").write_bytes(b"{")
-    (directory / "b.data").write_bytes(b"orphan")
-    (directory / "c.open").write_bytes(b"{}")
-    ticket.with_suffix(".open").write_bytes(ticket.read_bytes())
+    upload_id = ticket.name.partition(".")[0]
+    left = [directory / name for name in ("a.1.open.half", "b.data", "c.1.open", f"{upload_id}.1.open")]
+    for path in left:
+        path.write_bytes(ticket.read_bytes())
+    again = reopen()
+    again.purge()
+    assert {path.name for path in left} < {path.name for path in directory.iterdir()}
+    long_ago = (NOON - SWEPT_AFTER - timedelta(seconds=1)).timestamp()
+    for path in left:
+        os.utime(path, (long_ago, long_ago))
 
-    [found] = reopen().uploads()
+    again.purge()
 
+    [found] = again.uploads()
     assert found.state == "closed"
     assert [".closed", ".data"] == on_disk(tmp_path)
 
@@ -237,8 +250,11 @@ async def test_a_ticket_that_cannot_be_read_is_left_for_the_operator(
     spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
 ) -> None:
     await put(spool)
-    [ticket] = (tmp_path / "spool").glob("*.closed")
+    [ticket] = (tmp_path / "spool").glob("*/*/*.closed")
     ticket.write_bytes(b"from a newer release")
+    for path in ticket.parent.iterdir():
+        os.utime(path, (0, 0))
+    reopen().purge()
 
     assert [] == reopen().uploads()
     assert [".closed", ".data"] == on_disk(tmp_path)
@@ -280,10 +296,24 @@ async def test_a_file_whose_disk_fails_at_the_end_is_a_part(spool: Spool, monkey
     assert ("open", True, 0) == (writer.upload.state, writer.upload.broken, writer.upload.writers)
 
 
-async def test_one_process_has_the_spool(tmp_path: Path, clock: Clock) -> None:
-    async with open_spool(tmp_path, clock):
-        with pytest.raises(ConflictError):
-            async with open_spool(tmp_path, clock):
-                pass
-    async with open_spool(tmp_path, clock) as spool:
-        assert [] == spool.uploads()
+async def test_a_file_is_a_part_after_a_write_that_failed_although_its_client_closes_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    writer = spool.create(PUSH, "nightly")
+    writer.write(0, b"hello")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with pytest.raises(OSError, match="full"):
+            writer.write(5, b"more")
+
+    with pytest.raises(ConflictError, match="a write has failed"):
+        await writer.commit()
+
+    assert ("open", True) == (writer.upload.state, writer.upload.broken)
+    resumed = spool.reopen(writer.upload)
+    resumed.write(5, b" all")
+    await resumed.commit()
+    assert await content(spool, writer.upload) == b"hello all"

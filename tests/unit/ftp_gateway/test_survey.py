@@ -1,70 +1,99 @@
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from ftp_gateway import survey as surveys
-from ftp_gateway.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks, FileKind, Rules
-from ftp_gateway.survey import LineSet, Survey, make_survey
-from shared.messages import PushRow
+from ftp_gateway.formats import CHUNK_CHARS, CHUNK_ROWS, Chunks, FileKind, Rules
+from ftp_gateway.survey import FileReading, LineSet, Survey
+from shared.messages import ProfileBatch, PushBatch, PushRow, decode
 
 
-async def surveyed(
-    data: bytes, kind: FileKind = "push", rules: Rules | None = None, known: Sequence[str] = ()
-) -> Survey:
-    async def blocks() -> AsyncGenerator[bytes, None]:
-        for at in range(0, len(data), 50):
-            yield data[at : at + 50]
+def reading_of(
+    data: bytes, kind: FileKind = "push", rules: Rules | None = None, known: Sequence[str] = (), block: int = 50
+) -> FileReading:
+    def blocks() -> Iterator[bytes]:
+        for at in range(0, len(data), block):
+            yield data[at : at + block]
 
-    async def unknown_users(app_key: str, ext_ids: Sequence[str]) -> set[str]:
+    def unknown_users(ext_ids: Sequence[str]) -> set[str]:
         return set(ext_ids) - set(known)
 
-    return await make_survey("shop", kind, rules or Rules(), blocks, unknown_users)
+    return FileReading("shop", kind, rules or Rules(), blocks, unknown_users)
 
 
-async def test_a_file_is_counted_before_anything_happens() -> None:
-    found = await surveyed(b"1;a;https://x\nbad\n2;b;https://x\n1;c;https://x\n")
+def surveyed(data: bytes, kind: FileKind = "push", rules: Rules | None = None, known: Sequence[str] = ()) -> Survey:
+    return reading_of(data, kind, rules, known).survey()
+
+
+def test_a_file_is_counted_before_anything_happens() -> None:
+    found = surveyed(b"1;a;https://x\nbad\n2;b;https://x\n1;c;https://x\n")
 
     assert (3, 1, 1, 4, None) == (found.ok, found.bad, found.duplicates, found.last_line, found.refused)
     assert [2] == [error.line for error in found.errors]
     assert len(found.file_id) == 32
 
 
-async def test_duplicates_are_counted_at_least_when_there_are_too_many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_counted_at_least_when_there_are_too_many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surveys, "MAX_COUNTED_IDS", 2)
 
-    found = await surveyed(b"1;a;https://x\n2;b;https://x\n3;c;https://x\n3;d;https://x\n1;e;https://x\n")
+    found = surveyed(b"1;a;https://x\n2;b;https://x\n3;c;https://x\n3;d;https://x\n1;e;https://x\n")
 
     assert (1, True) == (found.duplicates, found.duplicates_at_least)
 
 
-async def test_a_refused_file_keeps_its_reason() -> None:
+def test_a_refused_file_keeps_its_reason() -> None:
     assert [
         (found.refused.reason if found.refused else None)
         for found in [
-            await surveyed(b""),
-            await surveyed(b"\n \n"),
-            await surveyed(b"~~~city\n", "profile"),
-            await surveyed(b"1;a;https://x\n2;b"),
-            await surveyed(b"\xff\n"),
+            surveyed(b""),
+            surveyed(b"\n \n"),
+            surveyed(b"~~~city\n", "profile"),
+            surveyed(b"1;a;https://x\n2;b"),
+            surveyed(b"\xff\n"),
         ]
     ] == ["empty", "empty", "empty", "truncated", "encoding"]
 
 
-async def test_a_last_line_without_its_end_is_warned_of() -> None:
-    found = await surveyed(b"1;a;https://x\n2;b;https://x")
+def test_a_last_line_without_its_end_is_warned_of() -> None:
+    found = surveyed(b"1;a;https://x\n2;b;https://x")
 
     assert (2, ("no_line_end",)) == (found.ok, found.warnings)
 
 
-async def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
+def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
     data = b"~~~city\n1~~~1\n2~~~2\n3~~~3\n"
 
-    taken = await surveyed(data, "profile", known=["2"])
-    refused = await surveyed(data, "profile", Rules(unknown_users="reject"), known=["2"])
+    reading = reading_of(data, "profile", Rules(unknown_users="reject"), known=["2"])
+    taken = surveyed(data, "profile", known=["2"])
+    refused = reading.survey()
+    [chunk] = reading.chunks("p.txt", after=0)
 
     assert (3, 0) == (taken.ok, taken.bad)
     assert (1, 2) == (refused.ok, refused.bad)
-    assert [True, False, True] == [line in refused.unknown for line in (2, 3, 4)]
+    assert [(2, "unknown_user"), (4, "unknown_user")] == [(error.line, error.code) for error in refused.errors]
+    assert ["2"] == [row.ext_id for row in decode(chunk.data, ProfileBatch).rows]
+
+
+def test_a_file_of_which_a_row_is_bad_is_refused_whole_where_the_app_says_so() -> None:
+    rules = Rules(all_or_nothing=True)
+    refused = surveyed(b"1;a;https://x\nbad\n", rules=rules).refused
+
+    assert refused is not None
+    assert "all_or_nothing" == refused.reason
+    assert surveyed(b"1;a;https://x\n", rules=rules).refused is None
+
+
+@pytest.mark.parametrize("after", [0, 1, 499, 500, 1003, 1005])
+def test_the_rows_after_a_line_follow_whatever_the_blocks(after: int) -> None:
+    data = b"".join(b"%d;Hello;https://x\n" % number for number in range(1, 1004)) + b"bad\n1005;Hello;https://x"
+    expected = [number for number in (*range(1, 1004), 1005) if number > after]
+
+    for block in (100, 1 << 20):
+        reading = reading_of(data, block=block)
+        reading.survey()
+        chunks = list(reading.chunks("push.csv", after))
+
+        assert expected == [row.line for chunk in chunks for row in decode(chunk.data, PushBatch).rows]
 
 
 def test_a_set_of_lines_holds_what_was_put_in() -> None:
@@ -75,12 +104,12 @@ def test_a_set_of_lines_holds_what_was_put_in() -> None:
     assert numbers == {number for number in range(100_100) if number in lines}
 
 
-def test_chunks_are_bounded_by_rows_and_bytes() -> None:
+def test_chunks_are_bounded_by_rows_and_characters() -> None:
     def chunked(sizes: list[int]) -> list[int]:
         chunks = Chunks()
-        rows = [(size, PushRow(id="f:1", line=1, ext_id="1", text="x")) for size in sizes]
-        return [len(chunk) for chunk in [*chunks.add(rows), chunks.rest()]]
+        rows = [PushRow(id="f:1", line=1, ext_id="1", text="x") for _ in sizes]
+        return [len(chunk) for chunk in [*chunks.add(rows, sizes), chunks.rest()]]
 
     assert [CHUNK_ROWS, CHUNK_ROWS, 1] == chunked([10] * (2 * CHUNK_ROWS + 1))
-    assert [2, 2, 1] == chunked([CHUNK_BYTES // 2] * 5)
-    assert [1, 1] == chunked([CHUNK_BYTES * 2, 1])
+    assert [2, 2, 1] == chunked([CHUNK_CHARS // 2] * 5)
+    assert [1, 1] == chunked([CHUNK_CHARS * 2, 1])

@@ -1,55 +1,12 @@
 """Entries of the bucket: written over by their owner alone."""
 
-from collections.abc import Callable, Sequence
-
 import msgspec
 import pytest
 
 from hooks.checkpoints import Checkpoint, Checkpoints
+from servers.memory_bucket import MemoryBucket
 from shared.buckets import Stored
 from shared.errors import ConflictError, UnavailableError
-
-
-class Bucket:
-    """A bucket in memory, which can store a write and lose the answer."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Stored] = {}
-        self.revision = 0
-        self.silent = False
-        self.before_put: Callable[[], None] | None = None
-
-    def write(self, key: str, value: Checkpoint) -> None:
-        """As somebody else does."""
-        self.revision += 1
-        self.entries[key] = Stored(key, msgspec.json.encode(value), self.revision)
-
-    async def get(self, key: str) -> Stored | None:
-        return self.entries.get(key)
-
-    async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
-        if (first := self.before_put) is not None:
-            self.before_put = None
-            first()
-        self._check(key, expect_revision)
-        self.revision += 1
-        self.entries[key] = Stored(key, data, self.revision)
-        if self.silent:
-            self.silent = False
-            raise UnavailableError("no answer")
-        return self.revision
-
-    async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
-        self._check(key, expect_revision)
-        self.entries.pop(key, None)
-
-    async def scan(self, keys: str = ">") -> Sequence[Stored]:
-        return list(self.entries.values())
-
-    def _check(self, key: str, expected: int | None) -> None:
-        found = self.entries.get(key)
-        if expected != (found.revision if found else 0):
-            raise ConflictError("changed since it was read")
 
 
 def checkpoint(start: int, owner: str = "one") -> Checkpoint:
@@ -57,7 +14,7 @@ def checkpoint(start: int, owner: str = "one") -> Checkpoint:
 
 
 async def test_what_was_written_is_found_again_the_lowest_first() -> None:
-    bucket = Bucket()
+    bucket = MemoryBucket()
     checkpoints = Checkpoints(bucket)
     await checkpoints.put("b", checkpoint(9), 0)
     revision = await checkpoints.put("a", checkpoint(7), 0)
@@ -70,7 +27,7 @@ async def test_what_was_written_is_found_again_the_lowest_first() -> None:
 
 
 async def test_an_answer_that_was_lost_does_not_stop_its_owner() -> None:
-    bucket = Bucket()
+    bucket = MemoryBucket()
     checkpoints = Checkpoints(bucket)
     bucket.silent = True
     with pytest.raises(UnavailableError):
@@ -85,7 +42,7 @@ async def test_an_answer_that_was_lost_does_not_stop_its_owner() -> None:
 
 
 async def test_another_owners_entry_stays_as_it_is() -> None:
-    bucket = Bucket()
+    bucket = MemoryBucket()
     checkpoints = Checkpoints(bucket)
     ours = await checkpoints.put("a", checkpoint(7), 0)
     await checkpoints.put("a", checkpoint(7, owner="two"), ours)
@@ -98,7 +55,7 @@ async def test_another_owners_entry_stays_as_it_is() -> None:
 
 
 async def test_who_takes_over_goes_on_where_the_one_before_was_and_is_not_disturbed_by_him() -> None:
-    bucket = Bucket()
+    bucket = MemoryBucket()
     before, after = Checkpoints(bucket), Checkpoints(bucket)
     ours = await before.put("a", checkpoint(7), 0)
     bucket.before_put = lambda: bucket.write("a", checkpoint(8))

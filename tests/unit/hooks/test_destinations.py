@@ -211,11 +211,10 @@ async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
             lanes.put(record)
 
         # What has no time comes from no event.
-        assert (2, 7) == scene.destinations.waiting_of(Target("shop", "orders"), "all")
+        assert {("shop", "all"): (2, 7), ("shop", "other"): (1, 5)} == scene.destinations.waiting("shop")
         scene.destinations.withdraw({records[0]})
-        assert (1, 8) == scene.destinations.waiting_of(Target("shop", "orders"), "all")
-        assert (1, 5) == scene.destinations.waiting_of(Target("shop", "orders"), "other")
-        assert (0, None) == scene.destinations.waiting_of(Target("shop", "logs"), "all")
+        assert {("shop", "all"): (1, 8), ("shop", "other"): (1, 5)} == scene.destinations.waiting()
+        assert {} == scene.destinations.waiting("other")
 
 
 async def test_only_the_records_of_a_lost_partition_are_dropped() -> None:

@@ -8,65 +8,13 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.delivery import Failed, Limits, Outcome, Record, Sent
+from hooks.delivery import Limits, Record
 from hooks.packing import Pack
 from hooks.triggers import Batch
-from servers.memory_sink import AT_ONCE, Answer, Bench, MemorySink, store_all
-from shared.errors import BusyError, CredentialsError, InvalidError, UnavailableError
+from servers.chaos import chaos
+from servers.memory_sink import AT_ONCE, Bench, MemorySink
 
 FORMATS = st.sampled_from(["single", "json_array", "ndjson"])
-CALLS = [
-    "ok",
-    "some",
-    "some",
-    "none",
-    "lost",
-    "silent",
-    "cut",
-    "short",
-    "long",
-    "throttled",
-    "denied",
-    "invalid",
-    "bug",
-]
-
-
-def chaos(dice: random.Random) -> Answer:
-    """A call in which anything may happen that a sink is allowed to do."""
-
-    def maybe(sink: MemorySink, record: Record, odds: float) -> Outcome:
-        if dice.random() >= odds:
-            return sink.store(record)
-        named = f"Rate exceeded for shard shardId-{len(record.key) % 3:012d} in stream orders under account 1."
-        return Failed("ProvisionedThroughputExceededException", dice.choice([named, "Internal Service Failure"]))
-
-    def answer(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
-        event = dice.choice(CALLS)
-        if event in ("some", "none"):
-            return [maybe(sink, record, 0.5 if event == "some" else 1) for record in batch]
-        if event == "lost":
-            raise UnavailableError("connection refused")
-        if event == "throttled":
-            raise BusyError("limit exceeded")
-        if event == "denied":
-            raise CredentialsError("the token has expired")
-        if event == "invalid" and len(batch) + sum(record.events for record in batch) > 2:
-            raise InvalidError("validation failed")
-        if event == "bug":
-            raise ZeroDivisionError
-        if event == "cut":
-            # The answer to a call that was stored in part never came.
-            store_all(sink, [record for record in batch if dice.random() < 0.5])
-            raise UnavailableError("connection reset")
-        outcomes = store_all(sink, batch)
-        if event == "silent":
-            raise UnavailableError("timeout")
-        if event == "short":
-            return outcomes[:-1]
-        return [*outcomes, Sent()] if event == "long" else outcomes
-
-    return answer
 
 
 def spans(records: Sequence[Record], user: str) -> list[tuple[int, int]]:
@@ -92,7 +40,7 @@ def number_of(record: Record) -> int:
     restarts=st.sets(st.integers(0, 59), max_size=4),
     releases=st.sets(st.integers(0, 59), max_size=2),
     partings=st.sets(st.integers(0, 59), max_size=3),
-    dice=st.randoms(use_true_random=False),
+    seed=st.integers(0, 1 << 32),
 )
 async def test_each_users_records_arrive_in_order_whatever_fails(
     users: list[int],
@@ -104,12 +52,13 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
     restarts: set[int],
     releases: set[int],
     partings: set[int],
-    dice: random.Random,
+    seed: int,
 ) -> None:
     """
     A restart is a process that was killed: the next one is given everything from the oldest record on that was not
     finished, and knows nothing else.
     """
+    dice = random.Random(seed)
     limits = Limits(call_records=per_call, call_bytes=1000, record_bytes=30)
     sink = MemorySink(*[chaos(dice) for _ in range(faults)], limits=limits, turns=dice.randint(0, 3))
     policy = msgspec.structs.replace(AT_ONCE, calls=calls)

@@ -78,3 +78,14 @@ def test_the_process_shows_its_memory_and_cpu() -> None:
     assert b"process_resident_memory_bytes" in text
     assert b"process_cpu_seconds_total" in text
     assert b"_created" not in text
+
+
+def test_what_is_read_at_a_scrape_is_gone_with_its_hook() -> None:
+    metrics = Metrics()
+    sent = {("shop", "all"): 3.0, ("other", "all"): 1.0}
+    metrics.read(lambda: [("millrace_hook_sent_total", hook, value) for hook, value in sent.items()])
+
+    assert b'millrace_hook_sent_total{app_key="shop",hook_id="all"} 3.0' in metrics.render()
+    del sent["shop", "all"]
+    assert b'app_key="shop"' not in metrics.render()
+    assert b'app_key="other"' in metrics.render()

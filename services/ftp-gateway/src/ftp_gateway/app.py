@@ -3,7 +3,9 @@ The composition root: opens the spool, the SFTP server and the consumers, and ti
 """
 
 import asyncio
+import secrets
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,20 +17,30 @@ from ftp_gateway.app_reports import AppReports
 from ftp_gateway.bans import BanRules
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
 from ftp_gateway.defender import Defender
+from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.handlers import NAME, ProfileUpdates
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.intake import Intake
 from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.protocols.remote_ftps import check_certificates, identify_ftps, open_ftps_remote
+from ftp_gateway.protocols.remote_sftp import check_keys, identify_sftp, open_sftp_remote
 from ftp_gateway.protocols.sftp import open_sftp
 from ftp_gateway.protocols.sftp_keys import ensure_host_keys
+from ftp_gateway.pulling import Job, Puller, Server
+from ftp_gateway.remote_lanes import Key, RemoteLanes
+from ftp_gateway.remote_memory import Memory
+from ftp_gateway.remote_reports import ReportSender
+from ftp_gateway.remote_routes import Desk
+from ftp_gateway.remote_test import probe_remote
+from ftp_gateway.remotes import REMOTES, Remote
 from ftp_gateway.routes import ROUTES, State
-from ftp_gateway.spool import open_spool
+from ftp_gateway.spool import Spool
 from ftp_gateway.summaries import Subscription, Summaries
 from shared import subjects
 from shared.app_reports import open_reports
 from shared.consumers import open_pull
-from shared.errors import InvalidError
+from shared.errors import InvalidError, NotFoundError
 from shared.mail import Mailer
 from shared.profiles import Profiles
 from shared.service import Mesh, Service
@@ -71,15 +83,16 @@ async def build(mesh: Mesh) -> State:
         return entry.value if entry else made
 
     proxies = proxies_of(mesh.settings.sftp_proxies)
-    spool = await mesh.enter(open_spool(directory, now))
+    spool = Spool(directory / "spool", now)
     store = await mesh.enter(open_reports(mesh.settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
+    file_work = await mesh.enter(FileWork(partial(unknown_users, profiles)))
     intake = Intake(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
-        unknown_users=partial(unknown_users, profiles),
+        file_work=file_work,
         metrics=mesh.metrics,
         clock=now,
     )
@@ -136,7 +149,83 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
-    return State(bus=mesh.bus, spool=spool, intake=intake, passwords=passwords, defender=defender, mailer=mailer)
+    return State(
+        bus=mesh.bus,
+        spool=spool,
+        intake=intake,
+        rules_of=rules,
+        passwords=passwords,
+        defender=defender,
+        mailer=mailer,
+        remotes=_remotes(mesh, spool),
+    )
+
+
+def _remotes(mesh: Mesh, spool: Spool) -> Desk:
+    """The pulls from customers' own servers."""
+    remotes = mesh.registry.view(REMOTES)
+    allow_private = mesh.settings.allow_private_endpoints
+    sender = ReportSender(spool, now)
+
+    def open_server(remote: Remote) -> AbstractAsyncContextManager[Server]:
+        opened = open_sftp_remote if remote.protocol == "sftp" else open_ftps_remote
+        return opened(remote, allow_private=allow_private)
+
+    async def identify(remote: Remote) -> str:
+        return await (identify_sftp if remote.protocol == "sftp" else identify_ftps)(
+            remote, allow_private=allow_private
+        )
+
+    async def check(remote: Remote) -> None:
+        remote.check(allow_private=allow_private)
+        await asyncio.to_thread(check_keys if remote.protocol == "sftp" else check_certificates, remote)
+
+    def jobs() -> dict[Key, Job]:
+        return {
+            (entry.app_key, entry.id): Job(
+                app_key=entry.app_key, id=entry.id, revision=entry.revision, remote=entry.value
+            )
+            for entry in remotes.all()
+            if entry.value.active
+        }
+
+    async def is_gone(key: Key) -> bool:
+        try:
+            await mesh.registry.get(REMOTES, *key)
+        except NotFoundError:
+            return True
+        return False
+
+    def puller(job: Job, memory: Memory) -> Puller:
+        return Puller(
+            job,
+            memory,
+            spool=spool,
+            open_server=open_server,
+            send_reports=sender.send,
+            metrics=mesh.metrics,
+            clock=now,
+        )
+
+    lanes = RemoteLanes(
+        owner=secrets.token_hex(8),
+        leases=mesh.bucket(subjects.LEASES),
+        memories=mesh.bucket(subjects.REMOTES),
+        jobs=jobs,
+        is_gone=is_gone,
+        puller=puller,
+        tell=mesh.bus.alert,
+        metrics=mesh.metrics,
+        clock=now,
+    )
+    remotes.on_change(lanes.changed)
+    mesh.intake("remotes", lanes)
+    mesh.spawn("remotes", lanes.keep())
+    return Desk(
+        check=check,
+        probe=partial(probe_remote, identify=identify, open_server=open_server),
+        memory=lanes.memory,
+    )
 
 
 SERVICE = Service(
@@ -144,6 +233,13 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.DEFENDER, subjects.SUMMARIES),
-    kinds=(APPS, FTP_USERS, HOST_KEYS),
+    buckets=(
+        subjects.CONFIG,
+        subjects.PROFILES,
+        subjects.DEFENDER,
+        subjects.SUMMARIES,
+        subjects.LEASES,
+        subjects.REMOTES,
+    ),
+    kinds=(APPS, FTP_USERS, HOST_KEYS, REMOTES),
 )

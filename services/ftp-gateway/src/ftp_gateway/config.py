@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta, Struct, structs
 
 from ftp_gateway.accounts import Account, parse_keys, parse_networks
-from ftp_gateway.formats import Rules
+from ftp_gateway.formats import Completion, Rules
 from ftp_gateway.limits import Limits
 from ftp_gateway.lines import Fallback
 from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
@@ -34,16 +34,18 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `profile_attributes` empty accepts any attribute. `settle_s` is how long a file that was uploaded under its final
     name must be left alone before it is taken. `fallback_encoding` is for files that are no UTF-8. `timezone` is that
-    of dates without an offset. `unknown_users` says whether a profile file may make new profiles. Without a `summary`
-    no e-mail is sent.
+    of dates without an offset. `unknown_users` says whether a profile file may make new profiles.
+    `all_or_nothing` refuses a file whole of which any row is bad. Without a `summary` no e-mail is sent.
     """
 
     display_name: Annotated[str, Meta(max_length=200)] = ""
     timezone: Annotated[str, Meta(max_length=64)] = "UTC"
     profile_attributes: Annotated[dict[AttributeName, AttributeType], Meta(max_length=MAX_ATTRIBUTES)] = {}
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    completion: Completion = "settle"
     fallback_encoding: Fallback | None = None
     unknown_users: Literal["create", "reject"] = "create"
+    all_or_nothing: bool = False
     summary: Summary | None = None
 
 
@@ -88,10 +90,12 @@ def rules_of(app: App) -> Rules:
     """How the app's files are read."""
     return Rules(
         settle_s=app.settle_s,
+        completion=app.completion,
         fallback_encoding=app.fallback_encoding,
         attributes=app.profile_attributes,
         timezone=app.timezone,
         unknown_users=app.unknown_users,
+        all_or_nothing=app.all_or_nothing,
     )
 
 

@@ -5,13 +5,13 @@ A kind is one reader (`push_csv`, `profile_txt`), one message and one subject. W
 `paths`. A third kind is a third reader and a branch in each function here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Protocol, assert_never
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, assert_never, cast
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from ftp_gateway.lines import Fallback, RowError, Text
+from ftp_gateway.lines import Fallback, Parsed, Text
 from ftp_gateway.profile_txt import ProfileReader
 from ftp_gateway.profile_values import AttributeType
 from ftp_gateway.push_csv import PushReader
@@ -20,10 +20,12 @@ from shared.messages import ProfileBatch, ProfileRow, PushBatch, PushRow
 from shared.subjects import Stream
 
 FileKind = Literal["push", "profile"]
+Completion = Literal["settle", "rename", "done_marker", "row_count", "sha256"]
+"""What an app wants to see before a file counts as complete. See `completion`."""
 Row = PushRow | ProfileRow
 
 CHUNK_ROWS = 500
-CHUNK_BYTES = 128 * 1024
+CHUNK_CHARS = 128 * 1024
 """Of the file's lines. JSON makes six bytes of a control character, so a chunk stays under the usual `max_payload`."""
 
 
@@ -31,30 +33,33 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     How an app's files are read. Frozen when a file is claimed, so that it is read alike after a restart.
 
-    `attributes` empty accepts any attribute; `unknown_users` says whether a profile file may make new profiles.
+    `attributes` empty accepts any attribute; `unknown_users` says whether a profile file may make new profiles;
+    `all_or_nothing` refuses a file of which any row is bad.
     """
 
     settle_s: float = 5.0
+    completion: Completion = "settle"
     fallback_encoding: Fallback | None = None
     attributes: dict[str, AttributeType] = {}
     timezone: str = "UTC"
     unknown_users: Literal["create", "reject"] = "create"
+    all_or_nothing: bool = False
 
 
 class Reader(Protocol):
     """
     One pass over one file. The caller feeds blocks in their order and calls `finish` once, at the end.
 
-    `feed` and `finish` give what became whole: rows and row errors, each with the size of its line in bytes. They raise
-    `RefusedError` when the file is to be refused whole, and nothing else.
+    `feed` and `finish` give what became whole. They raise `RefusedError` when the file is to be refused whole, and
+    nothing else.
     """
 
     ends_within_a_line: bool
     cut_off: bool
 
-    def feed(self, block: bytes) -> Sequence[tuple[int, Row | RowError]]: ...
+    def feed(self, block: bytes) -> Parsed[PushRow] | Parsed[ProfileRow]: ...
 
-    def finish(self) -> Sequence[tuple[int, Row | RowError]]: ...
+    def finish(self) -> Parsed[PushRow] | Parsed[ProfileRow]: ...
 
 
 class Chunks:
@@ -62,27 +67,38 @@ class Chunks:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
-        self._bytes = 0
+        self._sizes: list[int] = []
 
-    def add(self, rows: Iterable[tuple[int, Row]]) -> Iterator[list[Row]]:
-        """Take rows with their sizes; gives each chunk as soon as the next row does not fit into it."""
-        for size_bytes, row in rows:
-            if self._rows and (len(self._rows) == CHUNK_ROWS or self._bytes + size_bytes > CHUNK_BYTES):
-                yield self.rest()
-            self._rows.append(row)
-            self._bytes += size_bytes
+    def add(self, rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[list[Row]]:
+        """Take rows with the lengths of their lines; gives each chunk once a row came that does not fit into it."""
+        self._rows += rows
+        self._sizes += sizes
+        begin = 0
+        while (end := self._end(begin)) < len(self._rows):
+            yield self._rows[begin:end]
+            begin = end
+        del self._rows[:begin], self._sizes[:begin]
 
     def rest(self) -> list[Row]:
         """The rows of the last chunk; may be none."""
-        rows, self._rows, self._bytes = self._rows, [], 0
+        rows, self._rows, self._sizes = self._rows, [], []
         return rows
 
+    def _end(self, begin: int) -> int:
+        """Where the chunk ends that begins there, if no more rows come."""
+        end = min(begin + CHUNK_ROWS, len(self._rows))
+        chars = sum(self._sizes[begin:end])
+        while chars > CHUNK_CHARS and end > begin + 1:
+            end -= 1
+            chars -= self._sizes[end]
+        return end
 
-def open_reader(kind: FileKind, text: Text, rules: Rules) -> Reader:
-    """A reader at the start of a file."""
+
+def open_reader(kind: FileKind, text: Text, rules: Rules, *, count_only: bool = False) -> Reader:
+    """A reader at the start of a file. With `count_only` it may count rows instead of making them."""
     match kind:
         case "push":
-            return PushReader(text)
+            return PushReader(text, count_only=count_only)
         case "profile":
             return ProfileReader(text, rules.attributes, ZoneInfo(rules.timezone))
         case _:
@@ -99,17 +115,19 @@ def subject_of(kind: FileKind, app_key: str, file_id: str) -> str:
     return subjects.push_send(app_key, file_id) if kind == "push" else subjects.profile_update(app_key, file_id)
 
 
-def batch_of(app_key: str, file_id: str, file_name: str, rows: Sequence[Row]) -> PushBatch | ProfileBatch:
-    """The message of one chunk. All rows are of one kind, because one reader made them."""
+def batch_of(
+    kind: FileKind, app_key: str, file_id: str, file_name: str, rows: Sequence[Row]
+) -> PushBatch | ProfileBatch:
+    """The message of one chunk. Its rows are of the kind's own type, because its reader made them."""
     first_line, last_line = rows[0].line, rows[-1].line
-    if isinstance(rows[0], PushRow):
+    if kind == "push":
         return PushBatch(
             app_key=app_key,
             file_id=file_id,
             file_name=file_name,
             first_line=first_line,
             last_line=last_line,
-            rows=tuple(row for row in rows if isinstance(row, PushRow)),
+            rows=tuple(cast(Sequence[PushRow], rows)),
         )
     return ProfileBatch(
         app_key=app_key,
@@ -117,5 +135,5 @@ def batch_of(app_key: str, file_id: str, file_name: str, rows: Sequence[Row]) ->
         file_name=file_name,
         first_line=first_line,
         last_line=last_line,
-        rows=tuple(row for row in rows if isinstance(row, ProfileRow)),
+        rows=tuple(cast(Sequence[ProfileRow], rows)),
     )

@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from ftp_gateway import completion
+from ftp_gateway.formats import Rules
 from ftp_gateway.paths import Folder, kind_of
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Survey
@@ -29,29 +31,41 @@ ListedState = Literal["uploading", "partial", "uploaded", "waiting", "processing
 
 
 class Progress(Struct, kw_only=True):
-    """How far the publishing of a file is: `published` of the rows that are good."""
+    """How far the publishing of a file is: its good rows end at `last_line`, and those up to `line` are published."""
 
     file_id: str
     rows: int
     bad: int
     duplicates: int
-    published: int = 0
+    last_line: int
+    line: int = 0
 
     @classmethod
     def of(cls, survey: Survey) -> "Progress":
-        return cls(file_id=survey.file_id, rows=survey.ok + survey.bad, bad=survey.bad, duplicates=survey.duplicates)
+        return cls(
+            file_id=survey.file_id,
+            rows=survey.ok + survey.bad,
+            bad=survey.bad,
+            duplicates=survey.duplicates,
+            last_line=survey.last_line,
+        )
 
-    def add(self, rows: int) -> None:
-        """More of them are in the stream."""
-        self.published += rows
+    def reach(self, line: int) -> None:
+        """All rows up to this line are in the stream."""
+        self.line = line
+
+    @property
+    def published(self) -> int:
+        """Rows, as if the bad ones were spread evenly: nobody counts them on the way."""
+        return (self.rows - self.bad) * self.line // max(1, self.last_line)
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One file. `uploaded` waits for a rename to a name that is processed, `waiting` until it may be taken; `partial`
-    broke off. `file_id` and the rows are there once all of the file was looked at. Of `rows`, `rows_bad` are not taken
-    and `rows_ok` are published, so far while it is `processing`; `duplicates` are those whose external id came before.
-    `seconds` is from the upload to the end.
+    One file. `uploaded` waits for a rename to a name that is processed, or for what else its app wants to see;
+    `waiting` waits until it may be taken; `partial` broke off. `file_id` and the rows are there once all of the file
+    was looked at. Of `rows`, `rows_bad` are not taken and `rows_ok` are published, about so far while `processing`;
+    `duplicates` are those whose external id came before. `seconds` is from the upload to the end.
     """
 
     name: str
@@ -85,12 +99,20 @@ class History:
     The files of all apps.
 
     Args:
+        rules_of: The rules of an app as they are now.
         progress: How far a file is, by the id of its upload.
     """
 
-    def __init__(self, bus: Bus, spool: Spool, progress: Callable[[str], Progress | None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        spool: Spool,
+        rules_of: Callable[[str], Rules],
+        progress: Callable[[str], Progress | None],
+    ) -> None:
         self._bus = bus
         self._spool = spool
+        self._rules_of = rules_of
         self._progress = progress
 
     async def newest(self, app_key: str, wanted: Wanted) -> list[FileEntry]:
@@ -117,10 +139,11 @@ class History:
         return max(found, key=lambda entry: entry.at)
 
     def _here(self, app_key: str) -> list[FileEntry]:
+        self._spool.look()
+        rules = self._rules_of(app_key)
         return [
-            _entry_here(upload, self._progress(upload.id))
-            for upload in self._spool.uploads()
-            if upload.ticket.app_key == app_key
+            _entry_here(self._spool, upload, rules, self._progress(upload.id))
+            for upload in self._spool.uploads(app_key)
         ]
 
     async def _done(
@@ -143,12 +166,12 @@ class History:
         return list(found)
 
 
-def _entry_here(upload: Upload, progress: Progress | None) -> FileEntry:
+def _entry_here(spool: Spool, upload: Upload, rules: Rules, progress: Progress | None) -> FileEntry:
     folder: Folder = upload.place.folder
     entry = FileEntry(
         name=upload.ticket.name,
         kind=kind_of(upload.place) or ("profile" if folder == "Profile" else "push"),
-        state=_state(upload),
+        state=_state(spool, upload, rules),
         at=upload.changed_at,
         size_bytes=upload.size_bytes,
     )
@@ -164,12 +187,17 @@ def _entry_here(upload: Upload, progress: Progress | None) -> FileEntry:
     )
 
 
-def _state(upload: Upload) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
+def _state(
+    spool: Spool, upload: Upload, rules: Rules
+) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
     if upload.state == "open":
         return "partial" if upload.broken and not upload.writers else "uploading"
-    if upload.state == "closed":
-        return "uploaded" if kind_of(upload.place) is None else "waiting"
-    return "processing"
+    if upload.state != "closed":
+        return "processing"
+    # One that is being changed has no time yet at which it is due, and is about to have one.
+    ready = completion.due(upload, rules, spool.find)
+    is_candidate = kind_of(upload.place) is not None
+    return "waiting" if is_candidate and (ready is None or not ready.missing) else "uploaded"
 
 
 def _entry_done(event: FileChanged) -> FileEntry:

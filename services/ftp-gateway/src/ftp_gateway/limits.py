@@ -2,7 +2,7 @@
 What one user may take of the gateway, and what he takes of it just now. No I/O.
 
 Counted in this process: a user who is let in by several replicas has each limit in each of them, but those on what
-waits, which are read from the spool.
+waits, which are read from the spool that all of them share.
 """
 
 from collections.abc import Callable

@@ -10,6 +10,7 @@ No part of a path ever reaches the operating system: files lie in the spool unde
 """
 
 import fnmatch
+import re
 import unicodedata
 from typing import Literal
 
@@ -26,6 +27,7 @@ MAX_PATH_BYTES = 4096
 
 _TEMPORARY = ("*.filepart", "*.part", "*.tmp", "*.partial", "*.uploading", ".in.*", "~*", ".*")
 """Names under which clients upload before they rename: WinSCP, rclone, Nextcloud, lftp, Data Factory."""
+_AGAIN = re.compile(r"\.resend\d*\.(?:csv|txt)$")
 _CANDIDATES: dict[Folder, tuple[tuple[str, ...], Literal["push", "profile"]]] = {
     "": ((".csv", ".txt"), "push"),
     "Profile": ((".txt",), "profile"),
@@ -102,6 +104,11 @@ def kind_of(found: Place) -> Literal["push", "profile"] | None:
         return None
     endings, kind = _CANDIDATES.get(found.folder, ((), "push"))
     return kind if name.endswith(endings) and endings else None
+
+
+def is_sent_again(name: str) -> bool:
+    """Whether a name asks to send its content although it was sent before: `push.resend.csv`, `push.resend2.csv`."""
+    return _AGAIN.search(name.lower()) is not None
 
 
 def _name(raw: bytes) -> str:

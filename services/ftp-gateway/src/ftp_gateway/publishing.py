@@ -1,25 +1,24 @@
 """
 The rows of a file into the stream, each once, whatever happens in between.
 
-Every file has a subject of its own, and its chunks are published one after the other, each expecting to follow the one
-before. So what the stream holds is always a beginning of the file, and its last message tells where to go on: after a
-crash, after an answer that never came, or after another upload of the same content. No window of time is involved.
+Every file has a subject of its own. Its chunks are published in packs that the stream takes whole or not at all (NATS
+ADR-50), one after the other, each expecting to follow the one before. So what the stream holds is always a beginning of
+the file, and its last message tells where to go on: after a crash, after an answer that never came, or after another
+upload of the same content. No window of time is involved.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from ftp_gateway.formats import Chunks, FileKind, Row, batch_of, open_reader, stream_of, subject_of
-from ftp_gateway.lines import RowError
-from ftp_gateway.survey import Blocks, Survey
+from ftp_gateway.formats import FileKind, stream_of, subject_of
+from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.tickets import Ticket
-from shared.bus import Bus, Message
+from shared.bus import Bus, Message, Outgoing
 from shared.errors import ConflictError
-from shared.messages import encode
 from shared.retry import Backoff, retry
 
 UPLOAD_ID = "Millrace-Upload-Id"
@@ -27,8 +26,12 @@ UPLOAD_ID = "Millrace-Upload-Id"
 DUPLICATE_WINDOW = timedelta(hours=24)
 """The same content is sent again only when its upload came later than this after the last time."""
 
+PACK_CHUNKS: Final = 16
+PACK_BYTES: Final = 1 << 20
+"""A pack is sent when it has either. Waiting for an answer costs little by then, and the server holds it in memory."""
+
 IN_PLACE_S = 30.0
-"""How long one chunk is tried before the file is put back and looked at anew."""
+"""How long one pack is tried before the file is put back and looked at anew."""
 BACKOFF = Backoff(first_s=0.2, max_s=5.0)
 
 
@@ -67,71 +70,59 @@ async def publish_rows(
     upload_id: str,
     ticket: Ticket,
     survey: Survey,
-    blocks: Blocks,
+    chunks: AsyncIterator[Chunk],
     point: Point,
-    on_rows: Callable[[int], None],
+    on_line: Callable[[int], None],
 ) -> None:
     """
-    Publish the good rows after the point, in their order. `on_rows` gets how many more are in the stream.
+    Publish the good rows after the point, in their order. `chunks` begins there; `on_line` gets the last line
+    that is in the stream.
 
     Raises:
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
         BusyError, UnavailableError: The stream takes no more, for longer than `IN_PLACE_S`.
     """
-    if survey.text is None or ticket.rules is None:
-        raise ConflictError("only a file that was surveyed can be published")
-    sender = _Sender(bus, kind, upload_id, ticket, survey.file_id, point)
-    reader = open_reader(kind, survey.text, ticket.rules)
-    chunks = Chunks()
-    async with aclosing(blocks()) as opened:
-        async for block in opened:
-            for rows in chunks.add(_good(reader.feed(block), survey)):
-                await sender.send(rows)
-                on_rows(len(rows))
-    for rows in [*chunks.add(_good(reader.finish(), survey)), chunks.rest()]:
-        await sender.send(rows)
-        on_rows(len(rows))
-
-
-def _good(parsed: Sequence[tuple[int, Row | RowError]], survey: Survey) -> Iterator[tuple[int, Row]]:
-    for size_bytes, row in parsed:
-        if not isinstance(row, RowError) and row.line not in survey.unknown:
-            yield size_bytes, row
+    sender = _Sender(bus, kind, upload_id, ticket.app_key, survey.file_id, point.sequence)
+    pack: list[Chunk] = []
+    pack_bytes = 0
+    async for chunk in chunks:
+        pack.append(chunk)
+        pack_bytes += len(chunk.data)
+        if len(pack) == PACK_CHUNKS or pack_bytes >= PACK_BYTES:
+            await sender.send(pack)
+            on_line(pack[-1].last_line)
+            pack, pack_bytes = [], 0
+    if pack:
+        await sender.send(pack)
 
 
 class _Sender:
     """One file's subject, from the point on."""
 
-    def __init__(self, bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, file_id: str, point: Point) -> None:
+    def __init__(self, bus: Bus, kind: FileKind, upload_id: str, app_key: str, file_id: str, sequence: int) -> None:
         self._bus = bus
         self._stream = stream_of(kind)
-        self._subject = subject_of(kind, ticket.app_key, file_id)
+        self._subject = subject_of(kind, app_key, file_id)
         self._upload_id = upload_id
-        self._ticket = ticket
-        self._file_id = file_id
-        self._after = point.line
-        self._sequence = point.sequence
+        self._sequence = sequence
 
-    async def send(self, rows: list[Row]) -> None:
-        rows = [row for row in rows if row.line > self._after]
-        if not rows:
-            return
-        data = encode(batch_of(self._ticket.app_key, self._file_id, self._ticket.name, rows))
-        message_id = f"{self._file_id}:{rows[0].line}-{rows[-1].line}"
-        last_line = rows[-1].line
+    async def send(self, pack: list[Chunk]) -> None:
+        messages = [
+            Outgoing(
+                self._subject,
+                chunk.data,
+                headers={UPLOAD_ID: self._upload_id},
+                expect_last_sequence=self._sequence if chunk is pack[0] else None,
+            )
+            for chunk in pack
+        ]
         self._sequence = await retry(
-            lambda: self._attempt(data, message_id, last_line), backoff=BACKOFF, deadline_s=IN_PLACE_S
+            lambda: self._attempt(messages, pack[-1].last_line), backoff=BACKOFF, deadline_s=IN_PLACE_S
         )
 
-    async def _attempt(self, data: bytes, message_id: str, last_line: int) -> int:
+    async def _attempt(self, messages: list[Outgoing], last_line: int) -> int:
         try:
-            return await self._bus.publish(
-                self._subject,
-                data,
-                message_id=message_id,
-                headers={UPLOAD_ID: self._upload_id},
-                expect_last_sequence=self._sequence,
-            )
+            return await self._bus.publish_together(messages)
         except ConflictError:
             last = await self._bus.last_message(self._stream, self._subject)
             if last is None or last.headers.get(UPLOAD_ID) != self._upload_id or _last_line(last) != last_line:

@@ -65,14 +65,20 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return _STATES[self.outcome]
 
 
-def report_name(file_name: str) -> str:
+def report_name(kind: Literal["push", "profile"], file_name: str) -> str:
     """Where the rows that were not taken are."""
-    return f"{file_name}.report.csv"
+    return f"{_stem(kind, file_name)}.report.csv"
 
 
-def result_name(file_name: str) -> str:
+def result_name(kind: Literal["push", "profile"], file_name: str) -> str:
     """Where the outcome is."""
-    return f"{file_name}.result.json"
+    return f"{_stem(kind, file_name)}.result.json"
+
+
+def _stem(kind: Literal["push", "profile"], file_name: str) -> str:
+    # Only a push file in .txt may have the name of a profile file. No file that is processed ends in .push, so this
+    # stem belongs to one file alone.
+    return f"{file_name}.push" if kind == "push" and not file_name.lower().endswith(".csv") else file_name
 
 
 def render_report(errors: Sequence[RowError], total: int) -> bytes:

@@ -4,6 +4,7 @@ host keys. Parse, call, answer.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -24,10 +25,13 @@ from ftp_gateway.config import (
     with_password,
 )
 from ftp_gateway.defender import Defender
+from ftp_gateway.formats import Rules
 from ftp_gateway.history import FileEntry, History, ListedState, Wanted
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
 from ftp_gateway.intake import Intake
 from ftp_gateway.protocols.sftp_keys import make_host_keys
+from ftp_gateway.remote_routes import ROUTES as REMOTE_ROUTES
+from ftp_gateway.remote_routes import Desk
 from ftp_gateway.spool import Spool
 from shared.bus import Bus
 from shared.errors import InvalidError
@@ -48,14 +52,16 @@ class State(Struct, frozen=True, kw_only=True):
     bus: Bus
     spool: Spool
     intake: Intake
+    rules_of: Callable[[str], Rules]
     passwords: Passwords
     defender: Defender
     mailer: Mailer
+    remotes: Desk
 
     @property
     def history(self) -> History:
         """The files of all apps."""
-        return History(self.bus, self.spool, self.intake.progress)
+        return History(self.bus, self.spool, self.rules_of, self.intake.progress)
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -205,6 +211,7 @@ async def _checked_user(call: Call[State], user: FtpUser, old: FtpUser | None) -
 ROUTES: tuple[Route, ...] = (
     *resource_routes(APPS, "/v1/apps/{app_key}", "an app", check=_checked_app),
     *resource_routes(FTP_USERS, "/v1/apps/{app_key}/ftp-users", "an SFTP user", check=_checked_user),
+    *REMOTE_ROUTES,
     Route(
         "GET",
         "/v1/apps/{app_key}/files",

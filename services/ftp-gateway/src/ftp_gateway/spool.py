@@ -1,103 +1,84 @@
 """
-The catalogue of files that are here: (app, folder, name) -> bytes under an opaque id, and where each is in its life.
+The files that are here, under opaque ids, and where each is in its life. Replicas share the directory.
 
 A name that a customer gives is a key in memory and a word in a ticket; it never reaches the operating system. A claim
-is a change of state in the ticket's name, so a name is free again at once and no client ever writes into a claimed
-file. `OK` to a client means durable: the bytes are synced when a file is closed, the ticket when its state changes.
+is a step of the ticket, so a name is free again at once and no client ever writes into a claimed file. `OK` to a client
+means durable: the bytes are synced when a file is closed, the ticket when its state changes.
+
+Who writes, renames, removes or processes a file holds the lock of its bytes meanwhile, so it is one replica at a time;
+the lock ends with its process. Files of one app are processed in turns: a second lock, one an app.
 
 Everything runs in the event loop; what waits for the disk runs in a thread while the upload is marked `busy`.
 """
 
 import asyncio
-import fcntl
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
+from msgspec import structs
 
 from ftp_gateway.formats import Rules
+from ftp_gateway.locks import lock_path, try_lock
 from ftp_gateway.paths import Folder, Place, kind_of
 from ftp_gateway.reports import Outcome
-from ftp_gateway.tickets import State, Ticket, read_tickets, sync_directory, write_ticket
+from ftp_gateway.shelf import Shelf
+from ftp_gateway.shelves import Shelves
+from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory, write_ticket
 from ftp_gateway.uploads import Upload, Writer
 from shared.errors import BusyError, ConflictError, DeniedError
 
 MAX_WAITING_FILES = 1000
 """Of one app, not counting reports: a script that never renames must not fill the disk with names."""
 MIN_FREE_BYTES = 64 << 20
-ABANDONED_AFTER = timedelta(hours=24)
-"""How long bytes wait that are no candidate: broken off, or under a temporary name."""
-REPORTS_KEPT = timedelta(days=21)
-READ_BYTES = 1 << 20
-SLICE_BYTES = 64 << 10
-"""What is parsed between two turns of the event loop: about 1 ms."""
-
-
-@asynccontextmanager
-async def open_spool(directory: Path, clock: Callable[[], datetime]) -> AsyncIterator["Spool"]:
-    """The spool in a directory, for this process alone. Raises `ConflictError` while another process has it."""
-    with _locked(directory):
-        yield Spool(directory / "spool", clock)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(f"another process works in {directory}") from None
-        yield
+CLOCK_S = 0.001
+"""What a time of change may lose on its way through the file system."""
 
 
 class Spool:
     """
-    The files of every app, on one local disk. Made by `open_spool`.
+    The files of every app, in one directory with two shelves an app: `<app>/files` and `<app>/reports`.
 
     Args:
-        directory: Made if missing.
+        directory: Made if missing. On one disk, or on a file system that replicas share and that has locks.
         clock: Aware UTC.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory = directory
+        self._shelves = Shelves(directory)
         self._clock = clock
-        self._uploads: dict[str, Upload] = {}
-        self._places: dict[str, dict[Place, list[Upload]]] = {}
         self.changed = asyncio.Event()
         """Set whenever something may have become due."""
-        for upload_id, state, ticket in sorted(read_tickets(directory), key=lambda found: found[2].opened_at):
-            stat = self._path(upload_id).stat()
-            changed_at = datetime.fromtimestamp(stat.st_mtime, UTC)
-            if state == "report":
-                self.drop_report(ticket.place)
-            self._add(Upload(upload_id, state, ticket, size_bytes=stat.st_size, changed_at=changed_at))
+        self.look()
+
+    def look(self) -> None:
+        """See what other replicas have done, in every app."""
+        self._shelves.look()
 
     def find(self, place: Place) -> Upload | None:
         """What a customer sees under a name: the newest file of that name."""
-        return self._newest(self._named(place))
+        return self._newest(self._shelves.named(place))
 
     def entries(self, app_key: str, folder: Folder) -> list[Upload]:
         """What a customer sees in a folder."""
-        named = [uploads for place, uploads in self._places.get(app_key, {}).items() if place.folder == folder]
-        return [newest for uploads in named if (newest := self._newest(uploads)) is not None]
+        shelf = self._shelves.shelf(app_key, folder)
+        shelf.look()
+        named = [self._newest(uploads) for place, uploads in shelf.names() if place.folder == folder]
+        return [shelf.refresh(newest) for newest in named if newest is not None]
 
-    def uploads(self) -> list[Upload]:
-        """Every file that is here, reports aside, in the order in which they were closed."""
-        return sorted(self._uploads.values(), key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+    def uploads(self, app_key: str | None = None) -> list[Upload]:
+        """Every file that is here, of one app or all, in the order in which they were closed; as of the last look."""
+        found = [upload for upload in self._shelves.files(app_key) if upload.waiting]
+        return sorted(found, key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
 
     def _newest(self, uploads: list[Upload]) -> Upload | None:
         now = self._clock()
-        visible = (upload for upload in reversed(uploads) if not upload.gone or (upload.visible_until or now) > now)
-        return next(visible, None)
+        return next((upload for upload in uploads if upload.is_visible(now)), None)
 
-    def create(self, place: Place, user: str) -> "Writer":
+    def create(self, place: Place, user: str) -> Writer:
         """
         Begin a file; one of the same name that is not claimed yet is replaced.
 
@@ -105,36 +86,57 @@ class Spool:
             BusyError: Too many files of the app wait, or the disk is nearly full.
         """
         self._check_room(place.app_key)
-        upload_id = uuid.uuid4().hex
         now = self._clock()
+        label = Label(uuid.uuid4().hex, 1, "open")
         ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, user=user, opened_at=now)
-        write_ticket(self._directory, upload_id, "open", ticket, before=None, durable=False)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(self._path(upload_id), flags, 0o600)
-        for earlier in self._named(place):
-            if earlier.changeable:
-                self._unlink(earlier)
-        upload = Upload(upload_id, "open", ticket, size_bytes=0, changed_at=now)
+        shelf = self._shelves.shelf(place.app_key, place.folder)
+        upload = Upload(label, ticket, size_bytes=0, changed_at=now)
         upload.broken = False
-        self._add(upload)
-        return self._writer(upload, handle)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        upload.handle = os.open(shelf.path(upload.id), flags, 0o600)
+        try:
+            try_lock(upload.handle)
+            write_ticket(shelf.directory, label, ticket, before=None, durable=False)
+            shelf.add(upload)
+            for earlier in self._shelves.named(place):
+                if earlier.changeable and earlier is not upload:
+                    self._replace(earlier)
+        except BaseException:
+            shelf.unlink(upload)
+            upload.release()
+            raise
+        return self._writer(upload)
 
-    def reopen(self, upload: Upload) -> "Writer":
-        """Go on writing to a file that is not claimed yet. Raises `ConflictError` when it is too late for that."""
+    def reopen(self, upload: Upload) -> Writer:
+        """
+        Go on writing to a file that is not claimed yet.
+
+        Raises:
+            BusyError: Another replica is writing to it.
+            ConflictError: It is too late for that.
+        """
         if not upload.changeable:
             raise ConflictError("the file is being processed and takes no more bytes")
-        with self._held(upload):
-            handle = os.open(self._path(upload.id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if upload.busy:
+            raise BusyError("the file is being changed by another session")
+        if upload.handle is None:
+            upload.handle = self._shelves.grasp(upload)
+        try:
             if upload.state == "closed":
-                self._path(upload.id, "closed").rename(self._path(upload.id, "open"))
-                upload.state = "open"
+                shelf, label = self._shelves.of(upload), upload.label.next("open")
+                write_ticket(shelf.directory, label, upload.ticket, before=upload.label, durable=False)
+                shelf.move(upload, label, upload.ticket)
+        except BaseException:
+            if not upload.writers:
+                upload.release()
+            raise
         upload.broken = False
         upload.told_partial = False
-        return self._writer(upload, handle)
+        return self._writer(upload)
 
     def open_bytes(self, upload: Upload) -> int:
         """A handle for reading. Raises `FileNotFoundError` when the file is gone."""
-        return os.open(self._path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(self._shelves.of(upload).path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def rename(self, upload: Upload, to: Place, *, replace: bool) -> None:
         """
@@ -147,168 +149,177 @@ class Spool:
             raise ConflictError("the file is being processed")
         if upload.state != "closed":
             raise ConflictError("the upload broke off; resume it first" if upload.broken else "the file is still open")
-        there = [other for other in self._named(to) if other.changeable and other is not upload]
+        there = [other for other in self._shelves.named(to) if other.changeable and other is not upload]
         if there and not replace:
             raise ConflictError("there is a file of this name")
         if any(other.busy for other in there):
             raise BusyError("a file of this name is being changed")
-        with self._held(upload):
+        with self._shelves.held(upload):
             # Before and not after: a crash in between must not leave two files to be processed.
             for other in there:
-                self._unlink(other)
-            ticket = msgspec.structs.replace(
-                upload.ticket, folder=to.folder, name=to.name, committed=kind_of(to) is not None
+                self._replace(other)
+            self._restart_settling(upload)
+            ticket = structs.replace(
+                upload.ticket,
+                folder=to.folder,
+                name=to.name,
+                renamed_at=self._clock(),
+                committed=kind_of(to) is not None,
             )
-            before = upload.place
-            await self._write(upload, "closed", ticket)
-            if not upload.gone:
-                self._remove(upload, before)
-                upload.changed_at = self._clock()
-                self._add(upload)
+            await self._shelves.write(upload, "closed", ticket)
         self.changed.set()
 
     async def cancel(self, upload: Upload) -> None:
         """Remove a file that is not claimed yet. Raises `DeniedError` when it is too late."""
         if not upload.changeable:
             raise DeniedError("the file is being processed")
-        with self._held(upload):
-            self._unlink(upload)
-            await asyncio.to_thread(sync_directory, self._directory)
+        with self._shelves.held(upload):
+            self._shelves.of(upload).unlink(upload)
+            await asyncio.to_thread(sync_directory, self._shelves.of(upload).directory)
 
     def touch(self, upload: Upload) -> None:
         """A client still cares for the file (it sets its times): let it settle anew."""
         if upload.state == "closed" and not upload.ticket.committed:
-            upload.changed_at = self._clock()
+            with suppress(FileNotFoundError):
+                self._restart_settling(upload)
+
+    def take_turn(self, app_key: str) -> int | None:
+        """
+        The right to process files of an app, until the handle is closed; None while another replica has it. What others
+        did before is seen then.
+        """
+        handle = lock_path(self._shelves.directory / app_key / "turn")
+        if handle is not None:
+            self._shelves.shelf(app_key, "").look()
+        return handle
 
     def claim(self, upload: Upload) -> None:
-        """Take a closed file away from its customer. Durable with `freeze`, which follows."""
-        upload.state = "claimed"
+        """
+        Take a file away from its customer, until `let_go`. Durable with `freeze`, which follows.
 
-    async def freeze(self, upload: Upload, rules: Rules) -> None:
+        Raises:
+            BusyError, ConflictError: A customer is changing it this very moment, or has just cared for it elsewhere.
+        """
+        handle = self._shelves.grasp(upload)
+        if upload.state == "closed" and not upload.ticket.committed:
+            changed_at = os.fstat(handle).st_mtime
+            if changed_at > upload.changed_at.timestamp() + CLOCK_S:
+                os.close(handle)
+                upload.changed_at = datetime.fromtimestamp(changed_at, UTC)
+                raise ConflictError("the file settles anew")
+        upload.handle = handle
+        if upload.state == "closed":
+            upload.state = "claimed"
+
+    async def freeze(self, upload: Upload, rules: Rules, proof: Proof) -> None:
         """Make the claim durable, with the rules that the file is read by from now on."""
-        ticket = msgspec.structs.replace(upload.ticket, rules=rules)
-        await self._write(upload, "claimed", ticket, before="closed")
+        await self._shelves.write(upload, "claimed", structs.replace(upload.ticket, rules=rules, proof=proof))
+
+    def let_go(self, upload: Upload) -> None:
+        """End the processing of a file, wherever it is: the next turn goes on from the step that is on disk."""
+        upload.state = upload.label.state
+        upload.release()
 
     async def mark_reported(self, upload: Upload, outcome: Outcome, told_after: int) -> None:
         """All rows are published and the reports are written."""
-        ticket = msgspec.structs.replace(upload.ticket, outcome=outcome, told_after=told_after)
-        await self._write(upload, "reported", ticket)
+        ticket = structs.replace(upload.ticket, outcome=outcome, told_after=told_after)
+        await self._shelves.write(upload, "reported", ticket)
 
     async def finish(self, upload: Upload, visible_until: datetime) -> None:
         """Let the file go. Its name stays visible until then, because clients look once more after an upload."""
-        upload.visible_until = visible_until
-        self._unlink(upload)
-        await asyncio.to_thread(sync_directory, self._directory)
+        shelf = self._shelves.of(upload)
+        if visible_until > self._clock():
+            ticket = structs.replace(upload.ticket, size_bytes=upload.size_bytes, visible_until=visible_until)
+            await self._shelves.write(upload, "done", ticket)
+            shelf.path(upload.id).unlink(missing_ok=True)
+        else:
+            shelf.unlink(upload)
+        upload.release()
+        await asyncio.to_thread(sync_directory, shelf.directory)
+
+    async def finish_companion(self, app_key: str, upload_id: str, visible_until: datetime) -> None:
+        """Let the marker or checksum of a file go, if it is still there, so that it counts for no other file."""
+        upload = self._shelves.shelf(app_key, "").uploads.get(upload_id)
+        if upload is not None and upload.state == "done":
+            await self.finish(upload, visible_until)
+        elif upload is not None and upload.changeable:
+            with self._shelves.held(upload):
+                await self.finish(upload, visible_until)
 
     async def put_report(self, place: Place, data: bytes) -> None:
         """Write a file of ours, in place of an earlier one of its name."""
-        upload_id = uuid.uuid4().hex
         now = self._clock()
+        label = Label(uuid.uuid4().hex, 1, "report")
         ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
-        await asyncio.to_thread(self._write_report, upload_id, data, ticket)
-        self.drop_report(place)
-        self._add(Upload(upload_id, "report", ticket, size_bytes=len(data), changed_at=now))
+        shelf = self._shelves.shelf(place.app_key, place.folder)
+        await asyncio.to_thread(_write_report, shelf, label, data, ticket)
+        self.drop_report(place, but=label.upload_id)
+        if label.upload_id not in shelf.uploads:
+            shelf.add(Upload(label, ticket, size_bytes=len(data), changed_at=now))
 
-    def drop_report(self, place: Place) -> None:
+    def drop_report(self, place: Place, *, but: str = "") -> None:
         """Remove a file of ours, if there is one."""
-        for earlier in self._named(place):
-            if earlier.state == "report":
-                self._unlink(earlier)
+        for earlier in self._shelves.named(place):
+            if earlier.state == "report" and earlier.id != but:
+                self._shelves.of(earlier).unlink(earlier)
 
-    async def blocks(self, upload: Upload) -> AsyncGenerator[bytes, None]:
-        """The file from its start, in slices, with a turn of the event loop before each."""
+    def ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
+        """The first and the last bytes of a file, `size` of each, and how many it has."""
         with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
-            while block := await asyncio.to_thread(file.read, READ_BYTES):
-                for at in range(0, len(block), SLICE_BYTES):
-                    yield block[at : at + SLICE_BYTES]
-                    await asyncio.sleep(0)
+            size_bytes = os.fstat(file.fileno()).st_size
+            head, tail = (os.pread(file.fileno(), size, at) for at in (0, max(0, size_bytes - size)))
+        return head, tail, size_bytes
+
+    def path(self, upload: Upload) -> Path:
+        """Where the bytes lie, for a process that reads them."""
+        return self._shelves.of(upload).path(upload.id)
 
     def purge(self) -> None:
-        """Remove what nobody came back for, old reports, and names that were visible long enough."""
-        now = self._clock()
-        for places in list(self._places.values()):
-            for upload in [upload for uploads in places.values() for upload in uploads]:
-                age = now - upload.changed_at
-                if upload.gone:
-                    if (upload.visible_until or now) <= now:
-                        self._remove(upload, upload.place)
-                elif upload.state == "report":
-                    if age > REPORTS_KEPT:
-                        self._unlink(upload)
-                elif upload.idle and age > ABANDONED_AFTER:
-                    self._unlink(upload)
+        """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
+        self._shelves.purge(self._clock())
 
     async def _close(self, upload: Upload) -> None:
         # The last writer has closed, and its bytes are durable.
         if upload.gone:
             return
         now = self._clock()
-        with self._held(upload):
-            await self._write(upload, "closed", msgspec.structs.replace(upload.ticket, closed_at=now, committed=False))
+        with self._shelves.held(upload):
+            await self._shelves.write(upload, "closed", structs.replace(upload.ticket, closed_at=now, committed=False))
         upload.changed_at = now
         self.changed.set()
 
-    def _writer(self, upload: Upload, handle: int) -> Writer:
-        return Writer(upload, handle, clock=self._clock, close=self._close, broke_off=self.changed.set)
+    def _writer(self, upload: Upload) -> Writer:
+        return Writer(upload, clock=self._clock, close=self._close, broke_off=self.changed.set)
 
-    @contextmanager
-    def _held(self, upload: Upload) -> Iterator[None]:
-        if upload.busy:
-            raise BusyError("the file is being changed by another session")
-        upload.busy = True
+    def _replace(self, earlier: Upload) -> None:
+        """Remove a file whose name another one takes. An open one needs no lock: nobody claims it."""
         try:
-            yield
-        finally:
-            upload.busy = False
+            if earlier.state == "open":
+                self._shelves.of(earlier).unlink(earlier)
+            else:
+                with self._shelves.held(earlier):
+                    self._shelves.of(earlier).unlink(earlier)
+        except (BusyError, ConflictError):
+            self._shelves.of(earlier).look()
+            if earlier.changeable:
+                raise
 
-    async def _write(self, upload: Upload, state: State, ticket: Ticket, before: State | None = None) -> None:
-        earlier = before or upload.state
-        await asyncio.to_thread(write_ticket, self._directory, upload.id, state, ticket, before=earlier, durable=True)
-        if upload.gone:
-            # Replaced or cancelled while the disk was busy: what was just written must not come back.
-            self._path(upload.id, state).unlink(missing_ok=True)
-        else:
-            upload.state, upload.ticket = state, ticket
-
-    def _write_report(self, upload_id: str, data: bytes, ticket: Ticket) -> None:
-        with self._path(upload_id).open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        write_ticket(self._directory, upload_id, "report", ticket, before=None, durable=True)
-
-    def _unlink(self, upload: Upload) -> None:
-        # Bytes first: a ticket without bytes is swept, bytes without a ticket might be those of a younger state.
-        upload.gone = True
-        self._uploads.pop(upload.id, None)
-        self._path(upload.id).unlink(missing_ok=True)
-        for state in (upload.state, "closed"):
-            self._path(upload.id, state).unlink(missing_ok=True)
-        if upload.visible_until is None:
-            self._remove(upload, upload.place)
-
-    def _add(self, upload: Upload) -> None:
-        if upload.state != "report":
-            self._uploads[upload.id] = upload
-        self._places.setdefault(upload.ticket.app_key, {}).setdefault(upload.place, []).append(upload)
-
-    def _remove(self, upload: Upload, place: Place) -> None:
-        places = self._places[place.app_key]
-        if upload in (uploads := places.get(place, [])):
-            uploads.remove(upload)
-        if not uploads:
-            places.pop(place, None)
-
-    def _named(self, place: Place) -> list[Upload]:
-        return list(self._places.get(place.app_key, {}).get(place, ()))
-
-    def _path(self, upload_id: str, ending: str = "data") -> Path:
-        return self._directory / f"{upload_id}.{ending}"
+    def _restart_settling(self, upload: Upload) -> None:
+        upload.changed_at = self._clock()
+        at = upload.changed_at.timestamp()
+        os.utime(self._shelves.of(upload).path(upload.id), (at, at))
 
     def _check_room(self, app_key: str) -> None:
-        waiting = sum(1 for upload in self._uploads.values() if upload.ticket.app_key == app_key)
-        if waiting >= MAX_WAITING_FILES:
+        if len(self.uploads(app_key)) >= MAX_WAITING_FILES:
             raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
-        free = os.statvfs(self._directory)
+        free = os.statvfs(self._shelves.directory)
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
             raise BusyError("the disk is nearly full", retry_after_s=60)
+
+
+def _write_report(shelf: Shelf, label: Label, data: bytes, ticket: Ticket) -> None:
+    with shelf.path(label.upload_id).open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    write_ticket(shelf.directory, label, ticket, before=None, durable=True)

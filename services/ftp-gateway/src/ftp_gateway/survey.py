@@ -1,25 +1,33 @@
 """
-The first pass over a file: whether it is taken at all, which of its rows are good, and what to tell of the others.
+The two passes over a file: whether it is taken at all and which of its rows are good, then the good rows in chunks.
 
-Nothing is published before this is done, so a file that is refused has had no effect. Memory is bounded: row errors
-up to `MAX_REPORTED`, external ids up to `MAX_COUNTED_IDS`, one bit for a line where unknown users are refused.
+Nothing is published before the first is done, so a file that is refused has had no effect. Memory is bounded: row
+errors up to `MAX_REPORTED`, external ids up to `MAX_COUNTED_IDS`, one bit for a line where unknown users are refused.
+
+Plain calls that wait for nothing but the disk: they run in a process of their own (`file_worker`).
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
+from typing import Final
 
-from ftp_gateway.formats import FileKind, Reader, Row, Rules, open_reader
-from ftp_gateway.lines import FileScan, RefusedError, RowError, Text
+from msgspec import Struct
+
+from ftp_gateway.formats import Chunks, FileKind, Reader, Row, Rules, batch_of, open_reader
+from ftp_gateway.lines import FileScan, Parsed, RefusedError, RowError, Text
 from ftp_gateway.reports import MAX_REPORTED
-from shared.messages import ProfileRow
+from shared.messages import ProfileRow, PushRow, encode
 
-MAX_COUNTED_IDS = 200_000
-"""Above it a duplicate of an id that came later than this is not seen, and the count says "at least"."""
+MAX_COUNTED_IDS: Final = 300_000
+"""
+Some 18 MB, and the largest file that the product asks customers to send. Above it a duplicate of an id that came later
+than this is not seen, and the count says "at least".
+"""
 
-Blocks = Callable[[], AsyncGenerator[bytes, None]]
-"""Opens the file from its start. Each block is small enough to be parsed without holding up the loop for long."""
-UnknownUsers = Callable[[str, Sequence[str]], Awaitable[set[str]]]
-"""Which of these external ids of an app have no profile."""
+Blocks = Callable[[], Iterator[bytes]]
+"""Opens the file from its start."""
+UnknownUsers = Callable[[Sequence[str]], set[str]]
+"""Which of these external ids have no profile."""
 
 
 class LineSet:
@@ -37,92 +45,166 @@ class LineSet:
         return line >> 3 < len(self._bits) and bool(self._bits[line >> 3] & 1 << (line & 7))
 
 
-class Survey:
+class Refusal(Struct, frozen=True):
+    """Why a file is refused whole; the fields of a `RefusedError`."""
+
+    reason: str
+    message: str
+    line: int
+
+
+class Survey(Struct, kw_only=True):
     """What the first pass found. `refused` is why the file is refused whole, or None."""
 
-    def __init__(self) -> None:
-        self.file_id = ""
-        self.size_bytes = 0
-        self.text: Text | None = None
-        self.refused: RefusedError | None = None
-        self.ok = 0
-        self.bad = 0
-        self.last_line = 0
-        self.errors: list[RowError] = []
-        self.duplicates = 0
-        self.duplicates_at_least = False
-        self.warnings: tuple[str, ...] = ()
-        self.unknown = LineSet()
+    file_id: str = ""
+    size_bytes: int = 0
+    refused: Refusal | None = None
+    ok: int = 0
+    bad: int = 0
+    last_line: int = 0
+    errors: list[RowError] = []
+    duplicates: int = 0
+    duplicates_at_least: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Chunk(Struct, frozen=True):
+    """A message of rows as it is published, and which lines are in it."""
+
+    first_line: int
+    last_line: int
+    data: bytes
+
+
+class FileReading:
+    """
+    One file, from its first look to its last chunk.
+
+    Args:
+        blocks: Opens the file; each block may have any size.
+        unknown_users: Asked where the app refuses users that it does not know.
+        again: The name under which content is sent once more on purpose; makes it another file.
+    """
+
+    def __init__(
+        self,
+        app_key: str,
+        kind: FileKind,
+        rules: Rules,
+        blocks: Blocks,
+        unknown_users: UnknownUsers,
+        *,
+        again: str = "",
+    ) -> None:
+        self._app_key = app_key
+        self._kind: FileKind = kind
+        self._rules = rules
+        self._again = again
+        self._blocks = blocks
+        self._lookup = unknown_users if kind == "profile" and rules.unknown_users == "reject" else None
+        self._text: Text | None = None
         self._ids: set[int] = set()
+        self._unknown = LineSet()
 
-    def take(self, row: Row | RowError) -> None:
-        """Count a row."""
-        if isinstance(row, RowError):
-            self.bad += 1
-            if len(self.errors) < MAX_REPORTED:
-                self.errors.append(row)
-            return
-        self.ok += 1
-        self.last_line = row.line
-        identity = hash(row.ext_id)
-        if identity in self._ids:
-            self.duplicates += 1
-        elif len(self._ids) < MAX_COUNTED_IDS:
-            self._ids.add(identity)
-        else:
-            self.duplicates_at_least = True
-
-    def done(self) -> None:
-        """Let go of what only counting needed."""
-        self._ids.clear()
-
-
-async def make_survey(
-    app_key: str, kind: FileKind, rules: Rules, blocks: Blocks, unknown_users: UnknownUsers
-) -> Survey:
-    """Read a whole file twice: for its id and encoding, then for its rows. Raises what `unknown_users` raises."""
-    survey = Survey()
-    scan = FileScan(app_key, kind)
-    async with aclosing(blocks()) as opened:
-        async for block in opened:
+    def survey(self) -> Survey:
+        """Read the whole file twice: for its id and encoding, then for its rows. Raises what `unknown_users` raises."""
+        survey = Survey()
+        scan = FileScan(self._app_key, self._kind, self._again)
+        for block in self._blocks():
             scan.feed(block)
             survey.size_bytes += len(block)
-    survey.file_id = scan.file_id
-    try:
-        survey.text = scan.result(rules.fallback_encoding)
-        survey.warnings = survey.text.warnings
-        lookup = unknown_users if kind == "profile" and rules.unknown_users == "reject" else None
-        await _rows(survey, app_key, open_reader(kind, survey.text, rules), blocks, lookup)
-    except RefusedError as refusal:
-        survey.refused = refusal
-    survey.done()
-    return survey
+        survey.file_id = scan.file_id
+        try:
+            self._text = scan.result(self._rules.fallback_encoding)
+            survey.warnings = self._text.warnings
+            self._look(survey, open_reader(self._kind, self._text, self._rules, count_only=True))
+        except RefusedError as refusal:
+            survey.refused = Refusal(refusal.reason, refusal.message, refusal.line)
+        self._ids.clear()
+        return survey
+
+    def chunks(self, file_name: str, after: int) -> Iterator[Chunk]:
+        """The good rows of a file that is not refused, without those up to line `after`."""
+        assert self._text is not None, "a file is looked at before it is published"
+        reader = open_reader(self._kind, self._text, self._rules)
+        chunks = Chunks()
+        for block in self._blocks():
+            for rows in self._add(chunks, reader.feed(block), after):
+                yield self._chunk(file_name, rows)
+        for rows in self._add(chunks, reader.finish(), after):
+            yield self._chunk(file_name, rows)
+        if rest := chunks.rest():
+            yield self._chunk(file_name, rest)
+
+    def _add(self, chunks: Chunks, parsed: Parsed[PushRow] | Parsed[ProfileRow], after: int) -> Iterator[list[Row]]:
+        rows: Sequence[Row] = parsed.rows
+        sizes: Sequence[int] = parsed.sizes
+        if rows and (rows[0].line <= after or self._lookup is not None):
+            wanted = [row.line > after and row.line not in self._unknown for row in rows]
+            rows = list(compress(rows, wanted))
+            sizes = list(compress(sizes, wanted))
+        return chunks.add(rows, sizes)
+
+    def _chunk(self, file_name: str, rows: Sequence[Row]) -> Chunk:
+        assert self._text is not None
+        batch = batch_of(self._kind, self._app_key, self._text.file_id, file_name, rows)
+        return Chunk(batch.first_line, batch.last_line, encode(batch))
+
+    def _look(self, survey: Survey, reader: Reader) -> None:
+        for block in self._blocks():
+            self._count(survey, reader.feed(block))
+        self._count(survey, reader.finish())
+        if reader.cut_off:
+            message = "the last line has no line end and is not a whole row: the upload was cut off"
+            raise RefusedError("truncated", message, line=survey.errors[-1].line if survey.errors else 0)
+        if survey.ok + survey.bad == 0:
+            raise RefusedError("empty", "the file has no rows")
+        if reader.ends_within_a_line:
+            survey.warnings += ("no_line_end",)
+        if self._rules.all_or_nothing and survey.bad:
+            message = f"{survey.bad} rows cannot be taken, and the app takes a file whole or not at all"
+            raise RefusedError("all_or_nothing", message)
+
+    def _count(self, survey: Survey, parsed: Parsed[PushRow] | Parsed[ProfileRow]) -> None:
+        rows: Sequence[Row] = parsed.rows
+        errors = parsed.errors
+        if self._lookup is not None and rows and (unknown := self._lookup([row.ext_id for row in rows])):
+            errors = sorted([*errors, *map(_unknown_user, (row for row in rows if row.ext_id in unknown))], key=_line)
+            for row in rows:
+                if row.ext_id in unknown:
+                    self._unknown.add(row.line)
+            rows = [row for row in rows if row.ext_id not in unknown]
+        survey.bad += len(errors)
+        survey.errors += errors[: MAX_REPORTED - len(survey.errors)]
+        last, ext_ids = parsed.counted
+        if rows:
+            last, ext_ids = rows[-1].line, ext_ids + [row.ext_id for row in rows]
+        if ext_ids:
+            survey.ok += len(ext_ids)
+            survey.last_line = last
+            self._count_ids(survey, ext_ids)
+
+    def _count_ids(self, survey: Survey, ext_ids: Sequence[str]) -> None:
+        seen = self._ids
+        before = len(seen)
+        hashes = list(map(hash, ext_ids))
+        if before + len(hashes) <= MAX_COUNTED_IDS:
+            seen.update(hashes)
+            survey.duplicates += len(hashes) - (len(seen) - before)
+            return
+        for identity in hashes:
+            if identity in seen:
+                survey.duplicates += 1
+            elif len(seen) < MAX_COUNTED_IDS:
+                seen.add(identity)
+            else:
+                survey.duplicates_at_least = True
 
 
-async def _rows(survey: Survey, app_key: str, reader: Reader, blocks: Blocks, lookup: UnknownUsers | None) -> None:
-    async with aclosing(blocks()) as opened:
-        async for block in opened:
-            await _take(survey, app_key, reader.feed(block), lookup)
-    await _take(survey, app_key, reader.finish(), lookup)
-    if reader.cut_off:
-        message = "the last line has no line end and is not a whole row: the upload was cut off"
-        raise RefusedError("truncated", message, line=survey.errors[-1].line if survey.errors else 0)
-    if survey.ok + survey.bad == 0:
-        raise RefusedError("empty", "the file has no rows")
-    if reader.ends_within_a_line:
-        survey.warnings += ("no_line_end",)
+def _unknown_user(row: Row) -> RowError:
+    message = "the app has no user of this external id"
+    return RowError(line=row.line, code="unknown_user", message=message, excerpt=row.ext_id)
 
 
-async def _take(
-    survey: Survey, app_key: str, parsed: Sequence[tuple[int, Row | RowError]], lookup: UnknownUsers | None
-) -> None:
-    unknown: set[str] = set()
-    if lookup is not None:
-        unknown = await lookup(app_key, [row.ext_id for _, row in parsed if isinstance(row, ProfileRow)])
-    for _, row in parsed:
-        if isinstance(row, ProfileRow) and row.ext_id in unknown:
-            survey.unknown.add(row.line)
-            message = "the app has no user of this external id"
-            survey.take(RowError(line=row.line, code="unknown_user", message=message, excerpt=row.ext_id))
-        else:
-            survey.take(row)
+def _line(error: RowError) -> int:
+    return error.line

@@ -1,23 +1,26 @@
 """
-One file that is here, and a customer's open handle on it. The catalogue of all of them is `spool`.
+One file that is here, and a customer's open handle on it. The catalogue of all of them is `shelf`.
 """
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from ftp_gateway.paths import Place, kind_of
-from ftp_gateway.tickets import State, Ticket
-from shared.errors import TooLargeError
+from ftp_gateway.tickets import Label, State, Ticket
+from shared.errors import ConflictError, TooLargeError
 
 MAX_FILE_BYTES = 1 << 30
 
 
 class Upload:
     """
-    One file. `state` is that of its ticket; `writers` counts open handles, and `broken` says that one of them went away
-    without closing. `gone` files are on disk no more; one that is done stays visible until `visible_until`.
+    One file. `label` names its ticket on disk, and `state` is that of the ticket, or the one that is being written.
+    `handle` is this process's handle on the bytes, with their lock, while it writes or processes them; `writers` counts
+    what customers have open here, and `broken` says that one of them went away without closing. `gone` files are on
+    disk no more.
     """
 
     __slots__ = (
@@ -25,27 +28,31 @@ class Upload:
         "busy",
         "changed_at",
         "gone",
-        "id",
+        "handle",
+        "label",
         "size_bytes",
         "state",
         "ticket",
         "told_partial",
-        "visible_until",
         "writers",
     )
 
-    def __init__(self, upload_id: str, state: State, ticket: Ticket, *, size_bytes: int, changed_at: datetime) -> None:
-        self.id = upload_id
-        self.state = state
+    def __init__(self, label: Label, ticket: Ticket, *, size_bytes: int, changed_at: datetime) -> None:
+        self.label = label
+        self.state: State = label.state
         self.ticket = ticket
         self.size_bytes = size_bytes
         self.changed_at = changed_at
+        self.handle: int | None = None
         self.writers = 0
-        self.broken = state == "open"
+        self.broken = label.state == "open"
         self.told_partial = False
         self.busy = False
         self.gone = False
-        self.visible_until: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        return self.label.upload_id
 
     @property
     def place(self) -> Place:
@@ -57,6 +64,11 @@ class Upload:
         return not self.gone and self.state in ("open", "closed")
 
     @property
+    def waiting(self) -> bool:
+        """Whether its bytes are here and not yet dealt with."""
+        return not self.gone and self.state not in ("done", "report")
+
+    @property
     def idle(self) -> bool:
         """Whether it waits for its customer: broken off, or closed under a name that is never processed."""
         if self.gone or self.busy or self.writers:
@@ -65,13 +77,24 @@ class Upload:
 
     def due_at(self, settle_s: float) -> datetime | None:
         """From when on it may be processed; None for what is no candidate."""
-        if self.gone or self.busy or self.state in ("open", "report"):
+        if self.gone or self.busy or self.state in ("open", "done", "report"):
             return None
         if self.state == "closed" and kind_of(self.place) is None:
             return None
         if self.state != "closed" or self.ticket.committed:
             return self.changed_at
         return self.changed_at + timedelta(seconds=settle_s)
+
+    def is_visible(self, now: datetime) -> bool:
+        """Whether customers see it. One that is done stays for a while, because many clients look once more."""
+        until = self.ticket.visible_until
+        return not self.gone and (self.state != "done" or (until is not None and until > now))
+
+    def release(self) -> None:
+        """Let the bytes and their lock go, if they are held."""
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
 
 
 class Writer:
@@ -80,29 +103,41 @@ class Writer:
     def __init__(
         self,
         upload: Upload,
-        handle: int,
         *,
         clock: Callable[[], datetime],
         close: Callable[[Upload], Awaitable[None]],
         broke_off: Callable[[], None],
     ) -> None:
-        self._handle = handle
+        assert upload.handle is not None
+        self._handle = upload.handle
         self._clock = clock
         self._close = close
         self._broke_off = broke_off
+        self._failed = False
         self.upload = upload
         upload.writers += 1
 
     def write(self, offset: int, data: bytes) -> int:
-        """Raises `TooLargeError` beyond `MAX_FILE_BYTES`: also a single byte at a huge offset."""
-        if offset + len(data) > MAX_FILE_BYTES:
-            raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
+        """
+        Raises `TooLargeError` beyond `MAX_FILE_BYTES`, also for a single byte at a huge offset, and `OSError`. Many a
+        client closes the file all the same; it is a part from then on.
+        """
+        try:
+            if offset + len(data) > MAX_FILE_BYTES:
+                raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
+        except BaseException:
+            self._failed = True
+            raise
         self.upload.size_bytes = max(self.upload.size_bytes, offset + written)
         self.upload.changed_at = self._clock()
         return written
+
+    def refuse(self) -> None:
+        """A write was not let through to here: what is there is a part, also where the client closes it."""
+        self._failed = True
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._handle, size, offset)
@@ -124,25 +159,42 @@ class Writer:
         The client has closed the file: it is complete, unless another writer is there or went away.
 
         Raises:
-            OSError: The disk failed; what is there counts as broken off.
+            ConflictError: A write has failed before; what is there counts as broken off.
+            OSError: The disk failed; the same.
         """
         try:
+            if self._failed:
+                raise ConflictError("a write has failed, so the file is not complete")
+            self._stamp()
             await self.sync()
         except BaseException:
             self.abandon()
             raise
-        os.close(self._handle)
         self.upload.writers -= 1
-        if self.upload.writers == 0 and not self.upload.broken:
-            try:
+        try:
+            if self.upload.writers == 0 and not self.upload.broken:
                 await self._close(self.upload)
-            except BaseException:
-                self.upload.broken = True
-                raise
+        except BaseException:
+            self.upload.broken = True
+            raise
+        finally:
+            # Not before the ticket says that it is closed: until then, others would take it for a part.
+            self._let_go()
 
     def abandon(self) -> None:
         """The client went away, or the disk failed: what is there is a part."""
-        os.close(self._handle)
+        with suppress(OSError):
+            self._stamp()
         self.upload.writers -= 1
         self.upload.broken = True
+        self._let_go()
         self._broke_off()
+
+    def _stamp(self) -> None:
+        # By our clock, which is the one that files settle by, also after a restart and on another replica.
+        at = self._clock().timestamp()
+        os.utime(self._handle, (at, at))
+
+    def _let_go(self) -> None:
+        if self.upload.writers == 0:
+            self.upload.release()

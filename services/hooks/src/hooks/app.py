@@ -25,6 +25,7 @@ from hooks.ownership import Timing
 from hooks.partitions import Partition
 from hooks.previews import Previews
 from hooks.publishing import Publishing
+from hooks.readings import read_hooks
 from hooks.replays import Replays
 from hooks.replica import named
 from hooks.routes import ROUTES
@@ -125,6 +126,7 @@ async def build(mesh: Mesh) -> State:
                 catch_ups=catch_ups,
             )
 
+    mesh.metrics.read(partial(read_hooks, tallies, destinations, catch_ups, now))
     partitions = Partitions(open_partition, destinations, mesh.metrics, mesh.spawn)
     name = await mesh.enter(named(Path(mesh.settings.data_dir) / "hooks"))
     leases = Leases(name, mesh.bus, partitions, timing=TIMING, now=now)
@@ -173,7 +175,7 @@ def _secrets_of(mesh: Mesh) -> Callable[[str], Iterable[str]]:
 
 
 async def _tell_lag(partitions: Partitions, metrics: Metrics) -> None:
-    """Keep the gauges of what waits. By service and not by hook, as `tallies.py` says."""
+    """Keep the gauges of what waits in the service; what waits with each hook is read when it is asked for."""
     while True:
         ours = partitions.all()
         oldest_ns = min((stored for one in ours if (stored := one.oldest_ns) is not None), default=None)

@@ -6,7 +6,7 @@ waits there. Constructs lanes and nothing else; how a connector becomes a sink i
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from msgspec import Struct
 
@@ -25,6 +25,13 @@ class Connector(Struct, frozen=True, kw_only=True):
 
     revision: int
     open: Callable[[str], Sink]
+
+
+class Waiting(NamedTuple):
+    """How many records of a hook wait, and when the mesh stored the oldest one's event, in ns since the epoch."""
+
+    records: int
+    oldest_ns: int
 
 
 class Destinations:
@@ -105,17 +112,20 @@ class Destinations:
         lanes = self._lanes.get(target)
         return lanes.error if lanes is not None else None
 
-    def waiting_of(self, target: Target, hook_id: str) -> tuple[int, int | None]:
+    def waiting(self, app_key: str | None = None) -> dict[tuple[str, str], Waiting]:
         """
-        A hook's records that wait for its target or are in a call, but for dead letters that are sent again.
-
-        Gives:
-            How many, and when the mesh stored the oldest one's event, in nanoseconds since the epoch.
+        What waits for a target or is in a call, but for dead letters that are sent again: of every hook of an app, or
+        of all, that has something there.
         """
-        lanes = self._lanes.get(target)
-        records = lanes.waiting() if lanes is not None else ()
-        stored = [record.at_ns for record in records if record.hook_id == hook_id and record.at_ns]
-        return len(stored), min(stored, default=None)
+        found: dict[tuple[str, str], Waiting] = {}
+        for target, lanes in self._lanes.items():
+            if app_key in (None, target.app_key):
+                for record in lanes.waiting():
+                    if record.at_ns:
+                        hook = target.app_key, record.hook_id
+                        events, oldest_ns = found.get(hook, Waiting(0, record.at_ns))
+                        found[hook] = Waiting(events + 1, min(oldest_ns, record.at_ns))
+        return found
 
     def withdraw(self, records: Collection[Record]) -> None:
         """Let these go wherever they wait, without a word to whoever put them. They may have been sent."""

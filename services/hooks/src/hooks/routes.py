@@ -160,8 +160,8 @@ async def get_status(call: Call[State]) -> HookStatus:
     rule = Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
     lag = call.state.catch_ups.lag_of(entry.app_key, entry.id)
     error = call.state.destinations.error_of(rule.target)
-    waiting, oldest_ns = call.state.destinations.waiting_of(rule.target, entry.id)
-    lag_s = call.state.clock().timestamp() - oldest_ns / 1e9 if oldest_ns is not None else 0.0
+    waiting = call.state.destinations.waiting(entry.app_key).get((entry.app_key, entry.id))
+    lag_s = call.state.clock().timestamp() - waiting.oldest_ns / 1e9 if waiting is not None else 0.0
     return HookStatus(
         active=entry.value.active,
         connector_active=call.state.destinations.serves(rule.target),
@@ -171,7 +171,7 @@ async def get_status(call: Call[State]) -> HookStatus:
         dead_lettered=tally.dead_lettered,
         skipped_inactive=tally.skipped_inactive,
         replayed=tally.replayed,
-        waiting=waiting,
+        waiting=waiting.records if waiting is not None else 0,
         lag_s=round(max(0.0, lag_s), 3),
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,

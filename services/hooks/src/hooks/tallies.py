@@ -1,12 +1,11 @@
 """
-What has become of each hook's records since this process began: in memory, for the status route.
+What has become of each hook's records since this process began: in memory, for the status route and for Prometheus.
 
-Prometheus has the totals of the service, and of the lag the slowest hook's alone: that is what an alarm needs, and who
-it is the status routes tell. A label per hook would make every scrape, and the memory of whoever scrapes, grow with the
-customers and with each hook they ever made.
+A scrape reads what is here, so it grows with the hooks that there are and not with those that ever were. An alarm needs
+the service's own series alone, which are few (`shared.telemetry`).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 
@@ -60,6 +59,10 @@ class Tallies:
         if tally is None:
             tally = self._tallies[app_key, hook_id] = Tally(self._clock)
         return tally
+
+    def all(self) -> Mapping[tuple[str, str], Tally]:
+        """Every hook's, by app and id."""
+        return self._tallies
 
     def keep(self, hooks: Collection[tuple[str, str]]) -> None:
         """Forget every hook but these, each an app's key and an id."""

@@ -18,7 +18,7 @@ from shared.bus import Message
 class Bounds(Struct, frozen=True, kw_only=True):
     """What one partition may hold that is not acknowledged: the bound on this service's memory, and on repetitions."""
 
-    records: int = 4096
+    records: int = 1024
     bytes: int = 4 << 20
     messages: int = 4096
 

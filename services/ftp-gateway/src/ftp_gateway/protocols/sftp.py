@@ -159,12 +159,10 @@ class SftpServer:
         log.info("host_keys", in_use=known.in_use, fingerprints=shown)
 
     def _waiting_of(self, login: str) -> tuple[int, int]:
-        app_key, name = split_login(login) or ("", "")
-        sizes = [
-            upload.size_bytes
-            for upload in self.spool.uploads()
-            if upload.ticket.app_key == app_key and upload.ticket.user == name
-        ]
+        parts = split_login(login)
+        assert parts is not None, "he has signed in"
+        app_key, name = parts
+        sizes = [upload.size_bytes for upload in self.spool.uploads(app_key) if upload.ticket.user == name]
         return len(sizes), sum(sizes)
 
     async def ping(self) -> None:

@@ -85,7 +85,7 @@ async def ensure_host_keys(registry: Registry, file: Path, clock: Callable[[], d
 
 def make_host_keys(file: Path | None = None) -> tuple[HostKey, ...]:
     """A new key of each type; what is in the file, where there is one, in place of new ones of its types. Blocks."""
-    keys = _read(file) if file is not None and file.exists() else []
+    keys = _read(file) if file is not None else []
     if not any(key.get_algorithm() == "ssh-ed25519" for key in keys):
         keys.insert(0, asyncssh.generate_private_key("ssh-ed25519", "millrace"))
     if not any(key.get_algorithm() == "ssh-rsa" for key in keys):
@@ -121,15 +121,15 @@ def _public(key: asyncssh.SSHKey) -> str:
 def _read(file: Path) -> list[asyncssh.SSHKey]:
     try:
         return list(asyncssh.read_private_key_list(file))
+    except FileNotFoundError:
+        return []  # Also when another replica has just taken it over and removed it.
     except (asyncssh.KeyImportError, OSError):
         raise UnavailableError(f"{file} holds no private key that can be read") from None
 
 
 def _remove_taken_over(file: Path, known: HostKeys) -> None:
-    if not file.exists():
-        return
     known_publics = {key.public for generation in known.generations for key in generation.keys}
     if known_publics.issuperset(map(_public, _read(file))):
-        file.unlink()
+        file.unlink(missing_ok=True)
     else:
         log.warning("host_key_file_ignored", path=str(file), message="the mesh has other keys already")

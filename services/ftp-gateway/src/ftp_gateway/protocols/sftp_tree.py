@@ -26,7 +26,7 @@ from ftp_gateway.paths import FOLDERS, WRITABLE, Folder, Location, locate, place
 from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES
 from ftp_gateway.spool import Spool
 from ftp_gateway.uploads import MAX_FILE_BYTES, Upload, Writer
-from shared.errors import ConflictError, DeniedError, NotFoundError
+from shared.errors import ConflictError, DeniedError, MillraceError, NotFoundError
 
 OWNER_ID = 1000
 """Shown as owner and group of everything: clients expect one, and ours have none."""
@@ -180,7 +180,11 @@ class Tree(SFTPServer):
         if file_obj.append:
             offset = size
         end = offset + len(data)
-        self._usage.grow(self._account.limits, max(size, end), end - size)
+        try:
+            self._usage.grow(self._account.limits, max(size, end), end - size)
+        except MillraceError:
+            file_obj.writer.refuse()
+            raise
         return file_obj.writer.write(offset, data)
 
     async def close_by_client(self, file: object) -> None:

@@ -1,0 +1,296 @@
+"""
+One run: a NATS server, Kinesis' stub, and the process that delivers, each a process of its own.
+
+The process is ready, and its consumers are paused, when the events are stored. So what is measured is all of their way
+and nothing of the start.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+
+import aiohttp
+import msgspec
+import nats
+import psutil
+from msgspec import Struct
+
+from hooks.config import HOOKS, KINESIS
+from hooks.sinks.kinesis import KinesisConfig
+from hooks.triggers import Batch, Hook
+from millrace.nats_server import NatsServer
+from millrace.processes import Child, child, free_ports
+from shared import subjects
+from shared.bus import Bus, connect
+from shared.errors import UnavailableError
+from shared.registry import Registry
+from shared.secret_store import Secret, SecretStore, generate_key
+from shared.settings import Settings, child_environment
+from shared.streams import ensure
+from shared.telemetry import Metrics
+
+from . import alternatives, kinesis_stub
+from .events import APP, Drawn, Load, publish, publish_paced
+from .kinesis_stub import Options
+
+START_S = 60.0
+"""For a process to deliver its first event."""
+MEASURED_S = 25.0
+"""The longest that a rate is taken. What is then read and not delivered is counted against the process."""
+LATE_S = 10.0
+"""How long the last events of a fixed pace are waited for."""
+PAUSED_S = 600
+LOOK_S = 0.02
+
+ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE00000", "secret"
+
+
+class Ground(Struct, frozen=True):
+    """What delivers needs: a bus for preparations, the addresses, a folder of its own; and the stub's client."""
+
+    bus: Bus
+    nats_url: str
+    kinesis_url: str
+    folder: Path
+    http: aiohttp.ClientSession
+
+    async def delivered(self) -> int:
+        """Events that the stub has."""
+        async with self.http.get(self.kinesis_url) as answer:
+            return int(await answer.text())
+
+    async def ages_ms(self) -> list[int]:
+        """Of the events since it was asked last."""
+        async with self.http.get(f"{self.kinesis_url}/ages") as answer:
+            return msgspec.json.decode(await answer.read(), type=list[int])
+
+
+class Side(Struct, frozen=True):
+    """One of those that are compared. It delivers `events` in some seconds, with so many a message."""
+
+    name: str
+    serve: Callable[[Ground], AbstractAsyncContextManager[Child]]
+    events: Callable[[int], int]
+    announces: bool = False
+    """Whether it tells where its metrics are."""
+
+
+class Rate(Struct, frozen=True):
+    """
+    Events per second of CPU, and by the clock, and whether all of them came in time; for ours also how often a user's
+    order was lost.
+    """
+
+    cpu: float
+    wall: float
+    complete: bool
+    inversions: int
+
+    def __str__(self) -> str:
+        return (
+            f"{1e6 / self.cpu:.1f} us CPU each, {self.wall:.0f}/s by the clock{'' if self.complete else ', cut short'}"
+        )
+
+
+def ours(batch: Batch) -> Side:
+    """The service, with a hook of such batches."""
+
+    @asynccontextmanager
+    async def serve(ground: Ground) -> AsyncIterator[Child]:
+        key = generate_key()
+        registry = Registry(ground.bus, SecretStore([key]), service="bench", relist_s=30)
+        await ensure(ground.bus, subjects.CONFIG, Settings())
+        connector = KinesisConfig(
+            region=alternatives.REGION,
+            api_key=ACCESS_KEY,
+            secret_key=Secret(SECRET_KEY),
+            endpoint_url=ground.kinesis_url,
+        )
+        await registry.put(KINESIS, APP, "", connector)
+        hook = Hook(name="all", stream_name=alternatives.STREAM, trigger_type="EVENT", event_code="*", batch=batch)
+        await registry.put(HOOKS, APP, "all", hook)
+        environment = child_environment(
+            nats_url=ground.nats_url,
+            secret_keys=key,
+            http_port=0,
+            allow_private_endpoints=True,
+            announce_file=str(_announced(ground)),
+            data_dir=str(ground.folder / "data"),
+            log_level="warning",
+        )
+        async with _process("hooks", ground, (sys.executable, "-m", "hooks"), environment) as process:
+            yield process
+
+    return Side("ours", serve, lambda _: 100_000, announces=True)
+
+
+def _alternative(name: str, way: str) -> Side:
+    @asynccontextmanager
+    async def serve(ground: Ground) -> AsyncIterator[Child]:
+        command = (sys.executable, str(alternatives.__file__), way, ground.nats_url, ground.kinesis_url)
+        keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        async with _process(way, ground, command, child_environment() | keys) as process:
+            yield process
+
+    return Side(name, serve, lambda batch: 20_000 if batch == 1 else 100_000)
+
+
+PUT_RECORDS = _alternative("fetch() and put_records", "put_records")
+ASYNC_KINESIS = _alternative("fetch() and async-kinesis", "async_kinesis")
+
+
+def has_async_kinesis() -> bool:
+    return importlib.util.find_spec("kinesis") is not None
+
+
+async def rate(side: Side, batch: int, *, drawn: Drawn, options: Options, events: int) -> Rate:
+    """How fast it delivers what waits."""
+    async with _ground(options) as ground, side.serve(ground) as process:
+        first = await _ready(ground, side, process)
+        async with _paused(ground):
+            await publish(ground.nats_url, Load(events, batch, drawn))
+            began, cpu_s = perf_counter(), _cpu_s(process)
+        last = await _delivered(ground, process, first + events, MEASURED_S)
+        took_s, used_s = perf_counter() - began, _cpu_s(process) - cpu_s
+        if last == first:
+            raise UnavailableError(f"{side.name} delivered nothing in {MEASURED_S:g} s:\n{process.last_lines()}")
+        found = await _inversions(ground) if side.announces else 0
+        # What came twice was delivered once.
+        came = min(last - first, events)
+        return Rate(came / used_s, came / took_s, came == events, found)
+
+
+async def peaks_mb(sides: list[Side], load: Load, *, options: Options, last_s: float) -> list[float]:
+    """The most memory that each had in the first seconds of delivering, of all that waits."""
+    async with _ground(options) as ground:
+        await publish(ground.nats_url, load)
+        found = []
+        for side in sides:
+            async with side.serve(ground) as process:
+                seen = await ground.delivered()
+                await _begun(ground, process, seen + 1)
+                await asyncio.sleep(last_s)
+                found.append(_peak_mb(process))
+        return found
+
+
+async def p99_ms(side: Side, events_per_s: int, batch: int, *, warm_s: float, last_s: float) -> tuple[float, float]:
+    """
+    From the publishing to the stub's receipt, at a fixed pace; and the pace that was kept. Both look at one clock. What
+    has not come long after the last was published counts as so late.
+    """
+    async with _ground(Options(looks=True)) as ground, side.serve(ground) as process:
+        first = await _ready(ground, side, process)
+        publishing = asyncio.create_task(publish_paced(ground.nats_url, events_per_s, batch, warm_s + last_s))
+        await asyncio.sleep(warm_s)
+        await ground.ages_ms()
+        published = await publishing
+        missing = first + published - await _delivered(ground, process, first + published, LATE_S)
+        ages_ms = await ground.ages_ms() + [round(1e3 * LATE_S)] * missing
+        return statistics.quantiles(ages_ms, n=100)[98], published / (warm_s + last_s)
+
+
+@asynccontextmanager
+async def _ground(options: Options) -> AsyncIterator[Ground]:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-")))
+        server = await stack.enter_async_context(NatsServer(folder / "nats", sync_interval="2m"))
+        bus = await stack.enter_async_context(connect("bench", server.url, metrics=Metrics(), wait_s=5))
+        await ensure(bus, subjects.EVENTS, Settings())
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        (port,) = free_ports(1)
+        ground = Ground(bus, server.url, f"http://127.0.0.1:{port}", folder, http)
+        told = msgspec.json.encode(options).decode()
+        command = (sys.executable, str(kinesis_stub.__file__), str(port), told)
+        stub = await stack.enter_async_context(_process("stub", ground, command, child_environment()))
+        await _delivered(ground, stub, 0, START_S)
+        yield ground
+
+
+def _process(
+    name: str, ground: Ground, command: tuple[str, ...], environment: dict[str, str]
+) -> AbstractAsyncContextManager[Child]:
+    """It is not waited for in the end: what it has not delivered is of no interest."""
+    return child(name, command, environment=environment, log=ground.folder / f"{name}.log", stop_deadline_s=0)
+
+
+async def _delivered(ground: Ground, process: Child, least: int, most_s: float) -> int:
+    """Wait until the stub has so many events, or for so long. Gives how many it has."""
+    seen, ends = 0, perf_counter() + most_s
+    while True:
+        with contextlib.suppress(aiohttp.ClientError):
+            if (seen := await ground.delivered()) >= least:
+                return seen
+        if not process.running:
+            raise process.ended("while it was measured")
+        if perf_counter() > ends:
+            return seen
+        await asyncio.sleep(LOOK_S)
+
+
+async def _ready(ground: Ground, side: Side, process: Child) -> int:
+    """Wait until it delivers, and the service has all its partitions. Gives how many events the stub has."""
+    await publish(ground.nats_url, Load(1, 1))
+    seen = await _begun(ground, process, 1)
+    ends = perf_counter() + START_S
+    while side.announces and not _announced(ground).exists():
+        if perf_counter() > ends:
+            raise UnavailableError(f"{side.name} was not ready in {START_S:g} s:\n{process.last_lines()}")
+        await asyncio.sleep(LOOK_S)
+    return seen
+
+
+async def _begun(ground: Ground, process: Child, least: int) -> int:
+    if (seen := await _delivered(ground, process, least, START_S)) < least:
+        raise UnavailableError(f"{process.name} delivered nothing in {START_S:g} s:\n{process.last_lines()}")
+    return seen
+
+
+@asynccontextmanager
+async def _paused(ground: Ground) -> AsyncIterator[None]:
+    """No consumer of `EVENTS` gets anything in the block."""
+    async with await nats.connect(ground.nats_url) as client:
+        consumers = await client.jetstream().consumers_info(subjects.EVENTS.name)
+
+        async def pause(until: datetime) -> None:
+            for consumer in consumers:
+                subject = f"$JS.API.CONSUMER.PAUSE.{subjects.EVENTS.name}.{consumer.name}"
+                answer = await client.request(subject, msgspec.json.encode({"pause_until": until}))
+                assert "error" not in msgspec.json.decode(answer.data), answer.data
+
+        await pause(datetime.now(UTC) + timedelta(seconds=PAUSED_S))
+        yield
+        await pause(datetime.now(UTC))
+
+
+async def _inversions(ground: Ground) -> int:
+    url = msgspec.json.decode(_announced(ground).read_bytes())["http"]
+    async with ground.http.get(f"{url}/metrics") as answer:
+        found = re.search(r"^millrace_hooks_order_inversions_total (\S+)$", await answer.text(), re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
+def _announced(ground: Ground) -> Path:
+    return ground.folder / "hooks.json"
+
+
+def _cpu_s(process: Child) -> float:
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system
+
+
+def _peak_mb(process: Child) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6

@@ -1,0 +1,46 @@
+"""
+Locks on files that replicas share: who holds one is alone with what it stands for, until the handle is closed.
+
+They are Linux's locks of an open file (`F_OFD_SETLK`, fcntl(2)): they exclude other processes, other machines (NFS 4,
+CephFS and the like) and other handles of this process alike, and the kernel lets them go with the process, however it
+ends. Asking whether a file is locked takes nothing, so nobody is turned away by a look.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""`struct flock` on 64 bits: type, whence, start, length (0: all of it), pid."""
+
+
+def try_lock(handle: int) -> bool:
+    """Take the lock of a file that is open for writing. False while another handle has it. Does not wait."""
+    try:
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def is_locked(handle: int) -> bool:
+    """Whether another handle has the lock of the file."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, *_ = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def lock_path(path: Path) -> int | None:
+    """A handle that holds the lock of a file, made if missing; None while somebody else has it. Closing it lets go."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    taken = False
+    try:
+        taken = try_lock(handle)
+    finally:
+        if not taken:
+            os.close(handle)
+    return handle if taken else None

@@ -1,0 +1,209 @@
+"""
+One lane a remote: it looks at its remote when that is due, and as soon as its configuration has changed. No lane waits
+for another.
+
+`RemoteLanes` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A lane
+works only while this replica has the remote's lease.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+
+import structlog
+from msgspec.structs import replace
+
+from ftp_gateway.pulling import Job, Puller
+from ftp_gateway.remote_lease import with_lease
+from ftp_gateway.remote_memory import Memory
+from ftp_gateway.remotes import UnknownHostError, failed, lease_key, wait_s
+from shared.buckets import BucketStore
+from shared.errors import MillraceError, UnavailableError
+from shared.messages import Alert
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+Key = tuple[str, str]
+"""App and remote."""
+
+TAKEN_S = 10.0
+"""How long to leave a remote to the replica that has it, before looking again."""
+LOOKS_AT_ONCE = 4
+"""Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
+LOOK_S = 3600.0
+"""The longest look; what it has not taken by then is taken by the next."""
+
+
+class RemoteLanes:
+    """
+    The lanes of this process. Satisfies `shared.service.Intake`.
+
+    Args:
+        owner: What no other replica is called.
+        jobs: The active remotes now, by key.
+        is_gone: Whether a remote is deleted for certain: what is known of it is erased then.
+        puller: A new one for a job.
+    """
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        leases: BucketStore,
+        memories: BucketStore,
+        jobs: Callable[[], Mapping[Key, Job]],
+        is_gone: Callable[[Key], Awaitable[bool]],
+        puller: Callable[[Job, Memory], Puller],
+        tell: Callable[[Alert], Awaitable[None]],
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._owner = owner
+        self._leases = leases
+        self._memories = memories
+        self._jobs = jobs
+        self._is_gone = is_gone
+        self._puller = puller
+        self._tell = tell
+        self._metrics = metrics
+        self._clock = clock
+        self._lanes: dict[Key, tuple[int, asyncio.Task[None]]] = {}
+        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(LOOKS_AT_ONCE))
+        self._changed = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._closing = False
+
+    def changed(self) -> None:
+        """The configuration is another one."""
+        self._changed.set()
+
+    def close(self) -> None:
+        """Begin nothing, and leave off: what is half downloaded comes again."""
+        self._closing = True
+        self._changed.set()
+
+    async def join(self) -> None:
+        """Wait until the lanes have ended and their leases are given back."""
+        await self._finished.wait()
+
+    async def keep(self) -> None:
+        """Follow the configuration, for the life of the service."""
+        known = await self._known()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while not self._closing:
+                    self._changed.clear()
+                    jobs = self._jobs()
+                    await self._follow(jobs, tasks)
+                    known = await self._erase(known - jobs.keys()) | jobs.keys()
+                    await self._changed.wait()
+                await self._follow({}, tasks)
+        finally:
+            self._finished.set()
+
+    def memory(self, app_key: str, remote_id: str) -> Memory:
+        """What is known of a remote."""
+        return Memory(self._memories, app_key, remote_id)
+
+    async def _follow(self, jobs: Mapping[Key, Job], tasks: asyncio.TaskGroup) -> None:
+        """A lane for every job, at its revision."""
+        ending = []
+        for key, (revision, lane) in list(self._lanes.items()):
+            if key not in jobs or jobs[key].revision != revision:
+                del self._lanes[key]
+                ending.append(lane)
+        left = set(ending)
+        while left:
+            # Said again until it is heard: see `shared.service`.
+            for lane in left:
+                lane.cancel()
+            _, left = await asyncio.wait(left, timeout=0.5)
+        for key, job in jobs.items():
+            if key not in self._lanes:
+                self._lanes[key] = job.revision, tasks.create_task(self._lane(job), name=f"remote {'.'.join(key)}")
+
+    async def _lane(self, job: Job) -> None:
+        """Look at one remote for as long as it is as it is, whenever this replica has its lease."""
+        while True:
+            try:
+                await with_lease(self._leases, lease_key(job.app_key, job.id), self._owner, lambda: self._looks(job))
+            except MillraceError as error:
+                log.warning("remote_waits", app_key=job.app_key, remote=job.id, message=error.message)
+            except Exception:
+                log.exception("remote_failed", app_key=job.app_key, remote=job.id)
+                self._metrics.count("millrace_bugs_total", where="remotes")
+            await asyncio.sleep(TAKEN_S)
+
+    async def _looks(self, job: Job) -> None:
+        memory = self.memory(job.app_key, job.id)
+        await memory.load()
+        puller = self._puller(job, memory)
+        failures = 0
+        while True:
+            async with self._slots[job.app_key]:
+                error = await self._look(puller)
+            await self._note(job, memory, error)
+            failures = failures + 1 if error else 0
+            # Apart from each other, and from those who look at the full minute.
+            await asyncio.sleep(wait_s(job.remote, failures) * random.uniform(0.9, 1.1))
+
+    async def _look(self, puller: Puller) -> MillraceError | None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await puller.look()
+        except MillraceError as error:
+            return error
+        except TimeoutError:
+            return UnavailableError(f"the server was not done within {LOOK_S:g} s")
+        return None
+
+    async def _note(self, job: Job, memory: Memory, error: MillraceError | None) -> None:
+        """What came of a look, for whoever asks, and for the operator where it is news."""
+        now = self._clock()
+        before, tell, trouble = memory.progress.trouble, False, None
+        if error is not None:
+            trouble, tell = failed(before, error, now, job.revision)
+            log.warning("remote_fails", app_key=job.app_key, remote=job.id, code=error.code, message=error.message)
+        if isinstance(error, UnknownHostError) and error.offered is not None:
+            await memory.note_offer(error.offered)
+        # Told before it is noted: an alert that is told twice is better than none.
+        if tell and error is not None:
+            kind = "remote-unknown-host" if isinstance(error, UnknownHostError) else "remote-failing"
+            await self._alert(job, kind, error.message)
+        elif error is None and before is not None and before.told_revision:
+            await self._alert(job, "remote-recovered", "files are pulled from there again")
+        await memory.note(replace(memory.progress, looked_at=now, trouble=trouble))
+
+    async def _alert(self, job: Job, kind: str, message: str) -> None:
+        await self._tell(
+            Alert(
+                service="ftp-gateway",
+                app_key=job.app_key,
+                kind=kind,
+                subject=job.id,
+                message=message,
+                at=self._clock(),
+            )
+        )
+
+    async def _known(self) -> set[Key]:
+        """Every remote of which something is known, whether it is still configured or not."""
+        keys = [stored.key.split(".") for stored in await self._memories.scan("*.*.progress")]
+        return {(app_key, remote_id) for app_key, remote_id, _ in keys}
+
+    async def _erase(self, candidates: set[Key]) -> set[Key]:
+        """Forget what was deleted, and give the rest: a remote that is only inactive keeps what it knows."""
+        left = set(candidates)
+        for key in candidates:
+            try:
+                if await self._is_gone(key):
+                    await self.memory(*key).erase()
+                    left.discard(key)
+                    log.info("remote_erased", app_key=key[0], remote=key[1])
+            except MillraceError as error:
+                # Tried again with the next change.
+                log.warning("remote_not_erased", app_key=key[0], remote=key[1], message=error.message)
+        return left

@@ -1,0 +1,297 @@
+"""A process that dies between any two steps of a pull: the next one goes on, nothing is lost and nothing is twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from inspect import iscoroutinefunction
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ftp_gateway.file_work import FileWork
+from ftp_gateway.formats import Rules
+from ftp_gateway.intake import Intake
+from ftp_gateway.paths import Place
+from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.protocols.remote_sftp import open_sftp_remote
+from ftp_gateway.pulling import Job, Puller, Server
+from ftp_gateway.remote_lease import with_lease
+from ftp_gateway.remote_memory import Memory
+from ftp_gateway.remote_reports import ReportSender
+from ftp_gateway.remotes import FORGET_AFTER, Remote
+from ftp_gateway.spool import Spool
+from servers.ftp_gateway import rows
+from servers.remotes import SftpPeer, sftp_peer
+from servers.waiting import until
+from shared import subjects
+from shared.buckets import BucketStore
+from shared.bus import Bus
+from shared.errors import ConflictError, UnavailableError
+from shared.profiles import Profiles
+from shared.secret_store import dec_hook
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.telemetry import Metrics
+
+DATA = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(3))
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class Death:
+    """Comes before the n-th step of those that it accompanies; then every step is too late."""
+
+    def __init__(self, before: int) -> None:
+        self.left = before
+
+    def accompanies(self, steps: Any) -> Any:
+        """The same object, whose coroutines may be the last."""
+        return Mortal(steps, self)
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
+
+
+class Mortal:
+    """An object whose methods the process may not live to call, or to hear the end of."""
+
+    def __init__(self, steps: Any, death: Death) -> None:
+        self.steps = steps
+        self.death = death
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.steps, name)
+        if not iscoroutinefunction(found):
+            return found
+
+        async def stepped(*given: Any, **options: Any) -> Any:
+            self.death.step()
+            result = await found(*given, **options)
+            self.death.step()
+            return result
+
+        return stepped
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
+    async with sftp_peer(tmp_path / "peer") as peer:
+        yield peer
+
+
+@pytest.fixture
+async def memories(bus: Bus, settings: Settings) -> BucketStore:
+    for spec in (subjects.PUSH, subjects.FILES, subjects.PROFILES, subjects.REMOTES, subjects.LEASES):
+        await ensure(bus, spec, settings)
+    return BucketStore(bus, subjects.REMOTES)
+
+
+@pytest.fixture
+async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
+    async with FileWork(partial(unknown_users, Profiles(bus))) as file_work:
+        yield file_work
+
+
+class Process:
+    """What one process has: its spool, and what it knows of the remote. `ahead` is what its clock is."""
+
+    def __init__(self, folder: Path, peer: SftpPeer, memories: BucketStore, app_key: str = "shop") -> None:
+        self.ahead = timedelta()
+        self.app_key = app_key
+        self.spool = Spool(folder, self.clock)
+        self.memory = Memory(memories, app_key, "erp")
+        self.peer = peer
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    async def look(self, death: Death | None = None, **changed: Any) -> None:
+        remote = msgspec.convert(self.peer.config(**changed), Remote, dec_hook=dec_hook)
+        death = death or Death(1 << 30)
+
+        @asynccontextmanager
+        async def opened(remote: Remote) -> AsyncIterator[Server]:
+            async with open_sftp_remote(remote, allow_private=True) as server:
+                yield death.accompanies(server)
+
+        await self.memory.load()
+        puller = Puller(
+            Job(app_key=self.app_key, id="erp", revision=1, remote=remote),
+            death.accompanies(self.memory),
+            spool=death.accompanies(self.spool),
+            open_server=opened,
+            send_reports=ReportSender(self.spool, self.clock).send,
+            metrics=Metrics(),
+            clock=self.clock,
+        )
+        await puller.look()
+
+    async def work_off(self, bus: Bus, file_work: FileWork) -> None:
+        """Process what lies in the spool and is whole."""
+        intake = Intake(
+            spool=self.spool,
+            bus=bus,
+            rules_of=lambda _: Rules(settle_s=0),
+            file_work=file_work,
+            metrics=Metrics(),
+            clock=self.clock,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intake.run())
+            await until(lambda: all(upload.idle for upload in self.spool.uploads()))
+            intake.close()
+            await intake.join()
+
+
+@pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
+async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path, restarted_with: str
+) -> None:
+    for at in count(1):
+        app_key, death = f"shop{at}", Death(at)
+        (peer.folder / "out" / "push.csv").write_bytes(DATA)
+        before = Process(tmp_path / app_key, peer, memories, app_key)
+        after: dict[str, Any] = {"after": "archive", "archive_path": f"/done/{app_key}"}
+        with suppress(KilledError):
+            await before.look(death, **after)
+        restarted = Process(tmp_path / app_key, peer, memories, app_key)
+        if restarted_with == "the files in hand":
+            await restarted.work_off(bus, file_work)
+        for _ in range(2):
+            await restarted.look(**after)
+            await restarted.work_off(bus, file_work)
+
+        assert ["0", "1", "2"] == [row.ext_id for row in await rows(bus, app_key)], f"moment {at}"
+        assert 1 == len(list((peer.folder / "done" / app_key).iterdir())), f"moment {at}"
+        assert [] == list((peer.folder / "out").iterdir()), f"moment {at}"
+        assert [] == restarted.spool.uploads(), f"moment {at}"
+        if death.left > 0:
+            break
+    assert at > 14
+
+
+async def test_what_was_pulled_waits_for_a_file_of_its_name(
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")
+    writer.write(0, b"7;Seven;https://x.example\n")
+    (peer.folder / "out" / "push.csv").write_bytes(DATA)
+
+    await process.look()
+    await writer.commit()
+    await process.work_off(bus, file_work)
+    await process.look()
+    await process.work_off(bus, file_work)
+
+    assert ["7", "0", "1", "2"] == [row.ext_id for row in await rows(bus)]
+
+
+async def test_a_file_that_is_gone_is_remembered_for_a_week(
+    bus: Bus, peer: SftpPeer, memories: BucketStore, tmp_path: Path
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    path = peer.folder / "out" / "push.csv"
+    path.write_bytes(DATA)
+    await process.look()
+    hidden = path.rename(peer.folder / "hidden")
+    await process.look()
+    hidden.rename(path)
+    await process.look()
+    assert 1 == len(process.spool.uploads())
+    path.unlink()
+
+    await process.look()
+    process.ahead = FORGET_AFTER - timedelta(minutes=1)
+    await process.look()
+    assert ["push.csv"] == list(process.memory.taken)
+    process.ahead = FORGET_AFTER + timedelta(minutes=1)
+    await process.look()
+
+    await process.memory.load()
+    assert {} == process.memory.taken
+
+
+async def test_a_file_that_cannot_be_remembered_is_remembered_later(
+    peer: SftpPeer, memories: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    (peer.folder / "out" / "push.csv").write_bytes(DATA)
+
+    async def fail(*_: object, **__: object) -> int:
+        raise UnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memories, "put", fail)
+        await process.look()
+    await process.memory.save()
+
+    await process.memory.load()
+    assert ["push.csv"] == list(process.memory.taken)
+
+
+async def test_a_server_that_fails_file_after_file_is_left_alone(
+    peer: SftpPeer, memories: BucketStore, tmp_path: Path
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    for number in range(9):
+        (peer.folder / "out" / f"{number}.csv").write_bytes(DATA)
+        peer.cut[f"{number}.csv"] = 5
+
+    with pytest.raises(ConflictError, match=r"0\.csv: the server gave 5 bytes"):
+        await process.look()
+
+    assert [] == process.spool.uploads()
+
+
+async def test_a_lease_is_for_one_and_is_given_back(bus: Bus, memories: BucketStore) -> None:
+    leases = BucketStore(bus, subjects.LEASES)
+    began, end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        await end.wait()
+
+    async def nothing() -> None:
+        return
+
+    holding = asyncio.create_task(with_lease(leases, "ftp-gateway.remote.shop.erp", "one", work))
+    await began.wait()
+
+    assert not await with_lease(leases, "ftp-gateway.remote.shop.erp", "two", nothing)
+    assert await with_lease(leases, "ftp-gateway.remote.shop.other", "two", nothing)
+    end.set()
+    assert await holding
+    assert await with_lease(leases, "ftp-gateway.remote.shop.erp", "two", nothing)
+
+
+async def test_a_lease_that_another_has_taken_ends_the_work(
+    bus: Bus, memories: BucketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftp_gateway.remote_lease.RENEW_S", 0.05)
+    leases, key = BucketStore(bus, subjects.LEASES), "ftp-gateway.remote.shop.erp"
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await leases.put(key, b"two")
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with asyncio.timeout(10):
+        await with_lease(leases, key, "one", work)
+
+    assert ended.is_set()
+    stored = await leases.get(key)
+    assert stored is not None
+    assert b"two" == stored.data

@@ -1,0 +1,114 @@
+"""What a remote's files become, how long it is left alone after a failure, and when an operator hears of it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftp_gateway.paths import Place, kind_of
+from ftp_gateway.remotes import (
+    LONGEST_WAIT_S,
+    PASSING,
+    Remote,
+    UnknownHostError,
+    archive_name,
+    download_name,
+    failed,
+    in_directory,
+    place_of,
+    wait_s,
+)
+from shared.errors import BusyError, ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
+from shared.secret_store import Secret
+
+NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+
+
+def remote(**changed: Any) -> Remote:
+    given: dict[str, Any] = {"protocol": "sftp", "host": "sftp.shop.example", "username": "m", "password": Secret("p")}
+    return Remote(**(given | changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("push_2026.csv", ""),
+        ("crm_2026.txt", "Profile"),
+        ("push_2026.csv.filepart", None),
+        (".push_2026.csv", None),
+        ("push_2026.xlsx", None),
+        ("crm_2026.csv", None),
+        ("push_/../x.csv", None),
+        ("push_\n.csv", None),
+        ("push_\\.csv", None),
+        ("push_" + "x" * 200 + ".csv", None),
+        ("push_\udcff.csv", None),
+        ("..", None),
+    ],
+)
+def test_a_file_goes_where_its_name_says(name: str, folder: Any) -> None:
+    found = place_of(remote(push=("push_*",), profiles=("crm_*",)), "shop", name)
+
+    assert found == (None if folder is None else Place("shop", folder, name))
+
+
+@given(st.text())
+def test_no_name_of_a_stranger_leaves_the_tree(name: str) -> None:
+    found = place_of(remote(push=("*",), profiles=("*",)), "shop", name)
+
+    assert found is None or (found.name == name and "/" not in name and kind_of(found) is not None)
+
+
+def test_a_download_is_hidden_under_a_name_of_its_own() -> None:
+    names = {download_name("erp", "a.csv"), download_name("erp", "b.csv"), download_name("crm", "a.csv")}
+
+    assert len(names) == 3
+    assert [None] * 3 == [kind_of(Place("shop", "", name)) for name in names]
+
+
+def test_paths_on_the_server() -> None:
+    assert ["./a", "/a", "/out/a", "out/a"] == [in_directory(path, "a") for path in (".", "/", "/out/", "out")]
+    assert archive_name("a.csv", NOW) == "20261122T030000.000000Z-a.csv"
+
+
+@pytest.mark.parametrize(
+    ("changed", "at"),
+    [
+        ({}, 22),
+        ({"protocol": "ftps"}, 21),
+        ({"protocol": "ftps", "tls": "implicit"}, 990),
+        ({"protocol": "ftps", "port": 2121}, 2121),
+    ],
+)
+def test_ports_are_the_usual_ones_where_none_is_said(changed: dict[str, Any], at: int) -> None:
+    assert remote(**changed).at == ("sftp.shop.example", at)
+
+
+def test_a_failing_server_is_asked_less_and_less_often() -> None:
+    minute = remote()
+
+    assert [60, 120, 240, 480, 960, 1800, 1800] == [wait_s(minute, failures) for failures in range(7)]
+    assert 86400 == wait_s(remote(frequency_s=86400), 5)
+    assert wait_s(minute, 10**6) == LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize("error", [CredentialsError("no"), NotFoundError("no"), UnknownHostError("no")])
+def test_what_only_a_person_can_help_is_told_at_once_and_once_for_a_configuration(error: MillraceError) -> None:
+    first, tell_first = failed(None, error, NOW, 5)
+    second, tell_second = failed(first, error, NOW + timedelta(hours=9), 5)
+    _, tell_third = failed(second, error, NOW + timedelta(hours=10), 6)
+
+    assert (True, False, True) == (tell_first, tell_second, tell_third)
+    assert (NOW, NOW) == (first.since, second.since)
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no"), BusyError("no"), ConflictError("no")])
+def test_what_may_pass_is_told_when_it_lasts(error: MillraceError) -> None:
+    first, tell_first = failed(None, error, NOW, 5)
+    second, tell_second = failed(first, error, NOW + PASSING - timedelta(seconds=1), 5)
+    third, tell_third = failed(second, error, NOW + PASSING, 5)
+    _, tell_fourth = failed(third, error, NOW + 2 * PASSING, 5)
+
+    assert (False, False, True, False) == (tell_first, tell_second, tell_third, tell_fourth)
