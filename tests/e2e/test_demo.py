@@ -61,7 +61,7 @@ async def test_every_step_brings_what_it_must(tmp_path: Path) -> None:
 
 
 # The last step is followed by the end at once, so it cannot be interrupted after.
-@pytest.mark.parametrize("number", [0, random.randrange(1, len(NAMES) - 1)])
+@pytest.mark.parametrize("number", [0, random.randrange(1, len(NAMES) - 1)], ids=["at the first step", "at another"])
 async def test_ctrl_c_leaves_no_process(tmp_path: Path, number: int) -> None:
     process = await demo(tmp_path, "--json")
     await wait_step(process, NAMES[number])

@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from time import monotonic
 
 import aiohttp
 import asyncssh
 import psutil
 import pytest
-from asyncssh.constants import FXF_READ, FXP_READ
+from asyncssh.constants import FXF_READ, FXP_READ, MSG_IGNORE
 from asyncssh.packet import String, UInt32, UInt64
 from msgspec import structs
 
@@ -113,3 +114,94 @@ async def test_an_address_that_takes_its_connections_leaves_room_for_others(gate
             async with gateway.connect(local_addr=("127.0.0.3", 0)):
                 pass
         await serves_others(gateway)
+
+
+@pytest.fixture
+async def impatient(settings: Settings, run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
+    """A gateway with short time-outs."""
+    short = structs.replace(settings, sftp_login_s=1.0, sftp_idle_s=1.0)
+    async with running(SERVICE, short) as service, aiohttp.ClientSession(headers=admin) as http:
+        gateway = Gateway(service, http)
+        await gateway.put("/v1/apps/shop", {"settle_s": 600})
+        await gateway.user()
+        yield gateway
+
+
+async def drip(gateway: Gateway, gone: Callable[[], bool], drop: Callable[[], None]) -> None:
+    """Say a little again and again, until the gateway has had enough. Others are served meanwhile."""
+    began = monotonic()
+    await serves_others(gateway)
+    async with asyncio.timeout(10):
+        while not gone():
+            with contextlib.suppress(OSError):
+                drop()
+            await asyncio.sleep(0.05)
+    # It was the time-out, and not something wrong in what was said.
+    assert monotonic() - began >= 0.8
+
+
+BANNER = b"SSH-2.0-slow\r\n"
+SLOW = {
+    "banner": (b"", b"S"),
+    "key exchange": (BANNER, b""),
+    "packet of the key exchange": (BANNER + b"\0\0\x04\0\x05\x14", b"\0"),
+}
+
+
+@pytest.mark.parametrize(("first", "then"), SLOW.values(), ids=SLOW)
+async def test_who_is_slow_before_he_signs_in_is_put_out(impatient: Gateway, first: bytes, then: bytes) -> None:
+    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    writer.write(first)
+    heard = asyncio.create_task(_all_of(reader))
+
+    await drip(impatient, heard.done, lambda: writer.write(then))
+
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def _all_of(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(4096):
+            pass
+
+
+class Hesitant(asyncssh.SSHClient):
+    """Never gives his password."""
+
+    connection: asyncssh.SSHClientConnection | None = None
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        Hesitant.connection = conn
+
+    async def password_auth_requested(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_who_is_slow_to_sign_in_is_put_out(impatient: Gateway) -> None:
+    async def sign_in() -> None:
+        async with impatient.connect(password=None, client_factory=Hesitant, preferred_auth="password"):
+            pass
+
+    def ignore_me() -> None:
+        if Hesitant.connection is not None:
+            Hesitant.connection.send_packet(MSG_IGNORE, String(b""))
+
+    hesitating = asyncio.create_task(sign_in())
+    await drip(impatient, hesitating.done, ignore_me)
+
+    with pytest.raises(asyncssh.Error):
+        await hesitating
+
+
+async def test_who_is_slow_within_a_packet_is_put_out(impatient: Gateway) -> None:
+    async with impatient.connect() as connection:
+        writer, reader, _ = await connection.open_session(subsystem="sftp", encoding=None)
+        writer.write(b"\0\0\0\x05\x01\0\0\0\x03")
+        await reader.readexactly(4)
+        writer.write(b"\0\0\x10\0\x06")
+        ended = asyncio.create_task(connection.wait_closed())
+
+        await drip(impatient, ended.done, lambda: writer.write(b"\0"))

@@ -5,6 +5,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ import asyncssh
 import msgspec
 import paramiko
 
+from ftp_gateway.app import SERVICE
+from millrace.nats_server import NatsServer
 from servers.streams import messages
 from shared import subjects
-from shared.bus import Bus
+from shared.bus import Bus, connect
 from shared.messages import FileChanged, PushBatch, PushRow, decode
-from shared.service import Running
+from shared.registry import Registry
+from shared.secret_store import SecretStore, generate_key
+from shared.service import Running, running
 from shared.settings import Settings, child_environment
+from shared.streams import ensure
+from shared.telemetry import Metrics
+from shared.tokens import TOKENS, Token, new_token, token_hash
 
 PASSWORD = "correct-horse-battery"
 ROW = b"1;Hello;https://shop.example\n"
@@ -82,6 +90,42 @@ class Gateway:
             yield client
         finally:
             transport.close()
+
+
+@asynccontextmanager
+async def open_gateway(directory: Path, host_keys: bytes) -> AsyncIterator[tuple[Gateway, Bus]]:
+    """
+    A gateway with a NATS server of its own, for all tests of a module: each takes an app of its own.
+
+    Args:
+        host_keys: What the fixture of that name gives.
+    """
+    secret_key, token = generate_key(), new_token()
+    keys = directory / "data" / "ftp" / "host_key"
+    keys.parent.mkdir(parents=True)
+    keys.write_bytes(host_keys)
+    async with (
+        NatsServer(directory / "nats") as server,
+        connect("test", server.url, metrics=Metrics(), wait_s=5) as bus,
+    ):
+        settings = Settings(
+            nats_url=server.url,
+            secret_keys=secret_key,
+            http_port=0,
+            sftp_port=0,
+            data_dir=str(directory / "data"),
+            allow_private_endpoints=True,
+            stop_deadline_s=10,
+        )
+        await ensure(bus, subjects.CONFIG, settings)
+        registry = Registry(bus, SecretStore([secret_key]), service="test", relist_s=30)
+        issued = Token(scopes=("admin",), created_at=datetime.now(UTC))
+        await registry.put(TOKENS, token_hash(token), "", issued)
+        async with (
+            running(SERVICE, settings) as service,
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http,
+        ):
+            yield Gateway(service, http), bus
 
 
 async def write(client: asyncssh.SFTPClient, path: str | bytes, data: bytes = ROW) -> None:

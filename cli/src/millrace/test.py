@@ -1,10 +1,13 @@
-"""`millrace test`: become pytest, arguments as they are. The root pyproject.toml says what is tested and how."""
+"""`millrace test`: become pytest. The root pyproject.toml says what is tested and how."""
 
 import argparse
 import os
 import sys
 
 from millrace.checkout import repository
+
+WHOLE_SUITE = ("-n", "auto", "--dist", "loadfile")
+"""A process a core, since most tests wait for servers and signals. The tests of a file share their servers."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replace this process by pytest, in the repository's root."""
+    """Replace this process by pytest, in the repository's root: with the arguments given, or with all tests."""
     os.chdir(repository())
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *args.rest])
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(args.rest or WHOLE_SUITE)])

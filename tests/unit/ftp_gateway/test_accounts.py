@@ -57,6 +57,7 @@ def test_a_key_line_is_the_blob_that_a_client_shows() -> None:
         'command="id" ' + public(ED25519),
         public(asyncssh.generate_private_key("ssh-rsa", key_size=1024)),
     ],
+    ids=["nothing", "no key", "no base64", "cut", "dss", "another type", "options", "short rsa"],
 )
 def test_a_line_that_is_no_good_key_is_named(line: str) -> None:
     with pytest.raises(InvalidError) as refused:

@@ -25,7 +25,7 @@ from ftp_gateway.defender import Defender
 from ftp_gateway.limits import Usage, Usages
 from ftp_gateway.protocols.sftp_entrance import Connection
 from ftp_gateway.protocols.sftp_tree import Tree
-from ftp_gateway.protocols.sftp_wire import PacketHandler
+from ftp_gateway.protocols.sftp_wire import VERSION, PacketHandler
 from ftp_gateway.spool import Spool
 from shared.errors import BusyError
 
@@ -251,6 +251,6 @@ class Session(SSHServerStreamSession[bytes]):
         assert self._conn is not None
         channel = cast("asyncssh.SSHServerChannel[bytes]", self._chan)
         tree = self._gate.tree(channel, self._usage)
-        handler = PacketHandler(tree, SSHReader(self, self._chan), SSHWriter(self, self._chan), 3)
+        handler = PacketHandler(tree, SSHReader(self, self._chan), SSHWriter(self, self._chan), VERSION)
         self._gate.begin(tree)
         self._conn.create_task(self._gate.serve(tree, handler))

@@ -120,7 +120,8 @@ class Tree(SFTPServer):
     async def pace(self, size: int) -> None:
         """Bytes went through: pause for as long as the bandwidth asks."""
         self._usage.transfer(size)
-        while (pause_s := self._usage.wait_s(self._account.limits)) > 0:
+        # Not for who is gone: what he sent is here, and his handles should not outlive him by minutes.
+        while not self.channel.is_closing() and (pause_s := self._usage.wait_s(self._account.limits)) > 0:
             await asyncio.sleep(min(PAUSE_S, pause_s))
             self.progress()
 

@@ -7,6 +7,7 @@ Implementation: a subclass of asyncssh's packet handler with a table of its own:
     - WRITE with bytes after its data is accepted: rclone 1.60 and others on pkg/sftp of that age send a whole 32 KiB
       buffer with the last, shorter block. OpenSSH's server ignores the rest as well.
     - Packets are capped at 256 KiB, and handles per session; errors are translated here and nowhere else.
+    - A session ends with an exit status, for which scp looks.
     - READ and WRITE pause for the user's bandwidth, and nothing is read from a client that does not read our answers.
 Considerations: `_packet_handlers`, `_file_handles`, `_dir_handles` and `_process_*` are private to asyncssh, so
     `check_hooks` is called when the service starts and the lock file pins one version. SYMLINK, LINK, READLINK,
@@ -28,6 +29,7 @@ from asyncssh import (
     SFTPNoSuchFile,
     SFTPPermissionDenied,
     SFTPQuotaExceeded,
+    SSHServerChannel,
 )
 from asyncssh.constants import (
     FXP_CLOSE,
@@ -54,6 +56,7 @@ from shared.errors import MillraceError, UnavailableError
 
 log = structlog.get_logger()
 
+VERSION = 3
 MAX_PACKET_BYTES = 256 * 1024 + 1024
 MAX_BLOCK_BYTES = 256 * 1024
 """Of one READ or WRITE. asyncssh allows 4 MiB, which every session may hold in memory."""
@@ -223,6 +226,20 @@ class PacketHandler(SFTPServerHandler):
     _extensions = _EXTENSIONS
     _packet_handlers = _TRANSLATED
 
+    async def run(self) -> None:
+        """As asyncssh's, also for who goes before his first packet: that would end the connection as a bug of ours."""
+        try:
+            await super().run()
+        except EOFError:
+            await self._cleanup(None)
+
+    async def recv_packets(self) -> None:
+        """As asyncssh's, for version 3 alone: it would agree to an older one, whose packets it does not know."""
+        if self._version != VERSION:
+            await self._cleanup(SFTPBadMessage(f"expected SFTP version {VERSION} or later"))
+            return
+        await super().recv_packets()
+
     async def recv_packet(self) -> SSHPacket:
         """As asyncssh's, with our limit instead of 4 MiB, and not before the last answers are on their way."""
         assert self._reader is not None
@@ -234,12 +251,18 @@ class PacketHandler(SFTPServerHandler):
             raise SFTPBadMessage(f"expected a packet of at most {MAX_PACKET_BYTES} bytes")
         return SSHPacket(await self._reader.readexactly(size))
 
+    async def _cleanup(self, exc: Exception | None) -> None:
+        # scp takes the file for lost when its session ends without an exit status, and sends it again.
+        if self._writer is not None:
+            cast(SSHServerChannel[bytes], self._writer.channel).exit(0 if exc is None else 1)
+        await super()._cleanup(exc)
+
 
 def check_hooks() -> None:
     """Raises `UnavailableError` when this asyncssh no longer has what `PacketHandler` replaces."""
     original = SFTPServerHandler.__dict__
-    methods = ("_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits", "_cleanup")
-    missing = [name for name in methods if name not in original]
+    processes = ("_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits")
+    missing = [name for name in ("run", "_cleanup", *processes) if name not in original]
     table = original.get("_packet_handlers", {})
     moved = [kind for kind in (FXP_CLOSE, FXP_WRITE, b"limits@openssh.com") if kind not in table]
     if missing or moved or not hasattr(SFTPServerHandler, "recv_packet") or not hasattr(SFTPServer, "channel"):
