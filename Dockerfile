@@ -29,7 +29,7 @@ RUN module=$(echo "${SERVICE}" | tr - _) \
 FROM python:${PYTHON}-slim
 ENV PATH=/opt/millrace/bin:$PATH PYTHONUNBUFFERED=1 MILLRACE_HTTP_HOST=0.0.0.0 MILLRACE_DATA_DIR=/data
 COPY --from=build /opt/millrace /opt/millrace
-RUN mkdir /data && chown 10001:10001 /data
+RUN mkdir /data /reports && chown 10001:10001 /data /reports
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", "\

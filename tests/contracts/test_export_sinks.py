@@ -3,15 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from exporter.connection_test import probe_store
 from exporter.sinks import SinkConfig
+from exporter.sinks.gateway import GatewayConfig
 from exporter.sinks.objects import ObjectSink, S3Config
+from exporter.sinks.platform import Platform
+from shared.app_reports import open_reports
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.secret_store import Secret
+from shared.settings import Settings
 from shared.testing import MotoServer
 
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
@@ -29,12 +36,21 @@ async def s3(moto: MotoServer) -> S3Config:
     )
 
 
-PLACES: dict[type[SinkConfig], Callable[[MotoServer], Awaitable[SinkConfig]]] = {S3Config: s3}
+async def gateway(moto: MotoServer) -> GatewayConfig:
+    return GatewayConfig(directory="raw")
+
+
+PLACES: dict[type[SinkConfig], Callable[[MotoServer], Awaitable[SinkConfig]]] = {S3Config: s3, GatewayConfig: gateway}
 """Makes an empty place for a member of the union, and gives the configuration that leads there."""
 
 
 def test_every_sink_has_a_place() -> None:
-    assert set(get_args(SinkConfig) or (SinkConfig,)) == set(PLACES)
+    assert set(get_args(SinkConfig)) == set(PLACES)
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return Platform(allow_private=True, open_reports=partial(open_reports, Settings(data_dir=str(tmp_path))))
 
 
 @pytest.fixture(params=PLACES, ids=lambda config: config.__name__)
@@ -43,15 +59,19 @@ async def config(request: pytest.FixtureRequest, moto: MotoServer) -> SinkConfig
 
 
 @pytest.fixture
-async def sink(config: SinkConfig) -> AsyncIterator[ObjectSink]:
-    async with config.open(allow_private=True) as sink:
+async def s3_config(moto: MotoServer) -> S3Config:
+    return await s3(moto)
+
+
+@pytest.fixture
+async def sink(config: SinkConfig, platform: Platform) -> AsyncIterator[ObjectSink]:
+    async with config.open("shop", platform) as sink:
         yield sink
 
 
 @asynccontextmanager
-async def changed(config: SinkConfig, **fields: Any) -> AsyncIterator[ObjectSink]:
-    values = {name: getattr(config, name) for name in config.__struct_fields__} | fields
-    async with type(config)(**values).open(allow_private=True) as sink:
+async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[ObjectSink]:
+    async with msgspec.structs.replace(config, **fields).open("shop", platform) as sink:
         yield sink
 
 
@@ -85,17 +105,19 @@ async def test_object_as_large_as_a_file_is_put_in_one_piece(sink: ObjectSink) -
     assert data == await sink.read(KEY, len(data))
 
 
-async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(config: SinkConfig) -> None:
-    report = await probe_store(lambda: config.open(allow_private=True), "raw/.probe")
+async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
+    config: SinkConfig, platform: Platform
+) -> None:
+    report = await probe_store(lambda: config.open("shop", platform), "raw/.probe")
 
     assert ("ok", ["ok"] * 4) == (report.status, [step.status for step in report.steps])
     assert ["open", "put", "get", "delete"] == [step.name for step in report.steps]
-    async with config.open(allow_private=True) as sink:
+    async with config.open("shop", platform) as sink:
         assert None is await sink.read("raw/.probe", 59)
 
 
-async def test_bucket_that_is_not_there_is_told(config: SinkConfig) -> None:
-    async with changed(config, bucket="nobodys") as sink:
+async def test_bucket_that_is_not_there_is_told(s3_config: S3Config, platform: Platform) -> None:
+    async with changed(s3_config, platform, bucket="nobodys") as sink:
         with pytest.raises(MillraceError) as caught:
             await sink.put(KEY, b"x")
 
@@ -103,9 +125,9 @@ async def test_bucket_that_is_not_there_is_told(config: SinkConfig) -> None:
     assert "NoSuchBucket" in caught.value.message
 
 
-async def test_keys_that_nobody_has_are_refused(config: SinkConfig, moto: MotoServer) -> None:
+async def test_keys_that_nobody_has_are_refused(s3_config: S3Config, platform: Platform, moto: MotoServer) -> None:
     await moto.demand_real_keys()
-    async with changed(config, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")) as sink:
+    async with changed(s3_config, platform, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")) as sink:
         with pytest.raises(MillraceError) as caught:
             await sink.put(KEY, b"x")
 
@@ -113,9 +135,11 @@ async def test_keys_that_nobody_has_are_refused(config: SinkConfig, moto: MotoSe
     assert "wrong-wrong-wrong" not in str(caught.value)
 
 
-async def test_probe_tells_the_step_the_code_and_what_to_do(config: SinkConfig, moto: MotoServer) -> None:
+async def test_probe_tells_the_step_the_code_and_what_to_do(
+    s3_config: S3Config, platform: Platform, moto: MotoServer
+) -> None:
     await moto.demand_real_keys()
-    wrong = changed(config, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong"))
+    wrong = changed(s3_config, platform, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong"))
 
     report = await probe_store(lambda: wrong, "raw/.probe")
 
@@ -125,10 +149,10 @@ async def test_probe_tells_the_step_the_code_and_what_to_do(config: SinkConfig, 
     assert failed.hint
 
 
-async def test_probe_warns_when_it_may_not_delete(config: SinkConfig, moto: MotoServer) -> None:
+async def test_probe_warns_when_it_may_not_delete(s3_config: S3Config, platform: Platform, moto: MotoServer) -> None:
     keys = await moto.create_user("writer", actions=("s3:PutObject", "s3:GetObject"))
     await moto.demand_real_keys()
-    writer = changed(config, access_key=keys.access_key_id, secret_key=keys.secret_access_key)
+    writer = changed(s3_config, platform, access_key=keys.access_key_id, secret_key=keys.secret_access_key)
 
     report = await probe_store(lambda: writer, "raw/.probe")
 
@@ -137,7 +161,7 @@ async def test_probe_warns_when_it_may_not_delete(config: SinkConfig, moto: Moto
     assert "AccessDenied" == report.steps[3].code
 
 
-async def test_probe_ends_in_time_when_the_store_says_nothing(config: SinkConfig) -> None:
+async def test_probe_ends_in_time_when_the_store_says_nothing() -> None:
     class Silent:
         async def put(self, key: str, data: bytes) -> None:
             await asyncio.Event().wait()
@@ -169,26 +193,28 @@ async def test_probe_ends_in_time_when_the_store_says_nothing(config: SinkConfig
     ],
 )
 async def test_form_is_refused_when_a_field_cannot_be_right(
-    config: SinkConfig, fields: dict[str, Any], field: str
+    s3_config: S3Config, fields: dict[str, Any], field: str
 ) -> None:
-    values = {name: getattr(config, name) for name in config.__struct_fields__} | {"endpoint_url": ""} | fields
+    values: dict[str, Any] = {"endpoint_url": ""} | fields
 
     with pytest.raises(InvalidError) as caught:
-        type(config)(**values).check(allow_private=False)
+        msgspec.structs.replace(s3_config, **values).check(allow_private=False)
 
     assert field == caught.value.field
 
 
-async def test_endpoint_is_refused_when_its_name_leads_into_our_network(config: SinkConfig) -> None:
-    values = {name: getattr(config, name) for name in config.__struct_fields__} | {"endpoint_url": "https://localhost"}
+async def test_endpoint_is_refused_when_its_name_leads_into_our_network(
+    s3_config: S3Config, platform: Platform
+) -> None:
+    closed = msgspec.structs.replace(platform, allow_private=False)
 
     with pytest.raises(InvalidError):
-        async with type(config)(**values).open(allow_private=False):
+        async with changed(s3_config, closed, endpoint_url="https://localhost"):
             pass
 
 
 @pytest.mark.parametrize("directory", ["raw/clicks", "/raw/clicks", "raw/clicks/", "raw//clicks"])
-async def test_location_is_the_same_however_the_directory_is_written(config: SinkConfig, directory: str) -> None:
-    values = {name: getattr(config, name) for name in config.__struct_fields__} | {"directory": directory}
+async def test_location_is_the_same_however_the_directory_is_written(s3_config: S3Config, directory: str) -> None:
+    folder = msgspec.structs.replace(s3_config, directory=directory).folder
 
-    assert "raw/clicks" == type(config)(**values).folder
+    assert "raw/clicks" == folder

@@ -180,6 +180,15 @@ async def test_info_says_size_time_and_version(store: ObjectStore) -> None:
     assert info == (await store.get("a/b")).info
 
 
+@pytest.mark.parametrize(("start", "size", "expected"), [(0, 4, b"0123"), (4, 2, b"45"), (8, 2, b"89"), (8, 9, b"89")])
+async def test_a_range_is_what_lies_there(store: ObjectStore, start: int, size: int, expected: bytes) -> None:
+    await put(store, "a/b.txt", b"0123456789")
+
+    assert expected == await store.get_range("a/b.txt", start, size)
+    with pytest.raises(NotFoundError):
+        await store.get_range("a/c.txt", start, size)
+
+
 async def test_list_goes_by_folder(store: ObjectStore) -> None:
     for key in ("a/1", "a/b/2", "ab/3", "4"):
         await put(store, key)

@@ -52,12 +52,19 @@ class Gateway:
         """Create or change a user, with `PASSWORD` where nothing else is said."""
         return await self.put(f"/v1/apps/{app_key}/ftp-users/{name}", value or {"password": PASSWORD})
 
-    async def files(self) -> list[dict[str, Any]]:
+    async def files(self, **asked: str | int) -> list[dict[str, Any]]:
         """`GET …/files` of the shop."""
-        async with self.http.get(f"{self.running.url}/v1/apps/shop/files") as answer:
+        async with self.http.get(f"{self.running.url}/v1/apps/shop/files", params=asked) as answer:
             assert answer.status == 200, await answer.text()
             found: dict[str, list[dict[str, Any]]] = await answer.json()
             return found["files"]
+
+    async def file(self, file_id: str, *, status: int = 200) -> dict[str, Any]:
+        """`GET …/files/{file_id}` of the shop."""
+        async with self.http.get(f"{self.running.url}/v1/apps/shop/files/{file_id}") as answer:
+            assert answer.status == status, await answer.text()
+            found: dict[str, Any] = await answer.json()
+            return found
 
     @asynccontextmanager
     async def connect(self, login: str = "shop.nightly", **options: Any) -> AsyncIterator[asyncssh.SSHClientConnection]:

@@ -136,6 +136,7 @@ class LocalMesh:
             "http_port": self._ports.get(service, 0),
             "announce_file": self.folder.announcement(service),
             "data_dir": self.folder.data(service),
+            "reports_dir": self.folder.data("reports"),
             "stop_deadline_s": STOP_DEADLINE_S,
             "log_format": "console",
             "sftp_port": self._ports.get("sftp", 0),

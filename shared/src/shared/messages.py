@@ -101,7 +101,12 @@ class ProfileBatch(Struct, frozen=True, kw_only=True):
 
 
 class FileChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A step in the life of an uploaded file, on `ftp.file.<app>.<state>`."""
+    """
+    A step in the life of an uploaded file, on `ftp.file.<app>.<state>`.
+
+    `rows_ok` counts those that are published; when a file is `received`, those that are going to be. `duplicates`, rows
+    whose external id came before, are among them. `seconds` is from the upload to the end.
+    """
 
     app_key: str
     file_id: str
@@ -110,8 +115,11 @@ class FileChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["received", "partial", "completed", "failed", "duplicate"]
     at: datetime
     size_bytes: int = 0
+    rows: int = 0
     rows_ok: int = 0
     rows_bad: int = 0
+    duplicates: int = 0
+    seconds: float = 0.0
     reason: str | None = None
 
 

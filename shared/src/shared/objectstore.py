@@ -325,6 +325,12 @@ class ObjectStore:
             metadata={name: value for name, value in headers.items() if value is not None and name.islower()},
         )
 
+    async def get_range(self, key: str, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start` on, which must lie within the object. Raises `NotFoundError`."""
+        self._check(key)
+        with _speaking(f"read {key}", self._place):
+            return (await self._store.get_range_async(key, start=start, length=size)).to_bytes()
+
     async def head(self, key: str) -> ObjectInfo:
         """What is known of an object without reading it. Raises `NotFoundError`."""
         self._check(key)

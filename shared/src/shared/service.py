@@ -162,7 +162,8 @@ def run(service: Service) -> None:
     except MillraceError as error:
         sys.exit(f"millrace {service.name}: {error.field}: {error.message}")
     logs.configure(service=service.name, level=settings.log_level, format=settings.log_format)
-    for secret in (settings.nats_seed, *settings.secret_keys.split(",")):
+    keys = (settings.nats_seed, settings.reports_secret_access_key, settings.smtp_password)
+    for secret in (*keys, *settings.secret_keys.split(",")):
         logs.redactor.add(secret.strip())
     # What was imported stays. Looking through it for garbage, again and again, would cost a tenth of all work.
     gc.collect()

@@ -63,6 +63,29 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: str = ".millrace/data"
     """Local objects of storage, the spool of ftp-gateway, and the name of a replica of hooks."""
 
+    reports_dir: str = ""
+    """Reports that exporter leaves for ftp-gateway to show, where no bucket has them; both need the same directory.
+    `reports` in `data_dir` where it is empty."""
+    reports_bucket: str = ""
+    """A bucket of S3 for them, which all replicas reach."""
+    reports_region: str = "us-east-1"
+    reports_endpoint_url: str = ""
+    """Of a store that speaks S3; AWS's own where it is empty."""
+    reports_access_key_id: str = ""
+    reports_secret_access_key: str = ""
+    """Secret; use `MILLRACE_REPORTS_SECRET_ACCESS_KEY_FILE`."""
+
+    smtp_host: str = ""
+    """The server that takes e-mail; where it is empty none is sent."""
+    smtp_port: Annotated[int, Meta(ge=1, le=65535)] = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    """Empty for a server that wants nobody to sign in."""
+    smtp_password: str = ""
+    """Secret; use `MILLRACE_SMTP_PASSWORD_FILE`."""
+    smtp_sender: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$(?!\n)")] = "millrace@localhost"
+    """The address that e-mail comes from."""
+
     storage_message_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
     storage_widget_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
     storage_attachment_bytes: Annotated[int, Meta(ge=1)] = 25 << 20

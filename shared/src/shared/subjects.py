@@ -74,6 +74,8 @@ HOOKS = Bucket(name="HOOKS")
 """Where hooks whose target was blocked catch up from, one entry per partition and target."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
 """What is held against addresses that try passwords. Longer than a ban and the quiet time after it."""
+SUMMARIES = Bucket(name="SUMMARIES", ttl_s=30 * DAY_S)
+"""Until which day each app was sent its daily summary of files; the key is the app's."""
 REMOTES = Bucket(name="REMOTES")
 """Which files of customers' own servers are ours, and how the pulls go."""
 
@@ -260,7 +262,7 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, LEASES, REMOTES),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, SUMMARIES, LEASES, REMOTES),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
             *_config("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
@@ -269,6 +271,7 @@ GRANTS: dict[str, Grant] = {
             (FILES.name, "ftp.file.*.*"),
             (PROFILES.stream, "$KV.PROFILES.>"),
             (DEFENDER.stream, "$KV.DEFENDER.>"),
+            (SUMMARIES.stream, "$KV.SUMMARIES.*"),
             (LEASES.stream, "$KV.LEASES.ftp-gateway.>"),
             (REMOTES.stream, "$KV.REMOTES.>"),
         ),
@@ -284,6 +287,7 @@ GRANTS: dict[str, Grant] = {
             "$KV.CONFIG.remotes.*.*",
             "$KV.PROFILES.>",
             "$KV.DEFENDER.>",
+            "$KV.SUMMARIES.*",
             "$KV.LEASES.ftp-gateway.>",
             "$KV.REMOTES.>",
         ),

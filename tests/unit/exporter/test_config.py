@@ -1,15 +1,21 @@
 """What an export's form may say, and what the domain makes of it."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from exporter.config import Export, check_alone, job_of
 from exporter.schedule import schedule_of
+from exporter.sinks.gateway import GatewayConfig, report_name
+from exporter.sinks.platform import Platform
+from shared.app_reports import open_reports
 from shared.errors import ConflictError, InvalidError
 from shared.registry import Entry
 from shared.secret_store import SecretStore, generate_key
+from shared.settings import Settings
 
+PLATFORM = Platform(allow_private=False, open_reports=partial(open_reports, Settings()))
 ADVERTISER = "5F059C53D346519B154F20D4"
 
 
@@ -70,7 +76,7 @@ def test_seconds_go_before_minutes() -> None:
 def test_export_becomes_a_job_of_the_domain() -> None:
     value = export(affiliates=[4], advertisers=[ADVERTISER], destination={"directory": "/raw//clicks/"})
 
-    job = job_of(Entry("shop", "clicks", value, 7), allow_private=False)
+    job = job_of(Entry("shop", "clicks", value, 7), PLATFORM)
 
     assert ("shop", "clicks", 7) == (job.app_key, job.export_id, job.revision)
     assert ((4,), (ADVERTISER.lower(),)) == (job.selection.affiliates, job.selection.advertisers)
@@ -98,3 +104,26 @@ def test_another_place_is_not_refused(changes: dict[str, Any]) -> None:
 
 def test_export_may_stay_where_it_is() -> None:
     check_alone([Entry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))
+
+
+def test_folders_of_the_gateway_are_each_an_apps_own() -> None:
+    value = Export(data="clicks", destination=GatewayConfig(directory="clicks"))
+
+    check_alone([Entry("rival", "clicks", value, 1)], "shop", "clicks", value)
+    with pytest.raises(ConflictError):
+        check_alone([Entry("shop", "other", value, 1)], "shop", "clicks", value)
+
+
+@pytest.mark.parametrize("directory", ["", "a/b", "..", "a b", "a\n"])
+def test_directory_of_the_gateway_is_one_plain_name(directory: str) -> None:
+    form = {"data": "clicks", "destination": {"type": "gateway", "directory": directory}}
+
+    with pytest.raises(InvalidError) as caught:
+        SecretStore([generate_key()]).from_form(form, Export, None)
+
+    assert "destination.directory" == caught.value.field
+
+
+def test_name_on_the_gateway_is_one_that_every_file_system_takes() -> None:
+    assert "clicks_2026-11-22_02-45-00.csv.gz" == report_name("clicks/2026/11/22/2026-11-22 02:45:00.csv.gz")
+    assert ".millrace-probe" == report_name("clicks/.millrace-probe")

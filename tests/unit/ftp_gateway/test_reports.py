@@ -1,9 +1,14 @@
 import csv
+import io
+import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ftp_gateway.lines import RowError
 from ftp_gateway.reports import MAX_REPORTED, Outcome, render_report, render_result, report_name, result_name
@@ -13,6 +18,13 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 def cells(report: bytes) -> list[list[str]]:
     return list(csv.reader(report.decode().splitlines(), delimiter=";"))
+
+
+def shown(excerpt: str) -> str:
+    """The excerpt of a report that a CSV reader gives back."""
+    report = render_report([RowError(line=1, code="x", message="m", excerpt=excerpt)], 1).decode()
+    [_, found] = csv.reader(io.StringIO(report, newline=""), delimiter=";")
+    return found[3]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +54,71 @@ def test_a_report_is_a_row_for_each_error() -> None:
     ] == cells(render_report(errors, 2))
 
 
-def test_a_cell_that_a_spreadsheet_would_run_is_quoted() -> None:
-    for excerpt in ("=cmd|' /C calc'!A0", "+1", "-1", "@x", " =1+1", "\t=1"):
-        [_, found] = cells(render_report([RowError(line=1, code="x", message="m", excerpt=excerpt)], 1))
-        assert found[3] == f"'{excerpt}"
+@pytest.mark.parametrize(
+    "excerpt",
+    [
+        "=cmd|' /C calc'!A0",
+        "+1",
+        "-1",
+        "@x",
+        "\N{FULLWIDTH EQUALS SIGN}1",
+        "\N{FULLWIDTH PLUS SIGN}1",
+        "\N{FULLWIDTH HYPHEN-MINUS}1",
+        "\N{FULLWIDTH COMMERCIAL AT}x",
+        "\N{SMALL EQUALS SIGN}1",
+        "\N{MINUS SIGN}1",
+        " =1+1",
+        "\N{NO-BREAK SPACE}=1",
+        "\N{IDEOGRAPHIC SPACE}=1",
+        "\N{ZERO WIDTH SPACE}=1",
+        "\N{ZERO WIDTH NO-BREAK SPACE}=1",
+        "\N{RIGHT-TO-LEFT MARK}=1",
+        "\x00=1",
+        "\x0b=1",
+        '"=1"',
+        '" =1',
+        "\tx",
+        "\rx",
+    ],
+)
+def test_a_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(excerpt: str) -> None:
+    assert f"'{excerpt}" == shown(excerpt)
+
+
+@pytest.mark.parametrize(
+    ("excerpt", "expected"),
+    [
+        ("7;a,=1+1", "7;a,'=1+1"),
+        ("7;a\t=1+1", "7;a\t'=1+1"),
+        ("7;a\r=1+1", "7;a\r'=1+1"),
+        ("7;a, =1+1", "7;a,' =1+1"),
+        ("7;a,,=1+1,+2", "7;a,,'=1+1,'+2"),
+    ],
+)
+def test_what_is_a_cell_of_its_own_to_a_program_with_other_separators_is_looked_at_too(
+    excerpt: str, expected: str
+) -> None:
+    assert expected == shown(excerpt)
+
+
+@pytest.mark.parametrize("excerpt", ["", "1;Hello;https://x", "a=b", "1;-5 TL", "a, b", '"a";"b"', "İzmir; ğ"])
+def test_other_rows_are_shown_as_they_are(excerpt: str) -> None:
+    assert excerpt == shown(excerpt)
+
+
+def test_a_message_is_as_safe_as_a_row() -> None:
+    [_, found] = cells(render_report([RowError(line=1, code="x", message="=1+1")], 1))
+
+    assert "'=1+1" == found[2]
+
+
+@given(st.text(max_size=60))
+def test_no_cell_of_a_report_is_a_formula_however_its_row_is_written(excerpt: str) -> None:
+    found = shown(excerpt)
+
+    assert excerpt.replace("'", "") == found.replace("'", "")
+    for cell in re.split(r"[,\t\r\n]", found):
+        assert not unicodedata.normalize("NFKC", cell).strip().startswith(("=", "+", "-", "@"))
 
 
 def test_a_report_is_capped_and_says_how_many_more() -> None:
@@ -66,6 +139,10 @@ def test_a_result_is_the_outcome_in_figures() -> None:
         "outcome": "done",
         "rows": 2,
         "ok": 2,
+        "failed": 0,
+        "duplicates": 0,
+        "seconds": 0.0,
+        "file_id": "f",
         "received_at": "2026-11-22T12:00:00Z",
     }.items() <= msgspec.json.decode(render_result(outcome)).items()
     assert outcome.state == "completed"

@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import UTC, datetime
+from functools import partial
 
 from exporter.config import EXPORTS, job_of
 from exporter.files import Job, Workshop
@@ -10,9 +11,11 @@ from exporter.history import History
 from exporter.lanes import Key, Lanes
 from exporter.routes import ROUTES
 from exporter.runs import Runner
+from exporter.sinks.platform import Platform
 from exporter.source import EventSource
 from exporter.state import State
 from shared import subjects
+from shared.app_reports import open_reports
 from shared.errors import NotFoundError
 from shared.service import Mesh, Service
 
@@ -25,15 +28,14 @@ def now() -> datetime:
 async def build(mesh: Mesh) -> State:
     """Open everything. Exports that were in the middle of a file when the last process ended go on at once."""
     exports = mesh.registry.view(EXPORTS)
-    allow_private = mesh.settings.allow_private_endpoints
+    platform = Platform(
+        allow_private=mesh.settings.allow_private_endpoints,
+        open_reports=partial(open_reports, mesh.settings),
+    )
     history = History(mesh.bucket(subjects.RUNS))
 
     def jobs() -> dict[Key, Job]:
-        return {
-            (entry.app_key, entry.id): job_of(entry, allow_private=allow_private)
-            for entry in exports.all()
-            if entry.value.active
-        }
+        return {(entry.app_key, entry.id): job_of(entry, platform) for entry in exports.all() if entry.value.active}
 
     async def is_gone(key: Key) -> bool:
         if exports.get(*key) is not None:
@@ -64,7 +66,7 @@ async def build(mesh: Mesh) -> State:
         history=history,
         registry=mesh.registry,
         exports=exports,
-        allow_private_endpoints=allow_private,
+        platform=platform,
     )
 
 

@@ -12,6 +12,7 @@ from exporter.layouts import LAYOUTS, LayoutName
 from exporter.plans import Data, Selection
 from exporter.schedule import Schedule, schedule_of
 from exporter.sinks import SinkConfig
+from exporter.sinks.platform import Platform
 from shared.errors import ConflictError, InvalidError
 from shared.registry import Entry, Kind
 
@@ -62,12 +63,12 @@ def check_alone(entries: list[Entry[Export]], app_key: str, export_id: str, expo
     """
     for entry in entries:
         other = (entry.app_key, entry.id) != (app_key, export_id)
-        if other and entry.value.destination.location == export.destination.location:
+        if other and entry.value.destination.location(entry.app_key) == export.destination.location(app_key):
             message = "another export writes to this directory; expected one that is this export's alone"
             raise ConflictError(message, field="destination.directory")
 
 
-def job_of(entry: Entry[Export], *, allow_private: bool) -> Job:
+def job_of(entry: Entry[Export], platform: Platform) -> Job:
     """An export as the domain sees it."""
     export = entry.value
     return Job(
@@ -81,7 +82,7 @@ def job_of(entry: Entry[Export], *, allow_private: bool) -> Job:
         ),
         schedule=export.schedule(entry.app_key, entry.id),
         layout=LAYOUTS[export.layout],
-        location=export.destination.location,
+        location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
-        open_sink=lambda: export.destination.open(allow_private=allow_private),
+        open_sink=lambda: export.destination.open(entry.app_key, platform),
     )

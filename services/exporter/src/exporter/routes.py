@@ -25,7 +25,7 @@ RUNS_MOST: Final = 1000
 async def check_export(call: Call[State], value: Export, _: Export | None) -> Export:
     """What an export must be before it is saved. It begins here, so that no event is missed in between."""
     export_id = call.path["id"]
-    value.check(allow_private=call.state.allow_private_endpoints)
+    value.check(allow_private=call.state.platform.allow_private)
     check_alone(call.state.exports.all(), call.app_key, export_id, value)
     if not call.dry_run:
         await call.state.lanes.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))

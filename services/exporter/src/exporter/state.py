@@ -10,6 +10,7 @@ from exporter.connection_test import probe_store
 from exporter.history import History
 from exporter.lanes import Lanes
 from exporter.sinks.objects import PROBE_LIMITS
+from exporter.sinks.platform import Platform
 from shared.connection_test import ConnectionReport
 from shared.registry import Registry, View
 
@@ -21,7 +22,7 @@ class State(Struct, frozen=True, kw_only=True):
     history: History
     registry: Registry
     exports: View[Export]
-    allow_private_endpoints: bool
+    platform: Platform
 
     async def test_connection(self, app_key: str, export_id: str, form: dict[str, Any]) -> ConnectionReport:
         """
@@ -32,9 +33,9 @@ class State(Struct, frozen=True, kw_only=True):
             NotFoundError: The form is empty and nothing is saved.
         """
         export = await self.registry.form_over_saved(EXPORTS, app_key, form, export_id)
-        export.check(allow_private=self.allow_private_endpoints)
+        export.check(allow_private=self.platform.allow_private)
         folder, name = export.destination.folder, f".millrace-probe-{secrets.token_hex(8)}"
         return await probe_store(
-            lambda: export.destination.open(allow_private=self.allow_private_endpoints, limits=PROBE_LIMITS),
+            lambda: export.destination.open(app_key, self.platform, limits=PROBE_LIMITS),
             f"{folder}/{name}" if folder else name,
         )

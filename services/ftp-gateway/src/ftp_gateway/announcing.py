@@ -7,6 +7,7 @@ from datetime import datetime
 from ftp_gateway.formats import FileKind
 from ftp_gateway.paths import kind_of
 from ftp_gateway.reports import Outcome
+from ftp_gateway.survey import Survey
 from ftp_gateway.tickets import Ticket
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
@@ -34,25 +35,30 @@ async def tell_outcome(bus: Bus, upload_id: str, ticket: Ticket, outcome: Outcom
         state=outcome.state,
         at=at,
         size_bytes=outcome.size_bytes,
+        rows=outcome.rows,
         rows_ok=outcome.ok,
         rows_bad=outcome.failed,
+        duplicates=outcome.duplicates,
+        seconds=outcome.seconds,
         reason=outcome.reason,
     )
     await bus.publish(ftp_file(ticket.app_key, outcome.state), encode(event), message_id=message_id)
 
 
-async def tell_received(
-    bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind, file_id: str, size_bytes: int, at: datetime
-) -> None:
+async def tell_received(bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind, survey: Survey, at: datetime) -> None:
     """A file was claimed and looked at; its rows follow. At least once."""
     event = FileChanged(
         app_key=ticket.app_key,
-        file_id=file_id,
+        file_id=survey.file_id,
         file_name=ticket.name,
         kind=kind,
         state="received",
         at=at,
-        size_bytes=size_bytes,
+        size_bytes=survey.size_bytes,
+        rows=survey.ok + survey.bad,
+        rows_ok=0 if survey.refused else survey.ok,
+        rows_bad=survey.ok + survey.bad if survey.refused else survey.bad,
+        duplicates=survey.duplicates,
     )
     await bus.publish(ftp_file(ticket.app_key, "received"), encode(event), message_id=f"{upload_id}:received")
 

@@ -4,13 +4,16 @@ The composition root: opens the spool, the SFTP server and the consumers, and ti
 
 import asyncio
 import secrets
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from ftp_gateway.accounts import Account, Passwords
 from ftp_gateway.addresses import Network, parse_network
+from ftp_gateway.app_reports import AppReports
 from ftp_gateway.bans import BanRules
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
 from ftp_gateway.defender import Defender
@@ -33,9 +36,12 @@ from ftp_gateway.remote_test import probe_remote
 from ftp_gateway.remotes import REMOTES, Remote
 from ftp_gateway.routes import ROUTES, State
 from ftp_gateway.spool import Spool
+from ftp_gateway.summaries import Subscription, Summaries
 from shared import subjects
+from shared.app_reports import open_reports
 from shared.consumers import open_pull
 from shared.errors import InvalidError, NotFoundError
+from shared.mail import Mailer
 from shared.profiles import Profiles
 from shared.service import Mesh, Service
 
@@ -78,6 +84,7 @@ async def build(mesh: Mesh) -> State:
 
     proxies = proxies_of(mesh.settings.sftp_proxies)
     spool = Spool(directory / "spool", now)
+    store = await mesh.enter(open_reports(mesh.settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
     file_work = await mesh.enter(FileWork(partial(unknown_users, profiles)))
@@ -105,6 +112,18 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("profiles", updates.run())
     mesh.intake("profiles", updates)
 
+    def subscriptions() -> Iterator[Subscription]:
+        for entry in apps.all():
+            app, app_key = entry.value, entry.app_key
+            if app.summary is not None:
+                name = app.display_name or app_key
+                yield Subscription(app_key=app_key, name=name, zone=ZoneInfo(app.timezone), summary=app.summary)
+
+    mailer = Mailer(mesh.settings)
+    summaries = Summaries(mesh.bus, mailer, subscriptions, now)
+    apps.on_change(summaries.changed)
+    mesh.spawn("summaries", summaries.keep())
+
     rules_of_bans = BanRules(
         failures=mesh.settings.sftp_ban_failures, first=timedelta(seconds=mesh.settings.sftp_ban_s)
     )
@@ -116,6 +135,7 @@ async def build(mesh: Mesh) -> State:
             mesh.settings,
             proxies=proxies,
             spool=spool,
+            app_reports=AppReports(store, asyncio.get_running_loop().time),
             find=find,
             passwords=passwords,
             defender=defender,
@@ -132,9 +152,11 @@ async def build(mesh: Mesh) -> State:
     return State(
         bus=mesh.bus,
         spool=spool,
+        intake=intake,
         rules_of=rules,
         passwords=passwords,
         defender=defender,
+        mailer=mailer,
         remotes=_remotes(mesh, spool),
     )
 
@@ -211,6 +233,13 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.DEFENDER, subjects.LEASES, subjects.REMOTES),
+    buckets=(
+        subjects.CONFIG,
+        subjects.PROFILES,
+        subjects.DEFENDER,
+        subjects.SUMMARIES,
+        subjects.LEASES,
+        subjects.REMOTES,
+    ),
     kinds=(APPS, FTP_USERS, HOST_KEYS, REMOTES),
 )

@@ -17,6 +17,7 @@ from ftp_gateway.limits import Limits
 from ftp_gateway.lines import Fallback
 from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
 from ftp_gateway.profile_values import AttributeType
+from ftp_gateway.summary_text import Summary
 from shared.errors import InvalidError
 from shared.registry import Entry, Kind
 from shared.secret_store import Secret
@@ -34,7 +35,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `profile_attributes` empty accepts any attribute. `settle_s` is how long a file that was uploaded under its final
     name must be left alone before it is taken. `fallback_encoding` is for files that are no UTF-8. `timezone` is that
     of dates without an offset. `unknown_users` says whether a profile file may make new profiles.
-    `all_or_nothing` refuses a file whole of which any row is bad.
+    `all_or_nothing` refuses a file whole of which any row is bad. Without a `summary` no e-mail is sent.
     """
 
     display_name: Annotated[str, Meta(max_length=200)] = ""
@@ -45,6 +46,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fallback_encoding: Fallback | None = None
     unknown_users: Literal["create", "reject"] = "create"
     all_or_nothing: bool = False
+    summary: Summary | None = None
 
 
 class FtpUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

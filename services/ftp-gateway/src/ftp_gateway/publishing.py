@@ -7,7 +7,7 @@ the file, and its last message tells where to go on: after a crash, after an ans
 upload of the same content. No window of time is involved.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -65,10 +65,18 @@ async def find_point(bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, s
 
 
 async def publish_rows(
-    bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, survey: Survey, chunks: AsyncIterator[Chunk], point: Point
+    bus: Bus,
+    kind: FileKind,
+    upload_id: str,
+    ticket: Ticket,
+    survey: Survey,
+    chunks: AsyncIterator[Chunk],
+    point: Point,
+    on_line: Callable[[int], None],
 ) -> None:
     """
-    Publish the good rows after the point, in their order. `chunks` begins there.
+    Publish the good rows after the point, in their order. `chunks` begins there; `on_line` gets the last line
+    that is in the stream.
 
     Raises:
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
@@ -82,6 +90,7 @@ async def publish_rows(
         pack_bytes += len(chunk.data)
         if len(pack) == PACK_CHUNKS or pack_bytes >= PACK_BYTES:
             await sender.send(pack)
+            on_line(pack[-1].last_line)
             pack, pack_bytes = [], 0
     if pack:
         await sender.send(pack)

@@ -4,6 +4,8 @@ What a customer gets back for a file, in `/errors`: the rows that were not taken
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
@@ -26,8 +28,11 @@ _STATES: dict[OutcomeName, Literal["completed", "failed", "duplicate"]] = {
     "duplicate": "duplicate",
 }
 
-# What a spreadsheet takes for a formula (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@")
+_FORMULA = frozenset("=+-@\N{MINUS SIGN}")
+"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection), besides what NFKC makes one of these:
+the full-width forms above all, which Excel in Chinese, Japanese and Korean reads alike."""
+_CELLS = re.compile(r"[^,\t\r\n]*[,\t\r\n]*")
+"""What may be a cell of its own to a program that does not take ';' for what separates cells."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,9 +94,23 @@ def render_report(errors: Sequence[RowError], total: int) -> bytes:
 
 
 def render_result(outcome: Outcome) -> bytes:
-    """The outcome as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n"
+    """The outcome as indented JSON. Every figure is in it, also a 0."""
+    told = {name: value for name, value in msgspec.structs.asdict(outcome).items() if value is not None}
+    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
 
 
-def _safe(cell: str) -> str:
-    return f"'{cell}" if cell.lstrip().startswith(_FORMULA) else cell
+def _safe(text: str) -> str:
+    """The text with an apostrophe before everything that a spreadsheet might run."""
+    return "".join(f"'{cell}" if _runs(cell) else cell for cell in _CELLS.findall(text))
+
+
+def _runs(cell: str) -> bool:
+    if cell[:1] in {"\t", "\r", "\n"}:
+        return True
+    # Spreadsheets trim what cannot be seen, and take quotes off: white space, control and format characters, marks.
+    first = next((char for char in cell if not char.isspace() and char != '"' and _seen(char)), "")
+    return unicodedata.normalize("NFKC", first)[:1] in _FORMULA
+
+
+def _seen(char: str) -> bool:
+    return unicodedata.category(char) not in {"Cc", "Cf", "Mn", "Co", "Cn", "Cs"}

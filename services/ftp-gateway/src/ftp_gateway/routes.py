@@ -26,8 +26,9 @@ from ftp_gateway.config import (
 )
 from ftp_gateway.defender import Defender
 from ftp_gateway.formats import Rules
-from ftp_gateway.history import FileEntry, recent_files
+from ftp_gateway.history import FileEntry, History, ListedState, Wanted
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
+from ftp_gateway.intake import Intake
 from ftp_gateway.protocols.sftp_keys import make_host_keys
 from ftp_gateway.remote_routes import ROUTES as REMOTE_ROUTES
 from ftp_gateway.remote_routes import Desk
@@ -35,6 +36,7 @@ from ftp_gateway.spool import Spool
 from shared.bus import Bus
 from shared.errors import InvalidError
 from shared.http import Call
+from shared.mail import Mailer
 from shared.registry import Entry
 from shared.resources import resource_routes
 from shared.routes import Query, Route
@@ -49,10 +51,17 @@ class State(Struct, frozen=True, kw_only=True):
 
     bus: Bus
     spool: Spool
+    intake: Intake
     rules_of: Callable[[str], Rules]
     passwords: Passwords
     defender: Defender
+    mailer: Mailer
     remotes: Desk
+
+    @property
+    def history(self) -> History:
+        """The files of all apps."""
+        return History(self.bus, self.spool, self.rules_of, self.intake.progress)
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -63,9 +72,13 @@ class Files(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> Files:
     """Those that are here and those that are done."""
-    state = call.state
-    found = await recent_files(state.bus, state.spool, state.rules_of(call.app_key), call.app_key, call.asked["most"])
-    return Files(files=tuple(found))
+    wanted = Wanted(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
+    return Files(files=tuple(await call.state.history.newest(call.app_key, wanted)))
+
+
+async def show_file(call: Call[State]) -> FileEntry:
+    """The same content may have come more than once."""
+    return await call.state.history.find(call.app_key, call.path["file_id"])
 
 
 class Ban(Struct, frozen=True, kw_only=True):
@@ -176,6 +189,8 @@ def _shown(known: HostKeys) -> AllKeys:
 
 async def _checked_app(call: Call[State], app: App, old: App | None) -> App:
     check_app(app)
+    if app.summary is not None and not call.state.mailer.configured:
+        raise InvalidError("this mesh has no mail server (MILLRACE_SMTP_HOST)", field="summary")
     return app
 
 
@@ -203,7 +218,18 @@ ROUTES: tuple[Route, ...] = (
         list_files,
         "List the app's files with their state and counts",
         reply=Files,
-        query={"most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50)},
+        query={
+            "most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50),
+            "state": Query("Only those in this state", ListedState),
+            "before": Query("Only those before this moment, for the next page", Annotated[datetime, Meta(tz=True)]),
+        },
+    ),
+    Route(
+        "GET",
+        "/v1/apps/{app_key}/files/{file_id}",
+        show_file,
+        "Show what became of a file when its content came last",
+        reply=FileEntry,
     ),
     Route(
         "GET",

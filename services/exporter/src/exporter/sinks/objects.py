@@ -11,12 +11,13 @@ one export alone, over all apps: `location` is what two exports must not share.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from exporter.sinks.platform import Platform
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.logs import redactor
 from shared.objectstore import Limits, ObjectStore, S3StoreConfig
@@ -51,9 +52,8 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         """The directory as keys begin with it: one slash between its parts, none around it."""
         return "/".join(part for part in self.directory.split("/") if part)
 
-    @property
-    def location(self) -> str:
-        """Where the files go, the same for every way to write it. Holds no secret."""
+    def location(self, app_key: str) -> str:
+        """Where the files go, the same for every way to write it and for every app. Holds no secret."""
         endpoint = self.endpoint_url.rstrip("/").lower() or "s3"
         return f"{endpoint} {self.bucket} {self.folder}"
 
@@ -77,10 +77,12 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         refuse_private_host(self.endpoint_url, ENDPOINT_FIELD)
 
     @asynccontextmanager
-    async def open(self, *, allow_private: bool, limits: Limits = FILE_LIMITS) -> AsyncIterator["ObjectSink"]:
+    async def open(
+        self, app_key: str, platform: Platform, *, limits: Limits = FILE_LIMITS
+    ) -> AsyncIterator["ObjectSink"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when the endpoint leads into our own network."""
         redactor.add(self.secret_key.reveal())
-        if self.endpoint_url and not allow_private:
+        if self.endpoint_url and not platform.allow_private:
             await refuse_private_addresses(self.endpoint_url, ENDPOINT_FIELD)
         config = S3StoreConfig(
             bucket=self.bucket,
@@ -94,22 +96,28 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
 
 
 class ObjectSink:
-    """A bucket. Satisfies `exporter.files.Sink` and `exporter.connection_test.Probed`."""
+    """
+    A bucket. Satisfies `exporter.files.Sink` and `exporter.connection_test.Probed`.
 
-    def __init__(self, store: ObjectStore) -> None:
+    Args:
+        key_of: The key in the store of a key of ours.
+    """
+
+    def __init__(self, store: ObjectStore, *, key_of: Callable[[str], str] = str) -> None:
         self._store = store
+        self._key_of = key_of
 
     async def put(self, key: str, data: bytes) -> None:
-        if not await self._store.put_if_absent(key, data, content_type=CONTENT_TYPE):
+        if not await self._store.put_if_absent(self._key_of(key), data, content_type=CONTENT_TYPE):
             raise ConflictError(f"there is an object {key} already")
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
         try:
-            if (await self._store.head(key)).size_bytes != size_bytes:
+            if (await self._store.head(self._key_of(key))).size_bytes != size_bytes:
                 return None
-            return (await self._store.get(key)).data
+            return (await self._store.get(self._key_of(key))).data
         except NotFoundError:
             return None
 
     async def delete(self, key: str) -> None:
-        await self._store.delete(key)
+        await self._store.delete(self._key_of(key))

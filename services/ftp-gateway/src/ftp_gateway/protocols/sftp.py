@@ -18,6 +18,7 @@ from asyncssh import SSHServerConnection
 
 from ftp_gateway.accounts import Account, Find, Passwords, split_login
 from ftp_gateway.addresses import Network
+from ftp_gateway.app_reports import AppReports
 from ftp_gateway.crowd import Crowd
 from ftp_gateway.defender import Defender
 from ftp_gateway.host_keys import HostKeys
@@ -59,6 +60,7 @@ class SftpServer:
         *,
         proxies: tuple[Network, ...],
         spool: Spool,
+        app_reports: AppReports,
         find: Find,
         passwords: Passwords,
         defender: Defender,
@@ -67,6 +69,7 @@ class SftpServer:
         clock: Callable[[], datetime],
     ) -> None:
         self.spool = spool
+        self.app_reports = app_reports
         self.passwords = passwords
         self.defender = defender
         self.clock = clock
@@ -233,6 +236,7 @@ async def open_sftp(
     *,
     proxies: tuple[Network, ...],
     spool: Spool,
+    app_reports: AppReports,
     find: Find,
     passwords: Passwords,
     defender: Defender,
@@ -252,6 +256,7 @@ async def open_sftp(
         settings,
         proxies=proxies,
         spool=spool,
+        app_reports=app_reports,
         find=find,
         passwords=passwords,
         defender=defender,

@@ -20,6 +20,7 @@ from asyncssh.constants import DISC_BY_APPLICATION, OPEN_RESOURCE_SHORTAGE
 from asyncssh.stream import SSHServerStreamSession
 
 from ftp_gateway.accounts import Account, Passwords
+from ftp_gateway.app_reports import AppReports
 from ftp_gateway.defender import Defender
 from ftp_gateway.limits import Usage, Usages
 from ftp_gateway.protocols.sftp_entrance import Connection
@@ -38,6 +39,7 @@ class Host(Protocol):
     """What a connection needs of the server."""
 
     spool: Spool
+    app_reports: AppReports
     passwords: Passwords
     defender: Defender
     usages: Usages
@@ -194,6 +196,7 @@ class Gate(SSHServer):
         return Tree(
             channel,
             self._server.spool,
+            self._server.app_reports,
             self._current,
             usage,
             self._server.clock(),

@@ -14,11 +14,13 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 
 from asyncssh import SFTPAttrs, SFTPName, SFTPServer, SSHServerChannel
 from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_WRITE
 
 from ftp_gateway.accounts import Account
+from ftp_gateway.app_reports import AppReport, AppReports
 from ftp_gateway.limits import Usage
 from ftp_gateway.paths import FOLDERS, WRITABLE, Folder, Location, locate, place, writable
 from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES
@@ -48,16 +50,27 @@ class _Download:
         self.handle = handle
 
 
-class _Listing:
-    """The entries of a folder, over as many READDIRs as it takes."""
+class _Reading:
+    """A handle for reading a report of the app."""
 
-    def __init__(self, names: Iterable[SFTPName]) -> None:
+    def __init__(self, report: AppReport) -> None:
+        self.report = report
+
+
+class _Listing:
+    """The entries of a folder, over as many READDIRs as it takes. What is `later` is asked for by the first."""
+
+    def __init__(self, names: Iterable[SFTPName], later: Callable[[], Awaitable[Iterable[SFTPName]]] | None) -> None:
         self._names: Iterator[SFTPName] = iter(names)
+        self._later = later
 
     def __aiter__(self) -> AsyncIterator[SFTPName]:
         return self
 
     async def __anext__(self) -> SFTPName:
+        if self._later is not None:
+            self._names = chain(self._names, await self._later())
+            self._later = None
         for name in self._names:
             return name
         raise StopAsyncIteration
@@ -77,6 +90,7 @@ class Tree(SFTPServer):
         self,
         channel: "SSHServerChannel[bytes]",
         spool: Spool,
+        app_reports: AppReports,
         account: Callable[[], Account],
         usage: Usage,
         now: datetime,
@@ -86,10 +100,11 @@ class Tree(SFTPServer):
     ) -> None:
         super().__init__(channel)
         self._spool = spool
+        self._app_reports = app_reports
         self._account_now = account
         self._usage = usage
         self._began_at = now
-        self._open: set[_Upload | _Download] = set()
+        self._open: set[_Upload | _Download | _Reading] = set()
         self.progress = progress
         self.listening = listening
 
@@ -117,9 +132,14 @@ class Tree(SFTPServer):
 
     def open(self, path: bytes, pflags: int, attrs: SFTPAttrs) -> object:
         location = locate(path)
+        if location.folder == "reports" and not pflags & FXF_WRITE:
+            return self._open_report(location)
         return self._track(self._write(location, pflags) if pflags & FXF_WRITE else self._read(location))
 
-    def _track(self, file: _Upload | _Download) -> _Upload | _Download:
+    async def _open_report(self, location: Location) -> object:
+        return self._track(_Reading(await self._report(location)))
+
+    def _track(self, file: _Upload | _Download | _Reading) -> _Upload | _Download | _Reading:
         self._open.add(file)
         return file
 
@@ -142,13 +162,15 @@ class Tree(SFTPServer):
         upload = self._find(location)
         return _Download(upload, self._spool.open_bytes(upload))
 
-    def read(self, file_obj: object, offset: int, size: int) -> bytes:
+    def read(self, file_obj: object, offset: int, size: int) -> bytes | Awaitable[bytes]:
         # A client may ask for 4 GiB in one packet, which would be allocated, or at an offset that no file has.
         size = min(size, MAX_BLOCK_BYTES)
         if offset > MAX_FILE_BYTES:
             return b""
         if isinstance(file_obj, _Download):
             return os.pread(file_obj.handle, size, offset)
+        if isinstance(file_obj, _Reading):
+            return self._app_reports.read(file_obj.report, offset, size)
         assert isinstance(file_obj, _Upload)
         return file_obj.writer.read(offset, size)
 
@@ -176,13 +198,13 @@ class Tree(SFTPServer):
 
     def close(self, file_obj: object) -> None:
         """The client went away: an upload has broken off."""
-        assert isinstance(file_obj, _Upload | _Download)
+        assert isinstance(file_obj, _Upload | _Download | _Reading)
         if file_obj not in self._open:
             return
         self._open.discard(file_obj)
         if isinstance(file_obj, _Upload):
             file_obj.writer.abandon()
-        else:
+        elif isinstance(file_obj, _Download):
             os.close(file_obj.handle)
 
     def exit(self) -> None:
@@ -194,14 +216,21 @@ class Tree(SFTPServer):
         if isinstance(file_obj, _Upload):
             await file_obj.writer.sync()
 
-    def stat(self, path: bytes) -> SFTPAttrs:
+    def stat(self, path: bytes) -> SFTPAttrs | Awaitable[SFTPAttrs]:
         location = locate(path)
+        if location.folder == "reports" and location.name:
+            return self._stat_report(location)
         return self._attributes(self._find(location)) if location.name else self._folder(location.folder)
 
-    def lstat(self, path: bytes) -> SFTPAttrs:
+    async def _stat_report(self, location: Location) -> SFTPAttrs:
+        return _report_attributes(await self._report(location))
+
+    def lstat(self, path: bytes) -> SFTPAttrs | Awaitable[SFTPAttrs]:
         return self.stat(path)
 
     def fstat(self, file_obj: object) -> SFTPAttrs:
+        if isinstance(file_obj, _Reading):
+            return _report_attributes(file_obj.report)
         assert isinstance(file_obj, _Upload | _Download)
         return self._attributes(file_obj.writer.upload if isinstance(file_obj, _Upload) else file_obj.upload)
 
@@ -222,14 +251,19 @@ class Tree(SFTPServer):
     def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:
         location = locate(path)
         if location.name:
-            self._find(location)
+            if location.folder != "reports":
+                self._find(location)
             raise ConflictError("this is a file")
         names = [SFTPName(name, attrs=self._folder(location.folder)) for name in (b".", b"..")]
         if not location.folder:
             names += [SFTPName(folder.encode(), attrs=self._folder(folder)) for folder in FOLDERS]
         for upload in self._spool.entries(self._account.app_key, location.folder):
             names.append(SFTPName(upload.ticket.name.encode(), attrs=self._attributes(upload)))
-        return _Listing(names)
+        return _Listing(names, self._reports if location.folder == "reports" else None)
+
+    async def _reports(self) -> list[SFTPName]:
+        found = await self._app_reports.list(self._account.app_key)
+        return [SFTPName(report.name.encode(), attrs=_report_attributes(report)) for report in found]
 
     async def remove(self, path: bytes) -> None:
         gone = self._spool.find(writable(self._account.app_key, locate(path)))
@@ -268,6 +302,11 @@ class Tree(SFTPServer):
     def format_group(self, gid: int | None) -> str:
         return self._account.app_key[:8]
 
+    async def _report(self, location: Location) -> AppReport:
+        if not location.name:
+            raise DeniedError("this is a folder")
+        return await self._app_reports.find(self._account.app_key, location.name)
+
     def _find(self, location: Location) -> Upload:
         upload = self._spool.find(place(self._account.app_key, location))
         if upload is None:
@@ -280,6 +319,10 @@ class Tree(SFTPServer):
 
     def _folder(self, folder: Folder) -> SFTPAttrs:
         return _attributes(stat.S_IFDIR | (0o750 if folder in WRITABLE else 0o550), self._began_at)
+
+
+def _report_attributes(report: AppReport) -> SFTPAttrs:
+    return _attributes(stat.S_IFREG | 0o440, report.info.modified_at, size=report.info.size_bytes)
 
 
 def _attributes(mode: int, at: datetime, *, size: int = 0) -> SFTPAttrs:

@@ -1,0 +1,55 @@
+"""
+Put files into the app's own `/reports` on ftp-gateway, where its customer gets them by SFTP.
+
+Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. There is nothing for a customer to set up.
+Implementation: the platform's store of reports through `shared.app_reports`, created and never overwritten as in a
+bucket.
+Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
+`clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. Nothing removes these files: give the
+bucket a lifecycle rule.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from exporter.sinks.objects import FILE_LIMITS, ObjectSink
+from exporter.sinks.platform import Platform
+from shared.app_reports import report_key
+from shared.objectstore import Limits
+
+
+class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The app's `/reports` on ftp-gateway. `directory` is what the names of its files begin with."""
+
+    directory: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+
+    @property
+    def folder(self) -> str:
+        """The directory as keys begin with it."""
+        return self.directory
+
+    def location(self, app_key: str) -> str:
+        """Where the files of an app go. Two apps never share a place."""
+        return f"gateway {app_key} {self.directory}"
+
+    def check(self, *, allow_private: bool) -> None:
+        """The types say it all."""
+
+    @asynccontextmanager
+    async def open(
+        self, app_key: str, platform: Platform, *, limits: Limits = FILE_LIMITS
+    ) -> AsyncIterator[ObjectSink]:
+        """Asks nothing of the store yet."""
+        async with platform.open_reports(limits) as store:
+            yield ObjectSink(store, key_of=lambda key: report_key(app_key, report_name(key)))
+
+
+def report_name(key: str) -> str:
+    """The name in `/reports` of a key. One that begins with a dot keeps it, with which the gateway does not show it."""
+    directory, *_, name = key.split("/")
+    if name.startswith("."):
+        return name
+    return f"{directory}_{name}".replace(" ", "_").replace(":", "-")

@@ -1,0 +1,15 @@
+"""What a sink needs of the platform that it runs on."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from msgspec import Struct
+
+from shared.objectstore import Limits, ObjectStore
+
+
+class Platform(Struct, frozen=True, kw_only=True):
+    """`allow_private` lets endpoints into our own network; `open_reports` opens the platform's store of reports."""
+
+    allow_private: bool
+    open_reports: Callable[[Limits], AbstractAsyncContextManager[ObjectStore]]

@@ -1,0 +1,147 @@
+"""
+The daily summary of an app's files: when one is due, over which days, and how it reads. Pure; `summaries` sends it.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from msgspec import Meta, Struct
+
+from shared.messages import FileChanged
+
+MAX_DAYS = 7
+"""In one summary, after days on which none could be sent."""
+MAX_FILES = 500
+"""In one summary, those with troubles first. The figures count all."""
+
+Address = Annotated[str, Meta(max_length=254, pattern=r"^[^\s@,;<>\"()]+@[^\s@,;<>\"()]+$(?!\n)")]
+
+
+class Summary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    An e-mail about the files of each day, sent on the next day from `hour` on, in the app's timezone.
+
+    With `only_when_something_happened` none is sent for a day without files.
+    """
+
+    recipients: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=20)]
+    hour: Annotated[int, Meta(ge=0, le=23)] = 8
+    only_when_something_happened: bool = True
+
+
+class Days(Struct, frozen=True):
+    """From the beginning of `first` to the end of `last`."""
+
+    first: date
+    last: date
+    zone: ZoneInfo
+
+    @property
+    def start(self) -> datetime:
+        return datetime.combine(self.first, time.min, self.zone)
+
+    @property
+    def end(self) -> datetime:
+        """The first moment after them."""
+        return datetime.combine(self.last + timedelta(days=1), time.min, self.zone)
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+
+
+def newest_day(summary: Summary, zone: ZoneInfo, now: datetime) -> date:
+    """The last day whose summary may be sent."""
+    local = now.astimezone(zone)
+    return local.date() - timedelta(days=1 if local.hour >= summary.hour else 2)
+
+
+def due_days(summary: Summary, zone: ZoneInfo, now: datetime, told: date) -> Days | None:
+    """The days to tell now, after `told`; None for none yet."""
+    newest = newest_day(summary, zone, now)
+    if told >= newest:
+        return None
+    return Days(max(told + timedelta(days=1), newest - timedelta(days=MAX_DAYS - 1)), newest, zone)
+
+
+def outcome_of(event: FileChanged) -> str:
+    """In the words of `result.json`."""
+    if event.state == "completed":
+        return "done_with_errors" if event.rows_bad else "done"
+    if event.state == "failed":
+        return event.reason if event.reason in ("empty", "truncated") else "rejected"
+    return event.state
+
+
+class Tally:
+    """What happened to an app's files. Memory is bounded, however many there are."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.rows = self.rows_ok = self.rows_bad = self.duplicates = 0
+        self._troubled: list[FileChanged] = []
+        self._fine: list[FileChanged] = []
+
+    def add(self, event: FileChanged) -> None:
+        """Count the end of a file, or an upload that broke off."""
+        outcome = outcome_of(event)
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.rows += event.rows
+        self.rows_ok += event.rows_ok
+        self.rows_bad += event.rows_bad
+        self.duplicates += event.duplicates
+        kept = self._fine if outcome == "done" else self._troubled
+        if len(kept) < MAX_FILES:
+            kept.append(event)
+
+    @property
+    def files(self) -> int:
+        return sum(self.outcomes.values())
+
+    @property
+    def troubled(self) -> int:
+        """How many are not simply done."""
+        return self.files - self.outcomes.get("done", 0)
+
+    def shown(self) -> list[FileChanged]:
+        """The files to name, in the order of time."""
+        return sorted((self._troubled + self._fine)[:MAX_FILES], key=lambda event: event.at)
+
+
+def render_subject(app_name: str, days: Days, tally: Tally) -> str:
+    """The line that a reader sees in a list."""
+    troubles = f", {tally.troubled} with troubles" if tally.troubled else ""
+    return f"{' '.join(app_name.split())}: {tally.files} files on {days}{troubles}"
+
+
+def render_text(app_name: str, days: Days, tally: Tally) -> str:
+    """The whole message."""
+    shown = tally.shown()
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items()))
+    lines = [
+        f"Files of {' '.join(app_name.split())}, {days} ({days.zone.key})",
+        "",
+        f"files:      {tally.files}" + (f" ({outcomes})" if outcomes else ""),
+        f"rows:       {tally.rows}",
+        f"ok:         {tally.rows_ok}",
+        f"failed:     {tally.rows_bad}",
+        f"duplicates: {tally.duplicates}",
+    ]
+    if shown:
+        lines += ["", *_table(shown, days)]
+    if tally.files > len(shown):
+        lines.append(f"and {tally.files - len(shown)} more files")
+    if tally.troubled:
+        lines += ["", "The rows that were not taken are in /errors, in <name>.report.csv."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(events: Sequence[FileChanged], days: Days) -> list[str]:
+    rows = [("time", "kind", "outcome", "ok", "failed", "duplicates", "name", "reason")]
+    for event in events:
+        at = event.at.astimezone(days.zone).strftime("%m-%d %H:%M")
+        counts = (str(event.rows_ok), str(event.rows_bad), str(event.duplicates))
+        rows.append((at, event.kind, outcome_of(event), *counts, event.file_name, event.reason or ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    return ["  ".join([*map(str.ljust, row, widths), *row[6:]]).rstrip() for row in rows]
