@@ -96,10 +96,12 @@ class Bench:
         [server] = [each for each in dict(self.gateway.running.mesh.intakes).values() if isinstance(each, SftpServer)]
         await until(lambda: not server._gates and not server._trees and not len(server._crowd), within_s=LEAVE_S)
         spool = self.gateway.running.state.spool
-        folder: Path = spool._directory
+        folder = Path(self.gateway.running.mesh.settings.data_dir) / "ftp" / "spool"
 
         def clean() -> bool:
-            known = {upload.id for places in spool._places.values() for found in places.values() for upload in found}
+            spool.look()
+            shelves = (*spool._shelves._files.values(), *spool._shelves._reports.values())
+            known = {upload_id for shelf in shelves for upload_id in shelf.uploads}
             return (
                 not _open_files(folder)
                 and _stems(folder) <= known
@@ -111,7 +113,8 @@ class Bench:
 
 
 def _stems(folder: Path) -> set[str]:
-    return {file.stem for file in folder.iterdir()}
+    """The ids of what lies there; a directory's `turn` is nobody's."""
+    return {file.name.partition(".")[0] for file in folder.rglob("*.*") if file.is_file()}
 
 
 def _open_files(folder: Path) -> list[Path]:

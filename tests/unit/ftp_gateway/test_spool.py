@@ -135,6 +135,38 @@ async def test_a_file_is_complete_only_when_every_writer_has_closed_it(spool: Sp
     assert first.upload.due_at(0) is None
 
 
+async def test_who_goes_on_in_another_session_alone_says_when_the_file_is_complete(spool: Spool) -> None:
+    gone, back = object(), object()
+    first = spool.create(PUSH, "nightly", gone)
+    first.write(0, b"hel")
+
+    second = spool.reopen(first.upload, back)
+    second.write(3, b"lo")
+    with pytest.raises(ConflictError, match="another session"):
+        first.write(0, b"HEL")
+    with pytest.raises(ConflictError, match="another session"):
+        first.read(0, 3)
+    await second.commit()
+    first.abandon()
+
+    assert ("closed", False, 0) == (second.upload.state, second.upload.broken, second.upload.writers)
+    assert b"hello" == await content(spool, second.upload)
+
+
+async def test_a_close_that_another_session_overtakes_completes_nothing(spool: Spool) -> None:
+    first = spool.create(PUSH, "nightly", object())
+    closing = asyncio.create_task(first.commit())
+    await asyncio.sleep(0)
+
+    second = spool.reopen(first.upload, object())
+    with pytest.raises(ConflictError, match="another session"):
+        await closing
+
+    assert ("open", 1) == (first.upload.state, first.upload.writers)
+    await second.commit()
+    assert "closed" == first.upload.state
+
+
 async def test_a_claimed_name_is_free_again_and_its_bytes_are_not_touched(spool: Spool) -> None:
     first = await put(spool)
     spool.claim(first)

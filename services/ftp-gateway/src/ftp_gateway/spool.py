@@ -78,7 +78,7 @@ class Spool:
         now = self._clock()
         return next((upload for upload in uploads if upload.is_visible(now)), None)
 
-    def create(self, place: Place, user: str) -> Writer:
+    def create(self, place: Place, user: str, session: object = None) -> Writer:
         """
         Begin a file; one of the same name that is not claimed yet is replaced.
 
@@ -105,11 +105,11 @@ class Spool:
             shelf.unlink(upload)
             upload.release()
             raise
-        return self._writer(upload)
+        return self._writer(upload, session)
 
-    def reopen(self, upload: Upload) -> Writer:
+    def reopen(self, upload: Upload, session: object = None) -> Writer:
         """
-        Go on writing to a file that is not claimed yet.
+        Go on writing to a file that is not claimed yet. What another session has open of it is of no account any more.
 
         Raises:
             BusyError: Another replica is writing to it.
@@ -132,7 +132,7 @@ class Spool:
             raise
         upload.broken = False
         upload.told_partial = False
-        return self._writer(upload)
+        return self._writer(upload, session)
 
     def open_bytes(self, upload: Upload) -> int:
         """A handle for reading. Raises `FileNotFoundError` when the file is gone."""
@@ -288,7 +288,10 @@ class Spool:
         upload.changed_at = now
         self.changed.set()
 
-    def _writer(self, upload: Upload) -> Writer:
+    def _writer(self, upload: Upload, session: object) -> Writer:
+        if upload.session is not session:
+            upload.session = session
+            upload.writers = 0
         return Writer(upload, clock=self._clock, close=self._close, broke_off=self.changed.set)
 
     def _replace(self, earlier: Upload) -> None:

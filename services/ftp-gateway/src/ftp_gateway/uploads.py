@@ -19,8 +19,8 @@ class Upload:
     """
     One file. `label` names its ticket on disk, and `state` is that of the ticket, or the one that is being written.
     `handle` is this process's handle on the bytes, with their lock, while it writes or processes them; `writers` counts
-    what customers have open here, and `broken` says that one of them went away without closing. `gone` files are on
-    disk no more.
+    what customers have open here, all of it by one `session`, and `broken` says that one of them went away without
+    closing. `gone` files are on disk no more.
     """
 
     __slots__ = (
@@ -30,6 +30,7 @@ class Upload:
         "gone",
         "handle",
         "label",
+        "session",
         "size_bytes",
         "state",
         "ticket",
@@ -45,6 +46,7 @@ class Upload:
         self.changed_at = changed_at
         self.handle: int | None = None
         self.writers = 0
+        self.session: object = None
         self.broken = label.state == "open"
         self.told_partial = False
         self.busy = False
@@ -98,7 +100,12 @@ class Upload:
 
 
 class Writer:
-    """A customer's open handle on a file. `commit` or `abandon` ends it, once."""
+    """
+    A customer's open handle on a file. `commit` or `abandon` ends it, once.
+
+    Where another session has opened the file since, this handle is of no account any more: it writes nothing, and does
+    not tell whether the file is complete. Its client is often gone without a word, and has come back as the other one.
+    """
 
     def __init__(
         self,
@@ -114,6 +121,7 @@ class Writer:
         self._close = close
         self._broke_off = broke_off
         self._failed = False
+        self._session = upload.session
         self.upload = upload
         upload.writers += 1
 
@@ -122,6 +130,7 @@ class Writer:
         Raises `TooLargeError` beyond `MAX_FILE_BYTES`, also for a single byte at a huge offset, and `OSError`. Many a
         client closes the file all the same; it is a part from then on.
         """
+        self._check_turn()
         try:
             if offset + len(data) > MAX_FILE_BYTES:
                 raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
@@ -140,10 +149,12 @@ class Writer:
         self._failed = True
 
     def read(self, offset: int, size: int) -> bytes:
+        self._check_turn()
         return os.pread(self._handle, size, offset)
 
     def truncate(self, size: int) -> None:
         """Raises `TooLargeError` beyond `MAX_FILE_BYTES`."""
+        self._check_turn()
         if size > MAX_FILE_BYTES:
             raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
         os.ftruncate(self._handle, size)
@@ -152,6 +163,7 @@ class Writer:
 
     async def sync(self) -> None:
         """Bytes so far are durable when this returns."""
+        self._check_turn()
         await asyncio.to_thread(os.fsync, self._handle)
 
     async def commit(self) -> None:
@@ -159,14 +171,17 @@ class Writer:
         The client has closed the file: it is complete, unless another writer is there or went away.
 
         Raises:
-            ConflictError: A write has failed before; what is there counts as broken off.
+            ConflictError: A write has failed before; what is there counts as broken off. Or another session goes on
+                with the file.
             OSError: The disk failed; the same.
         """
+        self._check_turn()
         try:
             if self._failed:
                 raise ConflictError("a write has failed, so the file is not complete")
             self._stamp()
             await self.sync()
+            self._check_turn()
         except BaseException:
             self.abandon()
             raise
@@ -183,12 +198,22 @@ class Writer:
 
     def abandon(self) -> None:
         """The client went away, or the disk failed: what is there is a part."""
+        if self._overtaken:
+            return
         with suppress(OSError):
             self._stamp()
         self.upload.writers -= 1
         self.upload.broken = True
         self._let_go()
         self._broke_off()
+
+    @property
+    def _overtaken(self) -> bool:
+        return self.upload.session is not self._session
+
+    def _check_turn(self) -> None:
+        if self._overtaken:
+            raise ConflictError("another session goes on with the file")
 
     def _stamp(self) -> None:
         # By our clock, which is the one that files settle by, also after a restart and on another replica.

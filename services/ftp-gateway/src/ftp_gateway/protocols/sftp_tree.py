@@ -153,9 +153,9 @@ class Tree(SFTPServer):
         if there is None:
             self._usage.check_file(self._account.limits)
         if there is None or pflags & FXF_TRUNC:
-            writer = self._spool.create(to, self._account.name)
+            writer = self._spool.create(to, self._account.name, self)
         else:
-            writer = self._spool.reopen(there)
+            writer = self._spool.reopen(there, self)
         return _Upload(writer, append=bool(pflags & FXF_APPEND))
 
     def _read(self, location: Location) -> _Download:
