@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.lines import MAX_LINE_BYTES, Fallback, FileScan, Lines, RefusedError, Text
+from ftp_gateway.lines import MAX_LINE_BYTES, Fallback, FileScan, Lines, RefusedError, Text, line_of
 
 
 def scanned(data: bytes, fallback: Fallback | None = None, block: int = 7) -> Text:
@@ -15,9 +15,13 @@ def scanned(data: bytes, fallback: Fallback | None = None, block: int = 7) -> Te
 
 
 def lines(data: bytes, fallback: Fallback | None = None, block: int = 7) -> list[str | None]:
-    reader = Lines(scanned(data, fallback))
-    found = [line for at in range(0, len(data), block) for line in reader.feed(data[at : at + block])]
-    return found + reader.finish()
+    return lines_as(scanned(data, fallback), data, block)
+
+
+def lines_as(text: Text, data: bytes, block: int) -> list[str | None]:
+    reader = Lines(text)
+    found = b"".join(reader.feed(data[at : at + block]) for at in range(0, len(data), block)) + reader.finish()
+    return [line_of(line) for line in found.split(b"\n")[:-1]]
 
 
 def refusal(data: bytes, fallback: Fallback | None = None) -> str:
@@ -117,8 +121,6 @@ def test_any_bytes_are_lines_or_refused_whatever_the_blocks(data: bytes, block: 
             text = scanned(data, "windows-1254", size)
         except RefusedError as refused:
             return refused.reason
-        reader = Lines(text)
-        found = [line for at in range(0, len(data), size) for line in reader.feed(data[at : at + size])]
-        return found + reader.finish()
+        return lines_as(text, data, size)
 
     assert outcome(1000) == outcome(block)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ftp_gateway.lines import FileScan, RefusedError, RowError
 from ftp_gateway.profile_txt import ProfileReader
 from ftp_gateway.profile_values import AttributeType
-from shared.messages import ProfileRow
+from shared.messages import ProfileRow, decode
 
 DEMO = Path(__file__).parents[3] / "demo" / "profile.txt"
 DECLARED: dict[str, AttributeType] = {"city": "string", "age": "number"}
@@ -24,8 +24,9 @@ def read(
     parsed.append(reader.finish())
     rows: list[ProfileRow | RowError] = []
     for part in parsed:
-        rows += [*part.rows, *part.errors]
-    assert [len(part.rows) for part in parsed] == [len(part.sizes) for part in parsed]
+        made = [decode(data, ProfileRow) for data in part.rows]
+        assert [(row.line, row.ext_id.encode()) for row in made] == list(zip(part.lines, part.ext_ids, strict=True))
+        rows += [*made, *part.errors]
     return sorted(rows, key=lambda row: row.line), reader
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ftp_gateway import push_csv
 from ftp_gateway.lines import FileScan, RefusedError, RowError
 from ftp_gateway.push_csv import MAX_DEEPLINK_CHARS, MAX_EXT_ID_CHARS, MAX_TEXT_CHARS, PushReader
-from shared.messages import PushRow
+from shared.messages import PushRow, decode
 
 DEMO = Path(__file__).parents[3] / "demo" / "push.csv"
 
@@ -21,8 +21,9 @@ def read(data: bytes, block: int = 4096) -> tuple[list[PushRow | RowError], Push
     parsed.append(reader.finish())
     rows: list[PushRow | RowError] = []
     for part in parsed:
-        rows += [*part.rows, *part.errors]
-    assert [len(part.rows) for part in parsed] == [len(part.sizes) for part in parsed]
+        made = [decode(data, PushRow) for data in part.rows]
+        assert [(row.line, row.ext_id.encode()) for row in made] == list(zip(part.lines, part.ext_ids, strict=True))
+        rows += [*made, *part.errors]
     return sorted(rows, key=lambda row: row.line), reader
 
 
@@ -146,14 +147,16 @@ def test_a_cut_off_file_is_told_from_one_without_a_last_line_end(
 
 
 parts = st.lists(
-    st.sampled_from([";", '"', "\\", "n", " ", "a", ":", "-", "1E+5", "https://x", "x:y", "ğ"]), max_size=12
+    st.sampled_from([";", '"', "\\", "n", " ", "a", ":", "-", "1E+5", "https://x", "x:y", "ğ", "\xa0", "\t"]),
+    max_size=12,
 )
 
 
 @given(parts.map("".join).filter(str.strip))
 def test_a_plain_row_means_the_same_on_the_short_way(line: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(push_csv, "_PLAIN", re.compile("(?!)"))
+        for pattern in ("_IN_PLAIN_BLOCK", "_IN_ANY_BLOCK"):
+            patch.setattr(push_csv, pattern, re.compile(rb"()()()(.*)\n"))
         expected = row(line)
 
     assert expected == row(line)

@@ -3,9 +3,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from ftp_gateway import survey as surveys
-from ftp_gateway.formats import CHUNK_CHARS, CHUNK_ROWS, Chunks, FileKind, Rules
+from ftp_gateway.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks, FileKind, Rules
 from ftp_gateway.survey import FileReading, LineSet, Survey
-from shared.messages import ProfileBatch, PushBatch, PushRow, decode
+from shared.messages import ProfileBatch, PushBatch, decode
 
 
 def reading_of(
@@ -104,12 +104,12 @@ def test_a_set_of_lines_holds_what_was_put_in() -> None:
     assert numbers == {number for number in range(100_100) if number in lines}
 
 
-def test_chunks_are_bounded_by_rows_and_characters() -> None:
+def test_chunks_are_bounded_by_rows_and_bytes() -> None:
     def chunked(sizes: list[int]) -> list[int]:
         chunks = Chunks()
-        rows = [PushRow(id="f:1", line=1, ext_id="1", text="x") for _ in sizes]
-        return [len(chunk) for chunk in [*chunks.add(rows, sizes), chunks.rest()]]
+        made = chunks.add(range(len(sizes)), [bytes(size) for size in sizes])
+        return [len(rows) for _, rows in [*made, chunks.rest()]]
 
     assert [CHUNK_ROWS, CHUNK_ROWS, 1] == chunked([10] * (2 * CHUNK_ROWS + 1))
-    assert [2, 2, 1] == chunked([CHUNK_CHARS // 2] * 5)
-    assert [1, 1] == chunked([CHUNK_CHARS * 2, 1])
+    assert [2, 2, 1] == chunked([CHUNK_BYTES // 2] * 5)
+    assert [1, 1] == chunked([CHUNK_BYTES * 2, 1])

@@ -22,8 +22,8 @@ from ftp_gateway.formats import FileKind, Rules
 from ftp_gateway.survey import Chunk, FileReading, Survey
 
 LENGTH_BYTES: Final = 4
-BLOCK_BYTES: Final = 256 * 1024
-"""Some thousands of rows: enough to be decoded together, and little enough to stay in the processor's cache."""
+BLOCK_BYTES: Final = 64 * 1024
+"""Some hundreds of rows: enough to be read together, and little enough to stay in the processor's cache."""
 
 PIPE_BYTES: Final = 1 << 20
 """What any user may ask for (pipe(7), /proc/sys/fs/pipe-max-size)."""

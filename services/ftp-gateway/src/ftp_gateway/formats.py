@@ -6,7 +6,7 @@ A kind is one reader (`push_csv`, `profile_txt`), one message and one subject. W
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol, assert_never, cast
+from typing import Literal, Protocol, assert_never
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -16,17 +16,16 @@ from ftp_gateway.profile_txt import ProfileReader
 from ftp_gateway.profile_values import AttributeType
 from ftp_gateway.push_csv import PushReader
 from shared import subjects
-from shared.messages import ProfileBatch, ProfileRow, PushBatch, PushRow
+from shared.messages import ProfileBatch, PushBatch, encode
 from shared.subjects import Stream
 
 FileKind = Literal["push", "profile"]
 Completion = Literal["settle", "rename", "done_marker", "row_count", "sha256"]
 """What an app wants to see before a file counts as complete. See `completion`."""
-Row = PushRow | ProfileRow
 
 CHUNK_ROWS = 500
-CHUNK_CHARS = 128 * 1024
-"""Of the file's lines. JSON makes six bytes of a control character, so a chunk stays under the usual `max_payload`."""
+CHUNK_BYTES = 256 * 1024
+"""Of the rows' JSON, unless one row alone has more: a quarter of the usual `max_payload`."""
 
 
 class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,40 +56,39 @@ class Reader(Protocol):
     ends_within_a_line: bool
     cut_off: bool
 
-    def feed(self, block: bytes) -> Parsed[PushRow] | Parsed[ProfileRow]: ...
+    def feed(self, block: bytes) -> Parsed: ...
 
-    def finish(self) -> Parsed[PushRow] | Parsed[ProfileRow]: ...
+    def finish(self) -> Parsed: ...
 
 
 class Chunks:
     """Good rows as the messages they go out in. Deterministic: the same file gives the same chunks."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
-        self._sizes: list[int] = []
+        self._lines: list[int] = []
+        self._rows: list[bytes] = []
 
-    def add(self, rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[list[Row]]:
-        """Take rows with the lengths of their lines; gives each chunk once a row came that does not fit into it."""
+    def add(self, lines: Sequence[int], rows: Sequence[bytes]) -> Iterator[tuple[list[int], list[bytes]]]:
+        """Take rows and their lines; gives those of each chunk once a row came that does not fit into it."""
+        self._lines += lines
         self._rows += rows
-        self._sizes += sizes
         begin = 0
         while (end := self._end(begin)) < len(self._rows):
-            yield self._rows[begin:end]
+            yield self._lines[begin:end], self._rows[begin:end]
             begin = end
-        del self._rows[:begin], self._sizes[:begin]
+        del self._lines[:begin], self._rows[:begin]
 
-    def rest(self) -> list[Row]:
-        """The rows of the last chunk; may be none."""
-        rows, self._rows, self._sizes = self._rows, [], []
-        return rows
+    def rest(self) -> tuple[list[int], list[bytes]]:
+        """The last chunk; may be without rows."""
+        return self._lines, self._rows
 
     def _end(self, begin: int) -> int:
         """Where the chunk ends that begins there, if no more rows come."""
         end = min(begin + CHUNK_ROWS, len(self._rows))
-        chars = sum(self._sizes[begin:end])
-        while chars > CHUNK_CHARS and end > begin + 1:
+        size = sum(map(len, self._rows[begin:end]))
+        while size > CHUNK_BYTES and end > begin + 1:
             end -= 1
-            chars -= self._sizes[end]
+            size -= len(self._rows[end])
         return end
 
 
@@ -115,25 +113,11 @@ def subject_of(kind: FileKind, app_key: str, file_id: str) -> str:
     return subjects.push_send(app_key, file_id) if kind == "push" else subjects.profile_update(app_key, file_id)
 
 
-def batch_of(
-    kind: FileKind, app_key: str, file_id: str, file_name: str, rows: Sequence[Row]
-) -> PushBatch | ProfileBatch:
-    """The message of one chunk. Its rows are of the kind's own type, because its reader made them."""
-    first_line, last_line = rows[0].line, rows[-1].line
-    if kind == "push":
-        return PushBatch(
-            app_key=app_key,
-            file_id=file_id,
-            file_name=file_name,
-            first_line=first_line,
-            last_line=last_line,
-            rows=tuple(cast(Sequence[PushRow], rows)),
-        )
-    return ProfileBatch(
-        app_key=app_key,
-        file_id=file_id,
-        file_name=file_name,
-        first_line=first_line,
-        last_line=last_line,
-        rows=tuple(cast(Sequence[ProfileRow], rows)),
+def message_of(
+    kind: FileKind, app_key: str, file_id: str, file_name: str, lines: Sequence[int], rows: Sequence[bytes]
+) -> bytes:
+    """The message of one chunk: a `PushBatch` or `ProfileBatch` around rows that are JSON already."""
+    batch = (PushBatch if kind == "push" else ProfileBatch)(
+        app_key=app_key, file_id=file_id, file_name=file_name, first_line=lines[0], last_line=lines[-1], rows=()
     )
+    return encode(batch).removesuffix(b"]}") + b",".join(rows) + b"]}"

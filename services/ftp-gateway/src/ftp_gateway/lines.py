@@ -10,19 +10,21 @@ Never `str.splitlines`: it also splits at U+2028, vertical tab and U+0085, which
 import codecs
 import hashlib
 from collections.abc import Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from shared.errors import InvalidError
 
-R = TypeVar("R")
 Encoding = Literal["utf-8", "utf-16-le", "utf-16-be", "windows-1254"]
 Fallback = Literal["windows-1254"]
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer line is a bad row; a first line that is longer is no text file at all."""
 EXCERPT_CHARS = 200
+
+_OVERLONG: Final = b"x" * (MAX_LINE_BYTES + 1)
+"""Stands for a line that is longer than may be kept."""
 
 _BOMS: tuple[tuple[bytes, Encoding], ...] = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -53,18 +55,17 @@ class RowError(Struct, frozen=True, kw_only=True):
     excerpt: str = ""
 
 
-class Parsed(Struct, Generic[R], frozen=True):
+class Parsed(Struct, frozen=True):
     """
-    What became whole with a block: rows with the lengths of their lines in characters, and what is not taken.
+    What became whole with a block: of each good row its line, its external id and its JSON, and what is not taken.
 
-    `counted` are good rows that a reader was asked to count and not to make: the line of the last one, and their
-    external ids.
+    `rows` is empty where a reader was asked to count rows and not to make them.
     """
 
-    rows: list[R]
-    sizes: list[int]
-    errors: list[RowError]
-    counted: tuple[int, list[str]] = (0, [])
+    lines: Sequence[int] = []
+    ext_ids: list[bytes] = []
+    rows: list[bytes] = []
+    errors: list[RowError] = []
 
 
 class Text(Struct, frozen=True, kw_only=True):
@@ -200,20 +201,20 @@ class FileScan:
 
 class Lines:
     """
-    The physical lines of one file, one after the other, without their line end.
+    The physical lines of one file in UTF-8, whole lines of a block together, each ending with `LF` alone.
 
-    A line is None where it was longer than `MAX_LINE_BYTES`; it still counts, so numbers are those of any editor.
+    One that is longer than `MAX_LINE_BYTES` may be cut, but stays too long for `line_of`. So it still counts, and
+    numbers are those of any editor.
     """
 
     def __init__(self, text: Text) -> None:
         self._skip = text.bom_bytes
         self._decoder = None if text.encoding == "utf-8" else codecs.getincrementaldecoder(text.encoding)("strict")
         self._rest = b""
-        self._overlong = False
         self.ends_within_a_line = False
         """Whether the file ended without a line end; known after `finish`."""
 
-    def feed(self, block: bytes) -> list[str | None]:
+    def feed(self, block: bytes) -> bytes:
         """The lines that end within this block."""
         if self._skip:
             cut = min(self._skip, len(block))
@@ -221,39 +222,26 @@ class Lines:
         if self._decoder is not None:
             block = self._decoder.decode(block).encode()
         end = block.rfind(b"\n") + 1
-        lines: list[str | None] = []
-        if end:
-            begin = 0
-            if self._overlong:
-                begin = block.index(b"\n") + 1
-                lines.append(None)
-            # Whole lines are decoded together, which costs a fraction of decoding each.
-            lines += _split(self._rest + block[begin:end])
-            self._rest, self._overlong = b"", False
-        if not self._overlong:
-            self._rest += block[end:]
-        if len(self._rest) > MAX_LINE_BYTES:
-            self._overlong, self._rest = True, b""
-        return lines
+        lines = self._rest + block[:end] if end else b""
+        self._rest = block[end:] if end else self._rest + block
+        # One byte more, because a CR that belongs to the line end may be the last.
+        if len(self._rest) > len(_OVERLONG):
+            self._rest = _OVERLONG
+        return _ended_alike(lines)
 
-    def finish(self) -> list[str | None]:
+    def finish(self) -> bytes:
         """The last line, where it has no line end."""
-        self.ends_within_a_line = bool(self._rest) or self._overlong
-        if not self.ends_within_a_line:
-            return []
-        return [None] if self._overlong else [*_split(self._rest + b"\n")]
+        self.ends_within_a_line = bool(self._rest)
+        return _ended_alike(self._rest + b"\n") if self._rest else b""
 
 
-def _split(data: bytes) -> Sequence[str | None]:
-    """Whole lines, the last of which ends with the data."""
-    lines: list[str] = data.decode().split("\n")
-    del lines[-1]
-    if b"\r" in data:
-        lines = [line.removesuffix("\r") for line in lines]
-    # No character of UTF-8 has more than four bytes; the line end had one of them.
-    if lines and max(map(len, lines)) > MAX_LINE_BYTES // 4 - 1:
-        return [None if len(line.encode()) > MAX_LINE_BYTES else line for line in lines]
-    return lines
+def _ended_alike(lines: bytes) -> bytes:
+    return lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
+
+
+def line_of(data: bytes) -> str | None:
+    """One of the `Lines`, without its end; None where it is longer than `MAX_LINE_BYTES`."""
+    return None if len(data) > MAX_LINE_BYTES else data.decode()
 
 
 def excerpt(line: str) -> str:

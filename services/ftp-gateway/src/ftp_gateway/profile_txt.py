@@ -6,11 +6,14 @@ token~city~age`, with or without the three `~` in front. A field that is empty l
 empty string.
 """
 
+import re
 from zoneinfo import ZoneInfo
 
-from ftp_gateway.lines import Lines, Parsed, RefusedError, RowError, Text, excerpt, overlong
+import msgspec
+
+from ftp_gateway.lines import Lines, Parsed, RefusedError, RowError, Text, excerpt, line_of, overlong
 from ftp_gateway.profile_values import AttributeType, ValueProblem, parse_value
-from shared.messages import ProfileRow, Value
+from shared.messages import ProfileRow, Value, encode
 
 MAX_ATTRIBUTES = 256
 MAX_ATTRIBUTE_NAME_CHARS = 128
@@ -19,16 +22,22 @@ MAX_ADDRESS_CHARS = 4096
 """An e-mail address has at most 254 characters, a web push token may have thousands."""
 
 KNOWN_VALUES = 256
-KNOWN_CHARS = 64
+KNOWN_BYTES = 64
 """Of each attribute, so many short values are not parsed again: cities, ages and days repeat in a file."""
 
 _IDENTITY = ("extid", "email", "devicetoken")
 _WRAPPED = {'"': '"', "[": "]"}
+# Nearly every row of a large file: external id, address and token of plain ASCII, then the values. Any other line is
+# found as a whole, in the last group. As in `push_csv`.
+_ROW = re.compile(
+    rb"""([!#-Z\]-}][!#-\[\]-}]{0,255})~((?:[!#-?A-Z\]-}][!#-?A-\[\]-}]{0,999}@[!#-?A-\[\]-}]{1,999})?)"""
+    rb"""~((?:[!#-Z\]-}][!#-\[\]-}]{0,3999})?)((?:~.*)?)\n|(.*)\n"""
+)
 
 
 class ProfileReader:
     """
-    Rows of one profile file, in order. Fed block by block; each row comes with the length of its line.
+    Rows of one profile file, in order. Fed block by block.
 
     After `finish`, `ends_within_a_line` tells that the last line has no line end, and `cut_off` that it is no whole
     row.
@@ -40,16 +49,17 @@ class ProfileReader:
 
     def __init__(self, text: Text, attributes: dict[str, AttributeType], timezone: ZoneInfo) -> None:
         self._file_id = text.file_id
+        self._id = text.file_id.encode()
         self._lines = Lines(text)
         self._number = 0
         self._declared = attributes
         self._timezone = timezone
         self._names: tuple[str, ...] | None = None
-        self._known: list[dict[str, Value]] = []
+        self._known: list[dict[bytes, bytes]] = []
         self.ends_within_a_line = False
         self.cut_off = False
 
-    def feed(self, block: bytes) -> Parsed[ProfileRow]:
+    def feed(self, block: bytes) -> Parsed:
         """
         The rows whose line ends within this block; blank lines are none.
 
@@ -58,7 +68,7 @@ class ProfileReader:
         """
         return self._parse(self._lines.feed(block))
 
-    def finish(self) -> Parsed[ProfileRow]:
+    def finish(self) -> Parsed:
         """The row of a last line that has no line end. Raises as `feed` does, also when there was no pattern line."""
         parsed = self._parse(self._lines.finish())
         if self._names is None:
@@ -67,29 +77,81 @@ class ProfileReader:
         self.cut_off = bool(parsed.errors)
         return parsed
 
-    def _parse(self, lines: list[str | None]) -> Parsed[ProfileRow]:
-        rows: list[ProfileRow] = []
-        sizes: list[int] = []
+    def _parse(self, data: bytes) -> Parsed:
+        lines: list[int] = []
+        ext_ids: list[bytes] = []
+        rows: list[bytes] = []
         errors: list[RowError] = []
-        for line in lines:
+        for ext_id, email, device_token, values, other in _ROW.findall(data):
             self._number += 1
-            if line is None:
-                if self._names is None:
-                    raise _bad_pattern(self._number)
-                errors.append(overlong(self._number))
-            elif not line.strip():
-                continue
-            elif self._names is None:
-                self._names = self._pattern(self._number, line)
-                self._known = [{} for _ in self._names]
-            else:
-                row = self._row(self._number, line, self._names)
-                if isinstance(row, RowError):
-                    errors.append(row)
-                else:
+            if ext_id:
+                row = self._plain_row(ext_id, email, device_token, values)
+                if row is not None:
+                    lines.append(self._number)
+                    ext_ids.append(ext_id)
                     rows.append(row)
-                    sizes.append(len(line))
-        return Parsed(rows, sizes, errors)
+                    continue
+                other = b"~".join((ext_id, email, device_token)) + values
+            careful = self._line(self._number, other)
+            if isinstance(careful, ProfileRow):
+                lines.append(self._number)
+                ext_ids.append(careful.ext_id.encode())
+                rows.append(encode(careful))
+            elif careful is not None:
+                errors.append(careful)
+        return Parsed(lines, ext_ids, rows, errors)
+
+    def _plain_row(self, ext_id: bytes, email: bytes, device_token: bytes, values: bytes) -> bytes | None:
+        """A row's JSON, in a third of the time of `_row`; None where that has to see to it."""
+        fields = values.split(b"~")
+        if self._names is None or len(fields) != len(self._names) + 1:
+            return None
+        attributes: list[bytes] = []
+        for name, field, known in zip(self._names, fields[1:], self._known, strict=True):
+            if field:
+                value = known.get(field)
+                if value is None:
+                    value = self._plain_value(name, field)
+                    if value is None:
+                        return None
+                    if len(known) < KNOWN_VALUES and len(field) <= KNOWN_BYTES:
+                        known[field] = value
+                attributes.append(value)
+        parts = [b'{"id":"%b:%d","line":%d,"ext_id":"%b"' % (self._id, self._number, self._number, ext_id)]
+        if email:
+            parts.append(b'"email":"%b"' % email)
+        if device_token:
+            parts.append(b'"device_token":"%b"' % device_token)
+        if attributes:
+            parts.append(b'"attributes":{%b}' % b",".join(attributes))
+        return b",".join(parts) + b"}"
+
+    def _plain_value(self, name: str, field: bytes) -> bytes | None:
+        """An attribute as a member of a JSON object; None where the field may be a part of one, or no value."""
+        text = field.decode()
+        closing = _WRAPPED.get(text[0])
+        if len(text.strip()) != len(text) or (closing is not None and (len(text) == 1 or text[-1] != closing)):
+            return None
+        try:
+            value = parse_value(text, self._declared.get(name), self._timezone)
+        except ValueProblem:
+            return None
+        return msgspec.json.encode({name: value})[1:-1]
+
+    def _line(self, number: int, data: bytes) -> ProfileRow | RowError | None:
+        """Any line; None for the pattern line and for one that is no row."""
+        line = line_of(data)
+        if line is None:
+            if self._names is None:
+                raise _bad_pattern(number)
+            return overlong(number)
+        if not line.strip():
+            return None
+        if self._names is None:
+            self._names = self._pattern(number, line)
+            self._known = [{} for _ in self._names]
+            return None
+        return self._row(number, line, self._names)
 
     def _pattern(self, number: int, line: str) -> tuple[str, ...]:
         names = [name.strip() for name in line.split("~")]
@@ -120,7 +182,7 @@ class ProfileReader:
 
     def _row(self, number: int, line: str, names: tuple[str, ...]) -> ProfileRow | RowError:
         try:
-            fields = _plain_split(line) or _split(line)
+            fields = _split(line)
             if len(fields) != len(names) + 3:
                 raise ValueProblem("columns", f"expected {len(names) + 3} fields separated by '~', found {len(fields)}")
             return ProfileRow(
@@ -136,19 +198,12 @@ class ProfileReader:
 
     def _attributes(self, names: tuple[str, ...], fields: list[str]) -> dict[str, Value]:
         attributes: dict[str, Value] = {}
-        for name, field, known in zip(names, fields, self._known, strict=True):
-            if not field:
-                continue
-            # No value is None, and a list is never kept, because whoever gets it may change it.
-            value = known.get(field)
-            if value is None:
+        for name, field in zip(names, fields, strict=True):
+            if field:
                 try:
-                    value = parse_value(field, self._declared.get(name), self._timezone)
+                    attributes[name] = parse_value(field, self._declared.get(name), self._timezone)
                 except ValueProblem as problem:
                     raise ValueProblem(problem.code, f"{name}: {problem.message}") from None
-                if len(known) < KNOWN_VALUES and len(field) <= KNOWN_CHARS and not isinstance(value, list):
-                    known[field] = value
-            attributes[name] = value
         return attributes
 
 
@@ -161,18 +216,6 @@ def _bad_pattern(number: int) -> RefusedError:
 def _folded(name: str) -> str:
     # ASCII only: the lower case of a Turkish capital I is not one character.
     return "".join(char for char in name if char not in " _").encode().lower().decode()
-
-
-def _plain_split(line: str) -> list[str] | None:
-    """What `_split` gives, in a third of its time; None where a field may hold a `~` or has space around it."""
-    fields = line.split("~")
-    for field in fields:
-        if len(field.strip()) != len(field):
-            return None
-        closing = _WRAPPED.get(field[:1])
-        if closing is not None and (len(field) == 1 or field[-1] != closing):
-            return None
-    return fields
 
 
 def _split(line: str) -> list[str]:

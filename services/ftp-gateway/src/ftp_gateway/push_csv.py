@@ -8,8 +8,8 @@ earlier separators are tried until what follows is one: a link may hold `;` as w
 
 import re
 
-from ftp_gateway.lines import Lines, Parsed, RowError, Text, excerpt, overlong
-from shared.messages import PushRow
+from ftp_gateway.lines import Lines, Parsed, RowError, Text, excerpt, line_of, overlong
+from shared.messages import PushRow, decode, encode
 
 MAX_EXT_ID_CHARS = 256
 MAX_TEXT_CHARS = 4096
@@ -20,84 +20,96 @@ _HEADER = b"externalid;text;deeplink"
 _LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 # What a spreadsheet makes of a long number; an id of letters and digits has no sign after its E.
 _SCIENTIFIC = re.compile(r"\d+(?:[.,]\d+)?[eE][+-]\d+")
-# Nearly every row of a large file: nothing quoted, a link without ';', no limit near. It means what the functions below
-# mean, in a third of the time.
-_PLAIN = re.compile(
-    r"""(?!\d+(?:[.,]\d+)?[eE][+-]\d+;)([^;"\s]{1,256});([^"]{0,4095}[^"\s]);([A-Za-z][A-Za-z0-9+.-]{0,47}:[^;"\s]{1,2000})"""
+# Nearly every row of a large file: ASCII around a text that stands in JSON as it does here, a link without ';', no
+# limit near. The lines of a block are found at once, and what is not like this comes in the last group. It means what
+# the functions below mean, in a fifth of the time. A text begins with no space and no byte that Unicode's spaces begin
+# with, or it ends with what is neither a space nor a line break: so it is not blank.
+_PATTERN = (
+    r"(?!\d+(?:[.,]\d+)?[eE][+-]\d+;)([!#-:<-\[\]-~]{1,256});"
+    r"((?![ \\\xc2\xe1-\xe3])TEXT{1,4000}|TEXT{0,3999}[!-\[\]-mo-~]);"
+    r"([A-Za-z][A-Za-z0-9+.-]{0,47}:[!#-:<-\[\]-~]{1,2000})\n|(.*)\n"
 )
+_IN_ANY_BLOCK = re.compile(_PATTERN.replace("TEXT", r'[^\x00-\x1f"\\]').encode())
+# What a text may not hold is not in the block, which leaves the line break: JSON writes it alike.
+_IN_PLAIN_BLOCK = re.compile(_PATTERN.replace("TEXT", ".").encode())
+_PLAIN = b"\n" + bytes(code for code in range(32, 256) if code not in b'"\\')
 _LINE_BREAK = re.compile(r"\\(\\?)n")
 
 
 class PushReader:
     """
-    Rows of one push file, in order. Fed block by block; each row comes with the length of its line.
+    Rows of one push file, in order. Fed block by block.
 
     After `finish`, `ends_within_a_line` tells that the last line has no line end, and `cut_off` that it is no whole
     row.
 
     Args:
-        count_only: Make no rows of what `feed` is given, which saves a quarter of the time.
+        count_only: Make no rows of what `feed` is given, which saves half of the time.
     """
 
     def __init__(self, text: Text, *, count_only: bool = False) -> None:
         self._file_id = text.file_id
+        # What `encode` makes of a row.
+        self._json = b'{"id":"%b:%%d","line":%%d,"ext_id":"%%b","text":"%%b","deeplink":"%%b"}' % text.file_id.encode()
         self._count_only = count_only
         self._lines = Lines(text)
         self._number = 0
         self.ends_within_a_line = False
         self.cut_off = False
 
-    def feed(self, block: bytes) -> Parsed[PushRow]:
+    def feed(self, block: bytes) -> Parsed:
         """The rows whose line ends within this block; blank lines and a header are none."""
         return self._parse(self._lines.feed(block))
 
-    def finish(self) -> Parsed[PushRow]:
+    def finish(self) -> Parsed:
         """The row of a last line that has no line end."""
         self._count_only = False
         parsed = self._parse(self._lines.finish())
         self.ends_within_a_line = self._lines.ends_within_a_line
         # A row may have no link, but then its line has an end: `12345;Welcome;` is also how a cut row looks.
-        self.cut_off = bool(parsed.errors) or any(not row.deeplink for row in parsed.rows)
+        self.cut_off = bool(parsed.errors) or any(not decode(row, PushRow).deeplink for row in parsed.rows)
         return parsed
 
-    def _parse(self, lines: list[str | None]) -> Parsed[PushRow]:
-        rows: list[PushRow] = []
-        sizes: list[int] = []
+    def _parse(self, data: bytes) -> Parsed:
+        shown = data.replace(rb"\n", b"") if b"\\" in data else data
+        found = (_IN_ANY_BLOCK if shown.translate(None, _PLAIN) else _IN_PLAIN_BLOCK).findall(data)
+        first, json = self._number + 1, self._json
+        self._number += len(found)
+        ext_ids = [ext_id for ext_id, _, _, _ in found]
+        if not all(ext_ids):
+            return self._parse_each(first, found)
+        if self._count_only:
+            return Parsed(range(first, self._number + 1), ext_ids)
+        rows = [json % (line, line, ext_id, text, link) for line, (ext_id, text, link, _) in enumerate(found, first)]
+        return Parsed(range(first, self._number + 1), ext_ids, rows)
+
+    def _parse_each(self, first: int, found: list[tuple[bytes, bytes, bytes, bytes]]) -> Parsed:
+        lines: list[int] = []
+        ext_ids: list[bytes] = []
+        rows: list[bytes] = []
         errors: list[RowError] = []
-        counted: list[str] = []
-        prefix, plain, count_only = f"{self._file_id}:", _PLAIN.fullmatch, self._count_only
-        number, last = self._number, 0
-        for line in lines:
-            number += 1
-            if line is None:
-                errors.append(overlong(number))
+        for line, (ext_id, text, link, other) in enumerate(found, first):
+            if ext_id:
+                lines.append(line)
+                ext_ids.append(ext_id)
+                if not self._count_only:
+                    rows.append(self._json % (line, line, ext_id, text, link))
                 continue
-            row: PushRow | RowError | None
-            if found := plain(line):
-                ext_id, text, deeplink = found.groups()
-                if "\\" not in text or (text := _unescape(text)).strip():
-                    if count_only:
-                        counted.append(ext_id)
-                        last = number
-                        continue
-                    row = PushRow(id=f"{prefix}{number}", line=number, ext_id=ext_id, text=text, deeplink=deeplink)
-                    rows.append(row)
-                    sizes.append(len(line))
-                    continue
-            row = self._row(number, line)
-            if isinstance(row, PushRow) and count_only:
-                counted.append(row.ext_id)
-                last = number
-            elif isinstance(row, PushRow):
-                rows.append(row)
-                sizes.append(len(line))
+            row = self._row(line, other)
+            if isinstance(row, PushRow):
+                lines.append(line)
+                ext_ids.append(row.ext_id.encode())
+                if not self._count_only:
+                    rows.append(encode(row))
             elif row is not None:
                 errors.append(row)
-        self._number = number
-        return Parsed(rows, sizes, errors, (last, counted))
+        return Parsed(lines, ext_ids, rows, errors)
 
-    def _row(self, number: int, line: str) -> PushRow | RowError | None:
+    def _row(self, number: int, data: bytes) -> PushRow | RowError | None:
         """Any line; None for one that is no row."""
+        line = line_of(data)
+        if line is None:
+            return overlong(number)
         if not line.strip() or (number == 1 and _is_header(line)):
             return None
         return self._any_row(number, line)

@@ -7,16 +7,15 @@ errors up to `MAX_REPORTED`, external ids up to `MAX_COUNTED_IDS`, one bit for a
 Plain calls that wait for nothing but the disk: they run in a process of their own (`file_worker`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import compress
 from typing import Final
 
 from msgspec import Struct
 
-from ftp_gateway.formats import Chunks, FileKind, Reader, Row, Rules, batch_of, open_reader
+from ftp_gateway.formats import Chunks, FileKind, Reader, Rules, message_of, open_reader
 from ftp_gateway.lines import FileScan, Parsed, RefusedError, RowError, Text
 from ftp_gateway.reports import MAX_REPORTED
-from shared.messages import ProfileRow, PushRow, encode
 
 MAX_COUNTED_IDS: Final = 300_000
 """
@@ -129,26 +128,26 @@ class FileReading:
         reader = open_reader(self._kind, self._text, self._rules)
         chunks = Chunks()
         for block in self._blocks():
-            for rows in self._add(chunks, reader.feed(block), after):
-                yield self._chunk(file_name, rows)
-        for rows in self._add(chunks, reader.finish(), after):
-            yield self._chunk(file_name, rows)
-        if rest := chunks.rest():
-            yield self._chunk(file_name, rest)
+            for lines, rows in self._add(chunks, reader.feed(block), after):
+                yield self._chunk(file_name, lines, rows)
+        for lines, rows in self._add(chunks, reader.finish(), after):
+            yield self._chunk(file_name, lines, rows)
+        lines, rows = chunks.rest()
+        if rows:
+            yield self._chunk(file_name, lines, rows)
 
-    def _add(self, chunks: Chunks, parsed: Parsed[PushRow] | Parsed[ProfileRow], after: int) -> Iterator[list[Row]]:
-        rows: Sequence[Row] = parsed.rows
-        sizes: Sequence[int] = parsed.sizes
-        if rows and (rows[0].line <= after or self._lookup is not None):
-            wanted = [row.line > after and row.line not in self._unknown for row in rows]
+    def _add(self, chunks: Chunks, parsed: Parsed, after: int) -> Iterator[tuple[list[int], list[bytes]]]:
+        lines, rows = parsed.lines, parsed.rows
+        if lines and (lines[0] <= after or self._lookup is not None):
+            wanted = [line > after and line not in self._unknown for line in lines]
+            lines = list(compress(lines, wanted))
             rows = list(compress(rows, wanted))
-            sizes = list(compress(sizes, wanted))
-        return chunks.add(rows, sizes)
+        return chunks.add(lines, rows)
 
-    def _chunk(self, file_name: str, rows: Sequence[Row]) -> Chunk:
+    def _chunk(self, file_name: str, lines: Sequence[int], rows: Sequence[bytes]) -> Chunk:
         assert self._text is not None
-        batch = batch_of(self._kind, self._app_key, self._text.file_id, file_name, rows)
-        return Chunk(batch.first_line, batch.last_line, encode(batch))
+        data = message_of(self._kind, self._app_key, self._text.file_id, file_name, lines, rows)
+        return Chunk(lines[0], lines[-1], data)
 
     def _look(self, survey: Survey, reader: Reader) -> None:
         for block in self._blocks():
@@ -165,26 +164,25 @@ class FileReading:
             message = f"{survey.bad} rows cannot be taken, and the app takes a file whole or not at all"
             raise RefusedError("all_or_nothing", message)
 
-    def _count(self, survey: Survey, parsed: Parsed[PushRow] | Parsed[ProfileRow]) -> None:
-        rows: Sequence[Row] = parsed.rows
-        errors = parsed.errors
-        if self._lookup is not None and rows and (unknown := self._lookup([row.ext_id for row in rows])):
-            errors = sorted([*errors, *map(_unknown_user, (row for row in rows if row.ext_id in unknown))], key=_line)
-            for row in rows:
-                if row.ext_id in unknown:
-                    self._unknown.add(row.line)
-            rows = [row for row in rows if row.ext_id not in unknown]
+    def _count(self, survey: Survey, parsed: Parsed) -> None:
+        lines, ext_ids, errors = parsed.lines, parsed.ext_ids, parsed.errors
+        if self._lookup is not None and lines:
+            names = [ext_id.decode() for ext_id in ext_ids]
+            if unknown := self._lookup(names):
+                known = [name not in unknown for name in names]
+                strange = [_unknown_user(*row) for row in zip(lines, names, strict=True) if row[1] in unknown]
+                for error in strange:
+                    self._unknown.add(error.line)
+                errors = sorted([*errors, *strange], key=_line)
+                lines, ext_ids = list(compress(lines, known)), list(compress(ext_ids, known))
         survey.bad += len(errors)
         survey.errors += errors[: MAX_REPORTED - len(survey.errors)]
-        last, ext_ids = parsed.counted
-        if rows:
-            last, ext_ids = rows[-1].line, ext_ids + [row.ext_id for row in rows]
-        if ext_ids:
-            survey.ok += len(ext_ids)
-            survey.last_line = last
+        if lines:
+            survey.ok += len(lines)
+            survey.last_line = lines[-1]
             self._count_ids(survey, ext_ids)
 
-    def _count_ids(self, survey: Survey, ext_ids: Sequence[str]) -> None:
+    def _count_ids(self, survey: Survey, ext_ids: Collection[bytes]) -> None:
         seen = self._ids
         before = len(seen)
         hashes = list(map(hash, ext_ids))
@@ -201,9 +199,9 @@ class FileReading:
                 survey.duplicates_at_least = True
 
 
-def _unknown_user(row: Row) -> RowError:
+def _unknown_user(line: int, ext_id: str) -> RowError:
     message = "the app has no user of this external id"
-    return RowError(line=row.line, code="unknown_user", message=message, excerpt=row.ext_id)
+    return RowError(line=line, code="unknown_user", message=message, excerpt=ext_id)
 
 
 def _line(error: RowError) -> int:
