@@ -45,6 +45,8 @@ HEARTBEAT_S = 3.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
 """A server that says nothing for this long has forgotten the request."""
 SCAN_INACTIVE_S = 60.0
+HANDED_OUT_BYTES = 256 << 10
+"""Handed out at a time: the reader holds them while the queue fills up again."""
 OPEN_BACKOFF = Backoff(first_s=0.1, max_s=2.0)
 OPEN_S = 30.0
 ACK_WAIT_S = 24 * 3600.0
@@ -96,7 +98,7 @@ class Pull:
 
     async def next(self, most: int) -> list[Message]:
         """
-        Wait for messages and give up to `most` of them.
+        Wait for messages and give up to `most` of them, and no more once they have `HANDED_OUT_BYTES`.
 
         Raises:
             ClosedError: `close` was called. What was not handed out comes again to whoever reads next.
@@ -114,8 +116,12 @@ class Pull:
                     await self._wake.wait()
         if self._closed:
             raise ClosedError
-        batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
-        self._queued_bytes -= sum(len(message.data) for message in batch)
+        batch: list[Message] = []
+        size = 0
+        while self._queue and len(batch) < most and size < HANDED_OUT_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1].data)
+        self._queued_bytes -= size
         self._handed_out = batch[-1].sequence
         await self._ask()
         return batch
