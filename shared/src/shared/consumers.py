@@ -45,6 +45,8 @@ HEARTBEAT_S = 3.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
 """A server that says nothing for this long has forgotten the request."""
 SCAN_INACTIVE_S = 60.0
+FIRST_MESSAGES = 64
+"""Asked for before anything is known of their size."""
 HANDED_OUT_BYTES = 256 << 10
 """Handed out at a time: the reader holds them while the queue fills up again."""
 OPEN_BACKOFF = Backoff(first_s=0.1, max_s=2.0)
@@ -75,7 +77,10 @@ class Pull:
         self._config = config
         self._durable = durable
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        # A request that bounds bytes more narrowly would be refused where one message has more.
         self._max_bytes = max(capacity_bytes, bus.max_payload + 4096)
+        self._usual_bytes = capacity_bytes / FIRST_MESSAGES
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
         self._asked = 0
@@ -122,6 +127,7 @@ class Pull:
             batch.append(self._queue.popleft())
             size += len(batch[-1].data)
         self._queued_bytes -= size
+        self._usual_bytes = max(1.0, (3 * self._usual_bytes + size / len(batch)) / 4)
         self._handed_out = batch[-1].sequence
         await self._ask()
         return batch
@@ -270,8 +276,10 @@ class Pull:
                 return
 
     async def _ask(self) -> None:
-        room = self._capacity - len(self._queue) - self._asked
-        if self._closed or self._stale or room < self._capacity // 2 or self._queued_bytes > self._max_bytes // 2:
+        # As many as have the bytes that there is room for, going by those before.
+        most = max(1, min(self._capacity, int(self._capacity_bytes / self._usual_bytes)))
+        room = most - len(self._queue) - self._asked
+        if self._closed or self._stale or room < (most + 1) // 2 or self._queued_bytes > self._capacity_bytes // 2:
             return
         request = {
             "batch": room,
