@@ -25,7 +25,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 from msgspec import Meta, Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
-from shared.aws import CredentialProvider
 from shared.errors import DeniedError, InvalidError, NotFoundError
 from shared.local_files import Data, LocalFiles
 from shared.object_keys import check_key, content_type_of, folder_of, headers_of
@@ -34,6 +33,9 @@ from shared.store_errors import STORE_ERRORS, code_in, status_in, store_error
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
+
+    # Only its name: whoever brings keys of his own needs no SDK, which takes 10 MB.
+    from shared.aws import CredentialProvider
 
 SINGLE_PUT_BYTES: Final = 16 << 20
 """From here on a put goes in parts: below, one request is faster than three."""
@@ -96,7 +98,7 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
 
     @asynccontextmanager
     async def open(
-        self, limits: Limits = USUAL, *, credential_provider: CredentialProvider | None = None
+        self, limits: Limits = USUAL, *, credential_provider: "CredentialProvider | None" = None
     ) -> AsyncIterator["ObjectStore"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
         virtual = self.endpoint_url is None and "." not in self.bucket
