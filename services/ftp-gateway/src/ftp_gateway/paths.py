@@ -12,6 +12,7 @@ No part of a path ever reaches the operating system: files lie in the spool unde
 import fnmatch
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -97,8 +98,9 @@ def writable(app_key: str, location: Location) -> Place:
     return place(app_key, location)
 
 
+@lru_cache(maxsize=4096)
 def kind_of(found: Place) -> Literal["push", "profile"] | None:
-    """What a file is once it is complete; None for a name that is never processed."""
+    """What a file is once it is complete; None for a name that is never processed. Asked of all that wait, often."""
     name = found.name.lower()
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in _TEMPORARY):
         return None
