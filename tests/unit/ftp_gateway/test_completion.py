@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import get_args
@@ -12,22 +12,12 @@ from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool
 from ftp_gateway.tickets import PULLED_BY, Proof
 from ftp_gateway.uploads import Upload
+from servers.clock import NOON, Clock
 
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HASH = "ab" * 32
 OTHER = "cd" * 32
 PUSH = Place("shop", "", "push.csv")
 LATE = NOON + ABANDONED_AFTER
-
-
-class Clock:
-    """The time is what a test says."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

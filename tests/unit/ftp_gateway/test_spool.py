@@ -2,7 +2,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,23 +15,13 @@ from ftp_gateway.shelves import ABANDONED_AFTER, REPORTS_KEPT, SWEPT_AFTER
 from ftp_gateway.spool import Spool
 from ftp_gateway.tickets import Proof
 from ftp_gateway.uploads import MAX_FILE_BYTES, Upload
+from servers.clock import NOON, Clock
 from shared.errors import BusyError, ConflictError, DeniedError, TooLargeError
 
 PUSH = Place("shop", "", "push.csv")
 PART = Place("shop", "", "push.csv.part")
 REPORT = Place("shop", "errors", "push.csv.report.csv")
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 OUTCOME = Outcome(file_id="f", file_name="push.csv", kind="push", outcome="done", size_bytes=5, received_at=NOON)
-
-
-class Clock:
-    """The time is what a test says."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

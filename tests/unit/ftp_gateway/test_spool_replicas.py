@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,22 +17,12 @@ from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool
 from ftp_gateway.tickets import Proof
 from ftp_gateway.uploads import Upload
+from servers.clock import NOON, Clock
 from shared.errors import BusyError, ConflictError, MillraceError
 
 PUSH = Place("shop", "", "push.csv")
 OTHER = Place("shop", "", "other.csv")
 REPORT = Place("shop", "errors", "push.csv.report.csv")
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-
-
-class Clock:
-    """The time is what a test says."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture
