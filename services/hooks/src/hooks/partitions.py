@@ -219,7 +219,7 @@ class Partition:
                 app_key, ENTRANCE, bad.reason, message=bad.message, source=source, body=bad.body
             )
         for index, event in events:
-            if self._window.full and not await self._wait_room():
+            if index and self._window.full and not await self._wait_room():
                 return
             rules = self._destinations.index.match(event)
             if not rules:
