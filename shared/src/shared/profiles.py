@@ -6,7 +6,7 @@ Written by the ftp gateway (merge), read by hooks (cached). Attributes that a ch
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -101,7 +101,7 @@ class Profiles:
         return merged
 
     async def _merge_part(self, app_key: str, by_user: dict[str, list[ProfileRow]]) -> dict[str, Profile]:
-        keys = {subjects.profile_key(app_key, ext_id): ext_id for ext_id in by_user}
+        keys = dict(zip(subjects.profile_keys(app_key, list(by_user)), by_user, strict=True))
         for _ in range(MERGE_ATTEMPTS):
             # Where the users before were all new, these are taken for new as well: writing tells when they are not.
             known = {} if self._all_new else await self._store.get_many(list(keys))
@@ -124,9 +124,9 @@ class Profiles:
             return merged
         raise ConflictError("the profiles are being changed too often")
 
-    async def unknown(self, app_key: str, ext_ids: Iterable[str]) -> set[str]:
+    async def unknown(self, app_key: str, ext_ids: Sequence[str]) -> set[str]:
         """Those that have no profile."""
-        keys = {subjects.profile_key(app_key, ext_id): ext_id for ext_id in ext_ids}
+        keys = dict(zip(subjects.profile_keys(app_key, ext_ids), ext_ids, strict=True))
         asked = list(keys)
         for at in range(0, len(asked), AT_ONCE):
             for entry in (await self._store.get_many(asked[at : at + AT_ONCE])).values():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared import subjects
 from shared.errors import InvalidError
-from shared.subjects import GRANTS, PARTITIONS, Bucket, Stream, partition_of, permissions, profile_key
+from shared.subjects import GRANTS, PARTITIONS, Bucket, Stream, partition_of, permissions, profile_key, profile_keys
 
 STREAMS = [thing for thing in vars(subjects).values() if isinstance(thing, Stream)]
 BUCKETS = [thing for thing in vars(subjects).values() if isinstance(thing, Bucket)]
@@ -59,6 +59,11 @@ def test_an_app_key_that_could_break_a_subject_is_refused(bad: str) -> None:
 def test_profile_keys_differ_when_external_ids_do(one: str, other: str) -> None:
     assert (profile_key("shop", one) == profile_key("shop", other)) == (one == other)
     assert set(profile_key("shop", one)) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567.shop")
+
+
+@given(st.lists(st.text(max_size=20)))
+def test_keys_made_together_are_those_made_one_by_one(ext_ids: list[str]) -> None:
+    assert [profile_key("shop", ext_id) for ext_id in ext_ids] == profile_keys("shop", ext_ids)
 
 
 def test_no_two_streams_take_the_same_subject() -> None:
