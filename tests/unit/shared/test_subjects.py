@@ -79,6 +79,13 @@ def test_events_are_kept_for_at_least_48_hours_and_never_thrown_away() -> None:
     assert subjects.EVENTS.refuses_when_full
 
 
+@pytest.mark.parametrize("user", [user for user, grant in GRANTS.items() if grant.answers])
+def test_the_server_need_not_remember_where_a_scan_could_be_answered(user: str) -> None:
+    scanned = {name for name, _ in GRANTS[user].scans}
+
+    assert scanned == {name for name in scanned if allowed(user, f"$JS.ACK.{name}.anything.1.2.3.4.5")}
+
+
 @pytest.mark.parametrize("user", GRANTS)
 def test_nobody_may_delete_a_stream_and_only_hooks_take_messages_out_of_one(user: str) -> None:
     assert not [name for name in STREAMS if allowed(user, f"$JS.API.STREAM.DELETE.{name.name}")]
