@@ -16,6 +16,7 @@ from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
+from ftp_gateway.processing import Processing
 from ftp_gateway.profile_updates import unknown_users
 from ftp_gateway.publishing import Point, find_point
 from ftp_gateway.spool import Spool
@@ -96,7 +97,7 @@ def intake_of(spool: Spool, bus: Bus, file_work: FileWork) -> Intake:
         spool=spool,
         bus=bus,
         rules_of=lambda _: Rules(settle_s=0),
-        file_work=file_work,
+        processing=Processing(spool=spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=now),
         metrics=Metrics(),
         clock=now,
     )

@@ -17,6 +17,7 @@ from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
+from ftp_gateway.processing import Processing
 from ftp_gateway.profile_updates import unknown_users
 from ftp_gateway.protocols.remote_sftp import open_sftp_remote
 from ftp_gateway.pulling import Job, Puller, Server
@@ -141,7 +142,7 @@ class Process:
             spool=self.spool,
             bus=bus,
             rules_of=lambda _: Rules(settle_s=0),
-            file_work=file_work,
+            processing=Processing(spool=self.spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=self.clock),
             metrics=Metrics(),
             clock=self.clock,
         )

@@ -66,7 +66,7 @@ class FileWork:
             # It is in the middle of something, or gone.
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            # Its answers are read to their end: `wait` returns only when the pipe is empty, and nobody reads it any more.
+            # Its answers are read to their end: `wait` returns once the pipe is closed, and that is seen after them.
             await asyncio.shield(process.communicate())
             raise
         if len(self._idle) < KEPT:
