@@ -181,7 +181,8 @@ class Processing:
             whole = RowError(line=survey.refused.line, code=survey.refused.reason, message=survey.refused.message)
             errors = [whole, *errors]
         elif outcome.outcome == "duplicate":
-            message = "the same content came within the last 24 hours; nothing was sent. A name in .resend.csv sends it"
+            ending = f".resend.{outcome.file_name.rpartition('.')[2]}"
+            message = f"the same content came within the last 24 hours; nothing was sent. A name in {ending} sends it"
             errors = [RowError(line=0, code="duplicate", message=message)]
         report = Place(app_key, "errors", reports.report_name(outcome.kind, outcome.file_name))
         if errors:

@@ -15,6 +15,7 @@ async def apply_batch(profiles: Profiles, batch: ProfileBatch) -> None:
 
     Raises:
         BusyError, UnavailableError: Do it again.
+        TooLargeError: Some profiles would be too large; all others are written.
     """
     try:
         await profiles.merge_all(batch.app_key, batch.rows)
