@@ -174,6 +174,31 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
 
 
 @pytest.mark.usefixtures("streams")
+async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+) -> None:
+    publish_together = bus.publish_together
+    packs = 0
+
+    async def away_for_a_while(messages: Sequence[Outgoing]) -> int:
+        nonlocal packs
+        packs += 1
+        if 3 <= packs <= 6:
+            raise UnavailableError("no answer")
+        return await publish_together(messages)
+
+    monkeypatch.setattr(publishing, "IN_PLACE_S", 0.5)
+    monkeypatch.setattr(bus, "publish_together", away_for_a_while)
+    spool = Spool(tmp_path / "spool", now)
+    count = 60_000
+    await upload(spool, "shop", data=b"".join(b"%d;Hello;https://x.example\n" % n for n in range(count)))
+
+    await run_until_done(spool, bus, file_work)
+
+    assert list(range(1, count + 1)) == await sent_lines(bus, "shop")
+
+
+@pytest.mark.usefixtures("streams")
 async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
