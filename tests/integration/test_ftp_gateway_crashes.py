@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -17,7 +16,6 @@ from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
 from ftp_gateway.processing import Processing
-from ftp_gateway.profile_updates import unknown_users
 from ftp_gateway.publishing import Point, find_point
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Survey
@@ -76,7 +74,7 @@ async def streams(bus: Bus, settings: Settings) -> None:
 
 @pytest.fixture
 async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
-    async with FileWork(partial(unknown_users, Profiles(bus))) as work:
+    async with FileWork(Profiles(bus).unknown) as work:
         yield work
 
 
