@@ -15,6 +15,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from time import perf_counter
 
 import structlog
 from msgspec import structs
@@ -46,6 +47,8 @@ COMPANION_KEPT = timedelta(hours=24)
 """How long a marker or checksum stays visible that was taken, until its file is done."""
 GRACE_S = 5.0
 """How long a step in flight may take when the service stops. Cutting it is safe: any step may be where it all ends."""
+PAUSE = 4
+"""How many times as long as a look at all that waits took is paused after it, so that it does not keep up sessions."""
 AGAIN = Backoff(first_s=0.5, max_s=30.0)
 
 
@@ -96,15 +99,18 @@ class Intake:
                     if self._clock() >= purge_at:
                         self._spool.purge()
                         purge_at = self._clock() + timedelta(seconds=PURGE_S)
+                    began = perf_counter()
                     self._spool.look()
+                    wait_s = self._start_due(tasks)
+                    pause_s = min(LOOK_S, PAUSE * (perf_counter() - began))
                     if self._bus.connected:
                         await self._tell_partials()
-                    wait_s = self._start_due(tasks)
                     try:
                         async with asyncio.timeout(wait_s):
                             await self._spool.changed.wait()
                     except TimeoutError:
-                        continue
+                        pass
+                    await asyncio.sleep(pause_s)
         finally:
             self._finished.set()
 

@@ -14,7 +14,7 @@ Everything runs in the event loop; what waits for the disk runs in a thread whil
 import asyncio
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from ftp_gateway.paths import Folder, Place, kind_of
 from ftp_gateway.reports import Outcome
 from ftp_gateway.shelf import Shelf
 from ftp_gateway.shelves import Shelves
-from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory, write_ticket
+from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory
 from ftp_gateway.uploads import Upload, Writer
 from shared.errors import BusyError, ConflictError, DeniedError
 
@@ -71,8 +71,11 @@ class Spool:
 
     def uploads(self, app_key: str | None = None) -> list[Upload]:
         """Every file that is here, of one app or all, in the order in which they were closed; as of the last look."""
-        found = [upload for upload in self._shelves.files(app_key) if upload.waiting]
-        return sorted(found, key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+        return sorted(self.waiting(app_key), key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+
+    def waiting(self, app_key: str | None = None) -> Iterator[Upload]:
+        """The same, in no order."""
+        return (upload for upload in self._shelves.files(app_key) if upload.waiting)
 
     def _newest(self, uploads: list[Upload]) -> Upload | None:
         now = self._clock()
@@ -96,7 +99,7 @@ class Spool:
         upload.handle = os.open(shelf.path(upload.id), flags, 0o600)
         try:
             try_lock(upload.handle)
-            write_ticket(shelf.directory, label, ticket, before=None, durable=False)
+            shelf.write(label, ticket, before=None, durable=False)
             shelf.add(upload)
             for earlier in self._shelves.named(place):
                 if earlier.changeable and earlier is not upload:
@@ -124,7 +127,7 @@ class Spool:
         try:
             if upload.state == "closed":
                 shelf, label = self._shelves.of(upload), upload.label.next("open")
-                write_ticket(shelf.directory, label, upload.ticket, before=upload.label, durable=False)
+                shelf.write(label, upload.ticket, before=upload.label, durable=False)
                 shelf.move(upload, label, upload.ticket)
         except BaseException:
             if not upload.writers:
@@ -313,7 +316,7 @@ class Spool:
         os.utime(self._shelves.of(upload).path(upload.id), (at, at))
 
     def _check_room(self, app_key: str) -> None:
-        if len(self.uploads(app_key)) >= MAX_WAITING_FILES:
+        if sum(1 for _ in self.waiting(app_key)) >= MAX_WAITING_FILES:
             raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
         free = os.statvfs(self._shelves.directory)
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
@@ -325,4 +328,4 @@ def _write_report(shelf: Shelf, label: Label, data: bytes, ticket: Ticket) -> No
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    write_ticket(shelf.directory, label, ticket, before=None, durable=True)
+    shelf.write(label, ticket, before=None, durable=True)
