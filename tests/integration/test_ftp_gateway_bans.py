@@ -11,6 +11,7 @@ import aiohttp
 import asyncssh
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import PASSWORD, Gateway, write
@@ -116,10 +117,12 @@ async def test_a_ban_shuts_before_any_word_of_ssh(gateway: Gateway) -> None:
 
 async def test_all_replicas_know_a_ban_and_its_end(gateway: Gateway, start: Start) -> None:
     other = await start("two")
-    for _ in range(FAILURES):
-        await guess(gateway)
-
-    await until(lambda: _is(bans(other), [HOSTILE]))
+    with capture_logs() as logs:
+        for _ in range(FAILURES):
+            await guess(gateway)
+        await until(lambda: _is(bans(other), [HOSTILE]))
+    # Once by each of the two.
+    assert 2 == len([entry for entry in logs if entry["event"] == "address_banned"])
     await guess(other, password=PASSWORD)
 
     assert 204 == await lift(other, HOSTILE)
