@@ -168,11 +168,16 @@ async def test_who_signs_in_is_not_punished_for_the_keys_that_his_agent_offers(g
             pass
     assert [] == await bans(gateway)
 
-    for _ in range(FAILURES):
-        with pytest.raises(asyncssh.PermissionDenied):
-            async with from_address(gateway, HOSTILE, client_keys=keys, password=None):
-                pass
-    await until(lambda: _is(bans(gateway), [HOSTILE]))
+    with capture_logs() as logs:
+        for _ in range(FAILURES):
+            with pytest.raises(asyncssh.PermissionDenied):
+                async with from_address(gateway, HOSTILE, client_keys=keys, password=None):
+                    pass
+        await until(lambda: _is(bans(gateway), [HOSTILE]))
+    failed = [entry for entry in logs if entry["event"] == "login_failed"]
+    assert [("shop.nightly", HOSTILE, "publickey")] * FAILURES == [
+        (entry["login"], entry["address"], entry["method"]) for entry in failed
+    ]
 
 
 async def test_a_ban_is_lifted_by_an_operator_alone_and_only_where_there_is_one(
