@@ -237,8 +237,17 @@ class Tree(SFTPServer):
     def setstat(self, path: bytes, attrs: SFTPAttrs) -> None:
         location = locate(path)
         upload = self._spool.find(place(self._account.app_key, location)) if location.name else None
-        if upload is not None:
-            self._spool.touch(upload)
+        if upload is None:
+            return
+        # All else may be passed over, but not what the file holds.
+        if attrs.size is not None and attrs.size != upload.size_bytes:
+            opened = next(
+                (file for file in self._open if isinstance(file, _Upload) and file.writer.upload is upload), None
+            )
+            if opened is None:
+                raise DeniedError("the size of a file is changed by who has it open for writing")
+            self.fsetstat(opened, attrs)
+        self._spool.touch(upload)
 
     def lsetstat(self, path: bytes, attrs: SFTPAttrs) -> None:
         self.setstat(path, attrs)
