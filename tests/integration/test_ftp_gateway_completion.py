@@ -10,6 +10,7 @@ import aiohttp
 import asyncssh
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from ftp_gateway import spool as spools
 from ftp_gateway.app import SERVICE
@@ -154,19 +155,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_told_and_nothing_of_the_file_is_sent(
     small_disk: Path, gateway: Gateway, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with gateway.sftp() as client:
-        with pytest.raises(asyncssh.SFTPFailure, match="nearly full"):
-            await client.open("/push.csv", "wb")
-        monkeypatch.setattr(spools, "MIN_FREE_BYTES", 0)
-        file = await client.open("/big.csv", "wb")
-        with pytest.raises(asyncssh.SFTPFailure, match="disk is full"):
-            await file.write(b"1;Hello;https://x.example\n" * 50_000)
-        with pytest.raises(asyncssh.SFTPFailure, match="a write has failed"):
-            await file.close()
-        await until(lambda: events(bus, "partial"))
-        assert [] == await rows(bus)
-        await client.remove("/big.csv")
-        await process(client, "/push.csv", ROW)
+    with capture_logs() as logs:
+        async with gateway.sftp() as client:
+            await _fill(client, bus, monkeypatch)
 
+    assert ["disk_nearly_full", "upload_not_written"] == [
+        entry["event"] for entry in logs if entry["log_level"] == "error"
+    ]
     assert ["1"] == [row.ext_id for row in await rows(bus)]
     assert os.statvfs(small_disk).f_bavail > 0
+
+
+async def _fill(client: asyncssh.SFTPClient, bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(asyncssh.SFTPFailure, match="nearly full"):
+        await client.open("/push.csv", "wb")
+    monkeypatch.setattr(spools, "MIN_FREE_BYTES", 0)
+    file = await client.open("/big.csv", "wb")
+    with pytest.raises(asyncssh.SFTPFailure, match="disk is full"):
+        await file.write(b"1;Hello;https://x.example\n" * 50_000)
+    with pytest.raises(asyncssh.SFTPFailure, match="a write has failed"):
+        await file.close()
+    await until(lambda: events(bus, "partial"))
+    assert [] == await rows(bus)
+    await client.remove("/big.csv")
+    await process(client, "/push.csv", ROW)

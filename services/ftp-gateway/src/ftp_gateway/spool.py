@@ -19,6 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from msgspec import structs
 
 from ftp_gateway.formats import Rules
@@ -30,6 +31,8 @@ from ftp_gateway.shelves import Shelves
 from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory
 from ftp_gateway.uploads import Upload, Writer
 from shared.errors import BusyError, ConflictError, DeniedError
+
+log = structlog.get_logger()
 
 MAX_WAITING_FILES = 1000
 """Of one app, not counting reports: a script that never renames must not fill the disk with names."""
@@ -320,6 +323,7 @@ class Spool:
             raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
         free = os.statvfs(self._shelves.directory)
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
+            log.error("disk_nearly_full", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
             raise BusyError("the disk is nearly full", retry_after_s=60)
 
 

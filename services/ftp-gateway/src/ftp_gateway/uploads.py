@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
+import structlog
+
 from ftp_gateway.paths import Place, kind_of
 from ftp_gateway.tickets import Label, State, Ticket
 from shared.errors import ConflictError, TooLargeError
+
+log = structlog.get_logger()
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -131,14 +135,15 @@ class Writer:
         client closes the file all the same; it is a part from then on.
         """
         self._check_turn()
+        if offset + len(data) > MAX_FILE_BYTES:
+            self._failed = True
+            raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
+        written = 0
         try:
-            if offset + len(data) > MAX_FILE_BYTES:
-                raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
-            written = 0
             while written < len(data):
                 written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
-        except BaseException:
-            self._failed = True
+        except OSError as error:
+            self._fail(error)
             raise
         self.upload.size_bytes = max(self.upload.size_bytes, offset + written)
         self.upload.changed_at = self._clock()
@@ -182,7 +187,9 @@ class Writer:
             self._stamp()
             await self.sync()
             self._check_turn()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                self._fail(error)
             self.abandon()
             raise
         self.upload.writers -= 1
@@ -206,6 +213,12 @@ class Writer:
         self.upload.broken = True
         self._let_go()
         self._broke_off()
+
+    def _fail(self, error: OSError) -> None:
+        # A client has many writes on their way; an operator needs to know of the first that failed.
+        if not self._failed:
+            log.error("upload_not_written", app_key=self.upload.ticket.app_key, message=error.strerror)
+        self._failed = True
 
     @property
     def _overtaken(self) -> bool:
