@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from ftp_gateway import completion
 from ftp_gateway import spool as spools
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
@@ -108,6 +110,22 @@ async def test_a_checksum_lets_a_file_pass_or_refuses_it(gateway: Gateway, bus: 
     assert ("done", "rejected", "sha256") == (good["outcome"], bad["outcome"], bad["reason"])
     assert sha256(ROW).hexdigest().encode() in report
     assert ["1"] == [row.ext_id for row in await rows(bus)]
+
+
+async def test_a_file_under_a_name_that_is_never_processed_is_reported_before_it_goes(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway.sftp() as client:
+        await write(client, "/Profile/users.csv", b'~~~city\n1~~~"Ankara"\n')
+        assert ["uploaded"] == await state_of(gateway, "users.csv")
+        monkeypatch.setattr(completion, "ABANDONED_AFTER", timedelta(0))
+        await wait_gone(client, "/Profile/users.csv")
+        result = msgspec.json.decode(await read(client, "/errors/users.csv.result.json"))
+        report = await read(client, "/errors/users.csv.report.csv")
+
+    assert ("profile", "rejected", "incomplete") == (result["kind"], result["outcome"], result["reason"])
+    assert b"a name that is processed, in .txt" in report
+    assert ["failed"] == await state_of(gateway, "users.csv")
 
 
 async def test_a_name_in_resend_sends_the_same_content_once_more(gateway: Gateway, bus: Bus) -> None:

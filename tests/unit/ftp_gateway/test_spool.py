@@ -233,7 +233,7 @@ async def test_reports_replace_each_other_and_are_no_uploads(
 async def test_old_parts_and_reports_are_purged_and_nothing_else(spool: Spool, clock: Clock) -> None:
     spool.create(PART, "nightly").abandon()
     waiting = await put(spool, PUSH)
-    await put(spool, Place("shop", "", "never.renamed"))
+    await put(spool, Place("shop", "", "other.csv.done"))
     await spool.put_report(REPORT, b"report")
 
     clock.now += ABANDONED_AFTER + timedelta(minutes=1)

@@ -26,13 +26,13 @@ from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import FileKind, Rules
 from ftp_gateway.history import Progress
 from ftp_gateway.lines import RowError
-from ftp_gateway.paths import Place, is_sent_again, kind_of
+from ftp_gateway.paths import Place, is_sent_again, kind_in
 from ftp_gateway.reports import Outcome, OutcomeName
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
-from shared.errors import BusyError, ConflictError, InvalidError, MillraceError
+from shared.errors import BusyError, ConflictError, MillraceError
 from shared.retry import Backoff
 from shared.telemetry import Metrics
 
@@ -219,9 +219,7 @@ class Intake:
 
     async def _process(self, upload: Upload, ready: Due) -> None:
         app_key = upload.ticket.app_key
-        kind = kind_of(upload.place)
-        if kind is None:
-            raise InvalidError("only a candidate can be processed", field="name")
+        kind = kind_in(upload.place.folder)
         if upload.ticket.rules is None:
             proof = completion.proof_of(self._spool, upload, ready)
             await self._spool.freeze(upload, ready.rules, proof)
@@ -258,7 +256,7 @@ class Intake:
             survey = await file.survey()
             if survey.refused is None:
                 rows = survey.ok + survey.bad
-                survey.refused = await completion.refusal(rules, upload.ticket.proof, name_given, rows, trailer, path)
+                survey.refused = await completion.refusal(rules, upload.ticket.proof, upload.place, rows, trailer, path)
             await announcing.tell_received(self._bus, upload.id, upload.ticket, kind, survey, self._clock())
             name: OutcomeName
             if survey.refused is not None:

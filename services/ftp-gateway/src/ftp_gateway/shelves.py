@@ -141,7 +141,7 @@ class Shelves:
                 elif upload.state == "report":
                     if age > REPORTS_KEPT:
                         shelf.unlink(upload)
-                elif upload.idle and age > ABANDONED_AFTER:
+                elif upload.idle and not upload.unfinished and age > ABANDONED_AFTER:
                     with suppress(BusyError, ConflictError), self.held(upload):
                         shelf.unlink(upload)
             shelf.sweep(now - SWEPT_AFTER)

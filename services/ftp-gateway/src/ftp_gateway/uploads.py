@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from ftp_gateway.paths import Place, kind_of
+from ftp_gateway.paths import COMPANIONS, Place, kind_of
 from ftp_gateway.tickets import Label, State, Ticket
 from shared.errors import ConflictError, TooLargeError
 
@@ -80,6 +80,13 @@ class Upload:
         if self.gone or self.busy or self.writers:
             return False
         return self.state == "open" or (self.state == "closed" and kind_of(self.place) is None)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether its customer closed it under a name that is never processed, and may believe that it was."""
+        if not self.idle or self.state == "open" or self.ticket.pulled:
+            return False
+        return not self.ticket.name.endswith(tuple(COMPANIONS.values()))
 
     def due_at(self, settle_s: float) -> datetime | None:
         """From when on it may be processed; None for what is no candidate."""
