@@ -129,7 +129,8 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(bus, "publish", bomb.around(bus.publish))
             patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
-            for step in ("freeze", "put_report", "mark_reported", "finish"):
+            patch.setattr(spool.reports, "put", bomb.around(spool.reports.put))
+            for step in ("freeze", "mark_reported", "finish"):
                 patch.setattr(spool, step, bomb.around(getattr(spool, step)))
             with contextlib.suppress(BaseExceptionGroup):
                 await run_until_done(spool, bus, file_work)

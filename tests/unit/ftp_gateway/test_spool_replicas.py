@@ -245,10 +245,10 @@ async def test_a_crash_before_the_bytes_of_a_done_file_are_removed_leaves_nothin
 
 
 async def test_reports_are_seen_and_replaced_by_every_replica(one: Spool, two: Spool) -> None:
-    await one.put_report(REPORT, b"first")
+    await one.reports.put(REPORT, b"first")
     assert await content(two, seen(two, REPORT)) == b"first"
 
-    await two.put_report(REPORT, b"second")
+    await two.reports.put(REPORT, b"second")
 
     assert await content(one, seen(one, REPORT)) == b"second"
     assert len(one.entries("shop", "errors")) == 1

@@ -324,11 +324,11 @@ class Intake:
         report = Place(app_key, "errors", reports.report_name(outcome.kind, outcome.file_name))
         if errors:
             total = max(len(errors), survey.bad)
-            await self._spool.put_report(report, reports.render_report(errors, total))
+            await self._spool.reports.put(report, reports.render_report(errors, total))
         else:
-            self._spool.drop_report(report)
+            self._spool.reports.drop(report)
         result = Place(app_key, "errors", reports.result_name(outcome.kind, outcome.file_name))
-        await self._spool.put_report(result, reports.render_result(outcome))
+        await self._spool.reports.put(result, reports.render_result(outcome))
 
     async def _tell_partials(self) -> None:
         for upload in self._spool.uploads():

@@ -25,8 +25,8 @@ from msgspec import structs
 from ftp_gateway.formats import Rules
 from ftp_gateway.locks import lock_path, try_lock
 from ftp_gateway.paths import Folder, Place, kind_of
+from ftp_gateway.report_files import ReportFiles
 from ftp_gateway.reports import Outcome
-from ftp_gateway.shelf import Shelf
 from ftp_gateway.shelves import Shelves
 from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory
 from ftp_gateway.uploads import Upload, Writer
@@ -53,6 +53,8 @@ class Spool:
     def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
         self._shelves = Shelves(directory)
         self._clock = clock
+        self.reports = ReportFiles(self._shelves, clock)
+        """What customers are told about their files."""
         self.changed = asyncio.Event()
         """Set whenever something may have become due."""
         self.look()
@@ -252,23 +254,6 @@ class Spool:
             with self._shelves.held(upload):
                 await self.finish(upload, visible_until)
 
-    async def put_report(self, place: Place, data: bytes) -> None:
-        """Write a file of ours, in place of an earlier one of its name."""
-        now = self._clock()
-        label = Label(uuid.uuid4().hex, 1, "report")
-        ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
-        shelf = self._shelves.shelf(place.app_key, place.folder)
-        await asyncio.to_thread(_write_report, shelf, label, data, ticket)
-        self.drop_report(place, but=label.upload_id)
-        if label.upload_id not in shelf.uploads:
-            shelf.add(Upload(label, ticket, size_bytes=len(data), changed_at=now))
-
-    def drop_report(self, place: Place, *, but: str = "") -> None:
-        """Remove a file of ours, if there is one."""
-        for earlier in self._shelves.named(place):
-            if earlier.state == "report" and earlier.id != but:
-                self._shelves.of(earlier).unlink(earlier)
-
     def ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
         """The first and the last bytes of a file, `size` of each, and how many it has."""
         with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
@@ -325,11 +310,3 @@ class Spool:
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
             log.error("disk_nearly_full", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
             raise BusyError("the disk is nearly full", retry_after_s=60)
-
-
-def _write_report(shelf: Shelf, label: Label, data: bytes, ticket: Ticket) -> None:
-    with shelf.path(label.upload_id).open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    shelf.write(label, ticket, before=None, durable=True)
