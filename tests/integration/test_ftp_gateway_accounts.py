@@ -1,8 +1,11 @@
 """Users and apps of the ftp gateway over HTTP: hashed, masked, and applied twice without a change."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
+import asyncssh
+import paramiko
 import pytest
 
 from ftp_gateway.app import SERVICE
@@ -98,5 +101,34 @@ async def test_a_deleted_user_cannot_sign_in(gateway: Gateway) -> None:
         assert answer.status == 204
 
     with pytest.raises(Exception, match="Permission denied"):
+        async with gateway.connect():
+            pass
+
+
+async def test_paramiko_signs_in_by_password_after_a_key_that_was_refused(gateway: Gateway) -> None:
+    await gateway.user()
+
+    def sign_in() -> list[str]:
+        transport = paramiko.Transport((gateway.host, gateway.port))
+        try:
+            transport.start_client(timeout=10)
+            with pytest.raises(paramiko.AuthenticationException):
+                transport.auth_publickey("shop.nightly", paramiko.ECDSAKey.generate())
+            return transport.auth_password("shop.nightly", PASSWORD)
+        finally:
+            transport.close()
+
+    assert [] == await asyncio.to_thread(sign_in)
+
+
+async def test_a_user_without_his_password_has_his_key(gateway: Gateway) -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    await gateway.user()
+
+    await gateway.user(password=None, public_keys=[key.export_public_key().decode()])
+
+    async with gateway.connect(password=None, client_keys=[key]):
+        pass
+    with pytest.raises(asyncssh.PermissionDenied):
         async with gateway.connect():
             pass

@@ -11,6 +11,7 @@ import aiohttp
 import asyncssh
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import PASSWORD, Gateway, write
@@ -116,10 +117,12 @@ async def test_a_ban_shuts_before_any_word_of_ssh(gateway: Gateway) -> None:
 
 async def test_all_replicas_know_a_ban_and_its_end(gateway: Gateway, start: Start) -> None:
     other = await start("two")
-    for _ in range(FAILURES):
-        await guess(gateway)
-
-    await until(lambda: _is(bans(other), [HOSTILE]))
+    with capture_logs() as logs:
+        for _ in range(FAILURES):
+            await guess(gateway)
+        await until(lambda: _is(bans(other), [HOSTILE]))
+    # Once by each of the two.
+    assert 2 == len([entry for entry in logs if entry["event"] == "address_banned"])
     await guess(other, password=PASSWORD)
 
     assert 204 == await lift(other, HOSTILE)
@@ -165,11 +168,16 @@ async def test_who_signs_in_is_not_punished_for_the_keys_that_his_agent_offers(g
             pass
     assert [] == await bans(gateway)
 
-    for _ in range(FAILURES):
-        with pytest.raises(asyncssh.PermissionDenied):
-            async with from_address(gateway, HOSTILE, client_keys=keys, password=None):
-                pass
-    await until(lambda: _is(bans(gateway), [HOSTILE]))
+    with capture_logs() as logs:
+        for _ in range(FAILURES):
+            with pytest.raises(asyncssh.PermissionDenied):
+                async with from_address(gateway, HOSTILE, client_keys=keys, password=None):
+                    pass
+        await until(lambda: _is(bans(gateway), [HOSTILE]))
+    failed = [entry for entry in logs if entry["event"] == "login_failed"]
+    assert [("shop.nightly", HOSTILE, "publickey")] * FAILURES == [
+        (entry["login"], entry["address"], entry["method"]) for entry in failed
+    ]
 
 
 async def test_a_ban_is_lifted_by_an_operator_alone_and_only_where_there_is_one(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import aiohttp
 import asyncssh
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from ftp_gateway import completion
 from ftp_gateway import spool as spools
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
@@ -109,6 +112,22 @@ async def test_a_checksum_lets_a_file_pass_or_refuses_it(gateway: Gateway, bus: 
     assert ["1"] == [row.ext_id for row in await rows(bus)]
 
 
+async def test_a_file_under_a_name_that_is_never_processed_is_reported_before_it_goes(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway.sftp() as client:
+        await write(client, "/Profile/users.csv", b'~~~city\n1~~~"Ankara"\n')
+        assert ["uploaded"] == await state_of(gateway, "users.csv")
+        monkeypatch.setattr(completion, "ABANDONED_AFTER", timedelta(0))
+        await wait_gone(client, "/Profile/users.csv")
+        result = msgspec.json.decode(await read(client, "/errors/users.csv.result.json"))
+        report = await read(client, "/errors/users.csv.report.csv")
+
+    assert ("profile", "rejected", "incomplete") == (result["kind"], result["outcome"], result["reason"])
+    assert b"a name that is processed, in .txt" in report
+    assert ["failed"] == await state_of(gateway, "users.csv")
+
+
 async def test_a_name_in_resend_sends_the_same_content_once_more(gateway: Gateway, bus: Bus) -> None:
     async with gateway.sftp() as client:
         outcomes = [
@@ -154,19 +173,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_told_and_nothing_of_the_file_is_sent(
     small_disk: Path, gateway: Gateway, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with gateway.sftp() as client:
-        with pytest.raises(asyncssh.SFTPFailure, match="nearly full"):
-            await client.open("/push.csv", "wb")
-        monkeypatch.setattr(spools, "MIN_FREE_BYTES", 0)
-        file = await client.open("/big.csv", "wb")
-        with pytest.raises(asyncssh.SFTPFailure, match="disk is full"):
-            await file.write(b"1;Hello;https://x.example\n" * 50_000)
-        with pytest.raises(asyncssh.SFTPFailure, match="a write has failed"):
-            await file.close()
-        await until(lambda: events(bus, "partial"))
-        assert [] == await rows(bus)
-        await client.remove("/big.csv")
-        await process(client, "/push.csv", ROW)
+    with capture_logs() as logs:
+        async with gateway.sftp() as client:
+            await _fill(client, bus, monkeypatch)
 
+    assert ["disk_nearly_full", "upload_not_written"] == [
+        entry["event"] for entry in logs if entry["log_level"] == "error"
+    ]
     assert ["1"] == [row.ext_id for row in await rows(bus)]
     assert os.statvfs(small_disk).f_bavail > 0
+
+
+async def _fill(client: asyncssh.SFTPClient, bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(asyncssh.SFTPFailure, match="nearly full"):
+        await client.open("/push.csv", "wb")
+    monkeypatch.setattr(spools, "MIN_FREE_BYTES", 0)
+    file = await client.open("/big.csv", "wb")
+    with pytest.raises(asyncssh.SFTPFailure, match="disk is full"):
+        await file.write(b"1;Hello;https://x.example\n" * 50_000)
+    with pytest.raises(asyncssh.SFTPFailure, match="a write has failed"):
+        await file.close()
+    await until(lambda: events(bus, "partial"))
+    assert [] == await rows(bus)
+    await client.remove("/big.csv")
+    await process(client, "/push.csv", ROW)

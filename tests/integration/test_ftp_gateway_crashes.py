@@ -128,7 +128,8 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(bus, "publish", bomb.around(bus.publish))
             patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
-            for step in ("freeze", "put_report", "mark_reported", "finish"):
+            patch.setattr(spool.reports, "put", bomb.around(spool.reports.put))
+            for step in ("freeze", "mark_reported", "finish"):
                 patch.setattr(spool, step, bomb.around(getattr(spool, step)))
             with contextlib.suppress(BaseExceptionGroup):
                 await run_until_done(spool, bus, file_work)
@@ -248,16 +249,21 @@ async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
     many = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(20_000))
     await upload(spool, "shop", data=many)
     intake = intake_of(spool, bus, file_work)
+    closed = asyncio.Event()
 
     async def close_at_the_first_pack(messages: Sequence[Outgoing]) -> int:
         intake.close()
+        closed.set()
         return await publish_together(messages)
 
     with monkeypatch.context() as patch:
         patch.setattr(bus, "publish_together", close_at_the_first_pack)
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             tasks.create_task(intake.run())
-            await intake.join()
+            # Starting the process that reads is not what has to be soon.
+            await closed.wait()
+            async with asyncio.timeout(5):
+                await intake.join()
     begun = len(await sent_lines(bus, "shop"))
     await run_until_done(Spool(directory, now), bus, file_work)
 

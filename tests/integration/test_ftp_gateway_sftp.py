@@ -198,6 +198,19 @@ async def test_setstat_is_accepted_and_ignored_also_for_a_file_that_is_gone(gate
         assert ((await client.stat("/a.csv")).permissions or 0) & 0o777 == 0o640
 
 
+async def test_a_size_is_set_by_who_writes_the_file_and_by_nobody_else(gateway: Gateway) -> None:
+    async with gateway.sftp() as client:
+        async with client.open("/a.csv", "wb") as file:
+            await file.write(b"hello")
+            await client.truncate("/a.csv", 3)
+        assert await read(client, "/a.csv") == b"hel"
+
+        await client.truncate("/a.csv", 3)
+        with pytest.raises(asyncssh.SFTPPermissionDenied):
+            await client.truncate("/a.csv", 1)
+        assert await read(client, "/a.csv") == b"hel"
+
+
 async def test_a_write_far_beyond_the_limit_is_refused_and_leaves_a_part(gateway: Gateway, spool: Spool) -> None:
     async with gateway.sftp() as client:
         file = await client.open("/a.csv", "wb")

@@ -55,6 +55,30 @@ async def test_a_file_whose_sign_never_comes_is_due_for_its_report_after_a_day(
     assert (LATE, "", True) == seen(spool, await put(spool, "push.csv"), completion)
 
 
+@pytest.mark.parametrize("name", ["push.csv.part", "push.xlsx", ".push.csv"])
+async def test_a_file_under_a_name_that_is_never_processed_is_reported_after_a_day(
+    spool: Spool, clock: Clock, name: str
+) -> None:
+    upload = await put(spool, name)
+
+    assert (LATE, "", True) == seen(spool, upload, "settle")
+    clock.now = LATE + timedelta(minutes=1)
+    spool.purge()
+    assert [upload] == spool.uploads()
+
+
+@pytest.mark.parametrize(("name", "user"), [("push.csv.done", "nightly"), (".pull-1", f"{PULLED_BY}erp")])
+async def test_what_nobody_takes_for_a_campaign_goes_after_a_day_without_a_word(
+    spool: Spool, clock: Clock, name: str, user: str
+) -> None:
+    upload = await put(spool, name, user)
+
+    assert due(upload, Rules(), spool.find) is None
+    clock.now = LATE + timedelta(minutes=1)
+    spool.purge()
+    assert [] == spool.uploads()
+
+
 async def test_a_rename_is_what_completes_a_file_where_the_app_wants_one(spool: Spool) -> None:
     upload = await put(spool, "push.csv.part")
     await spool.rename(upload, PUSH, replace=False)
@@ -78,7 +102,7 @@ async def test_a_pull_is_complete_with_its_rename_and_is_held_to_its_trailer_alo
 
 async def refused(rules: Rules) -> str | None:
     """Why a file without a trailer, marker or checksum is."""
-    found = await refusal(rules, Proof(), "push.csv", 1, None, Path("unused"))
+    found = await refusal(rules, Proof(), PUSH, 1, None, Path("unused"))
     return found.reason if found else None
 
 
@@ -200,6 +224,6 @@ async def test_a_file_that_is_not_what_was_said_is_refused(
     path = tmp_path / "push.csv"
     path.write_bytes(b"hello")
 
-    found = await refusal(Rules(completion=completion), proof, "push.csv", 3, trailer, path)
+    found = await refusal(Rules(completion=completion), proof, PUSH, 3, trailer, path)
 
     assert reason == (found.reason if found else None)

@@ -218,8 +218,8 @@ async def test_a_done_file_stays_visible_until_its_time(spool: Spool, clock: Clo
 async def test_reports_replace_each_other_and_are_no_uploads(
     spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
 ) -> None:
-    await spool.put_report(REPORT, b"first")
-    await spool.put_report(REPORT, b"second")
+    await spool.reports.put(REPORT, b"first")
+    await spool.reports.put(REPORT, b"second")
 
     again = reopen()
 
@@ -233,8 +233,8 @@ async def test_reports_replace_each_other_and_are_no_uploads(
 async def test_old_parts_and_reports_are_purged_and_nothing_else(spool: Spool, clock: Clock) -> None:
     spool.create(PART, "nightly").abandon()
     waiting = await put(spool, PUSH)
-    await put(spool, Place("shop", "", "never.renamed"))
-    await spool.put_report(REPORT, b"report")
+    await put(spool, Place("shop", "", "other.csv.done"))
+    await spool.reports.put(REPORT, b"report")
 
     clock.now += ABANDONED_AFTER + timedelta(minutes=1)
     spool.purge()

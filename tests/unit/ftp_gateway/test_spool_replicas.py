@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftp_gateway import shelf as shelves
 from ftp_gateway.formats import Rules
 from ftp_gateway.paths import Place
+from ftp_gateway.replicas import Replicas
 from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool
 from ftp_gateway.tickets import Proof
 from ftp_gateway.uploads import Upload
 from servers.clock import NOON, Clock
+from servers.waiting import until
 from shared.errors import BusyError, ConflictError, MillraceError
 
 PUSH = Place("shop", "", "push.csv")
@@ -61,6 +64,10 @@ def seen(spool: Spool, place: Place = PUSH) -> Upload:
 
 async def content(spool: Spool, upload: Upload) -> bytes:
     return await asyncio.to_thread(spool.path(upload).read_bytes)
+
+
+def marks(tmp_path: Path) -> list[Path]:
+    return list(tmp_path.glob("spool/.replicas/*"))
 
 
 def on_disk(tmp_path: Path) -> list[Path]:
@@ -238,10 +245,10 @@ async def test_a_crash_before_the_bytes_of_a_done_file_are_removed_leaves_nothin
 
 
 async def test_reports_are_seen_and_replaced_by_every_replica(one: Spool, two: Spool) -> None:
-    await one.put_report(REPORT, b"first")
+    await one.reports.put(REPORT, b"first")
     assert await content(two, seen(two, REPORT)) == b"first"
 
-    await two.put_report(REPORT, b"second")
+    await two.reports.put(REPORT, b"second")
 
     assert await content(one, seen(one, REPORT)) == b"second"
     assert len(one.entries("shop", "errors")) == 1
@@ -267,6 +274,52 @@ async def test_a_touch_through_another_replica_lets_a_file_settle_anew(one: Spoo
         two.claim(seen(two))
 
     assert seen(two).due_at(5) == clock.now + timedelta(seconds=5)
+
+
+async def test_own_steps_cost_no_listing(one: Spool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    await put(one)
+    seen(one)
+    listed: list[Path] = []
+    scandir = os.scandir
+
+    def counting(path: Path) -> object:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(shelves, "monotonic", lambda: 0.0)
+    seen(one)
+    monkeypatch.setattr(os, "scandir", counting)
+    for number in range(3):
+        await put(one, Place("shop", "", f"{number}.csv"))
+        assert len(one.entries("shop", "")) == 2 + number
+
+    assert tmp_path / "spool/shop/files" not in listed
+
+
+async def test_a_step_whose_replica_died_before_it_told_is_seen_all_the_same(
+    one: Spool, two: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_before = two.find(PUSH)
+    with monkeypatch.context() as patched:
+        patched.setattr(Replicas, "tell", lambda _: None)
+        await put(one)
+
+    await until(lambda: two.find(PUSH) is not None)
+    assert seen_before is None
+
+
+async def test_a_replica_whose_mark_was_swept_is_heard_again(
+    one: Spool, two: Spool, clock: Clock, tmp_path: Path
+) -> None:
+    await put(one)
+    assert 1 == len(marks(tmp_path))
+    clock.now = datetime.now(UTC) + ABANDONED_AFTER + timedelta(minutes=1)
+    two.purge()
+    assert [] == marks(tmp_path)
+
+    await put(one, OTHER)
+
+    assert seen(two, OTHER).state == "closed"
 
 
 STEPS = st.tuples(

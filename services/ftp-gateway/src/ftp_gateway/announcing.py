@@ -5,7 +5,7 @@ The life of a file as `ftp.file.<app>.<state>` tells it. A terminal event is tol
 from datetime import datetime
 
 from ftp_gateway.formats import FileKind
-from ftp_gateway.paths import kind_of
+from ftp_gateway.paths import kind_in
 from ftp_gateway.reports import Outcome
 from ftp_gateway.survey import Survey
 from ftp_gateway.tickets import Ticket
@@ -70,7 +70,7 @@ async def tell_partial(bus: Bus, upload: Upload, at: datetime) -> None:
         app_key=place.app_key,
         file_id="",
         file_name=place.name,
-        kind=kind_of(place) or ("profile" if place.folder == "Profile" else "push"),
+        kind=kind_in(place.folder),
         state="partial",
         at=at,
         size_bytes=upload.size_bytes,

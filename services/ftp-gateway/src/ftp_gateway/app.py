@@ -25,7 +25,7 @@ from ftp_gateway.intake import Intake
 from ftp_gateway.processing import Processing
 from ftp_gateway.protocols.remote_ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.protocols.remote_sftp import check_keys, identify_sftp, open_sftp_remote
-from ftp_gateway.protocols.sftp import open_sftp
+from ftp_gateway.protocols.sftp import SftpServer
 from ftp_gateway.protocols.sftp_keys import ensure_host_keys
 from ftp_gateway.pulling import Job, Puller, Server
 from ftp_gateway.remote_lanes import Key, RemoteLanes
@@ -132,7 +132,7 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("bans", defender.keep())
 
     sftp = await mesh.enter(
-        open_sftp(
+        SftpServer(
             mesh.settings,
             proxies=proxies,
             spool=spool,

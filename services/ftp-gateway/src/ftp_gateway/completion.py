@@ -10,7 +10,8 @@ When a file counts as complete, and what its customer said about it. An app choo
 A file that was pulled from a customer's own server stood still there, and is compared with what was listed: it is
 complete with its rename, and no marker or checksum comes with it. Only `row_count` holds for it as well.
 
-What never becomes complete is visible for a day, then reported, not sent, and removed.
+What never becomes complete is visible for a day, then reported, not sent, and removed: also what was uploaded under a
+name that is never processed. Otherwise its customer would take the disappearance for success.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ftp_gateway.formats import Rules
-from ftp_gateway.paths import Place
+from ftp_gateway.paths import COMPANIONS, Place, kind_of
 from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Refusal
@@ -35,7 +36,6 @@ from shared.errors import ConflictError
 MAX_CHECKSUM_BYTES = 64 << 10
 TAIL_BYTES = 512
 
-_ENDINGS = {"done_marker": ".done", "sha256": ".sha256"}
 _CHECKSUM = re.compile(r"([0-9A-Fa-f]{64})(?:[ \t]+\*?(.*?))?\s*")
 _TRAILER = re.compile(r'(?:^|[\r\n])("?#rows=(\d{1,12})"?[;\t ]*[\r\n]*)$')
 _ENCODINGS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
@@ -61,6 +61,8 @@ class Trailer(Struct, frozen=True):
 
 def due(upload: Upload, rules: Rules, find: Callable[[Place], Upload | None]) -> Due | None:
     """From when on a file may be processed; None for what is no candidate, or is being changed."""
+    if upload.unfinished:
+        return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
     settled_at = upload.due_at(rules.settle_s)
     if settled_at is None:
         return None
@@ -75,7 +77,7 @@ def due(upload: Upload, rules: Rules, find: Callable[[Place], Upload | None]) ->
             return Due(settled_at, rules)
     else:
         place = upload.place
-        companion = find(Place(place.app_key, place.folder, place.name + _ENDINGS[wanted]))
+        companion = find(Place(place.app_key, place.folder, place.name + COMPANIONS[wanted]))
         if companion is not None and companion.state == "closed" and not companion.busy:
             if wanted == "sha256":
                 return Due(max(settled_at, companion.changed_at + timedelta(seconds=rules.settle_s)), rules, companion)
@@ -127,11 +129,15 @@ def parse_trailer(head: bytes, tail: bytes, size_bytes: int) -> Trailer | None:
 
 
 async def refusal(
-    rules: Rules, proof: Proof, name: str, rows: int, trailer: Trailer | None, path: Path
+    rules: Rules, proof: Proof, place: Place, rows: int, trailer: Trailer | None, path: Path
 ) -> Refusal | None:
     """Why a file is not what its customer said it is; None when all is well. `rows` are those that were found."""
+    name = place.name
     if proof.missing:
-        wanted = {"rename": "a rename onto its name"}.get(rules.completion, f"{name}{_ENDINGS.get(rules.completion)}")
+        if kind_of(place) is None:
+            ending = ".txt" if place.folder == "Profile" else ".csv or .txt"
+            return _refused("incomplete", f"it was not renamed in 24 hours to a name that is processed, in {ending}")
+        wanted = {"rename": "a rename onto its name"}.get(rules.completion, f"{name}{COMPANIONS.get(rules.completion)}")
         return _refused("incomplete", f"the app expects {wanted} for a complete file, and none came in 24 hours")
     if rules.completion == "row_count" and trailer is None:
         return _refused("row_count", "expected a last line such as #rows=1000; the upload may have been cut off")

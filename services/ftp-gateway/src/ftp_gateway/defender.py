@@ -200,10 +200,11 @@ class Defender:
                     self._hear(heard[0], gone=heard[1])
 
     def _take(self, network: str, score: Score) -> None:
-        before = self._scores.pop(network, None)
+        before, now = self._scores.pop(network, None), self._clock()
         self._scores[network] = score
         until = score.banned_until
-        if until is not None and score.banned(self._clock()) and until != (before.banned_until if before else None):
+        # Reckoned a second time when it is told to the others, it is the same ban, and ends a moment later.
+        if until is not None and score.banned(now) and not (before is not None and before.banned(now)):
             log.warning("address_banned", address=network, until=until.isoformat(timespec="seconds"), bans=score.bans)
         self._sweep()
 

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from ftp_gateway import completion
 from ftp_gateway.formats import Rules
-from ftp_gateway.paths import Folder, kind_of
+from ftp_gateway.paths import kind_in, kind_of
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Survey
 from ftp_gateway.uploads import Upload
@@ -167,10 +167,9 @@ class History:
 
 
 def _entry_here(spool: Spool, upload: Upload, rules: Rules, progress: Progress | None) -> FileEntry:
-    folder: Folder = upload.place.folder
     entry = FileEntry(
         name=upload.ticket.name,
-        kind=kind_of(upload.place) or ("profile" if folder == "Profile" else "push"),
+        kind=kind_in(upload.place.folder),
         state=_state(spool, upload, rules),
         at=upload.changed_at,
         size_bytes=upload.size_bytes,

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from time import perf_counter
 
 import structlog
 from msgspec import structs
@@ -33,6 +34,8 @@ LOOK_S = 1.0
 PURGE_S = 60.0
 GRACE_S = 5.0
 """How long a step in flight may take when the service stops. Cutting it is safe: any step may be where it all ends."""
+PAUSE = 4
+"""How many times as long as a look at all that waits took is paused after it, so that it does not keep up sessions."""
 AGAIN = Backoff(first_s=0.5, max_s=30.0)
 
 
@@ -79,15 +82,18 @@ class Intake:
                         self._spool.purge()
                         self._forget_gone()
                         purge_at = self._clock() + timedelta(seconds=PURGE_S)
+                    began = perf_counter()
                     self._spool.look()
+                    wait_s = self._start_due(tasks)
+                    pause_s = min(LOOK_S, PAUSE * (perf_counter() - began))
                     if self._bus.connected:
                         await self._tell_partials()
-                    wait_s = self._start_due(tasks)
                     try:
                         async with asyncio.timeout(wait_s):
                             await self._spool.changed.wait()
                     except TimeoutError:
-                        continue
+                        pass
+                    await asyncio.sleep(pause_s)
         finally:
             self._finished.set()
 

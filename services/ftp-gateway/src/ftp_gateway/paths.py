@@ -35,6 +35,10 @@ _CANDIDATES: dict[Folder, tuple[tuple[str, ...], Literal["push", "profile"]]] = 
 }
 
 
+COMPANIONS = {"done_marker": ".done", "sha256": ".sha256"}
+"""What is appended to the name of a file by what its customer says about it, for the apps that want it."""
+
+
 class Place(Struct, frozen=True):
     """A file of an app, by the name its customer knows. Hashable."""
 
@@ -106,6 +110,11 @@ def kind_of(found: Place) -> Literal["push", "profile"] | None:
         return None
     endings, kind = _CANDIDATES.get(found.folder, ((), "push"))
     return kind if name.endswith(endings) and endings else None
+
+
+def kind_in(folder: Folder) -> Literal["push", "profile"]:
+    """What a folder is for, whatever the names in it."""
+    return "profile" if folder == "Profile" else "push"
 
 
 def is_sent_again(name: str) -> bool:

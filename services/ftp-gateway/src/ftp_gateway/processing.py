@@ -21,13 +21,12 @@ from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import FileKind, Rules
 from ftp_gateway.history import Progress
 from ftp_gateway.lines import RowError
-from ftp_gateway.paths import Place, is_sent_again, kind_of
+from ftp_gateway.paths import Place, is_sent_again, kind_in
 from ftp_gateway.reports import Outcome, OutcomeName
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
-from shared.errors import InvalidError
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -76,9 +75,7 @@ class Processing:
             MillraceError: What a step raises.
         """
         app_key = upload.ticket.app_key
-        kind = kind_of(upload.place)
-        if kind is None:
-            raise InvalidError("only a candidate can be processed", field="name")
+        kind = kind_in(upload.place.folder)
         if upload.ticket.rules is None:
             proof = completion.proof_of(self._spool, upload, ready)
             await self._spool.freeze(upload, ready.rules, proof)
@@ -115,7 +112,7 @@ class Processing:
             survey = await file.survey()
             if survey.refused is None:
                 rows = survey.ok + survey.bad
-                survey.refused = await completion.refusal(rules, upload.ticket.proof, name_given, rows, trailer, path)
+                survey.refused = await completion.refusal(rules, upload.ticket.proof, upload.place, rows, trailer, path)
             await announcing.tell_received(self._bus, upload.id, upload.ticket, kind, survey, self._clock())
             name: OutcomeName
             if survey.refused is not None:
@@ -187,8 +184,8 @@ class Processing:
         report = Place(app_key, "errors", reports.report_name(outcome.kind, outcome.file_name))
         if errors:
             total = max(len(errors), survey.bad)
-            await self._spool.put_report(report, reports.render_report(errors, total))
+            await self._spool.reports.put(report, reports.render_report(errors, total))
         else:
-            self._spool.drop_report(report)
+            self._spool.reports.drop(report)
         result = Place(app_key, "errors", reports.result_name(outcome.kind, outcome.file_name))
-        await self._spool.put_report(result, reports.render_result(outcome))
+        await self._spool.reports.put(result, reports.render_result(outcome))

@@ -1,8 +1,8 @@
 """
 The catalogue of one directory of the spool, kept in step with what other replicas do there.
 
-The tickets on disk are what counts. They are listed again whenever the directory has changed, and those that are new
-are read; a step that this process takes itself is known at once.
+The tickets on disk are what counts. They are listed again when another replica has told of a change, and now and then,
+if the directory has changed; those that are new are read. A step that this process takes itself is known at once.
 """
 
 import errno
@@ -15,11 +15,14 @@ from time import monotonic
 
 from ftp_gateway.locks import is_locked
 from ftp_gateway.paths import Place
-from ftp_gateway.tickets import Label, Ticket, parse_label, read_ticket
+from ftp_gateway.replicas import Heard, Replicas
+from ftp_gateway.tickets import Label, Ticket, parse_label, read_ticket, write_ticket
 from ftp_gateway.uploads import Upload
 
 TICK_S = 0.1
 """How long a directory may change again without showing it in its time of change (a tick of the kernel, and more)."""
+RECHECK_S = 0.5
+"""How long at most until a step is seen whose replica was killed before it could tell."""
 
 
 class Shelf:
@@ -30,14 +33,18 @@ class Shelf:
         directory: Made if missing.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, replicas: Replicas) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
+        self._replicas = replicas
         self.uploads: dict[str, Upload] = {}
         self._places: dict[Place, list[Upload]] = {}
         self._files: dict[str, set[str]] = {}
         self._names: set[str] = set()
         self._postponed: set[str] = set()
+        self._stepped: set[str] = set()
+        self._heard: Heard | None = None
+        self._checked_at = 0.0
         self._changed_ns = -1
         self._changed_at = 0.0
         self._listed_at = 0.0
@@ -59,15 +66,22 @@ class Shelf:
 
     def look(self) -> None:
         """See what has changed on disk."""
+        # Before the listing: what is told during it is news the next time.
+        heard, now = self._replicas.heard(), monotonic()
+        if heard == self._heard and now - self._checked_at < RECHECK_S and not self._may_compare():
+            return
+        self._heard, self._checked_at = heard, now
         changed_ns = self.directory.stat().st_mtime_ns
         if changed_ns != self._changed_ns:
-            self._changed_ns, self._changed_at = changed_ns, monotonic()
+            self._changed_ns, self._changed_at = changed_ns, now
         elif self._listed_at - self._changed_at > TICK_S and not self._postponed:
             return
-        self._listed_at = monotonic()
+        self._listed_at = now
         with os.scandir(self.directory) as entries:
             names = {entry.name for entry in entries}
-        changed, self._postponed = self._postponed, set()
+        # What was done here since the last listing is in none yet, and would not be missed when others remove it.
+        changed = self._postponed | self._stepped
+        self._postponed, self._stepped = set(), set()
         for name in self._names - names:
             upload_id = name.partition(".")[0]
             changed.add(upload_id)
@@ -81,6 +95,10 @@ class Shelf:
             self._compare(upload_id)
             if not self._files.get(upload_id):
                 self._files.pop(upload_id, None)
+
+    def _may_compare(self) -> bool:
+        uploads = (self.uploads.get(upload_id) for upload_id in self._postponed)
+        return any(upload is None or not upload.busy for upload in uploads)
 
     def _compare(self, upload_id: str) -> None:
         upload = self.uploads.get(upload_id)
@@ -139,7 +157,13 @@ class Shelf:
 
     def add(self, upload: Upload) -> None:
         self.uploads[upload.id] = upload
+        self._stepped.add(upload.id)
         insort(self._places.setdefault(upload.place, []), upload, key=lambda other: other.ticket.named_at)
+
+    def write(self, label: Label, ticket: Ticket, *, before: Label | None, durable: bool) -> None:
+        """Write a ticket, and let the one before go. Blocks; with `durable`, for the disk."""
+        write_ticket(self.directory, label, ticket, before=before, durable=durable)
+        self._replicas.tell()
 
     def move(self, upload: Upload, label: Label, ticket: Ticket) -> None:
         """Take over a step that was written here."""
@@ -163,8 +187,13 @@ class Shelf:
     def unlink(self, upload: Upload) -> None:
         """Remove it from disk. Bytes first: a ticket without bytes is nothing, and is swept."""
         self.path(upload.id).unlink(missing_ok=True)
-        self.ticket_path(upload.label).unlink(missing_ok=True)
+        self.retract(upload.label)
         self.drop(upload)
+
+    def retract(self, label: Label) -> None:
+        """Remove a ticket from disk."""
+        self.ticket_path(label).unlink(missing_ok=True)
+        self._replicas.tell()
 
     def sweep(self, before: datetime) -> None:
         """Remove what crashes have left, if it is old: half written and superseded tickets, bytes without a ticket."""

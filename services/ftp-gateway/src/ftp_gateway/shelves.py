@@ -4,6 +4,7 @@ The directories of the spool, two an app, and how a step of an upload is taken i
     <app>/files      what customers upload
     <app>/reports    what they get back
     <app>/turn       locked by the replica that processes files of the app
+    .replicas/<id>   moved on by a replica after each step
 """
 
 import asyncio
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from ftp_gateway.locks import try_lock
 from ftp_gateway.paths import WRITABLE, Folder, Place
+from ftp_gateway.replicas import Replicas
 from ftp_gateway.shelf import Shelf
-from ftp_gateway.tickets import State, Ticket, write_ticket
+from ftp_gateway.tickets import State, Ticket
 from ftp_gateway.uploads import Upload
 from shared.errors import BusyError, ConflictError
 from shared.subjects import APP_KEY
@@ -39,6 +41,7 @@ class Shelves:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
+        self._replicas = Replicas(directory / ".replicas")
         self._files: dict[str, Shelf] = {}
         self._reports: dict[str, Shelf] = {}
 
@@ -62,7 +65,7 @@ class Shelves:
         """The shelf of a folder."""
         shelves, name = (self._files, "files") if folder in WRITABLE else (self._reports, "reports")
         if app_key not in shelves:
-            shelves[app_key] = Shelf(self.directory / app_key / name)
+            shelves[app_key] = Shelf(self.directory / app_key / name, self._replicas)
             shelves[app_key].look()
         return shelves[app_key]
 
@@ -119,10 +122,10 @@ class Shelves:
     async def write(self, upload: Upload, state: State, ticket: Ticket) -> None:
         """Take the next step of an upload whose lock is held; durable when this returns."""
         shelf, label = self.of(upload), upload.label.next(state)
-        await asyncio.to_thread(write_ticket, shelf.directory, label, ticket, before=upload.label, durable=True)
+        await asyncio.to_thread(shelf.write, label, ticket, before=upload.label, durable=True)
         if upload.gone:
             # Replaced or cancelled while the disk was busy: what was just written must not come back.
-            shelf.ticket_path(label).unlink(missing_ok=True)
+            shelf.retract(label)
         else:
             shelf.move(upload, label, ticket)
 
@@ -138,7 +141,8 @@ class Shelves:
                 elif upload.state == "report":
                     if age > REPORTS_KEPT:
                         shelf.unlink(upload)
-                elif upload.idle and age > ABANDONED_AFTER:
+                elif upload.idle and not upload.unfinished and age > ABANDONED_AFTER:
                     with suppress(BusyError, ConflictError), self.held(upload):
                         shelf.unlink(upload)
             shelf.sweep(now - SWEPT_AFTER)
+        self._replicas.sweep(now - ABANDONED_AFTER)

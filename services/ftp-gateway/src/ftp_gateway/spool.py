@@ -14,22 +14,25 @@ Everything runs in the event loop; what waits for the disk runs in a thread whil
 import asyncio
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from msgspec import structs
 
 from ftp_gateway.formats import Rules
 from ftp_gateway.locks import lock_path, try_lock
 from ftp_gateway.paths import Folder, Place, kind_of
+from ftp_gateway.report_files import ReportFiles
 from ftp_gateway.reports import Outcome
-from ftp_gateway.shelf import Shelf
 from ftp_gateway.shelves import Shelves
-from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory, write_ticket
+from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory
 from ftp_gateway.uploads import Upload, Writer
 from shared.errors import BusyError, ConflictError, DeniedError
+
+log = structlog.get_logger()
 
 MAX_WAITING_FILES = 1000
 """Of one app, not counting reports: a script that never renames must not fill the disk with names."""
@@ -50,6 +53,8 @@ class Spool:
     def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
         self._shelves = Shelves(directory)
         self._clock = clock
+        self.reports = ReportFiles(self._shelves, clock)
+        """What customers are told about their files."""
         self.changed = asyncio.Event()
         """Set whenever something may have become due."""
         self.look()
@@ -71,8 +76,11 @@ class Spool:
 
     def uploads(self, app_key: str | None = None) -> list[Upload]:
         """Every file that is here, of one app or all, in the order in which they were closed; as of the last look."""
-        found = [upload for upload in self._shelves.files(app_key) if upload.waiting]
-        return sorted(found, key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+        return sorted(self.waiting(app_key), key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+
+    def waiting(self, app_key: str | None = None) -> Iterator[Upload]:
+        """The same, in no order."""
+        return (upload for upload in self._shelves.files(app_key) if upload.waiting)
 
     def _newest(self, uploads: list[Upload]) -> Upload | None:
         now = self._clock()
@@ -96,7 +104,7 @@ class Spool:
         upload.handle = os.open(shelf.path(upload.id), flags, 0o600)
         try:
             try_lock(upload.handle)
-            write_ticket(shelf.directory, label, ticket, before=None, durable=False)
+            shelf.write(label, ticket, before=None, durable=False)
             shelf.add(upload)
             for earlier in self._shelves.named(place):
                 if earlier.changeable and earlier is not upload:
@@ -124,7 +132,7 @@ class Spool:
         try:
             if upload.state == "closed":
                 shelf, label = self._shelves.of(upload), upload.label.next("open")
-                write_ticket(shelf.directory, label, upload.ticket, before=upload.label, durable=False)
+                shelf.write(label, upload.ticket, before=upload.label, durable=False)
                 shelf.move(upload, label, upload.ticket)
         except BaseException:
             if not upload.writers:
@@ -246,23 +254,6 @@ class Spool:
             with self._shelves.held(upload):
                 await self.finish(upload, visible_until)
 
-    async def put_report(self, place: Place, data: bytes) -> None:
-        """Write a file of ours, in place of an earlier one of its name."""
-        now = self._clock()
-        label = Label(uuid.uuid4().hex, 1, "report")
-        ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
-        shelf = self._shelves.shelf(place.app_key, place.folder)
-        await asyncio.to_thread(_write_report, shelf, label, data, ticket)
-        self.drop_report(place, but=label.upload_id)
-        if label.upload_id not in shelf.uploads:
-            shelf.add(Upload(label, ticket, size_bytes=len(data), changed_at=now))
-
-    def drop_report(self, place: Place, *, but: str = "") -> None:
-        """Remove a file of ours, if there is one."""
-        for earlier in self._shelves.named(place):
-            if earlier.state == "report" and earlier.id != but:
-                self._shelves.of(earlier).unlink(earlier)
-
     def ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
         """The first and the last bytes of a file, `size` of each, and how many it has."""
         with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
@@ -313,16 +304,9 @@ class Spool:
         os.utime(self._shelves.of(upload).path(upload.id), (at, at))
 
     def _check_room(self, app_key: str) -> None:
-        if len(self.uploads(app_key)) >= MAX_WAITING_FILES:
+        if sum(1 for _ in self.waiting(app_key)) >= MAX_WAITING_FILES:
             raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
         free = os.statvfs(self._shelves.directory)
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
+            log.error("disk_nearly_full", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
             raise BusyError("the disk is nearly full", retry_after_s=60)
-
-
-def _write_report(shelf: Shelf, label: Label, data: bytes, ticket: Ticket) -> None:
-    with shelf.path(label.upload_id).open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    write_ticket(shelf.directory, label, ticket, before=None, durable=True)

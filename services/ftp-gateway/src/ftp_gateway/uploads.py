@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from ftp_gateway.paths import Place, kind_of
+import structlog
+
+from ftp_gateway.paths import COMPANIONS, Place, kind_of
 from ftp_gateway.tickets import Label, State, Ticket
 from shared.errors import ConflictError, TooLargeError
+
+log = structlog.get_logger()
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -77,6 +81,13 @@ class Upload:
             return False
         return self.state == "open" or (self.state == "closed" and kind_of(self.place) is None)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether its customer closed it under a name that is never processed, and may believe that it was."""
+        if not self.idle or self.state == "open" or self.ticket.pulled:
+            return False
+        return not self.ticket.name.endswith(tuple(COMPANIONS.values()))
+
     def due_at(self, settle_s: float) -> datetime | None:
         """From when on it may be processed; None for what is no candidate."""
         if self.gone or self.busy or self.state in ("open", "done", "report"):
@@ -131,14 +142,15 @@ class Writer:
         client closes the file all the same; it is a part from then on.
         """
         self._check_turn()
+        if offset + len(data) > MAX_FILE_BYTES:
+            self._failed = True
+            raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
+        written = 0
         try:
-            if offset + len(data) > MAX_FILE_BYTES:
-                raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
-            written = 0
             while written < len(data):
                 written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
-        except BaseException:
-            self._failed = True
+        except OSError as error:
+            self._fail(error)
             raise
         self.upload.size_bytes = max(self.upload.size_bytes, offset + written)
         self.upload.changed_at = self._clock()
@@ -182,7 +194,9 @@ class Writer:
             self._stamp()
             await self.sync()
             self._check_turn()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                self._fail(error)
             self.abandon()
             raise
         self.upload.writers -= 1
@@ -206,6 +220,12 @@ class Writer:
         self.upload.broken = True
         self._let_go()
         self._broke_off()
+
+    def _fail(self, error: OSError) -> None:
+        # A client has many writes on their way; an operator needs to know of the first that failed.
+        if not self._failed:
+            log.error("upload_not_written", app_key=self.upload.ticket.app_key, message=error.strerror)
+        self._failed = True
 
     @property
     def _overtaken(self) -> bool:

@@ -8,9 +8,9 @@ Implementation: asyncio listens; `sftp_entrance` lets in, `sftp_gate` signs in a
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import datetime
+from types import TracebackType
 
 import asyncssh
 import structlog
@@ -45,7 +45,8 @@ GRACE_S = 10.0
 
 class SftpServer:
     """
-    The running server. `close` and `join` are those of `shared.service.Intake`; `keep` is a task of the service.
+    The server, which listens while it is entered as an async context manager. `close` and `join` are those of
+    `shared.service.Intake`; `keep` is a task of the service.
 
     Args:
         proxies: Who must send a PROXY header.
@@ -93,15 +94,10 @@ class SftpServer:
         self._shown: HostKeys | None = None
         self._listener: asyncio.Server | None = None
 
-    @property
-    def address(self) -> str:
-        """Where it listens: `host:port`."""
-        assert self._listener is not None
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    async def listen(self) -> None:
-        """Raises `UnavailableError` when the port is taken."""
+    async def __aenter__(self) -> "SftpServer":
+        """Raises `UnavailableError` when the port is taken, or this asyncssh is not the one we know."""
+        check_hooks()
+        _allow_many_files()
         await self._load_keys()
         host, port = self._settings.sftp_host, self._settings.sftp_port
         try:
@@ -110,6 +106,21 @@ class SftpServer:
             )
         except OSError as error:
             raise UnavailableError(f"SFTP cannot listen on {host}:{port}: {error.strerror}") from None
+        log.info("sftp_listens", address=self.address)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        await self.join()
+
+    @property
+    def address(self) -> str:
+        """Where it listens: `host:port`."""
+        assert self._listener is not None
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def keep(self) -> None:
         """Take over new host keys, and end sessions whose time is over, for ever."""
@@ -162,7 +173,7 @@ class SftpServer:
         parts = split_login(login)
         assert parts is not None, "he has signed in"
         app_key, name = parts
-        sizes = [upload.size_bytes for upload in self.spool.uploads(app_key) if upload.ticket.user == name]
+        sizes = [upload.size_bytes for upload in self.spool.waiting(app_key) if upload.ticket.user == name]
         return len(sizes), sum(sizes)
 
     async def ping(self) -> None:
@@ -228,49 +239,6 @@ class SftpServer:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-
-
-@asynccontextmanager
-async def open_sftp(
-    settings: Settings,
-    *,
-    proxies: tuple[Network, ...],
-    spool: Spool,
-    app_reports: AppReports,
-    find: Find,
-    passwords: Passwords,
-    defender: Defender,
-    host_keys: Callable[[], HostKeys],
-    metrics: Metrics,
-    clock: Callable[[], datetime],
-) -> AsyncIterator[SftpServer]:
-    """
-    Listen, with the keys that there are.
-
-    Raises:
-        UnavailableError: The port is taken, or this asyncssh is not the one we know.
-    """
-    check_hooks()
-    _allow_many_files()
-    server = SftpServer(
-        settings,
-        proxies=proxies,
-        spool=spool,
-        app_reports=app_reports,
-        find=find,
-        passwords=passwords,
-        defender=defender,
-        host_keys=host_keys,
-        metrics=metrics,
-        clock=clock,
-    )
-    await server.listen()
-    log.info("sftp_listens", address=server.address)
-    try:
-        yield server
-    finally:
-        server.close()
-        await server.join()
 
 
 def _allow_many_files() -> None:

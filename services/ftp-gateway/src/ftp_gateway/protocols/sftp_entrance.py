@@ -5,7 +5,9 @@ Configuration: `MILLRACE_SFTP_PROXIES` (who must send a PROXY header), `MILLRACE
     `MILLRACE_SFTP_CONNECTIONS_PER_ADDRESS`.
 Implementation: a protocol of asyncio that takes the first bytes, and then gives the transport to a connection of
     asyncssh (`set_protocol`). Bans and room are looked at before SSH says a word, so they cost no key exchange.
-Considerations: asyncssh does not heed `pause_writing`, so the answers to a client that reads none of them would pile up
+Considerations: paramiko asks for the authentication service anew before each try, so also for a password after a key
+    that was refused. OpenSSH's server lets it; asyncssh takes it for a fault, and would end the connection.
+    asyncssh does not heed `pause_writing`, so the answers to a client that reads none of them would pile up
     in memory: nothing more is read from him until he does.
 """
 
@@ -16,6 +18,8 @@ from typing import cast
 import asyncssh
 import structlog
 from asyncssh import SSHServerConnection
+from asyncssh.constants import MSG_SERVICE_REQUEST
+from asyncssh.packet import SSHPacket
 
 from ftp_gateway.addresses import Network, is_within
 from ftp_gateway.crowd import Crowd
@@ -33,8 +37,19 @@ MAX_UNREAD_BYTES = 256 * 1024
 """Answers that a client has not read, beyond what the operating system holds."""
 
 
+def _service_requested(self: SSHServerConnection, kind: int, number: int, packet: SSHPacket) -> None:
+    if self._auth_in_progress and not self._auth_complete:
+        self._next_service = b"ssh-userauth"
+    self._process_service_request(kind, number, packet)
+
+
+_HANDLERS = {**SSHServerConnection._packet_handlers, MSG_SERVICE_REQUEST: _service_requested}
+
+
 class Connection(SSHServerConnection):
     """One SSH connection from `address`, which is not its peer's where a proxy stands between."""
+
+    _packet_handlers = _HANDLERS
 
     def __init__(self, options: asyncssh.SSHServerConnectionOptions, address: str) -> None:
         super().__init__(asyncio.get_running_loop(), options)

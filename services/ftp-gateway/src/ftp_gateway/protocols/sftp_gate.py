@@ -86,7 +86,7 @@ class Gate(SSHServer):
         self._connection: Connection | None = None
         self._address = ""
         self._tries = 0
-        self._wrong_keys = False
+        self._wrong_key_of: str | None = None
         self._shown: str | bytes | None = None
         self._account: Account | None = None
         self._usage: Usage | None = None
@@ -101,8 +101,8 @@ class Gate(SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._usage is not None and self._account is not None:
             self._server.usages.leave(self._account.login)
-        if self._wrong_keys and self._account is None:
-            self._server.defender.failed(self._address)
+        if self._wrong_key_of is not None and self._account is None:
+            self._failed(self._wrong_key_of, "publickey")
         if self._connection is not None:
             self._server.leave(self, self._connection)
 
@@ -120,7 +120,7 @@ class Gate(SSHServer):
         self._count_try(username)
         account = self._server.account(username)
         if account is not None and not account.admits(self._address):
-            log.warning("login_refused", login=username, address=self._address, message="the address is not allowed")
+            self._refused(username)
             self._server.defender.failed(self._address)
             await self._server.passwords.waste_time()
             return False
@@ -128,16 +128,17 @@ class Gate(SSHServer):
         if await self._server.passwords.verify(password, stored) and self._still(username, stored):
             self._shown = stored
             return True
-        log.warning("login_failed", login=username[:130], address=self._address, method="password")
-        self._server.defender.failed(self._address)
+        self._failed(username, "password")
         return False
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         account = self._server.account(username)
-        if account is not None and account.admits(self._address) and key.public_data in account.keys:
+        if account is not None and not account.admits(self._address):
+            self._refused(username)
+        elif account is not None and key.public_data in account.keys:
             self._shown = key.public_data
             return True
-        self._wrong_keys = True
+        self._wrong_key_of = username
         self._count_try(username)
         return False
 
@@ -225,6 +226,13 @@ class Gate(SSHServer):
     def _still(self, username: str, stored: str | None) -> bool:
         account = self._server.account(username)
         return account is not None and account.password_hash == stored
+
+    def _refused(self, username: str) -> None:
+        log.warning("login_refused", login=username, address=self._address, message="the address is not allowed")
+
+    def _failed(self, username: str, method: str) -> None:
+        log.warning("login_failed", login=username[:130], address=self._address, method=method)
+        self._server.defender.failed(self._address)
 
     def _count_try(self, username: str) -> None:
         self._tries += 1

@@ -3,18 +3,14 @@ The tree that an SFTP session sees, on top of the spool. Every path is looked up
 disk.
 
 Configuration: none.
-Implementation: asyncssh's `SFTPServer` with every path method replaced. Reads and writes go straight to the page cache,
-    which is faster than a thread; only what syncs waits in one.
-Considerations: `close` is called for a client that went away, `close_by_client` for a CLOSE packet. SETSTAT is answered
-    with OK and ignored, also for a file that is gone meanwhile: a client that is refused sends its file again.
+Implementation: asyncssh's `SFTPServer` with every path method replaced; what is open is `sftp_files`.
+Considerations: SETSTAT is answered with OK and ignored, also for a file that is gone meanwhile: a client that is
+    refused sends its file again.
 """
 
 import asyncio
-import os
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from itertools import chain
 
 from asyncssh import SFTPAttrs, SFTPName, SFTPServer, SSHServerChannel
 from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_WRITE
@@ -23,57 +19,23 @@ from ftp_gateway.accounts import Account
 from ftp_gateway.app_reports import AppReport, AppReports
 from ftp_gateway.limits import Usage
 from ftp_gateway.paths import FOLDERS, WRITABLE, Folder, Location, locate, place, writable
+from ftp_gateway.protocols.sftp_files import (
+    Incoming,
+    Listing,
+    OpenFile,
+    Outgoing,
+    Reading,
+    folder_attributes,
+    report_attributes,
+    upload_attributes,
+)
 from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES
 from ftp_gateway.spool import Spool
-from ftp_gateway.uploads import MAX_FILE_BYTES, Upload, Writer
-from shared.errors import ConflictError, DeniedError, MillraceError, NotFoundError
+from ftp_gateway.uploads import MAX_FILE_BYTES, Upload
+from shared.errors import ConflictError, DeniedError, NotFoundError
 
-OWNER_ID = 1000
-"""Shown as owner and group of everything: clients expect one, and ours have none."""
 PAUSE_S = 0.5
 """The longest pause for the bandwidth before it is asked anew, so that a new limit holds soon."""
-
-
-class _Upload:
-    """A handle for writing, and for reading back what was written."""
-
-    def __init__(self, writer: Writer, *, append: bool) -> None:
-        self.writer = writer
-        self.append = append
-
-
-class _Download:
-    """A handle for reading."""
-
-    def __init__(self, upload: Upload, handle: int) -> None:
-        self.upload = upload
-        self.handle = handle
-
-
-class _Reading:
-    """A handle for reading a report of the app."""
-
-    def __init__(self, report: AppReport) -> None:
-        self.report = report
-
-
-class _Listing:
-    """The entries of a folder, over as many READDIRs as it takes. What is `later` is asked for by the first."""
-
-    def __init__(self, names: Iterable[SFTPName], later: Callable[[], Awaitable[Iterable[SFTPName]]] | None) -> None:
-        self._names: Iterator[SFTPName] = iter(names)
-        self._later = later
-
-    def __aiter__(self) -> AsyncIterator[SFTPName]:
-        return self
-
-    async def __anext__(self) -> SFTPName:
-        if self._later is not None:
-            self._names = chain(self._names, await self._later())
-            self._later = None
-        for name in self._names:
-            return name
-        raise StopAsyncIteration
 
 
 class Tree(SFTPServer):
@@ -104,7 +66,7 @@ class Tree(SFTPServer):
         self._account_now = account
         self._usage = usage
         self._began_at = now
-        self._open: set[_Upload | _Download | _Reading] = set()
+        self._open: set[OpenFile] = set()
         self.progress = progress
         self.listening = listening
 
@@ -128,7 +90,7 @@ class Tree(SFTPServer):
     @property
     def uploading(self) -> bool:
         """Whether the client has a file open for writing."""
-        return any(isinstance(file, _Upload) for file in self._open)
+        return any(isinstance(file, Incoming) for file in self._open)
 
     def open(self, path: bytes, pflags: int, attrs: SFTPAttrs) -> object:
         location = locate(path)
@@ -137,13 +99,13 @@ class Tree(SFTPServer):
         return self._track(self._write(location, pflags) if pflags & FXF_WRITE else self._read(location))
 
     async def _open_report(self, location: Location) -> object:
-        return self._track(_Reading(await self._report(location)))
+        return self._track(Reading(self._app_reports, await self._report(location)))
 
-    def _track(self, file: _Upload | _Download | _Reading) -> _Upload | _Download | _Reading:
+    def _track(self, file: OpenFile) -> OpenFile:
         self._open.add(file)
         return file
 
-    def _write(self, location: Location, pflags: int) -> _Upload:
+    def _write(self, location: Location, pflags: int) -> Incoming:
         to = writable(self._account.app_key, location)
         there = self._spool.find(to)
         if there is not None and pflags & FXF_CREAT and pflags & FXF_EXCL:
@@ -156,56 +118,37 @@ class Tree(SFTPServer):
             writer = self._spool.create(to, self._account.name, self)
         else:
             writer = self._spool.reopen(there, self)
-        return _Upload(writer, append=bool(pflags & FXF_APPEND))
+        return Incoming(writer, append=bool(pflags & FXF_APPEND), grow=self._grow)
 
-    def _read(self, location: Location) -> _Download:
+    def _grow(self, size: int, growth: int) -> None:
+        self._usage.grow(self._account.limits, size, growth)
+
+    def _read(self, location: Location) -> Outgoing:
         upload = self._find(location)
-        return _Download(upload, self._spool.open_bytes(upload))
+        return Outgoing(upload, self._spool.open_bytes(upload))
 
     def read(self, file_obj: object, offset: int, size: int) -> bytes | Awaitable[bytes]:
         # A client may ask for 4 GiB in one packet, which would be allocated, or at an offset that no file has.
         size = min(size, MAX_BLOCK_BYTES)
         if offset > MAX_FILE_BYTES:
             return b""
-        if isinstance(file_obj, _Download):
-            return os.pread(file_obj.handle, size, offset)
-        if isinstance(file_obj, _Reading):
-            return self._app_reports.read(file_obj.report, offset, size)
-        assert isinstance(file_obj, _Upload)
-        return file_obj.writer.read(offset, size)
+        return _opened(file_obj).read(offset, size)
 
     def write(self, file_obj: object, offset: int, data: bytes) -> int:
-        if not isinstance(file_obj, _Upload):
-            raise DeniedError("the file was opened for reading")
-        size = file_obj.writer.upload.size_bytes
-        if file_obj.append:
-            offset = size
-        end = offset + len(data)
-        try:
-            self._usage.grow(self._account.limits, max(size, end), end - size)
-        except MillraceError:
-            file_obj.writer.refuse()
-            raise
-        return file_obj.writer.write(offset, data)
+        return _opened(file_obj).write(offset, data)
 
     async def close_by_client(self, file: object) -> None:
         """The client closed the file: an upload is complete, and durable when this returns."""
-        if isinstance(file, _Upload):
-            self._open.discard(file)
-            await file.writer.commit()
-        else:
-            self.close(file)
+        opened = _opened(file)
+        self._open.discard(opened)
+        await opened.close_by_client()
 
     def close(self, file_obj: object) -> None:
         """The client went away: an upload has broken off."""
-        assert isinstance(file_obj, _Upload | _Download | _Reading)
-        if file_obj not in self._open:
-            return
-        self._open.discard(file_obj)
-        if isinstance(file_obj, _Upload):
-            file_obj.writer.abandon()
-        elif isinstance(file_obj, _Download):
-            os.close(file_obj.handle)
+        opened = _opened(file_obj)
+        if opened in self._open:
+            self._open.discard(opened)
+            opened.close()
 
     def exit(self) -> None:
         """The session is over; also called when its task was cancelled, so that no handle is left."""
@@ -213,40 +156,43 @@ class Tree(SFTPServer):
             self.close(file)
 
     async def fsync(self, file_obj: object) -> None:
-        if isinstance(file_obj, _Upload):
-            await file_obj.writer.sync()
+        await _opened(file_obj).sync()
 
     def stat(self, path: bytes) -> SFTPAttrs | Awaitable[SFTPAttrs]:
         location = locate(path)
         if location.folder == "reports" and location.name:
             return self._stat_report(location)
-        return self._attributes(self._find(location)) if location.name else self._folder(location.folder)
+        return upload_attributes(self._find(location)) if location.name else self._folder(location.folder)
 
     async def _stat_report(self, location: Location) -> SFTPAttrs:
-        return _report_attributes(await self._report(location))
+        return report_attributes(await self._report(location))
 
     def lstat(self, path: bytes) -> SFTPAttrs | Awaitable[SFTPAttrs]:
         return self.stat(path)
 
     def fstat(self, file_obj: object) -> SFTPAttrs:
-        if isinstance(file_obj, _Reading):
-            return _report_attributes(file_obj.report)
-        assert isinstance(file_obj, _Upload | _Download)
-        return self._attributes(file_obj.writer.upload if isinstance(file_obj, _Upload) else file_obj.upload)
+        return _opened(file_obj).attributes()
 
     def setstat(self, path: bytes, attrs: SFTPAttrs) -> None:
         location = locate(path)
         upload = self._spool.find(place(self._account.app_key, location)) if location.name else None
-        if upload is not None:
-            self._spool.touch(upload)
+        if upload is None:
+            return
+        # All else may be passed over, but not what the file holds.
+        if attrs.size is not None and attrs.size != upload.size_bytes:
+            opened = (file for file in self._open if isinstance(file, Incoming) and file.writer.upload is upload)
+            writing = next(opened, None)
+            if writing is None:
+                raise DeniedError("the size of a file is changed by who has it open for writing")
+            writing.set_size(attrs.size)
+        self._spool.touch(upload)
 
     def lsetstat(self, path: bytes, attrs: SFTPAttrs) -> None:
         self.setstat(path, attrs)
 
     def fsetstat(self, file_obj: object, attrs: SFTPAttrs) -> None:
-        if attrs.size is not None and isinstance(file_obj, _Upload):
-            self._usage.grow(self._account.limits, attrs.size, attrs.size - file_obj.writer.upload.size_bytes)
-            file_obj.writer.truncate(attrs.size)
+        if attrs.size is not None:
+            _opened(file_obj).set_size(attrs.size)
 
     def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:
         location = locate(path)
@@ -258,12 +204,12 @@ class Tree(SFTPServer):
         if not location.folder:
             names += [SFTPName(folder.encode(), attrs=self._folder(folder)) for folder in FOLDERS]
         for upload in self._spool.entries(self._account.app_key, location.folder):
-            names.append(SFTPName(upload.ticket.name.encode(), attrs=self._attributes(upload)))
-        return _Listing(names, self._reports if location.folder == "reports" else None)
+            names.append(SFTPName(upload.ticket.name.encode(), attrs=upload_attributes(upload)))
+        return Listing(names, self._reports if location.folder == "reports" else None)
 
     async def _reports(self) -> list[SFTPName]:
         found = await self._app_reports.list(self._account.app_key)
-        return [SFTPName(report.name.encode(), attrs=_report_attributes(report)) for report in found]
+        return [SFTPName(report.name.encode(), attrs=report_attributes(report)) for report in found]
 
     async def remove(self, path: bytes) -> None:
         gone = self._spool.find(writable(self._account.app_key, locate(path)))
@@ -313,18 +259,10 @@ class Tree(SFTPServer):
             raise NotFoundError("there is no such file")
         return upload
 
-    def _attributes(self, upload: Upload) -> SFTPAttrs:
-        mode = stat.S_IFREG | (0o640 if upload.ticket.folder in WRITABLE else 0o440)
-        return _attributes(mode, upload.changed_at, size=upload.size_bytes)
-
     def _folder(self, folder: Folder) -> SFTPAttrs:
-        return _attributes(stat.S_IFDIR | (0o750 if folder in WRITABLE else 0o550), self._began_at)
+        return folder_attributes(self._began_at, writable=folder in WRITABLE)
 
 
-def _report_attributes(report: AppReport) -> SFTPAttrs:
-    return _attributes(stat.S_IFREG | 0o440, report.info.modified_at, size=report.info.size_bytes)
-
-
-def _attributes(mode: int, at: datetime, *, size: int = 0) -> SFTPAttrs:
-    seconds = int(at.timestamp())
-    return SFTPAttrs(size=size, uid=OWNER_ID, gid=OWNER_ID, permissions=mode, atime=seconds, mtime=seconds, nlink=1)
+def _opened(file_obj: object) -> OpenFile:
+    assert isinstance(file_obj, OpenFile)
+    return file_obj
