@@ -86,7 +86,9 @@ async def test_parts_that_are_held_have_a_bound(store: Watched) -> None:
     reports = AppReports(store, Seconds())
 
     found = [await reports.find("shop", name) for name in names]
-    await asyncio.gather(*(reports.read(report, 0, 10) for report in found))
+    # The first goes first: which of several at once has ended last is anybody's guess.
+    await reports.read(found[0], 0, 10)
+    await asyncio.gather(*(reports.read(report, 0, 10) for report in found[1:]))
     await reports.read(await reports.find("shop", names[-1]), 0, 10)
 
     assert PARTS_AT_ONCE == store.most_at_once
