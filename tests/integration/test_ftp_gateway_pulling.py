@@ -20,7 +20,6 @@ from ftp_gateway.paths import Place
 from ftp_gateway.profile_updates import unknown_users
 from ftp_gateway.protocols.remote_sftp import open_sftp_remote
 from ftp_gateway.pulling import Job, Puller, Server
-from ftp_gateway.remote_lease import with_lease
 from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remote_reports import ReportSender
 from ftp_gateway.remotes import FORGET_AFTER, Remote
@@ -90,7 +89,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
 
 @pytest.fixture
 async def memories(bus: Bus, settings: Settings) -> BucketStore:
-    for spec in (subjects.PUSH, subjects.FILES, subjects.PROFILES, subjects.REMOTES, subjects.LEASES):
+    for spec in (subjects.PUSH, subjects.FILES, subjects.PROFILES, subjects.REMOTES):
         await ensure(bus, spec, settings)
     return BucketStore(bus, subjects.REMOTES)
 
@@ -251,47 +250,3 @@ async def test_a_server_that_fails_file_after_file_is_left_alone(
         await process.look()
 
     assert [] == process.spool.uploads()
-
-
-async def test_a_lease_is_for_one_and_is_given_back(bus: Bus, memories: BucketStore) -> None:
-    leases = BucketStore(bus, subjects.LEASES)
-    began, end = asyncio.Event(), asyncio.Event()
-
-    async def work() -> None:
-        began.set()
-        await end.wait()
-
-    async def nothing() -> None:
-        return
-
-    holding = asyncio.create_task(with_lease(leases, "ftp-gateway.remote.shop.erp", "one", work))
-    await began.wait()
-
-    assert not await with_lease(leases, "ftp-gateway.remote.shop.erp", "two", nothing)
-    assert await with_lease(leases, "ftp-gateway.remote.shop.other", "two", nothing)
-    end.set()
-    assert await holding
-    assert await with_lease(leases, "ftp-gateway.remote.shop.erp", "two", nothing)
-
-
-async def test_a_lease_that_another_has_taken_ends_the_work(
-    bus: Bus, memories: BucketStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ftp_gateway.remote_lease.RENEW_S", 0.05)
-    leases, key = BucketStore(bus, subjects.LEASES), "ftp-gateway.remote.shop.erp"
-    ended = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await leases.put(key, b"two")
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    async with asyncio.timeout(10):
-        await with_lease(leases, key, "one", work)
-
-    assert ended.is_set()
-    stored = await leases.get(key)
-    assert stored is not None
-    assert b"two" == stored.data

@@ -1,7 +1,9 @@
 """Files of customers' own servers: pulled once, whatever breaks, and what people are told of it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +272,8 @@ async def test_a_host_key_is_shown_accepted_and_then_pinned(gateway: Gateway, sf
     await sftp.close()
     sftp.key = asyncssh.generate_private_key("ssh-ed25519")
     await sftp.listen()
-    sftp.logins.clear()
     await until(lambda: remote.failed_with("denied"))
+    sftp.logins.clear()
     await until(lambda: _are(alerts, bus, "remote-unknown-host", 2))
     await remote.looks_again()
     assert 2 == len(await alerts(bus, "remote-unknown-host"))
@@ -377,3 +379,47 @@ async def test_only_one_of_two_replicas_pulls(gateway: Gateway, sftp: SftpPeer, 
 
     assert 20 == len(await rows(bus))
     assert [] == await events(bus, "duplicate")
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from ftp_gateway.remote_turn import take_remote
+print(take_remote(Path(sys.argv[1]), "shop", "erp") is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def another_replica(spool: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that has the turn to pull from the shop's remote, and does nothing with it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KEEPER, str(spool), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        assert b"True\n" == await process.stdout.readline()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_the_remote_of_a_replica_that_is_killed_is_pulled_by_another_at_once(
+    gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftp_gateway.remote_lanes.TAKEN_S", 0.05)
+    (mine, theirs) = (Remote(gateway, sftp, name) for name in ("crm", "erp"))
+    mine.offer("push.csv")
+
+    async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
+        await theirs.put()
+        await mine.put(push=["none*"])
+        await mine.looks_again()
+        assert (await theirs.status())["looked_at"] is None
+        replica.kill()
+        await replica.wait()
+        await until(lambda: events(bus, "completed"))
+
+    assert ["1", "2"] == [row.ext_id for row in await rows(bus)]

@@ -93,7 +93,7 @@ SendReports = Callable[[Job, Server, Memory], Awaitable[None]]
 
 class Puller:
     """
-    Looks at one remote, again and again. One at a time for a remote: its caller has the lease.
+    Looks at one remote, again and again. One at a time for a remote: its caller has the turn.
 
     Args:
         send_reports: Brings the reports of files that were taken before; called with each session.

@@ -3,10 +3,11 @@ One lane a remote: it looks at its remote when that is due, and as soon as its c
 for another.
 
 `RemoteLanes` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A lane
-works only while this replica has the remote's lease.
+works only while this replica has the turn to pull from its remote (`remote_turn`).
 """
 
 import asyncio
+import os
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,9 +17,8 @@ import structlog
 from msgspec.structs import replace
 
 from ftp_gateway.pulling import Job, Puller
-from ftp_gateway.remote_lease import with_lease
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import UnknownHostError, failed, lease_key, wait_s
+from ftp_gateway.remotes import UnknownHostError, failed, wait_s
 from shared.buckets import BucketStore
 from shared.errors import MillraceError, UnavailableError
 from shared.messages import Alert
@@ -29,8 +29,8 @@ log = structlog.get_logger()
 Key = tuple[str, str]
 """App and remote."""
 
-TAKEN_S = 10.0
-"""How long to leave a remote to the replica that has it, before looking again."""
+TAKEN_S = 5.0
+"""How often to ask whether a remote is free: what a replica that is killed costs at most."""
 LOOKS_AT_ONCE = 4
 """Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
 LOOK_S = 3600.0
@@ -42,7 +42,7 @@ class RemoteLanes:
     The lanes of this process. Satisfies `shared.service.Intake`.
 
     Args:
-        owner: What no other replica is called.
+        take: The turn to pull from a remote, until the handle is closed; None while another replica has it.
         jobs: The active remotes now, by key.
         is_gone: Whether a remote is deleted for certain: what is known of it is erased then.
         puller: A new one for a job.
@@ -51,8 +51,7 @@ class RemoteLanes:
     def __init__(
         self,
         *,
-        owner: str,
-        leases: BucketStore,
+        take: Callable[[Key], int | None],
         memories: BucketStore,
         jobs: Callable[[], Mapping[Key, Job]],
         is_gone: Callable[[Key], Awaitable[bool]],
@@ -61,8 +60,7 @@ class RemoteLanes:
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
-        self._owner = owner
-        self._leases = leases
+        self._take = take
         self._memories = memories
         self._jobs = jobs
         self._is_gone = is_gone
@@ -86,7 +84,7 @@ class RemoteLanes:
         self._changed.set()
 
     async def join(self) -> None:
-        """Wait until the lanes have ended and their leases are given back."""
+        """Wait until the lanes have ended, and others may go on with their remotes."""
         await self._finished.wait()
 
     async def keep(self) -> None:
@@ -126,10 +124,15 @@ class RemoteLanes:
                 self._lanes[key] = job.revision, tasks.create_task(self._lane(job), name=f"remote {'.'.join(key)}")
 
     async def _lane(self, job: Job) -> None:
-        """Look at one remote for as long as it is as it is, whenever this replica has its lease."""
+        """Look at one remote for as long as it is as it is, whenever it is this replica's turn."""
         while True:
             try:
-                await with_lease(self._leases, lease_key(job.app_key, job.id), self._owner, lambda: self._looks(job))
+                turn = self._take((job.app_key, job.id))
+                if turn is not None:
+                    try:
+                        await self._looks(job)
+                    finally:
+                        os.close(turn)
             except MillraceError as error:
                 log.warning("remote_waits", app_key=job.app_key, remote=job.id, message=error.message)
             except Exception:

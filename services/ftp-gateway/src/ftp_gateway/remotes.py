@@ -230,11 +230,6 @@ def download_name(remote_id: str, name: str) -> str:
     return f".pull-{hashlib.sha256(f'{remote_id}/{name}'.encode()).hexdigest()[:32]}"
 
 
-def lease_key(app_key: str, remote_id: str) -> str:
-    """The key of the lease on a remote, in `LEASES`."""
-    return f"ftp-gateway.remote.{app_key}.{remote_id}"
-
-
 def offered_key(app_key: str, remote_id: str) -> str:
     """The key in `REMOTES` of the `HostKey` that the server showed and that was not accepted."""
     return f"{app_key}.{remote_id}.offered"
