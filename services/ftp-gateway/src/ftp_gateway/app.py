@@ -152,7 +152,6 @@ async def build(mesh: Mesh) -> State:
     return State(
         bus=mesh.bus,
         spool=spool,
-        intake=intake,
         rules_of=rules,
         passwords=passwords,
         defender=defender,

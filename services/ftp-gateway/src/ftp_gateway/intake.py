@@ -23,7 +23,6 @@ from ftp_gateway import announcing, completion, publishing, reports
 from ftp_gateway.completion import Due
 from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import FileKind, Rules
-from ftp_gateway.history import Progress
 from ftp_gateway.lines import RowError
 from ftp_gateway.paths import Place, is_sent_again, kind_of
 from ftp_gateway.reports import Outcome, OutcomeName
@@ -81,7 +80,6 @@ class Intake:
         self._closing = False
         self._finished = asyncio.Event()
         self._turns: dict[str, int] = {}
-        self._progress: dict[str, Progress] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._delayed: dict[str, tuple[datetime, Iterator[float]]] = {}
         bus.reconnected.append(spool.changed.set)
@@ -122,10 +120,6 @@ class Intake:
             for task in self._tasks:
                 task.cancel("the service stops")
             await self._finished.wait()
-
-    def progress(self, upload_id: str) -> Progress | None:
-        """How far this process is with publishing a file; None before and after that."""
-        return self._progress.get(upload_id)
 
     def _start_due(self, tasks: asyncio.TaskGroup) -> float:
         """Start what is due; gives the seconds until the next may be."""
@@ -198,7 +192,6 @@ class Intake:
             log.exception("file_failed", upload_id=upload.id, app_key=app_key)
             self._metrics.count("millrace_bugs_total", where="intake")
         finally:
-            self._progress.pop(upload.id, None)
             self._spool.let_go(upload)
             os.close(self._turns.pop(app_key))
 
@@ -263,8 +256,6 @@ class Intake:
                 if point.duplicate:
                     name = "duplicate"
                 else:
-                    progress = self._progress[upload.id] = Progress.of(survey)
-                    progress.reach(point.line)
                     async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
                         await publishing.publish_rows(
                             self._bus,
@@ -274,7 +265,6 @@ class Intake:
                             survey,
                             self._unless_closing(chunks),
                             point,
-                            progress.reach,
                         )
                     name = "done_with_errors" if survey.bad else "done"
         outcome = self._outcome(upload, kind, survey, name)
