@@ -1,6 +1,5 @@
 """The messages of one subject, from the newest back, whatever else is in the stream."""
 
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
 
@@ -16,12 +15,11 @@ MINE, OTHERS = ftp_file("shop", "completed"), ftp_file("rival", "completed")
 
 
 @pytest.fixture
-async def stream(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def stream(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stretches are short."""
     monkeypatch.setattr("ftp_gateway.newest_first.STRETCH", 3)
     monkeypatch.setattr("ftp_gateway.newest_first.MOST_READ", 4)
     await ensure(bus, FILES, settings)
-    yield
 
 
 async def fill(bus: Bus, plan: str) -> None:

@@ -64,7 +64,7 @@ async def tell_received(bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind
 
 
 async def last_received(bus: Bus, app_key: str, upload_id: str) -> FileChanged | None:
-    """What was told when an upload was looked at, if that was the last one of its app: they come one after the other."""
+    """What was told when an upload was looked at, if it is the last of its app: they come one after the other."""
     last = await bus.last_message(FILES, ftp_file(app_key, "received"))
     if last is None or last.headers.get("Nats-Msg-Id") != _received_id(upload_id):
         return None

@@ -11,14 +11,14 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from msgspec.structs import replace
 
 from ftp_gateway.pulling import Job, Puller
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import UnknownHostError, failed, wait_s
+from ftp_gateway.remotes import UnknownHostError, failed, first_look, next_look
 from shared.buckets import BucketStore
 from shared.errors import MillraceError, UnavailableError
 from shared.messages import Alert
@@ -33,6 +33,10 @@ TAKEN_S = 5.0
 """How often to ask whether a remote is free: what a replica that is killed costs at most."""
 LOOKS_AT_ONCE = 4
 """Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
+APART_S = 15.0
+"""How far at most looks that are due together are put apart."""
+STEP_S = 60.0
+"""How long at most a change of the clock goes unnoticed."""
 LOOK_S = 3600.0
 """The longest look; what it has not taken by then is taken by the next."""
 
@@ -145,25 +149,38 @@ class RemoteLanes:
         await memory.load()
         puller = self._puller(job, memory)
         failures = 0
+        at = first_look(job.remote, job.revision, memory.progress, self._clock())
+        if at > self._clock():
+            await memory.note(replace(memory.progress, next_look_at=at, revision=job.revision))
         while True:
+            await self._until(at)
             async with self._slots[job.app_key]:
-                error = await self._look(puller)
-            await self._note(job, memory, error)
+                error, unfinished = await self._look(puller)
             failures = failures + 1 if error else 0
+            now = self._clock()
+            at = next_look(job.remote, now, failures=failures, unfinished=unfinished)
             # Apart from each other, and from those who look at the full minute.
-            await asyncio.sleep(wait_s(job.remote, failures) * random.uniform(0.9, 1.1))
+            at += timedelta(seconds=min((at - now).total_seconds() / 10, APART_S) * random.random())
+            await self._note(job, memory, error, at)
 
-    async def _look(self, puller: Puller) -> MillraceError | None:
+    async def _until(self, at: datetime) -> None:
+        # In steps, because the clock may be set.
+        left_s = (at - self._clock()).total_seconds()
+        while left_s > 0:
+            await asyncio.sleep(min(left_s, STEP_S))
+            left_s = (at - self._clock()).total_seconds()
+
+    async def _look(self, puller: Puller) -> tuple[MillraceError | None, bool]:
+        """Why it failed, and whether it has left something for soon."""
         try:
             async with asyncio.timeout(LOOK_S):
-                await puller.look()
+                return None, await puller.look()
         except MillraceError as error:
-            return error
+            return error, False
         except TimeoutError:
-            return UnavailableError(f"the server was not done within {LOOK_S:g} s")
-        return None
+            return UnavailableError(f"the server was not done within {LOOK_S:g} s"), False
 
-    async def _note(self, job: Job, memory: Memory, error: MillraceError | None) -> None:
+    async def _note(self, job: Job, memory: Memory, error: MillraceError | None, next_look_at: datetime) -> None:
         """What came of a look, for whoever asks, and for the operator where it is news."""
         now = self._clock()
         before, tell, trouble = memory.progress.trouble, False, None
@@ -178,7 +195,8 @@ class RemoteLanes:
             await self._alert(job, kind, error.message)
         elif error is None and before is not None and before.told_revision:
             await self._alert(job, "remote-recovered", "files are pulled from there again")
-        await memory.note(replace(memory.progress, looked_at=now, trouble=trouble))
+        progress = replace(memory.progress, looked_at=now, trouble=trouble)
+        await memory.note(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
     async def _alert(self, job: Job, kind: str, message: str) -> None:
         await self._tell(
