@@ -24,7 +24,7 @@ from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remote_reports import ReportSender
 from ftp_gateway.remotes import FORGET_AFTER, Remote
 from ftp_gateway.spool import Spool
-from servers.ftp_gateway import rows
+from servers.ftp_gateway import events, rows
 from servers.remotes import SftpPeer, sftp_peer
 from servers.waiting import until
 from shared import subjects
@@ -163,6 +163,8 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         with suppress(KilledError):
             await before.look(death, **after)
         restarted = Process(tmp_path / app_key, peer, memories, app_key)
+        shown = {upload.ticket.name for upload in restarted.spool.entries(app_key, "")}
+        assert shown <= {"push.csv"}, f"moment {at}"
         if restarted_with == "the files in hand":
             await restarted.work_off(bus, file_work)
         for _ in range(2):
@@ -173,6 +175,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         assert 1 == len(list((peer.folder / "done" / app_key).iterdir())), f"moment {at}"
         assert [] == list((peer.folder / "out").iterdir()), f"moment {at}"
         assert [] == restarted.spool.uploads(), f"moment {at}"
+        assert [] == await events(bus, "partial", app_key), f"moment {at}"
         if death.left > 0:
             break
     assert at > 14

@@ -108,6 +108,7 @@ class History:
         return [
             await self._with_rows(_entry_here(self._spool, upload, rules), app_key, upload.id)
             for upload in self._spool.uploads(app_key)
+            if not upload.half_pulled
         ]
 
     async def _with_rows(self, entry: FileEntry, app_key: str, upload_id: str) -> FileEntry:
