@@ -66,7 +66,8 @@ class Shelf:
             return
         self._listed_at = monotonic()
         with os.scandir(self.directory) as entries:
-            names = {entry.name for entry in entries}
+            # What was removed and is still open somewhere has such a name on NFS, and is not ours to remove.
+            names = {entry.name for entry in entries if not entry.name.startswith(".")}
         changed, self._postponed = self._postponed, set()
         for name in self._names - names:
             upload_id = name.partition(".")[0]
