@@ -464,3 +464,22 @@ async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
         await until(lambda: events(bus, "completed"))
 
     assert ["1", "2"] == [row.ext_id for row in await rows(bus)]
+
+
+async def test_a_server_that_nobody_listens_at_is_told_in_plain_words(gateway: Gateway, sftp: SftpPeer) -> None:
+    await sftp.close()
+
+    report = await Remote(gateway, sftp).ask("POST", "/test", json=sftp.config())
+    await sftp.listen()
+
+    assert f"127.0.0.1:{sftp.port} cannot be reached: Connection refused" == report["steps"][0]["message"]
+
+
+async def test_the_key_of_a_remote_that_was_tested_and_never_saved_is_forgotten(
+    gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings
+) -> None:
+    await Remote(gateway, sftp).ask("POST", "/test", json=sftp.config(host_key=None))
+    assert not await _forgotten(bus)
+
+    async with running(SERVICE, settings):
+        await until(lambda: _forgotten(bus))

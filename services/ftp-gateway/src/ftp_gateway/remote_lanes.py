@@ -211,8 +211,9 @@ class RemoteLanes:
         )
 
     async def _known(self) -> set[Key]:
-        """Every remote of which something is known, whether it is still configured or not."""
-        keys = [stored.key.split(".") for stored in await self._memories.scan("*.*.progress")]
+        """Every remote of which something is known, whether it is still configured, or was only ever tested."""
+        stored = [*await self._memories.scan("*.*.progress"), *await self._memories.scan("*.*.offered")]
+        keys = [one.key.split(".") for one in stored]
         return {(app_key, remote_id) for app_key, remote_id, _ in keys}
 
     async def _erase(self, candidates: set[Key]) -> set[Key]:
