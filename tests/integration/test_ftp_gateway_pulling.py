@@ -1,8 +1,10 @@
 """A process that dies between any two steps of a pull: the next one goes on, nothing is lost and nothing is twice."""
 
 import asyncio
+import gc
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import iscoroutinefunction
@@ -18,6 +20,7 @@ from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
 from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.protocols.remote_ftps import _Thread, open_ftps_remote
 from ftp_gateway.protocols.remote_sftp import open_sftp_remote
 from ftp_gateway.pulling import Job, Puller, Server
 from ftp_gateway.remote_memory import Memory
@@ -25,7 +28,7 @@ from ftp_gateway.remote_reports import ReportSender
 from ftp_gateway.remotes import FORGET_AFTER, Remote
 from ftp_gateway.spool import Spool
 from servers.ftp_gateway import events, rows
-from servers.remotes import SftpPeer, sftp_peer
+from servers.remotes import SftpPeer, ftps_peer, sftp_peer
 from servers.waiting import until
 from shared import subjects
 from shared.buckets import BucketStore
@@ -253,3 +256,35 @@ async def test_a_server_that_fails_file_after_file_is_left_alone(
         await process.look()
 
     assert [] == process.spool.uploads()
+
+
+async def test_an_ftps_session_that_is_cut_off_at_any_step_closes_what_it_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do, steps, last = _Thread.do, 0, 0
+
+    async def cut_off(thread: _Thread, work: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        doing = asyncio.ensure_future(do(thread, work))
+        if steps == last:
+            await asyncio.sleep(0)
+            doing.cancel()
+        return await doing
+
+    monkeypatch.setattr(_Thread, "do", cut_off)
+    async with ftps_peer(tmp_path / "ftps") as server:
+        (server.folder / "out" / "push.csv").write_bytes(DATA)
+        remote = msgspec.convert(server.config(), Remote, dec_hook=dec_hook)
+        while steps >= last:
+            steps, last = 0, last + 1
+            with suppress(asyncio.CancelledError):
+                async with open_ftps_remote(remote, allow_private=True) as opened:
+                    await opened.list_files("/out", 10)
+                    async with aclosing(opened.read("/out/push.csv", len(DATA))) as blocks:
+                        async for _ in blocks:
+                            pass
+        await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("ftps_")])
+    # What nobody closed is told now, as a warning, which is an error.
+    gc.collect()
+    assert last > 5
