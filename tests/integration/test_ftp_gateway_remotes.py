@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncssh
 import msgspec
 import pytest
 
@@ -277,9 +276,7 @@ async def test_a_host_key_is_shown_accepted_and_then_pinned(gateway: Gateway, sf
     assert sftp.public_key == (await remote.ask("GET"))["host_key"]
     assert (await remote.status())["offered_host_key"] is None
 
-    await sftp.close()
-    sftp.key = asyncssh.generate_private_key("ssh-ed25519")
-    await sftp.listen()
+    sftp.become_another()
     await until(lambda: remote.failed_with("denied"))
     sftp.logins.clear()
     await until(lambda: _are(alerts, bus, "remote-unknown-host", 2))
