@@ -467,7 +467,6 @@ async def test_a_server_that_nobody_listens_at_is_told_in_plain_words(gateway: G
     await sftp.close()
 
     report = await Remote(gateway, sftp).ask("POST", "/test", json=sftp.config())
-    await sftp.listen()
 
     assert f"127.0.0.1:{sftp.port} cannot be reached: Connection refused" == report["steps"][0]["message"]
 
