@@ -378,7 +378,7 @@ async def _wait_consumed(gateway: Gateway, messages: int) -> None:
     while True:
         if await gateway.figure("millrace_bus_consumed_total", subjects.PROFILES_CONSUMER) >= messages:
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.25)
 
 
 async def _plain_profiles() -> float:

@@ -47,6 +47,17 @@ async def test_a_pull_hands_out_everything_in_order(push: Bus) -> None:
     assert messages[-1].pending == 0
 
 
+async def test_a_subject_that_is_no_utf8_stops_nothing(push: Bus) -> None:
+    """The server takes any bytes for a subject."""
+    await push.client._send_command(b"PUB push.send.shop.\xff 1\r\n0\r\n")
+    await publish(push, 1, 1)
+
+    async with durable(push) as pull:
+        messages = await read(pull, 2)
+
+    assert ["push.send.shop.\ufffd", SUBJECT] == [message.subject for message in messages]
+
+
 async def test_a_pull_waits_for_what_comes_later(push: Bus) -> None:
     async with durable(push) as pull, asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(read(pull, 3))

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -16,7 +15,7 @@ from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
-from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.processing import Processing
 from ftp_gateway.publishing import Point, find_point
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Survey
@@ -75,7 +74,7 @@ async def streams(bus: Bus, settings: Settings) -> None:
 
 @pytest.fixture
 async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
-    async with FileWork(partial(unknown_users, Profiles(bus))) as work:
+    async with FileWork(Profiles(bus).unknown) as work:
         yield work
 
 
@@ -96,7 +95,7 @@ def intake_of(spool: Spool, bus: Bus, file_work: FileWork) -> Intake:
         spool=spool,
         bus=bus,
         rules_of=lambda _: Rules(settle_s=0),
-        file_work=file_work,
+        processing=Processing(spool=spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=now),
         metrics=Metrics(),
         clock=now,
     )
@@ -170,6 +169,31 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
     assert 2 == len(lost)
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
     assert len(await messages(bus, subjects.FILES, subjects.ftp_file("shop", "completed"))) == 1
+
+
+@pytest.mark.usefixtures("streams")
+async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+) -> None:
+    publish_together = bus.publish_together
+    packs = 0
+
+    async def away_for_a_while(messages: Sequence[Outgoing]) -> int:
+        nonlocal packs
+        packs += 1
+        if 3 <= packs <= 6:
+            raise UnavailableError("no answer")
+        return await publish_together(messages)
+
+    monkeypatch.setattr(publishing, "IN_PLACE_S", 0.5)
+    monkeypatch.setattr(bus, "publish_together", away_for_a_while)
+    spool = Spool(tmp_path / "spool", now)
+    count = 60_000
+    await upload(spool, "shop", data=b"".join(b"%d;Hello;https://x.example\n" % n for n in range(count)))
+
+    await run_until_done(spool, bus, file_work)
+
+    assert list(range(1, count + 1)) == await sent_lines(bus, "shop")
 
 
 @pytest.mark.usefixtures("streams")

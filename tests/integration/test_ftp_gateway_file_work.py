@@ -1,5 +1,6 @@
 """Files are read by other processes, which come and go without the service's harm."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
+from servers.waiting import until
 from shared.errors import UnavailableError
 from shared.messages import ProfileBatch, PushBatch, decode
 
@@ -80,6 +82,26 @@ async def test_a_file_that_is_left_in_the_middle_ends_its_process(push: Path) ->
         assert [] == workers()
         async with work.open(push, "shop", "push", Rules()) as file:
             assert 1300 == (await file.survey()).ok
+
+
+async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "push"
+    file.write_bytes(b"1;Hello;https://x.example\n" * 200_000)
+
+    async def leave(work: FileWork) -> None:
+        async with work.open(file, "shop", "push", Rules()) as opened:
+            await opened.survey()
+            chunks = opened.chunks("push.csv", after=0)
+            await anext(chunks)
+            answers = opened._process.stdout
+            await until(lambda: answers is not None and answers._paused)  # type: ignore[attr-defined]
+            raise ZeroDivisionError
+
+    async with FileWork(nobody) as work:
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(20):
+                await leave(work)
+        assert [] == workers()
 
 
 async def test_a_process_that_dies_is_told_and_replaced(push: Path) -> None:

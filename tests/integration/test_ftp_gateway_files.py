@@ -35,7 +35,7 @@ async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterat
 async def test_a_push_file_becomes_commands_and_a_report_and_is_gone(gateway: Gateway, bus: Bus) -> None:
     async with gateway.sftp() as client:
         result = await process(client, "/push.csv", (DEMO / "push.csv").read_bytes())
-        report = (await read(client, "/errors/push.csv.report.csv")).decode().splitlines()
+        report = (await read(client, "/errors/push.csv.report.csv")).decode("utf-8-sig").splitlines()
 
     sent = await rows(bus)
     assert ["12345", "67890", "54321", "98765", "13579", "11223", "00042"] == [row.ext_id for row in sent]
@@ -97,7 +97,7 @@ async def test_a_file_with_a_bad_row_is_taken_whole_or_not_at_all_where_the_app_
         taken = await process(client, "/taken.csv", ROW)
 
     assert ("rejected", "all_or_nothing", 2) == (refused["outcome"], refused["reason"], refused["failed"])
-    assert [b"line", b"", b"2"] == [line.partition(b";")[0] for line in report.splitlines()]
+    assert ["line", "", "2"] == [line.partition(";")[0] for line in report.decode("utf-8-sig").splitlines()]
     assert [] == nothing
     assert "done" == taken["outcome"]
 
@@ -159,7 +159,8 @@ async def test_the_same_content_again_is_reported_and_not_sent(gateway: Gateway,
         report = await read(client, "/errors/tuesday.csv.report.csv")
 
     assert (first["file_id"], "duplicate") == (second["file_id"], second["outcome"])
-    assert b"duplicate" in report
+    assert b";duplicate;" in report
+    assert b".resend.csv sends it" in report
     assert len(await rows(bus)) == 1
     assert ["tuesday.csv"] == [event.file_name for event in await events(bus, "duplicate")]
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from inspect import iscoroutinefunction
 from itertools import count
 from pathlib import Path
@@ -19,7 +18,7 @@ from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
 from ftp_gateway.paths import Place
-from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.processing import Processing
 from ftp_gateway.protocols.remote_ftps import _Thread, open_ftps_remote
 from ftp_gateway.protocols.remote_sftp import open_sftp_remote
 from ftp_gateway.pulling import Job, Puller, Server
@@ -99,7 +98,7 @@ async def memories(bus: Bus, settings: Settings) -> BucketStore:
 
 @pytest.fixture
 async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
-    async with FileWork(partial(unknown_users, Profiles(bus))) as file_work:
+    async with FileWork(Profiles(bus).unknown) as file_work:
         yield file_work
 
 
@@ -143,7 +142,7 @@ class Process:
             spool=self.spool,
             bus=bus,
             rules_of=lambda _: Rules(settle_s=0),
-            file_work=file_work,
+            processing=Processing(spool=self.spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=self.clock),
             metrics=Metrics(),
             clock=self.clock,
         )

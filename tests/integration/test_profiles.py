@@ -7,6 +7,7 @@ import pytest
 
 from shared.buckets import BucketStore
 from shared.bus import Bus
+from shared.errors import TooLargeError
 from shared.messages import ProfileRow
 from shared.profiles import Profile, Profiles
 from shared.settings import Settings
@@ -50,6 +51,21 @@ async def test_merging_the_same_again_writes_nothing(profiles: Profiles, bus: Bu
         await profiles.merge("shop", "12345", device_token="t1", attributes={"age": 25})
 
     assert (await bus.stream_state(PROFILES)).last_sequence == 1
+
+
+async def test_a_profile_that_would_be_too_large_keeps_no_other_from_being_written(profiles: Profiles) -> None:
+    await profiles.merge("shop", "2", attributes={"n": 1})
+    rows = [
+        row("1", n=2),
+        row("2", n=2),
+        ProfileRow(id="f:3", line=3, ext_id="2", attributes={"text": "x" * (1 << 20)}),
+    ]
+
+    with pytest.raises(TooLargeError, match=r"1 profiles .+ that of '2'"):
+        await profiles.merge_all("shop", [*rows, row("3", n=2)])
+
+    found = [await profiles.get("shop", ext_id) for ext_id in ("1", "2", "3")]
+    assert [{"n": 2}, {"n": 1}, {"n": 2}] == [profile.attributes for profile in found if profile is not None]
 
 
 async def test_merges_at_once_lose_nothing(profiles: Profiles) -> None:

@@ -106,7 +106,7 @@ class MemorySink:
     def store(self, record: Record) -> Sent:
         """The record reaches the stream."""
         self.stored.append(record)
-        return Sent("shard-0", next(self._sequence))
+        return Sent("shard-0", str(next(self._sequence)))
 
 
 class Heard:

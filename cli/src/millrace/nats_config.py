@@ -151,7 +151,7 @@ def consumers_of_others(user: str) -> tuple[str, ...]:
     What has to be denied although `permissions` allows it.
 
     Who scans a stream names its short-lived consumers itself, so it is allowed every name, and with it those of the
-    durable consumers by which others read the same stream: to take their messages, or to delete them.
+    durable consumers by which others read the same stream: to take or acknowledge their messages, or to delete them.
     """
     scanned = {stream for stream, _ in GRANTS[user].scans}
     others = {
@@ -167,6 +167,7 @@ def consumers_of_others(user: str) -> tuple[str, ...]:
             f"$JS.API.CONSUMER.*.{stream}.{durable}",
             f"$JS.API.CONSUMER.CREATE.{stream}.{durable}.>",
             f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+            f"$JS.ACK.{stream}.{durable}.>",
         )
     )
 

@@ -105,7 +105,7 @@ class Bus:
     def __init__(self, client: Client, parser: StreamParser, metrics: Metrics) -> None:
         self.client = client
         self._answered = parser.answered
-        self.deliver: dict[int, Deliver] = parser.deliver
+        self.deliver: dict[str, Deliver] = parser.deliver
         """By the number of a subscription: who gets its messages without a detour (`shared.stream_parser`)."""
         self.js: JetStreamContext = client.jetstream()
         self.metrics = metrics

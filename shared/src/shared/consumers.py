@@ -13,7 +13,6 @@ ack floor (durable) or the last sequence (scan), before anything newer.
 import asyncio
 import contextlib
 import json
-import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -210,7 +209,7 @@ class Pull:
         self._bus.reconnected.remove(self._on_reconnect)
         with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
             if self._subscription is not None:
-                self._bus.deliver.pop(self._subscription._id, None)
+                self._bus.deliver.pop(str(self._subscription._id), None)
                 await self._subscription.unsubscribe()
             if not self._durable and self._bus.connected:
                 await self._bus.js.delete_consumer(self._stream, self._consumer)
@@ -251,14 +250,14 @@ class Pull:
         self._subscription = await self._bus.client.subscribe(
             self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
         )
-        self._bus.deliver[self._subscription._id] = self._deliver
+        self._bus.deliver[str(self._subscription._id)] = self._deliver
         await self._ask()
 
     async def _restart(self) -> None:
         """Forget what was not handed out and read on from there. Tries until the server is back, or the pull is
         closed."""
         if self._subscription is not None:
-            self._bus.deliver.pop(self._subscription._id, None)
+            self._bus.deliver.pop(str(self._subscription._id), None)
             with contextlib.suppress(NatsError, ConnectionError):
                 await self._subscription.unsubscribe()
             self._subscription = None
@@ -307,13 +306,11 @@ class Pull:
         message, consumer_sequence = _parse(received)
         self._take(message, consumer_sequence)
 
-    def _deliver(self, found: re.Match[bytes], headers: bytes, body: bytes) -> None:
+    def _deliver(self, subject: str, reply: str, tokens: list[str], headers: bytes, body: bytes) -> None:
         """A message by the short way (`shared.stream_parser`)."""
         self._heard_at = self._clock()
-        subject, _, reply, times, sequence, consumer_sequence, at_ns, pending, _, _ = found.groups()
-        message = Message(
-            subject.decode(), body, int(sequence), int(at_ns), headers, int(times), int(pending), reply.decode()
-        )
+        _, _, _, _, times, sequence, consumer_sequence, at_ns, pending = tokens
+        message = Message(subject, body, int(sequence), int(at_ns), headers, int(times), int(pending), reply)
         self._take(message, int(consumer_sequence))
 
     def _take(self, message: Message, consumer_sequence: int) -> None:

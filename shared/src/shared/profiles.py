@@ -6,7 +6,7 @@ Written by the ftp gateway (merge), read by hooks (cached). Attributes that a ch
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -16,7 +16,7 @@ from shared import subjects
 from shared.buckets import BucketStore, Entry, is_deletion
 from shared.bus import Bus
 from shared.consumers import open_scan
-from shared.errors import ConflictError, MillraceError
+from shared.errors import ConflictError, MillraceError, TooLargeError
 from shared.messages import Attributes, ProfileRow, decode
 from shared.retry import Backoff
 
@@ -25,6 +25,8 @@ log = structlog.get_logger()
 MERGE_ATTEMPTS = 20
 AT_ONCE = 1000
 """Profiles that are read and written together; the server takes no more in one message's batch (NATS ADR-50)."""
+MAX_PROFILE_BYTES = 256 * 1024
+"""Of its JSON. A message of rows may change 500 of them, which are in memory together."""
 CACHED = 100_000
 """Profiles kept in memory by a reader; the least used goes first."""
 
@@ -89,6 +91,7 @@ class Profiles:
 
         Raises:
             ConflictError: Others changed the profiles each time in between. Some may be written, and some not.
+            TooLargeError: Some would have more than `MAX_PROFILE_BYTES`. They stay as they are, all others are written.
         """
         by_user: dict[str, list[ProfileRow]] = {}
         for row in rows:
@@ -98,10 +101,16 @@ class Profiles:
         for at in range(0, len(users), AT_ONCE):
             part = {user: by_user[user] for user in users[at : at + AT_ONCE]}
             merged |= await self._merge_part(app_key, part)
+        if len(merged) < len(users):
+            left = [user for user in users if user not in merged]
+            raise TooLargeError(
+                f"{len(left)} profiles would have more than {MAX_PROFILE_BYTES} bytes, that of {left[0]!r} is the first"
+            )
         return merged
 
     async def _merge_part(self, app_key: str, by_user: dict[str, list[ProfileRow]]) -> dict[str, Profile]:
-        keys = {subjects.profile_key(app_key, ext_id): ext_id for ext_id in by_user}
+        """Gives the profiles without those that would be too large."""
+        keys = dict(zip(subjects.profile_keys(app_key, list(by_user)), by_user, strict=True))
         for _ in range(MERGE_ATTEMPTS):
             # Where the users before were all new, these are taken for new as well: writing tells when they are not.
             known = {} if self._all_new else await self._store.get_many(list(keys))
@@ -112,9 +121,12 @@ class Profiles:
                 entry = known.get(key) or Entry(key, None, 0)
                 old = decode(entry.data, Profile) if entry.data else None
                 new = _merged(old or Profile(ext_id=ext_id), by_user[ext_id])
-                merged[ext_id] = new
                 if new != old:
-                    changed.append(Entry(key, msgspec.json.encode(new), entry.revision))
+                    data = msgspec.json.encode(new)
+                    if len(data) > MAX_PROFILE_BYTES:
+                        continue
+                    changed.append(Entry(key, data, entry.revision))
+                merged[ext_id] = new
             try:
                 if changed:
                     await self._store.put_many(changed)
@@ -124,9 +136,9 @@ class Profiles:
             return merged
         raise ConflictError("the profiles are being changed too often")
 
-    async def unknown(self, app_key: str, ext_ids: Iterable[str]) -> set[str]:
+    async def unknown(self, app_key: str, ext_ids: Sequence[str]) -> set[str]:
         """Those that have no profile."""
-        keys = {subjects.profile_key(app_key, ext_id): ext_id for ext_id in ext_ids}
+        keys = dict(zip(subjects.profile_keys(app_key, ext_ids), ext_ids, strict=True))
         asked = list(keys)
         for at in range(0, len(asked), AT_ONCE):
             for entry in (await self._store.get_many(asked[at : at + AT_ONCE])).values():

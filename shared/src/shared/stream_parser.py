@@ -13,20 +13,17 @@ from typing import Any, Final
 
 from nats.protocol.parser import Parser
 
-Deliver = Callable[[re.Match[bytes], bytes, bytes], None]
-"""Gets the match of `DELIVERED`, the raw headers and the body. Must not raise and does not wait."""
+Deliver = Callable[[str, str, list[str], bytes, bytes], None]
+"""Gets subject, reply subject, its `ACK_TOKENS` tokens, raw headers and body. Must not raise and does not wait."""
 
 Answered = Callable[[bytes, bytes], None]
 """Gets the raw headers and the body. Must not raise and does not wait."""
 
-DELIVERED: Final = re.compile(
-    rb"H?MSG (\S+) (\d+) (\$JS\.ACK\.[^. ]+\.[^. ]+\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.(\d+)) (?:(\d+) )?(\d+)\r\n"
-)
+ACK_TOKENS: Final = 9
 """
-Subject, subscription, reply (how often it was delivered, sequence in the stream, sequence in the consumer, time in
-nanoseconds, how many wait behind it: NATS ADR-15), length of the headers, length of all.
+`$JS.ACK.<stream>.<consumer>` and then how often it was delivered, sequence in the stream, sequence in the consumer,
+time in nanoseconds, how many wait behind it (NATS ADR-15). Where a domain is named there are more.
 """
-SUBSCRIPTION, HEADERS, LENGTH = 2, 9, 10
 
 _ANSWER: Final = re.compile(rb"HMSG \S+ (\d+) (\d+) (\d+)\r\n")
 _OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")
@@ -42,7 +39,7 @@ class StreamParser(Parser):
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
-        self.deliver: dict[int, Deliver] = {}
+        self.deliver: dict[str, Deliver] = {}
         self.answered: dict[int, Answered] = {}
 
     def reset(self) -> None:
@@ -63,9 +60,11 @@ class StreamParser(Parser):
             self._held.clear()
         at, end, deliver = 0, len(data), self.deliver
         while at < end:
-            found = DELIVERED.match(data, at)
-            taker = deliver.get(int(found[SUBSCRIPTION])) if found is not None else None
-            if found is None or taker is None:
+            # `MSG subject subscription reply length`, or `HMSG` with the length of the headers before it.
+            line_end = data.find(b"\r\n", at)
+            words = str(data[at:line_end], "utf-8", "replace").split(" ") if line_end > 0 else []
+            taker = deliver.get(words[2]) if len(words) >= 5 else None
+            if taker is None or len(tokens := words[3].split(".")) != ACK_TOKENS:
                 stop = self._end_of_other(data, at)
                 if stop > end:
                     break
@@ -73,13 +72,13 @@ class StreamParser(Parser):
                     await super().parse(data[at:stop])
                 at = stop
                 continue
-            begin = found.end()
-            stop = begin + int(found[LENGTH])
+            begin = line_end + 2
+            stop = begin + int(words[-1])
             if stop + 2 > end:
                 self._needed = stop + 2 - at
                 break
-            body = begin + int(found[HEADERS] or 0)
-            taker(found, data[begin:body], data[body:stop])
+            body = begin + int(words[4]) if len(words) == 6 else begin
+            taker(words[1], words[3], tokens, data[begin:body], data[body:stop])
             at = stop + 2
         if at < end:
             self._held.append(data[at:])

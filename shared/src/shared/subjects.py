@@ -9,6 +9,7 @@ import base64
 import hashlib
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -199,6 +200,37 @@ def profile_key(app_key: str, ext_id: str) -> str:
     return f"{app_key}.{base64.b32encode(ext_id.encode()).decode().rstrip('=')}"
 
 
+_BASE32 = bytes.maketrans(bytes(range(32)), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+_BASE32_STEPS = ((8, 20, 12), (4, 10, 6), (2, 5, 3))
+"""
+Forty bits in eight bytes move apart by halves until each five have a byte: the bytes of what is split, the bits of a
+half, and how far the upper one moves.
+"""
+
+
+def profile_keys(app_key: str, ext_ids: Sequence[str]) -> list[str]:
+    """
+    The keys of many profiles. All are encoded as one number, because one after the other in the standard library took
+    two fifths of the time in which profiles are merged.
+    """
+    encoded = [ext_id.encode() for ext_id in ext_ids]
+    data = b"".join([part.ljust(-(-len(part) // 5) * 5, b"\0") for part in encoded])
+    lanes = bytearray(len(data) // 5 * 8)
+    for at in range(5):
+        lanes[3 + at :: 8] = data[at::5]
+    bits = int.from_bytes(lanes, "big")
+    for width, size, distance in _BASE32_STEPS:
+        low = int.from_bytes(((1 << size) - 1).to_bytes(width, "big") * (len(lanes) // width), "big")
+        bits = bits & low | (bits & low << size) << distance
+    digits = bits.to_bytes(len(lanes), "big").translate(_BASE32).decode()
+    keys: list[str] = []
+    at = 0
+    for part in encoded:
+        keys.append(f"{app_key}.{digits[at : at + -(-len(part) * 8 // 5)]}")
+        at += -(-len(part) // 5) * 8
+    return keys
+
+
 class Grant(Struct, frozen=True, kw_only=True):
     """
     What one user of NATS needs. Expanded to subjects by `permissions`.
@@ -357,6 +389,11 @@ def permissions(user: str) -> Permissions:
         publish += [f"$JS.API.CONSUMER.CREATE.{name}.*.{subject}", f"$JS.API.DIRECT.GET.{name}.{subject}"]
     for name in sorted({name for name, _ in grant.scans}):
         publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
+        if grant.answers:
+            # Nobody acks what he scans. But the server remembers for a minute each subject at which a user who answers
+            # requests might answer and has no other right to; every message of a scan names one. That took a fifth of
+            # its time while 300,000 profiles changed, and hooks was told of each.
+            publish.append(f"$JS.ACK.{name}.*.>")
     for purged in grant.purges:
         publish += [f"$JS.API.STREAM.{verb}.{purged.name}" for verb in ("PURGE", "MSG.DELETE")]
     subscribe = [f"{inbox_prefix(user)}.>", *grant.answers]

@@ -15,7 +15,7 @@ import pytest
 
 from ftp_gateway import profile_txt, push_csv
 from ftp_gateway.formats import FileKind, Rules
-from ftp_gateway.lines import MAX_LINE_BYTES
+from ftp_gateway.lines import MAX_LINE_BYTES, excerpt
 from ftp_gateway.survey import Chunk, FileReading, Survey
 from shared.messages import ProfileBatch, PushBatch, decode
 
@@ -134,16 +134,20 @@ def lines_in(chunk: Chunk, kind: FileKind) -> list[int]:
     return [row.line for row in decode(chunk.data, ProfileBatch).rows]
 
 
-def rows_in(data: bytes, kind: FileKind) -> int:
-    """How many rows a file has that is not refused, counted in the plainest way."""
-    text = (
-        data.decode("utf-16") if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else as_text_of_bytes(data)
-    )
-    lines = [line.removesuffix("\r").strip() for line in text.split("\n")]
+def lines_of_text(data: bytes) -> list[str]:
+    """The physical lines of a file that is not refused, found in the plainest way."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16") if wide else as_text_of_bytes(data)
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def rows_in(lines: Sequence[str], kind: FileKind) -> int:
+    """How many rows they are."""
+    count = sum(1 for line in lines if line.strip())
     if kind == "push":
-        header = ";".join(name.strip() for name in lines[0].split(";")).replace('"', "").lower()
-        return sum(1 for line in lines if line) - (header == "externalid;text;deeplink")
-    return sum(1 for line in lines if line) - 1
+        header = ";".join(name.strip() for name in lines[0].strip().split(";")).replace('"', "").lower()
+        return count - (header == "externalid;text;deeplink")
+    return count - 1
 
 
 def as_text_of_bytes(data: bytes) -> str:
@@ -166,7 +170,13 @@ def test_rows_in_are_rows_ok_and_rows_bad_in_any_file(kind: FileKind, part: int)
 
         if survey.refused is None:
             taken += 1
-            assert rows_in(data, kind) == survey.ok + survey.bad, (number, data)
+            lines = lines_of_text(data)
+            assert rows_in(lines, kind) == survey.ok + survey.bad, (number, data)
+            shown = [error for error in survey.errors if error.code != "line_too_long"]
+            assert [excerpt(lines[error.line - 1]) for error in shown] == [error.excerpt for error in shown], (
+                number,
+                data,
+            )
         assert survey.bad == len(errors), (number, data)
         assert sorted(set(errors)) == errors, (number, data)
         if survey.refused is None:

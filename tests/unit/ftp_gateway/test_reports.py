@@ -1,3 +1,4 @@
+import codecs
 import csv
 import io
 import re
@@ -17,7 +18,7 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 def cells(report: bytes) -> list[list[str]]:
-    return list(csv.reader(report.decode().splitlines(), delimiter=";"))
+    return list(csv.reader(report.decode("utf-8-sig").splitlines(), delimiter=";"))
 
 
 def shown(excerpt: str) -> str:
@@ -39,6 +40,10 @@ def test_push_and_profile_files_share_no_report(
     kind: Literal["push", "profile"], name: str, expected: tuple[str, str]
 ) -> None:
     assert expected == (report_name(kind, name), result_name(kind, name))
+
+
+def test_a_report_begins_with_the_mark_by_which_excel_knows_its_encoding() -> None:
+    assert render_report([], 0).startswith(codecs.BOM_UTF8 + b"line;code;")
 
 
 def test_a_report_is_a_row_for_each_error() -> None:

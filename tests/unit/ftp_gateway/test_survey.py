@@ -61,7 +61,7 @@ def test_a_last_line_without_its_end_is_warned_of() -> None:
 
 
 def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
-    data = b"~~~city\n1~~~1\n2~~~2\n3~~~3\n"
+    data = b'~~~city\n1~~~1\n2~~~2\n 3 ~~~"x"\r\n'
 
     reading = reading_of(data, "profile", Rules(unknown_users="reject"), known=["2"])
     taken = surveyed(data, "profile", known=["2"])
@@ -70,7 +70,9 @@ def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
 
     assert (3, 0) == (taken.ok, taken.bad)
     assert (1, 2) == (refused.ok, refused.bad)
-    assert [(2, "unknown_user"), (4, "unknown_user")] == [(error.line, error.code) for error in refused.errors]
+    assert [(2, "unknown_user", "1~~~1"), (4, "unknown_user", ' 3 ~~~"x"')] == [
+        (error.line, error.code, error.excerpt) for error in refused.errors
+    ]
     assert ["2"] == [row.ext_id for row in decode(chunk.data, ProfileBatch).rows]
 
 

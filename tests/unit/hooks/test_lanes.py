@@ -241,7 +241,7 @@ async def test_a_bug_of_a_sink_is_counted_and_loses_nothing() -> None:
 
 async def test_an_inversion_in_the_stream_is_counted() -> None:
     def numbered(number: int) -> Answer:
-        return lambda sink, batch: [Sent("shard-0", number)]
+        return lambda sink, batch: [Sent("shard-0", str(number))]
 
     sink = MemorySink(numbered(7), numbered(8), numbered(8))
     async with Bench(sink) as bench:

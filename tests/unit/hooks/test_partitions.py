@@ -10,8 +10,9 @@ from hooks.checkpoints import Checkpoints, Found
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
+from hooks.dispatch import ProfileStore
 from hooks.open_partitions import Partitions
-from hooks.partitions import Partition, ProfileStore
+from hooks.partitions import Partition
 from hooks.tallies import Tallies
 from hooks.triggers import Hook, Index, Rule, Target
 from hooks.window import Bounds

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared import subjects
 from shared.errors import InvalidError
-from shared.subjects import GRANTS, PARTITIONS, Bucket, Stream, partition_of, permissions, profile_key
+from shared.subjects import GRANTS, PARTITIONS, Bucket, Stream, partition_of, permissions, profile_key, profile_keys
 
 STREAMS = [thing for thing in vars(subjects).values() if isinstance(thing, Stream)]
 BUCKETS = [thing for thing in vars(subjects).values() if isinstance(thing, Bucket)]
@@ -61,6 +61,11 @@ def test_profile_keys_differ_when_external_ids_do(one: str, other: str) -> None:
     assert set(profile_key("shop", one)) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567.shop")
 
 
+@given(st.lists(st.text(max_size=20)))
+def test_keys_made_together_are_those_made_one_by_one(ext_ids: list[str]) -> None:
+    assert [profile_key("shop", ext_id) for ext_id in ext_ids] == profile_keys("shop", ext_ids)
+
+
 def test_no_two_streams_take_the_same_subject() -> None:
     taken = [subject for stream in STREAMS for subject in stream.subjects]
 
@@ -72,6 +77,13 @@ def test_no_two_streams_take_the_same_subject() -> None:
 def test_events_are_kept_for_at_least_48_hours_and_never_thrown_away() -> None:
     assert subjects.EVENTS.max_age_s >= 48 * 3600
     assert subjects.EVENTS.refuses_when_full
+
+
+@pytest.mark.parametrize("user", [user for user, grant in GRANTS.items() if grant.answers])
+def test_the_server_need_not_remember_where_a_scan_could_be_answered(user: str) -> None:
+    scanned = {name for name, _ in GRANTS[user].scans}
+
+    assert scanned == {name for name in scanned if allowed(user, f"$JS.ACK.{name}.anything.1.2.3.4.5")}
 
 
 @pytest.mark.parametrize("user", GRANTS)

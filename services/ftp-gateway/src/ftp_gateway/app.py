@@ -21,7 +21,7 @@ from ftp_gateway.formats import Rules
 from ftp_gateway.handlers import NAME, ProfileUpdates
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.intake import Intake
-from ftp_gateway.profile_updates import unknown_users
+from ftp_gateway.processing import Processing
 from ftp_gateway.protocols.remote_ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.protocols.remote_sftp import check_keys, identify_sftp, open_sftp_remote
 from ftp_gateway.protocols.sftp import open_sftp
@@ -87,12 +87,13 @@ async def build(mesh: Mesh) -> State:
     store = await mesh.enter(open_reports(mesh.settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
-    file_work = await mesh.enter(FileWork(partial(unknown_users, profiles)))
+    file_work = await mesh.enter(FileWork(profiles.unknown))
+    processing = Processing(spool=spool, bus=mesh.bus, file_work=file_work, metrics=mesh.metrics, clock=now)
     intake = Intake(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
-        file_work=file_work,
+        processing=processing,
         metrics=mesh.metrics,
         clock=now,
     )

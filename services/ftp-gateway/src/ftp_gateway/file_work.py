@@ -66,7 +66,8 @@ class FileWork:
             # It is in the middle of something, or gone.
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await asyncio.shield(process.wait())
+            # Its answers are read to their end: `wait` returns once the pipe is closed, and that is seen after them.
+            await asyncio.shield(process.communicate())
             raise
         if len(self._idle) < KEPT:
             self._idle.append(process)

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ftp_gateway.profile_updates import apply_batch
 from shared import subjects
 from shared.bus import Bus, Message
 from shared.consumers import Pull
-from shared.errors import MillraceError
+from shared.errors import BusyError, ConflictError, MillraceError
 from shared.handling import consume
 from shared.messages import DeadLetter, ProfileBatch, decode, encode
 from shared.profiles import Profiles
@@ -46,7 +45,11 @@ class ProfileUpdates:
         await self._finished.wait()
 
     async def _apply(self, message: Message) -> None:
-        await apply_batch(self._profiles, decode(message.data, ProfileBatch))
+        batch = decode(message.data, ProfileBatch)
+        try:
+            await self._profiles.merge_all(batch.app_key, batch.rows)
+        except ConflictError:
+            raise BusyError("profiles are being changed by others") from None
 
     async def _put_aside(self, message: Message, error: MillraceError) -> None:
         _, _, app_key, file_id = message.subject.split(".")

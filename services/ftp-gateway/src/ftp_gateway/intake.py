@@ -1,10 +1,5 @@
 """
-What happens to a file once its upload is complete, exactly once:
-
-    claim -> look at all of it -> publish its rows -> write the report -> tell -> remove
-
-Each arrow may be where the process dies. Claim, report and removal are steps of the ticket on disk; how far the rows
-and the event have come is read from their streams. So a restart goes on where it stopped, and repeats nothing.
+Which file is processed next, and when one that failed is tried again. What happens to it is told by `processing`.
 
 Files of one app are processed one after the other, in the order in which they were closed; several apps at a time.
 Replicas take turns: one has an app at a time, and an app whose replica died is free at once.
@@ -12,25 +7,20 @@ Replicas take turns: one has an app at a time, and an app whose replica died is 
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import structlog
 from msgspec import structs
 
-from ftp_gateway import announcing, completion, publishing, reports
+from ftp_gateway import announcing, completion
 from ftp_gateway.completion import Due
-from ftp_gateway.file_work import FileWork
-from ftp_gateway.formats import FileKind, Rules
-from ftp_gateway.lines import RowError
-from ftp_gateway.paths import Place, is_sent_again, kind_of
-from ftp_gateway.reports import Outcome, OutcomeName
+from ftp_gateway.formats import Rules
+from ftp_gateway.processing import Processing, StoppedError
 from ftp_gateway.spool import Spool
-from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
-from shared.errors import BusyError, ConflictError, InvalidError, MillraceError
+from shared.errors import BusyError, ConflictError, MillraceError
 from shared.retry import Backoff
 from shared.telemetry import Metrics
 
@@ -41,15 +31,9 @@ FILES_AT_ONCE = 4
 LOOK_S = 1.0
 """How long at most until what other replicas did is seen."""
 PURGE_S = 60.0
-COMPANION_KEPT = timedelta(hours=24)
-"""How long a marker or checksum stays visible that was taken, until its file is done."""
 GRACE_S = 5.0
 """How long a step in flight may take when the service stops. Cutting it is safe: any step may be where it all ends."""
 AGAIN = Backoff(first_s=0.5, max_s=30.0)
-
-
-class StoppedError(Exception):
-    """The service stops; the file is left between two steps and goes on after a restart."""
 
 
 class Intake:
@@ -67,14 +51,14 @@ class Intake:
         spool: Spool,
         bus: Bus,
         rules_of: Callable[[str], Rules],
-        file_work: FileWork,
+        processing: Processing,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._spool = spool
         self._bus = bus
         self._rules_of = rules_of
-        self._file_work = file_work
+        self._processing = processing
         self._metrics = metrics
         self._clock = clock
         self._closing = False
@@ -93,6 +77,7 @@ class Intake:
                     self._spool.changed.clear()
                     if self._clock() >= purge_at:
                         self._spool.purge()
+                        self._forget_gone()
                         purge_at = self._clock() + timedelta(seconds=PURGE_S)
                     self._spool.look()
                     if self._bus.connected:
@@ -109,6 +94,7 @@ class Intake:
     def close(self) -> None:
         """Begin no other file; one that is being processed stops between two steps."""
         self._closing = True
+        self._processing.stop()
         self._spool.changed.set()
 
     async def join(self) -> None:
@@ -180,7 +166,7 @@ class Intake:
         """One attempt; where it fails, the file waits for the next one."""
         app_key = upload.ticket.app_key
         try:
-            await self._process(upload, ready)
+            await self._processing.process(upload, ready)
             self._delayed.pop(upload.id, None)
         except StoppedError:
             log.info("file_left", upload_id=upload.id, app_key=app_key)
@@ -204,117 +190,10 @@ class Intake:
         wait_s = next(delays) if wait_s is None else wait_s
         self._delayed[upload.id] = (self._clock() + timedelta(seconds=wait_s), delays)
 
-    async def _process(self, upload: Upload, ready: Due) -> None:
-        app_key = upload.ticket.app_key
-        kind = kind_of(upload.place)
-        if kind is None:
-            raise InvalidError("only a candidate can be processed", field="name")
-        if upload.ticket.rules is None:
-            proof = completion.proof_of(self._spool, upload, ready)
-            await self._spool.freeze(upload, ready.rules, proof)
-        companion = upload.ticket.proof.companion
-        if companion:
-            await self._spool.finish_companion(app_key, companion, self._clock() + COMPANION_KEPT)
-        outcome = upload.ticket.outcome
-        if outcome is None:
-            outcome = await self._apply(upload, kind)
-            told_after = await announcing.last_told(self._bus, app_key, outcome.state)
-            await self._spool.mark_reported(upload, outcome, told_after)
-        await announcing.tell_outcome(self._bus, upload.id, upload.ticket, outcome, self._clock())
-        settle_s = upload.ticket.rules.settle_s if upload.ticket.rules else 0.0
-        visible_until = upload.changed_at + timedelta(seconds=settle_s)
-        if companion:
-            await self._spool.finish_companion(app_key, companion, visible_until)
-        await self._spool.finish(upload, visible_until)
-        self._metrics.count("millrace_ftp_files_total", kind=kind, outcome=outcome.state)
-        self._metrics.count("millrace_ftp_rows_total", outcome.ok, kind=kind, outcome="accepted")
-        self._metrics.count("millrace_ftp_rows_total", outcome.failed, kind=kind, outcome="rejected")
-        log.info("file_done", app_key=app_key, file_id=outcome.file_id, outcome=outcome.outcome, rows=outcome.rows)
-
-    async def _apply(self, upload: Upload, kind: FileKind) -> Outcome:
-        """Look at the file, publish its rows, and leave the report. Safe to repeat from the start."""
-        rules = upload.ticket.rules or Rules()
-        app_key, name_given = upload.ticket.app_key, upload.ticket.name
-        trailer = completion.find_trailer(self._spool, upload, rules)
-
-        # An id of its own makes it another file everywhere, and the same name again a duplicate.
-        again = name_given if is_sent_again(name_given) else ""
-        until = trailer.start if trailer else None
-        path = self._spool.path(upload)
-        async with self._file_work.open(path, app_key, kind, rules, again=again, until=until) as file:
-            survey = await file.survey()
-            if survey.refused is None:
-                rows = survey.ok + survey.bad
-                survey.refused = await completion.refusal(rules, upload.ticket.proof, name_given, rows, trailer, path)
-            await announcing.tell_received(self._bus, upload.id, upload.ticket, kind, survey, self._clock())
-            name: OutcomeName
-            if survey.refused is not None:
-                reason = survey.refused.reason
-                name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
-            else:
-                point = await publishing.find_point(self._bus, kind, upload.id, upload.ticket, survey)
-                if point.duplicate:
-                    name = "duplicate"
-                else:
-                    async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
-                        await publishing.publish_rows(
-                            self._bus,
-                            kind,
-                            upload.id,
-                            upload.ticket,
-                            survey,
-                            self._unless_closing(chunks),
-                            point,
-                        )
-                    name = "done_with_errors" if survey.bad else "done"
-        outcome = self._outcome(upload, kind, survey, name)
-        await self._report(app_key, outcome, survey)
-        return outcome
-
-    async def _unless_closing(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-        async for chunk in chunks:
-            if self._closing:
-                raise StoppedError
-            yield chunk
-
-    def _outcome(self, upload: Upload, kind: FileKind, survey: Survey, name: OutcomeName) -> Outcome:
-        received_at = upload.ticket.closed_at or upload.ticket.opened_at
-        rows = survey.ok + survey.bad
-        taken = name in ("done", "done_with_errors")
-        return Outcome(
-            file_id=survey.file_id,
-            file_name=upload.ticket.name,
-            kind=kind,
-            outcome=name,
-            size_bytes=survey.size_bytes,
-            rows=rows,
-            ok=survey.ok if taken else 0,
-            failed=survey.bad if taken or name == "duplicate" else rows,
-            duplicates=survey.duplicates,
-            duplicates_at_least=survey.duplicates_at_least,
-            reason=survey.refused.reason if survey.refused else None,
-            message=survey.refused.message if survey.refused else None,
-            warnings=survey.warnings,
-            received_at=received_at,
-            seconds=round((self._clock() - received_at).total_seconds(), 3),
-        )
-
-    async def _report(self, app_key: str, outcome: Outcome, survey: Survey) -> None:
-        errors = survey.errors
-        if survey.refused is not None:
-            whole = RowError(line=survey.refused.line, code=survey.refused.reason, message=survey.refused.message)
-            errors = [whole, *errors]
-        elif outcome.outcome == "duplicate":
-            message = "the same content came within the last 24 hours; nothing was sent. A name in .resend.csv sends it"
-            errors = [RowError(line=0, code="duplicate", message=message)]
-        report = Place(app_key, "errors", reports.report_name(outcome.kind, outcome.file_name))
-        if errors:
-            total = max(len(errors), survey.bad)
-            await self._spool.put_report(report, reports.render_report(errors, total))
-        else:
-            self._spool.drop_report(report)
-        result = Place(app_key, "errors", reports.result_name(outcome.kind, outcome.file_name))
-        await self._spool.put_report(result, reports.render_result(outcome))
+    def _forget_gone(self) -> None:
+        """What was delayed may have been processed by another replica, or removed."""
+        here = {upload.id for upload in self._spool.uploads()}
+        self._delayed = {upload_id: delay for upload_id, delay in self._delayed.items() if upload_id in here}
 
     async def _tell_partials(self) -> None:
         for upload in self._spool.uploads():

@@ -59,13 +59,16 @@ class Parsed(Struct, frozen=True):
     """
     What became whole with a block: of each good row its line, its external id and its JSON, and what is not taken.
 
-    `rows` is empty where a reader was asked to count rows and not to make them.
+    `rows` is empty where a reader was asked to count rows and not to make them. `data` are the lines that all of this
+    was found in, from `first_line` on.
     """
 
     lines: Sequence[int] = []
     ext_ids: list[bytes] = []
     rows: list[bytes] = []
     errors: list[RowError] = []
+    data: bytes = b""
+    first_line: int = 1
 
 
 class Text(Struct, frozen=True, kw_only=True):
@@ -133,7 +136,9 @@ class FileScan:
         if not self._decodes_to_the_end():
             encoding = self._fall_back(fallback)
         if self._has_nul:
-            raise RefusedError("nul", "the file holds a NUL; expected text")
+            raise RefusedError(
+                "nul", "the file holds a NUL; expected text in UTF-8, or in UTF-16 with a byte order mark"
+            )
         self._check_line_ends(encoding, len(bom))
         warnings = ("double_encoding",) if self._double_encoded and encoding == "utf-8" else ()
         return Text(

@@ -82,6 +82,7 @@ class ProfileReader:
         ext_ids: list[bytes] = []
         rows: list[bytes] = []
         errors: list[RowError] = []
+        first_line = self._number + 1
         for ext_id, email, device_token, values, other in _ROW.findall(data):
             self._number += 1
             if ext_id:
@@ -99,7 +100,7 @@ class ProfileReader:
                 rows.append(encode(careful))
             elif careful is not None:
                 errors.append(careful)
-        return Parsed(lines, ext_ids, rows, errors)
+        return Parsed(lines, ext_ids, rows, errors, data, first_line)
 
     def _plain_row(self, ext_id: bytes, email: bytes, device_token: bytes, values: bytes) -> bytes | None:
         """A row's JSON, in a third of the time of `_row`; None where that has to see to it."""

@@ -82,7 +82,10 @@ def _stem(kind: Literal["push", "profile"], file_name: str) -> str:
 
 
 def render_report(errors: Sequence[RowError], total: int) -> bytes:
-    """`line;code;message;excerpt` in UTF-8, at most `MAX_REPORTED` rows and a last one that tells how many more."""
+    """
+    `line;code;message;excerpt` in UTF-8, at most `MAX_REPORTED` rows and a last one that tells how many more. It begins
+    with a byte order mark, without which Excel reads it in the machine's old code page.
+    """
     text = io.StringIO()
     writer = csv.writer(text, delimiter=";", lineterminator="\r\n")
     writer.writerow(("line", "code", "message", "excerpt"))
@@ -90,7 +93,7 @@ def render_report(errors: Sequence[RowError], total: int) -> bytes:
         writer.writerow((error.line or "", error.code, _safe(error.message), _safe(error.excerpt)))
     if total > MAX_REPORTED:
         writer.writerow(("", "more", f"{total - MAX_REPORTED} more rows were not taken", ""))
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8-sig")
 
 
 def render_result(outcome: Outcome) -> bytes:

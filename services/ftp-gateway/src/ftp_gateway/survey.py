@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from ftp_gateway.formats import Chunks, FileKind, Reader, Rules, message_of, open_reader
-from ftp_gateway.lines import FileScan, Parsed, RefusedError, RowError, Text
+from ftp_gateway.lines import FileScan, Parsed, RefusedError, RowError, Text, excerpt
 from ftp_gateway.reports import MAX_REPORTED
 
 MAX_COUNTED_IDS: Final = 300_000
@@ -170,10 +170,10 @@ class FileReading:
             names = [ext_id.decode() for ext_id in ext_ids]
             if unknown := self._lookup(names):
                 known = [name not in unknown for name in names]
-                strange = [_unknown_user(*row) for row in zip(lines, names, strict=True) if row[1] in unknown]
-                for error in strange:
-                    self._unknown.add(error.line)
-                errors = sorted([*errors, *strange], key=_line)
+                strange = [line for line, name in zip(lines, names, strict=True) if name in unknown]
+                for line in strange:
+                    self._unknown.add(line)
+                errors = sorted([*errors, *_unknown_users(parsed, strange)], key=_line)
                 lines, ext_ids = list(compress(lines, known)), list(compress(ext_ids, known))
         survey.bad += len(errors)
         survey.errors += errors[: MAX_REPORTED - len(survey.errors)]
@@ -199,9 +199,15 @@ class FileReading:
                 survey.duplicates_at_least = True
 
 
-def _unknown_user(line: int, ext_id: str) -> RowError:
+def _unknown_users(parsed: Parsed, lines: Sequence[int]) -> list[RowError]:
     message = "the app has no user of this external id"
-    return RowError(line=line, code="unknown_user", message=message, excerpt=ext_id)
+    rows = parsed.data.split(b"\n")
+    return [
+        RowError(
+            line=line, code="unknown_user", message=message, excerpt=excerpt(rows[line - parsed.first_line].decode())
+        )
+        for line in lines
+    ]
 
 
 def _line(error: RowError) -> int:

@@ -59,11 +59,11 @@ class Record(Struct, kw_only=True, eq=False, gc=False):
     events: int = 1
 
 
-class Sent(Struct, frozen=True):
-    """The record is stored: in which shard and under which number, where the receiver tells."""
+class Sent(Struct, frozen=True, gc=False):
+    """The record is stored: in which shard and under which number, in decimal digits, where the receiver tells."""
 
     shard: str = ""
-    sequence: int = 0
+    sequence: str = ""
 
 
 class Failed(Struct, frozen=True):

@@ -19,6 +19,7 @@ from hooks.delivery import Record
 from hooks.destinations import Connector, Destinations
 from hooks.lanes import Spawn
 from hooks.stalls import Stalls
+from hooks.switch import Switch
 from hooks.tallies import Tallies
 from hooks.triggers import Index, RoutedEvent, Rule, Target
 from hooks.window import Taken, Window
@@ -38,6 +39,7 @@ class Detached:
 
     Args:
         window: The partition's own, which blocked targets must not fill.
+        switch: Says to both readers what is decided here.
         fire: Puts an event's records for a backlog's hooks into lanes.
     """
 
@@ -45,6 +47,7 @@ class Detached:
         self,
         partition: int,
         window: Window,
+        switch: Switch,
         shared: CatchUps,
         *,
         destinations: Destinations,
@@ -65,28 +68,12 @@ class Detached:
         self._asked: dict[Target, Backlog] = {}
         self._backlogs: list[Backlog] = []
         self._readers: dict[Backlog, tuple[CatchUp, asyncio.Task[None]]] = {}
-        self.by_hook: dict[tuple[str, str], Backlog] = {}
-        """The backlogs that hooks have here, by app and id. Without any, the partition's reader gives everything."""
+        self._by_hook = switch.by_hook
         self._others: set[str] = set()
         self._stalls = Stalls(window, destinations, shared.patience, loop.time)
         self._closed = False
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
-
-    def gives(self, rule: Rule, source: str, backlog: Backlog | None) -> bool:
-        """Whether a reader, the partition's or a backlog's, puts the record of this event into the lanes."""
-        if backlog is not None:
-            return backlog.gives(rule.hook_id, source)
-        detached = self.by_hook.get((rule.app_key, rule.hook_id))
-        if detached is None:
-            return True
-        sequence = int(source.split(":")[1])
-        if detached.until is not None and sequence > detached.until:
-            del self.by_hook[rule.app_key, rule.hook_id]
-            return True
-        detached.passed_over(rule.hook_id, sequence)
-        self._metrics.count("millrace_hooks_events_total", outcome="behind")
-        return False
 
     async def load(self, spawn: Spawn) -> None:
         """Go on with what an earlier owner of the partition left. Tries until the bucket can be read, or `close`."""
@@ -114,7 +101,7 @@ class Detached:
         groups: dict[Target | None, dict[str, int]] = {}
         for hook_id, events in checkpoint.hooks.items():
             # Of two entries for one hook the earlier holds all.
-            if (app_key, hook_id) not in self.by_hook:
+            if (app_key, hook_id) not in self._by_hook:
                 groups.setdefault(self._destinations.target_of(app_key, hook_id), {})[hook_id] = events
         for hook_id, events in groups.pop(None, {}).items():
             self._skip(app_key, hook_id, events)
@@ -153,7 +140,7 @@ class Detached:
             self._wake.set()
 
     def _is_detached(self, rule: Rule) -> bool:
-        backlog = self.by_hook.get((rule.app_key, rule.hook_id))
+        backlog = self._by_hook.get((rule.app_key, rule.hook_id))
         if backlog is None:
             return False
         newest = self._window.newest
@@ -196,7 +183,7 @@ class Detached:
         self._backlogs.append(backlog)
         self._shared.backlogs.add(backlog)
         for hook_id in backlog.behind:
-            self.by_hook[backlog.target.app_key, hook_id] = backlog
+            self._by_hook[backlog.target.app_key, hook_id] = backlog
         self._gauge()
         if backlog.behind and not self._closed:
             reader = CatchUp(backlog, self._partition, self._shared, self._destinations, self._fire)
@@ -235,7 +222,7 @@ class Detached:
                     groups.setdefault(rule.target, []).append(hook_id)
                 else:
                     self._skip(app_key, hook_id, backlog.behind.pop(hook_id))
-                    del self.by_hook[app_key, hook_id]
+                    del self._by_hook[app_key, hook_id]
             if groups and old not in groups:
                 # What is in the lanes follows by itself.
                 backlog.target = next(iter(groups))

@@ -7,27 +7,22 @@ be repeated further apart.
 """
 
 import asyncio
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import structlog
 
-from hooks.backlogs import Backlog
 from hooks.catch_up import CatchUps
 from hooks.dead_letters import ENTRANCE, DeadLetterBox
-from hooks.delivery import Record, partition_key, size_of
 from hooks.destinations import Destinations
 from hooks.detached import Detached
+from hooks.dispatch import Dispatch, ProfileStore
 from hooks.entrance import read_message
-from hooks.lanes import Lanes
-from hooks.tallies import Tallies, Tally
-from hooks.triggers import RoutedEvent, Rule, Target, render, strip
-from hooks.window import Bounds, Taken, Window
+from hooks.switch import Switch
+from hooks.tallies import Tallies
+from hooks.window import Bounds, Window
 from shared.bus import Message
 from shared.consumers import ClosedError
 from shared.errors import MillraceError
-from shared.messages import Attributes
-from shared.profiles import Profile
-from shared.retry import Backoff
 from shared.subjects import EVENTS, hooks_consumer
 from shared.telemetry import Metrics
 
@@ -53,20 +48,6 @@ class Pull(Protocol):
     def close(self) -> None: ...
 
 
-class ProfileStore(Protocol):
-    """`shared.profiles.Profiles`, as far as it is needed here."""
-
-    async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
-
-
-class _Way(NamedTuple):
-    """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
-
-    tally: Tally
-    lanes: Lanes | None
-    max_bytes: int
-
-
 class Partition:
     """Reads one partition, in order. `run` is a task for as long as it is ours."""
 
@@ -87,21 +68,28 @@ class Partition:
         self._pull = pull
         self._destinations = destinations
         self._dead_letters = dead_letters
-        self._tallies = tallies
-        self._profiles = profiles
         self._metrics = metrics
         self._window = Window(bounds)
+        switch = Switch(metrics)
+        self._dispatch = Dispatch(
+            number,
+            switch,
+            destinations=destinations,
+            dead_letters=dead_letters,
+            tallies=tallies,
+            profiles=profiles,
+            metrics=metrics,
+        )
         self._detached = Detached(
             number,
             self._window,
+            switch,
             catch_ups,
             destinations=destinations,
             tallies=tallies,
-            fire=self._fire,
+            fire=self._dispatch.fire,
             metrics=metrics,
         )
-        self._index = destinations.index
-        self._ways: dict[Rule, _Way] = {}
         self._matched = 0
         self._unmatched = 0
         self._closed = False
@@ -134,7 +122,7 @@ class Partition:
 
     def lose(self) -> None:
         """It is not ours any more: from now on nothing is put into the lanes, and nothing acknowledged."""
-        self._lost = True
+        self._lost = self._dispatch.lost = True
         self.close()
 
     async def wait_ended(self) -> None:
@@ -219,7 +207,7 @@ class Partition:
                 app_key, ENTRANCE, bad.reason, message=bad.message, source=source, body=bad.body
             )
         for index, event in events:
-            if self._window.full and not await self._wait_room():
+            if index and self._window.full and not await self._wait_room():
                 return
             rules = self._destinations.index.match(event)
             if not rules:
@@ -228,108 +216,14 @@ class Partition:
             self._matched += 1
             source = f"{place}:{index}"
             if event.ext_id is not None:
-                await self._fire(taken, event, source)
-            elif oversize := self._give(rules, taken, event, source):
-                await self._put_aside(oversize)
+                await self._dispatch.fire(taken, event, source)
+            elif oversize := self._dispatch.give(rules, taken, event, source):
+                await self._dispatch.put_aside(oversize)
         taken.close()
 
     def _tell_matched(self) -> None:
         """Adding to a counter costs as much as matching an event."""
-        self._count("matched", self._matched)
-        self._count("unmatched", self._unmatched)
+        for outcome, events in (("matched", self._matched), ("unmatched", self._unmatched)):
+            if events:
+                self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)
         self._matched = self._unmatched = 0
-
-    def _count(self, outcome: str, events: int) -> None:
-        if events:
-            self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)
-
-    async def _fire(self, taken: Taken, event: RoutedEvent, source: str, backlog: Backlog | None = None) -> None:
-        profile = await self._profile(event) if event.ext_id and self._profiles else None
-        if self._lost:
-            return
-        rules = self._destinations.index.match(event)
-        await self._put_aside(self._give(rules, taken, event, source, profile, backlog))
-
-    def _give(
-        self,
-        rules: tuple[Rule, ...],
-        taken: Taken,
-        event: RoutedEvent,
-        source: str,
-        profile: Attributes | None = None,
-        backlog: Backlog | None = None,
-    ) -> list[tuple[Target, Record]]:
-        """
-        Put an event's records into lanes, and give those that are too large for that.
-
-        Nothing waits in here: the configuration that matches is the one that routes, and who is detached stays so.
-        """
-        if self._index is not self._destinations.index:
-            self._index = self._destinations.index
-            self._ways.clear()
-        taken.window.fired = source
-        key = partition_key(event.user_id)
-        oversize: list[tuple[Target, Record]] = []
-        for rule in rules:
-            if (backlog is not None or self._detached.by_hook) and not self._detached.gives(rule, source, backlog):
-                continue
-            way = self._ways.get(rule) or self._find_way(rule)
-            tally, lanes, batch, most = way.tally, way.lanes, rule.hook.batch, way.max_bytes
-            tally.matched += 1
-            if lanes is None:
-                tally.skipped_inactive += 1
-                self._count("skipped_inactive", 1)
-                continue
-            data = render(rule, event, source, profile)
-            size = size_of(key, data, batch)
-            if size > most and rule.hook.oversize == "strip":
-                data = strip(data)
-                size = size_of(key, data, batch)
-                self._count("stripped", 1)
-            record = Record(
-                key=key,
-                data=data,
-                size=size,
-                hook_id=rule.hook_id,
-                source=source,
-                tally=tally,
-                done=taken,
-                batch=batch,
-                max_bytes=most,
-                at_ns=taken.message.at_ns,
-                partition=self._number,
-            )
-            taken.expect(record)
-            if size > most:
-                oversize.append((rule.target, record))
-            else:
-                lanes.put(record)
-        return oversize
-
-    def _find_way(self, rule: Rule) -> "_Way":
-        lanes = self._destinations.find(rule.target)
-        most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes) if lanes is not None else 0
-        way = self._ways[rule] = _Way(self._tallies.of(rule.app_key, rule.hook_id), lanes, most)
-        return way
-
-    async def _put_aside(self, oversize: list[tuple[Target, Record]]) -> None:
-        for target, record in oversize:
-            message = f"expected at most {record.max_bytes} bytes with the key, got {record.size}"
-            await self._dead_letters.put_record(target, record, "oversize", message)
-            record.done(record)
-
-    async def _profile(self, event: RoutedEvent) -> Attributes | None:
-        assert event.ext_id is not None
-        assert self._profiles is not None
-        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
-            try:
-                profile = await self._profiles.get(event.app_key, event.ext_id)
-            except MillraceError as error:
-                # An unreadable profile must not hold the partition up; an unreachable store does, like NATS itself.
-                if not error.retryable:
-                    log.warning("profile_unreadable", app_key=event.app_key, message=error.message)
-                    return None
-                await asyncio.sleep(delay_s)
-            else:
-                return profile.attributes if profile is not None else None
-        return None

@@ -96,8 +96,8 @@ class Previews:
         )
         for error in refused:
             raise InvalidError(error.message, field=f"event.{error.field}" if error.field else "event")
-        events, _ = read_message(chunks[0].data, app_key, chunks[0].partition)
-        return events[0][1]
+        ((_, event),), _ = read_message(chunks[0].data, app_key, chunks[0].partition)
+        return event
 
     async def _render(self, rule: Rule, event: RoutedEvent, source: str) -> PreviewRecord:
         profile = await self._profile(event)

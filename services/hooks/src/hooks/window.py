@@ -26,39 +26,36 @@ class Bounds(Struct, frozen=True, kw_only=True):
 class Taken:
     """A message that was taken and is not acknowledged, with what is still to be done for it."""
 
-    __slots__ = ("_left", "message", "window")
+    __slots__ = ("left", "message", "window")
 
     def __init__(self, message: Message, window: "Window") -> None:
         self.message = message
         self.window = window
-        self._left = 1
+        self.left = 1
+        """What is still to be done; 0 when the message is complete."""
 
     def expect(self, record: Record) -> None:
         """One more record has to be finished. Its `done` is this object."""
         window = self.window
         window.records += 1
         window.bytes += record.size
-        self._left += 1
+        self.left += 1
 
     def __call__(self, record: Record) -> None:
         """A record is finished. No bound method: one for every record would be the collector's main work."""
         window = self.window
         window.records -= 1
         window.bytes -= record.size
-        self._left -= 1
-        if not self._left:
+        self.left -= 1
+        if not self.left:
             window.advance()
         window.stir()
 
     def close(self) -> None:
         """Called by whoever took the message, once everything is expected."""
-        self._left -= 1
-        if not self._left:
+        self.left -= 1
+        if not self.left:
             self.window.advance()
-
-    @property
-    def complete(self) -> bool:
-        return not self._left
 
 
 class Window:
@@ -85,10 +82,14 @@ class Window:
         return taken
 
     def advance(self) -> None:
-        while self._taken and self._taken[0].complete:
-            self.floor = self._taken.popleft().message
-            self.moved.set()
-            self._room.set()
+        """Called when a message has become complete."""
+        taken = self._taken
+        if taken[0].left:
+            return
+        while taken and not taken[0].left:
+            self.floor = taken.popleft().message
+        self.moved.set()
+        self._room.set()
 
     @property
     def oldest_ns(self) -> int | None:

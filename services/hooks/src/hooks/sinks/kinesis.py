@@ -15,7 +15,7 @@ external id begins with the tenant's name (`shared.aws.check_role`).
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -131,11 +131,11 @@ class _PutRecord(Struct, frozen=True, gc=False):
     PartitionKey: str
 
 
-class _Stored(Struct, frozen=True, gc=False):
-    """PutRecord's answer."""
+class _Stored(Sent, frozen=True, gc=False):
+    """PutRecord's answer, and PutRecordsResultEntry where the record is stored."""
 
-    ShardId: str
-    SequenceNumber: str
+    shard: str = msgspec.field(name="ShardId")
+    sequence: Annotated[str, Meta(min_length=1)] = msgspec.field(name="SequenceNumber")
 
 
 class _Told(Struct, frozen=True, gc=False):
@@ -147,13 +147,19 @@ class _Told(Struct, frozen=True, gc=False):
     ErrorMessage: str | None = None
 
 
+class _AllStored(Struct, frozen=True, gc=False):
+    FailedRecordCount: Literal[0]
+    Records: list[_Stored]
+
+
 class _Answer(Struct, frozen=True, gc=False):
     Records: list[_Told]
 
 
 _encoder = msgspec.json.Encoder()
+_all_stored = msgspec.json.Decoder(_AllStored)
 _answer = msgspec.json.Decoder(_Answer)
-_single_answer = msgspec.json.Decoder(_Stored)
+_stored = msgspec.json.Decoder(_Stored)
 
 
 class KinesisSink:
@@ -168,9 +174,9 @@ class KinesisSink:
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         """See `hooks.delivery.Sink`. Not by the SDK, which costs more than all the rest of a record's way."""
-        return [_outcome(told) for told in await self._put([_Entry(record.data, record.key) for record in batch])]
+        return await self._put([_Entry(record.data, record.key) for record in batch])
 
-    async def _put(self, entries: list["_Entry"]) -> list["_Told"]:
+    async def _put(self, entries: list["_Entry"]) -> Sequence[Outcome]:
         body = _encoder.encode(_PutRecords(self._stream_name, entries))
         config = self._config
         try:
@@ -190,7 +196,7 @@ class KinesisSink:
                 raise
             raise meant from error
         try:
-            return _answer.decode(answer).Records
+            return _outcomes(answer)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UnavailableError("Kinesis answered with something else than PutRecords' answer") from None
 
@@ -205,8 +211,8 @@ class KinesisSink:
 
     async def put(self, key: str, data: bytes) -> Outcome:
         """One record by a PutRecords of its own. Raises as `send` does."""
-        (told,) = await self._put([_Entry(data, key)])
-        return _outcome(told)
+        (outcome,) = await self._put([_Entry(data, key)])
+        return outcome
 
     async def put_singly(self, key: str, data: bytes) -> Sent:
         """
@@ -231,9 +237,8 @@ class KinesisSink:
                 raise
             raise meant from error
         try:
-            told = _single_answer.decode(answer)
-            return Sent(told.ShardId, int(told.SequenceNumber))
-        except (msgspec.DecodeError, ValueError):
+            return _stored.decode(answer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise UnavailableError("Kinesis answered with something else than PutRecord's answer") from None
 
     async def _ask(self, operation: str, **given: Any) -> dict[str, Any]:
@@ -275,9 +280,17 @@ def _meant(found: MillraceError, code: str | None) -> MillraceError:
     return found
 
 
+def _outcomes(answer: bytes) -> Sequence[Outcome]:
+    try:
+        # Nearly every answer. To look at each of its records here would cost as much as to read them.
+        return _all_stored.decode(answer).Records
+    except msgspec.ValidationError:
+        return [_outcome(told) for told in _answer.decode(answer).Records]
+
+
 def _outcome(told: "_Told") -> Outcome:
     if told.ErrorCode:
         return Failed(told.ErrorCode, told.ErrorMessage or "")
     if not told.SequenceNumber:
         return Failed("NoSequenceNumber", "Kinesis told neither a sequence number nor an error")
-    return Sent(told.ShardId or "", int(told.SequenceNumber))
+    return Sent(told.ShardId or "", told.SequenceNumber)
