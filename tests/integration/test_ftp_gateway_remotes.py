@@ -1,23 +1,28 @@
 """Files of customers' own servers: pulled once, whatever breaks, and what people are told of it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncssh
 import msgspec
 import pytest
 
+from ftp_gateway import remotes
 from ftp_gateway.app import SERVICE
-from ftp_gateway.remotes import wait_s
+from ftp_gateway.remote_memory import Memory
+from ftp_gateway.remotes import Progress, next_look
 from servers.ftp_gateway import Gateway, events, rows
 from servers.remotes import PASSWORD, Peer, SftpPeer, ftps_peer, sftp_peer
 from servers.services import RunService
 from servers.streams import messages
 from servers.waiting import until
 from shared import subjects
+from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.messages import Alert, decode
 from shared.service import running
@@ -47,7 +52,11 @@ async def gateway(
     run_service: RunService, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """Its waits between looks are a tenth of what is configured."""
-    monkeypatch.setattr("ftp_gateway.remote_lanes.wait_s", lambda remote, failures: wait_s(remote, failures) / 10)
+
+    def soon(remote: remotes.Remote, now: datetime, **after: Any) -> datetime:
+        return now + (next_look(remote, now, **after) - now) / 10
+
+    monkeypatch.setattr("ftp_gateway.remote_lanes.next_look", soon)
     async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
         gateway = Gateway(running, http)
         await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
@@ -267,11 +276,9 @@ async def test_a_host_key_is_shown_accepted_and_then_pinned(gateway: Gateway, sf
     assert sftp.public_key == (await remote.ask("GET"))["host_key"]
     assert (await remote.status())["offered_host_key"] is None
 
-    await sftp.close()
-    sftp.key = asyncssh.generate_private_key("ssh-ed25519")
-    await sftp.listen()
-    sftp.logins.clear()
+    sftp.become_another()
     await until(lambda: remote.failed_with("denied"))
+    sftp.logins.clear()
     await until(lambda: _are(alerts, bus, "remote-unknown-host", 2))
     await remote.looks_again()
     assert 2 == len(await alerts(bus, "remote-unknown-host"))
@@ -333,6 +340,9 @@ async def test_links_are_not_followed(gateway: Gateway, sftp: SftpPeer, bus: Bus
         ({"certificate_sha256": "0" * 64}, "certificate_sha256"),
         ({"protocol": "ftps"}, "host_key"),
         ({"host": "a b"}, "host"),
+        ({"schedule": "30 2 * *"}, "schedule"),
+        ({"schedule": "0 0 30 2 *"}, "schedule"),
+        ({"timezone": "Europe/Nowhere"}, "timezone"),
     ],
 )
 async def test_what_cannot_be_right_is_refused(
@@ -377,3 +387,95 @@ async def test_only_one_of_two_replicas_pulls(gateway: Gateway, sftp: SftpPeer, 
 
     assert 20 == len(await rows(bus))
     assert [] == await events(bus, "duplicate")
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from ftp_gateway.remote_turn import take_remote
+print(take_remote(Path(sys.argv[1]), "shop", "erp") is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def another_replica(spool: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that has the turn to pull from the shop's remote, and does nothing with it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KEEPER, str(spool), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        assert b"True\n" == await process.stdout.readline()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_the_remote_of_a_replica_that_is_killed_is_pulled_by_another_at_once(
+    gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftp_gateway.remote_lanes.TAKEN_S", 0.05)
+    (mine, theirs) = (Remote(gateway, sftp, name) for name in ("crm", "erp"))
+    mine.offer("push.csv")
+
+    async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
+        await theirs.put()
+        await mine.put(push=["none*"])
+        await mine.looks_again()
+        assert (await theirs.status())["looked_at"] is None
+        replica.kill()
+        await replica.wait()
+        await until(lambda: events(bus, "completed"))
+
+    assert ["1", "2"] == [row.ext_id for row in await rows(bus)]
+
+
+async def test_by_a_schedule_nothing_is_pulled_before_its_time(gateway: Gateway, sftp: SftpPeer) -> None:
+    remote = Remote(gateway, sftp)
+    remote.offer("push.csv")
+    await remote.put(schedule="0 0 1 1 *", timezone="Europe/Istanbul")
+
+    async def waits() -> bool:
+        return (await remote.status())["next_look_at"] is not None
+
+    await until(waits)
+    assert (await remote.status())["looked_at"] is None
+    assert [] == sftp.logins
+
+
+async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
+    gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftp_gateway.remote_lanes.TAKEN_S", 0.05)
+    remote = Remote(gateway, sftp)
+    remote.offer("push.csv")
+
+    async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
+        saved = await gateway.put(remote.path, sftp.config(schedule="0 0 1 1 *"))
+        missed = Progress(next_look_at=datetime.now(UTC) - timedelta(hours=1), revision=saved["revision"])
+        await Memory(BucketStore(bus, subjects.REMOTES), "shop", "erp").note(missed)
+        replica.kill()
+        await until(lambda: events(bus, "completed"))
+
+    assert ["1", "2"] == [row.ext_id for row in await rows(bus)]
+
+
+async def test_a_server_that_nobody_listens_at_is_told_in_plain_words(gateway: Gateway, sftp: SftpPeer) -> None:
+    await sftp.close()
+
+    report = await Remote(gateway, sftp).ask("POST", "/test", json=sftp.config())
+
+    assert f"127.0.0.1:{sftp.port} cannot be reached: Connection refused" == report["steps"][0]["message"]
+
+
+async def test_the_key_of_a_remote_that_was_tested_and_never_saved_is_forgotten(
+    gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings
+) -> None:
+    await Remote(gateway, sftp).ask("POST", "/test", json=sftp.config(host_key=None))
+    assert not await _forgotten(bus)
+
+    async with running(SERVICE, settings):
+        await until(lambda: _forgotten(bus))

@@ -43,7 +43,7 @@ class Peer(Protocol):
 
 
 class SftpPeer:
-    """asyncssh's server. `listen` again with another key makes it another server on the same port."""
+    """asyncssh's server."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,6 +114,12 @@ class SftpPeer:
             encoding=None,
         )
         self.port = self._acceptor.get_port()
+
+    def become_another(self) -> None:
+        """From the next connection on it has another key, as another server at the same address has."""
+        assert self._acceptor is not None
+        self.key = asyncssh.generate_private_key("ssh-ed25519")
+        self._acceptor.update(server_host_keys=[self.key])
 
     async def close(self) -> None:
         assert self._acceptor is not None

@@ -11,7 +11,7 @@ from shared.object_keys import check_key
 from shared.objectstore import USUAL, Limits, LocalStoreConfig, ObjectStore, S3StoreConfig
 from shared.secret_store import Secret
 from shared.settings import Settings
-from shared.subjects import check_app_key
+from shared.subjects import APP_KEY, check_app_key
 
 PREFIX = "reports"
 MAX_NAME_BYTES = 200
@@ -45,3 +45,9 @@ def folder_of_app(app_key: str) -> str:
 def report_key(app_key: str, name: str) -> str:
     """The key of a report. Raises `InvalidError` for what cannot be a name."""
     return check_key(f"{folder_of_app(app_key)}/{name}")
+
+
+def is_report(key: str) -> bool:
+    """Whether a key is that of a report, and of nothing else that somebody keeps in the store."""
+    app_key, _, name = key.partition("/")
+    return APP_KEY.fullmatch(app_key) is not None and name != "" and "/" not in name

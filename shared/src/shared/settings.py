@@ -74,6 +74,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     reports_access_key_id: str = ""
     reports_secret_access_key: str = ""
     """Secret; use `MILLRACE_REPORTS_SECRET_ACCESS_KEY_FILE`."""
+    reports_keep_days: Annotated[float, Meta(ge=0, le=3650)] = 30.0
+    """After which exporter removes a report; 0 leaves it to a lifecycle rule of the bucket."""
 
     smtp_host: str = ""
     """The server that takes e-mail; where it is empty none is sent."""

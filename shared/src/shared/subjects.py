@@ -294,7 +294,7 @@ GRANTS: dict[str, Grant] = {
         purges=(DLQ,),
     ),
     "ftp-gateway": Grant(
-        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, SUMMARIES, LEASES, REMOTES),
+        makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, ALERTS, CONFIG, PROFILES, DEFENDER, SUMMARIES, REMOTES),
         reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
         scans=(
             *_config("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
@@ -304,7 +304,6 @@ GRANTS: dict[str, Grant] = {
             (PROFILES.stream, "$KV.PROFILES.>"),
             (DEFENDER.stream, "$KV.DEFENDER.>"),
             (SUMMARIES.stream, "$KV.SUMMARIES.*"),
-            (LEASES.stream, "$KV.LEASES.ftp-gateway.>"),
             (REMOTES.stream, "$KV.REMOTES.>"),
         ),
         writes=(
@@ -320,7 +319,6 @@ GRANTS: dict[str, Grant] = {
             "$KV.PROFILES.>",
             "$KV.DEFENDER.>",
             "$KV.SUMMARIES.*",
-            "$KV.LEASES.ftp-gateway.>",
             "$KV.REMOTES.>",
         ),
         asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),

@@ -6,19 +6,23 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ftp_gateway.paths import Place, kind_of
 from ftp_gateway.remotes import (
     LONGEST_WAIT_S,
     PASSING,
+    Progress,
     Remote,
+    Trouble,
     UnknownHostError,
     archive_name,
     download_name,
     failed,
+    first_look,
     in_directory,
+    next_look,
     place_of,
-    wait_s,
 )
 from shared.errors import BusyError, ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
 from shared.secret_store import Secret
@@ -87,11 +91,47 @@ def test_ports_are_the_usual_ones_where_none_is_said(changed: dict[str, Any], at
 
 
 def test_a_failing_server_is_asked_less_and_less_often() -> None:
-    minute = remote()
+    def waits(asked: Remote) -> list[float]:
+        return [(next_look(asked, NOW, failures=failures) - NOW).total_seconds() for failures in range(1, 7)]
 
-    assert [60, 120, 240, 480, 960, 1800, 1800] == [wait_s(minute, failures) for failures in range(7)]
-    assert 86400 == wait_s(remote(frequency_s=86400), 5)
-    assert wait_s(minute, 10**6) == LONGEST_WAIT_S
+    assert [120, 240, 480, 960, 1800, 1800] == waits(remote())
+    assert [2, 4, 8, 16, 32, 64] == waits(remote(frequency_s=1))
+    assert waits(remote()) == waits(remote(frequency=1440)) == waits(remote(schedule="30 2 * * *"))
+    assert NOW + timedelta(seconds=LONGEST_WAIT_S) == next_look(remote(), NOW, failures=10**6)
+
+
+def test_a_server_is_looked_at_by_its_frequency_or_its_schedule() -> None:
+    nightly = remote(schedule="30 2 * * *", timezone="Europe/Istanbul")
+
+    assert NOW + timedelta(minutes=5) == next_look(remote(frequency=5), NOW)
+    assert datetime(2026, 11, 22, 23, 30, tzinfo=UTC) == next_look(nightly, NOW)
+
+
+@pytest.mark.parametrize(
+    ("changed", "seconds"),
+    [
+        ({"frequency_s": 5}, 5),
+        ({"frequency": 60}, 60),
+        ({"frequency": 60, "settle_s": 600}, 600),
+        ({"schedule": "30 2 * * *"}, 60),
+        ({"schedule": "1 3 * * *", "settle_s": 600}, 60),
+    ],
+)
+def test_what_was_left_for_soon_is_looked_at_soon(changed: dict[str, Any], seconds: int) -> None:
+    assert NOW + timedelta(seconds=seconds) == next_look(remote(**changed), NOW, unfinished=True)
+
+
+def test_the_first_look_is_at_once_unless_a_schedule_says_when() -> None:
+    nightly = remote(schedule="30 2 * * *")
+    tonight, missed = datetime(2026, 11, 23, 2, 30, tzinfo=UTC), datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
+    left = Progress(next_look_at=missed, revision=7)
+    failing = replace(left, trouble=Trouble(code="unavailable", message="no", since=NOW))
+
+    assert NOW == first_look(remote(frequency=60), 7, replace(left, next_look_at=tonight), NOW)
+    assert tonight == first_look(nightly, 7, Progress(), NOW)
+    assert missed == first_look(nightly, 7, left, NOW)
+    assert tonight == first_look(nightly, 8, left, NOW)
+    assert NOW == first_look(nightly, 8, failing, NOW)
 
 
 @pytest.mark.parametrize("error", [CredentialsError("no"), NotFoundError("no"), UnknownHostError("no")])

@@ -268,6 +268,17 @@ async def test_what_a_crash_left_half_done_is_swept(spool: Spool, reopen: Callab
     assert [".closed", ".data"] == on_disk(tmp_path)
 
 
+def test_what_a_network_file_system_keeps_of_an_open_file_is_left_alone(spool: Spool, tmp_path: Path) -> None:
+    spool.create(PUSH, "nightly")
+    silly = tmp_path / "spool" / "shop" / "files" / ".nfs00000000000a1b2c00000001"
+    silly.write_bytes(b"")
+    os.utime(silly, (0, 0))
+
+    spool.purge()
+
+    assert silly.exists()
+
+
 async def test_a_ticket_that_cannot_be_read_is_left_for_the_operator(
     spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
 ) -> None:

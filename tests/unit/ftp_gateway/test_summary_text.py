@@ -103,12 +103,21 @@ def test_a_summary_names_files_with_their_figures_and_reasons() -> None:
     lines = text.splitlines()
     assert "Files of Shop Turkey, 2026-11-21 (Europe/Istanbul)" == lines[0]
     assert "files:      6 (1 done, 1 done_with_errors, 1 duplicate, 1 partial, 1 rejected, 1 truncated)" == lines[2]
-    assert ["rows:       21", "ok:         9", "failed:     5", "duplicates: 1"] == lines[3:7]
-    rows = [line.split() for line in lines[8:15]]
+    figures = ["rows:       21", "ok:         9", "failed:     5", "not sent:   7, of files that came before"]
+    assert [*figures, "duplicates: 1"] == lines[3:8]
+    rows = [line.split() for line in lines[9:16]]
     assert ["time", "kind", "outcome", "ok", "failed", "duplicates", "name", "reason"] == rows[0]
     assert ["11-21", "09:30", "profile", "rejected", "0", "3", "0", "p.txt", "unknown_attribute"] in rows
     assert ["11-21", "09:31", "push", "done_with_errors", "2", "2", "0", "b.csv"] == rows[-1]
     assert "/errors" in lines[-1]
+
+
+def test_one_file_is_no_plural() -> None:
+    tally = Tally()
+    tally.add(event("a.csv", rows=7, rows_ok=7))
+
+    assert "Shop: 1 file on 2026-11-21" == render_subject("Shop", DAYS, tally)
+    assert "not sent" not in render_text("Shop", DAYS, tally)
 
 
 def test_a_summary_of_a_quiet_day_says_so() -> None:

@@ -1,7 +1,7 @@
 """The composition root of the exporter: opens the parts and puts them together. The only constructor; no rules."""
 
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from exporter.config import EXPORTS, job_of
@@ -9,6 +9,7 @@ from exporter.files import Job, Workshop
 from exporter.handlers import ENDPOINTS
 from exporter.history import History
 from exporter.lanes import Key, Lanes
+from exporter.old_reports import keep_removing
 from exporter.routes import ROUTES
 from exporter.runs import Runner
 from exporter.sinks.platform import Platform
@@ -61,6 +62,9 @@ async def build(mesh: Mesh) -> State:
     exports.on_change(lanes.changed)
     mesh.intake("exports", lanes)
     mesh.spawn("exports", lanes.keep())
+    if mesh.settings.reports_keep_days:
+        keep_for = timedelta(days=mesh.settings.reports_keep_days)
+        mesh.spawn("reports", keep_removing(partial(open_reports, mesh.settings), keep_for, now))
     return State(
         lanes=lanes,
         history=history,

@@ -12,7 +12,7 @@ from ftp_gateway.tickets import Ticket
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
 from shared.consumers import open_scan
-from shared.messages import FileChanged, encode
+from shared.messages import FileChanged, decode, encode
 from shared.subjects import FILES, FileState, ftp_file
 
 
@@ -60,7 +60,19 @@ async def tell_received(bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind
         rows_bad=survey.ok + survey.bad if survey.refused else survey.bad,
         duplicates=survey.duplicates,
     )
-    await bus.publish(ftp_file(ticket.app_key, "received"), encode(event), message_id=f"{upload_id}:received")
+    await bus.publish(ftp_file(ticket.app_key, "received"), encode(event), message_id=_received_id(upload_id))
+
+
+async def last_received(bus: Bus, app_key: str, upload_id: str) -> FileChanged | None:
+    """What was told when an upload was looked at, if it is the last of its app: they come one after the other."""
+    last = await bus.last_message(FILES, ftp_file(app_key, "received"))
+    if last is None or last.headers.get("Nats-Msg-Id") != _received_id(upload_id):
+        return None
+    return decode(last.data, FileChanged)
+
+
+def _received_id(upload_id: str) -> str:
+    return f"{upload_id}:received"
 
 
 async def tell_partial(bus: Bus, upload: Upload, at: datetime) -> None:

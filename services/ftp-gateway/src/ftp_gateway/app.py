@@ -3,7 +3,6 @@ The composition root: opens the spool, the SFTP server and the consumers, and ti
 """
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
@@ -33,6 +32,7 @@ from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remote_reports import ReportSender
 from ftp_gateway.remote_routes import Desk
 from ftp_gateway.remote_test import probe_remote
+from ftp_gateway.remote_turn import take_remote
 from ftp_gateway.remotes import REMOTES, Remote
 from ftp_gateway.routes import ROUTES, State
 from ftp_gateway.spool import Spool
@@ -153,16 +153,15 @@ async def build(mesh: Mesh) -> State:
     return State(
         bus=mesh.bus,
         spool=spool,
-        processing=processing,
         rules_of=rules,
         passwords=passwords,
         defender=defender,
         mailer=mailer,
-        remotes=_remotes(mesh, spool),
+        remotes=_remotes(mesh, spool, directory / "spool"),
     )
 
 
-def _remotes(mesh: Mesh, spool: Spool) -> Desk:
+def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
     """The pulls from customers' own servers."""
     remotes = mesh.registry.view(REMOTES)
     allow_private = mesh.settings.allow_private_endpoints
@@ -209,8 +208,7 @@ def _remotes(mesh: Mesh, spool: Spool) -> Desk:
         )
 
     lanes = RemoteLanes(
-        owner=secrets.token_hex(8),
-        leases=mesh.bucket(subjects.LEASES),
+        take=lambda key: take_remote(directory, *key),
         memories=mesh.bucket(subjects.REMOTES),
         jobs=jobs,
         is_gone=is_gone,
@@ -239,7 +237,6 @@ SERVICE = Service(
         subjects.PROFILES,
         subjects.DEFENDER,
         subjects.SUMMARIES,
-        subjects.LEASES,
         subjects.REMOTES,
     ),
     kinds=(APPS, FTP_USERS, HOST_KEYS, REMOTES),

@@ -2,62 +2,33 @@
 The files of an app, newest first: those that are here, from the spool, and those that are done, from `FILES`.
 """
 
-from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import aclosing
+from datetime import datetime, timedelta
 from typing import Literal
 
 from msgspec import Struct, structs
 
-from ftp_gateway import completion
+from ftp_gateway import announcing, completion, publishing
 from ftp_gateway.formats import Rules
+from ftp_gateway.newest_first import newest_first
 from ftp_gateway.paths import kind_in, kind_of
 from ftp_gateway.spool import Spool
-from ftp_gateway.survey import Survey
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
-from shared.consumers import open_scan
 from shared.errors import NotFoundError
 from shared.messages import FileChanged, decode
 from shared.subjects import FILES, FileState, ftp_file
 
 LOOK_BACK = 5000
-"""How many of the stream's newest messages are looked through, whoever's they are."""
+"""How many of an app's events of one state are looked through, from the newest on."""
+STORED_WITHIN = timedelta(minutes=5)
+"""How long after the time that it tells an event is in the stream. NATS has a clock of its own."""
 
 _DONE: tuple[FileState, ...] = ("completed", "failed", "duplicate")
 
 
 ListedState = Literal["uploading", "partial", "uploaded", "waiting", "processing", "completed", "failed", "duplicate"]
-
-
-class Progress(Struct, kw_only=True):
-    """How far the publishing of a file is: its good rows end at `last_line`, and those up to `line` are published."""
-
-    file_id: str
-    rows: int
-    bad: int
-    duplicates: int
-    last_line: int
-    line: int = 0
-
-    @classmethod
-    def of(cls, survey: Survey) -> "Progress":
-        return cls(
-            file_id=survey.file_id,
-            rows=survey.ok + survey.bad,
-            bad=survey.bad,
-            duplicates=survey.duplicates,
-            last_line=survey.last_line,
-        )
-
-    def reach(self, line: int) -> None:
-        """All rows up to this line are in the stream."""
-        self.line = line
-
-    @property
-    def published(self) -> int:
-        """Rows, as if the bad ones were spread evenly: nobody counts them on the way."""
-        return (self.rows - self.bad) * self.line // max(1, self.last_line)
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,27 +71,20 @@ class History:
 
     Args:
         rules_of: The rules of an app as they are now.
-        progress: How far a file is, by the id of its upload.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        spool: Spool,
-        rules_of: Callable[[str], Rules],
-        progress: Callable[[str], Progress | None],
-    ) -> None:
+    def __init__(self, bus: Bus, spool: Spool, rules_of: Callable[[str], Rules]) -> None:
         self._bus = bus
         self._spool = spool
         self._rules_of = rules_of
-        self._progress = progress
 
     async def newest(self, app_key: str, wanted: Wanted) -> list[FileEntry]:
         """An app's files, the newest first. Raises `UnavailableError`."""
-        found = [entry for entry in self._here(app_key) if wanted.takes(entry)]
+        found = [entry for entry in await self._here(app_key) if wanted.takes(entry)]
+        stored_before = None if wanted.before is None else wanted.before + STORED_WITHIN
         for state in _DONE:
             if wanted.state in (None, state):
-                found += await self._done(app_key, state, wanted.takes, wanted.most)
+                found += await self._done(app_key, state, wanted.takes, wanted.most, stored_before)
         return sorted(found, key=lambda entry: entry.at, reverse=True)[: wanted.most]
 
     async def find(self, app_key: str, file_id: str) -> FileEntry:
@@ -131,58 +95,71 @@ class History:
             NotFoundError: It did not, or long ago.
             UnavailableError: NATS does not answer.
         """
-        found = [entry for entry in self._here(app_key) if entry.file_id == file_id]
+        found = [entry for entry in await self._here(app_key) if entry.file_id == file_id]
         for state in _DONE:
             found += await self._done(app_key, state, lambda entry: entry.file_id == file_id, 1)
         if not found:
             raise NotFoundError("there is no such file")
         return max(found, key=lambda entry: entry.at)
 
-    def _here(self, app_key: str) -> list[FileEntry]:
+    async def _here(self, app_key: str) -> list[FileEntry]:
         self._spool.look()
         rules = self._rules_of(app_key)
         return [
-            _entry_here(self._spool, upload, rules, self._progress(upload.id))
+            await self._with_rows(_entry_here(self._spool, upload, rules), app_key, upload.id)
             for upload in self._spool.uploads(app_key)
+            if not upload.half_pulled
         ]
 
+    async def _with_rows(self, entry: FileEntry, app_key: str, upload_id: str) -> FileEntry:
+        """
+        With its rows, once all of the file was looked at. They are read from the streams, because the replica that
+        processes it may be another one.
+        """
+        if entry.state != "processing":
+            return entry
+        received = await announcing.last_received(self._bus, app_key, upload_id)
+        if received is None:
+            return entry
+        line = await publishing.published_line(self._bus, entry.kind, app_key, received.file_id, upload_id)
+        return structs.replace(
+            entry,
+            file_id=received.file_id,
+            rows=received.rows,
+            # As if the bad ones were spread evenly, and no line were empty: nobody counts them on the way.
+            rows_ok=min(received.rows_ok, received.rows_ok * line // max(1, received.rows)),
+            rows_bad=received.rows_bad,
+            duplicates=received.duplicates,
+        )
+
     async def _done(
-        self, app_key: str, state: FileState, takes: Callable[[FileEntry], bool], most: int
+        self,
+        app_key: str,
+        state: FileState,
+        takes: Callable[[FileEntry], bool],
+        most: int,
+        before: datetime | None = None,
     ) -> list[FileEntry]:
-        subject = ftp_file(app_key, state)
-        last = await self._bus.last_message(FILES, subject)
-        if last is None:
-            return []
-        found: deque[FileEntry] = deque(maxlen=most)
-        start = max(1, last.sequence - LOOK_BACK)
-        async with open_scan(self._bus, FILES, subject=subject, start_sequence=start) as scan:
-            at = 0
-            while at < last.sequence:
-                for message in await scan.next(256):
-                    at = message.sequence
-                    entry = _entry_done(decode(message.data, FileChanged))
-                    if takes(entry):
-                        found.append(entry)
-        return list(found)
+        found: list[FileEntry] = []
+        looked = 0
+        async with aclosing(newest_first(self._bus, FILES, ftp_file(app_key, state), before=before)) as messages:
+            async for message in messages:
+                entry = _entry_done(decode(message.data, FileChanged))
+                if takes(entry):
+                    found.append(entry)
+                looked += 1
+                if len(found) == most or looked == LOOK_BACK:
+                    break
+        return found
 
 
-def _entry_here(spool: Spool, upload: Upload, rules: Rules, progress: Progress | None) -> FileEntry:
-    entry = FileEntry(
+def _entry_here(spool: Spool, upload: Upload, rules: Rules) -> FileEntry:
+    return FileEntry(
         name=upload.ticket.name,
         kind=kind_in(upload.place.folder),
         state=_state(spool, upload, rules),
         at=upload.changed_at,
         size_bytes=upload.size_bytes,
-    )
-    if progress is None:
-        return entry
-    return structs.replace(
-        entry,
-        file_id=progress.file_id,
-        rows=progress.rows,
-        rows_ok=progress.published,
-        rows_bad=progress.bad,
-        duplicates=progress.duplicates,
     )
 
 

@@ -203,7 +203,8 @@ class Intake:
 
     async def _tell_partials(self) -> None:
         for upload in self._spool.uploads():
-            if upload.state == "open" and upload.broken and not upload.writers and not upload.told_partial:
+            broken = upload.state == "open" and upload.broken and not upload.writers
+            if broken and not upload.told_partial and not upload.half_pulled:
                 try:
                     await announcing.tell_partial(self._bus, upload, self._clock())
                 except MillraceError as error:

@@ -19,7 +19,6 @@ from ftp_gateway import announcing, completion, publishing, reports
 from ftp_gateway.completion import Due
 from ftp_gateway.file_work import FileWork
 from ftp_gateway.formats import FileKind, Rules
-from ftp_gateway.history import Progress
 from ftp_gateway.lines import RowError
 from ftp_gateway.paths import Place, is_sent_again, kind_in
 from ftp_gateway.reports import Outcome, OutcomeName
@@ -56,15 +55,10 @@ class Processing:
         self._metrics = metrics
         self._clock = clock
         self._stopped = False
-        self._progress: dict[str, Progress] = {}
 
     def stop(self) -> None:
         """Leave every file before its next pack of rows."""
         self._stopped = True
-
-    def progress(self, upload_id: str) -> Progress | None:
-        """How far this process is with publishing a file; None before and after that."""
-        return self._progress.get(upload_id)
 
     async def process(self, upload: Upload, ready: Due) -> None:
         """
@@ -123,22 +117,16 @@ class Processing:
                 if point.duplicate:
                     name = "duplicate"
                 else:
-                    progress = self._progress[upload.id] = Progress.of(survey)
-                    progress.reach(point.line)
-                    try:
-                        async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
-                            await publishing.publish_rows(
-                                self._bus,
-                                kind,
-                                upload.id,
-                                upload.ticket,
-                                survey,
-                                self._unless_stopped(chunks),
-                                point,
-                                progress.reach,
-                            )
-                    finally:
-                        del self._progress[upload.id]
+                    async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
+                        await publishing.publish_rows(
+                            self._bus,
+                            kind,
+                            upload.id,
+                            upload.ticket,
+                            survey,
+                            self._unless_stopped(chunks),
+                            point,
+                        )
                     name = "done_with_errors" if survey.bad else "done"
         outcome = self._outcome(upload, kind, survey, name)
         await self._report(app_key, outcome, survey)

@@ -7,7 +7,7 @@ the file, and its last message tells where to go on: after a crash, after an ans
 upload of the same content. No window of time is involved.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -64,6 +64,12 @@ async def find_point(bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, s
     return Point(line=line, sequence=last.sequence, duplicate=line >= survey.last_line)
 
 
+async def published_line(bus: Bus, kind: FileKind, app_key: str, file_id: str, upload_id: str) -> int:
+    """Up to which line the stream has an upload's rows; 0 for none."""
+    last = await bus.last_message(stream_of(kind), subject_of(kind, app_key, file_id))
+    return _last_line(last) if last is not None and last.headers.get(UPLOAD_ID) == upload_id else 0
+
+
 async def publish_rows(
     bus: Bus,
     kind: FileKind,
@@ -72,11 +78,9 @@ async def publish_rows(
     survey: Survey,
     chunks: AsyncIterator[Chunk],
     point: Point,
-    on_line: Callable[[int], None],
 ) -> None:
     """
-    Publish the good rows after the point, in their order. `chunks` begins there; `on_line` gets the last line
-    that is in the stream.
+    Publish the good rows after the point, in their order. `chunks` begins there.
 
     Raises:
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
@@ -90,7 +94,6 @@ async def publish_rows(
         pack_bytes += len(chunk.data)
         if len(pack) == PACK_CHUNKS or pack_bytes >= PACK_BYTES:
             await sender.send(pack)
-            on_line(pack[-1].last_line)
             pack, pack_bytes = [], 0
     if pack:
         await sender.send(pack)

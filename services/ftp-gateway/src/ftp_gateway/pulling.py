@@ -93,7 +93,7 @@ SendReports = Callable[[Job, Server, Memory], Awaitable[None]]
 
 class Puller:
     """
-    Looks at one remote, again and again. One at a time for a remote: its caller has the lease.
+    Looks at one remote, again and again. One at a time for a remote: its caller has the turn.
 
     Args:
         send_reports: Brings the reports of files that were taken before; called with each session.
@@ -121,9 +121,10 @@ class Puller:
         self._clock = clock
         self._standing: dict[str, tuple[tuple[int, str], datetime]] = {}
 
-    async def look(self) -> None:
+    async def look(self) -> bool:
         """
-        Take what is new, and end what was begun.
+        Take what is new, and end what was begun. Gives whether something is left that a look soon would find done: a
+        file that does not stand still yet or has to wait for its name, or a report that is not there yet.
 
         Raises:
             MillraceError: The look failed, or else the first file of it that did; the others were taken.
@@ -133,9 +134,11 @@ class Puller:
             listed = [file for file in await server.list_files(self._remote.path, MAX_LISTED) if file.regular]
             failures: list[MillraceError] = []
             in_a_row = 0
-            for file, place in await self._settled(server, self._new(listed)):
+            new = self._new(listed)
+            left = len(new)
+            for file, place in await self._settled(server, new):
                 try:
-                    await self._take(server, file, place)
+                    left -= await self._take(server, file, place)
                     in_a_row = 0
                 except BusyError:
                     raise
@@ -157,6 +160,7 @@ class Puller:
             await self._forget({file.name for file in listed})
             if failures:
                 raise failures[0]
+            return left > 0 or not all(taken.reported for taken in self._memory.taken.values())
 
     def _new(self, listed: Iterable[RemoteFile]) -> list[tuple[RemoteFile, Place]]:
         """What is not ours yet, the oldest first."""
@@ -186,9 +190,9 @@ class Puller:
             since = now
         return (now - since).total_seconds() >= self._remote.settle_s
 
-    async def _take(self, server: Server, file: RemoteFile, place: Place) -> None:
+    async def _take(self, server: Server, file: RemoteFile, place: Place) -> bool:
         """
-        One file into the spool, durable and committed, and remembered.
+        One file into the spool, durable and committed, and remembered. False for one that has to wait.
 
         Raises:
             BusyError: The spool takes no more.
@@ -197,12 +201,12 @@ class Puller:
         there = self._spool.find(place)
         if there is not None and there.changeable:
             log.info("pull_waits", app_key=place.app_key, remote=self._job.id, name=file.name)
-            return
+            return False
         if file.size_bytes > MAX_FILE_BYTES:
             raise TooLargeError(f"{file.name}: expected a file of at most {MAX_FILE_BYTES} bytes")
         path = in_directory(self._remote.path, file.name)
         if not _same(await server.look(path), file):
-            return  # It changes still.
+            return False  # It changes still.
         temporary = Place(place.app_key, place.folder, download_name(self._job.id, file.name))
         writer = self._spool.create(temporary, f"{PULLED_BY}{self._job.id}")
         try:
@@ -216,6 +220,7 @@ class Puller:
         self._metrics.count("millrace_ftp_pulled_files_total", outcome="pulled")
         self._metrics.count("millrace_ftp_pulled_bytes_total", file.size_bytes)
         log.info("file_pulled", app_key=place.app_key, remote=self._job.id, name=file.name, size_bytes=file.size_bytes)
+        return True
 
     async def _download(self, server: Server, path: str, file: RemoteFile, writer: Writer) -> None:
         received = 0

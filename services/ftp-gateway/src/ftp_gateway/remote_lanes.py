@@ -3,22 +3,22 @@ One lane a remote: it looks at its remote when that is due, and as soon as its c
 for another.
 
 `RemoteLanes` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A lane
-works only while this replica has the remote's lease.
+works only while this replica has the turn to pull from its remote (`remote_turn`).
 """
 
 import asyncio
+import os
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from msgspec.structs import replace
 
 from ftp_gateway.pulling import Job, Puller
-from ftp_gateway.remote_lease import with_lease
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import UnknownHostError, failed, lease_key, wait_s
+from ftp_gateway.remotes import UnknownHostError, failed, first_look, next_look
 from shared.buckets import BucketStore
 from shared.errors import MillraceError, UnavailableError
 from shared.messages import Alert
@@ -29,10 +29,14 @@ log = structlog.get_logger()
 Key = tuple[str, str]
 """App and remote."""
 
-TAKEN_S = 10.0
-"""How long to leave a remote to the replica that has it, before looking again."""
+TAKEN_S = 5.0
+"""How often to ask whether a remote is free: what a replica that is killed costs at most."""
 LOOKS_AT_ONCE = 4
 """Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
+APART_S = 15.0
+"""How far at most looks that are due together are put apart."""
+STEP_S = 60.0
+"""How long at most a change of the clock goes unnoticed."""
 LOOK_S = 3600.0
 """The longest look; what it has not taken by then is taken by the next."""
 
@@ -42,7 +46,7 @@ class RemoteLanes:
     The lanes of this process. Satisfies `shared.service.Intake`.
 
     Args:
-        owner: What no other replica is called.
+        take: The turn to pull from a remote, until the handle is closed; None while another replica has it.
         jobs: The active remotes now, by key.
         is_gone: Whether a remote is deleted for certain: what is known of it is erased then.
         puller: A new one for a job.
@@ -51,8 +55,7 @@ class RemoteLanes:
     def __init__(
         self,
         *,
-        owner: str,
-        leases: BucketStore,
+        take: Callable[[Key], int | None],
         memories: BucketStore,
         jobs: Callable[[], Mapping[Key, Job]],
         is_gone: Callable[[Key], Awaitable[bool]],
@@ -61,8 +64,7 @@ class RemoteLanes:
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
-        self._owner = owner
-        self._leases = leases
+        self._take = take
         self._memories = memories
         self._jobs = jobs
         self._is_gone = is_gone
@@ -86,7 +88,7 @@ class RemoteLanes:
         self._changed.set()
 
     async def join(self) -> None:
-        """Wait until the lanes have ended and their leases are given back."""
+        """Wait until the lanes have ended, and others may go on with their remotes."""
         await self._finished.wait()
 
     async def keep(self) -> None:
@@ -126,10 +128,15 @@ class RemoteLanes:
                 self._lanes[key] = job.revision, tasks.create_task(self._lane(job), name=f"remote {'.'.join(key)}")
 
     async def _lane(self, job: Job) -> None:
-        """Look at one remote for as long as it is as it is, whenever this replica has its lease."""
+        """Look at one remote for as long as it is as it is, whenever it is this replica's turn."""
         while True:
             try:
-                await with_lease(self._leases, lease_key(job.app_key, job.id), self._owner, lambda: self._looks(job))
+                turn = self._take((job.app_key, job.id))
+                if turn is not None:
+                    try:
+                        await self._looks(job)
+                    finally:
+                        os.close(turn)
             except MillraceError as error:
                 log.warning("remote_waits", app_key=job.app_key, remote=job.id, message=error.message)
             except Exception:
@@ -142,25 +149,38 @@ class RemoteLanes:
         await memory.load()
         puller = self._puller(job, memory)
         failures = 0
+        at = first_look(job.remote, job.revision, memory.progress, self._clock())
+        if at > self._clock():
+            await memory.note(replace(memory.progress, next_look_at=at, revision=job.revision))
         while True:
+            await self._until(at)
             async with self._slots[job.app_key]:
-                error = await self._look(puller)
-            await self._note(job, memory, error)
+                error, unfinished = await self._look(puller)
             failures = failures + 1 if error else 0
+            now = self._clock()
+            at = next_look(job.remote, now, failures=failures, unfinished=unfinished)
             # Apart from each other, and from those who look at the full minute.
-            await asyncio.sleep(wait_s(job.remote, failures) * random.uniform(0.9, 1.1))
+            at += timedelta(seconds=min((at - now).total_seconds() / 10, APART_S) * random.random())
+            await self._note(job, memory, error, at)
 
-    async def _look(self, puller: Puller) -> MillraceError | None:
+    async def _until(self, at: datetime) -> None:
+        # In steps, because the clock may be set.
+        left_s = (at - self._clock()).total_seconds()
+        while left_s > 0:
+            await asyncio.sleep(min(left_s, STEP_S))
+            left_s = (at - self._clock()).total_seconds()
+
+    async def _look(self, puller: Puller) -> tuple[MillraceError | None, bool]:
+        """Why it failed, and whether it has left something for soon."""
         try:
             async with asyncio.timeout(LOOK_S):
-                await puller.look()
+                return None, await puller.look()
         except MillraceError as error:
-            return error
+            return error, False
         except TimeoutError:
-            return UnavailableError(f"the server was not done within {LOOK_S:g} s")
-        return None
+            return UnavailableError(f"the server was not done within {LOOK_S:g} s"), False
 
-    async def _note(self, job: Job, memory: Memory, error: MillraceError | None) -> None:
+    async def _note(self, job: Job, memory: Memory, error: MillraceError | None, next_look_at: datetime) -> None:
         """What came of a look, for whoever asks, and for the operator where it is news."""
         now = self._clock()
         before, tell, trouble = memory.progress.trouble, False, None
@@ -175,7 +195,8 @@ class RemoteLanes:
             await self._alert(job, kind, error.message)
         elif error is None and before is not None and before.told_revision:
             await self._alert(job, "remote-recovered", "files are pulled from there again")
-        await memory.note(replace(memory.progress, looked_at=now, trouble=trouble))
+        progress = replace(memory.progress, looked_at=now, trouble=trouble)
+        await memory.note(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
     async def _alert(self, job: Job, kind: str, message: str) -> None:
         await self._tell(
@@ -190,8 +211,9 @@ class RemoteLanes:
         )
 
     async def _known(self) -> set[Key]:
-        """Every remote of which something is known, whether it is still configured or not."""
-        keys = [stored.key.split(".") for stored in await self._memories.scan("*.*.progress")]
+        """Every remote of which something is known, whether it is still configured, or was only ever tested."""
+        stored = [*await self._memories.scan("*.*.progress"), *await self._memories.scan("*.*.offered")]
+        keys = [one.key.split(".") for one in stored]
         return {(app_key, remote_id) for app_key, remote_id, _ in keys}
 
     async def _erase(self, candidates: set[Key]) -> set[Key]:

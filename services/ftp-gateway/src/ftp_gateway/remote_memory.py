@@ -1,6 +1,6 @@
 """
 What is remembered of a remote in the bucket `REMOTES`: the files that are ours, how it goes, and the key that it
-showed. Written by whoever has the remote's lease; the shown key also by Test Connection.
+showed. Written by whoever has the turn to pull from the remote; the shown key also by Test Connection.
 """
 
 from datetime import datetime
@@ -70,7 +70,7 @@ class Memory:
         await self._store.put(progress_key(self._app_key, self._remote_id), encode(progress))
 
     async def progress_now(self) -> Progress:
-        """How it goes, as whoever has the lease wrote it. Raises `UnavailableError`."""
+        """How it goes, as whoever has the turn wrote it. Raises `UnavailableError`."""
         stored = await self._store.get(progress_key(self._app_key, self._remote_id))
         return decode(stored.data, Progress) if stored else Progress()
 

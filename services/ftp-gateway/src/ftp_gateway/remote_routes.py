@@ -50,11 +50,12 @@ class Fingerprint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class RemoteStatus(Struct, frozen=True, kw_only=True):
     """
     How it goes with a remote. `error` is why the last look failed, `offered_host_key` what the server showed and nobody
-    has accepted.
+    has accepted. There is no `next_look_at` while it is not active, or is being looked at for the first time.
     """
 
     looked_at: datetime | None
     pulled_at: datetime | None
+    next_look_at: datetime | None
     files_pulled: int
     bytes_pulled: int
     error: Trouble | None
@@ -106,6 +107,7 @@ async def show_status(call: Call[State]) -> RemoteStatus:
     return RemoteStatus(
         looked_at=progress.looked_at,
         pulled_at=progress.pulled_at,
+        next_look_at=progress.next_look_at if entry.value.active and progress.revision == entry.revision else None,
         files_pulled=progress.files_pulled,
         bytes_pulled=progress.bytes_pulled,
         error=progress.trouble,

@@ -6,9 +6,11 @@ import fnmatch
 import hashlib
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct
 
+from ftp_gateway.cron import parse_cron
 from ftp_gateway.paths import Folder, Place, kind_of, locate
 from shared.errors import ConflictError, DeniedError, InvalidError, MillraceError
 from shared.private_addresses import is_private
@@ -21,6 +23,9 @@ Directory = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$(?
 PASSING = timedelta(minutes=15)
 """How long a failure that may pass by itself is nobody's business."""
 LONGEST_WAIT_S = 1800.0
+"""Between two looks at a server that fails."""
+AGAIN_S = 60.0
+"""How soon at most to look again where the last look failed, or left something that is about to be there."""
 FORGET_AFTER = timedelta(days=7)
 """How long a file that is gone from the server is remembered. Listings have been seen to be empty by mistake."""
 
@@ -31,7 +36,8 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     A server that is looked at every `frequency` minutes, and whose files become files of the app.
 
-    `frequency_s`, in seconds, goes before `frequency`. `push` and `profiles` are the patterns of the names that are
+    `frequency_s`, in seconds, goes before `frequency`, and `schedule` before both: the five fields of cron, in
+    `timezone`. `push` and `profiles` are the patterns of the names that are
     taken as push and as profile files. A file is taken when its size and time have not changed for `settle_s`. What is
     taken is then left, deleted, or moved to `archive_path`. Reports go to `report_path` where that is given.
 
@@ -57,6 +63,8 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     profiles: Annotated[tuple[Pattern, ...], Meta(max_length=32)] = ()
     frequency: Annotated[int, Meta(ge=1, le=1440)] = 1
     frequency_s: Annotated[float, Meta(ge=1, le=86400)] | None = None
+    schedule: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    timezone: Annotated[str, Meta(max_length=64)] = "UTC"
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     after: Literal["leave", "delete", "archive"] = "leave"
     archive_path: Directory = ""
@@ -90,9 +98,21 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise InvalidError("expected a password, a private key, or both", field="password")
         if self.after == "archive" and not self.archive_path:
             raise InvalidError("expected the directory to which taken files are moved", field="archive_path")
+        self._check_schedule()
         for field in ("archive_path", "report_path"):
             if (given := getattr(self, field)) and _parts(given) == _parts(self.path):
                 raise InvalidError("expected another directory than `path`", field=field)
+
+    def _check_schedule(self) -> None:
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError, KeyError):
+            raise InvalidError("expected an IANA timezone such as Europe/Istanbul", field="timezone") from None
+        if self.schedule is not None:
+            try:
+                parse_cron(self.schedule)
+            except InvalidError as error:
+                raise InvalidError(error.message, field="schedule") from None
 
     def _check_unused(self, *fields: str) -> None:
         for field in fields:
@@ -156,13 +176,18 @@ class Trouble(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a remote. `pulled_at` is when it last gave a file."""
+    """
+    What is known of a remote. `pulled_at` is when it last gave a file, `next_look_at` when it is looked at again by
+    `revision` of its configuration.
+    """
 
     looked_at: datetime | None = None
     pulled_at: datetime | None = None
     files_pulled: int = 0
     bytes_pulled: int = 0
     trouble: Trouble | None = None
+    next_look_at: datetime | None = None
+    revision: int = 0
 
 
 def failed(trouble: Trouble | None, error: MillraceError, now: datetime, revision: int) -> tuple[Trouble, bool]:
@@ -180,9 +205,27 @@ def _may_pass(error: MillraceError) -> bool:
     return error.retryable or isinstance(error, ConflictError)
 
 
-def wait_s(remote: Remote, failures: int) -> float:
-    """Seconds until the next look, after so many failures in a row."""
-    return max(remote.every_s, min(remote.every_s * 2.0 ** min(failures, 16), LONGEST_WAIT_S))
+def first_look(remote: Remote, revision: int, progress: Progress, now: datetime) -> datetime:
+    """
+    When a replica looks that begins with a remote. By a schedule it goes on where the one before has stopped, so what
+    was due while nobody was there is done once; a new schedule begins now. Otherwise, and after a failure, at once.
+    """
+    if remote.schedule is None or progress.trouble is not None:
+        return now
+    if progress.revision == revision and progress.next_look_at is not None:
+        return progress.next_look_at
+    return next_look(remote, now)
+
+
+def next_look(remote: Remote, now: datetime, *, failures: int = 0, unfinished: bool = False) -> datetime:
+    """When to look again, after so many failures in a row, or after a look that has left something for soon."""
+    again_s = AGAIN_S if remote.schedule is not None else min(AGAIN_S, remote.every_s)
+    if failures:
+        return now + timedelta(seconds=min(again_s * 2.0 ** min(failures, 16), LONGEST_WAIT_S))
+    regular = now + timedelta(seconds=remote.every_s)
+    if remote.schedule is not None:
+        regular = parse_cron(remote.schedule).following(now, ZoneInfo(remote.timezone))
+    return min(regular, now + timedelta(seconds=max(again_s, remote.settle_s))) if unfinished else regular
 
 
 class UnknownHostError(DeniedError):
@@ -228,11 +271,6 @@ def archive_name(name: str, now: datetime) -> str:
 def download_name(remote_id: str, name: str) -> str:
     """The temporary name in our own tree under which a file is pulled."""
     return f".pull-{hashlib.sha256(f'{remote_id}/{name}'.encode()).hexdigest()[:32]}"
-
-
-def lease_key(app_key: str, remote_id: str) -> str:
-    """The key of the lease on a remote, in `LEASES`."""
-    return f"ftp-gateway.remote.{app_key}.{remote_id}"
 
 
 def offered_key(app_key: str, remote_id: str) -> str:

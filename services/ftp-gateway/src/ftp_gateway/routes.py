@@ -28,7 +28,6 @@ from ftp_gateway.defender import Defender
 from ftp_gateway.formats import Rules
 from ftp_gateway.history import FileEntry, History, ListedState, Wanted
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
-from ftp_gateway.processing import Processing
 from ftp_gateway.protocols.sftp_keys import make_host_keys
 from ftp_gateway.remote_routes import ROUTES as REMOTE_ROUTES
 from ftp_gateway.remote_routes import Desk
@@ -51,7 +50,6 @@ class State(Struct, frozen=True, kw_only=True):
 
     bus: Bus
     spool: Spool
-    processing: Processing
     rules_of: Callable[[str], Rules]
     passwords: Passwords
     defender: Defender
@@ -61,7 +59,7 @@ class State(Struct, frozen=True, kw_only=True):
     @property
     def history(self) -> History:
         """The files of all apps."""
-        return History(self.bus, self.spool, self.rules_of, self.processing.progress)
+        return History(self.bus, self.spool, self.rules_of)
 
 
 class Files(Struct, frozen=True, kw_only=True):

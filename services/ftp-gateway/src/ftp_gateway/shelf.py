@@ -78,7 +78,8 @@ class Shelf:
             return
         self._listed_at = now
         with os.scandir(self.directory) as entries:
-            names = {entry.name for entry in entries}
+            # What was removed and is still open somewhere has such a name on NFS, and is not ours to remove.
+            names = {entry.name for entry in entries if not entry.name.startswith(".")}
         # What was done here since the last listing is in none yet, and would not be missed when others remove it.
         changed = self._postponed | self._stepped
         self._postponed, self._stepped = set(), set()

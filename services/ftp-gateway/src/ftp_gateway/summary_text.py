@@ -100,6 +100,11 @@ class Tally:
         return sum(self.outcomes.values())
 
     @property
+    def not_sent(self) -> int:
+        """Good rows of files whose content came before."""
+        return self.rows - self.rows_ok - self.rows_bad
+
+    @property
     def troubled(self) -> int:
         """How many are not simply done."""
         return self.files - self.outcomes.get("done", 0)
@@ -112,7 +117,8 @@ class Tally:
 def render_subject(app_name: str, days: Days, tally: Tally) -> str:
     """The line that a reader sees in a list."""
     troubles = f", {tally.troubled} with troubles" if tally.troubled else ""
-    return f"{' '.join(app_name.split())}: {tally.files} files on {days}{troubles}"
+    files = "1 file" if tally.files == 1 else f"{tally.files} files"
+    return f"{' '.join(app_name.split())}: {files} on {days}{troubles}"
 
 
 def render_text(app_name: str, days: Days, tally: Tally) -> str:
@@ -126,6 +132,7 @@ def render_text(app_name: str, days: Days, tally: Tally) -> str:
         f"rows:       {tally.rows}",
         f"ok:         {tally.rows_ok}",
         f"failed:     {tally.rows_bad}",
+        *([f"not sent:   {tally.not_sent}, of files that came before"] if tally.not_sent else []),
         f"duplicates: {tally.duplicates}",
     ]
     if shown:

@@ -88,6 +88,11 @@ class Upload:
             return False
         return not self.ticket.name.endswith(tuple(COMPANIONS.values()))
 
+    @property
+    def half_pulled(self) -> bool:
+        """Whether it comes from a customer's own server and is not whole yet: ours, under a name that nobody gave."""
+        return self.ticket.pulled and not self.ticket.committed
+
     def due_at(self, settle_s: float) -> datetime | None:
         """From when on it may be processed; None for what is no candidate."""
         if self.gone or self.busy or self.state in ("open", "done", "report"):
@@ -101,7 +106,9 @@ class Upload:
     def is_visible(self, now: datetime) -> bool:
         """Whether customers see it. One that is done stays for a while, because many clients look once more."""
         until = self.ticket.visible_until
-        return not self.gone and (self.state != "done" or (until is not None and until > now))
+        if self.gone or self.half_pulled:
+            return False
+        return self.state != "done" or (until is not None and until > now)
 
     def release(self) -> None:
         """Let the bytes and their lock go, if they are held."""

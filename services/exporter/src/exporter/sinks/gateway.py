@@ -5,8 +5,8 @@ Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. Ther
 Implementation: the platform's store of reports through `shared.app_reports`, created and never overwritten as in a
 bucket.
 Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
-`clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. Nothing removes these files: give the
-bucket a lifecycle rule.
+`clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. They are removed after
+`MILLRACE_REPORTS_KEEP_DAYS` (`exporter.old_reports`).
 """
 
 from collections.abc import AsyncIterator

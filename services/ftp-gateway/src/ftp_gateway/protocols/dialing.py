@@ -3,6 +3,7 @@ A TCP connection to a host that a customer named, which must not be a way into o
 """
 
 import asyncio
+import os
 import socket
 
 from shared.errors import DeniedError, UnavailableError
@@ -31,7 +32,8 @@ async def dial(host: str, port: int, *, allow_private: bool) -> socket.socket:
                     await loop.sock_connect(connection, where)
                 except OSError as error:
                     connection.close()
-                    failure = error.strerror or str(error)
+                    # asyncio's own text is that of a call, with the address once more.
+                    failure = os.strerror(error.errno) if error.errno else str(error)
                 except BaseException:
                     connection.close()
                     raise

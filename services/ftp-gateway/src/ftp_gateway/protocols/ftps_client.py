@@ -25,6 +25,7 @@ class FtpsClient(ftplib.FTP_TLS):
     def __init__(self, remote: Remote) -> None:
         super().__init__(context=tls_context(remote), timeout=ANSWER_S, encoding="latin-1")
         self._remote = remote
+        self._data: ssl.SSLSocket | None = None
 
     def begin(self, sock: socket.socket) -> None:
         """TLS from the first byte or after the greeting; then the server is known, and nothing was told to it."""
@@ -66,10 +67,17 @@ class FtpsClient(ftplib.FTP_TLS):
         connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
         try:
             assert isinstance(self.sock, ssl.SSLSocket)
-            return self._secured(connection, self.sock.session), size
+            self._data = self._secured(connection, self.sock.session)
         except BaseException:
             connection.close()
             raise
+        return self._data, size
+
+    def close(self) -> None:
+        """Also the data channel, if whoever asked for it has gone before he got it."""
+        if self._data is not None:
+            self._data.close()
+        super().close()
 
     def _secured(self, sock: socket.socket, session: ssl.SSLSession | None) -> ssl.SSLSocket:
         secured = self.context.wrap_socket(sock, server_hostname=self.host, session=session)

@@ -162,8 +162,10 @@ class _Thread:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def end(self, last: Callable[[], None]) -> None:
+        """Does this when what it does now has ended, and then nothing more."""
+        self._pool.submit(last)
+        self._pool.shutdown(wait=False)
 
 
 @asynccontextmanager
@@ -209,8 +211,8 @@ async def _connected(remote: Remote, *, allow_private: bool) -> AsyncIterator[tu
         finally:
             with end, suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            thread.close()
-            ftp.close()
+            # By the thread: it may be about to have a socket that nobody else would close.
+            thread.end(ftp.close)
 
 
 def _fact_line(line: str, name: str | None = None) -> RemoteFile | None:
