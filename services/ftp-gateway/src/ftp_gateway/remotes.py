@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct
 
-from ftp_gateway.cron import parse_cron
+from ftp_gateway.cron import check_schedule, following
 from ftp_gateway.paths import Folder, Place, kind_of, locate
 from shared.errors import ConflictError, DeniedError, InvalidError, MillraceError
 from shared.private_addresses import is_private
@@ -110,7 +110,7 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InvalidError("expected an IANA timezone such as Europe/Istanbul", field="timezone") from None
         if self.schedule is not None:
             try:
-                parse_cron(self.schedule)
+                check_schedule(self.schedule)
             except InvalidError as error:
                 raise InvalidError(error.message, field="schedule") from None
 
@@ -224,7 +224,7 @@ def next_look(remote: Remote, now: datetime, *, failures: int = 0, unfinished: b
         return now + timedelta(seconds=min(again_s * 2.0 ** min(failures, 16), LONGEST_WAIT_S))
     regular = now + timedelta(seconds=remote.every_s)
     if remote.schedule is not None:
-        regular = parse_cron(remote.schedule).following(now, ZoneInfo(remote.timezone))
+        regular = following(remote.schedule, now, ZoneInfo(remote.timezone))
     return min(regular, now + timedelta(seconds=max(again_s, remote.settle_s))) if unfinished else regular
 
 
