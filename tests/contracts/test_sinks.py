@@ -221,7 +221,7 @@ async def test_a_batch_is_stored_and_answered_in_its_order(laboratory: Laborator
 
     outcomes = await laboratory.sink.send([record(key, data) for key, data in sent])
 
-    assert [Sent] * 50 == [type(outcome) for outcome in outcomes]
+    assert [True] * 50 == [isinstance(outcome, Sent) for outcome in outcomes]
     assert seen(laboratory, sent) == sorted(laboratory.stored())
 
 
@@ -238,7 +238,7 @@ async def test_failed_records_are_told_by_their_position(laboratory: Laboratory)
 
     outcomes = await laboratory.sink.send([record(f"user-{number}", str(number).encode()) for number in range(5)])
 
-    assert [Sent, Failed, Sent, Failed, Sent] == [type(outcome) for outcome in outcomes]
+    assert [False, True, False, True, False] == [isinstance(outcome, Failed) for outcome in outcomes]
     assert all(outcome.retryable for outcome in outcomes if isinstance(outcome, Failed))
     assert {b"0", b"2", b"4"} == {data for _, data in laboratory.stored()}
 
@@ -304,4 +304,4 @@ async def test_a_call_as_large_as_the_limits_allow_is_taken(laboratory: Laborato
 
     outcomes = await laboratory.sink.send([record(f"user-{number:03}", data) for number in range(limits.call_records)])
 
-    assert {Sent} == {type(outcome) for outcome in outcomes}
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
