@@ -11,6 +11,8 @@ what it is compared with, in batches of 100, where a record's own way is most of
 packing is for; without it the most active one has one event a round trip, and the whole window fills with his.
 """
 
+from msgspec import Struct
+
 from hooks.triggers import Batch
 from millrace.bench import Report, Row, compare
 
@@ -20,7 +22,7 @@ from .runs import ASYNC_KINESIS, PUT_RECORDS, Rate, Side, has_async_kinesis, our
 
 NAME = "hooks"
 BATCH = 100
-ROUNDS = 2
+ROUNDS = 3
 NEAR = Options()
 DELAYED = Options(delay_s=0.02)
 REFUSING = Options(refuses=0.05)
@@ -41,13 +43,32 @@ PACED_WARM_S, PACED_S = 2.0, 6.0
 SINGLE, PACKED = ours(Batch()), ours(Batch(format="json_array"))
 
 
+class _Case(Struct, frozen=True):
+    """Who delivers what, to which Kinesis."""
+
+    side: Side
+    drawn: Drawn = "uniform"
+    options: Options = NEAR
+    events: int | None = None
+
+
+OURS, FAR, NO_ORDER = _Case(SINGLE), _Case(SINGLE, options=DELAYED), _Case(SINGLE, drawn="distinct")
+OTHERS = [_Case(side) for side in (PUT_RECORDS, *([ASYNC_KINESIS] if has_async_kinesis() else []))]
+
+
 async def rows(report: Report) -> list[Row]:
     """Events per second of CPU, megabytes, milliseconds."""
+    if not has_async_kinesis():
+        report("async-kinesis is not installed: no comparison with it")
     bench = _Bench(report)
+    singles, far, *others = await bench.in_turn("single events", 1, OURS, FAR, *OTHERS)
+    found = _speed_rows("single events", singles, far, others, faster=4, at_least=100_000)
+    name = f"batches of {BATCH}"
+    batches, far, free, *others = await bench.in_turn(name, BATCH, OURS, FAR, NO_ORDER, *OTHERS)
+    found += _speed_rows(name, batches, far, others, faster=3, at_least=200_000)
     return [
-        *await bench.speed("single events", 1, faster=4, at_least=100_000),
-        *await bench.speed(f"batches of {BATCH}", BATCH, faster=3, at_least=200_000),
-        *await bench.order(),
+        *found,
+        *await bench.order(batches, free),
         await _peak_row(report),
         await _latency_row(report),
     ]
@@ -60,32 +81,21 @@ class _Bench:
         self._report = report
         self._inversions = 0
 
-    async def speed(self, name: str, batch: int, *, faster: float, at_least: float) -> list[Row]:
-        """Against the others, and against itself when Kinesis is far away."""
-        self._report(f"events of {EVENT_BYTES} bytes, {name}, of {USERS} users")
-        plain = await self._rate(SINGLE, batch)
-        other = await self._rate(PUT_RECORDS, batch)
-        found = [_row(f"{name}, against {PUT_RECORDS.name}", [plain], [other], at_least=faster, ours_at_least=at_least)]
-        if has_async_kinesis():
-            other = await self._rate(ASYNC_KINESIS, batch)
-            found.append(_row(f"{name}, against {ASYNC_KINESIS.name}", [plain], [other], at_least=faster))
-        else:
-            self._report("async-kinesis is not installed: no comparison with it")
-        delayed = await self._rate(SINGLE, batch, options=DELAYED)
-        found.append(_row(f"{name}, at 20 ms of round trip against none", [delayed], [plain], at_least=0.8))
+    async def in_turn(self, name: str, batch: int, *cases: _Case) -> list[list[Rate]]:
+        """One after the other and all again, because the machine is faster at one time than at another."""
+        self._report(f"events of {EVENT_BYTES} bytes, {name}, of {USERS} users, {ROUNDS} rounds in turn")
+        found: list[list[Rate]] = [[] for _ in cases]
+        for _ in range(ROUNDS):
+            for case, rates in zip(cases, found, strict=True):
+                rates.append(await self._rate(case, batch))
         return found
 
-    async def order(self) -> list[Row]:
+    async def order(self, ordered: list[Rate], free: list[Rate]) -> list[Row]:
         """Against the same code where nothing has to wait for its turn."""
-        self._report(f"batches of {BATCH}, {ROUNDS} rounds in turn: users in lanes, and each user once")
-        ordered, free = [], []
-        for _ in range(ROUNDS):
-            ordered.append(await self._rate(SINGLE, BATCH))
-            free.append(await self._rate(SINGLE, BATCH, drawn="distinct"))
         self._report("the same with users by Zipf's law, packed and single, and with records that fail")
-        packed = await self._rate(PACKED, BATCH, drawn="zipf", options=LOOKING)
-        single = await self._rate(SINGLE, BATCH, drawn="zipf", events=ZIPF_SINGLE)
-        refused = await self._rate(SINGLE, BATCH, options=REFUSING)
+        packed = await self._rate(_Case(PACKED, "zipf", LOOKING), BATCH)
+        single = await self._rate(_Case(SINGLE, "zipf", events=ZIPF_SINGLE), BATCH)
+        refused = await self._rate(_Case(SINGLE, options=REFUSING), BATCH)
         return [
             _row("order, against no order", ordered, free, at_least=0.85),
             _row("zipf users packed by json_array, against no order", [packed], free, at_least=0.85),
@@ -94,19 +104,26 @@ class _Bench:
             compare("order inversions in all of these", [self._inversions], [0], "records", ours_at_most=0),
         ]
 
-    async def _rate(
-        self,
-        side: Side,
-        batch: int,
-        *,
-        drawn: Drawn = "uniform",
-        options: Options = NEAR,
-        events: int | None = None,
-    ) -> Rate:
-        found = await rate(side, batch, drawn=drawn, options=options, events=events or side.events(batch))
+    async def _rate(self, case: _Case, batch: int) -> Rate:
+        events = case.events or case.side.events(batch)
+        found = await rate(case.side, batch, drawn=case.drawn, options=case.options, events=events)
         self._inversions += found.inversions
-        self._report(f"  {side.name}: {found.cpu:.0f} events/CPU s, {found}")
+        about = "".join(
+            (", far away" if case.options is DELAYED else "", ", each user once" if case.drawn == "distinct" else "")
+        )
+        self._report(f"  {case.side.name}{about}: {found.cpu:.0f} events/CPU s, {found}")
         return found
+
+
+def _speed_rows(
+    name: str, ours: list[Rate], far: list[Rate], others: list[list[Rate]], *, faster: float, at_least: float
+) -> list[Row]:
+    """Against the others, and against itself when Kinesis is far away."""
+    found = []
+    for place, (case, other) in enumerate(zip(OTHERS, others, strict=True)):
+        goal = at_least if place == 0 else None
+        found.append(_row(f"{name}, against {case.side.name}", ours, other, at_least=faster, ours_at_least=goal))
+    return [*found, _row(f"{name}, at 20 ms of round trip against none", far, ours, at_least=0.8)]
 
 
 def _row(
