@@ -57,8 +57,16 @@ def advice() -> list[str | None]:
 
 
 @pytest.fixture
-async def around(kinesis: FaultyKinesis, clock: Clock, advice: list[str | None]) -> AsyncIterator[LanesAround]:
-    """Lanes over the sink, which waits a second for an answer."""
+def call_s() -> float:
+    """How long the sink waits for an answer."""
+    return 1.0
+
+
+@pytest.fixture
+async def around(
+    kinesis: FaultyKinesis, clock: Clock, advice: list[str | None], call_s: float
+) -> AsyncIterator[LanesAround]:
+    """Lanes over the sink."""
     config = KinesisConfig(
         region="eu-west-1",
         api_key="AKIAIOSFODNN7EXAMPLE",
@@ -66,7 +74,7 @@ async def around(kinesis: FaultyKinesis, clock: Clock, advice: list[str | None])
         endpoint_url=kinesis.url,
     )
     async with AwsClients() as clients:
-        sink = open_stream(config, clients, "orders", advice.append, call_s=1.0, clock=clock)
+        sink = open_stream(config, clients, "orders", advice.append, call_s=call_s, clock=clock)
         async with LanesAround(sink, POLICY) as around:
             yield around
 
@@ -108,6 +116,7 @@ async def test_a_single_call_that_fails_costs_neither_a_record_nor_the_order(
     assert b"millrace_hooks_order_inversions_total 0.0" in around.metrics.render()
 
 
+@pytest.mark.parametrize("call_s", [60.0])
 async def test_only_records_that_fail_go_again(around: LanesAround, kinesis: FaultyKinesis) -> None:
     kinesis.record_failure_rate = 0.2
 
