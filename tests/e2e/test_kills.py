@@ -107,7 +107,7 @@ def check_order(records: list[dict[str, Any]]) -> None:
 
 async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh: Mesh) -> None:
     # Small calls, so that there is a middle to be killed in.
-    await connect_kinesis(mesh, call_records=10)
+    await connect_kinesis(mesh, call_records=2)
     await send_events(mesh, 1, 4000)
     async with asyncio.timeout(30):
         while not await kinesis_records(mesh):

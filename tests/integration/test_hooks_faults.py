@@ -33,10 +33,16 @@ async def kinesis() -> AsyncIterator[FaultyKinesis]:
 
 
 @pytest.fixture
-async def around(kinesis: FaultyKinesis) -> AsyncIterator[LanesAround]:
-    """Lanes over the real sink, which waits a second for an answer."""
+def call_s() -> float:
+    """How long the sink waits for an answer."""
+    return 1.0
+
+
+@pytest.fixture
+async def around(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[LanesAround]:
+    """Lanes over the real sink."""
     async with AwsClients() as clients:
-        sink = config(kinesis).open(clients, "orders", call_s=1.0)
+        sink = config(kinesis).open(clients, "orders", call_s=call_s)
         async with LanesAround(sink, POLICY) as around:
             yield around
 
@@ -109,6 +115,7 @@ async def test_a_call_that_fails_costs_neither_a_record_nor_the_order(
 @pytest.mark.parametrize(
     "code", ["InternalFailure", "ProvisionedThroughputExceededException", "KMSThrottlingException"]
 )
+@pytest.mark.parametrize("call_s", [60.0])
 async def test_records_that_fail_cost_neither_a_record_nor_the_order(
     around: LanesAround, kinesis: FaultyKinesis, code: str
 ) -> None:
