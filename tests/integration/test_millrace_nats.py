@@ -78,6 +78,14 @@ async def test_cluster_loses_nothing_when_a_node_is_killed(cluster: NatsCluster,
     assert 3 == await publish(cluster.url, b"[]", replicas=True, seed=seed)
 
 
+@pytest.mark.parametrize("password", ["-p_begins_like_a_number", "1e9", "true"])
+async def test_secret_of_the_cluster_may_look_like_anything(tmp_path: Path, password: str) -> None:
+    cluster = NatsCluster(tmp_path)
+    cluster.password = password
+    async with cluster:
+        assert 1 == await publish(cluster.url, b"[]", replicas=True)
+
+
 def texts(folder: Path) -> list[str]:
     """Logs and configurations."""
     return [file.read_text(errors="replace") for file in folder.rglob("*") if file.suffix in (".log", ".conf")]

@@ -25,6 +25,7 @@ from millrace.nats_config import (
     SYNC,
     ServerConfig,
     public_key,
+    quote,
 )
 from millrace.nats_server import HOST, STOP_S, start_server
 from millrace.processes import Child, check_free, free_ports
@@ -139,9 +140,9 @@ class NatsCluster:
             cluster_port=self._cluster_ports[node],
             sync_interval=self._sync_interval,
         )
-        routes = (f"nats://{CLUSTER_USER}:{self.password}@{HOST}:{port}" for port in self._cluster_ports)
+        routes = (quote(f"nats://{CLUSTER_USER}:{self.password}@{HOST}:{port}") for port in self._cluster_ports)
         variables = {
-            CLUSTER_PASSWORD_VARIABLE: self.password,
+            CLUSTER_PASSWORD_VARIABLE: quote(self.password),
             CLUSTER_ROUTES_VARIABLE: f"[{', '.join(routes)}]",
         }
         return await start_server(name, config, self._keys, folder, folder / f"{name}.log", variables)

@@ -93,14 +93,14 @@ def render(config: ServerConfig, users: Mapping[str, str] | None) -> str:
         users: Public key by user of `GRANTS`; None leaves the server open to everybody, which is for tests alone.
     """
     lines = [
-        f"listen: {_quoted(f'{config.host}:{config.port}')}",
-        *([f"server_name: {_quoted(config.server_name)}"] if config.server_name else []),
+        f"listen: {quote(f'{config.host}:{config.port}')}",
+        *([f"server_name: {quote(config.server_name)}"] if config.server_name else []),
         f"max_payload: {MAX_PAYLOAD_BYTES}",
-        *([f"http: {_quoted(f'{config.host}:{config.monitor_port}')}"] if config.monitor_port is not None else []),
-        *([f"ports_file_dir: {_quoted(config.ports_file_dir)}"] if config.ports_file_dir else []),
+        *([f"http: {quote(f'{config.host}:{config.monitor_port}')}"] if config.monitor_port is not None else []),
+        *([f"ports_file_dir: {quote(config.ports_file_dir)}"] if config.ports_file_dir else []),
         "",
         "jetstream {",
-        f"  store_dir: {_quoted(config.store)}",
+        f"  store_dir: {quote(config.store)}",
         f"  sync_interval: {config.sync_interval}",
         *([f"  max_file_store: {config.max_file_bytes}"] if config.max_file_bytes is not None else []),
         "}",
@@ -109,10 +109,11 @@ def render(config: ServerConfig, users: Mapping[str, str] | None) -> str:
         lines += [
             "",
             f"# {CLUSTER_PASSWORD_VARIABLE} is the nodes' common secret, {CLUSTER_ROUTES_VARIABLE} a list such as",
-            f"# [nats://{CLUSTER_USER}:SECRET@nats-1:6222, nats://{CLUSTER_USER}:SECRET@nats-2:6222].",
+            f'# ["nats://{CLUSTER_USER}:SECRET@nats-1:6222", "nats://{CLUSTER_USER}:SECRET@nats-2:6222"].',
+            "# Both are read like this file: their quotes are part of them, as a bare secret may look like a number.",
             "cluster {",
             f"  name: {CLUSTER}",
-            f"  listen: {_quoted(f'{config.host}:{config.cluster_port}')}",
+            f"  listen: {quote(f'{config.host}:{config.cluster_port}')}",
             f"  authorization {{ user: {CLUSTER_USER}, password: ${CLUSTER_PASSWORD_VARIABLE} }}",
             f"  routes: ${CLUSTER_ROUTES_VARIABLE}",
             "}",
@@ -130,7 +131,7 @@ def _user(user: str, key: str) -> list[str]:
     return [
         f"      # {user}",
         "      {",
-        f"        nkey: {_quoted(key)}",
+        f"        nkey: {quote(key)}",
         "        permissions {",
         "          publish {",
         *_subjects("allow", allowed.publish),
@@ -173,11 +174,12 @@ def consumers_of_others(user: str) -> tuple[str, ...]:
 
 
 def _subjects(verb: str, subjects: tuple[str, ...]) -> list[str]:
-    quoted = [f"              {_quoted(subject)}" for subject in subjects]
+    quoted = [f"              {quote(subject)}" for subject in subjects]
     return [f"            {verb}: [", *quoted, "            ]"] if quoted else []
 
 
-def _quoted(text: str) -> str:
+def quote(text: str) -> str:
+    """A text as nats-server reads it, in its configuration and in a variable that this refers to."""
     # A `$` outside quotes is a variable to nats-server; inside JSON's quotes it is itself.
     return json.dumps(text, ensure_ascii=False)
 
