@@ -1,7 +1,6 @@
-"""The profile store: merged by the customer's external id, read through a cache that a watch keeps true."""
+"""The profile store: merged by the customer's external id."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -23,16 +22,6 @@ def row(ext_id: str, **attributes: int) -> ProfileRow:
 async def profiles(bus: Bus, settings: Settings) -> Profiles:
     await ensure(bus, PROFILES, settings)
     return Profiles(bus)
-
-
-@pytest.fixture
-async def cached(profiles: Profiles, bus: Bus) -> AsyncIterator[Profiles]:
-    """A reader whose cache is kept true."""
-    reader = Profiles(bus)
-    async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(reader.keep())
-        yield reader
-        keeping.cancel()
 
 
 async def test_a_merge_changes_what_is_given_and_keeps_the_rest(profiles: Profiles) -> None:
@@ -134,11 +123,3 @@ async def test_any_external_id_will_do(profiles: Profiles, ext_id: str) -> None:
 
     assert profile is not None
     assert profile.ext_id == ext_id
-
-
-async def test_a_cached_reader_sees_every_change(profiles: Profiles, cached: Profiles) -> None:
-    for n in range(20):
-        await profiles.merge("shop", "1", attributes={"n": n})
-        async with asyncio.timeout(10):
-            while (profile := await cached.get("shop", "1")) is None or profile.attributes["n"] != n:
-                await asyncio.sleep(0.001)

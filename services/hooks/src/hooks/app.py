@@ -45,7 +45,7 @@ from shared.aws import AwsClients
 from shared.bus import Bus, StreamState
 from shared.connection_test import ConnectionReport, run_checks
 from shared.consumers import Pull, open_pull, open_scan
-from shared.profiles import Profiles
+from shared.profile_cache import ProfileCache
 from shared.registry import secrets_of
 from shared.service import Mesh, Service
 from shared.telemetry import Metrics
@@ -90,7 +90,7 @@ async def build(mesh: Mesh) -> State:
     """Open everything, in the order in which it is needed; it is closed in reverse."""
     alerts = Alerts(mesh.bus.alert, now)
     mesh.spawn("alerts", alerts.run())
-    profiles = Profiles(mesh.bus)
+    profiles = ProfileCache(mesh.bus)
     mesh.spawn("profiles", profiles.keep())
     tallies = Tallies(now)
     clients = await mesh.enter(AwsClients(sts_endpoint_url=mesh.settings.sts_endpoint_url or None))

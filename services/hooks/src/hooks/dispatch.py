@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class ProfileStore(Protocol):
-    """`shared.profiles.Profiles`, as far as it is needed here."""
+    """`shared.profile_cache.ProfileCache`, as far as it is needed here."""
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
 

@@ -21,7 +21,8 @@ from shared import subjects
 from shared.bus import Bus, Message
 from shared.consumers import open_scan
 from shared.errors import InvalidError
-from shared.profiles import Profile, Profiles
+from shared.profile_cache import ProfileCache
+from shared.profiles import Profile
 from shared.subjects import EVENTS
 
 WINDOWS = tuple(64 * 4**step for step in range(7))
@@ -68,7 +69,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 class Previews:
     """Raises `UnavailableError` when NATS does not answer."""
 
-    def __init__(self, bus: Bus, profiles: Profiles, clock: Callable[[], datetime], record_bytes: int) -> None:
+    def __init__(self, bus: Bus, profiles: ProfileCache, clock: Callable[[], datetime], record_bytes: int) -> None:
         self._bus = bus
         self._profiles = profiles
         self._clock = clock
