@@ -93,12 +93,12 @@ class Chunks:
 
 
 def open_reader(kind: FileKind, text: Text, rules: Rules, *, count_only: bool = False) -> Reader:
-    """A reader at the start of a file. With `count_only` it may count rows instead of making them."""
+    """A reader at the start of a file. With `count_only` it counts rows and makes none."""
     match kind:
         case "push":
             return PushReader(text, count_only=count_only)
         case "profile":
-            return ProfileReader(text, rules.attributes, ZoneInfo(rules.timezone))
+            return ProfileReader(text, rules.attributes, ZoneInfo(rules.timezone), count_only=count_only)
         case _:
             assert_never(kind)
 

@@ -35,6 +35,34 @@ _ROW = re.compile(
 )
 
 
+class _NotPlainError(Exception):
+    """A field may be a part of one, or is no value."""
+
+
+class _Members(dict[bytes, bytes]):
+    """What the fields of one attribute are as members of a JSON object: found, or made and perhaps kept."""
+
+    def __init__(self, name: str, declared: AttributeType | None, timezone: ZoneInfo) -> None:
+        super().__init__({b"": b""})
+        self._name = name
+        self._declared = declared
+        self._timezone = timezone
+
+    def __missing__(self, field: bytes) -> bytes:
+        text = field.decode()
+        closing = _WRAPPED.get(text[0])
+        if len(text.strip()) != len(text) or (closing is not None and (len(text) == 1 or text[-1] != closing)):
+            raise _NotPlainError
+        try:
+            value = parse_value(text, self._declared, self._timezone)
+        except ValueProblem:
+            raise _NotPlainError from None
+        member = msgspec.json.encode({self._name: value})[1:-1]
+        if len(self) < KNOWN_VALUES and len(field) <= KNOWN_BYTES:
+            self[field] = member
+        return member
+
+
 class ProfileReader:
     """
     Rows of one profile file, in order. Fed block by block.
@@ -45,9 +73,13 @@ class ProfileReader:
     Args:
         attributes: The type of every attribute that the app declares; empty accepts any.
         timezone: What a date and time without an offset means.
+        count_only: Make no rows of what `feed` is given.
     """
 
-    def __init__(self, text: Text, attributes: dict[str, AttributeType], timezone: ZoneInfo) -> None:
+    def __init__(
+        self, text: Text, attributes: dict[str, AttributeType], timezone: ZoneInfo, *, count_only: bool = False
+    ) -> None:
+        self._count_only = count_only
         self._file_id = text.file_id
         self._id = text.file_id.encode()
         self._lines = Lines(text)
@@ -55,7 +87,7 @@ class ProfileReader:
         self._declared = attributes
         self._timezone = timezone
         self._names: tuple[str, ...] | None = None
-        self._known: list[dict[bytes, bytes]] = []
+        self._known: list[_Members] = []
         self.ends_within_a_line = False
         self.cut_off = False
 
@@ -83,61 +115,49 @@ class ProfileReader:
         rows: list[bytes] = []
         errors: list[RowError] = []
         first_line = self._number + 1
-        for ext_id, email, device_token, values, other in _ROW.findall(data):
-            self._number += 1
+        for line, (ext_id, email, device_token, values, other) in enumerate(_ROW.findall(data), first_line):
+            self._number = line
             if ext_id:
-                row = self._plain_row(ext_id, email, device_token, values)
-                if row is not None:
-                    lines.append(self._number)
+                members = self._members(values)
+                if members is not None:
+                    lines.append(line)
                     ext_ids.append(ext_id)
-                    rows.append(row)
+                    if not self._count_only:
+                        rows.append(self._plain_row(ext_id, email, device_token, members))
                     continue
                 other = b"~".join((ext_id, email, device_token)) + values
-            careful = self._line(self._number, other)
+            careful = self._line(line, other)
             if isinstance(careful, ProfileRow):
-                lines.append(self._number)
+                lines.append(line)
                 ext_ids.append(careful.ext_id.encode())
-                rows.append(encode(careful))
+                if not self._count_only:
+                    rows.append(encode(careful))
             elif careful is not None:
                 errors.append(careful)
         return Parsed(lines, ext_ids, rows, errors, data, first_line)
 
-    def _plain_row(self, ext_id: bytes, email: bytes, device_token: bytes, values: bytes) -> bytes | None:
-        """A row's JSON, in a third of the time of `_row`; None where that has to see to it."""
-        fields = values.split(b"~")
-        if self._names is None or len(fields) != len(self._names) + 1:
-            return None
-        attributes: list[bytes] = []
-        for name, field, known in zip(self._names, fields[1:], self._known, strict=True):
-            if field:
-                value = known.get(field)
-                if value is None:
-                    value = self._plain_value(name, field)
-                    if value is None:
-                        return None
-                    if len(known) < KNOWN_VALUES and len(field) <= KNOWN_BYTES:
-                        known[field] = value
-                attributes.append(value)
-        parts = [b'{"id":"%b:%d","line":%d,"ext_id":"%b"' % (self._id, self._number, self._number, ext_id)]
-        if email:
-            parts.append(b'"email":"%b"' % email)
-        if device_token:
-            parts.append(b'"device_token":"%b"' % device_token)
-        if attributes:
-            parts.append(b'"attributes":{%b}' % b",".join(attributes))
-        return b",".join(parts) + b"}"
+    def _plain_row(self, ext_id: bytes, email: bytes, device_token: bytes, members: list[bytes]) -> bytes:
+        """A row's JSON, in a third of the time of `encode`."""
+        attributes = b",".join(filter(None, members))
+        return b'{"id":"%b:%d","line":%d,"ext_id":"%b"%b%b%b}' % (
+            self._id,
+            self._number,
+            self._number,
+            ext_id,
+            b',"email":"%b"' % email if email else b"",
+            b',"device_token":"%b"' % device_token if device_token else b"",
+            b',"attributes":{%b}' % attributes if attributes else b"",
+        )
 
-    def _plain_value(self, name: str, field: bytes) -> bytes | None:
-        """An attribute as a member of a JSON object; None where the field may be a part of one, or no value."""
-        text = field.decode()
-        closing = _WRAPPED.get(text[0])
-        if len(text.strip()) != len(text) or (closing is not None and (len(text) == 1 or text[-1] != closing)):
+    def _members(self, values: bytes) -> list[bytes] | None:
+        """The attributes as members of a JSON object, empty ones empty; None where `_row` has to see to the line."""
+        fields = values.split(b"~")
+        if len(fields) != len(self._known):
             return None
         try:
-            value = parse_value(text, self._declared.get(name), self._timezone)
-        except ValueProblem:
+            return [known[field] for known, field in zip(self._known, fields, strict=True)]
+        except _NotPlainError:
             return None
-        return msgspec.json.encode({name: value})[1:-1]
 
     def _line(self, number: int, data: bytes) -> ProfileRow | RowError | None:
         """Any line; None for the pattern line and for one that is no row."""
@@ -150,7 +170,9 @@ class ProfileReader:
             return None
         if self._names is None:
             self._names = self._pattern(number, line)
-            self._known = [{} for _ in self._names]
+            # What is before the first `~` is empty.
+            names = ("", *self._names)
+            self._known = [_Members(name, self._declared.get(name), self._timezone) for name in names]
             return None
         return self._row(number, line, self._names)
 
