@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from msgspec import Struct
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
@@ -27,6 +26,7 @@ from nats.nuid import NUID
 from shared import subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
 from shared.messages import Alert, decode, encode
+from shared.nats_client import Client
 from shared.stream_parser import Deliver, StreamParser
 from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics

@@ -1,0 +1,41 @@
+"""
+nats-py's client, whose waits end when they are cancelled.
+
+It waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the answer
+(python/cpython#86296). A task that was to end would go on then, for ever where a `TaskGroup` waits for it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nats.aio import client
+from nats.aio.msg import Msg
+
+
+class Client(client.Client):
+    """The calls of it that wait for the server, as far as the mesh makes them: JetStream's go by `request` too."""
+
+    async def request(self, *args: Any, **options: Any) -> Msg:
+        with _heard():
+            return await super().request(*args, **options)
+
+    async def flush(self, *args: Any, **options: Any) -> None:
+        with _heard():
+            await super().flush(*args, **options)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except Exception:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
