@@ -1,10 +1,12 @@
 """Publishing and reading single messages on a real server, and servers that go away."""
 
+import asyncio
+
 import pytest
 
 from millrace.nats_server import NatsServer
 from servers.waiting import until
-from shared.bus import Bus, Outgoing, connect
+from shared.bus import Bus, Message, Outgoing, connect
 from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
 from shared.settings import Settings
 from shared.streams import ensure
@@ -95,6 +97,25 @@ async def test_messages_together_are_refused_together(push: Bus) -> None:
         await push.publish_together([Outgoing("push.send.shop.f4", bytes(push.max_payload + 1)), parts[0]])
 
     assert 1 == (await push.stream_state(PUSH)).messages
+
+
+async def test_last_message_waits_for_a_stream_that_nobody_answers_for_yet(bus: Bus, settings: Settings) -> None:
+    async def read() -> Message | None:
+        asked.set()
+        return await bus.last_message(PUSH, push_send("shop", "f1"))
+
+    asked = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        await asked.wait()
+        await ensure(bus, PUSH, settings)
+
+    assert reading.result() is None
+
+
+async def test_last_message_is_unavailable_without_a_stream(bus: Bus) -> None:
+    with pytest.raises(UnavailableError, match="PUSH cannot be read now"):
+        await bus.last_message(PUSH, push_send("shop", "f1"))
 
 
 async def test_last_messages_are_those_of_the_subjects_that_have_one(push: Bus) -> None:

@@ -20,11 +20,12 @@ from millrace.mesh_folder import SERVICES, Addresses, MeshFolder
 from millrace.nats_cluster import NatsCluster
 from millrace.nats_config import seed_file
 from millrace.nats_server import NatsServer
-from millrace.operator_access import access_of_folder, open_registry
+from millrace.operator_access import ELECTION, ELECTION_S, access_of_folder, open_registry
 from millrace.processes import Child, start_child
 from shared import subjects
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
-from shared.retry import Backoff
+from shared.registry import Registry
+from shared.retry import Backoff, retry
 from shared.settings import Settings, child_environment
 from shared.streams import ensure
 from shared.tokens import ADMIN, TOKENS, Token, token_hash
@@ -174,11 +175,7 @@ class LocalMesh:
         token = self.folder.admin_token()
         async with open_registry(access) as registry:
             await ensure(registry.bus, subjects.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
-            try:
-                await registry.get(TOKENS, token_hash(token))
-            except NotFoundError:
-                issued = Token(scopes=(ADMIN,), name="admin-token of this folder", created_at=datetime.now(UTC))
-                await registry.put(TOKENS, token_hash(token), "", issued)
+            await retry(lambda: _issue(registry, token), backoff=ELECTION, deadline_s=ELECTION_S)
 
     async def _stop_services(self) -> None:
         deadline_s = STOP_DEADLINE_S + BEYOND_DEADLINE_S
@@ -205,6 +202,15 @@ class LocalMesh:
 
     def _node(self, node: int) -> Child:
         return self.nats.children[node]
+
+
+async def _issue(registry: Registry, token: str) -> None:
+    """Unless it is there already."""
+    try:
+        await registry.get(TOKENS, token_hash(token))
+    except NotFoundError:
+        issued = Token(scopes=(ADMIN,), name="admin-token of this folder", created_at=datetime.now(UTC))
+        await registry.put(TOKENS, token_hash(token), "", issued)
 
 
 async def _keep(

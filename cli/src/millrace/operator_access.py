@@ -15,12 +15,16 @@ from millrace.mesh_folder import MeshFolder
 from shared.bus import connect
 from shared.errors import InvalidError
 from shared.registry import Registry
+from shared.retry import Backoff
 from shared.secret_store import SecretStore
 from shared.settings import environment, read_settings
 from shared.telemetry import Metrics
 
 USER = "operator"
 WAIT_S = 5.0
+ELECTION = Backoff(first_s=0.2, max_s=2.0)
+ELECTION_S = 15.0
+"""How long a cluster may take that has just started, or has just lost a node, until each stream has a leader."""
 
 
 class Access(Struct, frozen=True, kw_only=True):

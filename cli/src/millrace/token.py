@@ -7,14 +7,12 @@ import msgspec
 
 from millrace.console import Teller
 from millrace.event_loop import run_async
-from millrace.operator_access import add_data_argument, find_access, open_registry
+from millrace.operator_access import ELECTION, ELECTION_S, add_data_argument, find_access, open_registry
 from shared.errors import InvalidError, NotFoundError
 from shared.registry import Entry, Registry
-from shared.retry import Backoff, retry
+from shared.retry import retry
 from shared.tokens import TOKENS, Token, new_token, token_hash
 
-ELECTION = Backoff(first_s=0.2, max_s=2.0)
-ELECTION_S = 15.0
 SHOWN = 12
 """Characters of a hash in the list: enough to tell tokens apart and to revoke by."""
 
@@ -65,7 +63,7 @@ async def create(registry: Registry, scopes: tuple[str, ...], name: str, *, now:
         value = msgspec.convert({"scopes": scopes, "name": name, "created_at": now}, Token)
     except msgspec.ValidationError:
         raise InvalidError("expected admin or app:<app key>", field="--scope") from None
-    # A cluster that has just lost a node has no leader for a moment. The key is new, so writing it twice does no harm.
+    # The key is new, so writing it twice does no harm.
     await retry(lambda: registry.put(TOKENS, token_hash(token), "", value), backoff=ELECTION, deadline_s=ELECTION_S)
     return token
 
