@@ -366,6 +366,43 @@ async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
     assert ["e0001", "e0003", "e0005"] == first_successes(kinesis.records("orders"))["user-1"]
 
 
+async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
+    client: HooksClient,
+    box: DeadLetterBox,
+    kinesis: FaultyKinesis,
+    hooks: Running,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = hooks.state
+    replays = Replays(state.letters, state.destinations, state.tallies, Metrics(), now, work_s=1000)
+    await put(box, range(6), users=2)
+    kinesis.fails_record = lambda key, data: b"e0003" in data
+    remove = state.letters.remove
+
+    async def all_can_be_confirmed() -> bool:
+        target = next(iter(state.destinations.index.rules.values())).target
+        lanes = state.destinations.find(target)
+        return lanes is not None and len(lanes.waiting()) == 2
+
+    async def slowly(letters: list[int]) -> None:
+        if letters:
+            await until(all_can_be_confirmed)
+        await remove(letters)
+
+    monkeypatch.setattr(state.letters, "remove", slowly)
+    running = asyncio.create_task(
+        replays.run(Wanted(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
+    )
+
+    async def others_are_gone() -> bool:
+        return len(await letters(client)) == 2
+
+    await until(others_are_gone)
+    replays.close()
+
+    assert 4 == (await running).sent
+
+
 async def test_a_dry_run_counts_and_sends_nothing(
     client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis
 ) -> None:

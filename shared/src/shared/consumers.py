@@ -108,12 +108,13 @@ class Pull:
             ClosedError: `close` was called. What was not handed out comes again to whoever reads next.
         """
         while not self._queue or self._stale:
+            # First, so that nothing which comes while the server is asked goes unnoticed.
+            self._wake.clear()
             if self._closed:
                 raise ClosedError
             if self._stale or self._silent():
                 await self._restart()
             await self._ask()
-            self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: before Python 3.12 it can swallow a cancellation (python/cpython#86296).
                 async with asyncio.timeout(HEARTBEAT_S):

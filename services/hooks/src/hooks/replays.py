@@ -276,8 +276,9 @@ class _Replay:
         self._changed.set()
 
     async def _wait(self) -> None:
-        self._changed.clear()
         await self._changed.wait()
+        # Before, and not after, what is settled is taken out: more may settle meanwhile.
+        self._changed.clear()
         await self._remove()
 
     async def _remove(self) -> None:
