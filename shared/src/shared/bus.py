@@ -27,7 +27,7 @@ from shared import subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
 from shared.messages import Alert, decode, encode
 from shared.nats_client import Client
-from shared.retry import Backoff
+from shared.retry import Backoff, retry
 from shared.stream_parser import Deliver, StreamParser
 from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics
@@ -46,6 +46,7 @@ OUTBOUND_BYTES = 8 << 20
 DRAIN_S = 5.0
 ELECTION = Backoff(first_s=0.05, max_s=0.5)
 ELECTION_S = 2.0
+"""A stream that is new, or whose leader has died, is answered for by nobody for a moment."""
 
 BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 
@@ -251,10 +252,15 @@ class Bus:
             UnavailableError: No answer in 5 s, or no replica of the stream answers for `ELECTION_S`.
         """
         name = stream.stream if isinstance(stream, Bucket) else stream.name
+
+        async def ask() -> Msg:
+            try:
+                return await self.client.request(f"$JS.API.DIRECT.GET.{name}.{subject}", b"", timeout=5.0)
+            except NoRespondersError:
+                raise UnavailableError(f"{name} cannot be read now") from None
+
         try:
-            answer = await self._ask_replicas(f"$JS.API.DIRECT.GET.{name}.{subject}")
-        except NoRespondersError:
-            raise UnavailableError(f"{name} cannot be read now") from None
+            answer = await retry(ask, backoff=ELECTION, deadline_s=ELECTION_S)
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
         headers = answer.headers or {}
@@ -269,19 +275,6 @@ class Bus:
             at_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
             raw_headers=headers,
         )
-
-    async def _ask_replicas(self, subject: str) -> Msg:
-        """A stream that is new, or whose leader has died, is answered for by nobody for a moment."""
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + ELECTION_S
-        for delay_s in ELECTION.delays():
-            try:
-                return await self.client.request(subject, b"", timeout=5.0)
-            except NoRespondersError:
-                if clock() + delay_s > give_up_at:
-                    raise
-            await asyncio.sleep(delay_s)
-        raise AssertionError("the delays have no end")
 
     async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
         """
