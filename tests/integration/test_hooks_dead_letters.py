@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -335,6 +336,10 @@ async def test_letters_of_a_paused_target_wait(client: HooksClient, box: DeadLet
     assert 3 == (await replay(client, after=reply["next"]))["sent"]
 
 
+async def are_left(client: HooksClient, count: int) -> bool:
+    return len(await letters(client)) == count
+
+
 async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
     client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis, hooks: Running
 ) -> None:
@@ -347,10 +352,7 @@ async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
         replays.run(Wanted(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
     )
 
-    async def others_are_gone() -> bool:
-        return len(await letters(client)) == 2
-
-    await until(others_are_gone)
+    await until(partial(are_left, client, 2))
     replays.close()
     await replays.join()
     reply = await running
@@ -394,10 +396,7 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
         replays.run(Wanted(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
     )
 
-    async def others_are_gone() -> bool:
-        return len(await letters(client)) == 2
-
-    await until(others_are_gone)
+    await until(partial(are_left, client, 2))
     replays.close()
 
     assert 4 == (await running).sent
