@@ -238,8 +238,8 @@ async def serve(
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]], cause: str) -> None:
     """
-    Cancel until they have heard it: before Python 3.12 `asyncio.wait_for`, by which `nats-py` waits, can swallow a
-    cancellation that comes together with the answer (python/cpython#86296).
+    Cancel until they have heard it: before Python 3.12 `asyncio.wait_for`, by which libraries wait, can swallow a
+    cancellation that comes together with the answer (python/cpython#86296). Of `nats-py` that is mended: `nats_client`.
     """
     waiting = {task for task in tasks if not task.done()}
     while waiting:

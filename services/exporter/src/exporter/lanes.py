@@ -295,7 +295,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     End tasks, wherever they are.
 
     Said again until it is heard: before Python 3.12, `asyncio.wait_for` loses a cancellation that comes together with
-    the answer it waits for (python/cpython#86296), and nats-py waits so for every answer.
+    the answer it waits for (python/cpython#86296), and libraries of sinks wait so.
     """
     left = set(tasks)
     while left:
