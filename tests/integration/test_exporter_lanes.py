@@ -17,7 +17,7 @@ from exporter.runs import Runner
 from exporter.schedule import Schedule
 from exporter.source import EventSource
 from shared import subjects
-from shared.buckets import BucketStore
+from shared.buckets import BucketStore, Stored
 from shared.bus import Bus
 from shared.errors import BusyError, ConflictError, UnavailableError
 from shared.messages import Alert, Event, decode, encode
@@ -55,12 +55,23 @@ class Store:
         yield self
 
 
+class Plans(BucketStore):
+    """The bucket of plans, of which no list is to be had while `away`."""
+
+    away = False
+
+    async def scan(self, keys: str = ">") -> list[Stored]:
+        if self.away:
+            raise UnavailableError("away")
+        return await super().scan(keys)
+
+
 class Mesh:
     """Two exports of two apps, each with a store, and the lanes that keep them."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.plans = BucketStore(bus, subjects.PLANS)
+        self.plans = Plans(bus, subjects.PLANS)
         self.stores = {CLICKS: Store(), OTHER: Store()}
         self.jobs: dict[Key, Job] = {key: self.job(key, store) for key, store in self.stores.items()}
         shop = Workshop(
@@ -237,3 +248,25 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
     progress = await mesh.progress(CLICKS)
     assert progress is not None
     assert progress.plan is not None
+
+
+async def test_exports_run_while_it_is_not_known_what_was_deleted(bus: Bus, settings: Settings) -> None:
+    for spec in (subjects.EVENTS, subjects.PLANS, subjects.RUNS):
+        await ensure(bus, spec, settings)
+    mesh = Mesh(bus)
+    await mesh.plans.put(".".join(OTHER), encode(Progress(cursor=0, slot_at=datetime.now(UTC))))
+    del mesh.jobs[OTHER]
+    mesh.plans.away = True
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(mesh.lanes.keep())
+        await mesh.publish(CLICKS, "a")
+
+        run = await mesh.lanes.flush(CLICKS, 1, 10)
+
+        assert "completed" == run.state
+        assert await mesh.progress(OTHER) is not None
+        mesh.plans.away = False
+        mesh.lanes.changed()
+        while await mesh.progress(OTHER) is not None:
+            await asyncio.sleep(0.01)
+        keeping.cancel()

@@ -6,6 +6,7 @@ waits for another.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
@@ -30,6 +31,8 @@ Key = tuple[str, str]
 
 TAKEN_S = 2.0
 """How long to leave an export to the process that works on it, before looking again."""
+ERASE_S = 5.0
+"""How soon to ask again what is to be erased, where NATS did not say."""
 CANCEL_S = 0.2
 LOOK_S = 60.0
 """The longest sleep, because a clock may be set while we sleep."""
@@ -185,7 +188,7 @@ class Lanes:
 
     async def keep(self) -> None:
         """Follow the configuration, for the life of the service."""
-        known = await self._known()
+        known: set[Key] | None = None
         adopt = True
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -193,9 +196,14 @@ class Lanes:
                     self._changed.clear()
                     jobs = self._jobs()
                     await self._follow(jobs, tasks, adopt=adopt)
-                    known = await self._erase(known - jobs.keys()) | jobs.keys()
                     adopt = False
-                    await self._changed.wait()
+                    if known is None:
+                        known = await self._known()
+                    if known is not None:
+                        known = await self._erase(known - jobs.keys()) | jobs.keys()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(ERASE_S if known is None else None):
+                            await self._changed.wait()
                 await self.join()
             except asyncio.CancelledError:
                 await _cancel(self._tasks.values())
@@ -270,9 +278,13 @@ class Lanes:
             if not asked.done():
                 asked.set_exception(ConflictError("the export is not active"))
 
-    async def _known(self) -> set[Key]:
-        """Every export that has progress, whether it is still configured or not."""
-        keys = [tuple(stored.key.split(".")) for stored in await self._plans.scan()]
+    async def _known(self) -> set[Key] | None:
+        """Every export that has progress, whether it is still configured or not. None: it cannot be read."""
+        try:
+            keys = [tuple(stored.key.split(".")) for stored in await self._plans.scan()]
+        except MillraceError as error:
+            log.warning("exports_not_erased", message=error.message)
+            return None
         return {(app_key, export_id) for app_key, export_id in keys}
 
     async def _erase(self, candidates: set[Key]) -> set[Key]:

@@ -7,6 +7,7 @@ works only while this replica has the turn to pull from its remote (`remote_turn
 """
 
 import asyncio
+import contextlib
 import os
 import random
 from collections import defaultdict
@@ -33,6 +34,8 @@ TAKEN_S = 5.0
 """How often to ask whether a remote is free: what a replica that is killed costs at most."""
 LOOKS_AT_ONCE = 4
 """Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
+ERASE_S = 5.0
+"""How soon to ask again what is to be erased, where NATS did not say."""
 APART_S = 15.0
 """How far at most looks that are due together are put apart."""
 STEP_S = 60.0
@@ -93,15 +96,20 @@ class RemoteLanes:
 
     async def keep(self) -> None:
         """Follow the configuration, for the life of the service."""
-        known = await self._known()
+        known: set[Key] | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 while not self._closing:
                     self._changed.clear()
                     jobs = self._jobs()
                     await self._follow(jobs, tasks)
-                    known = await self._erase(known - jobs.keys()) | jobs.keys()
-                    await self._changed.wait()
+                    if known is None:
+                        known = await self._known()
+                    if known is not None:
+                        known = await self._erase(known - jobs.keys()) | jobs.keys()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(ERASE_S if known is None else None):
+                            await self._changed.wait()
                 await self._follow({}, tasks)
         finally:
             self._finished.set()
@@ -210,9 +218,13 @@ class RemoteLanes:
             )
         )
 
-    async def _known(self) -> set[Key]:
-        """Every remote of which something is known, whether it is still configured, or was only ever tested."""
-        stored = [*await self._memories.scan("*.*.progress"), *await self._memories.scan("*.*.offered")]
+    async def _known(self) -> set[Key] | None:
+        """Every remote of which something is known, configured or only tested. None: it cannot be read."""
+        try:
+            stored = [*await self._memories.scan("*.*.progress"), *await self._memories.scan("*.*.offered")]
+        except MillraceError as error:
+            log.warning("remotes_not_erased", message=error.message)
+            return None
         keys = [one.key.split(".") for one in stored]
         return {(app_key, remote_id) for app_key, remote_id, _ in keys}
 

@@ -1,0 +1,70 @@
+"""Remote lanes on a real bucket: what the configuration leaves behind is erased, whatever NATS does meanwhile."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from ftp_gateway.remote_lanes import RemoteLanes
+from ftp_gateway.remote_memory import Memory
+from ftp_gateway.remotes import Progress
+from shared import subjects
+from shared.buckets import BucketStore, Stored
+from shared.bus import Bus
+from shared.errors import UnavailableError
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.telemetry import Metrics
+
+
+class Memories(BucketStore):
+    """The bucket of remotes, of which no list is to be had the first time."""
+
+    asked = 0
+
+    async def scan(self, keys: str = ">") -> list[Stored]:
+        self.asked += 1
+        if self.asked == 1:
+            raise UnavailableError("away")
+        return await super().scan(keys)
+
+
+async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, subjects.REMOTES, settings)
+    memories = Memories(bus, subjects.REMOTES)
+    deleted = Memory(memories, "shop", "old")
+    await deleted.note(Progress(files_pulled=1))
+    lanes = _lanes(memories)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(30):
+        tasks.create_task(lanes.keep())
+        while not memories.asked:
+            await asyncio.sleep(0.01)
+        assert 1 == (await deleted.progress_now()).files_pulled
+
+        lanes.changed()
+
+        while (await deleted.progress_now()).files_pulled:
+            await asyncio.sleep(0.01)
+        lanes.close()
+        await lanes.join()
+
+
+def _lanes(memories: BucketStore) -> RemoteLanes:
+    async def gone(_: object) -> bool:
+        return True
+
+    async def tell(_: object) -> None:
+        raise AssertionError("there is nothing to tell")
+
+    def never(*_: object) -> Any:
+        raise AssertionError("there is no remote")
+
+    return RemoteLanes(
+        take=never,
+        memories=memories,
+        jobs=dict,
+        is_gone=gone,
+        puller=never,
+        tell=tell,
+        metrics=Metrics(),
+        clock=lambda: datetime.now(UTC),
+    )
