@@ -1,10 +1,13 @@
 """What becomes of a message on a real server: acknowledged, tried again before anything later, or put aside."""
 
 import asyncio
+from collections.abc import Sequence
+
+import pytest
 
 from shared.bus import Bus, Message
 from shared.consumers import Pull, open_pull
-from shared.errors import BusyError, InvalidError, MillraceError
+from shared.errors import BusyError, InvalidError, MillraceError, UnavailableError
 from shared.handling import BUG_ATTEMPTS, consume
 from shared.retry import Backoff
 from shared.subjects import PUSH
@@ -19,6 +22,8 @@ class Seen:
         self._pull, self._until, self._failures = pull, until, failures
         self.handled: list[bytes] = []
         self.put_aside: list[tuple[bytes, str]] = []
+        self.refused: list[MillraceError] = []
+        """Raised before anything is put aside."""
 
     async def __call__(self, message: Message) -> None:
         if waiting := self._failures.get(message.data):
@@ -27,6 +32,8 @@ class Seen:
         self._stop_at_the_end()
 
     async def aside(self, message: Message, error: MillraceError) -> None:
+        if self.refused:
+            raise self.refused.pop(0)
         self.put_aside.append((message.data, error.code))
         self._stop_at_the_end()
 
@@ -35,9 +42,10 @@ class Seen:
             self._pull.close()
 
 
-async def consumed(bus: Bus, failures: dict[bytes, list[Exception]]) -> Seen:
+async def consumed(bus: Bus, failures: dict[bytes, list[Exception]], refused: Sequence[MillraceError] = ()) -> Seen:
     async with open_pull(bus, PUSH, durable="test", subject="push.send.*.*") as pull:
         seen = Seen(pull, 3, failures)
+        seen.refused.extend(refused)
         async with asyncio.timeout(30):
             await consume(pull, "test", seen, seen.aside, backoff=Backoff(first_s=0.01, max_s=0.02))
     return seen
@@ -70,6 +78,18 @@ async def test_consume_puts_a_bug_aside_after_some_tries(push: Bus) -> None:
     seen = await consumed(push, {b"2": [RuntimeError("bug")] * BUG_ATTEMPTS})
 
     assert (seen.handled, seen.put_aside) == ([b"1", b"3"], [(b"2", "internal")])
+
+
+@pytest.mark.parametrize("failures", [[InvalidError("wrong")] * 2, [RuntimeError("bug")] * BUG_ATTEMPTS])
+async def test_consume_goes_on_when_nothing_could_be_put_aside_for_a_moment(
+    push: Bus, failures: list[Exception]
+) -> None:
+    for n in (1, 2, 3):
+        await push.publish(SUBJECT, b"%d" % n)
+
+    seen = await consumed(push, {b"2": failures}, [UnavailableError("away")])
+
+    assert ([b"1", b"3"], [b"2"]) == (seen.handled, [data for data, _ in seen.put_aside])
 
 
 async def test_consumed_messages_do_not_come_again(push: Bus) -> None:

@@ -62,10 +62,14 @@ async def consume(
 
 async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: PutAside, backoff: Backoff) -> str | None:
     """Gives the outcome, or None when the pull was closed before there was one."""
-    for attempt, delay_s in enumerate(backoff.delays(), start=1):
+    bugs = 0
+    for delay_s in backoff.delays():
         if pull.closed:
             return None
         try:
+            if bugs >= BUG_ATTEMPTS:
+                await put_aside(message, MillraceError("internal error"))
+                return "bug"
             return await _try(message, handler, put_aside)
         except MillraceError as error:
             log.warning("message_not_handled", subject=message.subject, code=error.code, message=error.message)
@@ -73,9 +77,7 @@ async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: Put
         except Exception:
             log.exception("message_failed", subject=message.subject, sequence=message.sequence)
             pull.metrics.count("millrace_bugs_total", where="consumer")
-            if attempt >= BUG_ATTEMPTS:
-                await put_aside(message, MillraceError("internal error"))
-                return "bug"
+            bugs += 1
             await asyncio.sleep(delay_s)
     return None
 
