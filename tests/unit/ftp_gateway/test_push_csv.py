@@ -1,4 +1,5 @@
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from ftp_gateway import push_csv
 from ftp_gateway.lines import FileScan, RefusedError, RowError
 from ftp_gateway.push_csv import MAX_DEEPLINK_CHARS, MAX_EXT_ID_CHARS, MAX_TEXT_CHARS, PushReader
 from shared.messages import PushRow, decode
+
+SPACES = [char for code in range(sys.maxunicode + 1) if (char := chr(code)).isspace() and char not in "\r\n"]
 
 DEMO = Path(__file__).parents[3] / "demo" / "push.csv"
 
@@ -98,6 +101,18 @@ def test_a_bad_row_says_what_is_wrong_with_it(line: str, code: str) -> None:
     assert code == row(line)
 
 
+@pytest.mark.parametrize("beside", ["", '"'], ids=["plain", "any"])
+def test_a_text_of_nothing_but_spaces_is_missing(beside: str) -> None:
+    blank = [f"1;{space * count};https://x\n" for space in SPACES for count in (1, 2, 50)]
+    shown = [f"1;{space * count}x;https://x\n" for space in SPACES for count in (1, 2, 50)]
+
+    bad = read(f"{beside}\n{''.join(blank)}".encode())[0][len(beside) :]
+    good = read(f"{beside}\n{''.join(shown)}".encode())[0][len(beside) :]
+
+    assert ["text_missing"] * len(blank) == [row.code for row in bad if isinstance(row, RowError)]
+    assert shown == [f"1;{row.text};https://x\n" for row in good if isinstance(row, PushRow)]
+
+
 def test_an_id_of_letters_and_digits_is_no_scientific_notation() -> None:
     assert row("12e5;Hi;https://x") == ("12e5", "Hi", "https://x")
 
@@ -155,8 +170,9 @@ parts = st.lists(
 @given(parts.map("".join).filter(str.strip))
 def test_a_plain_row_means_the_same_on_the_short_way(line: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for pattern in ("_IN_PLAIN_BLOCK", "_IN_ANY_BLOCK"):
-            patch.setattr(push_csv, pattern, re.compile(rb"()()()(.*)\n"))
+        for plain, count_only in push_csv._PATTERNS:
+            careful = rb"()(.*)\n" if count_only else rb"()()()(.*)\n"
+            patch.setitem(push_csv._PATTERNS, (plain, count_only), re.compile(careful))
         expected = row(line)
 
     assert expected == row(line)
