@@ -8,6 +8,7 @@ import pytest
 from nats.js.api import DiscardPolicy
 
 from ftp_gateway.app import SERVICE
+from ftp_gateway.formats import CHUNK_ROWS
 from ftp_gateway.publishing import PACK_CHUNKS
 from servers.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
 from servers.services import RunService
@@ -78,7 +79,8 @@ async def replica(gateway: Gateway, settings: Settings) -> AsyncIterator[Gateway
 async def test_progress_of_a_file_is_told_by_every_replica_while_it_is_published(
     gateway: Gateway, replica: Gateway, bus: Bus
 ) -> None:
-    data = b"".join(b"%d;Hello;https://x.example\n" % number for number in range(12_000)) + b"no row\n"
+    half = PACK_CHUNKS * CHUNK_ROWS
+    data = b"".join(b"%d;Hello;https://x.example\n" % number for number in range(2 * half)) + b"no row\n"
     await stop_after(bus, PACK_CHUNKS)
 
     async with gateway.sftp() as client:
@@ -86,7 +88,7 @@ async def test_progress_of_a_file_is_told_by_every_replica_while_it_is_published
 
         async def halfway() -> bool:
             found = await gateway.files(state="processing")
-            return bool(found) and 7990 < found[0].get("rows_ok", 0) <= 8000
+            return bool(found) and half - 10 < found[0].get("rows_ok", 0) <= half
 
         await until(halfway)
         [file] = await gateway.files()
@@ -97,10 +99,10 @@ async def test_progress_of_a_file_is_told_by_every_replica_while_it_is_published
         await stop_after(bus, None)
         await wait_gone(client, "/big.csv")
 
-    assert ("processing", 12_001, 1) == (file["state"], file["rows"], file["rows_bad"])
+    assert ("processing", 2 * half + 1, 1) == (file["state"], file["rows"], file["rows_bad"])
     done = await gateway.file(file["file_id"])
-    assert ("completed", 12_001, 12_000, 1) == (done["state"], done["rows"], done["rows_ok"], done["rows_bad"])
-    assert 12_000 == len(await rows(bus))
+    assert ("completed", 2 * half + 1, 2 * half, 1) == (done["state"], done["rows"], done["rows_ok"], done["rows_bad"])
+    assert 2 * half == len(await rows(bus))
 
 
 async def test_files_are_listed_by_state_and_page(gateway: Gateway) -> None:

@@ -26,8 +26,8 @@ UPLOAD_ID = "Millrace-Upload-Id"
 DUPLICATE_WINDOW = timedelta(hours=24)
 """The same content is sent again only when its upload came later than this after the last time."""
 
-PACK_CHUNKS: Final = 16
-PACK_BYTES: Final = 1 << 20
+PACK_CHUNKS: Final = 20
+PACK_BYTES: Final = 2 << 20
 """A pack is sent when it has either. Waiting for an answer costs little by then, and the server holds it in memory."""
 
 IN_PLACE_S = 30.0
