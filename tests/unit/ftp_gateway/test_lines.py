@@ -109,8 +109,9 @@ def test_the_id_depends_on_app_kind_and_content_alone() -> None:
     assert len({first, identity("rival", "push", b"1;a;b\n", 6), identity("shop", "profile", b"1;a;b\n", 6)}) == 3
 
 
-def test_text_that_was_encoded_twice_is_warned_of() -> None:
-    assert scanned("1;Ä±yi akÅŸamlar;https://x\n".encode(), block=100).warnings == ("double_encoding",)
+@pytest.mark.parametrize("twice", ["Ä±yi gÃ¼nler", "akÅŸamlar"])
+def test_text_that_was_encoded_twice_is_warned_of(twice: str) -> None:
+    assert scanned(f"1;{twice};https://x\n".encode(), block=100).warnings == ("double_encoding",)
     assert scanned("1;iyi akşamlar;https://x\n".encode()).warnings == ()
 
 
