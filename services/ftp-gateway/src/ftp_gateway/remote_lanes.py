@@ -40,8 +40,12 @@ APART_S = 15.0
 """How far at most looks that are due together are put apart."""
 STEP_S = 60.0
 """How long at most a change of the clock goes unnoticed."""
-LOOK_S = 3600.0
-"""The longest look; what it has not taken by then is taken by the next."""
+LOOK_S = 86_400.0
+"""
+The longest look; what it has not taken by then is taken by the next. It ends a server that answers always and never
+gets anywhere; each single answer has its own limit. A file begins anew with each look, so this is long enough for a
+file of 1 GiB at 100 kbit/s.
+"""
 
 
 class RemoteLanes:
@@ -186,7 +190,7 @@ class RemoteLanes:
         except MillraceError as error:
             return error, False
         except TimeoutError:
-            return UnavailableError(f"the server was not done within {LOOK_S:g} s"), False
+            return UnavailableError(f"the server was not done within {LOOK_S / 3600:g} h"), False
 
     async def _note(self, job: Job, memory: Memory, error: MillraceError | None, next_look_at: datetime) -> None:
         """What came of a look, for whoever asks, and for the operator where it is news."""
