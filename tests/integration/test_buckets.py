@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+from contextlib import aclosing
 
 from shared import subjects
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.buckets import BucketStore, present
+from shared.bus import Bus, Outgoing
+from shared.consumers import open_scan
 from shared.settings import Settings
-from shared.streams import ensure
+from shared.streams import ensure, subjects_in
 
 KEYS = 8
 
@@ -31,3 +33,42 @@ async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus:
                     tasks.create_task(change(key))
 
             assert [KEYS, KEYS] == [len(scan.result()) for scan in scans]
+
+
+async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, subjects.PLANS, settings)
+    store = BucketStore(bus, subjects.PLANS)
+    for key in ("a", "b", "c"):
+        await store.put(key, b"old")
+    everything = f"$KV.{subjects.PLANS.name}.>"
+
+    async with (
+        asyncio.timeout(30),
+        open_scan(bus, subjects.PLANS, subject=everything, last_per_subject=True, capacity=1) as scan,
+        aclosing(present(bus, subjects.PLANS, everything, scan)) as entries,
+    ):
+        found = [store.stored(await anext(entries)).key]
+        await bus.js.purge_stream(subjects.PLANS.stream, subject=f"$KV.{subjects.PLANS.name}.c")
+        found += [store.stored(message).key async for message in entries]
+
+    assert ["a", "b"] == found
+
+
+async def test_a_scan_of_nothing_ends(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, subjects.PLANS, settings)
+    store = BucketStore(bus, subjects.PLANS)
+    await store.put("a.1", b"old")
+
+    assert [] == await store.scan("b.*")
+    await store.delete("a.1")
+    assert [] == await store.scan()
+
+
+async def test_the_subjects_of_a_bucket_are_told_whole(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, subjects.PLANS, settings)
+    prefix = f"$KV.{subjects.PLANS.name}."
+    keys = [f"a.{number}" for number in range(100_500)]
+    for at in range(0, len(keys), 1000):
+        await bus.publish_together([Outgoing(prefix + key, b"") for key in keys[at : at + 1000]], timeout_s=30)
+
+    assert {prefix + key for key in keys} == await subjects_in(bus, subjects.PLANS, f"{prefix}a.*")

@@ -4,18 +4,23 @@ Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revisi
 What the bytes mean is told by `shared.registry` (configuration), `shared.profiles` and the rooms.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 
 from shared.bus import Bus, Message, Outgoing
-from shared.consumers import open_scan
+from shared.consumers import Pull, open_scan
 from shared.errors import ConflictError
+from shared.streams import subjects_in
 from shared.subjects import Bucket
 
 OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"
 """Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
+
+SILENT_S: Final = 1.0
+"""After so long without a message it is asked whether any is to come."""
 
 
 class Stored(Struct, frozen=True):
@@ -29,6 +34,28 @@ class Stored(Struct, frozen=True):
 def is_deletion(headers: Mapping[str, str]) -> bool:
     """Whether a message of a bucket's stream says that its key is gone."""
     return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
+
+
+async def present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGenerator[Message, None]:
+    """
+    What there is in a bucket under a subject, and perhaps some of what came a moment later. `scan` reads the last of
+    each such subject, and goes on with what comes then.
+
+    It ends with the last of the subjects that were there at its beginning. The server's count of what waits could not
+    tell: while an entry is written anew the count is one too small for a moment, and one too large may stay (2.14).
+
+    Raises:
+        UnavailableError: NATS does not say which subjects there are.
+    """
+    missing = await subjects_in(bus, bucket, subject)
+    while missing:
+        messages = await scan.next(1024, within_s=SILENT_S)
+        for message in messages:
+            missing.discard(message.subject)
+            yield message
+        if not messages:
+            # What was removed without a mark does not come.
+            missing &= await subjects_in(bus, bucket, subject)
 
 
 class Entry(Struct, frozen=True):
@@ -112,21 +139,17 @@ class BucketStore:
 
     async def scan(self, keys: str = ">") -> list[Stored]:
         """
-        Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first.
-
-        It ends at the first message that nothing follows. What is changed during the scan may come after that, and such
-        a message may say that one more follows although none does (server 2.14).
+        Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first. What is changed
+        meanwhile is as it was before or after.
         """
         found: dict[str, Stored] = {}
-        async with open_scan(self._bus, self._bucket, subject=self._prefix + keys, last_per_subject=True) as scan:
-            waiting = scan.pending_at_open > 0
-            while waiting:
-                for message in await scan.next(1024):
-                    stored = self.stored(message)
-                    found.pop(stored.key, None)
-                    if not is_deletion(message.headers):
-                        found[stored.key] = stored
-                    waiting = waiting and message.pending > 0
+        subject = self._prefix + keys
+        async with open_scan(self._bus, self._bucket, subject=subject, last_per_subject=True) as scan:
+            async for message in present(self._bus, self._bucket, subject, scan):
+                stored = self.stored(message)
+                found.pop(stored.key, None)
+                if not is_deletion(message.headers):
+                    found[stored.key] = stored
         return list(found.values())
 
     async def page(self, keys: str, *, after: int, most: int) -> list[Stored]:
@@ -141,10 +164,15 @@ class BucketStore:
         ) as scan:
             waiting = scan.pending_at_open > 0
             while waiting and len(found) < most:
-                for message in await scan.next(most):
+                messages = await scan.next(most, within_s=SILENT_S)
+                for message in messages:
+                    after = message.sequence
                     if not is_deletion(message.headers):
                         found.append(self.stored(message))
                     waiting = waiting and message.pending > 0
+                if not messages:
+                    # The server's count may be too large (see `present`). It counts anew for a new scan.
+                    return found + await self.page(keys, after=after, most=most - len(found))
         return found[:most]
 
     def stored(self, message: Message) -> Stored:

@@ -100,9 +100,12 @@ class Pull:
         self._answering: asyncio.Future[None] | None = None
         self.pending_at_open = 0
 
-    async def next(self, most: int) -> list[Message]:
+    async def next(self, most: int, *, within_s: float | None = None) -> list[Message]:
         """
         Wait for messages and give up to `most` of them, and no more once they have `HANDED_OUT_BYTES`.
+
+        Args:
+            within_s: Give none when the server, which is there, has sent none for so long.
 
         Raises:
             ClosedError: `close` was called. What was not handed out comes again to whoever reads next.
@@ -117,8 +120,10 @@ class Pull:
             await self._ask()
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: before Python 3.12 it can swallow a cancellation (python/cpython#86296).
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout(HEARTBEAT_S if within_s is None else within_s):
                     await self._wake.wait()
+            if within_s is not None and not self._wake.is_set():
+                return []
         if self._closed:
             raise ClosedError
         batch: list[Message] = []

@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from shared import subjects
-from shared.buckets import BucketStore, is_deletion
+from shared.buckets import BucketStore, is_deletion, present
 from shared.bus import Bus, Message
 from shared.consumers import open_scan
 from shared.errors import InvalidError, MillraceError, NotFoundError
@@ -115,16 +115,9 @@ class View(Generic[T]):
             # A key that this process writes during the read is not in the snapshot, and must not be dropped for it.
             before = set(self._entries)
             try:
-                async with open_scan(
-                    self._registry.bus, subjects.CONFIG, subject=f"$KV.CONFIG.{self._kind.keys}", last_per_subject=True
-                ) as scan:
-                    seen: set[str] = set()
-                    waiting = scan.pending_at_open > 0
-                    while waiting:
-                        for message in await scan.next(1024):
-                            seen.add(await self._take(message))
-                            # See `shared.buckets.BucketStore.scan`.
-                            waiting = waiting and message.pending > 0
+                bus, subject = self._registry.bus, f"$KV.CONFIG.{self._kind.keys}"
+                async with open_scan(bus, subjects.CONFIG, subject=subject, last_per_subject=True) as scan:
+                    seen = {await self._take(message) async for message in present(bus, subjects.CONFIG, subject, scan)}
                     for key in before - seen:
                         self._drop(key)
                     self.listed.set()

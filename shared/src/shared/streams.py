@@ -1,6 +1,6 @@
 """
 How streams and buckets come to be: made by the services at start, and brought up to date, as `shared.subjects` says.
-And how messages are taken out of a stream before their time.
+And which subjects have messages, and how messages are taken out before their time.
 
 Making is idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
 same stream.
@@ -129,6 +129,24 @@ async def _ensure_once(bus: Bus, wanted: StreamConfig) -> None:
     if stale:
         await bus.js.update_stream(config.evolve(**{field: getattr(wanted, field) for field in stale}))
         log.info("stream_updated", stream=name, fields=stale)
+
+
+async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
+    """
+    The subjects of a bucket's stream that `matching` matches and that have a message, a mark of deletion included.
+
+    Raises:
+        UnavailableError: No answer.
+    """
+    found: set[str] = set()
+    while True:
+        # The server tells 100,000 at a time (nats-server, JSMaxSubjectDetails).
+        asked = {"subjects_filter": matching, "offset": len(found)}
+        told = await _ask(bus, f"$JS.API.STREAM.INFO.{bucket.stream}", asked)
+        more = told["state"].get("subjects") or {}
+        found.update(more)
+        if not more or len(found) >= told.get("total", 0):
+            return found
 
 
 async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int) -> int:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from ftp_gateway.addresses import network_of
 from ftp_gateway.bans import BanRules, Score, after_failures
 from shared import subjects
-from shared.buckets import BucketStore, Stored, is_deletion
+from shared.buckets import BucketStore, Stored, is_deletion, present
 from shared.bus import Bus
 from shared.consumers import open_scan
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
@@ -104,20 +104,17 @@ class Defender:
             tasks.create_task(self._tell())
 
     async def _watch(self) -> None:
+        subject = f"$KV.{subjects.DEFENDER.name}.>"
         delays = Backoff(first_s=0.2, max_s=10.0)
         waits = iter(delays.delays())
         while True:
             before = set(self._shared)
             try:
-                async with open_scan(
-                    self._bus, subjects.DEFENDER, subject=f"$KV.{subjects.DEFENDER.name}.>", last_per_subject=True
-                ) as scan:
-                    seen: set[str] = set()
-                    waiting = scan.pending_at_open > 0
-                    while waiting:
-                        for message in await scan.next(1024):
-                            seen.add(self._hear(self._store.stored(message), gone=is_deletion(message.headers)))
-                            waiting = waiting and message.pending > 0
+                async with open_scan(self._bus, subjects.DEFENDER, subject=subject, last_per_subject=True) as scan:
+                    seen = {
+                        self._hear(self._store.stored(message), gone=is_deletion(message.headers))
+                        async for message in present(self._bus, subjects.DEFENDER, subject, scan)
+                    }
                     for network in before - seen:
                         self._forget(network)
                     waits = iter(delays.delays())
