@@ -145,7 +145,9 @@ class Leases:
         for number in plan.give:
             self._held[number].leaving = True
             self._tasks.create_task(self._give(self._held[number]))
-        await _together(self._take(number) for number in plan.take)
+        # As the plan saw them: before a task begins, another replica's lease may be heard of.
+        wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.take]
+        await _together(self._take(*lease) for lease in wanted)
 
     async def _renew_all(self) -> None:
         holdings = list(self._held.values())
@@ -184,13 +186,12 @@ class Leases:
         self.table.me = name
         self._member_revision = 0
 
-    async def _take(self, number: int) -> None:
-        seen = self.table.leases.get(number)
+    async def _take(self, number: int, seen: Lease | None, revision_seen: int) -> None:
         now = self._now()
         lease = Lease(owner=self.name, epoch=(seen.epoch if seen else 0) + 1, since=now, renewed_at=now)
         at = self._clock()
         try:
-            revision = await self._write(hooks_lease(number), lease, self.table.revision(number))
+            revision = await self._write(hooks_lease(number), lease, revision_seen)
         except ConflictError:
             await self._look(number)
             return

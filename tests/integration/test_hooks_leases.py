@@ -1,0 +1,75 @@
+"""Leases on a real bucket: a partition that another replica has just taken stays his."""
+
+import asyncio
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+
+from hooks.leases import Leases
+from hooks.ownership import Lease, Plan, Timing
+from shared.buckets import BucketStore
+from shared.bus import Bus
+from shared.messages import decode, encode
+from shared.settings import Settings
+from shared.streams import ensure
+from shared.subjects import LEASES, PARTITIONS, hooks_lease
+
+
+class Work:
+    """Remembers which partitions are open."""
+
+    def __init__(self) -> None:
+        self.opened: set[int] = set()
+
+    def open(self, number: int) -> None:
+        self.opened.add(number)
+
+    async def give(self, number: int, within_s: float) -> None:
+        self.drop(number)
+
+    def drop(self, number: int) -> None:
+        self.opened.discard(number)
+
+    def close(self) -> None:
+        return
+
+    async def join(self) -> None:
+        return
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure(bus, LEASES, settings)
+    store, work = BucketStore(bus, LEASES), Work()
+    leases = Leases("one", bus, work, timing=Timing(), now=now)
+    plan, loop = leases.table.plan, asyncio.get_running_loop()
+    theirs = Lease(owner="other", epoch=1, since=now(), renewed_at=now())
+    scan = BucketStore.scan
+
+    async def scan_before_theirs(self: BucketStore, keys: str = ">") -> object:
+        found = await scan(self, keys)
+        revision = await store.put(hooks_lease(0), encode(theirs))
+        heard = partial(leases.table.see_lease, 0, theirs, revision)
+        monkeypatch.setattr(leases.table, "plan", lambda *given: _and_soon(plan(*given), heard))
+        return found
+
+    def _and_soon(made: Plan, heard: partial[None]) -> Plan:
+        loop.call_soon(heard)
+        return made
+
+    monkeypatch.setattr(BucketStore, "scan", scan_before_theirs)
+
+    await leases.start()
+
+    stored = await store.get(hooks_lease(0))
+    assert stored is not None
+    assert theirs == decode(stored.data, Lease)
+    assert set(range(1, PARTITIONS)) == work.opened
+    leases.close()
+    await leases.join()
