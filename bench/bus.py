@@ -18,8 +18,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from millrace.bench import Report, Row, compare, rounds
 from millrace.nats_server import NatsServer
 from shared.bus import Bus, connect
-from shared.consumers import open_pull
-from shared.subjects import Stream
+from shared.consumer_admin import open_pull
+from shared.mesh_streams import Stream
 from shared.telemetry import Metrics
 
 NAME = "bus"

@@ -27,7 +27,7 @@ from millrace.mesh import LocalMesh
 from millrace.mesh_folder import MeshFolder
 from millrace.nats_server import NatsServer
 from millrace.processes import child, free_ports
-from shared import subjects
+from shared import mesh_streams, profile_keys, subjects
 from shared.buckets import BucketStore
 from shared.bus import Bus, connect
 from shared.settings import Settings, child_environment
@@ -336,7 +336,7 @@ async def _streams() -> AsyncIterator[Bus]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-"))
         server = await stack.enter_async_context(NatsServer(Path(folder)))
         bus = await stack.enter_async_context(connect("bench", server.url, metrics=Metrics(), wait_s=5))
-        for place in (subjects.PUSH, subjects.PROFILES):
+        for place in (mesh_streams.PUSH, mesh_streams.PROFILES):
             await ensure(bus, place, Settings())
         yield bus
 
@@ -397,11 +397,11 @@ async def _wait_consumed(gateway: Gateway, messages: int) -> None:
 
 async def _plain_profiles() -> float:
     async with _streams() as bus:
-        store = BucketStore(bus, subjects.PROFILES)
+        store = BucketStore(bus, mesh_streams.PROFILES)
         count = PROFILES // (5 * PLAIN_SHARE)
         started = perf_counter()
         for number in range(count):
-            key = subjects.profile_key("shop", f"user-{number:08d}")
+            key = profile_keys.profile_key("shop", f"user-{number:08d}")
             assert await store.get(key) is None
             await store.put(key, json.dumps({"ext_id": key, "city": "İstanbul"}).encode(), expect_revision=0)
         return PROFILES / count * (perf_counter() - started)

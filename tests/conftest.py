@@ -13,7 +13,7 @@ from asyncssh import generate_private_key
 
 from millrace.nats_server import NatsServer
 from servers.services import RunService
-from shared import logs, subjects
+from shared import logs, mesh_streams
 from shared.bus import Bus, connect
 from shared.registry import Registry
 from shared.secret_store import SecretStore, generate_key
@@ -67,7 +67,7 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
 @pytest.fixture
 async def push(bus: Bus, settings: Settings) -> Bus:
     """`bus`, on a server that has the stream PUSH."""
-    await ensure(bus, subjects.PUSH, settings)
+    await ensure(bus, mesh_streams.PUSH, settings)
     return bus
 
 
@@ -136,7 +136,7 @@ def run_service(settings: Settings, host_keys: bytes) -> RunService:
 @pytest.fixture
 async def admin(registry: Registry, nats_server: NatsServer, settings: Settings) -> dict[str, str]:
     """Headers of an operator."""
-    await ensure(registry.bus, subjects.CONFIG, settings)
+    await ensure(registry.bus, mesh_streams.CONFIG, settings)
     return await _issue(registry, "admin")
 
 

@@ -25,15 +25,16 @@ import psutil
 from msgspec import Struct
 
 from hooks.config import HOOKS, KINESIS
+from hooks.matching.hook import Batch, Hook
 from hooks.sinks.kinesis import KinesisConfig
-from hooks.triggers import Batch, Hook
 from millrace.nats_server import NatsServer
 from millrace.processes import Child, child, free_ports
-from shared import subjects
+from shared import mesh_streams
 from shared.bus import Bus, connect
 from shared.errors import UnavailableError
 from shared.registry import Registry
-from shared.secret_store import Secret, SecretStore, generate_key
+from shared.secret import Secret
+from shared.secret_store import SecretStore, generate_key
 from shared.settings import Settings, child_environment
 from shared.streams import ensure
 from shared.telemetry import Metrics
@@ -108,7 +109,7 @@ def ours(batch: Batch) -> Side:
     async def serve(ground: Ground) -> AsyncIterator[Child]:
         key = generate_key()
         registry = Registry(ground.bus, SecretStore([key]), service="bench", relist_s=30)
-        await ensure(ground.bus, subjects.CONFIG, Settings())
+        await ensure(ground.bus, mesh_streams.CONFIG, Settings())
         connector = KinesisConfig(
             region=alternatives.REGION,
             api_key=ACCESS_KEY,
@@ -207,7 +208,7 @@ async def _ground(options: Options) -> AsyncIterator[Ground]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-")))
         server = await stack.enter_async_context(NatsServer(folder / "nats", sync_interval="2m"))
         bus = await stack.enter_async_context(connect("bench", server.url, metrics=Metrics(), wait_s=5))
-        await ensure(bus, subjects.EVENTS, Settings())
+        await ensure(bus, mesh_streams.EVENTS, Settings())
         http = await stack.enter_async_context(aiohttp.ClientSession())
         (port,) = free_ports(1)
         ground = Ground(bus, server.url, f"http://127.0.0.1:{port}", folder, http)
@@ -261,11 +262,11 @@ async def _begun(ground: Ground, process: Child, least: int) -> int:
 async def _paused(ground: Ground) -> AsyncIterator[None]:
     """No consumer of `EVENTS` gets anything in the block."""
     async with await nats.connect(ground.nats_url) as client:
-        consumers = await client.jetstream().consumers_info(subjects.EVENTS.name)
+        consumers = await client.jetstream().consumers_info(mesh_streams.EVENTS.name)
 
         async def pause(until: datetime) -> None:
             for consumer in consumers:
-                subject = f"$JS.API.CONSUMER.PAUSE.{subjects.EVENTS.name}.{consumer.name}"
+                subject = f"$JS.API.CONSUMER.PAUSE.{mesh_streams.EVENTS.name}.{consumer.name}"
                 answer = await client.request(subject, msgspec.json.encode({"pause_until": until}))
                 assert "error" not in msgspec.json.decode(answer.data), answer.data
 

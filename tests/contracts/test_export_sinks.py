@@ -1,4 +1,4 @@
-"""Every sink of `SinkConfig` keeps the promises of `exporter.files.Sink`."""
+"""Every sink of `SinkConfig` keeps the promises of `exporter.ports.Sink`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +17,7 @@ from exporter.sinks.objects import ObjectSink, S3Config
 from exporter.sinks.platform import Platform
 from shared.app_reports import open_reports
 from shared.errors import ConflictError, InvalidError, MillraceError
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.settings import Settings
 from shared.testing import MotoServer
 

@@ -19,7 +19,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.objectstore import AzureStoreConfig, Limits, S3StoreConfig
+from shared.store_config import AzureStoreConfig, Limits, S3StoreConfig
 from storage.bodies import SPOOL_BYTES, Bodies, body_of
 from storage.placement import Headers
 from storage.providers.cloud import CloudProvider

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from shared.aws import AwsClients
 from shared.errors import BusyError, NotFoundError
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.testing import AzuriteServer, MotoServer
 from storage.bodies import SPOOL_BYTES, Bodies, Body, body_of
 from storage.placement import CACHE_CONTROL, Headers, Provider

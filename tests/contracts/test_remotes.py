@@ -27,7 +27,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.secret_store import Secret, dec_hook
+from shared.secret import Secret, dec_hook
 
 BIG = os.urandom(3_000_001)
 

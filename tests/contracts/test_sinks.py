@@ -29,7 +29,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 SINKS: tuple[type[Any], ...] = get_args(SinkConfig) or (SinkConfig,)
 

@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.local_files import Data
-from shared.objectstore import AzureStoreConfig, LocalStoreConfig, ObjectStore, S3StoreConfig, StoreConfig
+from shared.objectstore import ObjectStore
+from shared.store_config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
 from shared.testing import AzuriteServer, MotoServer
 
 PLACES = {LocalStoreConfig: "local_place", S3StoreConfig: "s3_place", AzureStoreConfig: "azure_place"}

@@ -20,10 +20,11 @@ from PIL import Image
 
 from servers.mesh import Mesh
 from servers.waiting import until
-from shared.consumers import Pull, open_scan
+from shared.consumer_admin import open_scan
+from shared.consumers import Pull
 from shared.errors import UnavailableError
+from shared.mesh_streams import EVENTS, PUSH, Stream
 from shared.messages import PushBatch, PushRow, decode
-from shared.subjects import EVENTS, PUSH, Stream
 
 APP = "/v1/apps/shop"
 PASSWORD = "correct-horse-battery"

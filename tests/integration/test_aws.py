@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.aws import AWS_ERRORS, AwsClients, AwsCredentials, AwsRole, aws_code, aws_details, aws_error
+from shared.aws import AwsClients
+from shared.aws_errors import AWS_ERRORS, aws_code, aws_details, aws_error
+from shared.aws_roles import AwsCredentials, AwsRole
 from shared.errors import (
     CredentialsError,
     DeniedError,
@@ -17,7 +19,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.testing import MotoServer
 
 TRUST = (

@@ -8,9 +8,10 @@ from millrace.nats_server import NatsServer
 from servers.waiting import until
 from shared.bus import Bus, Message, Outgoing, connect
 from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
+from shared.mesh_streams import EVENTS, PUSH
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import EVENTS, PUSH, push_send
+from shared.subjects import push_send
 from shared.telemetry import Metrics
 
 

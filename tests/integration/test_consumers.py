@@ -9,10 +9,11 @@ import pytest
 from millrace.nats_server import NatsServer
 from servers.waiting import until
 from shared.bus import Bus, Message
-from shared.consumers import ClosedError, Pull, consumer_state, open_pull, open_scan
+from shared.consumer_admin import consumer_state, open_pull, open_scan
+from shared.consumers import ClosedError, Pull
+from shared.mesh_streams import CONFIG, PUSH
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import CONFIG, PUSH
 
 SUBJECT = "push.send.shop.f1"
 

@@ -8,15 +8,19 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from exporter.files import Job, Sink, Workshop
+from exporter.export_worker import Key
+from exporter.files import Workshop
 from exporter.history import History
-from exporter.lanes import Key, Lanes
+from exporter.job import Job
+from exporter.lanes import Lanes
 from exporter.layouts import LAYOUTS
-from exporter.plans import Progress, Selection
+from exporter.plans import Progress
+from exporter.ports import Sink
 from exporter.runs import Runner
 from exporter.schedule import Schedule
+from exporter.selection import Selection
 from exporter.source import EventSource
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.buckets import BucketStore, Stored
 from shared.bus import Bus
 from shared.errors import BusyError, ConflictError, UnavailableError
@@ -71,12 +75,12 @@ class Mesh:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.plans = Plans(bus, subjects.PLANS)
+        self.plans = Plans(bus, mesh_streams.PLANS)
         self.stores = {CLICKS: Store(), OTHER: Store()}
         self.jobs: dict[Key, Job] = {key: self.job(key, store) for key, store in self.stores.items()}
         shop = Workshop(
             source=EventSource(bus),
-            history=History(BucketStore(bus, subjects.RUNS)),
+            history=History(BucketStore(bus, mesh_streams.RUNS)),
             clock=lambda: datetime.now(UTC),
         )
         self.lanes = Lanes(
@@ -117,7 +121,7 @@ class Mesh:
 
 @pytest.fixture
 async def mesh(bus: Bus, settings: Settings) -> AsyncIterator[Mesh]:
-    for spec in (subjects.EVENTS, subjects.PLANS, subjects.RUNS):
+    for spec in (mesh_streams.EVENTS, mesh_streams.PLANS, mesh_streams.RUNS):
         await ensure(bus, spec, settings)
     mesh = Mesh(bus)
     async with asyncio.TaskGroup() as tasks:
@@ -251,7 +255,7 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
 
 
 async def test_exports_run_while_it_is_not_known_what_was_deleted(bus: Bus, settings: Settings) -> None:
-    for spec in (subjects.EVENTS, subjects.PLANS, subjects.RUNS):
+    for spec in (mesh_streams.EVENTS, mesh_streams.PLANS, mesh_streams.RUNS):
         await ensure(bus, spec, settings)
     mesh = Mesh(bus)
     await mesh.plans.put(".".join(OTHER), encode(Progress(cursor=0, slot_at=datetime.now(UTC))))

@@ -12,17 +12,20 @@ import pytest
 from msgspec.structs import replace
 
 from exporter.drafts import Limits
-from exporter.files import Job, Sink, Workshop
+from exporter.export_worker import first_progress
+from exporter.files import Workshop
 from exporter.history import History, Run
-from exporter.lanes import first_progress
+from exporter.job import Job
 from exporter.layouts import LAYOUTS
 from exporter.ledger import Ledger, TakenError
 from exporter.patience import Signals
-from exporter.plans import LEASE_S, Progress, Selection, Trigger
+from exporter.plans import LEASE_S, Progress, Trigger
+from exporter.ports import Sink
 from exporter.runs import Runner
 from exporter.schedule import Schedule
+from exporter.selection import Selection
 from exporter.source import EventSource
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
@@ -77,8 +80,8 @@ class World:
         self.now = NOON
         self.store = Store()
         self.alerts: list[Alert] = []
-        self.plans = BucketStore(bus, subjects.PLANS)
-        self.history = History(BucketStore(bus, subjects.RUNS))
+        self.plans = BucketStore(bus, mesh_streams.PLANS)
+        self.history = History(BucketStore(bus, mesh_streams.RUNS))
         self.limits = Limits()
         self.metrics = Metrics()
         self.job = Job(
@@ -127,12 +130,12 @@ class World:
         return (await self.ledger()).progress
 
     async def state(self) -> int:
-        return (await self.bus.stream_state(subjects.EVENTS)).last_sequence
+        return (await self.bus.stream_state(mesh_streams.EVENTS)).last_sequence
 
 
 @pytest.fixture
 async def world(bus: Bus, settings: Settings) -> World:
-    for spec in (subjects.EVENTS, subjects.ALERTS, subjects.PLANS, subjects.RUNS):
+    for spec in (mesh_streams.EVENTS, mesh_streams.ALERTS, mesh_streams.PLANS, mesh_streams.RUNS):
         await ensure(bus, spec, settings)
     return World(bus)
 

@@ -22,7 +22,7 @@ from millrace.nats_config import ensure_seeds
 from millrace.nats_server import NatsServer
 from servers.streams import messages
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus, connect
 from shared.connection_test import ConnectionReport
 from shared.errors import NotFoundError
@@ -100,7 +100,7 @@ class Customer:
 
 
 async def alerts_of(bus: Bus) -> list[Alert]:
-    return [decode(told.data, Alert) for told in await messages(bus, subjects.ALERTS, "alerts.exporter.*.*")]
+    return [decode(told.data, Alert) for told in await messages(bus, mesh_streams.ALERTS, "alerts.exporter.*.*")]
 
 
 @asynccontextmanager
@@ -241,7 +241,7 @@ async def test_nothing_secret_is_told(customer: Customer, capfd: pytest.CaptureF
         customer.service.mesh.metrics.render().decode(),
         "".join(capfd.readouterr()),
     ]
-    for bucket in (subjects.PLANS, subjects.CONFIG):
+    for bucket in (mesh_streams.PLANS, mesh_streams.CONFIG):
         kept = await messages(customer.bus, bucket, f"$KV.{bucket.name}.>")
         assert kept
         shown += [message.data.decode() for message in kept]
@@ -346,7 +346,7 @@ async def test_deleted_export_is_forgotten_and_its_files_stay(customer: Customer
     await customer.ask("PUT", "/clicks", customer.form())
     await customer.publish("a")
     await customer.ask("POST", "/clicks/flush")
-    plans = customer.service.mesh.bucket(subjects.PLANS)
+    plans = customer.service.mesh.bucket(mesh_streams.PLANS)
     assert await plans.get("shop.clicks") is not None
 
     await customer.ask("DELETE", "/clicks", status=204)
@@ -392,7 +392,7 @@ async def test_exporter_gets_by_with_what_its_own_user_may(
         connect("publisher", server.url, seed=seeds["publisher"], metrics=Metrics()) as publisher,
     ):
         closed = msgspec.structs.replace(settings, nats_url=server.url, nats_seed=seeds["exporter"])
-        await ensure(operator, subjects.CONFIG, closed)
+        await ensure(operator, mesh_streams.CONFIG, closed)
         tokens = Registry(operator, registry.secrets, service="test", relist_s=30)
         token = new_token()
         await tokens.put(TOKENS, token_hash(token), "", Token(scopes=("app:shop",), created_at=datetime.now(UTC)))
@@ -419,7 +419,7 @@ async def test_dry_run_begins_nothing(customer: Customer) -> None:
     change = await customer.ask("PUT", "/clicks?dry_run=true", customer.form())
 
     assert ("created", True) == (change["change"], change["dry_run"])
-    assert None is await customer.service.mesh.bucket(subjects.PLANS).get("shop.clicks")
+    assert None is await customer.service.mesh.bucket(mesh_streams.PLANS).get("shop.clicks")
 
 
 async def test_rival_is_let_see_and_do_nothing(customer: Customer, rival: dict[str, str]) -> None:

@@ -13,8 +13,8 @@ from ftp_gateway.config import FTP_USERS
 from servers.ftp_gateway import PASSWORD, Gateway
 from servers.services import RunService
 from shared.bus import Bus
+from shared.mesh_streams import CONFIG
 from shared.registry import Registry
-from shared.subjects import CONFIG
 
 USERS = "/v1/apps/shop/ftp-users"
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import PASSWORD, Gateway, write
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.service import running
@@ -148,7 +148,7 @@ async def test_guesses_at_several_replicas_add_up(gateway: Gateway, start: Start
 
 
 async def _scored(bus: Bus) -> bool:
-    return bool(await BucketStore(bus, subjects.DEFENDER).scan())
+    return bool(await BucketStore(bus, mesh_streams.DEFENDER).scan())
 
 
 async def test_a_ban_outlives_the_replica_that_made_it(gateway: Gateway, start: Start, bus: Bus) -> None:

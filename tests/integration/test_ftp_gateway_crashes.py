@@ -12,8 +12,8 @@ import pytest
 
 from ftp_gateway import publishing
 from ftp_gateway.file_work import FileWork
-from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import Place
 from ftp_gateway.processing import Processing
 from ftp_gateway.publishing import Point, find_point
@@ -21,7 +21,7 @@ from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Survey
 from ftp_gateway.tickets import Ticket
 from servers.streams import messages
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus, Outgoing
 from shared.errors import UnavailableError
 from shared.messages import FileChanged, PushBatch, decode
@@ -68,7 +68,7 @@ def now() -> datetime:
 
 @pytest.fixture
 async def streams(bus: Bus, settings: Settings) -> None:
-    for spec in (subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.PROFILES):
+    for spec in (mesh_streams.PUSH, mesh_streams.PROFILE_UPDATES, mesh_streams.FILES, mesh_streams.PROFILES):
         await ensure(bus, spec, settings)
 
 
@@ -113,7 +113,7 @@ async def run_until_done(spool: Spool, bus: Bus, file_work: FileWork) -> None:
 
 
 async def sent_lines(bus: Bus, app_key: str) -> list[int]:
-    found = await messages(bus, subjects.PUSH, subjects.push_send(app_key, "*"))
+    found = await messages(bus, mesh_streams.PUSH, subjects.push_send(app_key, "*"))
     return [row.line for message in found for row in decode(message.data, PushBatch).rows]
 
 
@@ -136,7 +136,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         await run_until_done(after := Spool(tmp_path / app_key, now), bus, file_work)
 
         assert list(range(1, ROWS + 1)) == await sent_lines(bus, app_key), f"moment {at}"
-        told = await messages(bus, subjects.FILES, subjects.ftp_file(app_key, "completed"))
+        told = await messages(bus, mesh_streams.FILES, subjects.ftp_file(app_key, "completed"))
         assert [(ROWS, 1)] == [
             (event.rows_ok, event.rows_bad) for event in (decode(message.data, FileChanged) for message in told)
         ], f"moment {at}"
@@ -169,7 +169,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
 
     assert 2 == len(lost)
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
-    assert len(await messages(bus, subjects.FILES, subjects.ftp_file("shop", "completed"))) == 1
+    assert len(await messages(bus, mesh_streams.FILES, subjects.ftp_file("shop", "completed"))) == 1
 
 
 @pytest.mark.usefixtures("streams")
@@ -229,7 +229,7 @@ async def test_content_is_a_duplicate_for_a_day(
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
     await run_until_done(spool, bus, file_work)
-    [*_, last] = await messages(bus, subjects.PUSH, subjects.push_send("shop", "*"))
+    [*_, last] = await messages(bus, mesh_streams.PUSH, subjects.push_send("shop", "*"))
     survey = Survey(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
     later = now() + timedelta(hours=hours)
     ticket = Ticket(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from ftp_gateway.file_work import FileWork
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.rules import Rules
 from servers.waiting import until
 from shared.errors import UnavailableError
 from shared.messages import ProfileBatch, PushBatch, decode

@@ -13,7 +13,7 @@ from ftp_gateway.publishing import PACK_CHUNKS
 from servers.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus
 from shared.messages import FileChanged, encode
 from shared.service import running
@@ -33,7 +33,7 @@ async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterat
 
 async def stop_after(bus: Bus, messages: int | None) -> None:
     """Let `PUSH` take no more than so many messages, or as many as it likes."""
-    config = (await bus.js.stream_info(subjects.PUSH.name)).config
+    config = (await bus.js.stream_info(mesh_streams.PUSH.name)).config
     await bus.js.update_stream(config.evolve(max_msgs=messages or -1, discard=DiscardPolicy.NEW))
 
 

@@ -20,10 +20,10 @@ from servers.ftp_gateway import Gateway
 from servers.services import RunService
 from servers.waiting import until
 from shared.bus import Bus
+from shared.mesh_streams import CONFIG
 from shared.registry import Registry
 from shared.secret_store import SecretStore, generate_key
 from shared.settings import Settings
-from shared.subjects import CONFIG
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from ftp_gateway.file_work import FileWork
-from ftp_gateway.formats import Rules
 from ftp_gateway.intake import Intake
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import Place
 from ftp_gateway.processing import Processing
 from ftp_gateway.protocols.remote_ftps import _Thread, open_ftps_remote
@@ -24,17 +24,18 @@ from ftp_gateway.protocols.remote_sftp import open_sftp_remote
 from ftp_gateway.pulling import Job, Puller, Server
 from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remote_reports import ReportSender
-from ftp_gateway.remotes import FORGET_AFTER, Remote
+from ftp_gateway.remote_state import FORGET_AFTER
+from ftp_gateway.remotes import Remote
 from ftp_gateway.spool import Spool
 from servers.ftp_gateway import events, rows
 from servers.remotes import SftpPeer, ftps_peer, sftp_peer
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.errors import ConflictError, UnavailableError
 from shared.profiles import Profiles
-from shared.secret_store import dec_hook
+from shared.secret import dec_hook
 from shared.settings import Settings
 from shared.streams import ensure
 from shared.telemetry import Metrics
@@ -91,9 +92,9 @@ async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
 
 @pytest.fixture
 async def memories(bus: Bus, settings: Settings) -> BucketStore:
-    for spec in (subjects.PUSH, subjects.FILES, subjects.PROFILES, subjects.REMOTES):
+    for spec in (mesh_streams.PUSH, mesh_streams.FILES, mesh_streams.PROFILES, mesh_streams.REMOTES):
         await ensure(bus, spec, settings)
-    return BucketStore(bus, subjects.REMOTES)
+    return BucketStore(bus, mesh_streams.REMOTES)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 from ftp_gateway.remote_lanes import RemoteLanes
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import Progress
-from shared import subjects
+from ftp_gateway.remote_state import Progress
+from shared import mesh_streams
 from shared.buckets import BucketStore, Stored
 from shared.bus import Bus
 from shared.errors import UnavailableError
@@ -29,8 +29,8 @@ class Memories(BucketStore):
 
 
 async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings: Settings) -> None:
-    await ensure(bus, subjects.REMOTES, settings)
-    memories = Memories(bus, subjects.REMOTES)
+    await ensure(bus, mesh_streams.REMOTES, settings)
+    memories = Memories(bus, mesh_streams.REMOTES)
     deleted = Memory(memories, "shop", "old")
     await deleted.note(Progress(files_pulled=1))
     lanes = _lanes(memories)

@@ -13,8 +13,8 @@ from servers.ftp_gateway import PASSWORD, ROW, Gateway, events, gateway_process,
 from servers.services import RunService
 from servers.waiting import until
 from shared.bus import Bus
+from shared.mesh_streams import PUSH
 from shared.settings import Settings
-from shared.subjects import PUSH
 
 ROWS = 60_000
 

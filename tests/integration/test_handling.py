@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from shared.bus import Bus, Message
-from shared.consumers import Pull, open_pull
+from shared.consumer_admin import open_pull
+from shared.consumers import Pull
 from shared.errors import BusyError, InvalidError, MillraceError, UnavailableError
 from shared.handling import BUG_ATTEMPTS, consume
+from shared.mesh_streams import PUSH
 from shared.retry import Backoff
-from shared.subjects import PUSH
 
 SUBJECT = "push.send.shop.f1"
 

@@ -12,8 +12,8 @@ import pytest
 from hooks.app import SERVICE, now
 from hooks.dead_letters import DeadLetterBox
 from hooks.letters import Wanted
+from hooks.matching.rule import Target
 from hooks.replays import Replays
-from hooks.triggers import Target
 from servers.hooks import SECRET, HooksClient, events, first_successes, holds, open_client
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService

@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 
 from hooks.delivery import Policy
+from hooks.matching.hook import Batch
 from hooks.sinks.kinesis import KinesisConfig
-from hooks.triggers import Batch
 from servers.kinesis import CallFault, FaultyKinesis, Stored
 from servers.memory_sink import LanesAround
 from servers.waiting import until
 from shared.aws import AwsClients
 from shared.retry import Backoff
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 BATCH = Batch(linger_ms=2)
 QUICK = Backoff(first_s=0.01, max_s=0.05)

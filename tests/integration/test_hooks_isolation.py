@@ -15,7 +15,7 @@ from servers.hooks import HooksClient, by_user, events, first_successes, holds, 
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.service import Running, running
@@ -63,7 +63,7 @@ async def post(client: HooksClient, posted: list[dict[str, object]]) -> None:
 
 async def entries(bus: Bus) -> int:
     """Backlogs in the bucket."""
-    return len(await BucketStore(bus, subjects.HOOKS).scan())
+    return len(await BucketStore(bus, mesh_streams.HOOKS).scan())
 
 
 async def allow(client: HooksClient, kinesis: FaultyKinesis) -> None:

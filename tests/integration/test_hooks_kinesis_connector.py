@@ -12,10 +12,10 @@ from hooks.handlers import ProbeConnector
 from servers.hooks import HooksClient, connector, events, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus
 from shared.connection_test import ConnectionReport
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.messages import DeadLetter, Event, decode, encode
 from shared.service import Running, running
 from shared.settings import Settings
@@ -188,7 +188,7 @@ def large(name: str, attributes: int, tokens: int = 0) -> Event:
 
 async def letters(bus: Bus, subject: str, number: int) -> list[DeadLetter]:
     found: list[DeadLetter] = []
-    async with open_scan(bus, subjects.DLQ, subject=subject) as scan:
+    async with open_scan(bus, mesh_streams.DLQ, subject=subject) as scan:
         while len(found) < number:
             found += [decode(message.data, DeadLetter) for message in await scan.next(number)]
     return found

@@ -10,10 +10,11 @@ from hooks.leases import Leases
 from hooks.ownership import Lease, Plan, Timing
 from shared.buckets import BucketStore
 from shared.bus import Bus
+from shared.mesh_streams import LEASES
 from shared.messages import decode, encode
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import LEASES, PARTITIONS, hooks_lease
+from shared.subjects import PARTITIONS, hooks_lease
 
 
 class Work:

@@ -7,21 +7,21 @@ import pytest
 
 from hooks.app import SERVICE
 from hooks.delivery import Policy
+from hooks.matching.hook import Batch
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.put_record import ADVICE, AGAIN_S, AT_ONCE, open_stream
-from hooks.triggers import Batch
 from servers.hooks import HooksClient, by_user, events, first_successes, open_client, wait_acknowledged
 from servers.kinesis import CallFault, FaultyKinesis
 from servers.memory_sink import LanesAround
 from servers.services import RunService
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams
 from shared.aws import AwsClients
 from shared.bus import Bus
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.messages import Alert, decode
 from shared.retry import Backoff
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.service import Running
 
 BATCH = Batch(linger_ms=2)
@@ -176,7 +176,7 @@ async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -
 
 
 async def alerts(bus: Bus, kind: str) -> list[Alert]:
-    async with open_scan(bus, subjects.ALERTS, subject=f"alerts.hooks.shop.{kind}") as scan:
+    async with open_scan(bus, mesh_streams.ALERTS, subject=f"alerts.hooks.shop.{kind}") as scan:
         count = scan.pending_at_open
         found: list[Alert] = []
         while len(found) < count:

@@ -21,7 +21,7 @@ from servers.hooks import HooksClient, by_user, events, first_successes, holds, 
 from servers.kinesis import FaultyKinesis
 from servers.replicas import hooks_process
 from servers.waiting import until
-from shared import subjects
+from shared import mesh_streams
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.service import Running, running, serve
@@ -237,7 +237,7 @@ async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
         await replicas.start("fourth")
         late = await kinesis.wait_records("orders", holds(3000))
         await wait_acknowledged(bus)
-        store = BucketStore(bus, subjects.HOOKS)
+        store = BucketStore(bus, mesh_streams.HOOKS)
 
         async def nothing_left() -> bool:
             return not await store.scan()

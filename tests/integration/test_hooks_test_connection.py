@@ -23,7 +23,7 @@ from servers.services import RunService
 from servers.webhooks import SECRET, Receiver
 from shared.bus import Bus
 from shared.connection_test import ConnectionReport, run_checks
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.service import Running
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

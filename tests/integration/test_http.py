@@ -9,9 +9,9 @@ from msgspec import Meta
 
 from servers.services import RunService
 from shared.http import Call
+from shared.mesh_streams import CONFIG
 from shared.routes import Query, Route
 from shared.service import Mesh, Service
-from shared.subjects import CONFIG
 
 
 async def asked(call: Call[None]) -> dict[str, Any]:

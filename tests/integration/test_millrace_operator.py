@@ -13,10 +13,11 @@ from millrace.nats_server import NatsServer
 from millrace.operator_access import USER, Access, find_access, open_registry
 from millrace.rekey import Outcome, rekey
 from millrace.token import create, revoke
-from shared import subjects
+from shared import mesh_streams
 from shared.errors import InvalidError, NotFoundError, UnauthenticatedError
 from shared.registry import Kind, Registry
-from shared.secret_store import Secret, generate_key
+from shared.secret import Secret
+from shared.secret_store import generate_key
 from shared.settings import Settings
 from shared.streams import ensure
 from shared.tokens import TOKENS, authenticate, token_hash
@@ -42,7 +43,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Open]:
     async with NatsServer(tmp_path / "nats", users=ensure_seeds(tmp_path / "keys")) as server:
         first = Access(nats_url=server.url, seed=seed, secret_keys=generate_key())
         async with open_registry(first) as registry:
-            await ensure(registry.bus, subjects.CONFIG, Settings())
+            await ensure(registry.bus, mesh_streams.CONFIG, Settings())
         yield lambda keys: open_registry(Access(nats_url=server.url, seed=seed, secret_keys=keys))
 
 
@@ -65,7 +66,7 @@ async def test_only_the_hash_of_a_token_is_kept(registry: Registry) -> None:
     token = await create(registry, ("admin",), "", now=NOW)
 
     (entry,) = await registry.list(TOKENS)
-    stored = await registry.bus.last_message(subjects.CONFIG, f"$KV.CONFIG.tokens.{entry.app_key}")
+    stored = await registry.bus.last_message(mesh_streams.CONFIG, f"$KV.CONFIG.tokens.{entry.app_key}")
 
     assert token_hash(token) == entry.app_key
     assert stored is not None

@@ -9,7 +9,8 @@ import pytest
 from servers.waiting import until
 from shared.bus import Bus
 from shared.errors import UnavailableError
-from shared.subjects import PUSH, push_send
+from shared.mesh_streams import PUSH
+from shared.subjects import push_send
 
 SUBJECT = push_send("shop", "f1")
 CALLS: dict[str, Callable[[Bus], Awaitable[object]]] = {

@@ -1,7 +1,7 @@
 """
 What each NATS user can do, and cannot, on a real server with the generated configuration.
 
-Made from `shared.subjects.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of it.
+Made from `shared.grants.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of it.
 """
 
 import asyncio
@@ -18,13 +18,14 @@ from nats.errors import Error as NatsError
 
 from millrace.nats_config import ensure_seeds, make_seed
 from millrace.nats_server import NatsServer
-from shared import subjects
+from shared import grants
 from shared.bus import Bus, connect
-from shared.consumers import open_pull, open_scan
+from shared.consumer_admin import open_pull, open_scan
 from shared.errors import MillraceError
+from shared.grants import GRANTS, permissions
+from shared.mesh_streams import Bucket, Stream
 from shared.settings import Settings
 from shared.streams import ensure, purge, take_out
-from shared.subjects import GRANTS, Bucket, Stream, permissions
 from shared.telemetry import Metrics
 
 USERS = sorted(GRANTS)
@@ -71,7 +72,7 @@ async def watched(server: NatsServer, user: str, seed: str) -> AsyncIterator[tup
         refused.extend(re.findall(r'violation for (?:publish|subscription) to "([^"]+)"', str(error).lower()))
 
     client = await nats.connect(
-        server.url, nkeys_seed_str=seed, inbox_prefix=subjects.inbox_prefix(user), error_cb=on_error
+        server.url, nkeys_seed_str=seed, inbox_prefix=grants.inbox_prefix(user), error_cb=on_error
     )
     try:
         yield client, refused
@@ -245,7 +246,7 @@ async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
 
 @pytest.mark.parametrize("user", USERS)
 async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
-    inboxes = {f"{subjects.inbox_prefix(other)}.>" for other in GRANTS if other != user}
+    inboxes = {f"{grants.inbox_prefix(other)}.>" for other in GRANTS if other != user}
     answered = {subject for other, grant in GRANTS.items() for subject in grant.answers if other != user}
     wanted = {">", "_INBOX.>", "events.>", "$KV.>", "$JS.>", *inboxes, *answered}
 

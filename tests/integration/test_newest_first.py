@@ -7,9 +7,10 @@ import pytest
 
 from ftp_gateway.newest_first import newest_first
 from shared.bus import Bus, Message
+from shared.mesh_streams import FILES
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import FILES, ftp_file
+from shared.subjects import ftp_file
 
 MINE, OTHERS = ftp_file("shop", "completed"), ftp_file("rival", "completed")
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.aws import AwsClients, AwsRole
+from shared.aws import AwsClients
+from shared.aws_roles import AwsRole
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -18,8 +19,9 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.objectstore import Limits, ObjectStore, S3StoreConfig
-from shared.secret_store import Secret
+from shared.objectstore import ObjectStore
+from shared.secret import Secret
+from shared.store_config import Limits, S3StoreConfig
 from shared.store_errors import store_code
 from shared.testing import MotoServer
 

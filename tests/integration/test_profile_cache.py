@@ -10,11 +10,12 @@ from servers.waiting import until
 from shared import buckets
 from shared.buckets import BucketStore, Stored
 from shared.bus import Bus
+from shared.mesh_streams import PROFILES
 from shared.profile_cache import ProfileCache
+from shared.profile_keys import profile_key
 from shared.profiles import Profiles
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import PROFILES, profile_key
 
 
 class Reads:

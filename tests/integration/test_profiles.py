@@ -7,11 +7,12 @@ import pytest
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.errors import TooLargeError
+from shared.mesh_streams import PROFILES
 from shared.messages import ProfileRow
+from shared.profile_keys import profile_key
 from shared.profiles import Profile, Profiles
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import PROFILES, profile_key
 
 
 def row(ext_id: str, **attributes: int) -> ProfileRow:

@@ -10,15 +10,16 @@ from msgspec import Struct
 from millrace.nats_server import NatsServer
 from servers.waiting import until
 from shared.bus import Bus
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.logs import redactor
+from shared.mesh_streams import ALERTS, CONFIG
 from shared.messages import Alert, decode
 from shared.registry import Kind, Registry, View
-from shared.secret_store import Secret, SecretStore
+from shared.secret import Secret
+from shared.secret_store import SecretStore
 from shared.settings import Settings
 from shared.streams import ensure
-from shared.subjects import ALERTS, CONFIG
 
 
 class Thing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

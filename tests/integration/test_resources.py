@@ -9,12 +9,12 @@ from msgspec import Meta, Struct
 
 from shared.errors import InvalidError
 from shared.http import Call
+from shared.mesh_streams import CONFIG
 from shared.registry import Kind
 from shared.resources import resource_routes
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.service import Mesh, Service, running
 from shared.settings import Settings
-from shared.subjects import CONFIG
 
 
 class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

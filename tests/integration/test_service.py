@@ -13,10 +13,10 @@ from msgspec import Struct
 from millrace.nats_server import NatsServer
 from shared.errors import BusyError, NotFoundError
 from shared.http import Call
+from shared.mesh_streams import CONFIG
 from shared.routes import Route
 from shared.service import Mesh, Running, Service, running, serve
 from shared.settings import Settings
-from shared.subjects import CONFIG
 from shared.tokens import TOKENS, Token
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from servers.services import RunService
 from servers.storage import PHOTO, form, objects, stored, upload
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus
 from shared.connection_test import ConnectionReport
 from shared.errors import NotFoundError
@@ -108,7 +108,7 @@ async def test_secret_goes_in_and_never_comes_out(
     del left_out["secret_key"]
     await put(http, shop, left_out)
     await put(http, shop, shown | {"active": True})
-    entry = await bus.last_message(subjects.CONFIG, "$KV.CONFIG.connectors.shop.amazon-storage")
+    entry = await bus.last_message(mesh_streams.CONFIG, "$KV.CONFIG.connectors.shop.amazon-storage")
     assert entry is not None
     assert SECRET.encode() not in entry.data
     assert (await stored(http, shop, form())).provider == "amazon-storage"

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from servers.services import RunService
 from servers.storage import PHOTO, form, objects, stored, upload
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus
 from shared.connection_test import ConnectionReport
 from shared.messages import decode
@@ -105,7 +105,7 @@ async def test_key_goes_in_and_never_comes_out(
     left_out = connector(azurite, container, prefix="p")
     del left_out["account_key"]
     await put(http, shop, left_out)
-    entry = await bus.last_message(subjects.CONFIG, "$KV.CONFIG.connectors.shop.azure-storage")
+    entry = await bus.last_message(mesh_streams.CONFIG, "$KV.CONFIG.connectors.shop.azure-storage")
     assert entry is not None
     assert azurite.account_key.reveal().encode() not in entry.data
     assert "azure-storage" == (await stored(http, shop, form())).provider

@@ -13,7 +13,7 @@ from servers.services import RunService
 from servers.storage import PHOTO, connect, form, objects, stored, upload
 from servers.streams import messages
 from servers.stub_store import Fault, StubStore, stub_connector
-from shared import subjects
+from shared import mesh_streams
 from shared.bus import Bus
 from shared.messages import Alert, decode
 from shared.service import running
@@ -39,7 +39,9 @@ def nobody() -> Iterator[str]:
 
 
 async def alerts(bus: Bus) -> list[tuple[str, str]]:
-    told = [decode(message.data, Alert) for message in await messages(bus, subjects.ALERTS, "alerts.storage.shop.*")]
+    told = [
+        decode(message.data, Alert) for message in await messages(bus, mesh_streams.ALERTS, "alerts.storage.shop.*")
+    ]
     return [(alert.kind, alert.subject) for alert in told]
 
 

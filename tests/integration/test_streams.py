@@ -9,9 +9,9 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from millrace.nats_server import NatsServer
 from shared.bus import Bus, connect
 from shared.errors import ConflictError, NotFoundError
+from shared.mesh_streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
 from shared.settings import Settings
 from shared.streams import PARTITIONS_KEY, ensure, purge, take_out
-from shared.subjects import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
 from shared.telemetry import Metrics
 
 

@@ -17,7 +17,7 @@ import paramiko
 from ftp_gateway.app import SERVICE
 from millrace.nats_server import NatsServer
 from servers.streams import messages
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus, connect
 from shared.messages import FileChanged, PushBatch, PushRow, decode
 from shared.registry import Registry
@@ -117,7 +117,7 @@ async def open_gateway(directory: Path, host_keys: bytes) -> AsyncIterator[tuple
             allow_private_endpoints=True,
             stop_deadline_s=10,
         )
-        await ensure(bus, subjects.CONFIG, settings)
+        await ensure(bus, mesh_streams.CONFIG, settings)
         registry = Registry(bus, SecretStore([secret_key]), service="test", relist_s=30)
         issued = Token(scopes=("admin",), created_at=datetime.now(UTC))
         await registry.put(TOKENS, token_hash(token), "", issued)
@@ -160,13 +160,13 @@ async def process(client: asyncssh.SFTPClient, path: str, data: bytes) -> dict[s
 
 async def events(bus: Bus, state: subjects.FileState, app_key: str = "shop") -> list[FileChanged]:
     """Events of one state."""
-    found = await messages(bus, subjects.FILES, subjects.ftp_file(app_key, state))
+    found = await messages(bus, mesh_streams.FILES, subjects.ftp_file(app_key, state))
     return [decode(message.data, FileChanged) for message in found]
 
 
 async def batches(bus: Bus, app_key: str = "shop") -> list[PushBatch]:
     """Push commands, as they were published."""
-    found = await messages(bus, subjects.PUSH, subjects.push_send(app_key, "*"))
+    found = await messages(bus, mesh_streams.PUSH, subjects.push_send(app_key, "*"))
     return [decode(message.data, PushBatch) for message in found]
 
 

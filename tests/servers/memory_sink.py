@@ -8,8 +8,9 @@ from typing import Self
 
 from hooks.delivery import PLAIN, Limits, Outcome, Policy, Record, Sent, Sink, size_of
 from hooks.lanes import Lanes
+from hooks.matching.hook import Batch
+from hooks.matching.rule import Target
 from hooks.tallies import Tally
-from hooks.triggers import Batch, Target
 from shared.errors import MillraceError
 from shared.retry import Backoff
 from shared.telemetry import Metrics

@@ -22,7 +22,7 @@ from millrace.nats_config import seed_file
 from millrace.nats_server import NatsServer
 from millrace.operator_access import ELECTION, ELECTION_S, access_of_folder, open_registry
 from millrace.processes import Child, start_child
-from shared import subjects
+from shared import mesh_streams
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
 from shared.registry import Registry
 from shared.retry import Backoff, retry
@@ -174,7 +174,7 @@ class LocalMesh:
         access = access_of_folder(self.folder, self.nats.url)
         token = self.folder.admin_token()
         async with open_registry(access) as registry:
-            await ensure(registry.bus, subjects.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
+            await ensure(registry.bus, mesh_streams.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
             await retry(lambda: _issue(registry, token), backoff=ELECTION, deadline_s=ELECTION_S)
 
     async def _stop_services(self) -> None:

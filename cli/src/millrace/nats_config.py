@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from millrace.secret_files import read_or_make
 from shared.errors import InvalidError
-from shared.subjects import GRANTS, permissions
+from shared.grants import GRANTS, permissions
 
 ACCOUNT = "MILLRACE"
 CLUSTER = "millrace"

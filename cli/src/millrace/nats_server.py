@@ -43,7 +43,7 @@ class NatsServer:
 
     Args:
         directory: Holds the store, the configuration and the log; a later server on it finds the data again.
-        users: NKey seed by user of `shared.subjects.GRANTS`; None lets everybody in, for tests.
+        users: NKey seed by user of `shared.grants.GRANTS`; None lets everybody in, for tests.
         port: 0 takes a free one, which stays this object's port over `restart`.
     """
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from millrace.event_loop import run_async
 from millrace.operator_access import add_data_argument, find_access, open_registry
-from shared import subjects
+from shared import mesh_streams
 from shared.buckets import BucketStore, Stored
 from shared.errors import ConflictError, InvalidError
 from shared.registry import Registry
@@ -47,7 +47,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 async def rekey(registry: Registry) -> Outcome:
     """Every entry of `CONFIG`. One that changes meanwhile is read again, so no writer's work is lost."""
-    store = BucketStore(registry.bus, subjects.CONFIG)
+    store = BucketStore(registry.bus, mesh_streams.CONFIG)
     changed = current = 0
     refused: list[str] = []
     for stored in await store.scan():

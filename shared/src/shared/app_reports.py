@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from shared.object_keys import check_key
-from shared.objectstore import USUAL, Limits, LocalStoreConfig, ObjectStore, S3StoreConfig
-from shared.secret_store import Secret
+from shared.objectstore import ObjectStore
+from shared.secret import Secret
 from shared.settings import Settings
+from shared.store_config import USUAL, Limits, LocalStoreConfig, S3StoreConfig
 from shared.subjects import APP_KEY, check_app_key
 
 PREFIX = "reports"

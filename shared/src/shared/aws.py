@@ -16,13 +16,12 @@ from it: a wrong region stays hidden, and an endpoint that redirects everything 
 """
 
 import asyncio
-import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict
+from typing import Any, Final, Self
 
 import aiohttp
 
@@ -30,101 +29,18 @@ import aiohttp
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.credentials import AioDeferredRefreshableCredentials  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
-from botocore import exceptions as botocore_exceptions  # type: ignore[import-untyped]
 from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
-from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
-from msgspec import Struct
 
-from shared.aws_codes import hint_for, kind_of
+from shared.aws_errors import AWS_ERRORS, aws_error
+from shared.aws_roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
 from shared.aws_signing import signed_headers, told_error
-from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
-from shared.secret_store import Secret
+from shared.errors import InvalidError
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0
 CONNECTIONS: Final = 64
 ROLE_S: Final = 3600
 """How long temporary keys hold: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
-
-ROLE_ARN: Final = re.compile(r"arn:aws(?:-[a-z]+)*:iam::\d{12}:role/(?:[!-~]{1,511}/)?[\w+=,.@-]{1,64}", re.ASCII)
-"""IAM user guide, IAM identifiers."""
-EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
-"""STS API reference, AssumeRole."""
-
-AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
-    botocore_exceptions.ClientError,
-    botocore_exceptions.BotoCoreError,
-    ResponseParserError,
-    aiohttp.ClientError,
-    ConnectionError,
-    TimeoutError,
-)
-"""What a call to AWS may raise: `except AWS_ERRORS as error: raise aws_error(error) from error`."""
-
-
-_NO_KEYS: Final = (
-    botocore_exceptions.NoCredentialsError,
-    botocore_exceptions.PartialCredentialsError,
-    botocore_exceptions.CredentialRetrievalError,
-)
-_NO_ANSWER: Final = (
-    botocore_exceptions.ConnectionError,
-    botocore_exceptions.HTTPClientError,
-    botocore_exceptions.IncompleteReadError,
-    ResponseParserError,
-    aiohttp.ClientError,
-    ConnectionError,
-    TimeoutError,
-)
-
-
-class AwsCredentials(Struct, frozen=True, kw_only=True):
-    """Static keys."""
-
-    access_key_id: str
-    secret_access_key: Secret
-
-
-class AwsRole(Struct, frozen=True, kw_only=True):
-    """A role that is assumed with an external id. Without `base` it is assumed by the identity of this process."""
-
-    role_arn: str
-    external_id: str
-    base: AwsCredentials | None = None
-
-
-class TemporaryKeys(TypedDict):
-    """Keys of a session of a role, under the names that obstore wants."""
-
-    access_key_id: str
-    secret_access_key: str
-    token: str
-    expires_at: datetime
-
-
-CredentialProvider = Callable[[], Awaitable[TemporaryKeys]]
-
-
-def check_role(role_arn: str, external_id: str, app_key: str) -> None:
-    """
-    What a tenant may name as its role.
-
-    One identity of ours assumes the roles of every tenant, so whoever knows another's role_arn could borrow the role
-    ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, and the role's owner demands
-    that id in its trust policy.
-
-    Raises:
-        InvalidError: The ARN is none, or the external id is not the tenant's; names the field.
-    """
-    if not ROLE_ARN.fullmatch(role_arn):
-        raise InvalidError("expected the ARN of a role, arn:aws:iam::<account>:role/<name>", field="role_arn")
-    own = external_id == app_key or external_id.startswith(f"{app_key}:")
-    if not own or not EXTERNAL_ID.fullmatch(external_id):
-        raise InvalidError(
-            f"expected {app_key!r}, or {app_key + ':'!r} and letters, digits or any of +=,.@:/-, as the role's trust "
-            "policy demands it",
-            field="external_id",
-        )
 
 
 class _OnceAwaited:
@@ -356,51 +272,3 @@ def _config(endpoint_url: str | None) -> Any:
         warm_up_loader_caches=True,
         user_agent_extra="millrace",
     )
-
-
-class AwsDetails(Struct, frozen=True, kw_only=True):
-    """What AWS said of a failure. `operation` is what was asked for, `region` where it says the bucket is."""
-
-    code: str | None = None
-    http_status: int | None = None
-    request_id: str | None = None
-    region: str | None = None
-    operation: str | None = None
-
-
-def aws_details(error: BaseException) -> AwsDetails:
-    """Of an error of the SDK, or of a `MillraceError` that was raised from one."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return aws_details(error.__cause__) if error.__cause__ is not None else AwsDetails()
-    about, answer = response.get("Error", {}), response.get("ResponseMetadata", {})
-    region = about.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
-    return AwsDetails(
-        code=about.get("Code"),
-        http_status=answer.get("HTTPStatusCode"),
-        request_id=answer.get("RequestId"),
-        region=region,
-        operation=getattr(error, "operation_name", None),
-    )
-
-
-def aws_code(error: BaseException) -> str | None:
-    """The code of `aws_details`, such as `NoSuchBucket`."""
-    return aws_details(error).code
-
-
-def aws_error(error: BaseException) -> MillraceError:
-    """An error of the SDK as one of ours. The message names AWS's code; it holds no key."""
-    details = aws_details(error)
-    name = type(error).__name__
-    if isinstance(error, botocore_exceptions.ClientError):
-        said = (
-            hint_for(details.code, details.operation) or str(error.response.get("Error", {}).get("Message", ""))[:300]
-        )
-        message = f"AWS refused {error.operation_name} with {details.code}: {said}"
-        return kind_of(details.code, details.http_status)(message)
-    if isinstance(error, _NO_KEYS):
-        return CredentialsError(f"there are no AWS credentials to use ({name})")
-    if isinstance(error, _NO_ANSWER):
-        return UnavailableError(f"AWS cannot be reached ({name})")
-    return InvalidError(f"AWS was not asked: {str(error)[:300]}")

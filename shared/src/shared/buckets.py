@@ -10,10 +10,11 @@ from typing import Final
 from msgspec import Struct
 
 from shared.bus import Bus, Message, Outgoing
-from shared.consumers import Pull, open_scan
+from shared.consumer_admin import open_scan
+from shared.consumers import Pull
 from shared.errors import ConflictError
+from shared.mesh_streams import Bucket
 from shared.streams import subjects_in
-from shared.subjects import Bucket
 
 OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"

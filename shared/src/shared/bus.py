@@ -23,13 +23,13 @@ from nats.js.errors import APIError, NoStreamResponseError
 from nats.micro.request import ERROR_CODE_HEADER
 from nats.nuid import NUID
 
-from shared import subjects
+from shared import grants, subjects
 from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
+from shared.mesh_streams import Bucket, Stream
 from shared.messages import Alert, decode, encode
 from shared.nats_client import Client
 from shared.retry import Backoff, retry
 from shared.stream_parser import Deliver, StreamParser
-from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -376,7 +376,7 @@ async def connect(
     Sign in and stay connected; leaving the block drains.
 
     Args:
-        user: The name in `shared.subjects.GRANTS`; decides the inboxes.
+        user: The name in `shared.grants.GRANTS`; decides the inboxes.
         servers: URLs, separated by commas.
         seed: NKey seed; empty for a server without users.
         wait_s: How long to try at first; None tries for ever.
@@ -411,7 +411,7 @@ async def connect(
             await client.connect(
                 servers=[server.strip() for server in servers.split(",")],
                 name=user,
-                inbox_prefix=subjects.inbox_prefix(user),
+                inbox_prefix=grants.inbox_prefix(user),
                 error_cb=on_error,
                 disconnected_cb=on_disconnect,
                 reconnected_cb=on_reconnect,

@@ -22,7 +22,7 @@ from shared.messages import decode
 from shared.openapi import STATUS, openapi
 from shared.registry import Registry
 from shared.routes import Query, Route
-from shared.secret_store import enc_hook_masked
+from shared.secret import enc_hook_masked
 from shared.telemetry import CONTENT_TYPE, Metrics
 
 log = structlog.get_logger()

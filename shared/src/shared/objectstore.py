@@ -14,28 +14,17 @@ for a service. A local object has no headers: its content type is told by its na
 """
 
 import asyncio
-import base64
-import binascii
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import IO, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
-from shared.errors import DeniedError, InvalidError, NotFoundError
+from shared.errors import DeniedError, NotFoundError
 from shared.local_files import Data, LocalFiles
 from shared.object_keys import check_key, content_type_of, folder_of, headers_of
-from shared.secret_store import Secret
-from shared.store_errors import STORE_ERRORS, code_in, status_in, store_error
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
-
-    # Only its name: whoever brings keys of his own needs no SDK, which takes 10 MB.
-    from shared.aws import CredentialProvider
+from shared.store_errors import STORE_ERRORS, code_in, status_in, store_error, translated
 
 SINGLE_PUT_BYTES: Final = 16 << 20
 """From here on a put goes in parts: below, one request is faster than three."""
@@ -46,19 +35,6 @@ FILE_PART_BYTES: Final = 5 << 20
 FILE_PARTS_AT_ONCE: Final = 2
 """A file is read for its parts, so that each of them is memory, more than once."""
 Provider = Literal["s3", "azure", "local"]
-Folder = Annotated[str, Meta(max_length=512)]
-Endpoint = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """How long one request may take, and how often obstore tries again. A person who waits is served with less."""
-
-    connect_s: float = 5.0
-    request_s: float = 30.0
-    retries: int = 2
-
-
-USUAL: Final = Limits()
 
 
 class ObjectInfo(Struct, frozen=True, kw_only=True):
@@ -79,117 +55,6 @@ class StoredBytes(Struct, frozen=True, kw_only=True):
     cache_control: str | None = None
     content_disposition: str | None = None
     metadata: dict[str, str] = {}
-
-
-class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """
-    A bucket of S3, or of a store that speaks S3 when `endpoint_url` is set, which is then asked in path style.
-
-    `sse` asks for AES-256 on the server. The keys may be left out where `open` is given a provider of temporary ones.
-    """
-
-    bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
-    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{2,32}$")]
-    access_key_id: str = ""
-    secret_access_key: Secret = Secret("")
-    endpoint_url: Endpoint | None = None
-    prefix: Folder = ""
-    sse: bool = False
-
-    @asynccontextmanager
-    async def open(
-        self, limits: Limits = USUAL, *, credential_provider: "CredentialProvider | None" = None
-    ) -> AsyncIterator["ObjectStore"]:
-        """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
-        virtual = self.endpoint_url is None and "." not in self.bucket
-        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
-        endpoint = self.endpoint_url or f"https://{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain}"
-        with _speaking("open", f"the bucket {self.bucket}"):
-            store = S3Store(
-                self.bucket,
-                prefix=folder_of(self.prefix),
-                region=self.region,
-                endpoint=endpoint,
-                aws_endpoint_url_s3=endpoint,
-                virtual_hosted_style_request=virtual,
-                # A provider of keys rules out every key and token of the environment.
-                credential_provider=cast(Any, credential_provider or self._keys()),
-                skip_signature=False,
-                unsigned_payload=False,
-                s3_express=False,
-                request_payer=False,
-                # Not every store that speaks S3 knows DeleteObjects, and we delete one at a time.
-                disable_bulk_delete=True,
-                client_options=_client_options(endpoint, limits),
-                retry_config=_retry_config(limits),
-                config={"server_side_encryption": "AES256"} if self.sse else None,
-            )
-        yield ObjectStore(store, provider="s3", place=f"the bucket {self.bucket}")
-
-    def _keys(self) -> Any:
-        # Keys hold no white space; a line break copied along with one is the commonest mistake in a form.
-        key_id, secret = self.access_key_id.strip(), self.secret_access_key.reveal().strip()
-        for field, value in (("access_key_id", key_id), ("secret_access_key", secret)):
-            if not value or not value.isascii() or not value.isprintable():
-                raise InvalidError("expected a key as AWS gives it", field=field)
-
-        # No coroutine: obstore makes it and drops it unawaited when the call is cancelled right then.
-        def provide() -> dict[str, str | None]:
-            return {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": None}
-
-        return provide
-
-
-class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A container of Azure Blob Storage; `endpoint` is the account's own address, where it is not Azure's."""
-
-    account_name: Annotated[str, Meta(pattern=r"^[a-z0-9]{3,24}$")]
-    account_key: Secret
-    container: Annotated[str, Meta(pattern=r"^[a-z0-9$][a-z0-9-]{2,62}$")]
-    endpoint: Endpoint | None = None
-    prefix: Folder = ""
-
-    @asynccontextmanager
-    async def open(self, limits: Limits = USUAL) -> AsyncIterator["ObjectStore"]:
-        """Asks nothing of the container yet. Raises `InvalidError` when a field cannot be right."""
-        key = self.account_key.reveal().strip()
-        try:
-            base64.b64decode(key, validate=True)
-        except (binascii.Error, ValueError):
-            raise InvalidError("expected an account key in Base64, as Azure shows it", field="account_key") from None
-        endpoint = self.endpoint or f"https://{self.account_name}.blob.core.windows.net"
-        with _speaking("open", f"the container {self.container}"):
-            store = AzureStore(
-                self.container,
-                prefix=folder_of(self.prefix),
-                account_name=self.account_name,
-                account_key=key,
-                credential_type="access_key",
-                endpoint=endpoint,
-                use_emulator=False,
-                use_fabric_endpoint=False,
-                skip_signature=False,
-                client_options=_client_options(endpoint, limits),
-                retry_config=_retry_config(limits),
-            )
-        yield ObjectStore(store, provider="azure", place=f"the container {self.container}")
-
-
-class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A directory of this machine, made when it is not there."""
-
-    root: Annotated[str, Meta(min_length=1)]
-    prefix: Folder = ""
-
-    @asynccontextmanager
-    async def open(self, limits: Limits = USUAL) -> AsyncIterator["ObjectStore"]:
-        """There is no network here, so the limits limit nothing."""
-        files = await asyncio.to_thread(LocalFiles, Path(self.root) / (folder_of(self.prefix) or ""))
-        yield ObjectStore(LocalStore(files.root), provider="local", place="the local store", files=files)
-
-
-StoreConfig = S3StoreConfig | AzureStoreConfig | LocalStoreConfig
-"""Where objects lie. The contract suite runs over every member."""
 
 
 class ObjectStore:
@@ -228,7 +93,7 @@ class ObjectStore:
         if self._files is not None:
             await asyncio.to_thread(self._files.write, key, data, replace=True)
             return
-        with _speaking(f"store {key}", self._place):
+        with translated(f"store {key}", self._place):
             await self._store.put_async(
                 key,
                 data,
@@ -271,7 +136,7 @@ class ObjectStore:
                 raise store_error(error, f"store {key} in {self._place}") from error
         if await self._exists(key):
             return False
-        with _speaking(f"store {key}", self._place):
+        with translated(f"store {key}", self._place):
             await self._store.put_async(key, data, attributes=attributes, use_multipart=False)
         return True
 
@@ -300,7 +165,7 @@ class ObjectStore:
         except DeniedError:
             # S3 refuses to say that a key is missing to whoever may not list the bucket, and a writer need not.
             pass
-        with _speaking(f"store {key}", self._place):
+        with translated(f"store {key}", self._place):
             await self._store.put_async(
                 key,
                 reader,
@@ -314,7 +179,7 @@ class ObjectStore:
     async def get(self, key: str) -> StoredBytes:
         """Read an object whole. Raises `NotFoundError`."""
         self._check(key)
-        with _speaking(f"read {key}", self._place):
+        with translated(f"read {key}", self._place):
             found = await self._store.get_async(key)
             data = (await found.bytes_async()).to_bytes()
         headers: dict[str, str | None] = dict(found.attributes)
@@ -330,13 +195,13 @@ class ObjectStore:
     async def get_range(self, key: str, start: int, size: int) -> bytes:
         """Up to `size` bytes from `start` on, which must lie within the object. Raises `NotFoundError`."""
         self._check(key)
-        with _speaking(f"read {key}", self._place):
+        with translated(f"read {key}", self._place):
             return (await self._store.get_range_async(key, start=start, length=size)).to_bytes()
 
     async def head(self, key: str) -> ObjectInfo:
         """What is known of an object without reading it. Raises `NotFoundError`."""
         self._check(key)
-        with _speaking(f"look at {key}", self._place):
+        with translated(f"look at {key}", self._place):
             return _info(await self._store.head_async(key))
 
     async def delete(self, key: str) -> None:
@@ -353,7 +218,7 @@ class ObjectStore:
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Every object below a folder, in no order to be relied on. `a` is the folder of `a/b` and not of `ab`."""
         folder = folder_of(prefix)
-        with _speaking(f"list {prefix}", self._place):
+        with translated(f"list {prefix}", self._place):
             async for found in self._store.list(folder, chunk_size=1000):
                 for meta in found:
                     yield _info(meta)
@@ -394,30 +259,3 @@ def _info(meta: Any) -> ObjectInfo:
         modified_at=meta["last_modified"],
         etag=(meta["e_tag"] or "").strip('"'),
     )
-
-
-def _client_options(endpoint: str, limits: Limits) -> "ClientConfig":
-    return {
-        "allow_http": endpoint.startswith("http://"),
-        "connect_timeout": timedelta(seconds=limits.connect_s),
-        "timeout": timedelta(seconds=limits.request_s),
-        # S3 closes a connection that is idle for 20 s, and a request on it is then lost.
-        "pool_idle_timeout": timedelta(seconds=15),
-        "user_agent": "millrace",
-    }
-
-
-def _retry_config(limits: Limits) -> "RetryConfig":
-    return {
-        "max_retries": limits.retries,
-        "retry_timeout": timedelta(seconds=limits.request_s),
-        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2},
-    }
-
-
-@contextmanager
-def _speaking(doing: str, place: str) -> Iterator[None]:
-    try:
-        yield
-    except STORE_ERRORS as error:
-        raise store_error(error, f"{doing} in {place}") from error

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from shared import subjects
 from shared.routes import PARAMETER, Query, Route
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 DESCRIPTION: Final = """\
 Every error has the body `Problem`, whatever its status. A path that is not here answers 404, a method that a path does

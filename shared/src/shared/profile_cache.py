@@ -9,10 +9,10 @@ from collections import Counter, OrderedDict
 
 import structlog
 
-from shared import subjects
+from shared import mesh_streams, profile_keys
 from shared.buckets import BucketStore, is_deletion
 from shared.bus import Bus, Message
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import MillraceError
 from shared.messages import decode
 from shared.profiles import Profile
@@ -33,7 +33,7 @@ class ProfileCache:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, subjects.PROFILES)
+        self._store = BucketStore(bus, mesh_streams.PROFILES)
         self._kept: OrderedDict[str, tuple[int, Profile | None]] = OrderedDict()
         self._read: asyncio.Queue[str] = asyncio.Queue()
         self._watches: dict[str, object | None] = {}
@@ -42,7 +42,7 @@ class ProfileCache:
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None:
         """A profile as the watch knows it, or from the bucket. Raises `UnavailableError` when NATS does not answer."""
-        key = subjects.profile_key(app_key, ext_id)
+        key = profile_keys.profile_key(app_key, ext_id)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][1]
@@ -80,11 +80,11 @@ class ProfileCache:
             await asyncio.sleep(delay_s)
 
     async def _watch(self, app_key: str) -> None:
-        state = await self._bus.stream_state(subjects.PROFILES)
+        state = await self._bus.stream_state(mesh_streams.PROFILES)
         async with open_scan(
             self._bus,
-            subjects.PROFILES,
-            subject=f"$KV.{subjects.PROFILES.name}.{app_key}.>",
+            mesh_streams.PROFILES,
+            subject=f"$KV.{mesh_streams.PROFILES.name}.{app_key}.>",
             start_sequence=state.last_sequence + 1,
             capacity=WATCH_MESSAGES,
             capacity_bytes=WATCH_BYTES,

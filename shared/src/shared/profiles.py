@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from shared import subjects
+from shared import mesh_streams, profile_keys
 from shared.buckets import BucketStore, Entry
 from shared.bus import Bus
 from shared.errors import ConflictError, TooLargeError
@@ -35,12 +35,12 @@ class Profiles:
     """Read and merge. Every method raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
-        self._store = BucketStore(bus, subjects.PROFILES)
+        self._store = BucketStore(bus, mesh_streams.PROFILES)
         self._all_new = False
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None:
         """What is in the bucket, or None."""
-        stored = await self._store.get(subjects.profile_key(app_key, ext_id))
+        stored = await self._store.get(profile_keys.profile_key(app_key, ext_id))
         return decode(stored.data, Profile) if stored else None
 
     async def merge(
@@ -84,7 +84,7 @@ class Profiles:
 
     async def _merge_part(self, app_key: str, by_user: dict[str, list[ProfileRow]]) -> dict[str, Profile]:
         """Gives the profiles without those that would be too large."""
-        keys = dict(zip(subjects.profile_keys(app_key, list(by_user)), by_user, strict=True))
+        keys = dict(zip(profile_keys.profile_keys(app_key, list(by_user)), by_user, strict=True))
         for _ in range(MERGE_ATTEMPTS):
             # Where the users before were all new, these are taken for new as well: writing tells when they are not.
             known = {} if self._all_new else await self._store.get_many(list(keys))
@@ -112,7 +112,7 @@ class Profiles:
 
     async def unknown(self, app_key: str, ext_ids: Sequence[str]) -> set[str]:
         """Those that have no profile."""
-        keys = dict(zip(subjects.profile_keys(app_key, ext_ids), ext_ids, strict=True))
+        keys = dict(zip(profile_keys.profile_keys(app_key, ext_ids), ext_ids, strict=True))
         asked = list(keys)
         for at in range(0, len(asked), AT_ONCE):
             for entry in (await self._store.get_many(asked[at : at + AT_ONCE])).values():

@@ -15,15 +15,16 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.buckets import BucketStore, is_deletion, present
 from shared.bus import Bus, Message
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import InvalidError, MillraceError, NotFoundError
 from shared.logs import redactor
 from shared.messages import Alert
 from shared.retry import Backoff
-from shared.secret_store import Secret, SecretStore
+from shared.secret import Secret
+from shared.secret_store import SecretStore
 
 log = structlog.get_logger()
 T = TypeVar("T", bound=Struct)
@@ -116,8 +117,10 @@ class View(Generic[T]):
             before = set(self._entries)
             try:
                 bus, subject = self._registry.bus, f"$KV.CONFIG.{self._kind.keys}"
-                async with open_scan(bus, subjects.CONFIG, subject=subject, last_per_subject=True) as scan:
-                    seen = {await self._take(message) async for message in present(bus, subjects.CONFIG, subject, scan)}
+                async with open_scan(bus, mesh_streams.CONFIG, subject=subject, last_per_subject=True) as scan:
+                    seen = {
+                        await self._take(message) async for message in present(bus, mesh_streams.CONFIG, subject, scan)
+                    }
                     for key in before - seen:
                         self._drop(key)
                     self.listed.set()
@@ -190,7 +193,7 @@ class Registry:
         self.secrets = secrets
         self.service = service
         self._relist_s = relist_s
-        self._store = BucketStore(bus, subjects.CONFIG)
+        self._store = BucketStore(bus, mesh_streams.CONFIG)
         self._views: dict[str, View[Any]] = {}
 
     def view(self, kind: Kind[T]) -> View[T]:

@@ -34,13 +34,13 @@ from shared.endpoints import Endpoint, answering
 from shared.errors import MillraceError, UnavailableError
 from shared.health import Health, Ping
 from shared.http import Listener, make_application
+from shared.mesh_streams import Bucket, Stream
 from shared.openapi import openapi
 from shared.registry import Kind, Registry
 from shared.routes import Route
 from shared.secret_store import SecretStore
 from shared.settings import Settings, read_settings
 from shared.streams import ensure
-from shared.subjects import Bucket, Stream
 from shared.telemetry import Metrics
 from shared.tokens import TOKENS
 

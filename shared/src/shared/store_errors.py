@@ -4,6 +4,8 @@ here it is read out, and nowhere else.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from obstore import exceptions as obstore_exceptions
@@ -166,3 +168,11 @@ def code_in(error: BaseException) -> str | None:
 def status_in(error: BaseException) -> int | None:
     found = re.search(r"(?:status code: |\(code: )(\d{3})\b", str(error))
     return int(found[1]) if found else None
+
+
+@contextmanager
+def translated(doing: str, place: str) -> Iterator[None]:
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise store_error(error, f"{doing} in {place}") from error

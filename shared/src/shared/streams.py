@@ -17,8 +17,9 @@ from nats.js.errors import APIError
 
 from shared.bus import Bus, api_error
 from shared.errors import ConflictError, UnavailableError
+from shared.mesh_streams import EVENTS, Bucket, Stream
 from shared.settings import Settings
-from shared.subjects import EVENTS, PARTITIONS, Bucket, Stream
+from shared.subjects import PARTITIONS
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from io import StringIO
 import msgspec
 
 from exporter.drafts import Draft, Limits
-from exporter.plans import Selection
+from exporter.selection import Selection
 from shared.messages import Event, EventType
 
 CLICKS = Selection(data="clicks")

@@ -11,7 +11,8 @@ import pytest
 from ftp_gateway import app_reports
 from ftp_gateway.app_reports import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, AppReports
 from shared.errors import NotFoundError, UnavailableError
-from shared.objectstore import LocalStoreConfig, ObjectInfo, ObjectStore
+from shared.objectstore import ObjectInfo, ObjectStore
+from shared.store_config import LocalStoreConfig
 
 
 class Watched(ObjectStore):

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from ftp_gateway.completion import Due, Trailer, due, parse_checksum, parse_trailer, refusal
-from ftp_gateway.formats import Completion, Rules
+from ftp_gateway.model.rules import Completion, Rules
 from ftp_gateway.paths import Place
 from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool

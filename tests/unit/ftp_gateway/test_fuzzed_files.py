@@ -14,8 +14,8 @@ from random import Random
 import pytest
 
 from ftp_gateway import profile_txt, push_csv
-from ftp_gateway.formats import FileKind, Rules
 from ftp_gateway.lines import MAX_LINE_BYTES, excerpt
+from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.survey import Chunk, FileReading, Survey
 from shared.messages import ProfileBatch, PushBatch, decode
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftp_gateway import push_csv
-from ftp_gateway.lines import FileScan, RefusedError, RowError
+from ftp_gateway.lines import FileScan, RefusedError
+from ftp_gateway.model.outcome import RowError
 from ftp_gateway.push_csv import MAX_DEEPLINK_CHARS, MAX_EXT_ID_CHARS, MAX_TEXT_CHARS, PushReader
 from shared.messages import PushRow, decode
 

@@ -9,23 +9,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ftp_gateway.paths import Place, kind_of
-from ftp_gateway.remotes import (
-    LONGEST_WAIT_S,
-    PASSING,
-    Progress,
-    Remote,
-    Trouble,
-    UnknownHostError,
-    archive_name,
-    download_name,
-    failed,
-    first_look,
-    in_directory,
-    next_look,
-    place_of,
-)
+from ftp_gateway.remote_backoff import LONGEST_WAIT_S, PASSING, failed, first_look, next_look
+from ftp_gateway.remote_state import Progress, Trouble
+from ftp_gateway.remotes import Remote, UnknownHostError, archive_name, download_name, in_directory, place_of
 from shared.errors import BusyError, ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 

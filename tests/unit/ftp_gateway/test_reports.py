@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.lines import RowError
-from ftp_gateway.reports import MAX_REPORTED, Outcome, render_report, render_result, report_name, result_name
+from ftp_gateway.model.outcome import MAX_REPORTED, Outcome, RowError, report_name, result_name
+from ftp_gateway.reports import render_report, render_result
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ftp_gateway import spool as spools
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import Place
-from ftp_gateway.reports import Outcome
 from ftp_gateway.shelves import ABANDONED_AFTER, REPORTS_KEPT, SWEPT_AFTER
 from ftp_gateway.spool import Spool
 from ftp_gateway.tickets import Proof

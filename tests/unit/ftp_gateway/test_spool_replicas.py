@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftp_gateway import shelf as shelves
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import Place
 from ftp_gateway.replicas import Replicas
 from ftp_gateway.shelves import ABANDONED_AFTER

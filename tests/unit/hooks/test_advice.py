@@ -1,7 +1,7 @@
 """What an operator should mend although records go out."""
 
 from hooks.advice import Advice
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 
 ORDERS = Target("shop", "orders")
 OTHERS = Target("shop", "others")

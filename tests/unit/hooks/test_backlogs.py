@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from hooks.backlogs import NOWHERE, Backlog, Place, place_of
 from hooks.delivery import Record
+from hooks.matching.rule import Target
 from hooks.tallies import Tally
-from hooks.triggers import Target
 from hooks.window import Bounds, Taken, Window
 from servers.memory_sink import NOW, TARGET, make_record
 from shared.bus import Message

@@ -8,11 +8,11 @@ import pytest
 from hooks.backlogs import Backlog
 from hooks.catch_up import CatchUps, Scan
 from hooks.checkpoints import Checkpoints
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 from servers.memory_sink import NOW, TARGET
 from shared.buckets import Stored
 from shared.bus import Message, StreamState
-from shared.subjects import EVENTS
+from shared.mesh_streams import EVENTS
 
 
 class Stream:

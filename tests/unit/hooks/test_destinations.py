@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hooks.delivery import Outcome, Policy, Record
 from hooks.destinations import Connector, Destinations
+from hooks.matching.hook import Hook
+from hooks.matching.rule import Index, Rule, Target
 from hooks.tallies import Tally
-from hooks.triggers import Hook, Index, Rule, Target
 from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.errors import NotFoundError
 from shared.retry import Backoff

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.entrance import CHUNK_BYTES, admit, make_id, read_message, routed, split_array, split_lines
+from hooks.events.admission import CHUNK_BYTES, admit, make_id, split_array, split_lines
+from hooks.events.decoding import read_message, routed
 from shared.errors import InvalidError
 from shared.messages import Event, encode
 from shared.subjects import partition_of

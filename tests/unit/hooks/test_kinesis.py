@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from hooks.sinks.kinesis import KinesisConfig
-from shared.aws import AwsCredentials, AwsRole
+from shared.aws_roles import AwsCredentials, AwsRole
 from shared.errors import InvalidError
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 GOOD: dict[str, Any] = {
     "region": "eu-central-1",

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from hooks.delivery import Failed, Limits, Outcome, Policy, Record, Sent
+from hooks.matching.hook import Batch
 from hooks.pace import START
-from hooks.triggers import Batch
 from servers.memory_sink import AT_ONCE, Answer, Bench, MemorySink, store_all
 from shared.errors import (
     BusyError,

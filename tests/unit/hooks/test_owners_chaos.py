@@ -19,11 +19,12 @@ from hooks.checkpoints import Checkpoints
 from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Limits, Outcome, Policy, Record, Sent
 from hooks.destinations import Connector, Destinations
+from hooks.matching.hook import Batch, Hook
+from hooks.matching.rule import Index, Rule, Target
 from hooks.open_partitions import Partitions
 from hooks.packing import Pack
 from hooks.partitions import Partition
 from hooks.tallies import Tallies
-from hooks.triggers import Batch, Hook, Index, Rule, Target
 from hooks.window import Bounds
 from servers.chaos import chaos
 from servers.memory_bucket import MemoryBucket

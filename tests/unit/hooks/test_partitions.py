@@ -11,10 +11,11 @@ from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
 from hooks.dispatch import ProfileStore
+from hooks.matching.hook import Hook
+from hooks.matching.rule import Index, Rule, Target
 from hooks.open_partitions import Partitions
 from hooks.partitions import Partition
 from hooks.tallies import Tallies
-from hooks.triggers import Hook, Index, Rule, Target
 from hooks.window import Bounds
 from servers.memory_sink import NOW, Heard, Letters, MemorySink
 from shared.bus import Message, StreamState

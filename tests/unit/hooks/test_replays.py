@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hooks.delivery import Failed, Outcome, Policy, Record
 from hooks.destinations import Connector, Destinations
 from hooks.letters import Letter, LetterStore, Wanted
+from hooks.matching.hook import Hook
+from hooks.matching.rule import Index, Rule
 from hooks.replays import ReplayReply, Replays
 from hooks.tallies import Tallies
-from hooks.triggers import Hook, Index, Rule
 from servers.memory_sink import AT_ONCE, NOW, Answer, Heard, Letters, MemorySink
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
 from shared.retry import Backoff

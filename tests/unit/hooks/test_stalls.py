@@ -4,9 +4,10 @@ import pytest
 
 from hooks.delivery import Policy
 from hooks.destinations import Connector, Destinations
+from hooks.matching.hook import Batch, Hook
+from hooks.matching.rule import Index, Rule, Target
 from hooks.stalls import Patience, Stalls
 from hooks.tallies import Tally
-from hooks.triggers import Batch, Hook, Index, Rule, Target
 from hooks.window import Bounds, Window
 from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.bus import Message

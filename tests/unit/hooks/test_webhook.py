@@ -7,7 +7,7 @@ import pytest
 from hooks.sinks.webhook import WebhookConfig, sign
 from servers.webhooks import SECRET, verify
 from shared.errors import InvalidError
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 
 def make(url: str = "https://example.com/hook", secret: str = SECRET) -> WebhookConfig:

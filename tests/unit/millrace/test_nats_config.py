@@ -17,7 +17,7 @@ from millrace.nats_config import (
     seed_file,
 )
 from shared.errors import InvalidError
-from shared.subjects import GRANTS, permissions
+from shared.grants import GRANTS, permissions
 
 
 def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

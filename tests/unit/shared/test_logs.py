@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from shared import logs
 from shared.logs import Redactor
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 VALUE = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from shared.errors import KINDS, MillraceError
 from shared.openapi import STATUS, ProblemDetail, openapi
 from shared.routes import Binary, Query, Route
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 
 class Key(Struct, kw_only=True, forbid_unknown_fields=True):

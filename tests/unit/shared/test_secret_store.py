@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from shared.errors import InvalidError
-from shared.secret_store import (
-    Secret,
-    SecretStore,
-    dec_hook,
-    enc_hook_masked,
-    generate_key,
-    merge_masked,
-)
+from shared.secret import Secret, dec_hook, enc_hook_masked, merge_masked
+from shared.secret_store import SecretStore, generate_key
 
 VALUE = "wJalrXUtnFEMI/K7MDENG"
 

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.errors import InvalidError
-from shared.subjects import GRANTS, PARTITIONS, Bucket, Stream, partition_of, permissions, profile_key, profile_keys
+from shared.grants import GRANTS, permissions
+from shared.mesh_streams import Bucket, Stream
+from shared.profile_keys import profile_key, profile_keys
+from shared.subjects import PARTITIONS, partition_of
 
 STREAMS = [thing for thing in vars(subjects).values() if isinstance(thing, Stream)]
 BUCKETS = [thing for thing in vars(subjects).values() if isinstance(thing, Bucket)]
@@ -75,8 +78,8 @@ def test_no_two_streams_take_the_same_subject() -> None:
 
 
 def test_events_are_kept_for_at_least_48_hours_and_never_thrown_away() -> None:
-    assert subjects.EVENTS.max_age_s >= 48 * 3600
-    assert subjects.EVENTS.refuses_when_full
+    assert mesh_streams.EVENTS.max_age_s >= 48 * 3600
+    assert mesh_streams.EVENTS.refuses_when_full
 
 
 @pytest.mark.parametrize("user", [user for user, grant in GRANTS.items() if grant.answers])
@@ -91,7 +94,7 @@ def test_nobody_may_delete_a_stream_and_only_hooks_take_messages_out_of_one(user
     assert not [name for name in STREAMS if allowed(user, f"$JS.API.STREAM.DELETE.{name.name}")]
     for verb in ("PURGE", "MSG.DELETE"):
         found = [stream for stream in STREAMS if allowed(user, f"$JS.API.STREAM.{verb}.{stream.name}")]
-        assert ([subjects.DLQ] if user == "hooks" else []) == found
+        assert ([mesh_streams.DLQ] if user == "hooks" else []) == found
     assert not [bucket for bucket in BUCKETS if allowed(user, f"$JS.API.STREAM.PURGE.{bucket.stream}")]
 
 

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from shared.aws import AwsCredentials, AwsRole
+from shared.aws_roles import AwsCredentials, AwsRole
 from shared.errors import InvalidError
-from shared.secret_store import Secret
+from shared.secret import Secret
 from storage.providers.amazon import AmazonStorageConfig, checked
 
 CONFIG = AmazonStorageConfig(

@@ -8,7 +8,7 @@ import pytest
 
 from shared.aws import AwsClients
 from shared.errors import InvalidError
-from shared.secret_store import Secret
+from shared.secret import Secret
 from storage.providers.azure import AzureStorageConfig, checked
 
 KEY = base64.b64encode(bytes(range(64))).decode()

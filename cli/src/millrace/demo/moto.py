@@ -18,9 +18,10 @@ from typing import Any
 from msgspec import Struct
 
 from millrace.processes import Child, child
-from shared.aws import AwsClients, AwsCredentials
+from shared.aws import AwsClients
+from shared.aws_roles import AwsCredentials
 from shared.errors import UnavailableError
-from shared.secret_store import Secret
+from shared.secret import Secret
 from shared.settings import child_environment
 
 READY_S = 30.0

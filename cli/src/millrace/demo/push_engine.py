@@ -10,9 +10,11 @@ from itertools import groupby
 
 from shared import subjects
 from shared.bus import Bus
-from shared.consumers import Pull, open_pull
+from shared.consumer_admin import open_pull
+from shared.consumers import Pull
+from shared.mesh_streams import PUSH
 from shared.messages import Event, Identities, PushBatch, PushRow, decode, encode
-from shared.subjects import PUSH, partition_of
+from shared.subjects import partition_of
 
 CODE = "PUSH_SENT"
 NAME = "stand-in push engine"

@@ -5,17 +5,19 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from exporter.config import EXPORTS, job_of
-from exporter.files import Job, Workshop
+from exporter.export_worker import Key
+from exporter.files import Workshop
 from exporter.handlers import ENDPOINTS
 from exporter.history import History
-from exporter.lanes import Key, Lanes
+from exporter.job import Job
+from exporter.lanes import Lanes
 from exporter.old_reports import keep_removing
 from exporter.routes import ROUTES
 from exporter.runs import Runner
 from exporter.sinks.platform import Platform
 from exporter.source import EventSource
 from exporter.state import State
-from shared import subjects
+from shared import mesh_streams
 from shared.app_reports import open_reports
 from shared.errors import NotFoundError
 from shared.service import Mesh, Service
@@ -33,7 +35,7 @@ async def build(mesh: Mesh) -> State:
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings),
     )
-    history = History(mesh.bucket(subjects.RUNS))
+    history = History(mesh.bucket(mesh_streams.RUNS))
 
     def jobs() -> dict[Key, Job]:
         return {(entry.app_key, entry.id): job_of(entry, platform) for entry in exports.all() if entry.value.active}
@@ -54,7 +56,7 @@ async def build(mesh: Mesh) -> State:
             tell=mesh.bus.alert,
             metrics=mesh.metrics,
         ),
-        plans=mesh.bucket(subjects.PLANS),
+        plans=mesh.bucket(mesh_streams.PLANS),
         metrics=mesh.metrics,
         jobs=jobs,
         is_gone=is_gone,
@@ -78,8 +80,8 @@ SERVICE = Service(
     name="exporter",
     build=build,
     routes=ROUTES,
-    streams=(subjects.EVENTS, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.RUNS, subjects.PLANS),
+    streams=(mesh_streams.EVENTS, mesh_streams.ALERTS),
+    buckets=(mesh_streams.CONFIG, mesh_streams.RUNS, mesh_streams.PLANS),
     kinds=(EXPORTS,),
     endpoints=ENDPOINTS,
 )

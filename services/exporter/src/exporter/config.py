@@ -7,10 +7,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from exporter.files import Job
+from exporter.job import Job
 from exporter.layouts import LAYOUTS, LayoutName
-from exporter.plans import Data, Selection
 from exporter.schedule import Schedule, schedule_of
+from exporter.selection import Data, Selection
 from exporter.sinks import SinkConfig
 from exporter.sinks.platform import Platform
 from shared.errors import ConflictError, InvalidError

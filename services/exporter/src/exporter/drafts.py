@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 
 from exporter.encoders import CsvGzip
-from exporter.plans import Selection
+from exporter.selection import Selection
 from shared.messages import Event
 
 log = structlog.get_logger()

@@ -9,21 +9,20 @@ same object again, or finds it written.
 import asyncio
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.budget import Budget
-from exporter.drafts import Draft, Layout, Limits
+from exporter.drafts import Draft, Limits
 from exporter.history import History, Run, counted, with_file
+from exporter.job import Job
 from exporter.ledger import Ledger
 from exporter.patience import Patience
-from exporter.plans import Data, Plan, Selection, name_at, needs_renewal, renewed
-from exporter.schedule import Schedule
+from exporter.plans import Plan, name_at, needs_renewal, renewed
+from exporter.ports import Sink
+from exporter.selection import Selection
 from exporter.source import EventSource
 from shared.errors import ConflictError, UnavailableError
 
@@ -35,53 +34,6 @@ UPLOAD_S = 120.0
 """One attempt at one object."""
 NAMES_TRIED = 60
 """Seconds to try one after the other when strangers' objects have the names of our files."""
-
-
-class Sink(Protocol):
-    """
-    Where files go. The runtime tries again what raises a retryable error, and fails the run on any other.
-
-    A call that was cancelled may have taken effect.
-    """
-
-    async def put(self, key: str, data: bytes) -> None:
-        """Create an object. Raises `ConflictError`, and changes nothing, when there is one of this key."""
-        ...
-
-    async def read(self, key: str, size_bytes: int) -> bytes | None:
-        """The object of a key, or None when there is none of this size. Tells an object of ours from a stranger's."""
-        ...
-
-
-class NamedLayout(Layout, Protocol):
-    """A layout also tells names."""
-
-    def name(self, at: datetime) -> str:
-        """The name below the export's directory of a file that is written at `at`; another one for every second."""
-        ...
-
-
-class Job(Struct, frozen=True, kw_only=True):
-    """
-    An export as the domain sees it: its configuration at one revision.
-
-    `location` tells where `open_sink` writes, without secrets; `directory` has no slash at its ends and may be empty.
-    """
-
-    app_key: str
-    export_id: str
-    revision: int
-    selection: Selection
-    schedule: Schedule
-    layout: Callable[[Data], NamedLayout]
-    location: str
-    directory: str
-    open_sink: Callable[[], AbstractAsyncContextManager[Sink]]
-
-    def key(self, at: datetime) -> str:
-        """The key of a file that is written at `at`."""
-        name = self.layout(self.selection.data).name(at)
-        return f"{self.directory}/{name}" if self.directory else name
 
 
 class Workshop:

@@ -11,52 +11,12 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from shared.messages import Event, EventType, Value
+from exporter.selection import Selection
 
-Data = Literal["clicks", "conversions"]
 Trigger = Literal["schedule", "manual"]
-
-EVENT_TYPES: dict[Data, EventType] = {"clicks": "click", "conversions": "conversion"}
-
-ADVERTISER_ATTRIBUTES = ("supplier_id", "advertiser_id")
-"""Affise's API calls the advertiser `supplier_id`, its panel `advertiser`; the first that is there counts."""
 
 LEASE_S = 180.0
 """How long a run that says nothing keeps its export. Longer than one attempt at an upload may take."""
-
-
-class Selection(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    Which events an export takes: its kind, and where lists are given, only these affiliates *and* these advertisers.
-
-    `affiliates` are Affise's whole numbers (`partner_id`), `advertisers` its 24 hexadecimal digits.
-    """
-
-    data: Data
-    affiliates: tuple[int, ...] = ()
-    advertisers: tuple[str, ...] = ()
-
-    @property
-    def event_type(self) -> EventType:
-        """The type of the events that are rows of this export."""
-        return EVENT_TYPES[self.data]
-
-    def wants(self, event: Event) -> bool:
-        """Whether an event of the right type passes the lists."""
-        attributes = event.attributes
-        if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:
-            return False
-        if not self.advertisers:
-            return True
-        named = next((attributes[name] for name in ADVERTISER_ATTRIBUTES if attributes.get(name) is not None), None)
-        return isinstance(named, str) and named.lower() in self.advertisers
-
-
-def _number(value: Value) -> int | None:
-    """A publisher may send an id as text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -137,12 +97,3 @@ def needs_renewal(progress: Progress, now: datetime) -> bool:
 def name_at(now: datetime, named_at: datetime) -> datetime:
     """The second to name a file after: this one, or the next that no file of this export was named after."""
     return max(now.replace(microsecond=0), named_at + timedelta(seconds=1))
-
-
-CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def run_id(now: datetime, entropy: bytes) -> str:
-    """A ULID: 48 bits of milliseconds, then 80 of `entropy`, so that ids sort by time."""
-    value = int(now.timestamp() * 1000) << 80 | int.from_bytes(entropy[:10], "big")
-    return "".join(CROCKFORD[value >> shift & 31] for shift in range(125, -5, -5))

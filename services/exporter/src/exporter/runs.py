@@ -10,11 +10,13 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from exporter.files import Files, Job, Workshop
+from exporter.files import Files, Workshop
 from exporter.history import ERROR_CHARACTERS, Run, RunError, counted
+from exporter.job import Job
 from exporter.ledger import Ledger, TakenError
 from exporter.patience import Patience, Signals, StopAsked
-from exporter.plans import Claim, Failing, Progress, Trigger, lease_until, may_claim, run_id
+from exporter.plans import Claim, Failing, Progress, Trigger, lease_until, may_claim
+from exporter.run_ids import run_id
 from shared.bus import StreamState
 from shared.errors import MillraceError, NotFoundError
 from shared.messages import Alert

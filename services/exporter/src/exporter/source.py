@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus, Message, StreamState
-from shared.consumers import Pull, open_scan
+from shared.consumer_admin import open_scan
+from shared.consumers import Pull
 from shared.errors import UnavailableError
 
 BATCH = 256
@@ -53,11 +54,11 @@ class EventSource:
 
     async def state(self) -> StreamState:
         """The first and the last sequence that the stream holds now."""
-        return await self._bus.stream_state(subjects.EVENTS)
+        return await self._bus.stream_state(mesh_streams.EVENTS)
 
     @asynccontextmanager
     async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[Window]:
         """The messages of an app with sequences in (`after`, `until`]; `until` must be in the stream already."""
         subject = subjects.events_of_app(app_key)
-        async with open_scan(self._bus, subjects.EVENTS, subject=subject, start_sequence=after + 1) as scan:
+        async with open_scan(self._bus, mesh_streams.EVENTS, subject=subject, start_sequence=after + 1) as scan:
             yield Window(scan, until)

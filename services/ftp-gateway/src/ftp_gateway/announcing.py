@@ -4,16 +4,17 @@ The life of a file as `ftp.file.<app>.<state>` tells it. A terminal event is tol
 
 from datetime import datetime
 
-from ftp_gateway.formats import FileKind
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import FileKind
 from ftp_gateway.paths import kind_in
-from ftp_gateway.reports import Outcome
 from ftp_gateway.survey import Survey
 from ftp_gateway.tickets import Ticket
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
+from shared.mesh_streams import FILES
 from shared.messages import FileChanged, decode, encode
-from shared.subjects import FILES, FileState, ftp_file
+from shared.subjects import FileState, ftp_file
 
 
 async def last_told(bus: Bus, app_key: str, state: FileState) -> int:

@@ -17,10 +17,10 @@ from ftp_gateway.bans import BanRules
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
 from ftp_gateway.defender import Defender
 from ftp_gateway.file_work import FileWork
-from ftp_gateway.formats import Rules
 from ftp_gateway.handlers import NAME, ProfileUpdates
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.intake import Intake
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.processing import Processing
 from ftp_gateway.protocols.remote_ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.protocols.remote_sftp import check_keys, identify_sftp, open_sftp_remote
@@ -37,9 +37,9 @@ from ftp_gateway.remotes import REMOTES, Remote
 from ftp_gateway.routes import ROUTES, State
 from ftp_gateway.spool import Spool
 from ftp_gateway.summaries import Subscription, Summaries
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.app_reports import open_reports
-from shared.consumers import open_pull
+from shared.consumer_admin import open_pull
 from shared.errors import InvalidError, NotFoundError
 from shared.mail import Mailer
 from shared.profiles import Profiles
@@ -103,7 +103,7 @@ async def build(mesh: Mesh) -> State:
     pull = await mesh.enter(
         open_pull(
             mesh.bus,
-            subjects.PROFILE_UPDATES,
+            mesh_streams.PROFILE_UPDATES,
             durable=subjects.PROFILES_CONSUMER,
             subject=subjects.profile_update("*", "*"),
             capacity=64,
@@ -209,7 +209,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
 
     lanes = RemoteLanes(
         take=lambda key: take_remote(directory, *key),
-        memories=mesh.bucket(subjects.REMOTES),
+        memories=mesh.bucket(mesh_streams.REMOTES),
         jobs=jobs,
         is_gone=is_gone,
         puller=puller,
@@ -231,13 +231,19 @@ SERVICE = Service(
     name=NAME,
     build=build,
     routes=ROUTES,
-    streams=(subjects.PUSH, subjects.PROFILE_UPDATES, subjects.FILES, subjects.DLQ, subjects.ALERTS),
+    streams=(
+        mesh_streams.PUSH,
+        mesh_streams.PROFILE_UPDATES,
+        mesh_streams.FILES,
+        mesh_streams.DLQ,
+        mesh_streams.ALERTS,
+    ),
     buckets=(
-        subjects.CONFIG,
-        subjects.PROFILES,
-        subjects.DEFENDER,
-        subjects.SUMMARIES,
-        subjects.REMOTES,
+        mesh_streams.CONFIG,
+        mesh_streams.PROFILES,
+        mesh_streams.DEFENDER,
+        mesh_streams.SUMMARIES,
+        mesh_streams.REMOTES,
     ),
     kinds=(APPS, FTP_USERS, HOST_KEYS, REMOTES),
 )

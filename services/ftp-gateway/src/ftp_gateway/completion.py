@@ -24,7 +24,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import COMPANIONS, Place, kind_of
 from ftp_gateway.shelves import ABANDONED_AFTER
 from ftp_gateway.spool import Spool

@@ -12,15 +12,13 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta, Struct, structs
 
 from ftp_gateway.accounts import Account, parse_keys, parse_networks
-from ftp_gateway.formats import Completion, Rules
 from ftp_gateway.limits import Limits
-from ftp_gateway.lines import Fallback
+from ftp_gateway.model.rules import AttributeType, Completion, Fallback, Rules
 from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
-from ftp_gateway.profile_values import AttributeType
 from ftp_gateway.summary_text import Summary
 from shared.errors import InvalidError
 from shared.registry import Entry, Kind
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_CHARS = 256

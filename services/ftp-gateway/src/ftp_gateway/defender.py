@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from ftp_gateway.addresses import network_of
 from ftp_gateway.bans import BanRules, Score, after_failures
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.buckets import BucketStore, Stored, is_deletion, present
 from shared.bus import Bus
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
 from shared.messages import decode, encode
 from shared.retry import Backoff
@@ -51,7 +51,7 @@ class Defender:
 
     def __init__(self, bus: Bus, rules: BanRules, clock: Callable[[], datetime]) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, subjects.DEFENDER)
+        self._store = BucketStore(bus, mesh_streams.DEFENDER)
         self._rules = rules
         self._clock = clock
         self._scores: dict[str, Score] = {}
@@ -104,16 +104,16 @@ class Defender:
             tasks.create_task(self._tell())
 
     async def _watch(self) -> None:
-        subject = f"$KV.{subjects.DEFENDER.name}.>"
+        subject = f"$KV.{mesh_streams.DEFENDER.name}.>"
         delays = Backoff(first_s=0.2, max_s=10.0)
         waits = iter(delays.delays())
         while True:
             before = set(self._shared)
             try:
-                async with open_scan(self._bus, subjects.DEFENDER, subject=subject, last_per_subject=True) as scan:
+                async with open_scan(self._bus, mesh_streams.DEFENDER, subject=subject, last_per_subject=True) as scan:
                     seen = {
                         self._hear(self._store.stored(message), gone=is_deletion(message.headers))
-                        async for message in present(self._bus, subjects.DEFENDER, subject, scan)
+                        async for message in present(self._bus, mesh_streams.DEFENDER, subject, scan)
                     }
                     for network in before - seen:
                         self._forget(network)

@@ -17,7 +17,7 @@ from typing import Final, Self
 import msgspec
 
 from ftp_gateway.file_worker import LENGTH_BYTES, Answer, Ask, Known, Look, Looked, Request, Send, Sent, framed
-from ftp_gateway.formats import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.survey import Chunk, Survey
 from shared.errors import UnavailableError
 from shared.settings import child_environment

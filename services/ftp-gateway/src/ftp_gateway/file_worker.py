@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Struct
 
-from ftp_gateway.formats import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.survey import Chunk, FileReading, Survey
 
 LENGTH_BYTES: Final = 4

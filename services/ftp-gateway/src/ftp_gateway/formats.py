@@ -6,43 +6,20 @@ A kind is one reader (`push_csv`, `profile_txt`), one message and one subject. W
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol, assert_never
+from typing import Protocol, assert_never
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
-
-from ftp_gateway.lines import Fallback, Parsed, Text
+from ftp_gateway.lines import Parsed, Text
+from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.profile_txt import ProfileReader
-from ftp_gateway.profile_values import AttributeType
 from ftp_gateway.push_csv import PushReader
-from shared import subjects
+from shared import mesh_streams, subjects
+from shared.mesh_streams import Stream
 from shared.messages import ProfileBatch, PushBatch, encode
-from shared.subjects import Stream
-
-FileKind = Literal["push", "profile"]
-Completion = Literal["settle", "rename", "done_marker", "row_count", "sha256"]
-"""What an app wants to see before a file counts as complete. See `completion`."""
 
 CHUNK_ROWS = 500
 CHUNK_BYTES = 256 * 1024
 """Of the rows' JSON, unless one row alone has more: a quarter of the usual `max_payload`."""
-
-
-class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    How an app's files are read. Frozen when a file is claimed, so that it is read alike after a restart.
-
-    `attributes` empty accepts any attribute; `unknown_users` says whether a profile file may make new profiles;
-    `all_or_nothing` refuses a file of which any row is bad.
-    """
-
-    settle_s: float = 5.0
-    completion: Completion = "settle"
-    fallback_encoding: Fallback | None = None
-    attributes: dict[str, AttributeType] = {}
-    timezone: str = "UTC"
-    unknown_users: Literal["create", "reject"] = "create"
-    all_or_nothing: bool = False
 
 
 class Reader(Protocol):
@@ -105,7 +82,7 @@ def open_reader(kind: FileKind, text: Text, rules: Rules, *, count_only: bool = 
 
 def stream_of(kind: FileKind) -> Stream:
     """The stream that holds the rows of such files."""
-    return subjects.PUSH if kind == "push" else subjects.PROFILE_UPDATES
+    return mesh_streams.PUSH if kind == "push" else mesh_streams.PROFILE_UPDATES
 
 
 def subject_of(kind: FileKind, app_key: str, file_id: str) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.bus import Bus, Message
 from shared.consumers import Pull
 from shared.errors import BusyError, ConflictError, MillraceError
@@ -60,7 +60,7 @@ class ProfileUpdates:
             reason=error.code,
             message=error.message,
             at=datetime.now(UTC),
-            source=f"{subjects.PROFILE_UPDATES.name}:{message.sequence}",
+            source=f"{mesh_streams.PROFILE_UPDATES.name}:{message.sequence}",
             attempts=message.delivered,
             body=message.data[:MAX_BODY_CHARS].decode(errors="replace"),
         )

@@ -10,15 +10,16 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from ftp_gateway import announcing, completion, publishing
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.newest_first import newest_first
 from ftp_gateway.paths import kind_in, kind_of
 from ftp_gateway.spool import Spool
 from ftp_gateway.uploads import Upload
 from shared.bus import Bus
 from shared.errors import NotFoundError
+from shared.mesh_streams import FILES
 from shared.messages import FileChanged, decode
-from shared.subjects import FILES, FileState, ftp_file
+from shared.subjects import FileState, ftp_file
 
 LOOK_BACK = 5000
 """How many of an app's events of one state are looked through, from the newest on."""

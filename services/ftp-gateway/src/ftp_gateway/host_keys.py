@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from shared.errors import ConflictError, NotFoundError
 from shared.registry import Kind
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 OWNER = "ftp-gateway"
 """Stands in the key of the configuration where other kinds have the app."""

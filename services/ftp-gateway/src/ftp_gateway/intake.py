@@ -16,7 +16,7 @@ from msgspec import structs
 
 from ftp_gateway import announcing, completion
 from ftp_gateway.completion import Due
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.processing import Processing, StoppedError
 from ftp_gateway.spool import Spool
 from ftp_gateway.uploads import Upload

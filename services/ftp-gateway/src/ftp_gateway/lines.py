@@ -10,14 +10,13 @@ Never `str.splitlines`: it also splits at U+2028, vertical tab and U+0085, which
 import codecs
 import hashlib
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
+from ftp_gateway.model.outcome import RowError
+from ftp_gateway.model.rules import Encoding, Fallback
 from shared.errors import InvalidError
-
-Encoding = Literal["utf-8", "utf-16-le", "utf-16-be", "windows-1254"]
-Fallback = Literal["windows-1254"]
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer line is a bad row; a first line that is longer is no text file at all."""
@@ -45,15 +44,6 @@ class RefusedError(InvalidError):
         super().__init__(message, field=f"line {line}" if line else None)
         self.reason = reason
         self.line = line
-
-
-class RowError(Struct, frozen=True, kw_only=True):
-    """A row that is not taken. `code` is stable, `line` the physical line, `excerpt` its cut start."""
-
-    line: int
-    code: str
-    message: str
-    excerpt: str = ""
 
 
 class Parsed(Struct, frozen=True):

@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from shared.bus import Bus, Message
-from shared.consumers import Pull, open_scan
-from shared.subjects import Stream
+from shared.consumer_admin import open_scan
+from shared.consumers import Pull
+from shared.mesh_streams import Stream
 
 STRETCH = 1000
 """Messages of the stream, whoever's they are."""

@@ -18,10 +18,9 @@ import structlog
 from ftp_gateway import announcing, completion, publishing, reports
 from ftp_gateway.completion import Due
 from ftp_gateway.file_work import FileWork
-from ftp_gateway.formats import FileKind, Rules
-from ftp_gateway.lines import RowError
+from ftp_gateway.model.outcome import Outcome, OutcomeName, RowError, report_name, result_name
+from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.paths import Place, is_sent_again, kind_in
-from ftp_gateway.reports import Outcome, OutcomeName
 from ftp_gateway.spool import Spool
 from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.uploads import Upload
@@ -169,11 +168,11 @@ class Processing:
             ending = f".resend.{outcome.file_name.rpartition('.')[2]}"
             message = f"the same content came within the last 24 hours; nothing was sent. A name in {ending} sends it"
             errors = [RowError(line=0, code="duplicate", message=message)]
-        report = Place(app_key, "errors", reports.report_name(outcome.kind, outcome.file_name))
+        report = Place(app_key, "errors", report_name(outcome.kind, outcome.file_name))
         if errors:
             total = max(len(errors), survey.bad)
             await self._spool.reports.put(report, reports.render_report(errors, total))
         else:
             self._spool.reports.drop(report)
-        result = Place(app_key, "errors", reports.result_name(outcome.kind, outcome.file_name))
+        result = Place(app_key, "errors", result_name(outcome.kind, outcome.file_name))
         await self._spool.reports.put(result, reports.render_result(outcome))

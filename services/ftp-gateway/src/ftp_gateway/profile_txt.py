@@ -11,8 +11,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ftp_gateway.lines import Lines, Parsed, RefusedError, RowError, Text, excerpt, line_of, overlong
-from ftp_gateway.profile_values import AttributeType, ValueProblem, parse_value
+from ftp_gateway.lines import Lines, Parsed, RefusedError, Text, excerpt, line_of, overlong
+from ftp_gateway.model.outcome import RowError
+from ftp_gateway.model.rules import AttributeType
+from ftp_gateway.profile_values import ValueProblem, parse_value
 from shared.messages import ProfileRow, Value, encode
 
 MAX_ATTRIBUTES = 256

@@ -8,14 +8,12 @@ is kept as ISO 8601 in UTC, because a profile has no type for it.
 import re
 from datetime import UTC, date, datetime
 from math import isfinite
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from ftp_gateway.model.rules import AttributeType
 from shared.messages import Scalar, Value
-
-AttributeType = Literal["string", "number", "boolean", "date", "array"]
 
 MAX_ARRAY_ITEMS = 1000
 

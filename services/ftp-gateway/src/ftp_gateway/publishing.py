@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from ftp_gateway.formats import FileKind, stream_of, subject_of
+from ftp_gateway.formats import stream_of, subject_of
+from ftp_gateway.model.rules import FileKind
 from ftp_gateway.survey import Chunk, Survey
 from ftp_gateway.tickets import Ticket
 from shared.bus import Bus, Message, Outgoing

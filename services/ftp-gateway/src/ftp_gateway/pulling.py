@@ -20,16 +20,8 @@ from msgspec.structs import replace
 
 from ftp_gateway.paths import Place, kind_of
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import (
-    FORGET_AFTER,
-    Remote,
-    RemoteFile,
-    Taken,
-    archive_name,
-    download_name,
-    in_directory,
-    place_of,
-)
+from ftp_gateway.remote_state import FORGET_AFTER, RemoteFile, Taken
+from ftp_gateway.remotes import Remote, archive_name, download_name, in_directory, place_of
 from ftp_gateway.spool import Spool
 from ftp_gateway.tickets import PULLED_BY
 from ftp_gateway.uploads import MAX_FILE_BYTES, Writer

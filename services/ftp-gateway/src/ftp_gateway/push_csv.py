@@ -8,7 +8,8 @@ earlier separators are tried until what follows is one: a link may hold `;` as w
 
 import re
 
-from ftp_gateway.lines import Lines, Parsed, RowError, Text, excerpt, line_of, overlong
+from ftp_gateway.lines import Lines, Parsed, Text, excerpt, line_of, overlong
+from ftp_gateway.model.outcome import RowError
 from shared.messages import PushRow, decode, encode
 
 MAX_EXT_ID_CHARS = 256

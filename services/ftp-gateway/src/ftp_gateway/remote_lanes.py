@@ -18,8 +18,9 @@ import structlog
 from msgspec.structs import replace
 
 from ftp_gateway.pulling import Job, Puller
+from ftp_gateway.remote_backoff import failed, first_look, next_look
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import UnknownHostError, failed, first_look, next_look
+from ftp_gateway.remotes import UnknownHostError
 from shared.buckets import BucketStore
 from shared.errors import MillraceError, UnavailableError
 from shared.messages import Alert

@@ -8,7 +8,8 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from ftp_gateway.remotes import HostKey, Progress, Taken, offered_key, progress_key, taken_key
+from ftp_gateway.remote_state import Progress, Taken, progress_key, taken_key
+from ftp_gateway.remotes import HostKey, offered_key
 from shared.buckets import BucketStore
 from shared.errors import MillraceError
 from shared.messages import decode, encode

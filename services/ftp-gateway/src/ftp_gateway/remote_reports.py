@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec.structs import replace
 
-from ftp_gateway import reports
+from ftp_gateway.model import outcome
+from ftp_gateway.model.outcome import Outcome
 from ftp_gateway.paths import Place
 from ftp_gateway.pulling import Job, Server
 from ftp_gateway.remote_memory import Memory
 from ftp_gateway.remotes import in_directory
-from ftp_gateway.reports import Outcome
 from ftp_gateway.spool import Spool
 from shared.errors import ConflictError, NotFoundError
 from shared.messages import decode
@@ -39,11 +39,11 @@ class ReportSender:
         directory = job.remote.report_path
         due = [taken for taken in memory.taken.values() if not taken.reported]
         for taken in due if directory else ():
-            result_name = reports.result_name(taken.kind, taken.name)
+            result_name = outcome.result_name(taken.kind, taken.name)
             result = await self._content(job.app_key, result_name)
             if result is not None and decode(result, Outcome).received_at >= taken.closed_at:
                 await server.make_directory(directory)
-                report_name = reports.report_name(taken.kind, taken.name)
+                report_name = outcome.report_name(taken.kind, taken.name)
                 report = await self._content(job.app_key, report_name)
                 if report is not None:
                     await _put(server, directory, report_name, report)
@@ -55,7 +55,7 @@ class ReportSender:
             await memory.remember(replace(taken, reported=True))
 
     async def _content(self, app_key: str, name: str) -> bytes | None:
-        """A report; its size is bounded by `reports.MAX_REPORTED`."""
+        """A report; its size is bounded by `outcome.MAX_REPORTED`."""
         upload = self._spool.find(Place(app_key, "errors", name))
         if upload is None:
             return None

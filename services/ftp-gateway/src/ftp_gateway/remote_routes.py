@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remotes import REMOTES, HostKey, Remote, Trouble
+from ftp_gateway.remote_state import Trouble
+from ftp_gateway.remotes import REMOTES, HostKey, Remote
 from shared import subjects
 from shared.connection_test import ConnectionReport
 from shared.errors import ConflictError, NotFoundError

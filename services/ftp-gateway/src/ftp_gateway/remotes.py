@@ -4,30 +4,23 @@ A customer's own server as a source of files: what it is in the configuration, a
 
 import fnmatch
 import hashlib
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct
 
-from ftp_gateway.cron import check_schedule, following
+from ftp_gateway.cron import check_schedule
 from ftp_gateway.paths import Folder, Place, kind_of, locate
-from shared.errors import ConflictError, DeniedError, InvalidError, MillraceError
+from ftp_gateway.remote_state import _parts
+from shared.errors import DeniedError, InvalidError, MillraceError
 from shared.private_addresses import is_private
 from shared.registry import Kind
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 Protocol = Literal["sftp", "ftps"]
 Pattern = Annotated[str, Meta(min_length=1, max_length=200)]
 Directory = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
-PASSING = timedelta(minutes=15)
-"""How long a failure that may pass by itself is nobody's business."""
-LONGEST_WAIT_S = 1800.0
-"""Between two looks at a server that fails."""
-AGAIN_S = 60.0
-"""How soon at most to look again where the last look failed, or left something that is about to be there."""
-FORGET_AFTER = timedelta(days=7)
-"""How long a file that is gone from the server is remembered. Listings have been seen to be empty by mistake."""
 
 PORTS: dict[tuple[Protocol, str], int] = {("sftp", "explicit"): 22, ("ftps", "explicit"): 21, ("ftps", "implicit"): 990}
 
@@ -123,109 +116,11 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 REMOTES = Kind(prefix="remotes", type=Remote)
 
 
-class RemoteFile(Struct, frozen=True, kw_only=True):
-    """A file in a directory of a remote, as the server tells it. `modified_at` is in its own clock and grain."""
-
-    name: str
-    size_bytes: int
-    modified_at: str
-    regular: bool = True
-
-    @property
-    def version(self) -> tuple[int, str]:
-        """What another content most likely changes."""
-        return self.size_bytes, self.modified_at
-
-
 class HostKey(Struct, frozen=True, kw_only=True):
     """A server's key: the public key as a line of `known_hosts` has it, and its SHA-256 fingerprint as people do."""
 
     public_key: str
     fingerprint: str
-
-
-class Taken(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    A file that is ours: it lies in our spool, or did. Kept until nothing on the server can be mistaken for it.
-
-    `kind` and `closed_at`, that of the upload it became, are what its report is known by; `reported` says that none is
-    due.
-    `missing_since` is when it was first not to be seen on the server.
-    """
-
-    name: str
-    size_bytes: int
-    modified_at: str
-    kind: Literal["push", "profile"]
-    closed_at: datetime
-    reported: bool = True
-    missing_since: datetime | None = None
-
-    @property
-    def version(self) -> tuple[int, str]:
-        return self.size_bytes, self.modified_at
-
-
-class Trouble(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a remote fails, and since when. `told_revision` is that of the configuration an operator heard of it for."""
-
-    code: str
-    message: str
-    since: datetime
-    told_revision: int = 0
-
-
-class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    What is known of a remote. `pulled_at` is when it last gave a file, `next_look_at` when it is looked at again by
-    `revision` of its configuration.
-    """
-
-    looked_at: datetime | None = None
-    pulled_at: datetime | None = None
-    files_pulled: int = 0
-    bytes_pulled: int = 0
-    trouble: Trouble | None = None
-    next_look_at: datetime | None = None
-    revision: int = 0
-
-
-def failed(trouble: Trouble | None, error: MillraceError, now: datetime, revision: int) -> tuple[Trouble, bool]:
-    """
-    The trouble that a remote is in after a failure, and whether an operator has to hear of it now: once for each
-    configuration; at once where nothing but a person can help, else when it lasts.
-    """
-    since = trouble.since if trouble else now
-    told = trouble.told_revision if trouble else 0
-    tell = told != revision and (not _may_pass(error) or now - since >= PASSING)
-    return Trouble(code=error.code, message=error.message, since=since, told_revision=revision if tell else told), tell
-
-
-def _may_pass(error: MillraceError) -> bool:
-    return error.retryable or isinstance(error, ConflictError)
-
-
-def first_look(remote: Remote, revision: int, progress: Progress, now: datetime) -> datetime:
-    """
-    When a replica looks that begins with a remote. By a schedule it goes on where the one before has stopped, so what
-    was due while nobody was there is done once; a new schedule begins now. Otherwise, and after a failure, at once.
-    """
-    if remote.schedule is None or progress.trouble is not None:
-        return now
-    if progress.revision == revision and progress.next_look_at is not None:
-        return progress.next_look_at
-    return next_look(remote, now)
-
-
-def next_look(remote: Remote, now: datetime, *, failures: int = 0, unfinished: bool = False) -> datetime:
-    """When to look again, after so many failures in a row, or after a look that has left something for soon."""
-    again_s = AGAIN_S if remote.schedule is not None else min(AGAIN_S, remote.every_s)
-    if failures:
-        return now + timedelta(seconds=min(again_s * 2.0 ** min(failures, 16), LONGEST_WAIT_S))
-    regular = now + timedelta(seconds=remote.every_s)
-    if remote.schedule is not None:
-        regular = following(remote.schedule, now, ZoneInfo(remote.timezone))
-    return min(regular, now + timedelta(seconds=max(again_s, remote.settle_s))) if unfinished else regular
 
 
 class UnknownHostError(DeniedError):
@@ -276,17 +171,3 @@ def download_name(remote_id: str, name: str) -> str:
 def offered_key(app_key: str, remote_id: str) -> str:
     """The key in `REMOTES` of the `HostKey` that the server showed and that was not accepted."""
     return f"{app_key}.{remote_id}.offered"
-
-
-def taken_key(app_key: str, remote_id: str, name: str) -> str:
-    """The key of a `Taken` in `REMOTES`."""
-    return f"{app_key}.{remote_id}.taken.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def progress_key(app_key: str, remote_id: str) -> str:
-    """The key of a `Progress` in `REMOTES`."""
-    return f"{app_key}.{remote_id}.progress"
-
-
-def _parts(directory: str) -> list[str]:
-    return [part for part in directory.split("/") if part not in {"", "."}]

@@ -25,9 +25,9 @@ from ftp_gateway.config import (
     with_password,
 )
 from ftp_gateway.defender import Defender
-from ftp_gateway.formats import Rules
 from ftp_gateway.history import FileEntry, History, ListedState, Wanted
 from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.protocols.sftp_keys import make_host_keys
 from ftp_gateway.remote_routes import ROUTES as REMOTE_ROUTES
 from ftp_gateway.remote_routes import Desk
@@ -39,7 +39,7 @@ from shared.mail import Mailer
 from shared.registry import Entry
 from shared.resources import resource_routes
 from shared.routes import Query, Route
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 MAX_FILES = 500
 MAX_BANS = 1000

@@ -22,11 +22,11 @@ from pathlib import Path
 import structlog
 from msgspec import structs
 
-from ftp_gateway.formats import Rules
 from ftp_gateway.locks import lock_path, try_lock
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import Folder, Place, kind_of
 from ftp_gateway.report_files import ReportFiles
-from ftp_gateway.reports import Outcome
 from ftp_gateway.shelves import Shelves
 from ftp_gateway.tickets import Label, Proof, Ticket, sync_directory
 from ftp_gateway.uploads import Upload, Writer

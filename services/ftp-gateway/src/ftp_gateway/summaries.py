@@ -17,11 +17,12 @@ from msgspec import Struct
 from ftp_gateway.summary_text import Days, Summary, Tally, due_days, newest_day, render_subject, render_text
 from shared.buckets import BucketStore
 from shared.bus import Bus
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import ConflictError, MillraceError
 from shared.mail import Mail, Mailer
+from shared.mesh_streams import FILES, SUMMARIES
 from shared.messages import Alert, FileChanged, decode, encode
-from shared.subjects import FILES, SUMMARIES, FileState, ftp_file
+from shared.subjects import FileState, ftp_file
 
 log = structlog.get_logger()
 

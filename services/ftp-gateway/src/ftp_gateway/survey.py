@@ -13,9 +13,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from ftp_gateway.formats import Chunks, FileKind, Reader, Rules, message_of, open_reader
-from ftp_gateway.lines import FileScan, Parsed, RefusedError, RowError, Text, excerpt
-from ftp_gateway.reports import MAX_REPORTED
+from ftp_gateway.formats import Chunks, Reader, message_of, open_reader
+from ftp_gateway.lines import FileScan, Parsed, RefusedError, Text, excerpt
+from ftp_gateway.model.outcome import MAX_REPORTED, RowError
+from ftp_gateway.model.rules import FileKind, Rules
 
 MAX_COUNTED_IDS: Final = 300_000
 """

@@ -22,9 +22,9 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from ftp_gateway.formats import Rules
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import Rules
 from ftp_gateway.paths import Folder, Place
-from ftp_gateway.reports import Outcome
 
 State = Literal["open", "closed", "claimed", "reported", "done", "report"]
 

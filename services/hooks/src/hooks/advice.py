@@ -4,7 +4,7 @@ What an operator should mend although records go out, by target. Told on `alerts
 
 from collections.abc import Callable, Iterable
 
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 
 
 class Advice:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Literal
 
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 from shared.errors import MillraceError
 from shared.messages import Alert
 

@@ -20,6 +20,7 @@ from hooks.destinations import Connector, Destinations
 from hooks.handlers import ENDPOINTS
 from hooks.leases import Leases
 from hooks.letters import LetterStore
+from hooks.matching.rule import Index, Rule, Target
 from hooks.open_partitions import Partitions
 from hooks.ownership import Timing
 from hooks.partitions import Partition
@@ -38,13 +39,13 @@ from hooks.stalls import Patience
 from hooks.standing import Standing
 from hooks.state import State
 from hooks.tallies import Tallies
-from hooks.triggers import Index, Rule, Target
 from hooks.window import Bounds
-from shared import subjects
+from shared import mesh_streams, subjects
 from shared.aws import AwsClients
 from shared.bus import Bus, StreamState
 from shared.connection_test import ConnectionReport, run_checks
-from shared.consumers import Pull, open_pull, open_scan
+from shared.consumer_admin import open_pull, open_scan
+from shared.consumers import Pull
 from shared.profile_cache import ProfileCache
 from shared.registry import secrets_of
 from shared.service import Mesh, Service
@@ -75,7 +76,7 @@ class StoredEvents:
     def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Pull]:
         return open_scan(
             self._bus,
-            subjects.EVENTS,
+            mesh_streams.EVENTS,
             subject=subjects.events(app_key, partition),
             start_sequence=start,
             capacity=SCAN_MESSAGES,
@@ -83,7 +84,7 @@ class StoredEvents:
         )
 
     async def state(self) -> StreamState:
-        return await self._bus.stream_state(subjects.EVENTS)
+        return await self._bus.stream_state(mesh_streams.EVENTS)
 
 
 async def build(mesh: Mesh) -> State:
@@ -101,14 +102,14 @@ async def build(mesh: Mesh) -> State:
     )
     advice = Advice(alerts.advised)
     _follow(mesh, destinations, tallies, advice, clients, webhooks)
-    checkpoints = Checkpoints(mesh.bucket(subjects.HOOKS))
+    checkpoints = Checkpoints(mesh.bucket(mesh_streams.HOOKS))
     catch_ups = CatchUps(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
 
     @asynccontextmanager
     async def open_partition(number: int) -> AsyncIterator[Partition]:
         async with open_pull(
             mesh.bus,
-            subjects.EVENTS,
+            mesh_streams.EVENTS,
             durable=subjects.hooks_consumer(number),
             subject=subjects.events_of_partition(number),
             capacity=PULL_MESSAGES,
@@ -232,8 +233,8 @@ SERVICE = Service(
     name="hooks",
     build=build,
     routes=ROUTES,
-    streams=(subjects.EVENTS, subjects.DLQ, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.PROFILES, subjects.LEASES, subjects.HOOKS),
+    streams=(mesh_streams.EVENTS, mesh_streams.DLQ, mesh_streams.ALERTS),
+    buckets=(mesh_streams.CONFIG, mesh_streams.PROFILES, mesh_streams.LEASES, mesh_streams.HOOKS),
     kinds=(HOOKS, KINESIS),
     endpoints=ENDPOINTS,
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hooks.checkpoints import Checkpoint
 from hooks.delivery import Record
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 from hooks.window import Bounds, Window
 from shared.bus import Message
 

@@ -16,15 +16,16 @@ import structlog
 from hooks.backlogs import BOUNDS, PROBING, Backlog
 from hooks.checkpoints import Checkpoints
 from hooks.destinations import Destinations
-from hooks.entrance import read_message
+from hooks.events.decoding import read_message
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Target
 from hooks.stalls import Patience
-from hooks.triggers import RoutedEvent, Target
 from hooks.window import Taken
 from shared.bus import Message, StreamState
 from shared.consumers import ClosedError
 from shared.errors import MillraceError
+from shared.mesh_streams import EVENTS
 from shared.retry import Backoff
-from shared.subjects import EVENTS
 
 log = structlog.get_logger()
 

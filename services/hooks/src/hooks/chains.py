@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from hooks.delivery import Failed, Limits, Outcome, Record
+from hooks.matching.hook import Batch
 from hooks.packing import Pack, pack, unpack
-from hooks.triggers import Batch
 
 
 class Chains:

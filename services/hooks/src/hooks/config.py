@@ -5,9 +5,9 @@ bounds lie beside the code that obeys them.
 
 from typing import Any
 
+from hooks.matching.hook import Hook
 from hooks.sinks.kinesis import NAME as KINESIS_NAME
 from hooks.sinks.kinesis import KinesisConfig
-from hooks.triggers import Hook
 from shared.registry import Kind, Registry
 
 HOOKS = Kind(prefix="hooks", type=Hook)

@@ -18,7 +18,7 @@ import structlog
 
 from hooks.alerts import SERVICE
 from hooks.delivery import Record
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 from shared import subjects
 from shared.errors import MillraceError
 from shared.logs import MASK, SHORTEST, redactor

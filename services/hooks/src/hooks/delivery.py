@@ -9,8 +9,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from hooks.matching.hook import Batch
+from hooks.matching.rule import Target
 from hooks.tallies import Tally
-from hooks.triggers import Batch, Target
 from shared.errors import CredentialsError, DeniedError, MillraceError, NotFoundError, UnauthenticatedError
 from shared.retry import Backoff
 

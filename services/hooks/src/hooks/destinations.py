@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from hooks.delivery import DeadLetters, Policy, Record, Sink, Watcher
 from hooks.lanes import Lanes
-from hooks.triggers import Index, Target
+from hooks.matching.rule import Index, Target
 from shared.errors import MillraceError
 from shared.telemetry import Metrics
 

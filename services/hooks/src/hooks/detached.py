@@ -18,10 +18,11 @@ from hooks.checkpoints import Found
 from hooks.delivery import Record
 from hooks.destinations import Connector, Destinations
 from hooks.lanes import Spawn
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Index, Rule, Target
 from hooks.stalls import Stalls
 from hooks.switch import Switch
 from hooks.tallies import Tallies
-from hooks.triggers import Index, RoutedEvent, Rule, Target
 from hooks.window import Taken, Window
 from shared.errors import ConflictError, MillraceError
 from shared.retry import Backoff

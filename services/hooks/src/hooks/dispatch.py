@@ -12,9 +12,11 @@ from hooks.dead_letters import DeadLetterBox
 from hooks.delivery import Record, partition_key, size_of
 from hooks.destinations import Destinations
 from hooks.lanes import Lanes
+from hooks.matching.rendering import render, strip
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Rule, Target
 from hooks.switch import Switch
 from hooks.tallies import Tallies, Tally
-from hooks.triggers import RoutedEvent, Rule, Target, render, strip
 from hooks.window import Taken
 from shared.errors import MillraceError
 from shared.messages import Attributes

@@ -5,8 +5,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from hooks.config import read_kinesis
+from hooks.matching.hook import StreamName
 from hooks.state import State
-from hooks.triggers import StreamName
 from shared import subjects
 from shared.connection_test import ConnectionReport
 from shared.endpoints import Endpoint

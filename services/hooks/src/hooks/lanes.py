@@ -27,10 +27,11 @@ from hooks.delivery import (
     Sink,
     Watcher,
 )
+from hooks.matching.hook import Batch
+from hooks.matching.rule import Target
 from hooks.pace import Pace
 from hooks.packing import Pack, unpack
 from hooks.shards import Shards
-from hooks.triggers import Batch, Target
 from hooks.trouble import Trouble
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.telemetry import Metrics

@@ -21,11 +21,12 @@ from hooks.ownership import Lease, Member, Table, Timing
 from hooks.replica import new_name
 from shared.buckets import BucketStore, Stored, is_deletion
 from shared.bus import Bus, Message
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import ConflictError, MillraceError, UnavailableError
+from shared.mesh_streams import LEASES
 from shared.messages import decode, encode
 from shared.retry import Backoff
-from shared.subjects import LEASES, hooks_lease, hooks_member
+from shared.subjects import hooks_lease, hooks_member
 
 log = structlog.get_logger()
 

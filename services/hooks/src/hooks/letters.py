@@ -14,11 +14,12 @@ from msgspec import Struct
 from hooks.alerts import SERVICE
 from shared import subjects
 from shared.bus import Bus, Message
-from shared.consumers import Pull, open_scan
+from shared.consumer_admin import open_scan
+from shared.consumers import Pull
 from shared.errors import InvalidError, NotFoundError
+from shared.mesh_streams import DLQ
 from shared.messages import DeadLetter, decode
 from shared.streams import purge, take_out
-from shared.subjects import DLQ
 
 READ_AT_ONCE = 64
 """Letters that are asked for ahead: what a page may have read in vain."""

@@ -16,14 +16,15 @@ from hooks.dead_letters import ENTRANCE, DeadLetterBox
 from hooks.destinations import Destinations
 from hooks.detached import Detached
 from hooks.dispatch import Dispatch, ProfileStore
-from hooks.entrance import read_message
+from hooks.events.decoding import read_message
 from hooks.switch import Switch
 from hooks.tallies import Tallies
 from hooks.window import Bounds, Window
 from shared.bus import Message
 from shared.consumers import ClosedError
 from shared.errors import MillraceError
-from shared.subjects import EVENTS, hooks_consumer
+from shared.mesh_streams import EVENTS
+from shared.subjects import hooks_consumer
 from shared.telemetry import Metrics
 
 log = structlog.get_logger()

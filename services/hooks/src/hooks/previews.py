@@ -15,15 +15,18 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hooks.delivery import partition_key
-from hooks.entrance import PostedEvent, admit, make_id, read_message
-from hooks.triggers import Index, RoutedEvent, Rule, render
+from hooks.events.admission import PostedEvent, admit, make_id
+from hooks.events.decoding import read_message
+from hooks.matching.rendering import render
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Index, Rule
 from shared import subjects
 from shared.bus import Bus, Message
-from shared.consumers import open_scan
+from shared.consumer_admin import open_scan
 from shared.errors import InvalidError
+from shared.mesh_streams import EVENTS
 from shared.profile_cache import ProfileCache
 from shared.profiles import Profile
-from shared.subjects import EVENTS
 
 WINDOWS = tuple(64 * 4**step for step in range(7))
 """Sequences of `EVENTS` that are looked through, the newest first: 349,504 in all."""

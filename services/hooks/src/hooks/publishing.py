@@ -11,8 +11,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from hooks.alerts import Alerts
-from hooks.entrance import Chunk, EventError, admit, make_id
-from shared import subjects
+from hooks.events.admission import Chunk, EventError, admit, make_id
+from shared import mesh_streams, subjects
 from shared.errors import BusyError, MillraceError
 
 RETRY_AFTER_S = 5.0
@@ -88,6 +88,6 @@ class Publishing:
             if isinstance(error, BusyError):
                 if not self._full:
                     self._full = True
-                    self._alerts.tell(app_key, "events-full", subjects.EVENTS.name, f"events are refused: {error}")
+                    self._alerts.tell(app_key, "events-full", mesh_streams.EVENTS.name, f"events are refused: {error}")
                 return BusyError(error.message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
         return failed[0]

@@ -17,8 +17,8 @@ from hooks.dead_letters import ENTRANCE, Resent
 from hooks.delivery import PAUSING, Record, size_of
 from hooks.destinations import Destinations
 from hooks.letters import Letter, LetterStore, Wanted
+from hooks.matching.rule import Target
 from hooks.tallies import Tallies, Tally
-from hooks.triggers import Target
 from shared.errors import ConflictError, InvalidError
 from shared.telemetry import Metrics
 

@@ -8,15 +8,16 @@ from aiohttp import web
 from msgspec import Struct
 
 from hooks.config import HOOKS, KINESIS, read_kinesis
-from hooks.entrance import PostedEvent, split_array, split_lines
+from hooks.events.admission import PostedEvent, split_array, split_lines
 from hooks.letter_routes import LETTER_ROUTES
+from hooks.matching.hook import Batch, EventCode, Hook, HookType, StreamName, TriggerType
+from hooks.matching.rule import Rule
 from hooks.previews import Preview, PreviewForm
 from hooks.publishing import EventsReply
 from hooks.sinks.kinesis import KinesisConfig
 from hooks.sinks.webhook import WebhookConfig
 from hooks.standing import PartitionsStanding
 from hooks.state import State
-from hooks.triggers import Batch, EventCode, Hook, HookType, Rule, StreamName, TriggerType
 from shared.connection_test import ConnectionReport
 from shared.errors import InvalidError, TooLargeError
 from shared.http import Call

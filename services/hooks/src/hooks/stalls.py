@@ -8,7 +8,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from hooks.destinations import Destinations
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 from hooks.window import Window
 
 

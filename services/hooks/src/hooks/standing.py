@@ -7,9 +7,10 @@ from msgspec import Struct
 
 from hooks.ownership import Table
 from shared.bus import Bus
-from shared.consumers import ConsumerState, consumer_state
+from shared.consumer_admin import ConsumerState, consumer_state
 from shared.errors import NotFoundError
-from shared.subjects import EVENTS, PARTITIONS, hooks_consumer
+from shared.mesh_streams import EVENTS
+from shared.subjects import PARTITIONS, hooks_consumer
 
 
 class PartitionStanding(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@ Which reader of a partition gives a hook its events: the partition's own, or tha
 """
 
 from hooks.backlogs import Backlog
-from hooks.triggers import Rule
+from hooks.matching.rule import Rule
 from shared.telemetry import Metrics
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 import structlog
 
 from hooks.delivery import PAUSING, Policy, Watcher
-from hooks.triggers import Target
+from hooks.matching.rule import Target
 from shared.errors import MillraceError
 from shared.retry import Backoff
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from shared import subjects
+from shared import mesh_streams
 from shared.aws import AwsClients
 from shared.connection_test import DEADLINE_S
 from shared.registry import Kind
@@ -56,7 +56,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     )
     mesh.show(selection.unwell)
     image_work = await mesh.enter(ImageWork())
-    records = Records(mesh.bucket(subjects.MEDIA))
+    records = Records(mesh.bucket(mesh_streams.MEDIA))
     uploads = Uploads(
         providers=selection,
         image_work=image_work,
@@ -97,7 +97,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     endpoints=ENDPOINTS,
-    streams=(subjects.OBJECTS, subjects.ALERTS),
-    buckets=(subjects.CONFIG, subjects.MEDIA),
+    streams=(mesh_streams.OBJECTS, mesh_streams.ALERTS),
+    buckets=(mesh_streams.CONFIG, mesh_streams.MEDIA),
     kinds=(AMAZON_STORAGE, AZURE_STORAGE),
 )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
-from exporter.plans import Data
+from exporter.selection import Data
 from shared.messages import Event, Value
 
 EPOCH = datetime(1970, 1, 1)

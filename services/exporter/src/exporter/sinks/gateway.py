@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from exporter.sinks.objects import FILE_LIMITS, ObjectSink
 from exporter.sinks.platform import Platform
 from shared.app_reports import report_key
-from shared.objectstore import Limits
+from shared.store_config import Limits
 
 
 class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):

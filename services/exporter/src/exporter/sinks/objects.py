@@ -20,9 +20,10 @@ from msgspec import Meta, Struct
 from exporter.sinks.platform import Platform
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.logs import redactor
-from shared.objectstore import Limits, ObjectStore, S3StoreConfig
+from shared.objectstore import ObjectStore
 from shared.private_addresses import refuse_private_addresses, refuse_private_host
-from shared.secret_store import Secret
+from shared.secret import Secret
+from shared.store_config import Limits, S3StoreConfig
 
 CONTENT_TYPE: Final = "application/gzip"
 DIRECTORY_BYTES: Final = 512
@@ -97,7 +98,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
 
 class ObjectSink:
     """
-    A bucket. Satisfies `exporter.files.Sink` and `exporter.connection_test.Probed`.
+    A bucket. Satisfies `exporter.ports.Sink` and `exporter.connection_test.Probed`.
 
     Args:
         key_of: The key in the store of a key of ours.

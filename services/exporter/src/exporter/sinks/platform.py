@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
-from shared.objectstore import Limits, ObjectStore
+from shared.objectstore import ObjectStore
+from shared.store_config import Limits
 
 
 class Platform(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,8 @@ from typing import TypeVar, cast
 
 from ftp_gateway.protocols.dialing import dial
 from ftp_gateway.protocols.ftps_client import ANSWER_S, FtpsClient, from_wire, tls_context, to_wire, translated
-from ftp_gateway.remotes import Remote, RemoteFile
+from ftp_gateway.remote_state import RemoteFile
+from ftp_gateway.remotes import Remote
 from shared.errors import NotFoundError, TooLargeError
 
 T = TypeVar("T")

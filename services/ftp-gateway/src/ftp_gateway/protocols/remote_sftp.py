@@ -22,9 +22,10 @@ import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_REGULAR
 
 from ftp_gateway.protocols.dialing import dial
-from ftp_gateway.remotes import HostKey, Remote, RemoteFile, UnknownHostError
+from ftp_gateway.remote_state import RemoteFile
+from ftp_gateway.remotes import HostKey, Remote, UnknownHostError
 from shared.errors import CredentialsError, DeniedError, InvalidError, NotFoundError, TooLargeError, UnavailableError
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from ftp_gateway.host_keys import (
 )
 from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.registry import Registry
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 log = structlog.get_logger()
 

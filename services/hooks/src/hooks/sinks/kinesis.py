@@ -9,7 +9,7 @@ all the rest of a record's way. The answer is positional: HTTP 200 with a code f
 Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 10 MiB a record with its key,
 but 1 MiB unless UpdateMaxRecordSize raised it, which the hook tells. The stream's name is the hook's and not the
 connector's. A timeout may have stored the batch. One identity of ours assumes the roles of every tenant, so the
-external id begins with the tenant's name (`shared.aws.check_role`).
+external id begins with the tenant's name (`shared.aws_roles.check_role`).
 """
 
 import asyncio
@@ -21,17 +21,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hooks.delivery import Failed, Limits, Outcome, Record, Sent
-from shared.aws import (
-    AWS_ERRORS,
-    AwsClients,
-    AwsCredentials,
-    AwsRole,
-    aws_code,
-    aws_error,
-    check_role,
-)
+from shared.aws import AwsClients
+from shared.aws_errors import AWS_ERRORS, aws_code, aws_error
+from shared.aws_roles import AwsCredentials, AwsRole, check_role
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 NAME: Final = "kinesis"
 

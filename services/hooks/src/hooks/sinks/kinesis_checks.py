@@ -10,8 +10,9 @@ from typing import Final
 from hooks.delivery import Failed, Outcome
 from hooks.sinks.kinesis import NOT_ALLOWED, KinesisConfig, KinesisSink, call
 from hooks.sinks.marked import marked_message
-from shared.aws import AwsClients, aws_code, aws_details
+from shared.aws import AwsClients
 from shared.aws_codes import HINTS
+from shared.aws_errors import aws_code, aws_details
 from shared.connection_test import Check, Finding
 from shared.errors import DeniedError, MillraceError
 

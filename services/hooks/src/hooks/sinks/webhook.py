@@ -40,7 +40,7 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.private_addresses import PrivateAddressError, public_socket, refuse_private_host
-from shared.secret_store import Secret
+from shared.secret import Secret
 
 LIMITS: Final = Limits(call_records=32, call_bytes=10 << 20, record_bytes=10 << 20)
 """Ours: a call is as slow as the slowest of its requests."""

@@ -8,7 +8,7 @@ Implementation: `shared.objectstore`, which costs a sixth of the SDK's CPU time 
 temporary keys from `shared.aws` for a role.
 Considerations: a bucket with a dot in its name has no valid certificate under its own host name, so its URLs have it in
 the path. One identity of ours assumes the roles of every tenant, so the external id begins with the tenant's name
-(`shared.aws.check_role`).
+(`shared.aws_roles.check_role`).
 """
 
 import re
@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from shared.aws import AwsClients, AwsCredentials, AwsRole, check_role
-from shared.objectstore import S3StoreConfig
+from shared.aws import AwsClients
+from shared.aws_roles import AwsCredentials, AwsRole, check_role
 from shared.private_addresses import refuse_private_addresses
-from shared.secret_store import Secret
+from shared.secret import Secret
+from shared.store_config import S3StoreConfig
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 

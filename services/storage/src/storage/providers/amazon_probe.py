@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from shared.aws import AWS_ERRORS, AwsClients, AwsRole, aws_details, aws_error
+from shared.aws import AwsClients
 from shared.aws_codes import hint_for
+from shared.aws_errors import AWS_ERRORS, aws_details, aws_error
+from shared.aws_roles import AwsRole
 from shared.connection_test import ConnectionReport, Finding
 from shared.errors import MillraceError
 from shared.logs import redactor

@@ -23,9 +23,9 @@ from msgspec import Struct
 
 from shared.aws import AwsClients
 from shared.errors import InvalidError
-from shared.objectstore import AzureStoreConfig
 from shared.private_addresses import is_private, refuse_private_addresses
-from shared.secret_store import Secret
+from shared.secret import Secret
+from shared.store_config import AzureStoreConfig
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 

@@ -17,8 +17,9 @@ from shared.aws import AwsClients
 from shared.connection_test import ConnectionReport, Finding
 from shared.errors import MillraceError, NotFoundError
 from shared.logs import redactor
-from shared.objectstore import Limits, ObjectStore
+from shared.objectstore import ObjectStore
 from shared.private_addresses import refuse_private_addresses
+from shared.store_config import Limits
 from shared.store_errors import AZURE_HINTS, network_code, store_code, store_status
 from storage.placement import Headers
 from storage.providers.azure import AzureStorageConfig, checked

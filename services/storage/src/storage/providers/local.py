@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from shared.errors import NotFoundError
 from shared.messages import MediaKind
-from shared.objectstore import LocalStoreConfig, ObjectStore
+from shared.objectstore import ObjectStore
+from shared.store_config import LocalStoreConfig
 from storage.bodies import Body
 from storage.content_types import BINARY, BY_EXTENSION, disposition
 from storage.placement import Headers

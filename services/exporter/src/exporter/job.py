@@ -1,0 +1,34 @@
+"""Job of a run: one export at one revision, with the destination and the layout that its files are written with."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+
+from msgspec import Struct
+
+from exporter.ports import NamedLayout, Sink
+from exporter.schedule import Schedule
+from exporter.selection import Data, Selection
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """
+    An export as the domain sees it: its configuration at one revision.
+
+    `location` tells where `open_sink` writes, without secrets; `directory` has no slash at its ends and may be empty.
+    """
+
+    app_key: str
+    export_id: str
+    revision: int
+    selection: Selection
+    schedule: Schedule
+    layout: Callable[[Data], NamedLayout]
+    location: str
+    directory: str
+    open_sink: Callable[[], AbstractAsyncContextManager[Sink]]
+
+    def key(self, at: datetime) -> str:
+        """The key of a file that is written at `at`."""
+        name = self.layout(self.selection.data).name(at)
+        return f"{self.directory}/{name}" if self.directory else name

@@ -1,0 +1,48 @@
+"""Events that an export takes: their type, and the filters of its configuration. Pure."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from shared.messages import Event, EventType, Value
+
+Data = Literal["clicks", "conversions"]
+
+EVENT_TYPES: dict[Data, EventType] = {"clicks": "click", "conversions": "conversion"}
+
+ADVERTISER_ATTRIBUTES = ("supplier_id", "advertiser_id")
+"""Affise's API calls the advertiser `supplier_id`, its panel `advertiser`; the first that is there counts."""
+
+
+class Selection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    Which events an export takes: its kind, and where lists are given, only these affiliates *and* these advertisers.
+
+    `affiliates` are Affise's whole numbers (`partner_id`), `advertisers` its 24 hexadecimal digits.
+    """
+
+    data: Data
+    affiliates: tuple[int, ...] = ()
+    advertisers: tuple[str, ...] = ()
+
+    @property
+    def event_type(self) -> EventType:
+        """The type of the events that are rows of this export."""
+        return EVENT_TYPES[self.data]
+
+    def wants(self, event: Event) -> bool:
+        """Whether an event of the right type passes the lists."""
+        attributes = event.attributes
+        if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:
+            return False
+        if not self.advertisers:
+            return True
+        named = next((attributes[name] for name in ADVERTISER_ATTRIBUTES if attributes.get(name) is not None), None)
+        return isinstance(named, str) and named.lower() in self.advertisers
+
+
+def _number(value: Value) -> int | None:
+    """A publisher may send an id as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

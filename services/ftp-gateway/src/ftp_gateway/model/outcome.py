@@ -1,0 +1,75 @@
+"""Outcome of a file: its counts, its refused rows, and the names of its report and its result file."""
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+
+class RowError(Struct, frozen=True, kw_only=True):
+    """A row that is not taken. `code` is stable, `line` the physical line, `excerpt` its cut start."""
+
+    line: int
+    code: str
+    message: str
+    excerpt: str = ""
+
+
+MAX_REPORTED = 10_000
+"""Rows in a report. The figures count all."""
+
+OutcomeName = Literal["done", "done_with_errors", "rejected", "truncated", "empty", "duplicate"]
+_STATES: dict[OutcomeName, Literal["completed", "failed", "duplicate"]] = {
+    "done": "completed",
+    "done_with_errors": "completed",
+    "rejected": "failed",
+    "truncated": "failed",
+    "empty": "failed",
+    "duplicate": "duplicate",
+}
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What became of a file: the content of `<name>.result.json`.
+
+    `reason` is the stable code of a file that was refused whole, `duplicates` counts rows whose external id came before
+    (they are published), exactly unless `duplicates_at_least`.
+    """
+
+    file_id: str
+    file_name: str
+    kind: Literal["push", "profile"]
+    outcome: OutcomeName
+    size_bytes: int
+    rows: int = 0
+    ok: int = 0
+    failed: int = 0
+    duplicates: int = 0
+    duplicates_at_least: bool = False
+    reason: str | None = None
+    message: str | None = None
+    warnings: tuple[str, ...] = ()
+    received_at: datetime
+    seconds: float = 0.0
+
+    @property
+    def state(self) -> Literal["completed", "failed", "duplicate"]:
+        """The outcome as `ftp.file.<app>.<state>` tells it."""
+        return _STATES[self.outcome]
+
+
+def report_name(kind: Literal["push", "profile"], file_name: str) -> str:
+    """Where the rows that were not taken are."""
+    return f"{_stem(kind, file_name)}.report.csv"
+
+
+def result_name(kind: Literal["push", "profile"], file_name: str) -> str:
+    """Where the outcome is."""
+    return f"{_stem(kind, file_name)}.result.json"
+
+
+def _stem(kind: Literal["push", "profile"], file_name: str) -> str:
+    # Only a push file in .txt may have the name of a profile file. No file that is processed ends in .push, so this
+    # stem belongs to one file alone.
+    return f"{file_name}.push" if kind == "push" and not file_name.lower().endswith(".csv") else file_name

@@ -1,0 +1,106 @@
+"""
+Events of a message of `EVENTS`, checked one by one. Pure.
+
+Not every publisher comes by HTTP, so what `hooks.events.admission` refuses can stand in the stream.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
+from zlib import crc32
+
+import msgspec
+from msgspec import Raw, Struct
+
+from hooks.matching.routed_event import EMPTY, RoutedEvent
+from shared.errors import InvalidError
+from shared.messages import Attributes, Event, decode, encode
+from shared.subjects import PARTITIONS, partition_of
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """A part of a message that is no event. `index` is None when it is the message as a whole."""
+
+    index: int | None
+    reason: str
+    message: str
+    body: bytes
+
+
+_routed = msgspec.json.Decoder(list[RoutedEvent])
+_attributes = msgspec.json.Decoder(Attributes)
+_raws = msgspec.json.Decoder(list[Raw])
+OBJECT: Final = ord("{")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes of any kind; the last for arrays in arrays in arrays."""
+
+Read = tuple[Iterable[tuple[int, RoutedEvent]], Sequence[Refused]]
+
+
+def routed(event: Event) -> RoutedEvent:
+    """An event that is checked already, as delivery takes it."""
+    return _routed.decode(encode([event]))[0]
+
+
+def read_message(data: bytes, app_key: str, partition: int) -> Read:
+    """The events of a message on `events.<app_key>.<partition>`, with their index, and what does not belong there."""
+    try:
+        if not data.isascii():
+            # What is skipped while decoding is not looked at so closely.
+            data.decode()
+        events = _routed.decode(data)
+        # Without another array or an escape, an object that holds no object holds names and scalars alone. The search
+        # for two bytes costs more than all the rest, and few messages have a backslash.
+        plain = data.find(b"[", 1) < 0 and (b"\\" not in data or b"\\u" not in data)
+        for event in events:
+            attributes, more = bytes(event.attributes), event.user.attributes
+            if not plain or attributes[0] != OBJECT or attributes.find(b"{", 1) > 0:
+                _attributes.decode(attributes)
+            if more is not EMPTY:
+                _attributes.decode(more)
+            if event.app_key != app_key or crc32(event.user_id.encode()) % PARTITIONS != partition:
+                return _read_each(data, app_key, partition)
+    except _UNREADABLE:
+        return _read_each(data, app_key, partition)
+    return enumerate(events), ()
+
+
+def _read_each(data: bytes, app_key: str, partition: int) -> Read:
+    """One by one: a message of which not all is right."""
+    try:
+        found = _split(data)
+    except (InvalidError, ValueError, RecursionError) as error:
+        return [], [Refused(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
+    good: list[tuple[int, RoutedEvent]] = []
+    refused: list[Refused] = []
+    for index, item in enumerate(found):
+        try:
+            event = decode(item, Event)
+            _check_place(event, app_key, partition)
+        except InvalidError as error:
+            where = f" ({error.field})" if error.field else ""
+            refused.append(Refused(index=index, reason="invalid", message=f"{error.message}{where}", body=item))
+        else:
+            good.append((index, routed(event)))
+    return good, refused
+
+
+def _split(data: bytes) -> list[bytes]:
+    try:
+        return [bytes(raw) for raw in _raws.decode(data)]
+    except msgspec.ValidationError:
+        raise
+    except _UNREADABLE:
+        # msgspec stops at a lone surrogate or a NaN wherever it stands; the slower reader saves the events beside it.
+        found = json.loads(data)
+        if not isinstance(found, list):
+            raise InvalidError("found something else") from None
+        return [json.dumps(item).encode() for item in found]
+
+
+def _check_place(event: Event, app_key: str, partition: int) -> None:
+    """An event on another's subject: a tenant's border, or an order that cannot be kept."""
+    if event.app_key != app_key:
+        raise InvalidError(f"expected {app_key}, the app of the subject", field="app_key")
+    if (right := partition_of(event.user_id)) != partition:
+        raise InvalidError(f"expected partition {right} for this user, got {partition}", field="user_id")

@@ -1,0 +1,33 @@
+"""An event of `EVENTS`, decoded as far as matching and rendering need it."""
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Raw, Struct
+
+from shared.messages import EventType, Identities
+
+EMPTY: Final = Raw(b"{}")
+
+
+class RoutedUser(Struct, frozen=True, gc=False):
+    """See `shared.messages.User`."""
+
+    attributes: Raw = EMPTY
+
+
+class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False):
+    """
+    `shared.messages.Event`, read as far as matching and rendering need it. The rest stays the JSON that it is, which
+    costs a third; whoever reads a message sees to it that it is right (`entrance.read_message`).
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    app_key: str
+    type: EventType = "event"
+    code: Annotated[str, Meta(min_length=1, max_length=128)]
+    user_id: Annotated[str, Meta(min_length=1, max_length=1024)]
+    ext_id: str | None = None
+    occurred_at: Annotated[int, Meta(ge=0)]
+    attributes: Raw = EMPTY
+    user: RoutedUser = RoutedUser()
+    identities: Identities | None = None

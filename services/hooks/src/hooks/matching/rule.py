@@ -1,0 +1,98 @@
+"""Hooks arranged for matching: a `Rule` is a hook at one revision, the index finds those that fire for an event."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from hooks.matching.hook import ANY, NARROWER, TRIGGERS, Hook, HookType, TriggerType
+from hooks.matching.routed_event import RoutedEvent
+from shared.messages import EventType
+
+MATCHES_REMEMBERED: Final = 4096
+"""Codes come from outside, so there is no end of them."""
+
+
+class Target(NamedTuple):
+    """
+    Where records go: one stream of one app's account, or one webhook. Two apps that name the same stream have a target
+    each, and so have two webhooks with the same address.
+
+    A webhook's `stream_name` is the id of its hook: the address may hold what must not stand in a log.
+    """
+
+    app_key: str
+    stream_name: str
+    sink: HookType = "KINESIS"
+
+    @property
+    def connector(self) -> str:
+        """The name of what opens it: the app's connector, or the hook itself."""
+        return self.app_key if self.sink == "KINESIS" else f"{self.app_key}/{self.stream_name}"
+
+
+class Rule(Struct, frozen=True, kw_only=True, dict=True, eq=False):
+    """A hook as it stands at one revision of the configuration."""
+
+    app_key: str
+    hook_id: str
+    revision: int
+    hook: Hook
+
+    @cached_property
+    def target(self) -> Target:
+        """Where its records go. Asked for with every event."""
+        if self.hook.type == "WEBHOOK":
+            return Target(self.app_key, self.hook_id, "WEBHOOK")
+        return Target(self.app_key, self.hook.stream_name)
+
+
+class Index:
+    """
+    Every active hook of every app, arranged for matching. Immutable: a change of the configuration makes a new one, and
+    whoever holds the old one sees all of the old configuration.
+    """
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self.rules: Mapping[tuple[str, str], Rule] = {
+            (rule.app_key, rule.hook_id): rule for rule in rules if rule.hook.active
+        }
+        self._any: dict[tuple[str, str], tuple[Rule, ...]] = {}
+        self._by_code: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
+        coded: list[tuple[str, Rule]] = []
+        self._narrower = {(rule.app_key, rule.hook.trigger_type) for rule in self.rules.values()}
+        self._matches: dict[tuple[str, EventType, str], tuple[Rule, ...]] = {}
+        for rule in self.rules.values():
+            codes = rule.hook.codes
+            if ANY in codes:
+                pair = (rule.app_key, rule.hook.trigger_type)
+                self._any[pair] = (*self._any.get(pair, ()), rule)
+            else:
+                coded += [(code, rule) for code in codes]
+        for code, rule in coded:
+            pair = (rule.app_key, rule.hook.trigger_type)
+            self._by_code[*pair, code] = (*self._by_code.get((*pair, code), self._any.get(pair, ())), rule)
+
+    def match(self, event: "RoutedEvent") -> tuple[Rule, ...]:
+        """The hooks that fire."""
+        asked = (event.app_key, event.type, event.code)
+        found = self._matches.get(asked)
+        if found is None:
+            if len(self._matches) >= MATCHES_REMEMBERED:
+                self._matches.clear()
+            found = self._matches[asked] = self._match(*asked)
+        return found
+
+    def _match(self, app_key: str, event_type: EventType, code: str) -> tuple[Rule, ...]:
+        trigger = TRIGGERS.get(event_type)
+        if trigger is None:
+            return ()
+        narrower, codes = NARROWER[event_type]
+        if (app_key, narrower) not in self._narrower or not code.upper().startswith(codes):
+            return self._find(app_key, trigger, code)
+        return self._find(app_key, trigger, code) + self._find(app_key, narrower, code)
+
+    def _find(self, app_key: str, trigger: TriggerType, code: str) -> tuple[Rule, ...]:
+        found = self._by_code.get((app_key, trigger, code))
+        return self._any.get((app_key, trigger), ()) if found is None else found

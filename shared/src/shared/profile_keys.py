@@ -1,0 +1,40 @@
+"""Keys of profiles in the bucket `PROFILES`."""
+
+import base64
+from collections.abc import Sequence
+
+
+def profile_key(app_key: str, ext_id: str) -> str:
+    """The key of a profile. The external id is Base32, because a key allows few characters and keeps no case rule."""
+    return f"{app_key}.{base64.b32encode(ext_id.encode()).decode().rstrip('=')}"
+
+
+_BASE32 = bytes.maketrans(bytes(range(32)), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+_BASE32_STEPS = ((8, 20, 12), (4, 10, 6), (2, 5, 3))
+"""
+Forty bits in eight bytes move apart by halves until each five have a byte: the bytes of what is split, the bits of a
+half, and how far the upper one moves.
+"""
+
+
+def profile_keys(app_key: str, ext_ids: Sequence[str]) -> list[str]:
+    """
+    The keys of many profiles. All are encoded as one number, because one after the other in the standard library took
+    two fifths of the time in which profiles are merged.
+    """
+    encoded = [ext_id.encode() for ext_id in ext_ids]
+    data = b"".join([part.ljust(-(-len(part) // 5) * 5, b"\0") for part in encoded])
+    lanes = bytearray(len(data) // 5 * 8)
+    for at in range(5):
+        lanes[3 + at :: 8] = data[at::5]
+    bits = int.from_bytes(lanes, "big")
+    for width, size, distance in _BASE32_STEPS:
+        low = int.from_bytes(((1 << size) - 1).to_bytes(width, "big") * (len(lanes) // width), "big")
+        bits = bits & low | (bits & low << size) << distance
+    digits = bits.to_bytes(len(lanes), "big").translate(_BASE32).decode()
+    keys: list[str] = []
+    at = 0
+    for part in encoded:
+        keys.append(f"{app_key}.{digits[at : at + -(-len(part) * 8 // 5)]}")
+        at += -(-len(part) // 5) * 8
+    return keys
