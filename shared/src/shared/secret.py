@@ -1,4 +1,8 @@
-"""A secret value: never printed, masked in what is shown, sealed only by `shared.secret_store`."""
+"""
+Type of a secret value: never printed, masked in an answer of HTTP, encrypted by `shared.secret_store` alone.
+
+A configuration Struct types a field as `Secret`. Whoever reveals one registers it with `shared.logs.redactor` first.
+"""
 
 import hmac
 from typing import Any, NoReturn, TypeVar

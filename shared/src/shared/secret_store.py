@@ -1,4 +1,10 @@
-"""Encryption of secrets at rest: by the keys of the operator, of which the first encrypts and every one opens."""
+"""
+Secrets encrypted at rest with `cryptography`'s `MultiFernet`.
+
+In the KV bucket a field of type `Secret` is the string `fernet:<token>`. The newest key encrypts and every configured
+key decrypts, so a key is changed by adding one in front and running `millrace rekey`. In an answer of HTTP the field is
+`***`. Nothing is logged here, and nothing is cached on a disk.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
