@@ -21,7 +21,7 @@ import aiohttp
 import asyncssh
 import psutil
 
-from ftp_gateway.formats import CHUNK_ROWS
+from ftp_gateway.parsing.formats import CHUNK_ROWS
 from millrace.bench import Report, Row, compare, rounds
 from millrace.mesh import LocalMesh
 from millrace.mesh_folder import MeshFolder

@@ -14,10 +14,10 @@ import asyncssh
 import msgspec
 import pytest
 
-from ftp_gateway.protocols.remote_ftps import check_certificates, identify_ftps, open_ftps_remote
-from ftp_gateway.protocols.remote_sftp import check_keys, identify_sftp, open_sftp_remote
-from ftp_gateway.pulling import Server
-from ftp_gateway.remotes import Remote, UnknownHostError
+from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
+from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
+from ftp_gateway.remotes.pull import Server
+from ftp_gateway.remotes.remote import Remote, UnknownHostError
 from servers.remotes import FtpsPeer, Peer, SftpPeer, ftps_peer, self_signed, sftp_peer
 from shared.errors import (
     CredentialsError,

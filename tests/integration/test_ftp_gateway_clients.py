@@ -15,9 +15,9 @@ import asyncssh
 import pytest
 import pytest_asyncio
 
-from ftp_gateway.paths import Place
-from ftp_gateway.spool import Spool
-from ftp_gateway.uploads import Upload
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
 from servers.ftp_gateway import PASSWORD, Gateway, events, open_gateway, rows
 from servers.sftp_clients import AsyncSsh, Client, Paramiko, Site
 from servers.sftp_programs import Lftp, NewRclone, OpenSsh, Rclone, Scp, Sshfs

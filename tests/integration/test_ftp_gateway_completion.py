@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from ftp_gateway import completion
-from ftp_gateway import spool as spools
 from ftp_gateway.app import SERVICE
+from ftp_gateway.processing import completion
+from ftp_gateway.spool import store as spools
 from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until

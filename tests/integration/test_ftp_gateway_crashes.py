@@ -10,16 +10,15 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from ftp_gateway import publishing
-from ftp_gateway.file_work import FileWork
-from ftp_gateway.intake import Intake
 from ftp_gateway.model.rules import Rules
-from ftp_gateway.paths import Place
-from ftp_gateway.processing import Processing
-from ftp_gateway.publishing import Point, find_point
-from ftp_gateway.spool import Spool
-from ftp_gateway.survey import Survey
-from ftp_gateway.tickets import Ticket
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.parsing.file_reader import Survey
+from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.processing.pipeline import Processing
+from ftp_gateway.processing.publisher import Point, find_point
+from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload_info import Ticket
 from servers.streams import messages
 from shared import mesh_streams, subjects
 from shared.bus import Bus, Outgoing

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ftp_gateway.file_work import FileWork
 from ftp_gateway.model.rules import Rules
+from ftp_gateway.parsing.worker_pool import FileWork
 from servers.waiting import until
 from shared.errors import UnavailableError
 from shared.messages import ProfileBatch, PushBatch, decode
@@ -23,7 +23,7 @@ async def nobody(app_key: str, ext_ids: Sequence[str]) -> set[str]:
 def workers() -> list[psutil.Process]:
     """The processes that read files for this one."""
     children = psutil.Process().children()
-    return [child for child in children if "ftp_gateway.file_worker" in child.cmdline()]
+    return [child for child in children if "ftp_gateway.parsing.worker" in child.cmdline()]
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from nats.js.api import DiscardPolicy
 
 from ftp_gateway.app import SERVICE
-from ftp_gateway.formats import CHUNK_ROWS
-from ftp_gateway.publishing import PACK_CHUNKS
+from ftp_gateway.parsing.formats import CHUNK_ROWS
+from ftp_gateway.processing.publisher import PACK_CHUNKS
 from servers.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until
@@ -141,7 +141,7 @@ async def test_one_file_is_shown_as_it_was_last(gateway: Gateway) -> None:
 async def test_the_files_of_an_app_are_found_behind_those_of_others(
     gateway: Gateway, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.newest_first.STRETCH", 5)
+    monkeypatch.setattr("ftp_gateway.processing.reverse_scan.STRETCH", 5)
     async with gateway.sftp() as client:
         monday = await process(client, "/monday.csv", ROW)
         for number in range(40):

@@ -12,9 +12,9 @@ import asyncssh
 import pytest
 from msgspec import json
 
+from ftp_gateway.access.host_keys import HOST_KEYS, OWNER
 from ftp_gateway.app import SERVICE
-from ftp_gateway.host_keys import HOST_KEYS, OWNER
-from ftp_gateway.protocols.sftp_keys import ensure_host_keys
+from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
 from millrace.rekey import rekey
 from servers.ftp_gateway import Gateway
 from servers.services import RunService

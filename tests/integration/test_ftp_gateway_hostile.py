@@ -16,10 +16,10 @@ from asyncssh.constants import FXF_READ, FXP_READ, MSG_IGNORE
 from asyncssh.packet import String, UInt32, UInt64
 from msgspec import structs
 
+from ftp_gateway.access.quotas import Limits
 from ftp_gateway.app import SERVICE
-from ftp_gateway.limits import Limits
-from ftp_gateway.protocols.sftp import SftpServer
-from ftp_gateway.protocols.sftp_entrance import Connection
+from ftp_gateway.sftp.listener import Connection
+from ftp_gateway.sftp.server import SftpServer
 from servers.ftp_gateway import Gateway, write
 from servers.services import RunService
 from servers.waiting import until

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from structlog.testing import capture_logs
 
-from ftp_gateway.paths import Place
-from ftp_gateway.protocols.sftp import SftpServer
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.sftp.server import SftpServer
 from servers.ftp_gateway import ROW, Gateway, open_gateway, write
 from servers.sftp_packets import (
     ANSWER_S,

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from ftp_gateway.app import SERVICE
-from ftp_gateway.proxy_protocol import V2_START
+from ftp_gateway.sftp.proxy_protocol import V2_START
 from servers.ftp_gateway import PASSWORD, Gateway
 from servers.services import RunService
 from shared.errors import InvalidError
@@ -90,7 +90,7 @@ async def test_a_header_that_comes_byte_by_byte_is_read(gateway: Gateway) -> Non
 async def test_a_proxy_without_a_header_is_told_nothing(
     gateway: Gateway, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.protocols.sftp_entrance.HEADER_S", 0.3)
+    monkeypatch.setattr("ftp_gateway.sftp.listener.HEADER_S", 0.3)
     reader, writer = await asyncio.open_connection(gateway.host, gateway.port, local_addr=(PROXY, 0))
     writer.write(said)
     async with asyncio.timeout(5):

@@ -14,19 +14,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from ftp_gateway.file_work import FileWork
-from ftp_gateway.intake import Intake
 from ftp_gateway.model.rules import Rules
-from ftp_gateway.paths import Place
-from ftp_gateway.processing import Processing
-from ftp_gateway.protocols.remote_ftps import _Thread, open_ftps_remote
-from ftp_gateway.protocols.remote_sftp import open_sftp_remote
-from ftp_gateway.pulling import Job, Puller, Server
-from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remote_reports import ReportSender
-from ftp_gateway.remote_state import FORGET_AFTER
-from ftp_gateway.remotes import Remote
-from ftp_gateway.spool import Spool
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.processing.pipeline import Processing
+from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.remotes.clients.ftps import _Thread, open_ftps_remote
+from ftp_gateway.remotes.clients.sftp import open_sftp_remote
+from ftp_gateway.remotes.pull import Job, Puller, Server
+from ftp_gateway.remotes.remote import Remote
+from ftp_gateway.remotes.report_delivery import ReportSender
+from ftp_gateway.remotes.state import FORGET_AFTER
+from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.spool.store import Spool
 from servers.ftp_gateway import events, rows
 from servers.remotes import SftpPeer, ftps_peer, sftp_peer
 from servers.waiting import until

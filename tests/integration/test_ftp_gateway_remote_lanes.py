@@ -4,9 +4,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from ftp_gateway.remote_lanes import RemoteLanes
-from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remote_state import Progress
+from ftp_gateway.remotes.scheduler import RemoteLanes
+from ftp_gateway.remotes.state import Progress
+from ftp_gateway.remotes.state_store import Memory
 from shared import mesh_streams
 from shared.buckets import BucketStore, Stored
 from shared.bus import Bus

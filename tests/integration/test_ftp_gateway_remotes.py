@@ -12,11 +12,11 @@ import aiohttp
 import msgspec
 import pytest
 
-from ftp_gateway import remotes
 from ftp_gateway.app import SERVICE
-from ftp_gateway.remote_backoff import next_look
-from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remote_state import Progress
+from ftp_gateway.remotes import remote
+from ftp_gateway.remotes.backoff import next_look
+from ftp_gateway.remotes.state import Progress
+from ftp_gateway.remotes.state_store import Memory
 from servers.ftp_gateway import Gateway, events, rows
 from servers.remotes import PASSWORD, Peer, SftpPeer, ftps_peer, sftp_peer
 from servers.services import RunService
@@ -54,10 +54,10 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """Its waits between looks are a tenth of what is configured."""
 
-    def soon(remote: remotes.Remote, now: datetime, **after: Any) -> datetime:
+    def soon(remote: remote.Remote, now: datetime, **after: Any) -> datetime:
         return now + (next_look(remote, now, **after) - now) / 10
 
-    monkeypatch.setattr("ftp_gateway.remote_lanes.next_look", soon)
+    monkeypatch.setattr("ftp_gateway.remotes.scheduler.next_look", soon)
     async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
         gateway = Gateway(running, http)
         await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
@@ -393,7 +393,7 @@ async def test_only_one_of_two_replicas_pulls(gateway: Gateway, sftp: SftpPeer, 
 KEEPER = """
 import sys
 from pathlib import Path
-from ftp_gateway.remote_turn import take_remote
+from ftp_gateway.remotes.lock import take_remote
 print(take_remote(Path(sys.argv[1]), "shop", "erp") is not None, flush=True)
 sys.stdin.read()
 """
@@ -418,7 +418,7 @@ async def another_replica(spool: Path) -> AsyncIterator[asyncio.subprocess.Proce
 async def test_the_remote_of_a_replica_that_is_killed_is_pulled_by_another_at_once(
     gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.remote_lanes.TAKEN_S", 0.05)
+    monkeypatch.setattr("ftp_gateway.remotes.scheduler.TAKEN_S", 0.05)
     (mine, theirs) = (Remote(gateway, sftp, name) for name in ("crm", "erp"))
     mine.offer("push.csv")
 
@@ -450,7 +450,7 @@ async def test_by_a_schedule_nothing_is_pulled_before_its_time(gateway: Gateway,
 async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
     gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.remote_lanes.TAKEN_S", 0.05)
+    monkeypatch.setattr("ftp_gateway.remotes.scheduler.TAKEN_S", 0.05)
     remote = Remote(gateway, sftp)
     remote.offer("push.csv")
 

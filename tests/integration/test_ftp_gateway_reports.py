@@ -13,7 +13,7 @@ import pytest
 
 from exporter.app import SERVICE as EXPORTER
 from ftp_gateway.app import SERVICE
-from ftp_gateway.app_reports import PART_BYTES
+from ftp_gateway.sftp.report_folder import PART_BYTES
 from servers.ftp_gateway import Gateway, read, write
 from servers.services import RunService
 from servers.waiting import until

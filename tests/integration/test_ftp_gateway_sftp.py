@@ -11,11 +11,11 @@ import paramiko
 import pytest
 from asyncssh.constants import FXF_READ
 
+from ftp_gateway.access.quotas import Limits
 from ftp_gateway.app import SERVICE
-from ftp_gateway.limits import Limits
-from ftp_gateway.protocols.sftp_gate import MAX_TRIES
-from ftp_gateway.protocols.sftp_wire import MAX_BLOCK_BYTES, MAX_PACKET_BYTES
-from ftp_gateway.spool import Spool
+from ftp_gateway.sftp.authentication import MAX_TRIES
+from ftp_gateway.sftp.packets import MAX_BLOCK_BYTES, MAX_PACKET_BYTES
+from ftp_gateway.spool.store import Spool
 from servers.ftp_gateway import PASSWORD, ROW, Gateway, read, write
 from servers.services import RunService
 

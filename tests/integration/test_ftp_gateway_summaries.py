@@ -11,8 +11,8 @@ import pytest
 
 from ftp_gateway.app import SERVICE
 from ftp_gateway.config import APPS, App
-from ftp_gateway.summaries import ALERT_AT, CLAIM, Subscription, Summaries, Told
-from ftp_gateway.summary_text import Summary
+from ftp_gateway.summaries.rendering import Summary
+from ftp_gateway.summaries.sender import ALERT_AT, CLAIM, Subscription, Summaries, Told
 from servers.ftp_gateway import ROW, Gateway, process
 from servers.mail import MailServer, mail_server
 from servers.services import RunService

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from ftp_gateway.newest_first import newest_first
+from ftp_gateway.processing.reverse_scan import newest_first
 from shared.bus import Bus, Message
 from shared.mesh_streams import FILES
 from shared.settings import Settings
@@ -18,8 +18,8 @@ MINE, OTHERS = ftp_file("shop", "completed"), ftp_file("rival", "completed")
 @pytest.fixture
 async def stream(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stretches are short."""
-    monkeypatch.setattr("ftp_gateway.newest_first.STRETCH", 3)
-    monkeypatch.setattr("ftp_gateway.newest_first.MOST_READ", 4)
+    monkeypatch.setattr("ftp_gateway.processing.reverse_scan.STRETCH", 3)
+    monkeypatch.setattr("ftp_gateway.processing.reverse_scan.MOST_READ", 4)
     await ensure(bus, FILES, settings)
 
 

@@ -8,7 +8,7 @@ from asyncssh.packet import Byte, String, UInt32, UInt64
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
-from ftp_gateway.protocols.sftp_wire import MAX_PACKET_BYTES
+from ftp_gateway.sftp.packets import MAX_PACKET_BYTES
 from servers.ftp_gateway import ROW
 
 ANSWER_S = 15.0

@@ -13,7 +13,7 @@ The kinds of failure, as data. No protocol's numbers live here.
     '- UnavailableError      unavailable      yes   a peer cannot be reached or answered with its own failure
 
 Who catches them: the middleware of `shared.http` (HTTP status), `shared.endpoints` (reply), `shared.handling` (ack, try
-again or put aside) and `ftp_gateway.protocols.sftp` (SFTP status). Everything else that escapes is a bug and is logged
+again or put aside) and `ftp_gateway.sftp.server` (SFTP status). Everything else that escapes is a bug and is logged
 with its traceback.
 """
 

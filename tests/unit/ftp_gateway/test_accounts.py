@@ -1,7 +1,7 @@
 import asyncssh
 import pytest
 
-from ftp_gateway.accounts import Account, Passwords, login_name, parse_keys, parse_networks, split_login
+from ftp_gateway.access.accounts import Account, Passwords, login_name, parse_keys, parse_networks, split_login
 from shared.errors import InvalidError
 
 ED25519 = asyncssh.generate_private_key("ssh-ed25519", "cron@shop")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ftp_gateway import app_reports
-from ftp_gateway.app_reports import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, AppReports
+from ftp_gateway.sftp import report_folder
+from ftp_gateway.sftp.report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, AppReports
 from shared.errors import NotFoundError, UnavailableError
 from shared.objectstore import ObjectInfo, ObjectStore
 from shared.store_config import LocalStoreConfig
@@ -118,7 +118,7 @@ async def test_a_listing_is_asked_for_once_and_holds_for_a_while(store: Watched)
 
     found = await asyncio.gather(*(reports.list("shop") for _ in range(5)))
     await put(store, "b")
-    seconds.now += app_reports.LISTED_S - 0.1
+    seconds.now += report_folder.LISTED_S - 0.1
     assert 1 == len(await reports.list("shop"))
     seconds.now += 0.2
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.addresses import network_of
-from ftp_gateway.bans import LONGEST, QUIET, WINDOW, BanRules, Score, after_failures
+from ftp_gateway.access.addresses import network_of
+from ftp_gateway.access.bans import LONGEST, QUIET, WINDOW, BanRules, Score, after_failures
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RULES = BanRules(failures=15, first=timedelta(minutes=15))

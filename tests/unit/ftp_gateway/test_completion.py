@@ -5,13 +5,13 @@ from typing import get_args
 
 import pytest
 
-from ftp_gateway.completion import Due, Trailer, due, parse_checksum, parse_trailer, refusal
 from ftp_gateway.model.rules import Completion, Rules
-from ftp_gateway.paths import Place
-from ftp_gateway.shelves import ABANDONED_AFTER
-from ftp_gateway.spool import Spool
-from ftp_gateway.tickets import PULLED_BY, Proof
-from ftp_gateway.uploads import Upload
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.processing.completion import Due, Trailer, due, parse_checksum, parse_trailer, refusal
+from ftp_gateway.spool.directories import ABANDONED_AFTER
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
+from ftp_gateway.spool.upload_info import PULLED_BY, Proof
 from servers.clock import NOON, Clock
 
 HASH = "ab" * 32

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.cron import check_schedule, following
+from ftp_gateway.remotes.cron import check_schedule, following
 from shared.errors import InvalidError
 
 

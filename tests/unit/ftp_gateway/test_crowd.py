@@ -1,6 +1,6 @@
 """Who is let in when many come: by number, by address, and strangers last."""
 
-from ftp_gateway.crowd import Crowd
+from ftp_gateway.sftp.connection_limits import Crowd
 
 
 def come(crowd: Crowd, visitor: str, address: str, turned_out: list[str]) -> bool:

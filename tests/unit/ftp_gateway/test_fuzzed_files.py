@@ -13,10 +13,10 @@ from random import Random
 
 import pytest
 
-from ftp_gateway import profile_txt, push_csv
-from ftp_gateway.lines import MAX_LINE_BYTES, excerpt
 from ftp_gateway.model.rules import FileKind, Rules
-from ftp_gateway.survey import Chunk, FileReading, Survey
+from ftp_gateway.parsing import profile_txt, push_csv
+from ftp_gateway.parsing.file_reader import Chunk, FileReading, Survey
+from ftp_gateway.parsing.text import MAX_LINE_BYTES, excerpt
 from shared.messages import ProfileBatch, PushBatch, decode
 
 FILES = int(os.environ.get("FUZZ_FILES", "4000"))

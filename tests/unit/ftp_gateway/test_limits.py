@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftp_gateway.limits import RECOUNT_S, Limits, Usage, Usages
+from ftp_gateway.access.quotas import RECOUNT_S, Limits, Usage, Usages
 from shared.errors import BusyError, TooLargeError
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.lines import MAX_LINE_BYTES, FileScan, Lines, RefusedError, Text, line_of
 from ftp_gateway.model.rules import Fallback
+from ftp_gateway.parsing.text import MAX_LINE_BYTES, FileScan, Lines, RefusedError, Text, line_of
 
 
 def scanned(data: bytes, fallback: Fallback | None = None, block: int = 7) -> Text:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.paths import FOLDERS, Location, Place, is_sent_again, kind_of, locate, place, writable
+from ftp_gateway.model.virtual_paths import FOLDERS, Location, Place, is_sent_again, kind_of, locate, place, writable
 from shared.errors import DeniedError, InvalidError, MillraceError, NotFoundError
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.lines import FileScan, RefusedError
 from ftp_gateway.model.outcome import RowError
 from ftp_gateway.model.rules import AttributeType
-from ftp_gateway.profile_txt import ProfileReader
+from ftp_gateway.parsing.profile_txt import ProfileReader
+from ftp_gateway.parsing.text import FileScan, RefusedError
 from shared.messages import ProfileRow, decode
 
 DEMO = Path(__file__).parents[3] / "demo" / "profile.txt"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftp_gateway.model.rules import AttributeType
-from ftp_gateway.profile_values import ValueProblem, parse_value
+from ftp_gateway.parsing.profile_values import ValueProblem, parse_value
 
 ISTANBUL = ZoneInfo("Europe/Istanbul")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.proxy_protocol import V1_MAX_BYTES, V2_MAX_BYTES, V2_START, Header, read_header
+from ftp_gateway.sftp.proxy_protocol import V1_MAX_BYTES, V2_MAX_BYTES, V2_START, Header, read_header
 from shared.errors import InvalidError
 
 LONGEST_V1 = b"PROXY UNKNOWN " + b"f" * (V1_MAX_BYTES - 16) + b"\r\n"

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ftp_gateway.paths import Place, kind_of
-from ftp_gateway.remote_backoff import LONGEST_WAIT_S, PASSING, failed, first_look, next_look
-from ftp_gateway.remote_state import Progress, Trouble
-from ftp_gateway.remotes import Remote, UnknownHostError, archive_name, download_name, in_directory, place_of
+from ftp_gateway.model.virtual_paths import Place, kind_of
+from ftp_gateway.remotes.backoff import LONGEST_WAIT_S, PASSING, failed, first_look, next_look
+from ftp_gateway.remotes.remote import Remote, UnknownHostError, archive_name, download_name, in_directory, place_of
+from ftp_gateway.remotes.state import Progress, Trouble
 from shared.errors import BusyError, ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
 from shared.secret import Secret
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftp_gateway.model.outcome import MAX_REPORTED, Outcome, RowError, report_name, result_name
-from ftp_gateway.reports import render_report, render_result
+from ftp_gateway.processing.error_report import render_report, render_result
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

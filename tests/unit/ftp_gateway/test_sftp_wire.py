@@ -5,7 +5,7 @@ import pytest
 from asyncssh.constants import FXP_CLOSE, FXP_LINK, FXP_READLINK, FXP_SYMLINK, FXP_WRITE
 from asyncssh.sftp import SFTPServerHandler
 
-from ftp_gateway.protocols.sftp_wire import PacketHandler, check_hooks, sftp_error
+from ftp_gateway.sftp.packets import PacketHandler, check_hooks, sftp_error
 from shared.errors import KINDS, UnavailableError
 
 

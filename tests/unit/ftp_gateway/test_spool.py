@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ftp_gateway import spool as spools
 from ftp_gateway.model.outcome import Outcome
 from ftp_gateway.model.rules import Rules
-from ftp_gateway.paths import Place
-from ftp_gateway.shelves import ABANDONED_AFTER, REPORTS_KEPT, SWEPT_AFTER
-from ftp_gateway.spool import Spool
-from ftp_gateway.tickets import Proof
-from ftp_gateway.uploads import MAX_FILE_BYTES, Upload
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.spool import store as spools
+from ftp_gateway.spool.directories import ABANDONED_AFTER, REPORTS_KEPT, SWEPT_AFTER
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import MAX_FILE_BYTES, Upload
+from ftp_gateway.spool.upload_info import Proof
 from servers.clock import NOON, Clock
 from shared.errors import BusyError, ConflictError, DeniedError, TooLargeError
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftp_gateway import shelf as shelves
 from ftp_gateway.model.rules import Rules
-from ftp_gateway.paths import Place
-from ftp_gateway.replicas import Replicas
-from ftp_gateway.shelves import ABANDONED_AFTER
-from ftp_gateway.spool import Spool
-from ftp_gateway.tickets import Proof
-from ftp_gateway.uploads import Upload
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.spool import directory_index as shelves
+from ftp_gateway.spool.change_marks import Replicas
+from ftp_gateway.spool.directories import ABANDONED_AFTER
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
+from ftp_gateway.spool.upload_info import Proof
 from servers.clock import NOON, Clock
 from servers.waiting import until
 from shared.errors import BusyError, ConflictError, MillraceError

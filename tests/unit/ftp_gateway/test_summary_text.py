@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.summary_text import (
+from ftp_gateway.summaries.rendering import (
     MAX_DAYS,
     MAX_FILES,
     Days,

@@ -2,10 +2,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from ftp_gateway import survey as surveys
-from ftp_gateway.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks
 from ftp_gateway.model.rules import FileKind, Rules
-from ftp_gateway.survey import FileReading, LineSet, Survey
+from ftp_gateway.parsing import file_reader as surveys
+from ftp_gateway.parsing.file_reader import FileReading, LineSet, Survey
+from ftp_gateway.parsing.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks
 from shared.messages import ProfileBatch, PushBatch, decode
 
 

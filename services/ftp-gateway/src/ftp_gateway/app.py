@@ -10,33 +10,33 @@ from functools import lru_cache, partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from ftp_gateway.accounts import Account, Passwords
-from ftp_gateway.addresses import Network, parse_network
-from ftp_gateway.app_reports import AppReports
-from ftp_gateway.bans import BanRules
+from ftp_gateway.access.accounts import Account, Passwords
+from ftp_gateway.access.addresses import Network, parse_network
+from ftp_gateway.access.bans import BanRules
+from ftp_gateway.access.defender import Defender
+from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
-from ftp_gateway.defender import Defender
-from ftp_gateway.file_work import FileWork
 from ftp_gateway.handlers import NAME, ProfileUpdates
-from ftp_gateway.host_keys import HOST_KEYS, OWNER, HostKeys
-from ftp_gateway.intake import Intake
 from ftp_gateway.model.rules import Rules
-from ftp_gateway.processing import Processing
-from ftp_gateway.protocols.remote_ftps import check_certificates, identify_ftps, open_ftps_remote
-from ftp_gateway.protocols.remote_sftp import check_keys, identify_sftp, open_sftp_remote
-from ftp_gateway.protocols.sftp import SftpServer
-from ftp_gateway.protocols.sftp_keys import ensure_host_keys
-from ftp_gateway.pulling import Job, Puller, Server
-from ftp_gateway.remote_lanes import Key, RemoteLanes
-from ftp_gateway.remote_memory import Memory
-from ftp_gateway.remote_reports import ReportSender
-from ftp_gateway.remote_routes import Desk
-from ftp_gateway.remote_test import probe_remote
-from ftp_gateway.remote_turn import take_remote
-from ftp_gateway.remotes import REMOTES, Remote
-from ftp_gateway.routes import ROUTES, State
-from ftp_gateway.spool import Spool
-from ftp_gateway.summaries import Subscription, Summaries
+from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.processing.pipeline import Processing
+from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
+from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
+from ftp_gateway.remotes.connection_test import probe_remote
+from ftp_gateway.remotes.lock import take_remote
+from ftp_gateway.remotes.pull import Job, Puller, Server
+from ftp_gateway.remotes.remote import REMOTES, Remote
+from ftp_gateway.remotes.report_delivery import ReportSender
+from ftp_gateway.remotes.scheduler import Key, RemoteLanes
+from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.routes.files import ROUTES, State
+from ftp_gateway.routes.remotes import Desk
+from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
+from ftp_gateway.sftp.report_folder import AppReports
+from ftp_gateway.sftp.server import SftpServer
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.summaries.sender import Subscription, Summaries
 from shared import mesh_streams, subjects
 from shared.app_reports import open_reports
 from shared.consumer_admin import open_pull

@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct, structs
 
-from ftp_gateway.accounts import Account, parse_keys, parse_networks
-from ftp_gateway.limits import Limits
+from ftp_gateway.access.accounts import Account, parse_keys, parse_networks
+from ftp_gateway.access.quotas import Limits
 from ftp_gateway.model.rules import AttributeType, Completion, Fallback, Rules
-from ftp_gateway.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
-from ftp_gateway.summary_text import Summary
+from ftp_gateway.parsing.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
+from ftp_gateway.summaries.rendering import Summary
 from shared.errors import InvalidError
 from shared.registry import Entry, Kind
 from shared.secret import Secret

@@ -1,0 +1,219 @@
+"""
+The scores of addresses, shared by all replicas: kept in `DEFENDER`, read from a copy in memory.
+
+`banned` and `failed` never wait: what a failure means here holds at once, and a task of the service tells the others. A
+failure or two are told to nobody, since most come from people who then find their password. Without NATS each replica
+goes on by what it knows.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+from msgspec import Struct
+
+from ftp_gateway.access.addresses import network_of
+from ftp_gateway.access.bans import BanRules, Score, after_failures
+from shared import mesh_streams, subjects
+from shared.buckets import BucketStore, Stored, is_deletion, present
+from shared.bus import Bus
+from shared.consumer_admin import open_scan
+from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
+from shared.messages import decode, encode
+from shared.retry import Backoff
+
+log = structlog.get_logger()
+
+MAX_SCORES = 20_000
+"""Addresses that are remembered, about 10 MB; one more takes the place of the one that was quiet for longest."""
+TOLD_FROM = 3
+"""Failures of an address after which the other replicas are told."""
+RELIST_S = 300.0
+"""How often the watch is opened anew, because watches have been seen to die silently."""
+SWEEP = timedelta(minutes=1)
+
+
+class Shared(Struct, frozen=True):
+    """What lies in the bucket, as far as this replica has seen."""
+
+    score: Score
+    revision: int
+
+
+class Defender:
+    """
+    Who is kept out. `keep` is a task of the service.
+
+    Args:
+        clock: Aware UTC.
+    """
+
+    def __init__(self, bus: Bus, rules: BanRules, clock: Callable[[], datetime]) -> None:
+        self._bus = bus
+        self._store = BucketStore(bus, mesh_streams.DEFENDER)
+        self._rules = rules
+        self._clock = clock
+        self._scores: dict[str, Score] = {}
+        self._shared: dict[str, Shared] = {}
+        self._untold: dict[str, int] = {}
+        self._telling: str | None = None
+        self._meanwhile: tuple[Stored, bool] | None = None
+        self._wake = asyncio.Event()
+        self._swept_at = clock()
+
+    def banned(self, address: str) -> bool:
+        """Whether this address is kept out."""
+        score = self._scores.get(network_of(address))
+        return score is not None and score.banned(self._clock())
+
+    def bans(self) -> list[Score]:
+        """Who is kept out just now, the longest first."""
+        now = self._clock()
+        kept_out = (score for score in self._scores.values() if score.banned(now))
+        return sorted(kept_out, key=lambda score: score.banned_until or now, reverse=True)
+
+    def failed(self, address: str) -> None:
+        """A wrong password or key came from there."""
+        network = network_of(address)
+        before = self._scores.get(network)
+        self._untold[network] = self._untold.get(network, 0) + 1
+        self._take(network, after_failures(before, address, 1, self._clock(), self._rules))
+        if network in self._shared or self._untold[network] >= min(TOLD_FROM, self._rules.failures):
+            self._wake.set()
+
+    async def lift(self, address: str) -> None:
+        """
+        Forget what is held against an address.
+
+        Raises:
+            NotFoundError: It is not banned.
+            UnavailableError: NATS does not answer.
+        """
+        network = network_of(address)
+        if not self.banned(address):
+            raise NotFoundError("this address is not banned")
+        await self._store.delete(subjects.defender_key(network))
+        self._forget(network)
+        log.info("ban_lifted", address=network)
+
+    async def keep(self) -> None:
+        """Follow the other replicas and tell them, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._tell())
+
+    async def _watch(self) -> None:
+        subject = f"$KV.{mesh_streams.DEFENDER.name}.>"
+        delays = Backoff(first_s=0.2, max_s=10.0)
+        waits = iter(delays.delays())
+        while True:
+            before = set(self._shared)
+            try:
+                async with open_scan(self._bus, mesh_streams.DEFENDER, subject=subject, last_per_subject=True) as scan:
+                    seen = {
+                        self._hear(self._store.stored(message), gone=is_deletion(message.headers))
+                        async for message in present(self._bus, mesh_streams.DEFENDER, subject, scan)
+                    }
+                    for network in before - seen:
+                        self._forget(network)
+                    waits = iter(delays.delays())
+                    async with asyncio.timeout(RELIST_S):
+                        while True:
+                            for message in await scan.next(1024):
+                                self._hear(self._store.stored(message), gone=is_deletion(message.headers))
+            except TimeoutError:
+                continue
+            except MillraceError as error:
+                log.warning("watch_failed", kind="bans", message=error.message)
+                await asyncio.sleep(next(waits))
+
+    def _hear(self, stored: Stored, *, gone: bool) -> str:
+        network = subjects.defended_network(stored.key)
+        if network == self._telling:
+            # Perhaps it is what is just being told, whose failures must not count twice.
+            self._meanwhile = stored, gone
+            return network
+        known = self._shared.get(network)
+        if known is not None and known.revision >= stored.revision:
+            return network
+        if gone:
+            self._forget(network)
+            return network
+        try:
+            self._see(network, Shared(decode(stored.data, Score), stored.revision))
+        except InvalidError as error:
+            log.warning("score_unreadable", key=stored.key, message=error.message)
+        return network
+
+    def _see(self, network: str, shared: Shared) -> None:
+        self._shared[network] = shared
+        score = shared.score
+        if untold := self._untold.get(network):
+            score = after_failures(score, network, untold, self._clock(), self._rules)
+        self._take(network, score)
+
+    async def _tell(self) -> None:
+        waits = iter(Backoff(first_s=0.2, max_s=10.0).delays())
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                for network in [network for network in self._untold if self._worth_telling(network)]:
+                    await self._tell_of(network)
+                waits = iter(Backoff(first_s=0.2, max_s=10.0).delays())
+            except MillraceError as error:
+                log.warning("scores_not_told", message=error.message)
+                await asyncio.sleep(next(waits))
+                self._wake.set()
+
+    def _worth_telling(self, network: str) -> bool:
+        return network in self._shared or self._untold[network] >= min(TOLD_FROM, self._rules.failures)
+
+    async def _tell_of(self, network: str) -> None:
+        key = subjects.defender_key(network)
+        while count := self._untold.get(network):
+            known = self._shared.get(network)
+            score = after_failures(known.score if known else None, network, count, self._clock(), self._rules)
+            self._telling = network
+            try:
+                revision = await self._store.put(key, encode(score), expect_revision=known.revision if known else 0)
+                # More may have come, or all have been forgotten, while NATS answered.
+                if network in self._untold:
+                    self._untold[network] -= count
+                    if not self._untold[network]:
+                        del self._untold[network]
+                    self._see(network, Shared(score, revision))
+                return
+            except ConflictError:
+                stored = await self._store.get(key)
+                self._shared.pop(network, None)
+                if stored is not None:
+                    self._see(network, Shared(decode(stored.data, Score), stored.revision))
+            finally:
+                self._telling = None
+                if self._meanwhile is not None:
+                    heard, self._meanwhile = self._meanwhile, None
+                    self._hear(heard[0], gone=heard[1])
+
+    def _take(self, network: str, score: Score) -> None:
+        before, now = self._scores.pop(network, None), self._clock()
+        self._scores[network] = score
+        until = score.banned_until
+        # Reckoned a second time when it is told to the others, it is the same ban, and ends a moment later.
+        if until is not None and score.banned(now) and not (before is not None and before.banned(now)):
+            log.warning("address_banned", address=network, until=until.isoformat(timespec="seconds"), bans=score.bans)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        if now - self._swept_at >= SWEEP:
+            self._swept_at = now
+            for network in [network for network, score in self._scores.items() if score.forgotten(now)]:
+                self._forget(network)
+        while len(self._scores) > MAX_SCORES:
+            self._forget(next(iter(self._scores)))
+
+    def _forget(self, network: str) -> None:
+        for known in (self._scores, self._shared, self._untold):
+            known.pop(network, None)

@@ -1,0 +1,120 @@
+"""
+What one user may take of the gateway, and what he takes of it just now. No I/O.
+
+Counted in this process: a user who is let in by several replicas has each limit in each of them, but those on what
+waits, which are read from the spool that all of them share.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from ftp_gateway.spool.upload import MAX_FILE_BYTES
+from shared.errors import BusyError, TooLargeError
+
+MAX_HANDLES = 512
+RECOUNT_S = 1.0
+"""How old the count of waiting bytes may be. A file that was processed makes room after that."""
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The limits of one user.
+
+    `open_handles` are files and folders that one session has open. `waiting_files` and `waiting_bytes` count what the
+    user uploaded and what is not processed yet. `bandwidth_bytes_s` holds for uploads and downloads of all sessions
+    together; None is no limit.
+    """
+
+    sessions: Annotated[int, Meta(ge=1, le=100)] = 10
+    open_handles: Annotated[int, Meta(ge=1, le=MAX_HANDLES)] = 64
+    waiting_files: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    waiting_bytes: Annotated[int, Meta(ge=1, le=1 << 40)] = 8 << 30
+    file_bytes: Annotated[int, Meta(ge=1, le=MAX_FILE_BYTES)] = MAX_FILE_BYTES
+    bandwidth_bytes_s: Annotated[int, Meta(ge=16 << 10)] | None = None
+
+
+class Usage:
+    """
+    What one user takes, over all of his sessions.
+
+    Args:
+        waiting: How many files and bytes of the user wait; counts them each time.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, waiting: Callable[[], tuple[int, int]], clock: Callable[[], float]) -> None:
+        self._waiting = waiting
+        self._clock = clock
+        self._waiting_bytes = 0
+        self._counted_at: float | None = None
+        self._owed_bytes = 0.0
+        self._paid_at = clock()
+        self.sessions = 0
+
+    def check_file(self, limits: Limits) -> None:
+        """Raises `BusyError` when the user may not begin one more file."""
+        files, _ = self._waiting()
+        if files >= limits.waiting_files:
+            raise BusyError(f"limit waiting_files: expected at most {limits.waiting_files} files that wait")
+
+    def grow(self, limits: Limits, size: int, growth: int) -> None:
+        """
+        A file is to have `size` bytes, `growth` more than before.
+
+        Raises:
+            TooLargeError: Over the limit of a file.
+            BusyError: Over the limit of all that waits.
+        """
+        if size > limits.file_bytes:
+            raise TooLargeError(f"limit file_bytes: expected a file of at most {limits.file_bytes} bytes")
+        if growth <= 0:
+            return
+        now = self._clock()
+        if self._counted_at is None or now - self._counted_at >= RECOUNT_S:
+            _, self._waiting_bytes = self._waiting()
+            self._counted_at = now
+        if self._waiting_bytes + growth > limits.waiting_bytes:
+            raise BusyError(f"limit waiting_bytes: expected at most {limits.waiting_bytes} bytes that wait")
+        self._waiting_bytes += growth
+
+    def transfer(self, size: int) -> None:
+        """Bytes have gone through; `wait_s` says for how long to pause after them."""
+        if not self._owed_bytes:
+            # Time in which nothing was transferred saves nothing up.
+            self._paid_at = self._clock()
+        self._owed_bytes += size
+
+    def wait_s(self, limits: Limits) -> float:
+        """How long it takes at the user's rate until what went through is paid for. Asked anew, it knows a new rate."""
+        now = self._clock()
+        rate = limits.bandwidth_bytes_s
+        passed_s, self._paid_at = now - self._paid_at, now
+        self._owed_bytes = max(0.0, self._owed_bytes - passed_s * rate) if rate is not None else 0.0
+        return self._owed_bytes / rate if rate is not None else 0.0
+
+
+class Usages:
+    """The usage of every user who is here: bounded by the connections."""
+
+    def __init__(self, waiting: Callable[[str], tuple[int, int]], clock: Callable[[], float]) -> None:
+        self._waiting = waiting
+        self._clock = clock
+        self._by_login: dict[str, Usage] = {}
+
+    def enter(self, login: str, limits: Limits) -> Usage:
+        """A session begins. Raises `BusyError` when it is one too many."""
+        usage = self._by_login.get(login) or Usage(lambda: self._waiting(login), self._clock)
+        if usage.sessions >= limits.sessions:
+            raise BusyError(f"limit sessions: expected at most {limits.sessions} sessions at a time")
+        usage.sessions += 1
+        self._by_login[login] = usage
+        return usage
+
+    def leave(self, login: str) -> None:
+        """A session is over."""
+        usage = self._by_login[login]
+        usage.sessions -= 1
+        if not usage.sessions:
+            del self._by_login[login]

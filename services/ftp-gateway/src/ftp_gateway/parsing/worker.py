@@ -1,0 +1,161 @@
+"""
+The process that reads files for the service: requests on its standard input, answers on its standard output, one file
+after the other, until the input ends. Started by `file_work`; `python -m ftp_gateway.parsing.worker`.
+
+A million rows keep an interpreter busy for seconds, and the service's own has sessions to answer meanwhile.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Struct
+
+from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.parsing.file_reader import Chunk, FileReading, Survey
+
+LENGTH_BYTES: Final = 4
+BLOCK_BYTES: Final = 64 * 1024
+"""Some hundreds of rows: enough to be read together, and little enough to stay in the processor's cache."""
+
+PIPE_BYTES: Final = 1 << 20
+"""What any user may ask for (pipe(7), /proc/sys/fs/pipe-max-size)."""
+
+
+class Look(Struct, frozen=True, tag=True):
+    """
+    Begin with a file. Answered by `Survey`, with `Ask` before where the app refuses users that it does not know.
+
+    `again` is that of `FileReading`; of a file with a trailer only the bytes `until` it are read.
+    """
+
+    path: str
+    app_key: str
+    kind: FileKind
+    rules: Rules
+    again: str = ""
+    until: int | None = None
+
+
+class Send(Struct, frozen=True, tag=True):
+    """Give the file's rows after a line. Answered by chunks, and by one without lines after the last."""
+
+    file_name: str
+    after: int
+
+
+class Known(Struct, frozen=True, tag=True):
+    """The answer to `Ask`: those that have no profile."""
+
+    unknown: set[str]
+
+
+class Ask(Struct, frozen=True, tag=True):
+    """Which of these external ids have no profile? The only question that this process has."""
+
+    ext_ids: list[str]
+
+
+class Looked(Struct, frozen=True, tag=True):
+    """What the first pass found."""
+
+    survey: Survey
+
+
+class Sent(Struct, frozen=True, tag=True):
+    """A chunk; None when all were sent."""
+
+    chunk: Chunk | None
+
+
+Request = Look | Send | Known
+Answer = Ask | Looked | Sent
+
+
+def framed(message: Request | Answer) -> bytes:
+    """A message with its length before it."""
+    body = msgspec.msgpack.encode(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+class InputEndedError(Exception):
+    """The service has gone."""
+
+
+class _Wire:
+    """Both ends of the conversation with the service."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._decoder = msgspec.msgpack.Decoder(Request)
+
+    def next(self) -> Request:
+        length = self._requests.read(LENGTH_BYTES)
+        if not length:
+            raise InputEndedError
+        request: Request = self._decoder.decode(self._requests.read(int.from_bytes(length, "big")))
+        return request
+
+    def say(self, answer: Answer) -> None:
+        self._answers.write(framed(answer))
+        self._answers.flush()
+
+    def unknown_users(self, ext_ids: Sequence[str]) -> set[str]:
+        self.say(Ask(list(ext_ids)))
+        known = self.next()
+        assert isinstance(known, Known)
+        return known.unknown
+
+
+def main(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the requests end."""
+    wire = _Wire(requests, answers)
+    reading: FileReading | None = None
+    try:
+        while True:
+            request = wire.next()
+            match request:
+                case Look():
+                    reading = FileReading(
+                        request.app_key,
+                        request.kind,
+                        request.rules,
+                        partial(_blocks, Path(request.path), request.until),
+                        wire.unknown_users,
+                        again=request.again,
+                    )
+                    wire.say(Looked(reading.survey()))
+                case Send():
+                    assert reading is not None
+                    for chunk in reading.chunks(request.file_name, request.after):
+                        wire.say(Sent(chunk))
+                    wire.say(Sent(None))
+                case Known():
+                    raise AssertionError("nothing was asked")
+    except (InputEndedError, BrokenPipeError):
+        return
+
+
+def _blocks(path: Path, until: int | None) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        left = until if until is not None else os.fstat(file.fileno()).st_size
+        while left and (block := file.read(min(left, BLOCK_BYTES))):
+            left -= len(block)
+            yield block
+
+
+if __name__ == "__main__":
+    # Ctrl-C in a terminal goes to every process of the group; this one ends with its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A pipe holds 64 KiB unless it is asked for more, and then each chunk waits for its reader to be awake.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    main(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,149 @@
+"""
+The processes that read files (`file_worker`), and one file's conversation with such a process.
+
+A process is started with the first file and kept for the next. One whose file is left in the middle is killed, and what
+a hostile file breaks is that process alone: the file is tried again.
+"""
+
+import asyncio
+import contextlib
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.parsing.file_reader import Chunk, Survey
+from ftp_gateway.parsing.worker import LENGTH_BYTES, Answer, Ask, Known, Look, Looked, Request, Send, Sent, framed
+from shared.errors import UnavailableError
+from shared.settings import child_environment
+
+KEPT: Final = 1
+"""Processes that wait for a file; more are there only while more files are read at a time. Each has some 30 MB."""
+
+AHEAD_BYTES: Final = 1 << 20
+"""How far a process may be ahead of what is published. asyncio stops reading at twice this."""
+
+UnknownUsers = Callable[[str, Sequence[str]], Awaitable[set[str]]]
+"""Which of these external ids of an app have no profile."""
+
+_answers = msgspec.msgpack.Decoder(Answer)
+
+
+class FileWork:
+    """
+    An async context manager; leaving it ends the processes.
+
+    Args:
+        unknown_users: Asked only where an app refuses them.
+    """
+
+    def __init__(self, unknown_users: UnknownUsers) -> None:
+        self._unknown_users = unknown_users
+        self._idle: list[Process] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._idle:
+            await _end(self._idle.pop())
+
+    @asynccontextmanager
+    async def open(
+        self, path: Path, app_key: str, kind: FileKind, rules: Rules, *, again: str = "", until: int | None = None
+    ) -> AsyncIterator["OpenFile"]:
+        """One file, as `file_worker.Look` tells. Leaving the block by an error gives the file up."""
+        process = self._idle.pop() if self._idle else await _start()
+        try:
+            look = Look(str(path), app_key, kind, rules, again, until)
+            yield OpenFile(process, look, self._unknown_users)
+        except BaseException:
+            # It is in the middle of something, or gone.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            # Its answers are read to their end: `wait` returns once the pipe is closed, and that is seen after them.
+            await asyncio.shield(process.communicate())
+            raise
+        if len(self._idle) < KEPT:
+            self._idle.append(process)
+        else:
+            await _end(process)
+
+
+class OpenFile:
+    """A file that a process reads. Both methods raise `UnavailableError` when the process has died."""
+
+    def __init__(self, process: Process, look: Look, unknown_users: UnknownUsers) -> None:
+        self._process = process
+        self._look = look
+        self._unknown_users = unknown_users
+
+    async def survey(self) -> Survey:
+        """See `survey.FileReading.survey`. Raises what asking for unknown users raises."""
+        await self._say(self._look)
+        while True:
+            match await self._next():
+                case Ask(ext_ids):
+                    await self._say(Known(await self._unknown_users(self._look.app_key, ext_ids)))
+                case Looked(survey):
+                    return survey
+                case Sent():
+                    raise AssertionError("nothing was to be sent yet")
+
+    async def chunks(self, file_name: str, after: int) -> AsyncGenerator[Chunk, None]:
+        """See `survey.FileReading.chunks`. Read to its end, or leave the file by an error."""
+        await self._say(Send(file_name, after))
+        while True:
+            answer = await self._next()
+            assert isinstance(answer, Sent)
+            if answer.chunk is None:
+                return
+            yield answer.chunk
+
+    async def _say(self, request: Request) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(framed(request))
+            await self._process.stdin.drain()
+        except ConnectionError:
+            raise _died() from None
+
+    async def _next(self) -> Answer:
+        assert self._process.stdout is not None
+        try:
+            length = int.from_bytes(await self._process.stdout.readexactly(LENGTH_BYTES), "big")
+            answer: Answer = _answers.decode(await self._process.stdout.readexactly(length))
+            return answer
+        except EOFError:
+            raise _died() from None
+
+
+def _died() -> UnavailableError:
+    return UnavailableError("the process that reads files has ended in the middle of one")
+
+
+async def _start() -> Process:
+    # The process gets none of this one's settings, among which are its secrets.
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ftp_gateway.parsing.worker",
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=AHEAD_BYTES,
+            env=child_environment(),
+        )
+    except OSError as error:
+        raise UnavailableError(f"no process that reads files can be started: {error.strerror}") from None
+
+
+async def _end(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    await process.wait()

@@ -1,0 +1,167 @@
+"""
+When a file counts as complete, and what its customer said about it. An app chooses one of five:
+
+    settle         it was closed and left alone for a while, or renamed onto its final name
+    rename         it was renamed onto its final name
+    done_marker    `<name>.done` was uploaded after it
+    row_count      as `settle`, and its last line is `#rows=N`, which is no row
+    sha256         as `settle`, and `<name>.sha256` is there, in the form of sha256sum
+
+A file that was pulled from a customer's own server stood still there, and is compared with what was listed: it is
+complete with its rename, and no marker or checksum comes with it. Only `row_count` holds for it as well.
+
+What never becomes complete is visible for a day, then reported, not sent, and removed: also what was uploaded under a
+name that is never processed. Otherwise its customer would take the disappearance for success.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.virtual_paths import COMPANIONS, Place, kind_of
+from ftp_gateway.parsing.file_reader import Refusal
+from ftp_gateway.spool.directories import ABANDONED_AFTER
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
+from ftp_gateway.spool.upload_info import Proof
+from shared.errors import ConflictError
+
+MAX_CHECKSUM_BYTES = 64 << 10
+TAIL_BYTES = 512
+
+_CHECKSUM = re.compile(r"([0-9A-Fa-f]{64})(?:[ \t]+\*?(.*?))?\s*")
+_TRAILER = re.compile(r'(?:^|[\r\n])("?#rows=(\d{1,12})"?[;\t ]*[\r\n]*)$')
+_ENCODINGS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+class Due(Struct, frozen=True):
+    """
+    When a file may be processed, by which rules, and what makes it complete. `missing`: nothing; it is to be reported.
+    """
+
+    at: datetime
+    rules: Rules
+    companion: Upload | None = None
+    missing: bool = False
+
+
+class Trailer(Struct, frozen=True):
+    """The last line of a file that tells how many rows it has. `start` is where the line begins, in bytes."""
+
+    start: int
+    rows: int
+
+
+def due(upload: Upload, rules: Rules, find: Callable[[Place], Upload | None]) -> Due | None:
+    """From when on a file may be processed; None for what is no candidate, or is being changed."""
+    if upload.unfinished:
+        return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
+    settled_at = upload.due_at(rules.settle_s)
+    if settled_at is None:
+        return None
+    wanted = rules.completion
+    if upload.state != "closed" or wanted in ("settle", "row_count"):
+        return Due(settled_at, rules)
+    if upload.ticket.committed and upload.ticket.pulled:
+        # Frozen with the claim: from then on nothing else is expected of the file.
+        return Due(settled_at, replace(rules, completion="rename"))
+    if wanted == "rename":
+        if upload.ticket.committed:
+            return Due(settled_at, rules)
+    else:
+        place = upload.place
+        companion = find(Place(place.app_key, place.folder, place.name + COMPANIONS[wanted]))
+        if companion is not None and companion.state == "closed" and not companion.busy:
+            if wanted == "sha256":
+                return Due(max(settled_at, companion.changed_at + timedelta(seconds=rules.settle_s)), rules, companion)
+            # A marker of before says nothing of what was uploaded since.
+            if _closed_at(companion) >= _closed_at(upload):
+                return Due(companion.changed_at, rules, companion)
+    return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
+
+
+def _closed_at(upload: Upload) -> datetime:
+    return upload.ticket.closed_at or upload.ticket.opened_at
+
+
+def proof_of(spool: Spool, upload: Upload, ready: Due) -> Proof:
+    """What to keep of a file's being complete. Raises `ConflictError` when its companion was removed meanwhile."""
+    if ready.companion is None:
+        return Proof(missing=ready.missing)
+    try:
+        text, _, _ = spool.ends(ready.companion, MAX_CHECKSUM_BYTES)
+    except FileNotFoundError:
+        raise ConflictError("the file's marker or checksum has been removed") from None
+    return Proof(companion=ready.companion.id, checksum=parse_checksum(text, upload.ticket.name))
+
+
+def parse_checksum(data: bytes, name: str) -> str:
+    """The hash that a file in the form of sha256sum gives for a name, in lower case; empty when it gives none."""
+    for line in data.decode(errors="replace").removeprefix("\ufeff").splitlines():
+        found = _CHECKSUM.fullmatch(line)
+        if found and (not found[2] or found[2].replace("\\", "/").rpartition("/")[2] == name):
+            return found[1].lower()
+    return ""
+
+
+def find_trailer(spool: Spool, upload: Upload, rules: Rules) -> Trailer | None:
+    """The trailer of a file whose app wants one."""
+    if rules.completion != "row_count":
+        return None
+    head, tail, size_bytes = spool.ends(upload, TAIL_BYTES)
+    return parse_trailer(head, tail, size_bytes)
+
+
+def parse_trailer(head: bytes, tail: bytes, size_bytes: int) -> Trailer | None:
+    """The trailer of a file with this start and this end."""
+    encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), "latin-1")
+    if encoding != "latin-1" and (size_bytes - len(tail)) % 2:
+        tail = tail[1:]
+    found = _TRAILER.search(tail.decode(encoding, errors="replace"))
+    return Trailer(size_bytes - len(found[1].encode(encoding)), int(found[2])) if found else None
+
+
+async def refusal(
+    rules: Rules, proof: Proof, place: Place, rows: int, trailer: Trailer | None, path: Path
+) -> Refusal | None:
+    """Why a file is not what its customer said it is; None when all is well. `rows` are those that were found."""
+    name = place.name
+    if proof.missing:
+        if kind_of(place) is None:
+            ending = ".txt" if place.folder == "Profile" else ".csv or .txt"
+            return _refused("incomplete", f"it was not renamed in 24 hours to a name that is processed, in {ending}")
+        wanted = {"rename": "a rename onto its name"}.get(rules.completion, f"{name}{COMPANIONS.get(rules.completion)}")
+        return _refused("incomplete", f"the app expects {wanted} for a complete file, and none came in 24 hours")
+    if rules.completion == "row_count" and trailer is None:
+        return _refused("row_count", "expected a last line such as #rows=1000; the upload may have been cut off")
+    if trailer is not None and trailer.rows != rows:
+        return _refused("row_count", f"the last line says {trailer.rows} rows, and there are {rows}")
+    if rules.completion == "sha256":
+        return await _mismatch(proof, name, path)
+    return None
+
+
+async def _mismatch(proof: Proof, name: str, path: Path) -> Refusal | None:
+    if not proof.checksum:
+        message = f"{name}.sha256 holds no line with 64 hexadecimal digits for this file, as sha256sum writes it"
+        return _refused("sha256", message)
+    digest = await asyncio.to_thread(_digest, path)
+    if digest == proof.checksum:
+        return None
+    return _refused("sha256", f"the file's SHA-256 is {digest}, and {name}.sha256 says {proof.checksum}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refused(reason: str, message: str) -> Refusal:
+    return Refusal(reason, message, line=0)

@@ -1,0 +1,106 @@
+"""
+The life of a file as `ftp.file.<app>.<state>` tells it. A terminal event is told once, also across a crash.
+"""
+
+from datetime import datetime
+
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import FileKind
+from ftp_gateway.model.virtual_paths import kind_in
+from ftp_gateway.parsing.file_reader import Survey
+from ftp_gateway.spool.upload import Upload
+from ftp_gateway.spool.upload_info import Ticket
+from shared.bus import Bus
+from shared.consumer_admin import open_scan
+from shared.mesh_streams import FILES
+from shared.messages import FileChanged, decode, encode
+from shared.subjects import FileState, ftp_file
+
+
+async def last_told(bus: Bus, app_key: str, state: FileState) -> int:
+    """The last sequence of the subject, 0 for none: where to look from after a crash."""
+    last = await bus.last_message(FILES, ftp_file(app_key, state))
+    return last.sequence if last else 0
+
+
+async def tell_outcome(bus: Bus, upload_id: str, ticket: Ticket, outcome: Outcome, at: datetime) -> None:
+    """Publish the terminal event, unless it stands in the stream already after `ticket.told_after`."""
+    message_id = f"{upload_id}:{outcome.state}"
+    if await _is_told(bus, ticket.app_key, outcome.state, message_id, ticket.told_after):
+        return
+    event = FileChanged(
+        app_key=ticket.app_key,
+        file_id=outcome.file_id,
+        file_name=outcome.file_name,
+        kind=outcome.kind,
+        state=outcome.state,
+        at=at,
+        size_bytes=outcome.size_bytes,
+        rows=outcome.rows,
+        rows_ok=outcome.ok,
+        rows_bad=outcome.failed,
+        duplicates=outcome.duplicates,
+        seconds=outcome.seconds,
+        reason=outcome.reason,
+    )
+    await bus.publish(ftp_file(ticket.app_key, outcome.state), encode(event), message_id=message_id)
+
+
+async def tell_received(bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind, survey: Survey, at: datetime) -> None:
+    """A file was claimed and looked at; its rows follow. At least once."""
+    event = FileChanged(
+        app_key=ticket.app_key,
+        file_id=survey.file_id,
+        file_name=ticket.name,
+        kind=kind,
+        state="received",
+        at=at,
+        size_bytes=survey.size_bytes,
+        rows=survey.ok + survey.bad,
+        rows_ok=0 if survey.refused else survey.ok,
+        rows_bad=survey.ok + survey.bad if survey.refused else survey.bad,
+        duplicates=survey.duplicates,
+    )
+    await bus.publish(ftp_file(ticket.app_key, "received"), encode(event), message_id=_received_id(upload_id))
+
+
+async def last_received(bus: Bus, app_key: str, upload_id: str) -> FileChanged | None:
+    """What was told when an upload was looked at, if it is the last of its app: they come one after the other."""
+    last = await bus.last_message(FILES, ftp_file(app_key, "received"))
+    if last is None or last.headers.get("Nats-Msg-Id") != _received_id(upload_id):
+        return None
+    return decode(last.data, FileChanged)
+
+
+def _received_id(upload_id: str) -> str:
+    return f"{upload_id}:received"
+
+
+async def tell_partial(bus: Bus, upload: Upload, at: datetime) -> None:
+    """An upload broke off. At least once; it has no file id, because its content is not known yet."""
+    place = upload.place
+    event = FileChanged(
+        app_key=place.app_key,
+        file_id="",
+        file_name=place.name,
+        kind=kind_in(place.folder),
+        state="partial",
+        at=at,
+        size_bytes=upload.size_bytes,
+        reason="the connection was lost before the file was closed",
+    )
+    message_id = f"{upload.id}:partial:{upload.size_bytes}"
+    await bus.publish(ftp_file(place.app_key, "partial"), encode(event), message_id=message_id)
+
+
+async def _is_told(bus: Bus, app_key: str, state: FileState, message_id: str, after: int) -> bool:
+    last = await last_told(bus, app_key, state)
+    if last <= after:
+        return False
+    async with open_scan(bus, FILES, subject=ftp_file(app_key, state), start_sequence=after + 1) as scan:
+        while True:
+            for message in await scan.next(256):
+                if message.headers.get("Nats-Msg-Id") == message_id:
+                    return True
+                if message.sequence >= last:
+                    return False

@@ -1,0 +1,195 @@
+"""
+The files of an app, newest first: those that are here, from the spool, and those that are done, from `FILES`.
+"""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.virtual_paths import kind_in, kind_of
+from ftp_gateway.processing import completion, file_events, publisher
+from ftp_gateway.processing.reverse_scan import newest_first
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
+from shared.bus import Bus
+from shared.errors import NotFoundError
+from shared.mesh_streams import FILES
+from shared.messages import FileChanged, decode
+from shared.subjects import FileState, ftp_file
+
+LOOK_BACK = 5000
+"""How many of an app's events of one state are looked through, from the newest on."""
+STORED_WITHIN = timedelta(minutes=5)
+"""How long after the time that it tells an event is in the stream. NATS has a clock of its own."""
+
+_DONE: tuple[FileState, ...] = ("completed", "failed", "duplicate")
+
+
+ListedState = Literal["uploading", "partial", "uploaded", "waiting", "processing", "completed", "failed", "duplicate"]
+
+
+class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One file. `uploaded` waits for a rename to a name that is processed, or for what else its app wants to see;
+    `waiting` waits until it may be taken; `partial` broke off. `file_id` and the rows are there once all of the file
+    was looked at. Of `rows`, `rows_bad` are not taken and `rows_ok` are published, about so far while `processing`;
+    `duplicates` are those whose external id came before. `seconds` is from the upload to the end.
+    """
+
+    name: str
+    kind: Literal["push", "profile"]
+    state: ListedState
+    at: datetime
+    file_id: str = ""
+    size_bytes: int = 0
+    rows: int = 0
+    rows_ok: int = 0
+    rows_bad: int = 0
+    duplicates: int = 0
+    seconds: float = 0.0
+    reason: str | None = None
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which files: at most `most`, in this state, and from before this moment."""
+
+    most: int
+    state: ListedState | None = None
+    before: datetime | None = None
+
+    def takes(self, entry: FileEntry) -> bool:
+        """Whether a file is one of them."""
+        return self.state in (None, entry.state) and (self.before is None or entry.at < self.before)
+
+
+class History:
+    """
+    The files of all apps.
+
+    Args:
+        rules_of: The rules of an app as they are now.
+    """
+
+    def __init__(self, bus: Bus, spool: Spool, rules_of: Callable[[str], Rules]) -> None:
+        self._bus = bus
+        self._spool = spool
+        self._rules_of = rules_of
+
+    async def newest(self, app_key: str, wanted: Wanted) -> list[FileEntry]:
+        """An app's files, the newest first. Raises `UnavailableError`."""
+        found = [entry for entry in await self._here(app_key) if wanted.takes(entry)]
+        stored_before = None if wanted.before is None else wanted.before + STORED_WITHIN
+        for state in _DONE:
+            if wanted.state in (None, state):
+                found += await self._done(app_key, state, wanted.takes, wanted.most, stored_before)
+        return sorted(found, key=lambda entry: entry.at, reverse=True)[: wanted.most]
+
+    async def find(self, app_key: str, file_id: str) -> FileEntry:
+        """
+        What became of a content when it came last.
+
+        Raises:
+            NotFoundError: It did not, or long ago.
+            UnavailableError: NATS does not answer.
+        """
+        found = [entry for entry in await self._here(app_key) if entry.file_id == file_id]
+        for state in _DONE:
+            found += await self._done(app_key, state, lambda entry: entry.file_id == file_id, 1)
+        if not found:
+            raise NotFoundError("there is no such file")
+        return max(found, key=lambda entry: entry.at)
+
+    async def _here(self, app_key: str) -> list[FileEntry]:
+        self._spool.look()
+        rules = self._rules_of(app_key)
+        return [
+            await self._with_rows(_entry_here(self._spool, upload, rules), app_key, upload.id)
+            for upload in self._spool.uploads(app_key)
+            if not upload.half_pulled
+        ]
+
+    async def _with_rows(self, entry: FileEntry, app_key: str, upload_id: str) -> FileEntry:
+        """
+        With its rows, once all of the file was looked at. They are read from the streams, because the replica that
+        processes it may be another one.
+        """
+        if entry.state != "processing":
+            return entry
+        received = await file_events.last_received(self._bus, app_key, upload_id)
+        if received is None:
+            return entry
+        line = await publisher.published_line(self._bus, entry.kind, app_key, received.file_id, upload_id)
+        return structs.replace(
+            entry,
+            file_id=received.file_id,
+            rows=received.rows,
+            # As if the bad ones were spread evenly, and no line were empty: nobody counts them on the way.
+            rows_ok=min(received.rows_ok, received.rows_ok * line // max(1, received.rows)),
+            rows_bad=received.rows_bad,
+            duplicates=received.duplicates,
+        )
+
+    async def _done(
+        self,
+        app_key: str,
+        state: FileState,
+        takes: Callable[[FileEntry], bool],
+        most: int,
+        before: datetime | None = None,
+    ) -> list[FileEntry]:
+        found: list[FileEntry] = []
+        looked = 0
+        async with aclosing(newest_first(self._bus, FILES, ftp_file(app_key, state), before=before)) as messages:
+            async for message in messages:
+                entry = _entry_done(decode(message.data, FileChanged))
+                if takes(entry):
+                    found.append(entry)
+                looked += 1
+                if len(found) == most or looked == LOOK_BACK:
+                    break
+        return found
+
+
+def _entry_here(spool: Spool, upload: Upload, rules: Rules) -> FileEntry:
+    return FileEntry(
+        name=upload.ticket.name,
+        kind=kind_in(upload.place.folder),
+        state=_state(spool, upload, rules),
+        at=upload.changed_at,
+        size_bytes=upload.size_bytes,
+    )
+
+
+def _state(
+    spool: Spool, upload: Upload, rules: Rules
+) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
+    if upload.state == "open":
+        return "partial" if upload.broken and not upload.writers else "uploading"
+    if upload.state != "closed":
+        return "processing"
+    # One that is being changed has no time yet at which it is due, and is about to have one.
+    ready = completion.due(upload, rules, spool.find)
+    is_candidate = kind_of(upload.place) is not None
+    return "waiting" if is_candidate and (ready is None or not ready.missing) else "uploaded"
+
+
+def _entry_done(event: FileChanged) -> FileEntry:
+    assert event.state in _DONE
+    return FileEntry(
+        name=event.file_name,
+        kind=event.kind,
+        state="completed" if event.state == "completed" else "duplicate" if event.state == "duplicate" else "failed",
+        at=event.at,
+        file_id=event.file_id,
+        size_bytes=event.size_bytes,
+        rows=event.rows,
+        rows_ok=event.rows_ok,
+        rows_bad=event.rows_bad,
+        duplicates=event.duplicates,
+        seconds=event.seconds,
+        reason=event.reason,
+    )

@@ -1,0 +1,178 @@
+"""
+What happens to a file once its upload is complete, exactly once:
+
+    claim -> look at all of it -> publish its rows -> write the report -> tell -> remove
+
+Each arrow may be where the process dies. Claim, report and removal are steps of the ticket on disk; how far the rows
+and the event have come is read from their streams. So a restart goes on where it stopped, and repeats nothing.
+
+Which file is due, and the claim, are `intake`'s business.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import datetime, timedelta
+
+import structlog
+
+from ftp_gateway.model.outcome import Outcome, OutcomeName, RowError, report_name, result_name
+from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.model.virtual_paths import Place, is_sent_again, kind_in
+from ftp_gateway.parsing.file_reader import Chunk, Survey
+from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.processing import completion, error_report, file_events, publisher
+from ftp_gateway.processing.completion import Due
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
+from shared.bus import Bus
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+COMPANION_KEPT = timedelta(hours=24)
+"""How long a marker or checksum stays visible that was taken, until its file is done."""
+
+
+class StoppedError(Exception):
+    """The service stops; the file is left between two steps and goes on after a restart."""
+
+
+class Processing:
+    """
+    The files that are being processed.
+
+    Args:
+        clock: Aware UTC.
+    """
+
+    def __init__(
+        self, *, spool: Spool, bus: Bus, file_work: FileWork, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._spool = spool
+        self._bus = bus
+        self._file_work = file_work
+        self._metrics = metrics
+        self._clock = clock
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Leave every file before its next pack of rows."""
+        self._stopped = True
+
+    async def process(self, upload: Upload, ready: Due) -> None:
+        """
+        One attempt at a file that was claimed. Where it fails, it may be begun again.
+
+        Raises:
+            StoppedError: `stop` was called, and the file is left between two steps.
+            MillraceError: What a step raises.
+        """
+        app_key = upload.ticket.app_key
+        kind = kind_in(upload.place.folder)
+        if upload.ticket.rules is None:
+            proof = completion.proof_of(self._spool, upload, ready)
+            await self._spool.freeze(upload, ready.rules, proof)
+        companion = upload.ticket.proof.companion
+        if companion:
+            await self._spool.finish_companion(app_key, companion, self._clock() + COMPANION_KEPT)
+        outcome = upload.ticket.outcome
+        if outcome is None:
+            outcome = await self._apply(upload, kind)
+            told_after = await file_events.last_told(self._bus, app_key, outcome.state)
+            await self._spool.mark_reported(upload, outcome, told_after)
+        await file_events.tell_outcome(self._bus, upload.id, upload.ticket, outcome, self._clock())
+        settle_s = upload.ticket.rules.settle_s if upload.ticket.rules else 0.0
+        visible_until = upload.changed_at + timedelta(seconds=settle_s)
+        if companion:
+            await self._spool.finish_companion(app_key, companion, visible_until)
+        await self._spool.finish(upload, visible_until)
+        self._metrics.count("millrace_ftp_files_total", kind=kind, outcome=outcome.state)
+        self._metrics.count("millrace_ftp_rows_total", outcome.ok, kind=kind, outcome="accepted")
+        self._metrics.count("millrace_ftp_rows_total", outcome.failed, kind=kind, outcome="rejected")
+        log.info("file_done", app_key=app_key, file_id=outcome.file_id, outcome=outcome.outcome, rows=outcome.rows)
+
+    async def _apply(self, upload: Upload, kind: FileKind) -> Outcome:
+        """Look at the file, publish its rows, and leave the report. Safe to repeat from the start."""
+        rules = upload.ticket.rules or Rules()
+        app_key, name_given = upload.ticket.app_key, upload.ticket.name
+        trailer = completion.find_trailer(self._spool, upload, rules)
+
+        # An id of its own makes it another file everywhere, and the same name again a duplicate.
+        again = name_given if is_sent_again(name_given) else ""
+        until = trailer.start if trailer else None
+        path = self._spool.path(upload)
+        async with self._file_work.open(path, app_key, kind, rules, again=again, until=until) as file:
+            survey = await file.survey()
+            if survey.refused is None:
+                rows = survey.ok + survey.bad
+                survey.refused = await completion.refusal(rules, upload.ticket.proof, upload.place, rows, trailer, path)
+            await file_events.tell_received(self._bus, upload.id, upload.ticket, kind, survey, self._clock())
+            name: OutcomeName
+            if survey.refused is not None:
+                reason = survey.refused.reason
+                name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
+            else:
+                point = await publisher.find_point(self._bus, kind, upload.id, upload.ticket, survey)
+                if point.duplicate:
+                    name = "duplicate"
+                else:
+                    async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
+                        await publisher.publish_rows(
+                            self._bus,
+                            kind,
+                            upload.id,
+                            upload.ticket,
+                            survey,
+                            self._unless_stopped(chunks),
+                            point,
+                        )
+                    name = "done_with_errors" if survey.bad else "done"
+        outcome = self._outcome(upload, kind, survey, name)
+        await self._report(app_key, outcome, survey)
+        return outcome
+
+    async def _unless_stopped(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        async for chunk in chunks:
+            if self._stopped:
+                raise StoppedError
+            yield chunk
+
+    def _outcome(self, upload: Upload, kind: FileKind, survey: Survey, name: OutcomeName) -> Outcome:
+        received_at = upload.ticket.closed_at or upload.ticket.opened_at
+        rows = survey.ok + survey.bad
+        taken = name in ("done", "done_with_errors")
+        return Outcome(
+            file_id=survey.file_id,
+            file_name=upload.ticket.name,
+            kind=kind,
+            outcome=name,
+            size_bytes=survey.size_bytes,
+            rows=rows,
+            ok=survey.ok if taken else 0,
+            failed=survey.bad if taken or name == "duplicate" else rows,
+            duplicates=survey.duplicates,
+            duplicates_at_least=survey.duplicates_at_least,
+            reason=survey.refused.reason if survey.refused else None,
+            message=survey.refused.message if survey.refused else None,
+            warnings=survey.warnings,
+            received_at=received_at,
+            seconds=round((self._clock() - received_at).total_seconds(), 3),
+        )
+
+    async def _report(self, app_key: str, outcome: Outcome, survey: Survey) -> None:
+        errors = survey.errors
+        if survey.refused is not None:
+            whole = RowError(line=survey.refused.line, code=survey.refused.reason, message=survey.refused.message)
+            errors = [whole, *errors]
+        elif outcome.outcome == "duplicate":
+            ending = f".resend.{outcome.file_name.rpartition('.')[2]}"
+            message = f"the same content came within the last 24 hours; nothing was sent. A name in {ending} sends it"
+            errors = [RowError(line=0, code="duplicate", message=message)]
+        report = Place(app_key, "errors", report_name(outcome.kind, outcome.file_name))
+        if errors:
+            total = max(len(errors), survey.bad)
+            await self._spool.reports.put(report, error_report.render_report(errors, total))
+        else:
+            self._spool.reports.drop(report)
+        result = Place(app_key, "errors", result_name(outcome.kind, outcome.file_name))
+        await self._spool.reports.put(result, error_report.render_result(outcome))

@@ -1,0 +1,143 @@
+"""
+The rows of a file into the stream, each once, whatever happens in between.
+
+Every file has a subject of its own. Its chunks are published in packs that the stream takes whole or not at all (NATS
+ADR-50), one after the other, each expecting to follow the one before. So what the stream holds is always a beginning of
+the file, and its last message tells where to go on: after a crash, after an answer that never came, or after another
+upload of the same content. No window of time is involved.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from ftp_gateway.model.rules import FileKind
+from ftp_gateway.parsing.file_reader import Chunk, Survey
+from ftp_gateway.parsing.formats import stream_of, subject_of
+from ftp_gateway.spool.upload_info import Ticket
+from shared.bus import Bus, Message, Outgoing
+from shared.errors import ConflictError
+from shared.retry import Backoff, retry
+
+UPLOAD_ID = "Millrace-Upload-Id"
+"""The header that tells which upload a chunk came from."""
+DUPLICATE_WINDOW = timedelta(hours=24)
+"""The same content is sent again only when its upload came later than this after the last time."""
+
+PACK_CHUNKS: Final = 20
+PACK_BYTES: Final = 2 << 20
+"""A pack is sent when it has either. Waiting for an answer costs little by then, and the server holds it in memory."""
+
+IN_PLACE_S = 30.0
+"""How long one pack is tried before the file is put back and looked at anew."""
+BACKOFF = Backoff(first_s=0.2, max_s=5.0)
+
+
+class _LastLine(Struct, frozen=True):
+    last_line: int
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """Where the stream is: rows up to `line` are there, and `sequence` is that of the subject's last message."""
+
+    line: int = 0
+    sequence: int = 0
+    duplicate: bool = False
+
+
+async def find_point(bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, survey: Survey) -> Point:
+    """
+    Where to go on with a file.
+
+    `duplicate` says that another upload has brought all of this content within the window: there is nothing to send.
+    """
+    last = await bus.last_message(stream_of(kind), subject_of(kind, ticket.app_key, survey.file_id))
+    if last is None:
+        return Point()
+    line = _last_line(last)
+    if last.headers.get(UPLOAD_ID) == upload_id:
+        return Point(line=line, sequence=last.sequence)
+    if _closed_at(ticket) - last.at >= DUPLICATE_WINDOW:
+        return Point(sequence=last.sequence)
+    return Point(line=line, sequence=last.sequence, duplicate=line >= survey.last_line)
+
+
+async def published_line(bus: Bus, kind: FileKind, app_key: str, file_id: str, upload_id: str) -> int:
+    """Up to which line the stream has an upload's rows; 0 for none."""
+    last = await bus.last_message(stream_of(kind), subject_of(kind, app_key, file_id))
+    return _last_line(last) if last is not None and last.headers.get(UPLOAD_ID) == upload_id else 0
+
+
+async def publish_rows(
+    bus: Bus,
+    kind: FileKind,
+    upload_id: str,
+    ticket: Ticket,
+    survey: Survey,
+    chunks: AsyncIterator[Chunk],
+    point: Point,
+) -> None:
+    """
+    Publish the good rows after the point, in their order. `chunks` begins there.
+
+    Raises:
+        ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
+        BusyError, UnavailableError: The stream takes no more, for longer than `IN_PLACE_S`.
+    """
+    sender = _Sender(bus, kind, upload_id, ticket.app_key, survey.file_id, point.sequence)
+    pack: list[Chunk] = []
+    pack_bytes = 0
+    async for chunk in chunks:
+        pack.append(chunk)
+        pack_bytes += len(chunk.data)
+        if len(pack) == PACK_CHUNKS or pack_bytes >= PACK_BYTES:
+            await sender.send(pack)
+            pack, pack_bytes = [], 0
+    if pack:
+        await sender.send(pack)
+
+
+class _Sender:
+    """One file's subject, from the point on."""
+
+    def __init__(self, bus: Bus, kind: FileKind, upload_id: str, app_key: str, file_id: str, sequence: int) -> None:
+        self._bus = bus
+        self._stream = stream_of(kind)
+        self._subject = subject_of(kind, app_key, file_id)
+        self._upload_id = upload_id
+        self._sequence = sequence
+
+    async def send(self, pack: list[Chunk]) -> None:
+        messages = [
+            Outgoing(
+                self._subject,
+                chunk.data,
+                headers={UPLOAD_ID: self._upload_id},
+                expect_last_sequence=self._sequence if chunk is pack[0] else None,
+            )
+            for chunk in pack
+        ]
+        self._sequence = await retry(
+            lambda: self._attempt(messages, pack[-1].last_line), backoff=BACKOFF, deadline_s=IN_PLACE_S
+        )
+
+    async def _attempt(self, messages: list[Outgoing], last_line: int) -> int:
+        try:
+            return await self._bus.publish_together(messages)
+        except ConflictError:
+            last = await self._bus.last_message(self._stream, self._subject)
+            if last is None or last.headers.get(UPLOAD_ID) != self._upload_id or _last_line(last) != last_line:
+                raise
+            # It was stored at an earlier attempt, and only the answer was lost.
+            return last.sequence
+
+
+def _last_line(message: Message) -> int:
+    return msgspec.json.decode(message.data, type=_LastLine).last_line
+
+
+def _closed_at(ticket: Ticket) -> datetime:
+    return ticket.closed_at or ticket.opened_at

@@ -1,0 +1,213 @@
+"""
+Which file is processed next, and when one that failed is tried again. What happens to it is told by `processing`.
+
+Files of one app are processed one after the other, in the order in which they were closed; several apps at a time.
+Replicas take turns: one has an app at a time, and an app whose replica died is free at once.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from time import perf_counter
+
+import structlog
+from msgspec import structs
+
+from ftp_gateway.model.rules import Rules
+from ftp_gateway.processing import completion, file_events
+from ftp_gateway.processing.completion import Due
+from ftp_gateway.processing.pipeline import Processing, StoppedError
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import Upload
+from shared.bus import Bus
+from shared.errors import BusyError, ConflictError, MillraceError
+from shared.retry import Backoff
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+FILES_AT_ONCE = 4
+"""Each is read by a process of its own; more of them than cores only help while acks are on their way."""
+LOOK_S = 1.0
+"""How long at most until what other replicas did is seen."""
+PURGE_S = 60.0
+GRACE_S = 5.0
+"""How long a step in flight may take when the service stops. Cutting it is safe: any step may be where it all ends."""
+PAUSE = 4
+"""How many times as long as a look at all that waits took is paused after it, so that it does not keep up sessions."""
+AGAIN = Backoff(first_s=0.5, max_s=30.0)
+
+
+class Intake:
+    """
+    The loop that takes what is due. `close` and `join` are those of `shared.service.Intake`.
+
+    Args:
+        rules_of: The rules of an app as they are now.
+        clock: Aware UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        bus: Bus,
+        rules_of: Callable[[str], Rules],
+        processing: Processing,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._spool = spool
+        self._bus = bus
+        self._rules_of = rules_of
+        self._processing = processing
+        self._metrics = metrics
+        self._clock = clock
+        self._closing = False
+        self._finished = asyncio.Event()
+        self._turns: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._delayed: dict[str, tuple[datetime, Iterator[float]]] = {}
+        bus.reconnected.append(spool.changed.set)
+
+    async def run(self) -> None:
+        """Until `close`. A failure of the spool's disk ends it, and with it the service."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                purge_at = self._clock()
+                while not self._closing:
+                    self._spool.changed.clear()
+                    if self._clock() >= purge_at:
+                        self._spool.purge()
+                        self._forget_gone()
+                        purge_at = self._clock() + timedelta(seconds=PURGE_S)
+                    began = perf_counter()
+                    self._spool.look()
+                    wait_s = self._start_due(tasks)
+                    pause_s = min(LOOK_S, PAUSE * (perf_counter() - began))
+                    if self._bus.connected:
+                        await self._tell_partials()
+                    try:
+                        async with asyncio.timeout(wait_s):
+                            await self._spool.changed.wait()
+                    except TimeoutError:
+                        pass
+                    await asyncio.sleep(pause_s)
+        finally:
+            self._finished.set()
+
+    def close(self) -> None:
+        """Begin no other file; one that is being processed stops between two steps."""
+        self._closing = True
+        self._processing.stop()
+        self._spool.changed.set()
+
+    async def join(self) -> None:
+        """Wait until nothing is being processed. What waits for others, such as a broker that is away, is cut short."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await self._finished.wait()
+        except TimeoutError:
+            for task in self._tasks:
+                task.cancel("the service stops")
+            await self._finished.wait()
+
+    def _start_due(self, tasks: asyncio.TaskGroup) -> float:
+        """Start what is due; gives the seconds until the next may be."""
+        now = self._clock()
+        next_at = now + timedelta(seconds=LOOK_S)
+        for app_key in dict.fromkeys(upload.ticket.app_key for upload in self._spool.uploads()):
+            if app_key in self._turns:
+                continue
+            found = self._next(app_key)
+            if found is None:
+                continue
+            if found[1].at > now:
+                next_at = min(next_at, found[1].at)
+            elif self._bus.connected and len(self._turns) < FILES_AT_ONCE:
+                self._start(tasks, app_key)
+        return max(0.0, (next_at - now).total_seconds())
+
+    def _next(self, app_key: str) -> tuple[Upload, Due] | None:
+        """The file of an app that is due next: of those that are due already the one that was closed first."""
+        rules, now = self._rules_of(app_key), self._clock()
+        later: tuple[Upload, Due] | None = None
+        for upload in self._spool.uploads(app_key):
+            ready = completion.due(upload, rules, self._spool.find)
+            if ready is None:
+                continue
+            if upload.id in self._delayed:
+                ready = structs.replace(ready, at=max(ready.at, self._delayed[upload.id][0]))
+            if ready.at <= now:
+                return upload, ready
+            if later is None or ready.at < later[1].at:
+                later = upload, ready
+        return later
+
+    def _start(self, tasks: asyncio.TaskGroup, app_key: str) -> None:
+        turn = self._spool.take_turn(app_key)
+        if turn is None:
+            return
+        # Chosen anew: the turn has shown what the replica that had it before has left.
+        found = self._next(app_key)
+        if found is None or found[1].at > self._clock() or not self._claim(found[0]):
+            os.close(turn)
+            return
+        self._turns[app_key] = turn
+        task = tasks.create_task(self._work(*found), name=f"file {found[0].id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._worked)
+
+    def _claim(self, upload: Upload) -> bool:
+        try:
+            self._spool.claim(upload)
+        except (BusyError, ConflictError, OSError) as error:
+            self._delay(upload, None)
+            log.info("file_not_claimed", upload_id=upload.id, app_key=upload.ticket.app_key, message=str(error))
+            return False
+        return True
+
+    async def _work(self, upload: Upload, ready: Due) -> None:
+        """One attempt; where it fails, the file waits for the next one."""
+        app_key = upload.ticket.app_key
+        try:
+            await self._processing.process(upload, ready)
+            self._delayed.pop(upload.id, None)
+        except StoppedError:
+            log.info("file_left", upload_id=upload.id, app_key=app_key)
+        except MillraceError as error:
+            self._delay(upload, error.retry_after_s)
+            log.warning("file_delayed", upload_id=upload.id, app_key=app_key, message=error.message)
+        except Exception:
+            self._delay(upload, None)
+            log.exception("file_failed", upload_id=upload.id, app_key=app_key)
+            self._metrics.count("millrace_bugs_total", where="intake")
+        finally:
+            self._spool.let_go(upload)
+            os.close(self._turns.pop(app_key))
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._spool.changed.set()
+
+    def _delay(self, upload: Upload, wait_s: float | None) -> None:
+        _, delays = self._delayed.get(upload.id, (None, AGAIN.delays()))
+        wait_s = next(delays) if wait_s is None else wait_s
+        self._delayed[upload.id] = (self._clock() + timedelta(seconds=wait_s), delays)
+
+    def _forget_gone(self) -> None:
+        """What was delayed may have been processed by another replica, or removed."""
+        here = {upload.id for upload in self._spool.uploads()}
+        self._delayed = {upload_id: delay for upload_id, delay in self._delayed.items() if upload_id in here}
+
+    async def _tell_partials(self) -> None:
+        for upload in self._spool.uploads():
+            broken = upload.state == "open" and upload.broken and not upload.writers
+            if broken and not upload.told_partial and not upload.half_pulled:
+                try:
+                    await file_events.tell_partial(self._bus, upload, self._clock())
+                except MillraceError as error:
+                    log.warning("partial_not_told", upload_id=upload.id, message=error.message)
+                    return
+                upload.told_partial = True

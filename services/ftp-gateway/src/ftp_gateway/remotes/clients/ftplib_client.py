@@ -1,0 +1,164 @@
+"""
+The standard library's FTPS client, made fit for strangers: on a socket of ours, for servers that want data channels to
+resume the control channel's session, with answers of bounded length, and with its failures as ours.
+"""
+
+import ftplib
+import hashlib
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ftp_gateway.remotes.remote import Remote, UnknownHostError
+from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
+
+ANSWER_S = 30.0
+"""How long one answer, or one block, may take."""
+MOST_LINES = 200
+"""Of an answer; greetings and `FEAT` are the long ones."""
+
+
+class FtpsClient(ftplib.FTP_TLS):
+    """`ftplib` on a socket of ours, with data channels that resume the session of the control channel."""
+
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(context=tls_context(remote), timeout=ANSWER_S, encoding="latin-1")
+        self._remote = remote
+        self._data: ssl.SSLSocket | None = None
+
+    def begin(self, sock: socket.socket) -> None:
+        """TLS from the first byte or after the greeting; then the server is known, and nothing was told to it."""
+        self.host, self.port = self._remote.at
+        self.af = sock.family
+        if self._remote.tls == "implicit":
+            sock = self._secured(sock, None)
+        self._use(sock)
+        self.welcome = self.getresp()
+        if self._remote.tls == "explicit":
+            self.voidcmd("AUTH TLS")
+            self._use(self._secured(sock, None))
+
+    def enter(self, password: str) -> None:
+        """Sign in, and have data channels secured too. What the server says is not repeated: it may be the password."""
+        try:
+            answer = self.sendcmd(f"USER {to_wire(self._remote.username)}")
+            if answer.startswith("3"):
+                answer = self.sendcmd(f"PASS {to_wire(password)}")
+        except ftplib.error_perm as error:
+            answer = str(error)
+        except ftplib.Error:
+            raise UnavailableError("the server lets nobody in now") from None
+        if not answer.startswith("2"):
+            raise CredentialsError(f"the server does not take the username with this password: {answer[:3]}")
+        self.prot_p()
+
+    def getmultiline(self) -> str:
+        """An answer of any number of lines would be one of any size."""
+        lines = [self.getline()]
+        code = lines[0][:3]
+        while (len(lines) == 1 and lines[0][3:4] == "-") or (len(lines) > 1 and not _ends(lines[-1], code)):
+            if len(lines) == MOST_LINES:
+                raise ftplib.error_proto("the answer has no end")
+            lines.append(self.getline())
+        return "\n".join(lines)
+
+    def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
+        connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
+        try:
+            assert isinstance(self.sock, ssl.SSLSocket)
+            self._data = self._secured(connection, self.sock.session)
+        except BaseException:
+            connection.close()
+            raise
+        return self._data, size
+
+    def close(self) -> None:
+        """Also the data channel, if whoever asked for it has gone before he got it."""
+        if self._data is not None:
+            self._data.close()
+        super().close()
+
+    def _secured(self, sock: socket.socket, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+        secured = self.context.wrap_socket(sock, server_hostname=self.host, session=session)
+        pin = self._remote.certificate_sha256
+        if pin is not None:
+            found = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
+            if found != pin:
+                secured.close()
+                raise UnknownHostError(f"the server's certificate has the SHA-256 {found}, and not the accepted one")
+        return secured
+
+    def _use(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.file = sock.makefile("r", encoding=self.encoding)
+
+
+def tls_context(remote: Remote) -> ssl.SSLContext:
+    """What the server is known by. Raises `InvalidError` for authorities that are none."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if remote.max_tls == "1.2":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    if remote.ca_certificates is not None:
+        context = _trusting(context, remote.ca_certificates)
+    if remote.certificate_sha256 is not None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _trusting(usual: ssl.SSLContext, authorities: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version, context.maximum_version = usual.minimum_version, usual.maximum_version
+    try:
+        context.load_verify_locations(cadata=authorities)
+    except (ssl.SSLError, ValueError):
+        raise InvalidError("expected certificates in PEM", field="ca_certificates") from None
+    return context
+
+
+def _ends(line: str, code: str) -> bool:
+    """Whether a line ends an answer of several (RFC 959, 4.2)."""
+    return line[:3] == code and line[3:4] != "-"
+
+
+def to_wire(text: str) -> str:
+    """A name as `ftplib` is to send it: it is told that bytes are Latin-1, because names need not be text."""
+    return text.encode().decode("latin-1")
+
+
+def from_wire(text: str) -> str:
+    """A name as it came."""
+    return text.encode("latin-1").decode(errors="replace")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The library's failures as ours. What a server says is cut short: it is a stranger's text."""
+    try:
+        yield
+    except MillraceError:
+        raise
+    except ssl.SSLCertVerificationError as error:
+        raise UnknownHostError(f"the server's certificate is not trusted: {error.verify_message}") from None
+    except ftplib.error_perm as error:
+        raise _refusal(str(error)[:200]) from None
+    except (ftplib.Error, EOFError) as error:
+        raise UnavailableError(f"the server failed: {str(error)[:200] or 'it closed the connection'}") from None
+    except TimeoutError:
+        raise UnavailableError(f"the server did not answer within {ANSWER_S:g} s") from None
+    except OSError as error:
+        raise UnavailableError(f"the connection failed: {error.strerror or type(error).__name__}") from None
+    except ValueError:
+        raise UnavailableError("the server's answer is no FTP") from None
+
+
+def _refusal(answer: str) -> MillraceError:
+    match answer[:3]:
+        case "530":
+            return CredentialsError("the server wants another sign-in")
+        case "550":
+            return NotFoundError(f"the server has no such file or directory, or does not allow it: {answer}")
+        case _:
+            return DeniedError(f"the server refuses: {answer}")

@@ -1,0 +1,239 @@
+"""
+A customer's own FTPS server, of which we are the client. FTP without TLS is not spoken.
+
+Configuration: `tls` (explicit on 21, implicit on 990), `max_tls`, and what the certificate is known by: the usual
+authorities, `ca_certificates`, or `certificate_sha256`.
+Implementation: `ftplib` in a thread that the session has to itself, so that a slow server holds up nobody else. Bytes
+cross into the event loop block by block: a thread never writes to a file of ours that was closed meanwhile.
+Considerations: servers want the data channel to resume the session of the control channel (vsftpd, FileZilla and AWS
+by default), which `ftplib` does not (bpo-19500) and aioftp does in doubt (aio-libs/aioftp#37, #186). Some cannot with
+TLS 1.3: `max_tls`. Data channels go to the control channel's own address, whatever `PASV` answers. Names are bytes;
+`MLSD` tells what is a file, and servers without it are asked name by name.
+"""
+
+import asyncio
+import ftplib
+import hashlib
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar, cast
+
+from ftp_gateway.remotes.clients.dialing import dial
+from ftp_gateway.remotes.clients.ftplib_client import ANSWER_S, FtpsClient, from_wire, tls_context, to_wire, translated
+from ftp_gateway.remotes.remote import Remote
+from ftp_gateway.remotes.state import RemoteFile
+from shared.errors import NotFoundError, TooLargeError
+
+T = TypeVar("T")
+
+BLOCK_BYTES = 256 << 10
+BINARY = "TYPE I"
+OWN_LINES = 2
+"""Lines of a listing that may tell of the directory itself and of the one above."""
+
+
+def check_certificates(remote: Remote) -> None:
+    """Raises `InvalidError` for authorities that are none."""
+    tls_context(remote)
+
+
+class FtpsRemote:
+    """A signed-in session. Satisfies `ftp_gateway.remotes.pull.Server`."""
+
+    def __init__(self, ftp: FtpsClient, thread: "_Thread") -> None:
+        self._ftp = ftp
+        self._thread = thread
+
+    async def list_files(self, directory: str, most: int) -> list[RemoteFile]:
+        return await self._thread.do(lambda: self._list(directory, most))
+
+    async def look(self, path: str) -> RemoteFile | None:
+        try:
+            return await self._thread.do(lambda: self._look(path))
+        except NotFoundError:
+            return None
+
+    async def read(self, path: str, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        connection = await self._thread.do(lambda: self._transfer("RETR", path))
+        received, whole = 0, False
+        try:
+            while received <= size_bytes and (block := await self._thread.do(lambda: connection.recv(BLOCK_BYTES))):
+                received += len(block)
+                yield block
+            whole = received <= size_bytes
+        finally:
+            if not whole:
+                # What the thread waits for ends, and the session: an answer to this must not pass for another's.
+                for sock in (connection, self._ftp.sock):
+                    if sock is not None:
+                        with suppress(OSError):
+                            sock.shutdown(socket.SHUT_RDWR)
+                connection.close()
+        if whole:
+            await self._thread.do(lambda: self._end(connection))
+
+    async def write(self, path: str, data: bytes) -> None:
+        def store() -> None:
+            connection = self._transfer("STOR", path)
+            with connection:
+                connection.sendall(data)
+                self._end(connection)
+
+        await self._thread.do(store)
+
+    async def rename(self, path: str, to: str) -> None:
+        await self._thread.do(lambda: self._ftp.rename(to_wire(path), to_wire(to)))
+
+    async def remove(self, path: str) -> None:
+        await self._thread.do(lambda: self._ftp.delete(to_wire(path)))
+
+    async def make_directory(self, path: str) -> None:
+        def make() -> None:
+            # 550 and 521 are also said of a directory that is there; what is not is noticed by whoever uses it.
+            with suppress(ftplib.error_perm):
+                self._ftp.mkd(to_wire(path))
+
+        await self._thread.do(make)
+
+    def _transfer(self, verb: str, path: str) -> socket.socket:
+        # Each time: a listing has made it text, in which servers change line ends.
+        self._ftp.voidcmd(BINARY)
+        return self._ftp.transfercmd(f"{verb} {to_wire(path)}")
+
+    def _end(self, connection: socket.socket) -> None:
+        """Close a data channel as TLS does, or servers wait and take an upload for broken. Hear the answer."""
+        with connection, suppress(OSError):
+            cast("ssl.SSLSocket", connection).unwrap()
+        self._ftp.voidresp()
+
+    def _list(self, directory: str, most: int) -> list[RemoteFile]:
+        lines: list[str] = []
+
+        def take(line: str) -> None:
+            lines.append(line)
+            _at_most(most + OWN_LINES, lines)
+
+        try:
+            self._ftp.retrlines(f"MLSD {to_wire(directory)}", take)
+        except ftplib.error_perm as error:
+            if not str(error).startswith(("500", "501", "502", "504")):
+                raise
+        else:
+            return _at_most(most, [file for line in lines if (file := _fact_line(line)) is not None])
+        lines.clear()
+        self._ftp.retrlines(f"NLST {to_wire(directory)}", take)
+        names = [from_wire(line).rpartition("/")[2] for line in lines]
+        files = [self._measured(f"{directory.rstrip('/')}/{name}") for name in names if name]
+        return _at_most(most, [file for file in files if file is not None])
+
+    def _look(self, path: str) -> RemoteFile | None:
+        try:
+            answer = self._ftp.sendcmd(f"MLST {to_wire(path)}")
+        except ftplib.error_perm as error:
+            if not str(error).startswith(("500", "501", "502", "504")):
+                raise
+            return self._measured(path)
+        facts = next((line for line in answer.splitlines() if line.startswith(" ")), "")
+        return _fact_line(facts.strip(), path.rpartition("/")[2])
+
+    def _measured(self, path: str) -> RemoteFile | None:
+        """By the commands of older servers: what has no size is no file."""
+        try:
+            self._ftp.voidcmd(BINARY)
+            size = self._ftp.sendcmd(f"SIZE {to_wire(path)}").split()[-1]
+            modified_at = self._ftp.sendcmd(f"MDTM {to_wire(path)}").split()[-1]
+        except ftplib.error_perm:
+            return None
+        return RemoteFile(name=path.rpartition("/")[2], size_bytes=int(size), modified_at=modified_at)
+
+
+class _Thread:
+    """One thread for one session; what it waits for ends when the session's sockets are shut."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ftps")
+
+    async def do(self, work: Callable[[], T]) -> T:
+        def run() -> T:
+            with translated():
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+
+    def end(self, last: Callable[[], None]) -> None:
+        """Does this when what it does now has ended, and then nothing more."""
+        self._pool.submit(last)
+        self._pool.shutdown(wait=False)
+
+
+@asynccontextmanager
+async def open_ftps_remote(remote: Remote, *, allow_private: bool) -> AsyncIterator[FtpsRemote]:
+    """
+    Sign in.
+
+    Raises:
+        UnknownHostError: The server's certificate is not trusted.
+        CredentialsError: It does not take the password.
+        UnavailableError: It cannot be reached, or speaks no FTPS.
+    """
+    async with _connected(remote, allow_private=allow_private) as (ftp, thread):
+        password = remote.password.reveal() if remote.password else ""
+        await thread.do(lambda: ftp.enter(password))
+        yield FtpsRemote(ftp, thread)
+
+
+async def identify_ftps(remote: Remote, *, allow_private: bool) -> str:
+    """
+    What the server is known by, in words. Nothing is told to it.
+
+    Raises:
+        UnknownHostError: Its certificate is not trusted.
+        UnavailableError: It cannot be reached, or speaks no FTPS.
+    """
+    async with _connected(remote, allow_private=allow_private) as (ftp, _):
+        assert isinstance(ftp.sock, ssl.SSLSocket)
+        digest = hashlib.sha256(ftp.sock.getpeercert(binary_form=True) or b"").hexdigest()
+        return f"{ftp.sock.version()}, the certificate has the SHA-256 {digest} and is trusted"
+
+
+@asynccontextmanager
+async def _connected(remote: Remote, *, allow_private: bool) -> AsyncIterator[tuple[FtpsClient, _Thread]]:
+    ftp, thread = FtpsClient(remote), _Thread()
+    with await dial(*remote.at, allow_private=allow_private) as sock:
+        sock.settimeout(ANSWER_S)
+        # TLS takes the descriptor over from its socket; this one stays ours, to end what a thread waits for.
+        end = sock.dup()
+        try:
+            await thread.do(lambda: ftp.begin(sock))
+            yield ftp, thread
+        finally:
+            with end, suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            # By the thread: it may be about to have a socket that nobody else would close.
+            thread.end(ftp.close)
+
+
+def _fact_line(line: str, name: str | None = None) -> RemoteFile | None:
+    """A line of `MLSD` or `MLST` (RFC 3659, 7.2); None for a directory's own entries and what is no such line."""
+    facts, space, found = line.partition(" ")
+    if not space:
+        return None
+    known = dict(fact.lower().partition("=")[::2] for fact in facts.split(";") if fact)
+    if known.get("type") in {"cdir", "pdir"}:
+        return None
+    size = known.get("size", "")
+    return RemoteFile(
+        name=from_wire(found) if name is None else name,
+        size_bytes=int(size) if size.isdecimal() else 0,
+        modified_at=known.get("modify", ""),
+        regular=known.get("type") == "file" and size.isdecimal(),
+    )
+
+
+def _at_most(most: int, found: list[T]) -> list[T]:
+    if len(found) > most:
+        raise TooLargeError("expected fewer files in the directory")
+    return found

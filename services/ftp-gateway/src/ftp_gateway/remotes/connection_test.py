@@ -1,0 +1,61 @@
+"""
+Test Connection of a remote: what a pull does with its server, once and without taking anything, step by step.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from ftp_gateway.remotes.pull import MAX_LISTED, OpenServer
+from ftp_gateway.remotes.remote import HostKey, Remote, UnknownHostError, place_of
+from shared.connection_test import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
+from shared.errors import MillraceError
+
+Identify = Callable[[Remote], Awaitable[str]]
+"""Says what a server is known by, or raises `UnknownHostError`."""
+
+HINTS = {
+    "credentials": "Check the username, the password and the key, and that the account is not locked.",
+    "not_found": "Check the path; it is seen from where the account signs in.",
+    "unavailable": "Check host and port, and that the server's firewall lets our addresses in.",
+}
+SILENT = "Check that the server's firewall lets our addresses in."
+
+
+async def probe_remote(
+    remote: Remote, *, identify: Identify, open_server: OpenServer, deadline_s: float = DEADLINE_S
+) -> tuple[ConnectionReport, HostKey | None]:
+    """The report, and the host key that the server shows where it is not the accepted one."""
+    offered: list[HostKey] = []
+
+    async def identity() -> Finding:
+        try:
+            return Finding(message=await identify(remote))
+        except UnknownHostError as error:
+            if error.offered is None:
+                hint = "Check the certificate, or give the authority that signed it or its SHA-256."
+            else:
+                offered.append(error.offered)
+                hint = "Ask whose server it is for this fingerprint, and accept the key if it is the same."
+            return Finding(status="failed", code="unknown_host", message=error.message, hint=hint)
+
+    async def sign_in() -> Finding:
+        async with open_server(remote):
+            return Finding(message=f"signed in as {remote.username}")
+
+    async def list_files() -> Finding:
+        async with open_server(remote) as server:
+            files = [file for file in await server.list_files(remote.path, MAX_LISTED) if file.regular]
+        taken = [file for file in files if place_of(remote, "-", file.name) is not None]
+        message = f"{len(taken)} of {len(files)} files fit the patterns"
+        return Finding(message=message, status="ok" if taken or not files else "warning")
+
+    checks = (
+        Check(name="identity", run=identity, explain=_explain, silent=SILENT),
+        Check(name="sign_in", run=sign_in, explain=_explain, silent=SILENT, needs=("identity",)),
+        Check(name="list", run=list_files, explain=_explain, silent=SILENT, needs=("sign_in",)),
+    )
+    report = await run_checks(checks, deadline_s=deadline_s)
+    return report, offered[0] if offered else None
+
+
+def _explain(error: MillraceError) -> Finding:
+    return Finding(status="failed", code=error.code, message=error.message, hint=HINTS.get(error.code))

@@ -1,0 +1,302 @@
+"""
+One look at a customer's server, and what comes of it:
+
+    list -> wait until a file stands still -> download -> durable in the spool -> remember -> leave, delete or archive
+
+Each arrow may be where the process dies. Before "durable" nothing has happened; after it the file is processed like an
+upload, whatever becomes of the server. Between "durable" and "remember" the file is pulled again, and is found to be a
+duplicate by its content. A file that is remembered and still there has its last step done by the next look.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ftp_gateway.model.virtual_paths import Place, kind_of
+from ftp_gateway.remotes.remote import Remote, archive_name, download_name, in_directory, place_of
+from ftp_gateway.remotes.state import FORGET_AFTER, RemoteFile, Taken
+from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.spool.store import Spool
+from ftp_gateway.spool.upload import MAX_FILE_BYTES, Writer
+from ftp_gateway.spool.upload_info import PULLED_BY
+from shared.errors import BusyError, ConflictError, MillraceError, TooLargeError
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+MAX_LISTED = 10_000
+"""Files in a remote's directory: what is remembered and compared at each look."""
+STAY_S = 60.0
+"""Up to this, the session stays open while a file has to stand still."""
+MOST_FAILURES = 3
+"""Files that fail one after the other in a look. Then it is the server, and the look ends."""
+
+
+class Server(Protocol):
+    """A signed-in session with a remote, whatever it speaks. Each method raises kinds of `MillraceError`."""
+
+    async def list_files(self, directory: str, most: int) -> list[RemoteFile]:
+        """What is in a directory, links as what they are. Raises `TooLargeError` above `most`."""
+        ...
+
+    async def look(self, path: str) -> RemoteFile | None:
+        """What a path is, links not followed; None for nothing."""
+        ...
+
+    def read(self, path: str, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The file in blocks, up to where it ends, or to a little more than `size_bytes`."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Create or replace a file."""
+        ...
+
+    async def rename(self, path: str, to: str) -> None:
+        """Move a file; nothing may be at `to`."""
+        ...
+
+    async def remove(self, path: str) -> None:
+        """Remove a file."""
+        ...
+
+    async def make_directory(self, path: str) -> None:
+        """Make a directory, unless it is there."""
+        ...
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A remote of an app, at one revision of its configuration."""
+
+    app_key: str
+    id: str
+    revision: int
+    remote: Remote
+
+
+OpenServer = Callable[[Remote], AbstractAsyncContextManager[Server]]
+SendReports = Callable[[Job, Server, Memory], Awaitable[None]]
+
+
+class Puller:
+    """
+    Looks at one remote, again and again. One at a time for a remote: its caller has the turn.
+
+    Args:
+        send_reports: Brings the reports of files that were taken before; called with each session.
+        clock: Aware UTC.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        memory: Memory,
+        *,
+        spool: Spool,
+        open_server: OpenServer,
+        send_reports: SendReports,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._job = job
+        self._remote = job.remote
+        self._memory = memory
+        self._spool = spool
+        self._open_server = open_server
+        self._send_reports = send_reports
+        self._metrics = metrics
+        self._clock = clock
+        self._standing: dict[str, tuple[tuple[int, str], datetime]] = {}
+
+    async def look(self) -> bool:
+        """
+        Take what is new, and end what was begun. Gives whether something is left that a look soon would find done: a
+        file that does not stand still yet or has to wait for its name, or a report that is not there yet.
+
+        Raises:
+            MillraceError: The look failed, or else the first file of it that did; the others were taken.
+        """
+        await self._memory.save()
+        async with self._open_server(self._remote) as server:
+            listed = [file for file in await server.list_files(self._remote.path, MAX_LISTED) if file.regular]
+            failures: list[MillraceError] = []
+            in_a_row = 0
+            new = self._new(listed)
+            left = len(new)
+            for file, place in await self._settled(server, new):
+                try:
+                    left -= await self._take(server, file, place)
+                    in_a_row = 0
+                except BusyError:
+                    raise
+                except MillraceError as error:
+                    log.warning("pull_failed", app_key=self._job.app_key, remote=self._job.id, message=error.message)
+                    self._metrics.count("millrace_ftp_pulled_files_total", outcome="failed")
+                    failures.append(error)
+                    in_a_row += 1
+                    if in_a_row == MOST_FAILURES:
+                        break
+            try:
+                await self._end(server, listed)
+            except MillraceError as error:
+                failures.append(error)
+            try:
+                await self._send_reports(self._job, server, self._memory)
+            except MillraceError as error:
+                failures.append(error)
+            await self._forget({file.name for file in listed})
+            if failures:
+                raise failures[0]
+            return left > 0 or not all(taken.reported for taken in self._memory.taken.values())
+
+    def _new(self, listed: Iterable[RemoteFile]) -> list[tuple[RemoteFile, Place]]:
+        """What is not ours yet, the oldest first."""
+        found = []
+        for file in listed:
+            place = place_of(self._remote, self._job.app_key, file.name)
+            known = self._memory.taken.get(file.name)
+            if place is not None and (known is None or known.version != file.version):
+                found.append((file, place))
+        return sorted(found, key=lambda one: (one[0].modified_at, one[0].name))
+
+    async def _settled(self, server: Server, new: list[tuple[RemoteFile, Place]]) -> list[tuple[RemoteFile, Place]]:
+        """Those that stood still for long enough; where it is not long, it is waited for."""
+        names = {file.name for file, _ in new}
+        self._standing = {name: seen for name, seen in self._standing.items() if name in names}
+        if not all(self._stands(file) for file, _ in new) and self._remote.settle_s <= STAY_S:
+            await asyncio.sleep(self._remote.settle_s)
+            again = [(await server.look(in_directory(self._remote.path, file.name)), place) for file, place in new]
+            new = [(file, place) for file, place in again if file is not None and file.regular]
+        return [(file, place) for file, place in new if self._stands(file)]
+
+    def _stands(self, file: RemoteFile) -> bool:
+        now = self._clock()
+        version, since = self._standing.get(file.name, (None, now))
+        if version != file.version:
+            self._standing[file.name] = (file.version, now)
+            since = now
+        return (now - since).total_seconds() >= self._remote.settle_s
+
+    async def _take(self, server: Server, file: RemoteFile, place: Place) -> bool:
+        """
+        One file into the spool, durable and committed, and remembered. False for one that has to wait.
+
+        Raises:
+            BusyError: The spool takes no more.
+            ConflictError: What came is not the file that was listed. Nothing was kept of it.
+        """
+        there = self._spool.find(place)
+        if there is not None and there.changeable:
+            log.info("pull_waits", app_key=place.app_key, remote=self._job.id, name=file.name)
+            return False
+        if file.size_bytes > MAX_FILE_BYTES:
+            raise TooLargeError(f"{file.name}: expected a file of at most {MAX_FILE_BYTES} bytes")
+        path = in_directory(self._remote.path, file.name)
+        if not _same(await server.look(path), file):
+            return False  # It changes still.
+        temporary = Place(place.app_key, place.folder, download_name(self._job.id, file.name))
+        writer = self._spool.create(temporary, f"{PULLED_BY}{self._job.id}")
+        try:
+            await self._download(server, path, file, writer)
+        except BaseException:
+            writer.abandon()
+            with suppress(MillraceError):
+                await self._spool.cancel(writer.upload)
+            raise
+        await _to_its_end(self._commit(writer, file, place))
+        self._metrics.count("millrace_ftp_pulled_files_total", outcome="pulled")
+        self._metrics.count("millrace_ftp_pulled_bytes_total", file.size_bytes)
+        log.info("file_pulled", app_key=place.app_key, remote=self._job.id, name=file.name, size_bytes=file.size_bytes)
+        return True
+
+    async def _download(self, server: Server, path: str, file: RemoteFile, writer: Writer) -> None:
+        received = 0
+        async with aclosing(server.read(path, file.size_bytes)) as blocks:
+            async for block in blocks:
+                if received + len(block) > file.size_bytes:
+                    raise ConflictError(f"{file.name}: grew while it was read")
+                try:
+                    writer.write(received, block)
+                except OSError as error:
+                    raise BusyError(f"the spool cannot be written: {error.strerror}") from None
+                received += len(block)
+        if received != file.size_bytes:
+            raise ConflictError(f"{file.name}: the server gave {received} bytes of {file.size_bytes}")
+        if not _same(await server.look(path), file):
+            raise ConflictError(f"{file.name}: changed while it was read")
+
+    async def _commit(self, writer: Writer, file: RemoteFile, place: Place) -> None:
+        upload, kind = writer.upload, kind_of(place)
+        assert kind is not None, "what is not processed is not pulled"
+        try:
+            await writer.commit()
+        except OSError as error:
+            raise BusyError(f"the spool cannot be written: {error.strerror}") from None
+        try:
+            await self._spool.rename(upload, place, replace=False)
+        except ConflictError:
+            # Somebody has uploaded a file of this name meanwhile, which goes first.
+            await self._spool.cancel(upload)
+            raise
+        now = self._clock()
+        await self._memory.remember(
+            Taken(
+                name=file.name,
+                size_bytes=file.size_bytes,
+                modified_at=file.modified_at,
+                kind=kind,
+                closed_at=upload.ticket.closed_at or now,
+                reported=not self._remote.report_path,
+            )
+        )
+        self._memory.count(file.size_bytes, now)
+
+    async def _end(self, server: Server, listed: Iterable[RemoteFile]) -> None:
+        """Delete or archive what is ours and still there."""
+        if self._remote.after == "leave":
+            return
+        if self._remote.after == "archive":
+            await server.make_directory(self._remote.archive_path)
+        for file in listed:
+            taken = self._memory.taken.get(file.name)
+            path = in_directory(self._remote.path, file.name)
+            if taken is None or taken.version != file.version or not _same(await server.look(path), file):
+                continue
+            if self._remote.after == "delete":
+                await server.remove(path)
+            else:
+                to = in_directory(self._remote.archive_path, archive_name(file.name, self._clock()))
+                await server.rename(path, to)
+            if taken.reported:
+                await self._memory.forget(file.name)
+
+    async def _forget(self, names: set[str]) -> None:
+        """Let go of what has been gone from the server for long."""
+        now = self._clock()
+        for taken in list(self._memory.taken.values()):
+            if taken.name in names:
+                if taken.missing_since is not None:
+                    await self._memory.remember(replace(taken, missing_since=None))
+            elif taken.missing_since is None:
+                await self._memory.remember(replace(taken, missing_since=now))
+            elif taken.reported and now - taken.missing_since > FORGET_AFTER:
+                await self._memory.forget(taken.name)
+
+
+def _same(found: RemoteFile | None, file: RemoteFile) -> bool:
+    return found is not None and found.regular and found.version == file.version
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    """Not cut short by a cancellation: what was committed is to be remembered."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

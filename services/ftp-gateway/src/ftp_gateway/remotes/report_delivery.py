@@ -1,0 +1,78 @@
+"""
+The reports about files of a remote, from `/errors` of the app to a directory on the remote: when a file is done, under
+a temporary name, measured, and then renamed. They stay in `/errors` as well.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import structlog
+from msgspec.structs import replace
+
+from ftp_gateway.model import outcome
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.remotes.pull import Job, Server
+from ftp_gateway.remotes.remote import in_directory
+from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.spool.store import Spool
+from shared.errors import ConflictError, NotFoundError
+from shared.messages import decode
+
+log = structlog.get_logger()
+
+WAIT_FOR = timedelta(hours=24)
+"""How long a report is waited for. It may have made way for that of a later file, or have been removed."""
+
+
+class ReportSender:
+    """Sends what is due of one app's remote. Gives `ftp_gateway.remotes.pull.SendReports`."""
+
+    def __init__(self, spool: Spool, clock: Callable[[], datetime]) -> None:
+        self._spool = spool
+        self._clock = clock
+
+    async def send(self, job: Job, server: Server, memory: Memory) -> None:
+        """Raises the `MillraceError` of the server."""
+        directory = job.remote.report_path
+        due = [taken for taken in memory.taken.values() if not taken.reported]
+        for taken in due if directory else ():
+            result_name = outcome.result_name(taken.kind, taken.name)
+            result = await self._content(job.app_key, result_name)
+            if result is not None and decode(result, Outcome).received_at >= taken.closed_at:
+                await server.make_directory(directory)
+                report_name = outcome.report_name(taken.kind, taken.name)
+                report = await self._content(job.app_key, report_name)
+                if report is not None:
+                    await _put(server, directory, report_name, report)
+                await _put(server, directory, result_name, result)
+            elif self._clock() - taken.closed_at < WAIT_FOR:
+                continue
+            else:
+                log.warning("report_not_sent", app_key=job.app_key, remote=job.id, name=taken.name)
+            await memory.remember(replace(taken, reported=True))
+
+    async def _content(self, app_key: str, name: str) -> bytes | None:
+        """A report; its size is bounded by `outcome.MAX_REPORTED`."""
+        upload = self._spool.find(Place(app_key, "errors", name))
+        if upload is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._spool.path(upload).read_bytes)
+        except FileNotFoundError:
+            return None  # Another replica has just put a later one in its place.
+
+
+async def _put(server: Server, directory: str, name: str, data: bytes) -> None:
+    """The whole of it under its name, or nothing. Raises `ConflictError` when the server kept something else."""
+    half, path = in_directory(directory, f"{name}.part"), in_directory(directory, name)
+    await server.write(half, data)
+    found = await server.look(half)
+    if found is None or found.size_bytes != len(data):
+        raise ConflictError(f"{name}: the server kept {found.size_bytes if found else 0} bytes of {len(data)}")
+    # Plain SFTP renames onto nothing.
+    with suppress(NotFoundError):
+        await server.remove(path)
+    await server.rename(half, path)

@@ -1,0 +1,90 @@
+"""
+What is remembered of a remote in the bucket `REMOTES`: the files that are ours, how it goes, and the key that it
+showed. Written by whoever has the turn to pull from the remote; the shown key also by Test Connection.
+"""
+
+from datetime import datetime
+
+import structlog
+from msgspec.structs import replace
+
+from ftp_gateway.remotes.remote import HostKey, offered_key
+from ftp_gateway.remotes.state import Progress, Taken, progress_key, taken_key
+from shared.buckets import BucketStore
+from shared.errors import MillraceError
+from shared.messages import decode, encode
+
+log = structlog.get_logger()
+
+
+class Memory:
+    """One remote's. `load` it before anything else is read; `taken` is by the name on the server."""
+
+    def __init__(self, store: BucketStore, app_key: str, remote_id: str) -> None:
+        self._store = store
+        self._app_key = app_key
+        self._remote_id = remote_id
+        self._unsaved: set[str] = set()
+        self.progress = Progress()
+        self.taken: dict[str, Taken] = {}
+
+    async def load(self) -> None:
+        """Raises `UnavailableError`."""
+        self.progress = await self.progress_now()
+        found = await self._store.scan(f"{self._app_key}.{self._remote_id}.taken.*")
+        self.taken = {taken.name: taken for taken in (decode(stored.data, Taken) for stored in found)}
+        self._unsaved.clear()
+
+    async def remember(self, taken: Taken) -> None:
+        """A file is ours. It is known at once; where NATS does not answer, it is stored by the next `save`."""
+        self.taken[taken.name] = taken
+        self._unsaved.add(taken.name)
+        try:
+            await self.save()
+        except MillraceError as error:
+            log.warning("pull_not_remembered", app_key=self._app_key, remote=self._remote_id, message=error.message)
+
+    def count(self, size_bytes: int, now: datetime) -> None:
+        """One more file was pulled. Stored with the next `note`."""
+        self.progress = replace(
+            self.progress,
+            pulled_at=now,
+            files_pulled=self.progress.files_pulled + 1,
+            bytes_pulled=self.progress.bytes_pulled + size_bytes,
+        )
+
+    async def save(self) -> None:
+        """Store what could not be stored before. Raises `UnavailableError`."""
+        for name in list(self._unsaved):
+            await self._store.put(taken_key(self._app_key, self._remote_id, name), encode(self.taken[name]))
+            self._unsaved.discard(name)
+
+    async def forget(self, name: str) -> None:
+        """Nothing on the server can be mistaken for this file any more. Raises `UnavailableError`."""
+        await self._store.delete(taken_key(self._app_key, self._remote_id, name))
+        self.taken.pop(name, None)
+        self._unsaved.discard(name)
+
+    async def note(self, progress: Progress) -> None:
+        """How it goes. Raises `UnavailableError`."""
+        self.progress = progress
+        await self._store.put(progress_key(self._app_key, self._remote_id), encode(progress))
+
+    async def progress_now(self) -> Progress:
+        """How it goes, as whoever has the turn wrote it. Raises `UnavailableError`."""
+        stored = await self._store.get(progress_key(self._app_key, self._remote_id))
+        return decode(stored.data, Progress) if stored else Progress()
+
+    async def note_offer(self, offered: HostKey) -> None:
+        """The server shows a key that was not accepted. Raises `UnavailableError`."""
+        await self._store.put(offered_key(self._app_key, self._remote_id), encode(offered))
+
+    async def offered(self) -> HostKey | None:
+        """The key that the server showed last without having been accepted. Raises `UnavailableError`."""
+        stored = await self._store.get(offered_key(self._app_key, self._remote_id))
+        return decode(stored.data, HostKey) if stored else None
+
+    async def erase(self) -> None:
+        """The remote is deleted. Raises `UnavailableError`."""
+        for stored in await self._store.scan(f"{self._app_key}.{self._remote_id}.>"):
+            await self._store.delete(stored.key)

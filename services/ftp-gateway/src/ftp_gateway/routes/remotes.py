@@ -1,0 +1,141 @@
+"""
+Customers' own servers over HTTP: their configuration, Test Connection, the host key, and how the pulls go.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ftp_gateway.remotes.remote import REMOTES, HostKey, Remote
+from ftp_gateway.remotes.state import Trouble
+from ftp_gateway.remotes.state_store import Memory
+from shared import subjects
+from shared.connection_test import ConnectionReport
+from shared.errors import ConflictError, NotFoundError
+from shared.http import Call
+from shared.messages import decode
+from shared.resources import Change, resource_routes
+from shared.routes import Route
+
+PATH: Final = "/v1/apps/{app_key}/remotes"
+
+
+class Desk(Struct, frozen=True, kw_only=True):
+    """
+    What these routes work on.
+
+    `check` raises `InvalidError` for a remote that cannot be right; `probe` tries one out.
+    """
+
+    check: Callable[[Remote], Awaitable[None]]
+    probe: Callable[[Remote], Awaitable[tuple[ConnectionReport, HostKey | None]]]
+    memory: Callable[[str, str], Memory]
+
+
+class State(Protocol):
+    """The service's state, as far as it is needed here."""
+
+    @property
+    def remotes(self) -> Desk: ...
+
+
+class Fingerprint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The key to be accepted, as its owner told it: `SHA256:…`."""
+
+    fingerprint: str
+
+
+class RemoteStatus(Struct, frozen=True, kw_only=True):
+    """
+    How it goes with a remote. `error` is why the last look failed, `offered_host_key` what the server showed and nobody
+    has accepted. There is no `next_look_at` while it is not active, or is being looked at for the first time.
+    """
+
+    looked_at: datetime | None
+    pulled_at: datetime | None
+    next_look_at: datetime | None
+    files_pulled: int
+    bytes_pulled: int
+    error: Trouble | None
+    offered_host_key: HostKey | None
+
+
+async def check_remote(call: Call[State], remote: Remote, old: Remote | None) -> Remote:
+    """What a remote must be before it is saved. An accepted host key stays with its server."""
+    if remote.host_key is None and old is not None and remote.protocol == "sftp" and remote.at == old.at:
+        remote = replace(remote, host_key=old.host_key)
+    await call.state.remotes.check(remote)
+    return remote
+
+
+async def test_remote(call: Call[State]) -> ConnectionReport:
+    """Test Connection, of the form's values over the saved ones."""
+    remote_id = _id(call)
+    form = decode(await call.request.read() or b"{}", dict[str, Any])
+    remote = await call.registry.form_over_saved(REMOTES, call.app_key, form, remote_id)
+    await call.state.remotes.check(remote)
+    report, offered = await call.state.remotes.probe(remote)
+    if offered is not None:
+        await call.state.remotes.memory(call.app_key, remote_id).note_offer(offered)
+    return report
+
+
+async def accept_host_key(call: Call[State]) -> Change:
+    """From now on the server is known by the key that it showed last."""
+    asked: Fingerprint = call.body
+    entry = await call.registry.get(REMOTES, call.app_key, _id(call))
+    offered = await call.state.remotes.memory(call.app_key, entry.id).offered()
+    if offered is None:
+        raise NotFoundError("the server has shown no host key yet; test the connection first")
+    if offered.fingerprint != asked.fingerprint:
+        raise ConflictError(f"the server showed {offered.fingerprint}, which is another key", field="fingerprint")
+    remote = replace(entry.value, host_key=offered.public_key)
+    if remote == entry.value:
+        return Change(change="unchanged", fields=(), revision=entry.revision)
+    await call.state.remotes.check(remote)
+    stored = await call.registry.put(REMOTES, call.app_key, entry.id, remote, expect_revision=entry.revision)
+    return Change(change="updated", fields=("host_key",), revision=stored.revision)
+
+
+async def show_status(call: Call[State]) -> RemoteStatus:
+    """From what the pulls wrote down, whichever replica made them."""
+    entry = await call.registry.get(REMOTES, call.app_key, _id(call))
+    memory = call.state.remotes.memory(call.app_key, entry.id)
+    progress, offered = await memory.progress_now(), await memory.offered()
+    return RemoteStatus(
+        looked_at=progress.looked_at,
+        pulled_at=progress.pulled_at,
+        next_look_at=progress.next_look_at if entry.value.active and progress.revision == entry.revision else None,
+        files_pulled=progress.files_pulled,
+        bytes_pulled=progress.bytes_pulled,
+        error=progress.trouble,
+        offered_host_key=None if offered is not None and offered.public_key == entry.value.host_key else offered,
+    )
+
+
+def _id(call: Call[State]) -> str:
+    return subjects.check_name(call.path["id"], "id")
+
+
+ROUTES: tuple[Route, ...] = (
+    *resource_routes(REMOTES, PATH, "a remote", check=check_remote),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/test",
+        test_remote,
+        "Test Connection: try the values of the form, the saved ones for what it leaves out",
+        reply=ConnectionReport,
+    ),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/accept-host-key",
+        accept_host_key,
+        "Accept the host key that the server showed",
+        body=Fingerprint,
+        reply=Change,
+    ),
+    Route("GET", f"{PATH}/{{id}}/status", show_status, "Show how the pulls go", reply=RemoteStatus),
+)

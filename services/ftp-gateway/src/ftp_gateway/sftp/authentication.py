@@ -1,0 +1,264 @@
+"""
+One SFTP connection after the other: signing in, staying in, and its one session.
+
+Configuration: none; the users are `ftp_users`.
+Implementation: asyncssh without its session factories: a connection may ask for one session, whose `sftp` subsystem is
+    our `PacketHandler` on our `Tree`. Shell, exec, scp, pty and every forwarding are refused, because nothing grants
+    them.
+Considerations: asyncssh has no limit of tries for a connection: 300 wrong passwords reached the check in 0.16 s.
+    Wrong keys count once for a connection, and not for one that signs in: an agent offers every key that it has.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol, cast
+
+import asyncssh
+import structlog
+from asyncssh import SSHReader, SSHServer, SSHServerConnection, SSHWriter
+from asyncssh.constants import DISC_BY_APPLICATION, OPEN_RESOURCE_SHORTAGE
+from asyncssh.stream import SSHServerStreamSession
+
+from ftp_gateway.access.accounts import Account, Passwords
+from ftp_gateway.access.defender import Defender
+from ftp_gateway.access.quotas import Usage, Usages
+from ftp_gateway.sftp.filesystem import Tree
+from ftp_gateway.sftp.listener import Connection
+from ftp_gateway.sftp.packets import VERSION, PacketHandler
+from ftp_gateway.sftp.report_folder import AppReports
+from ftp_gateway.spool.store import Spool
+from shared.errors import BusyError
+
+log = structlog.get_logger()
+
+MAX_TRIES = 6
+"""Wrong passwords and keys on one connection, as OpenSSH's `MaxAuthTries`."""
+
+
+class Host(Protocol):
+    """What a connection needs of the server."""
+
+    spool: Spool
+    app_reports: AppReports
+    passwords: Passwords
+    defender: Defender
+    usages: Usages
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """Aware UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        ...
+
+    def account(self, login: str) -> Account | None:
+        """The user of a login name who may sign in now."""
+        ...
+
+    def arrive(self, gate: "Gate", connection: SSHServerConnection) -> None:
+        """A connection is there."""
+        ...
+
+    def sign_in(self, connection: SSHServerConnection) -> None:
+        """It has signed in."""
+        ...
+
+    def leave(self, gate: "Gate", connection: SSHServerConnection) -> None:
+        """It is gone."""
+        ...
+
+    def begin(self, tree: Tree) -> None:
+        """A session has begun."""
+        ...
+
+    def end(self, tree: Tree) -> None:
+        """A session is over."""
+        ...
+
+
+class Gate(SSHServer):
+    """One connection, from the first byte to its session."""
+
+    def __init__(self, server: Host) -> None:
+        self._server = server
+        self._connection: Connection | None = None
+        self._address = ""
+        self._tries = 0
+        self._wrong_key_of: str | None = None
+        self._shown: str | bytes | None = None
+        self._account: Account | None = None
+        self._usage: Usage | None = None
+        self._progress_at = server.monotonic()
+
+    def connection_made(self, conn: SSHServerConnection) -> None:
+        assert isinstance(conn, Connection)
+        self._connection = conn
+        self._address = conn.address
+        self._server.arrive(self, conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._usage is not None and self._account is not None:
+            self._server.usages.leave(self._account.login)
+        if self._wrong_key_of is not None and self._account is None:
+            self._failed(self._wrong_key_of, "publickey")
+        if self._connection is not None:
+            self._server.leave(self, self._connection)
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    async def validate_password(self, username: str, password: str) -> bool:
+        # Counted before the work, since a client may send the next password without waiting.
+        self._count_try(username)
+        account = self._server.account(username)
+        if account is not None and not account.admits(self._address):
+            self._refused(username)
+            self._server.defender.failed(self._address)
+            await self._server.passwords.waste_time()
+            return False
+        stored = account.password_hash if account else None
+        if await self._server.passwords.verify(password, stored) and self._still(username, stored):
+            self._shown = stored
+            return True
+        self._failed(username, "password")
+        return False
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        account = self._server.account(username)
+        if account is not None and not account.admits(self._address):
+            self._refused(username)
+        elif account is not None and key.public_data in account.keys:
+            self._shown = key.public_data
+            return True
+        self._wrong_key_of = username
+        self._count_try(username)
+        return False
+
+    def auth_completed(self) -> None:
+        assert self._connection is not None
+        # Read anew: the user may have been changed while he signed in.
+        self._account = self._server.account(self._connection.get_extra_info("username"))
+        self._progress_at = self._server.monotonic()
+        self._server.sign_in(self._connection)
+        self.recheck()
+
+    def recheck(self) -> None:
+        """End the connection if its user may not be here any more; take over what has changed of him."""
+        if self._connection is None or not self._connection.get_extra_info("username"):
+            return
+        account = self._server.account(self._connection.get_extra_info("username"))
+        if account is None:
+            self.end("the user is deleted, disabled or expired")
+        elif not account.admits(self._address):
+            self.end("the address is not allowed any more")
+        elif self._shown != account.password_hash and self._shown not in account.keys:
+            self.end("the password or key that was used is not valid any more")
+        else:
+            self._account = account
+
+    def check_time(self, now: datetime, idle_s: float) -> None:
+        """End the connection if its user has expired, or has done nothing for so long."""
+        if self._account is None:
+            return
+        if self._account.expired(now):
+            self.end("the user is expired")
+        elif self._server.monotonic() - self._progress_at > idle_s:
+            self.end("nothing was transferred for too long")
+
+    def end(self, reason: str) -> None:
+        """Close the connection and tell why."""
+        if self._connection is not None:
+            login = self._connection.get_extra_info("username")
+            log.info("session_ended", login=login, address=self._address, message=reason)
+            self._connection.disconnect(DISC_BY_APPLICATION, reason)
+
+    def session_requested(self) -> "Session | bool":
+        if self._connection is None or self._usage is not None or self._account is None:
+            return False
+        try:
+            self._usage = self._server.usages.enter(self._account.login, self._account.limits)
+        except BusyError as error:
+            log.warning("session_refused", login=self._account.login, address=self._address, message=error.message)
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, error.message) from None
+        log.info("session_begun", login=self._account.login, address=self._address)
+        return Session(self, self._usage)
+
+    def tree(self, channel: "asyncssh.SSHServerChannel[bytes]", usage: Usage) -> Tree:
+        """What the session sees."""
+        assert self._connection is not None
+        return Tree(
+            channel,
+            self._server.spool,
+            self._server.app_reports,
+            self._current,
+            usage,
+            self._server.clock(),
+            progress=self._progress,
+            listening=self._connection.listening,
+        )
+
+    async def serve(self, tree: Tree, handler: PacketHandler) -> None:
+        """The session, to its end."""
+        try:
+            await handler.run()
+        finally:
+            # asyncssh's own clean-up is skipped when the task is cancelled.
+            self._server.end(tree)
+
+    def begin(self, tree: Tree) -> None:
+        self._server.begin(tree)
+
+    def _current(self) -> Account:
+        assert self._account is not None
+        return self._account
+
+    def _progress(self) -> None:
+        self._progress_at = self._server.monotonic()
+
+    def _still(self, username: str, stored: str | None) -> bool:
+        account = self._server.account(username)
+        return account is not None and account.password_hash == stored
+
+    def _refused(self, username: str) -> None:
+        log.warning("login_refused", login=username, address=self._address, message="the address is not allowed")
+
+    def _failed(self, username: str, method: str) -> None:
+        log.warning("login_failed", login=username[:130], address=self._address, method=method)
+        self._server.defender.failed(self._address)
+
+    def _count_try(self, username: str) -> None:
+        self._tries += 1
+        if self._tries > MAX_TRIES:
+            log.warning("login_given_up", login=username[:130], address=self._address, tries=MAX_TRIES)
+            raise asyncssh.PermissionDenied("Too many authentication failures")
+        if self._server.defender.banned(self._address):
+            raise asyncssh.PermissionDenied("Too many authentication failures")
+
+
+class Session(SSHServerStreamSession[bytes]):
+    """The one channel of a connection: only the `sftp` subsystem is granted."""
+
+    def __init__(self, gate: Gate, usage: Usage) -> None:
+        super().__init__(None)
+        self._gate = gate
+        self._usage = usage
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == "sftp"
+
+    def session_started(self) -> None:
+        assert self._chan is not None
+        assert self._conn is not None
+        channel = cast("asyncssh.SSHServerChannel[bytes]", self._chan)
+        tree = self._gate.tree(channel, self._usage)
+        handler = PacketHandler(tree, SSHReader(self, self._chan), SSHWriter(self, self._chan), VERSION)
+        self._gate.begin(tree)
+        self._conn.create_task(self._gate.serve(tree, handler))

@@ -1,0 +1,211 @@
+"""
+Where an SFTP connection comes in: who it is, whether it may, and then over to SSH.
+
+Configuration: `MILLRACE_SFTP_PROXIES` (who must send a PROXY header), `MILLRACE_SFTP_CONNECTIONS`,
+    `MILLRACE_SFTP_CONNECTIONS_PER_ADDRESS`.
+Implementation: a protocol of asyncio that takes the first bytes, and then gives the transport to a connection of
+    asyncssh (`set_protocol`). Bans and room are looked at before SSH says a word, so they cost no key exchange.
+Considerations: paramiko asks for the authentication service anew before each try, so also for a password after a key
+    that was refused. OpenSSH's server lets it; asyncssh takes it for a fault, and would end the connection.
+    asyncssh does not heed `pause_writing`, so the answers to a client that reads none of them would pile up
+    in memory: nothing more is read from him until he does.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import asyncssh
+import structlog
+from asyncssh import SSHServerConnection
+from asyncssh.constants import MSG_SERVICE_REQUEST
+from asyncssh.packet import SSHPacket
+
+from ftp_gateway.access.addresses import Network, is_within
+from ftp_gateway.sftp.connection_limits import Crowd
+from ftp_gateway.sftp.proxy_protocol import read_header
+from shared.errors import InvalidError
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+HEADER_S = 3.0
+"""How long a proxy may take for its header."""
+MAX_HEADERS = 256
+"""Connections from proxies whose header has not come yet."""
+MAX_UNREAD_BYTES = 256 * 1024
+"""Answers that a client has not read, beyond what the operating system holds."""
+
+
+def _service_requested(self: SSHServerConnection, kind: int, number: int, packet: SSHPacket) -> None:
+    if self._auth_in_progress and not self._auth_complete:
+        self._next_service = b"ssh-userauth"
+    self._process_service_request(kind, number, packet)
+
+
+_HANDLERS = {**SSHServerConnection._packet_handlers, MSG_SERVICE_REQUEST: _service_requested}
+
+
+class Connection(SSHServerConnection):
+    """One SSH connection from `address`, which is not its peer's where a proxy stands between."""
+
+    _packet_handlers = _HANDLERS
+
+    def __init__(self, options: asyncssh.SSHServerConnectionOptions, address: str) -> None:
+        super().__init__(asyncio.get_running_loop(), options)
+        self.address = address
+        self._read_by_client = asyncio.Event()
+        self._read_by_client.set()
+        self._socket: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.Transport, transport)
+        self._socket.set_write_buffer_limits(high=MAX_UNREAD_BYTES)
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        self._read_by_client.clear()
+        if self._socket is not None:
+            self._socket.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._read_by_client.set()
+        if self._socket is not None:
+            self._socket.resume_reading()
+
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        self._read_by_client.set()
+        super().connection_lost(exc)
+
+    async def listening(self) -> None:
+        """Return when the client has read what was sent, or is gone."""
+        await self._read_by_client.wait()
+
+
+class Door:
+    """
+    What everybody who comes in passes.
+
+    Args:
+        proxies: Who must tell the client's address, and is believed.
+        banned: Whether an address is kept out.
+        options: What SSH offers, as it is now.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxies: Sequence[Network],
+        crowd: Crowd,
+        banned: Callable[[str], bool],
+        options: Callable[[], asyncssh.SSHServerConnectionOptions],
+        metrics: Metrics,
+    ) -> None:
+        self._proxies = proxies
+        self._crowd = crowd
+        self._banned = banned
+        self._options = options
+        self._metrics = metrics
+        self._waiting: dict[Entrance, None] = {}
+
+    def is_proxy(self, peer: str) -> bool:
+        return bool(self._proxies) and is_within(peer, self._proxies)
+
+    def wait(self, entrance: "Entrance") -> None:
+        """A proxy has connected; its header is to come. The one that waits for longest makes room for it."""
+        self._waiting[entrance] = None
+        if len(self._waiting) > MAX_HEADERS:
+            next(iter(self._waiting)).refuse("header")
+
+    def waited(self, entrance: "Entrance") -> None:
+        """It has come, or never will."""
+        self._waiting.pop(entrance, None)
+
+    def enter(self, address: str) -> Connection | None:
+        """The SSH connection of who comes from there; None where he may not come in."""
+        if self._banned(address):
+            self.refused("banned")
+            return None
+        if not self._crowd.has_room(address):
+            self.refused("crowded")
+            return None
+        connection = Connection(self._options(), address)
+
+        def turn_out() -> None:
+            self.refused("strangers")
+            connection.abort()
+
+        self._crowd.enter(connection, address, turn_out)
+        return connection
+
+    def refused(self, reason: str) -> None:
+        self._metrics.count("millrace_ftp_refused_total", reason=reason)
+
+    def close(self) -> None:
+        """Nobody comes in any more."""
+        for entrance in list(self._waiting):
+            entrance.refuse("closing")
+
+
+class Entrance(asyncio.Protocol):
+    """One who has connected, until SSH takes over."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._header = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if not peer:
+            # Gone before it was accepted.
+            self._transport.abort()
+            return
+        self._peer = str(peer[0])
+        if not self._door.is_proxy(self._peer):
+            self._hand_over(self._peer, b"")
+            return
+        self._timer = asyncio.get_running_loop().call_later(HEADER_S, self.refuse, "header")
+        self._door.wait(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._header += data
+        try:
+            header = read_header(self._header)
+        except InvalidError as error:
+            log.warning("proxy_header_refused", address=self._peer, message=error.message)
+            self.refuse("header")
+            return
+        if header is not None:
+            self._stop_waiting()
+            self._hand_over(header.address or self._peer, self._header[header.size :])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+
+    def refuse(self, reason: str) -> None:
+        """Close without a word."""
+        self._stop_waiting()
+        self._door.refused(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _stop_waiting(self) -> None:
+        self._door.waited(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _hand_over(self, address: str, rest: bytes) -> None:
+        assert self._transport is not None
+        connection = self._door.enter(address)
+        if connection is None:
+            self._transport.abort()
+            return
+        self._transport.set_protocol(connection)
+        connection.connection_made(self._transport)
+        if rest:
+            connection.data_received(rest)

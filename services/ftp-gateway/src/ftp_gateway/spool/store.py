@@ -1,0 +1,312 @@
+"""
+The files that are here, under opaque ids, and where each is in its life. Replicas share the directory.
+
+A name that a customer gives is a key in memory and a word in a ticket; it never reaches the operating system. A claim
+is a step of the ticket, so a name is free again at once and no client ever writes into a claimed file. `OK` to a client
+means durable: the bytes are synced when a file is closed, the ticket when its state changes.
+
+Who writes, renames, removes or processes a file holds the lock of its bytes meanwhile, so it is one replica at a time;
+the lock ends with its process. Files of one app are processed in turns: a second lock, one an app.
+
+Everything runs in the event loop; what waits for the disk runs in a thread while the upload is marked `busy`.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from msgspec import structs
+
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.virtual_paths import Folder, Place, kind_of
+from ftp_gateway.spool.directories import Shelves
+from ftp_gateway.spool.file_locks import lock_path, try_lock
+from ftp_gateway.spool.report_files import ReportFiles
+from ftp_gateway.spool.upload import Upload, Writer
+from ftp_gateway.spool.upload_info import Label, Proof, Ticket, sync_directory
+from shared.errors import BusyError, ConflictError, DeniedError
+
+log = structlog.get_logger()
+
+MAX_WAITING_FILES = 1000
+"""Of one app, not counting reports: a script that never renames must not fill the disk with names."""
+MIN_FREE_BYTES = 64 << 20
+CLOCK_S = 0.001
+"""What a time of change may lose on its way through the file system."""
+
+
+class Spool:
+    """
+    The files of every app, in one directory with two shelves an app: `<app>/files` and `<app>/reports`.
+
+    Args:
+        directory: Made if missing. On one disk, or on a file system that replicas share and that has locks.
+        clock: Aware UTC.
+    """
+
+    def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
+        self._shelves = Shelves(directory)
+        self._clock = clock
+        self.reports = ReportFiles(self._shelves, clock)
+        """What customers are told about their files."""
+        self.changed = asyncio.Event()
+        """Set whenever something may have become due."""
+        self.look()
+
+    def look(self) -> None:
+        """See what other replicas have done, in every app."""
+        self._shelves.look()
+
+    def find(self, place: Place) -> Upload | None:
+        """What a customer sees under a name: the newest file of that name."""
+        return self._newest(self._shelves.named(place))
+
+    def entries(self, app_key: str, folder: Folder) -> list[Upload]:
+        """What a customer sees in a folder."""
+        shelf = self._shelves.shelf(app_key, folder)
+        shelf.look()
+        named = [self._newest(uploads) for place, uploads in shelf.names() if place.folder == folder]
+        return [shelf.refresh(newest) for newest in named if newest is not None]
+
+    def uploads(self, app_key: str | None = None) -> list[Upload]:
+        """Every file that is here, of one app or all, in the order in which they were closed; as of the last look."""
+        return sorted(self.waiting(app_key), key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+
+    def waiting(self, app_key: str | None = None) -> Iterator[Upload]:
+        """The same, in no order."""
+        return (upload for upload in self._shelves.files(app_key) if upload.waiting)
+
+    def _newest(self, uploads: list[Upload]) -> Upload | None:
+        now = self._clock()
+        return next((upload for upload in uploads if upload.is_visible(now)), None)
+
+    def create(self, place: Place, user: str, session: object = None) -> Writer:
+        """
+        Begin a file; one of the same name that is not claimed yet is replaced.
+
+        Raises:
+            BusyError: Too many files of the app wait, or the disk is nearly full.
+        """
+        self._check_room(place.app_key)
+        now = self._clock()
+        label = Label(uuid.uuid4().hex, 1, "open")
+        ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, user=user, opened_at=now)
+        shelf = self._shelves.shelf(place.app_key, place.folder)
+        upload = Upload(label, ticket, size_bytes=0, changed_at=now)
+        upload.broken = False
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        upload.handle = os.open(shelf.path(upload.id), flags, 0o600)
+        try:
+            try_lock(upload.handle)
+            shelf.write(label, ticket, before=None, durable=False)
+            shelf.add(upload)
+            for earlier in self._shelves.named(place):
+                if earlier.changeable and earlier is not upload:
+                    self._replace(earlier)
+        except BaseException:
+            shelf.unlink(upload)
+            upload.release()
+            raise
+        return self._writer(upload, session)
+
+    def reopen(self, upload: Upload, session: object = None) -> Writer:
+        """
+        Go on writing to a file that is not claimed yet. What another session has open of it is of no account any more.
+
+        Raises:
+            BusyError: Another replica is writing to it.
+            ConflictError: It is too late for that.
+        """
+        if not upload.changeable:
+            raise ConflictError("the file is being processed and takes no more bytes")
+        if upload.busy:
+            raise BusyError("the file is being changed by another session")
+        if upload.handle is None:
+            upload.handle = self._shelves.grasp(upload)
+        try:
+            if upload.state == "closed":
+                shelf, label = self._shelves.of(upload), upload.label.next("open")
+                shelf.write(label, upload.ticket, before=upload.label, durable=False)
+                shelf.move(upload, label, upload.ticket)
+        except BaseException:
+            if not upload.writers:
+                upload.release()
+            raise
+        upload.broken = False
+        upload.told_partial = False
+        return self._writer(upload, session)
+
+    def open_bytes(self, upload: Upload) -> int:
+        """A handle for reading. Raises `FileNotFoundError` when the file is gone."""
+        return os.open(self._shelves.of(upload).path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    async def rename(self, upload: Upload, to: Place, *, replace: bool) -> None:
+        """
+        Give a closed file another name. A name that is processed commits it: it need not settle.
+
+        Raises:
+            ConflictError: It is open, broken off or being processed, or there is such a name and not `replace`.
+        """
+        if not upload.changeable:
+            raise ConflictError("the file is being processed")
+        if upload.state != "closed":
+            raise ConflictError("the upload broke off; resume it first" if upload.broken else "the file is still open")
+        there = [other for other in self._shelves.named(to) if other.changeable and other is not upload]
+        if there and not replace:
+            raise ConflictError("there is a file of this name")
+        if any(other.busy for other in there):
+            raise BusyError("a file of this name is being changed")
+        with self._shelves.held(upload):
+            # Before and not after: a crash in between must not leave two files to be processed.
+            for other in there:
+                self._replace(other)
+            self._restart_settling(upload)
+            ticket = structs.replace(
+                upload.ticket,
+                folder=to.folder,
+                name=to.name,
+                renamed_at=self._clock(),
+                committed=kind_of(to) is not None,
+            )
+            await self._shelves.write(upload, "closed", ticket)
+        self.changed.set()
+
+    async def cancel(self, upload: Upload) -> None:
+        """Remove a file that is not claimed yet. Raises `DeniedError` when it is too late."""
+        if not upload.changeable:
+            raise DeniedError("the file is being processed")
+        with self._shelves.held(upload):
+            self._shelves.of(upload).unlink(upload)
+            await asyncio.to_thread(sync_directory, self._shelves.of(upload).directory)
+
+    def touch(self, upload: Upload) -> None:
+        """A client still cares for the file (it sets its times): let it settle anew."""
+        if upload.state == "closed" and not upload.ticket.committed:
+            with suppress(FileNotFoundError):
+                self._restart_settling(upload)
+
+    def take_turn(self, app_key: str) -> int | None:
+        """
+        The right to process files of an app, until the handle is closed; None while another replica has it. What others
+        did before is seen then.
+        """
+        handle = lock_path(self._shelves.directory / app_key / "turn")
+        if handle is not None:
+            self._shelves.shelf(app_key, "").look()
+        return handle
+
+    def claim(self, upload: Upload) -> None:
+        """
+        Take a file away from its customer, until `let_go`. Durable with `freeze`, which follows.
+
+        Raises:
+            BusyError, ConflictError: A customer is changing it this very moment, or has just cared for it elsewhere.
+        """
+        handle = self._shelves.grasp(upload)
+        if upload.state == "closed" and not upload.ticket.committed:
+            changed_at = os.fstat(handle).st_mtime
+            if changed_at > upload.changed_at.timestamp() + CLOCK_S:
+                os.close(handle)
+                upload.changed_at = datetime.fromtimestamp(changed_at, UTC)
+                raise ConflictError("the file settles anew")
+        upload.handle = handle
+        if upload.state == "closed":
+            upload.state = "claimed"
+
+    async def freeze(self, upload: Upload, rules: Rules, proof: Proof) -> None:
+        """Make the claim durable, with the rules that the file is read by from now on."""
+        await self._shelves.write(upload, "claimed", structs.replace(upload.ticket, rules=rules, proof=proof))
+
+    def let_go(self, upload: Upload) -> None:
+        """End the processing of a file, wherever it is: the next turn goes on from the step that is on disk."""
+        upload.state = upload.label.state
+        upload.release()
+
+    async def mark_reported(self, upload: Upload, outcome: Outcome, told_after: int) -> None:
+        """All rows are published and the reports are written."""
+        ticket = structs.replace(upload.ticket, outcome=outcome, told_after=told_after)
+        await self._shelves.write(upload, "reported", ticket)
+
+    async def finish(self, upload: Upload, visible_until: datetime) -> None:
+        """Let the file go. Its name stays visible until then, because clients look once more after an upload."""
+        shelf = self._shelves.of(upload)
+        if visible_until > self._clock():
+            ticket = structs.replace(upload.ticket, size_bytes=upload.size_bytes, visible_until=visible_until)
+            await self._shelves.write(upload, "done", ticket)
+            shelf.path(upload.id).unlink(missing_ok=True)
+        else:
+            shelf.unlink(upload)
+        upload.release()
+        await asyncio.to_thread(sync_directory, shelf.directory)
+
+    async def finish_companion(self, app_key: str, upload_id: str, visible_until: datetime) -> None:
+        """Let the marker or checksum of a file go, if it is still there, so that it counts for no other file."""
+        upload = self._shelves.shelf(app_key, "").uploads.get(upload_id)
+        if upload is not None and upload.state == "done":
+            await self.finish(upload, visible_until)
+        elif upload is not None and upload.changeable:
+            with self._shelves.held(upload):
+                await self.finish(upload, visible_until)
+
+    def ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
+        """The first and the last bytes of a file, `size` of each, and how many it has."""
+        with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            head, tail = (os.pread(file.fileno(), size, at) for at in (0, max(0, size_bytes - size)))
+        return head, tail, size_bytes
+
+    def path(self, upload: Upload) -> Path:
+        """Where the bytes lie, for a process that reads them."""
+        return self._shelves.of(upload).path(upload.id)
+
+    def purge(self) -> None:
+        """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
+        self._shelves.purge(self._clock())
+
+    async def _close(self, upload: Upload) -> None:
+        # The last writer has closed, and its bytes are durable.
+        if upload.gone:
+            return
+        now = self._clock()
+        with self._shelves.held(upload):
+            await self._shelves.write(upload, "closed", structs.replace(upload.ticket, closed_at=now, committed=False))
+        upload.changed_at = now
+        self.changed.set()
+
+    def _writer(self, upload: Upload, session: object) -> Writer:
+        if upload.session is not session:
+            upload.session = session
+            upload.writers = 0
+        return Writer(upload, clock=self._clock, close=self._close, broke_off=self.changed.set)
+
+    def _replace(self, earlier: Upload) -> None:
+        """Remove a file whose name another one takes. An open one needs no lock: nobody claims it."""
+        try:
+            if earlier.state == "open":
+                self._shelves.of(earlier).unlink(earlier)
+            else:
+                with self._shelves.held(earlier):
+                    self._shelves.of(earlier).unlink(earlier)
+        except (BusyError, ConflictError):
+            self._shelves.of(earlier).look()
+            if earlier.changeable:
+                raise
+
+    def _restart_settling(self, upload: Upload) -> None:
+        upload.changed_at = self._clock()
+        at = upload.changed_at.timestamp()
+        os.utime(self._shelves.of(upload).path(upload.id), (at, at))
+
+    def _check_room(self, app_key: str) -> None:
+        if sum(1 for _ in self.waiting(app_key)) >= MAX_WAITING_FILES:
+            raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
+        free = os.statvfs(self._shelves.directory)
+        if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
+            log.error("disk_nearly_full", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
+            raise BusyError("the disk is nearly full", retry_after_s=60)

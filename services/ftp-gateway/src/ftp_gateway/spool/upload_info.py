@@ -1,0 +1,155 @@
+"""
+What stands beside each spool file on disk, and how it is written so that it survives a crash.
+
+A ticket is one small JSON file that is never changed: each step of an upload writes the next revision and lets the one
+before go. Its ending is the state of the upload, for people; the highest revision counts.
+
+    <id>.data               the bytes, from the first write to the end
+    <id>.<n>.open           being uploaded, or broken off
+    <id>.<n>.closed         the client has closed it; the bytes are durable
+    <id>.<n>.claimed        ours: no client can change it any more
+    <id>.<n>.reported       published and reported; what is left is to tell and to remove
+    <id>.<n>.done           its bytes are gone, and its name is still shown
+    <id>.<n>.report         a file of ours in /errors
+"""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.virtual_paths import Folder, Place
+
+State = Literal["open", "closed", "claimed", "reported", "done", "report"]
+
+STATES: tuple[State, ...] = ("open", "closed", "claimed", "reported", "done", "report")
+
+PULLED_BY = "remote:"
+"""Begins the user of what was pulled; the id of the remote follows. No SFTP user has such a name."""
+
+log = structlog.get_logger()
+
+
+class Proof(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What stood for a file's being complete when it was claimed, where its app asks for more than a close.
+
+    `companion` is the upload id of its marker or checksum, `checksum` what that says, and `missing` says that nothing
+    came in time.
+    """
+
+    companion: str = ""
+    checksum: str = ""
+    missing: bool = False
+
+
+class Ticket(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    An upload, as it stands on disk.
+
+    `committed` says that a rename made it final, so that it need not settle; `rules` and `proof` are those of the
+    moment it was claimed; `outcome` and `told_after` (the last sequence of its event's subject before the event) are
+    set when reported; `size_bytes` and `visible_until` when done.
+    """
+
+    app_key: str
+    folder: Folder
+    name: str
+    user: str = ""
+    opened_at: datetime
+    renamed_at: datetime | None = None
+    closed_at: datetime | None = None
+    committed: bool = False
+    rules: Rules | None = None
+    proof: Proof = Proof()
+    outcome: Outcome | None = None
+    told_after: int = 0
+    size_bytes: int = 0
+    visible_until: datetime | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.app_key, self.folder, self.name)
+
+    @property
+    def pulled(self) -> bool:
+        """Whether it comes from a customer's own server."""
+        return self.user.startswith(PULLED_BY)
+
+    @property
+    def named_at(self) -> datetime:
+        """When it got its name: of several files of one name the latest is shown."""
+        return self.renamed_at or self.opened_at
+
+
+_decoder = msgspec.json.Decoder(Ticket)
+
+
+class Label(Struct, frozen=True):
+    """The name of a ticket's file."""
+
+    upload_id: str
+    revision: int
+    state: State
+
+    def __str__(self) -> str:
+        return f"{self.upload_id}.{self.revision}.{self.state}"
+
+    def next(self, state: State) -> "Label":
+        """The label of the step that follows."""
+        return Label(self.upload_id, self.revision + 1, state)
+
+
+def parse_label(name: str) -> Label | None:
+    """The label that a file's name is; None for all other files."""
+    match name.split("."):
+        case [upload_id, revision, ending] if revision.isdecimal():
+            for state in STATES:
+                if state == ending:
+                    return Label(upload_id, int(revision), state)
+    return None
+
+
+def read_ticket(path: Path) -> Ticket | None:
+    """A ticket, or None when it is gone or of another release; the latter stays, for an operator to look at."""
+    try:
+        return _decoder.decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        log.error("ticket_unreadable", ticket=path.name, message=str(error))
+        return None
+
+
+def write_ticket(directory: Path, label: Label, ticket: Ticket, *, before: Label | None, durable: bool) -> None:
+    """Write a ticket whole or not at all, then let the earlier one go. Blocks; with `durable`, for the disk."""
+    half = directory / f"{label}.half"
+    try:
+        with half.open("wb") as file:
+            file.write(msgspec.json.encode(ticket))
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        half.replace(directory / str(label))
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+    if before is not None:
+        directory.joinpath(str(before)).unlink(missing_ok=True)
+    if durable:
+        sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames durable. Blocks for the disk."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
