@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from hooks.config import HOOKS, KINESIS
 from hooks.matching.hook import Batch, Hook
-from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.kinesis.sink import KinesisConfig
 from millrace.nats_server import NatsServer
 from millrace.processes import Child, child, free_ports
 from shared import mesh_streams

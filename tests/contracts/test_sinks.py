@@ -10,12 +10,12 @@ from typing import Any, Protocol, get_args
 import aiohttp
 import pytest
 
-from hooks.delivery import Failed, Limits, Record, Sent, Sink
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Failed, Limits, Record, Sent, Sink
 from hooks.sinks import SinkConfig
-from hooks.sinks.kinesis import KinesisConfig
-from hooks.sinks.put_record import open_stream
-from hooks.sinks.webhook import WebhookConfig, open_session
-from hooks.tallies import Tally
+from hooks.sinks.kinesis.put_record import open_stream
+from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.webhook.sink import WebhookConfig, open_session
 from servers.kinesis import CallFault, FaultyKinesis
 from servers.memory_sink import make_record
 from servers.webhooks import SECRET, Receiver

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from hooks.app import SERVICE, now
-from hooks.dead_letters import DeadLetterBox
-from hooks.letters import Wanted
+from hooks.dead_letters.replay import Replays
+from hooks.dead_letters.store import Wanted
+from hooks.dead_letters.writer import DeadLetterBox
 from hooks.matching.rule import Target
-from hooks.replays import Replays
 from servers.hooks import SECRET, HooksClient, events, first_successes, holds, open_client
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService

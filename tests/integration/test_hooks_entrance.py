@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from hooks.app import SERVICE
-from hooks.routes import BODY_BYTES
+from hooks.routes.hooks import BODY_BYTES
 from servers.hooks import HooksClient, by_user, events, open_client
 from servers.services import RunService
 from servers.streams import messages

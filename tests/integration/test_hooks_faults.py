@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from hooks.delivery import Policy
+from hooks.delivery.model import Policy
 from hooks.matching.hook import Batch
-from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.kinesis.sink import KinesisConfig
 from servers.kinesis import CallFault, FaultyKinesis, Stored
 from servers.memory_sink import LanesAround
 from servers.waiting import until

@@ -9,8 +9,8 @@ import pytest
 
 from hooks import app
 from hooks.app import SERVICE
-from hooks.stalls import Patience
-from hooks.window import Bounds
+from hooks.backlog.stall_detector import Patience
+from hooks.delivery.ack_window import Bounds
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from hooks.leases import Leases
-from hooks.ownership import Lease, Plan, Timing
+from hooks.assignment.leases import Leases
+from hooks.assignment.plan import Lease, Plan, Timing
 from shared.buckets import BucketStore
 from shared.bus import Bus
 from shared.mesh_streams import LEASES

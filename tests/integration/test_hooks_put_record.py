@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from hooks.app import SERVICE
-from hooks.delivery import Policy
+from hooks.delivery.model import Policy
 from hooks.matching.hook import Batch
-from hooks.sinks.kinesis import KinesisConfig
-from hooks.sinks.put_record import ADVICE, AGAIN_S, AT_ONCE, open_stream
+from hooks.sinks.kinesis.put_record import ADVICE, AGAIN_S, AT_ONCE, open_stream
+from hooks.sinks.kinesis.sink import KinesisConfig
 from servers.hooks import HooksClient, by_user, events, first_successes, open_client, wait_acknowledged
 from servers.kinesis import CallFault, FaultyKinesis
 from servers.memory_sink import LanesAround

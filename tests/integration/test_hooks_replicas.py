@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from hooks import app
-from hooks.ownership import Timing
-from hooks.stalls import Patience
-from hooks.standing import PartitionsStanding
-from hooks.window import Bounds
+from hooks.assignment.plan import Timing
+from hooks.assignment.status import PartitionsStanding
+from hooks.backlog.stall_detector import Patience
+from hooks.delivery.ack_window import Bounds
 from millrace.nats_server import NatsServer
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hooks.app import SERVICE
-from hooks.sinks.webhook import WebhookConfig, open_session
-from hooks.sinks.webhook_checks import webhook_checks
+from hooks.sinks.webhook.checks import webhook_checks
+from hooks.sinks.webhook.sink import WebhookConfig, open_session
 from servers.hooks import HooksClient, open_client
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService

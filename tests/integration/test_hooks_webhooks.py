@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 
 from hooks.app import SERVICE
-from hooks.delivery import Outcome, Record, Sent
-from hooks.sinks.webhook import AT_ONCE, WebhookConfig, open_session
-from hooks.tallies import Tally
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Outcome, Record, Sent
+from hooks.sinks.webhook.sink import AT_ONCE, WebhookConfig, open_session
 from servers.hooks import HooksClient, by_user, events, open_client, pending, wait_acknowledged
 from servers.memory_sink import make_record
 from servers.services import RunService

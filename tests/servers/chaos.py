@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from hooks.delivery import Failed, Outcome, Record, Sent
+from hooks.delivery.model import Failed, Outcome, Record, Sent
 from servers.memory_sink import Answer, MemorySink, store_all
 from shared.errors import BusyError, CredentialsError, InvalidError, UnavailableError
 

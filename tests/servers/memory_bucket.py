@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hooks.checkpoints import Checkpoint
+from hooks.backlog.checkpoints import Checkpoint
 from shared.buckets import Stored
 from shared.errors import ConflictError, UnavailableError
 
 
 class MemoryBucket:
-    """Satisfies `hooks.checkpoints.Store`. It can store a write and lose the answer."""
+    """Satisfies `hooks.backlog.checkpoints.Store`. It can store a write and lose the answer."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Stored] = {}

@@ -9,7 +9,7 @@ from shared.consumers import ClosedError
 
 
 class MemoryEvents:
-    """Satisfies `hooks.catch_up.Events`. `floor` is the sequence up to which everything is acknowledged."""
+    """Satisfies `hooks.backlog.reader.Events`. `floor` is the sequence up to which everything is acknowledged."""
 
     def __init__(self, subject: str) -> None:
         self.floor = 0
@@ -54,7 +54,7 @@ class MemoryEvents:
 
 
 class MemoryPull:
-    """Satisfies `hooks.partitions.Pull` and `hooks.catch_up.Scan`."""
+    """Satisfies `hooks.partitions.consumer.Pull` and `hooks.backlog.reader.Scan`."""
 
     def __init__(self, events: MemoryEvents, start: int) -> None:
         self.pending_at_open = max(0, events.last + 1 - start)

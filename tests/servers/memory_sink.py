@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Self
 
-from hooks.delivery import PLAIN, Limits, Outcome, Policy, Record, Sent, Sink, size_of
-from hooks.lanes import Lanes
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import PLAIN, Limits, Outcome, Policy, Record, Sent, Sink, size_of
+from hooks.delivery.target_queue import Lanes
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
-from hooks.tallies import Tally
 from shared.errors import MillraceError
 from shared.retry import Backoff
 from shared.telemetry import Metrics
@@ -57,7 +57,7 @@ def make_record(
 
 
 class MemorySink:
-    """Satisfies `hooks.delivery.Sink`. A call takes the next of `answers`, and `store_all` when there is none left."""
+    """Satisfies `hooks.delivery.model.Sink`. A call takes the next of `answers`, and `store_all` when there is none left."""
 
     def __init__(self, *answers: Answer, limits: Limits | None = None, turns: int = 1) -> None:
         self.limits = limits or Limits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)
@@ -111,7 +111,7 @@ class MemorySink:
 
 
 class Heard:
-    """Satisfies `hooks.delivery.Watcher`: keeps what an operator would have heard."""
+    """Satisfies `hooks.delivery.model.Watcher`: keeps what an operator would have heard."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -124,7 +124,7 @@ class Heard:
 
 
 class Letters:
-    """Satisfies `hooks.delivery.DeadLetters`."""
+    """Satisfies `hooks.delivery.model.DeadLetters`."""
 
     def __init__(self) -> None:
         self.put: list[tuple[str, str]] = []

@@ -1,7 +1,7 @@
 """The hooks service with leases that are over soon: `python -m servers.quick_hooks`. No test lives here."""
 
 from hooks import app
-from hooks.ownership import Timing
+from hooks.assignment.plan import Timing
 from shared.service import run
 
 if __name__ == "__main__":

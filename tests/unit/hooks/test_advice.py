@@ -1,6 +1,6 @@
 """What an operator should mend although records go out."""
 
-from hooks.advice import Advice
+from hooks.delivery.advisories import Advice
 from hooks.matching.rule import Target
 
 ORDERS = Target("shop", "orders")

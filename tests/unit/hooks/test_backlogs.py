@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.backlogs import NOWHERE, Backlog, Place, place_of
-from hooks.delivery import Record
+from hooks.backlog.backlog import NOWHERE, Backlog, Place, place_of
+from hooks.delivery.ack_window import Bounds, Taken, Window
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Record
 from hooks.matching.rule import Target
-from hooks.tallies import Tally
-from hooks.window import Bounds, Taken, Window
 from servers.memory_sink import NOW, TARGET, make_record
 from shared.bus import Message
 

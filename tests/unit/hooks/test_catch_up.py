@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from hooks.backlogs import Backlog
-from hooks.catch_up import CatchUps, Scan
-from hooks.checkpoints import Checkpoints
+from hooks.backlog.backlog import Backlog
+from hooks.backlog.checkpoints import Checkpoints
+from hooks.backlog.reader import CatchUps, Scan
 from hooks.matching.rule import Target
 from servers.memory_sink import NOW, TARGET
 from shared.buckets import Stored

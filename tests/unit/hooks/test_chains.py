@@ -1,6 +1,6 @@
 """What one call takes where hooks share a target and gather differently, and how long a record waits for others."""
 
-from hooks.delivery import Limits, Policy
+from hooks.delivery.model import Limits, Policy
 from hooks.matching.hook import Batch
 from servers.memory_sink import Bench, MemorySink
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from hooks.checkpoints import Checkpoint, Checkpoints
+from hooks.backlog.checkpoints import Checkpoint, Checkpoints
 from servers.memory_bucket import MemoryBucket
 from shared.buckets import Stored
 from shared.errors import ConflictError, UnavailableError

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hooks.dead_letters import DeadLetterBox, Resent
-from hooks.tallies import Tally
+from hooks.dead_letters.writer import DeadLetterBox, Resent
+from hooks.delivery.counters import Tally
 from servers.memory_sink import NOW, TARGET, make_record
 from shared.errors import BusyError, MillraceError
 from shared.messages import DeadLetter, decode

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hooks.delivery import Outcome, Policy, Record
-from hooks.destinations import Connector, Destinations
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Outcome, Policy, Record
+from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.hook import Hook
 from hooks.matching.rule import Index, Rule, Target
-from hooks.tallies import Tally
 from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.errors import NotFoundError
 from shared.retry import Backoff

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.kinesis.sink import KinesisConfig
 from shared.aws_roles import AwsCredentials, AwsRole
 from shared.errors import InvalidError
 from shared.secret import Secret

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from hooks.delivery import Failed, Limits, Outcome, Policy, Record, Sent
+from hooks.delivery.concurrency_limit import START
+from hooks.delivery.model import Failed, Limits, Outcome, Policy, Record, Sent
 from hooks.matching.hook import Batch
-from hooks.pace import START
 from servers.memory_sink import AT_ONCE, Answer, Bench, MemorySink, store_all
 from shared.errors import (
     BusyError,

@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.delivery import Limits, Record
+from hooks.delivery.batching import Pack
+from hooks.delivery.model import Limits, Record
 from hooks.matching.hook import Batch
-from hooks.packing import Pack
 from servers.chaos import chaos
 from servers.memory_sink import AT_ONCE, Bench, MemorySink
 

@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from hooks.catch_up import CatchUps
-from hooks.checkpoints import Checkpoints
-from hooks.dead_letters import DeadLetterBox
-from hooks.delivery import Limits, Outcome, Policy, Record, Sent
-from hooks.destinations import Connector, Destinations
+from hooks.backlog.checkpoints import Checkpoints
+from hooks.backlog.reader import CatchUps
+from hooks.dead_letters.writer import DeadLetterBox
+from hooks.delivery.ack_window import Bounds
+from hooks.delivery.batching import Pack
+from hooks.delivery.counters import Tallies
+from hooks.delivery.model import Limits, Outcome, Policy, Record, Sent
+from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rule import Index, Rule, Target
-from hooks.open_partitions import Partitions
-from hooks.packing import Pack
-from hooks.partitions import Partition
-from hooks.tallies import Tallies
-from hooks.window import Bounds
+from hooks.partitions.consumer import Partition
+from hooks.partitions.pool import Partitions
 from servers.chaos import chaos
 from servers.memory_bucket import MemoryBucket
 from servers.memory_events import MemoryEvents

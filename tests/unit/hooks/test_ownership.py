@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hooks.ownership import Lease, Member, Table, Timing
+from hooks.assignment.plan import Lease, Member, Table, Timing
 from shared.subjects import PARTITIONS
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """How many calls run at once."""
 
-from hooks.pace import START, Pace
+from hooks.delivery.concurrency_limit import START, Pace
 
 
 def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:

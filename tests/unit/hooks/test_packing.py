@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hooks.delivery import Failed, Limits, Outcome, Record
+from hooks.delivery.model import Failed, Limits, Outcome, Record
 from hooks.matching.hook import Batch
 from servers.memory_sink import Bench, MemorySink, store_all
 from shared.errors import InvalidError, UnavailableError

@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 
-from hooks.catch_up import CatchUps, Scan
-from hooks.checkpoints import Checkpoints, Found
-from hooks.dead_letters import DeadLetterBox
-from hooks.delivery import Policy
-from hooks.destinations import Connector, Destinations
-from hooks.dispatch import ProfileStore
+from hooks.backlog.checkpoints import Checkpoints, Found
+from hooks.backlog.reader import CatchUps, Scan
+from hooks.dead_letters.writer import DeadLetterBox
+from hooks.delivery.ack_window import Bounds
+from hooks.delivery.counters import Tallies
+from hooks.delivery.model import Policy
+from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.hook import Hook
 from hooks.matching.rule import Index, Rule, Target
-from hooks.open_partitions import Partitions
-from hooks.partitions import Partition
-from hooks.tallies import Tallies
-from hooks.window import Bounds
+from hooks.partitions.consumer import Partition
+from hooks.partitions.dispatcher import ProfileStore
+from hooks.partitions.pool import Partitions
 from servers.memory_sink import NOW, Heard, Letters, MemorySink
 from shared.bus import Message, StreamState
 from shared.consumers import ClosedError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hooks.alerts import Alerts
-from hooks.publishing import Publishing
+from hooks.events.publisher import Publishing
 from servers.memory_sink import NOW
 from shared.errors import BusyError, MillraceError, UnavailableError
 from shared.messages import Alert

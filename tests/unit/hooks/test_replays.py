@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.delivery import Failed, Outcome, Policy, Record
-from hooks.destinations import Connector, Destinations
-from hooks.letters import Letter, LetterStore, Wanted
+from hooks.dead_letters.replay import ReplayReply, Replays
+from hooks.dead_letters.store import Letter, LetterStore, Wanted
+from hooks.delivery.counters import Tallies
+from hooks.delivery.model import Failed, Outcome, Policy, Record
+from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.hook import Hook
 from hooks.matching.rule import Index, Rule
-from hooks.replays import ReplayReply, Replays
-from hooks.tallies import Tallies
 from servers.memory_sink import AT_ONCE, NOW, Answer, Heard, Letters, MemorySink
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
 from shared.retry import Backoff
@@ -84,7 +84,7 @@ async def replay(
 
 
 class Counting:
-    """Satisfies `hooks.delivery.DeadLetters`, and counts as the real one."""
+    """Satisfies `hooks.delivery.model.DeadLetters`, and counts as the real one."""
 
     def __init__(self, letters: Letters) -> None:
         self._letters = letters

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hooks.replica import NAME, named
+from hooks.assignment.replica_id import NAME, named
 from shared.subjects import check_name
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from hooks.delivery import Failed, Outcome, Policy, Record, Sent
-from hooks.shards import USERS_REMEMBERED, Shards
-from hooks.tallies import Tally
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent
+from hooks.delivery.shard_backoff import USERS_REMEMBERED, Shards
 from servers.memory_sink import AT_ONCE, NOW, Bench, MemorySink, make_record
 from servers.waiting import until
 from shared.retry import Backoff

@@ -2,13 +2,13 @@
 
 import pytest
 
-from hooks.delivery import Policy
-from hooks.destinations import Connector, Destinations
+from hooks.backlog.stall_detector import Patience, Stalls
+from hooks.delivery.ack_window import Bounds, Window
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Policy
+from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rule import Index, Rule, Target
-from hooks.stalls import Patience, Stalls
-from hooks.tallies import Tally
-from hooks.window import Bounds, Window
 from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.bus import Message
 from shared.telemetry import Metrics

@@ -1,6 +1,6 @@
 """What a hook's status tells."""
 
-from hooks.tallies import Tallies
+from hooks.delivery.counters import Tallies
 from servers.memory_sink import NOW
 
 

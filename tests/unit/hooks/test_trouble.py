@@ -2,8 +2,8 @@
 
 import pytest
 
-from hooks.delivery import Policy
-from hooks.trouble import Trouble, wait_s
+from hooks.delivery.model import Policy
+from hooks.delivery.target_health import Trouble, wait_s
 from servers.memory_sink import TARGET, Heard
 from shared.errors import BusyError, CredentialsError, MillraceError, UnavailableError
 from shared.retry import Backoff

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from hooks.sinks.webhook import WebhookConfig, sign
+from hooks.sinks.webhook.sink import WebhookConfig, sign
 from servers.webhooks import SECRET, verify
 from shared.errors import InvalidError
 from shared.secret import Secret

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from hooks.delivery import Record
-from hooks.tallies import Tally
-from hooks.window import Bounds, Taken, Window
+from hooks.delivery.ack_window import Bounds, Taken, Window
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Record
 from servers.memory_sink import NOW, make_record
 from shared.bus import Message
 

@@ -9,37 +9,37 @@ from pathlib import Path
 
 import aiohttp
 
-from hooks.advice import Advice
 from hooks.alerts import Alerts
-from hooks.catch_up import CatchUps
-from hooks.checkpoints import Checkpoints
+from hooks.assignment.leases import Leases
+from hooks.assignment.plan import Timing
+from hooks.assignment.replica_id import named
+from hooks.assignment.status import Standing
+from hooks.backlog.checkpoints import Checkpoints
+from hooks.backlog.reader import CatchUps
+from hooks.backlog.stall_detector import Patience
 from hooks.config import HOOKS, KINESIS
-from hooks.dead_letters import DeadLetterBox
-from hooks.delivery import Policy, Sink
-from hooks.destinations import Connector, Destinations
+from hooks.dead_letters.replay import Replays
+from hooks.dead_letters.store import LetterStore
+from hooks.dead_letters.writer import DeadLetterBox
+from hooks.delivery.ack_window import Bounds
+from hooks.delivery.advisories import Advice
+from hooks.delivery.counters import Tallies
+from hooks.delivery.model import Policy, Sink
+from hooks.delivery.targets import Connector, Destinations
+from hooks.events.publisher import Publishing
 from hooks.handlers import ENDPOINTS
-from hooks.leases import Leases
-from hooks.letters import LetterStore
 from hooks.matching.rule import Index, Rule, Target
-from hooks.open_partitions import Partitions
-from hooks.ownership import Timing
-from hooks.partitions import Partition
+from hooks.metrics import read_hooks
+from hooks.partitions.consumer import Partition
+from hooks.partitions.pool import Partitions
 from hooks.previews import Previews
-from hooks.publishing import Publishing
-from hooks.readings import read_hooks
-from hooks.replays import Replays
-from hooks.replica import named
-from hooks.routes import ROUTES
-from hooks.sinks.kinesis import LIMITS, KinesisConfig
-from hooks.sinks.kinesis_checks import kinesis_checks
-from hooks.sinks.put_record import open_stream
-from hooks.sinks.webhook import WebhookConfig, open_session
-from hooks.sinks.webhook_checks import DEADLINE_S, webhook_checks
-from hooks.stalls import Patience
-from hooks.standing import Standing
+from hooks.routes.hooks import ROUTES
+from hooks.sinks.kinesis.checks import kinesis_checks
+from hooks.sinks.kinesis.put_record import open_stream
+from hooks.sinks.kinesis.sink import LIMITS, KinesisConfig
+from hooks.sinks.webhook.checks import DEADLINE_S, webhook_checks
+from hooks.sinks.webhook.sink import WebhookConfig, open_session
 from hooks.state import State
-from hooks.tallies import Tallies
-from hooks.window import Bounds
 from shared import mesh_streams, subjects
 from shared.aws import AwsClients
 from shared.bus import Bus, StreamState
@@ -68,7 +68,7 @@ def now() -> datetime:
 
 
 class StoredEvents:
-    """Satisfies `hooks.catch_up.Events`."""
+    """Satisfies `hooks.backlog.reader.Events`."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus

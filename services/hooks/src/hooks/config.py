@@ -6,8 +6,8 @@ bounds lie beside the code that obeys them.
 from typing import Any
 
 from hooks.matching.hook import Hook
-from hooks.sinks.kinesis import NAME as KINESIS_NAME
-from hooks.sinks.kinesis import KinesisConfig
+from hooks.sinks.kinesis.sink import NAME as KINESIS_NAME
+from hooks.sinks.kinesis.sink import KinesisConfig
 from shared.registry import Kind, Registry
 
 HOOKS = Kind(prefix="hooks", type=Hook)

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from hooks.delivery import partition_key
+from hooks.delivery.model import partition_key
 from hooks.events.admission import PostedEvent, admit, make_id
 from hooks.events.decoding import read_message
 from hooks.matching.rendering import render

@@ -5,17 +5,17 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks.advice import Advice
-from hooks.catch_up import CatchUps
-from hooks.destinations import Destinations
-from hooks.letters import LetterStore
+from hooks.assignment.status import Standing
+from hooks.backlog.reader import CatchUps
+from hooks.dead_letters.replay import Replays
+from hooks.dead_letters.store import LetterStore
+from hooks.delivery.advisories import Advice
+from hooks.delivery.counters import Tallies
+from hooks.delivery.targets import Destinations
+from hooks.events.publisher import Publishing
 from hooks.previews import Previews
-from hooks.publishing import Publishing
-from hooks.replays import Replays
-from hooks.sinks.kinesis import KinesisConfig
-from hooks.sinks.webhook import WebhookConfig
-from hooks.standing import Standing
-from hooks.tallies import Tallies
+from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.webhook.sink import WebhookConfig
 from shared.connection_test import ConnectionReport
 from shared.registry import Registry
 

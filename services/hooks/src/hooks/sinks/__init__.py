@@ -3,7 +3,7 @@ Where records can go. The union of the configurations that open a sink, a connec
 and a fixture in `tests/contracts/test_sinks.py`.
 """
 
-from hooks.sinks.kinesis import KinesisConfig
-from hooks.sinks.webhook import WebhookConfig
+from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.webhook.sink import WebhookConfig
 
 SinkConfig = KinesisConfig | WebhookConfig

@@ -1,0 +1,342 @@
+"""
+This replica's leases on partitions, in the bucket `LEASES`: taken, renewed, given back, lost. Rules in `ownership.py`.
+
+    taken:     the lease is written on top of the revision that was seen -> the partition is opened
+    renewed:   every `renew_s`, each lease by itself
+    given:     the partition is drained and closed -> the lease is written without an owner, so others take it at once
+    lost:      no renewal confirmed for `stop_s`, or somebody else's revision found -> the partition is dropped there
+               and then, without an ack
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import uuid4
+
+import structlog
+
+from hooks.assignment.plan import Lease, Member, Table, Timing
+from hooks.assignment.replica_id import new_name
+from shared.buckets import BucketStore, Stored, is_deletion
+from shared.bus import Bus, Message
+from shared.consumer_admin import open_scan
+from shared.errors import ConflictError, MillraceError, UnavailableError
+from shared.mesh_streams import LEASES
+from shared.messages import decode, encode
+from shared.retry import Backoff
+from shared.subjects import hooks_lease, hooks_member
+
+log = structlog.get_logger()
+
+KEYS = "hooks.>"
+LEASE_KEYS = hooks_lease(0).rpartition(".")[0] + "."
+MEMBER_KEYS = hooks_member("")
+
+
+class Work(Protocol):
+    """`hooks.partitions.pool.Partitions`, as far as it is needed here."""
+
+    def open(self, number: int) -> None: ...
+
+    async def give(self, number: int, within_s: float) -> None: ...
+
+    def drop(self, number: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    async def join(self) -> None: ...
+
+
+class Holding:
+    """A lease of ours."""
+
+    def __init__(self, number: int, lease: Lease, revision: int) -> None:
+        self.number = number
+        self.lease = lease
+        self.revision = revision
+        self.leaving = False
+        self.writing = asyncio.Lock()
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Leases:
+    """
+    The intake of the service: it opens the partitions of `work` that are ours, and closes them when they are not.
+
+    Made, then `start`ed, then `keep` runs for the life of the service. `members` and `leases` are what is seen of all
+    replicas.
+    """
+
+    def __init__(self, name: str, bus: Bus, work: Work, *, timing: Timing, now: Callable[[], datetime]) -> None:
+        self._bus = bus
+        self._store = BucketStore(bus, LEASES)
+        self._work = work
+        self._timing = timing
+        self._now = now
+        self._clock = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._run = uuid4().hex
+        self._since = now()
+        self._held: dict[int, Holding] = {}
+        self._member_revision = 0
+        self._renew_at = 0.0
+        self._closing = False
+        self._left = False
+        self._wake = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._beaten_at = self._clock()
+        self.table = Table(name, timing, self._clock)
+
+    @property
+    def name(self) -> str:
+        """This replica's."""
+        return self.table.me
+
+    async def start(self) -> None:
+        """Look round, and open what is free and ours. Raises `UnavailableError`."""
+        for stored in await self._store.scan(KEYS):
+            self._see(stored.key, stored)
+        mine = await self._store.get(hooks_member(self.name))
+        self._member_revision = mine.revision if mine is not None else 0
+        await self._round()
+
+    async def keep(self) -> None:
+        """Renew, take and give, until cancelled."""
+        async with self._tasks:
+            self._tasks.create_task(self._watch())
+            while True:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._renew_at):
+                        await self._wake.wait()
+                await self._round()
+
+    async def ping(self) -> None:
+        """Raises `UnavailableError` when nothing was renewed for long: readiness does not ask for a partition."""
+        silent_s = self._clock() - self._beaten_at
+        if silent_s > self._timing.take_s:
+            raise UnavailableError(f"no lease was renewed for {silent_s:.0f} s")
+
+    def close(self) -> None:
+        """Take no more partitions, and no more events of those that are held."""
+        self._closing = True
+        self._work.close()
+
+    async def join(self) -> None:
+        """Finish what is in flight, and give everything back, so that other replicas go on at once."""
+        try:
+            await self._work.join()
+        finally:
+            self._left = True
+            async with asyncio.TaskGroup() as leaving:
+                for holding in list(self._held.values()):
+                    leaving.create_task(self._release(holding))
+                leaving.create_task(self._leave())
+
+    async def _round(self) -> None:
+        if self._clock() >= self._renew_at:
+            self._renew_at = self._clock() + self._timing.renew_s
+            await self._renew_all()
+        if self._closing:
+            return
+        leaving = [number for number, holding in self._held.items() if holding.leaving]
+        plan = self.table.plan(self._held, leaving)
+        for number in plan.give:
+            self._held[number].leaving = True
+            self._tasks.create_task(self._give(self._held[number]))
+        # As the plan saw them: before a task begins, another replica's lease may be heard of.
+        wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.take]
+        await _together(self._take(*lease) for lease in wanted)
+
+    async def _renew_all(self) -> None:
+        holdings = list(self._held.values())
+        await _together((self._renew_member(), *(self._renew(holding) for holding in holdings)))
+
+    async def _renew_member(self) -> None:
+        if self._left:
+            return
+        key = hooks_member(self.name)
+        member = Member(run=self._run, since=self._since, renewed_at=self._now())
+        try:
+            self._member_revision = await self._write(key, member, self._member_revision)
+        except ConflictError:
+            await self._look_at_myself()
+        except MillraceError as error:
+            log.warning("membership_not_renewed", replica=self.name, message=error.message)
+        else:
+            self._beat()
+
+    async def _look_at_myself(self) -> None:
+        """Why our membership has changed: an answer of before was lost, it was too old, or another has our name."""
+        try:
+            stored = await self._store.get(hooks_member(self.name))
+        except MillraceError as error:
+            log.warning("membership_not_read", replica=self.name, message=error.message)
+            return
+        self._member_revision = stored.revision if stored is not None else 0
+        self._renew_at = self._clock()
+        if stored is None or decode(stored.data, Member).run == self._run:
+            return
+        # The folder was copied. The other one began later and goes on with the leases; this one becomes a new replica.
+        name = new_name()
+        log.error("replica_name_in_use", replica=self.name, new_name=name)
+        for holding in list(self._held.values()):
+            self._lose(holding, "another replica has our name")
+        self.table.me = name
+        self._member_revision = 0
+
+    async def _take(self, number: int, seen: Lease | None, revision_seen: int) -> None:
+        now = self._now()
+        lease = Lease(owner=self.name, epoch=(seen.epoch if seen else 0) + 1, since=now, renewed_at=now)
+        at = self._clock()
+        try:
+            revision = await self._write(hooks_lease(number), lease, revision_seen)
+        except ConflictError:
+            await self._look(number)
+            return
+        except MillraceError as error:
+            log.warning("lease_not_taken", partition=number, message=error.message)
+            return
+        self.table.see_lease(number, lease, revision)
+        holding = self._held[number] = Holding(number, lease, revision)
+        self._confirmed(holding, at)
+        log.info("partition_taken", partition=number, epoch=lease.epoch, owner_before=seen.owner if seen else "")
+        self._work.open(number)
+
+    async def _renew(self, holding: Holding) -> None:
+        async with holding.writing:
+            if self._held.get(holding.number) is not holding:
+                return
+            at = self._clock()
+            lease = Lease(owner=self.name, epoch=holding.lease.epoch, since=holding.lease.since, renewed_at=self._now())
+            try:
+                holding.revision = await self._write(hooks_lease(holding.number), lease, holding.revision)
+            except ConflictError:
+                await self._find_again(holding)
+            except MillraceError as error:
+                log.warning("lease_not_renewed", partition=holding.number, message=error.message)
+            else:
+                self.table.see_lease(holding.number, lease, holding.revision)
+                self._confirmed(holding, at)
+
+    async def _find_again(self, holding: Holding) -> None:
+        """The revision is another one: ours, of a renewal whose answer was lost, or somebody else's."""
+        stored = await self._look(holding.number)
+        lease = self.table.leases.get(holding.number)
+        if stored is None or lease is None:
+            return
+        if (lease.owner, lease.epoch) == (self.name, holding.lease.epoch):
+            holding.revision = stored.revision
+            self._renew_at = self._clock()
+        else:
+            self._lose(holding, "another replica has taken it")
+
+    async def _give(self, holding: Holding) -> None:
+        log.info("partition_given", partition=holding.number, epoch=holding.lease.epoch)
+        await self._work.give(holding.number, self._timing.give_s)
+        await self._release(holding)
+
+    async def _release(self, holding: Holding) -> None:
+        async with holding.writing:
+            if self._held.get(holding.number) is not holding:
+                return
+            self._forget(holding)
+            lease = Lease(owner="", epoch=holding.lease.epoch, since=self._now(), renewed_at=self._now())
+            try:
+                revision = await self._write(hooks_lease(holding.number), lease, holding.revision)
+            except MillraceError as error:
+                # Others take it when they have seen it unchanged for long enough.
+                log.warning("lease_not_given_back", partition=holding.number, message=error.message)
+            else:
+                self.table.see_lease(holding.number, lease, revision)
+
+    async def _leave(self) -> None:
+        try:
+            await self._store.delete(hooks_member(self.name), expect_revision=self._member_revision)
+        except MillraceError as error:
+            log.warning("membership_not_ended", replica=self.name, message=error.message)
+
+    def _confirmed(self, holding: Holding, at: float) -> None:
+        """The lease was written by a call that began at `at`. The timer, and no loop, ends it: it cannot be late."""
+        self._beat()
+        if self._held.get(holding.number) is not holding:
+            return
+        if holding.timer is not None:
+            holding.timer.cancel()
+        holding.timer = self._loop.call_at(at + self._timing.stop_s, self._lose, holding, "it was not renewed in time")
+
+    def _lose(self, holding: Holding, reason: str) -> None:
+        if self._held.get(holding.number) is holding:
+            self._forget(holding)
+            log.warning("partition_lost", partition=holding.number, epoch=holding.lease.epoch, reason=reason)
+            self._work.drop(holding.number)
+
+    def _forget(self, holding: Holding) -> None:
+        if holding.timer is not None:
+            holding.timer.cancel()
+        del self._held[holding.number]
+
+    def _beat(self) -> None:
+        self._beaten_at = self._clock()
+        self.table.contact()
+
+    async def _write(self, key: str, value: Lease | Member, revision: int) -> int:
+        """Raises `ConflictError` when the key has changed, `UnavailableError` without an answer in `renew_s`."""
+        try:
+            async with asyncio.timeout(self._timing.renew_s):
+                return await self._store.put(key, encode(value), expect_revision=revision)
+        except TimeoutError:
+            raise UnavailableError("NATS did not confirm it in time") from None
+
+    async def _look(self, number: int) -> Stored | None:
+        """Read one lease. None when there is none, or NATS does not answer."""
+        key = hooks_lease(number)
+        try:
+            stored = await self._store.get(key)
+        except MillraceError as error:
+            log.warning("lease_not_read", partition=number, message=error.message)
+            return None
+        self._see(key, stored)
+        return stored
+
+    async def _watch(self) -> None:
+        """See the changes of all replicas."""
+        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
+            try:
+                async with open_scan(
+                    self._bus, LEASES, subject=f"$KV.{LEASES.name}.{KEYS}", last_per_subject=True
+                ) as scan:
+                    while True:
+                        for message in await scan.next(1024):
+                            self._hear(message)
+            except MillraceError as error:
+                log.warning("watch_failed", kind="leases", message=error.message)
+                await asyncio.sleep(delay_s)
+
+    def _hear(self, message: Message) -> None:
+        stored = self._store.stored(message)
+        self._see(stored.key, None if is_deletion(message.headers) else stored)
+        holder = self.table.leases.get(_number(stored.key)) if stored.key.startswith(LEASE_KEYS) else None
+        if holder is None or not holder.owner:
+            # Something was given back, or somebody came or went; renewals of others are no news.
+            self._wake.set()
+
+    def _see(self, key: str, stored: Stored | None) -> None:
+        revision = stored.revision if stored is not None else 0
+        if key.startswith(LEASE_KEYS):
+            self.table.see_lease(_number(key), decode(stored.data, Lease) if stored else None, revision)
+        elif key.startswith(MEMBER_KEYS):
+            name = key.removeprefix(MEMBER_KEYS)
+            self.table.see_member(name, decode(stored.data, Member) if stored else None, revision)
+
+
+def _number(key: str) -> int:
+    return int(key.removeprefix(LEASE_KEYS))
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for one in work:
+            tasks.create_task(one)

@@ -1,0 +1,83 @@
+"""What an operator sees of the partitions: who owns each, how far it is, and which replicas are there."""
+
+import asyncio
+from datetime import datetime
+
+from msgspec import Struct
+
+from hooks.assignment.plan import Table
+from shared.bus import Bus
+from shared.consumer_admin import ConsumerState, consumer_state
+from shared.errors import NotFoundError
+from shared.mesh_streams import EVENTS
+from shared.subjects import PARTITIONS, hooks_consumer
+
+
+class PartitionStanding(Struct, frozen=True, kw_only=True):
+    """
+    One partition. `owner` is null while nobody has it; `epoch` grows with every change. Up to `floor`, a sequence of
+    `EVENTS`, everything is delivered; `lag` messages are above it.
+    """
+
+    partition: int
+    owner: str | None
+    epoch: int
+    since: datetime | None
+    lag: int
+    floor: int
+
+
+class ReplicaStanding(Struct, frozen=True, kw_only=True):
+    """A replica that is alive. `since` is null where it is only known by its leases."""
+
+    name: str
+    since: datetime | None
+    partitions: int
+
+
+class PartitionsStanding(Struct, frozen=True, kw_only=True):
+    """The partitions of the mesh, as the replica `told_by` sees them."""
+
+    told_by: str
+    replicas: tuple[ReplicaStanding, ...]
+    partitions: tuple[PartitionStanding, ...]
+
+
+class Standing:
+    """Answers for the whole mesh, from what this replica sees in the bucket and asks of JetStream."""
+
+    def __init__(self, bus: Bus, table: Table) -> None:
+        self._bus = bus
+        self._table = table
+
+    async def look(self) -> PartitionsStanding:
+        """Raises `UnavailableError` when JetStream does not answer."""
+        states = await asyncio.gather(*(self._state(number) for number in range(PARTITIONS)))
+        partitions = tuple(self._partition(number, state) for number, state in enumerate(states))
+        owners = [partition.owner for partition in partitions]
+        members = self._table.members
+        replicas = tuple(
+            ReplicaStanding(
+                name=name, since=members[name].since if name in members else None, partitions=owners.count(name)
+            )
+            for name in self._table.alive()
+        )
+        return PartitionsStanding(told_by=self._table.me, replicas=replicas, partitions=partitions)
+
+    def _partition(self, number: int, state: ConsumerState) -> PartitionStanding:
+        owner = self._table.owner(number)
+        lease = self._table.leases.get(number)
+        return PartitionStanding(
+            partition=number,
+            owner=owner,
+            epoch=lease.epoch if lease is not None else 0,
+            since=lease.since if lease is not None and owner is not None else None,
+            lag=state.pending,
+            floor=state.floor,
+        )
+
+    async def _state(self, number: int) -> ConsumerState:
+        try:
+            return await consumer_state(self._bus, EVENTS.name, hooks_consumer(number))
+        except NotFoundError:
+            return ConsumerState(floor=0, pending=0, delivered=0, acked=0)

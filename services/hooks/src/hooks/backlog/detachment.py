@@ -1,0 +1,336 @@
+"""
+Which targets are detached in one partition: when a blocked one is let go, and how hooks come back.
+
+    attached -> (blocked) -> asked for -> (checkpoint is in the bucket) -> detached: the floor moves on without it
+             -> (its own reader has come to where the partition's reader is) -> attached -> (finished) -> entry deleted
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from hooks.backlog.backlog import Backlog
+from hooks.backlog.checkpoints import Found
+from hooks.backlog.reader import CatchUp, CatchUps
+from hooks.backlog.routing import Switch
+from hooks.backlog.stall_detector import Stalls
+from hooks.delivery.ack_window import Taken, Window
+from hooks.delivery.counters import Tallies
+from hooks.delivery.model import Record
+from hooks.delivery.target_queue import Spawn
+from hooks.delivery.targets import Connector, Destinations
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Index, Rule, Target
+from shared.errors import ConflictError, MillraceError
+from shared.retry import Backoff
+from shared.subjects import backlog_key
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+RETRY = Backoff(first_s=0.1, max_s=5.0)
+
+
+class Detached:
+    """
+    The backlogs of one partition. `load` before the partition is read; `watch` and `keep` are tasks while it is.
+
+    Args:
+        window: The partition's own, which blocked targets must not fill.
+        switch: Says to both readers what is decided here.
+        fire: Puts an event's records for a backlog's hooks into lanes.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        window: Window,
+        switch: Switch,
+        shared: CatchUps,
+        *,
+        destinations: Destinations,
+        tallies: Tallies,
+        fire: Callable[[Taken, RoutedEvent, str, Backlog | None], Awaitable[None]],
+        metrics: Metrics,
+    ) -> None:
+        self._partition = partition
+        self._window = window
+        self._shared = shared
+        self._destinations = destinations
+        self._tallies = tallies
+        self._fire = fire
+        self._metrics = metrics
+        self._owner = secrets.token_hex(8)
+        loop = asyncio.get_running_loop()
+        self._spawn: Spawn = loop.create_task
+        self._asked: dict[Target, Backlog] = {}
+        self._backlogs: list[Backlog] = []
+        self._readers: dict[Backlog, tuple[CatchUp, asyncio.Task[None]]] = {}
+        self._by_hook = switch.by_hook
+        self._others: set[str] = set()
+        self._stalls = Stalls(window, destinations, shared.patience, loop.time)
+        self._closed = False
+        self._writing = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    async def load(self, spawn: Spawn) -> None:
+        """Go on with what an earlier owner of the partition left. Tries until the bucket can be read, or `close`."""
+        self._spawn = spawn
+        found: list[Found] = []
+        last = 0
+        for delay_s in RETRY.delays():
+            try:
+                found = await self._shared.checkpoints.take_over(self._partition, self._owner)
+                last = (await self._shared.events.state()).last_sequence if found else 0
+                break
+            except MillraceError as error:
+                log.warning("checkpoints_wait", partition=self._partition, code=error.code, message=error.message)
+            await asyncio.sleep(delay_s)
+            if self._closed:
+                return
+        self._destinations.before_change.append(self._reconfigure)
+        for entry in found:
+            self._restore(entry, last)
+        self._wake.set()
+
+    def _restore(self, entry: Found, last: int) -> None:
+        checkpoint = entry.checkpoint
+        app_key = checkpoint.app_key
+        groups: dict[Target | None, dict[str, int]] = {}
+        for hook_id, events in checkpoint.hooks.items():
+            # Of two entries for one hook the earlier holds all.
+            if (app_key, hook_id) not in self._by_hook:
+                groups.setdefault(self._destinations.target_of(app_key, hook_id), {})[hook_id] = events
+        for hook_id, events in groups.pop(None, {}).items():
+            self._skip(app_key, hook_id, events)
+        key, revision = entry.key, entry.revision
+        for target, behind in groups.items() or ((Target(app_key, checkpoint.stream_name), {}),):
+            assert target is not None
+            backlog = Backlog(
+                key=key, target=target, behind=behind, start=checkpoint.start, missed=last, revision=revision
+            )
+            self._begin(backlog)
+            # One entry becomes several where its hooks have moved apart.
+            key, revision = self._free_key(target), 0
+
+    async def watch(self) -> None:
+        """Look for targets that hold up others."""
+        while True:
+            await asyncio.sleep(self._shared.patience.check_s)
+            for target in self._stalls.blocked():
+                self._ask(target)
+            for backlog in self._backlogs:
+                self._shared.look_at_age(backlog)
+
+    def _ask(self, target: Target) -> None:
+        if target in self._asked or self._closed:
+            return
+        hooks = {
+            rule.hook_id: 0
+            for rule in self._destinations.index.rules.values()
+            if rule.target == target and not self._is_detached(rule)
+        }
+        oldest = self._window.oldest
+        if hooks and oldest is not None:
+            start = oldest.message.sequence
+            key = self._free_key(target)
+            self._asked[target] = Backlog(key=key, target=target, behind=hooks, start=start, missed=start)
+            self._wake.set()
+
+    def _is_detached(self, rule: Rule) -> bool:
+        backlog = self._by_hook.get((rule.app_key, rule.hook_id))
+        if backlog is None:
+            return False
+        newest = self._window.newest
+        return backlog.until is None or newest is None or newest.message.sequence <= backlog.until
+
+    def _free_key(self, target: Target) -> str:
+        used = self._others | {backlog.key for backlog in (*self._backlogs, *self._asked.values())}
+        number = 0
+        while (key := backlog_key(target.app_key, self._partition, target.stream_name, number)) in used:
+            number += 1
+        return key
+
+    def _detach(self, backlog: Backlog) -> None:
+        """The checkpoint is in the bucket: let go of everything that the target holds here."""
+        target = backlog.target
+        del self._asked[target]
+        for hook_id in list(backlog.behind):
+            if self._destinations.target_of(target.app_key, hook_id) != target:
+                del backlog.behind[hook_id]
+        self._begin(backlog)
+        released, flying = self._part(target, self._window, backlog.behind)
+        backlog.hold(flying)
+        backlog.detach(released, self._window.fired)
+        log.warning("target_detached", app_key=target.app_key, stream_name=target.stream_name, key=backlog.key)
+
+    def _part(self, target: Target, window: Window, hooks: Mapping[str, int]) -> tuple[list[Record], list[Record]]:
+        """Take out of the lanes what a window's messages have there for hooks; gives it, and what stays in a call."""
+        lanes = self._destinations.lanes_of(target)
+        if lanes is None:
+            return [], []
+        held = window.holder()
+        released, flying = lanes.part(lambda record: record.hook_id in hooks and held(record))
+        for record in released:
+            # It is matched again when its backlog comes to it.
+            record.tally.matched -= 1
+            record.done(record)
+        return released, flying
+
+    def _begin(self, backlog: Backlog) -> None:
+        self._backlogs.append(backlog)
+        self._shared.backlogs.add(backlog)
+        for hook_id in backlog.behind:
+            self._by_hook[backlog.target.app_key, hook_id] = backlog
+        self._gauge()
+        if backlog.behind and not self._closed:
+            reader = CatchUp(backlog, self._partition, self._shared, self._destinations, self._fire)
+            self._readers[backlog] = (reader, self._spawn(self._read(backlog, reader)))
+
+    async def _read(self, backlog: Backlog, reader: CatchUp) -> None:
+        await reader.run()
+        if backlog.until is None:
+            return
+        log.info("target_attached", key=backlog.key, sequence=backlog.until)
+        self._leave(backlog)
+        self._shared.listener.caught_up(backlog.target)
+        self._wake.set()
+        if lost := await self._shared.lost_of(backlog):
+            self._metrics.count("millrace_hooks_events_total", lost, outcome="lost")
+            self._shared.listener.lost(backlog.target, lost)
+
+    def _leave(self, backlog: Backlog) -> None:
+        self._shared.backlogs.discard(backlog)
+        self._gauge()
+
+    def _gauge(self) -> None:
+        self._metrics.gauge("millrace_hooks_detached_targets", self._shared.targets)
+
+    def _reconfigure(self, index: Index, connectors: Mapping[str, Connector]) -> None:
+        """Before a configuration is taken over: hooks that go are forgotten, hooks that move have their events move."""
+        for backlog in list(self._backlogs):
+            if backlog.until is not None:
+                continue
+            old = backlog.target
+            app_key = old.app_key
+            groups: dict[Target, list[str]] = {}
+            for hook_id in list(backlog.behind):
+                rule = index.rules.get((app_key, hook_id))
+                if rule is not None and rule.target.connector in connectors:
+                    groups.setdefault(rule.target, []).append(hook_id)
+                else:
+                    self._skip(app_key, hook_id, backlog.behind.pop(hook_id))
+                    del self._by_hook[app_key, hook_id]
+            if groups and old not in groups:
+                # What is in the lanes follows by itself.
+                backlog.target = next(iter(groups))
+            for target, hooks in groups.items():
+                if target != backlog.target:
+                    moving = dict.fromkeys(hooks, 0)
+                    released, flying = self._part(old, backlog.window, moving)
+                    moved = backlog.split(hooks, key=self._free_key(target), target=target, released=released)
+                    moved.hold(flying)
+                    self._begin(moved)
+            if not backlog.behind and (running := self._readers.get(backlog)) is not None:
+                running[0].close()
+                self._leave(backlog)
+        self._wake.set()
+
+    def _skip(self, app_key: str, hook_id: str, events: int) -> None:
+        self._tallies.of(app_key, hook_id).skipped_inactive += events
+        if events:
+            self._metrics.count("millrace_hooks_events_total", events, outcome="skipped_inactive")
+
+    async def keep(self) -> None:
+        """Keep the bucket true to what is finished."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._shared.patience.checkpoint_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._write(final=False)
+            except MillraceError as error:
+                log.warning("checkpoints_wait", partition=self._partition, code=error.code, message=error.message)
+
+    async def _write(self, *, final: bool) -> None:
+        async with self._writing:
+            for asked in list(self._asked.values()):
+                if await self._put(asked):
+                    self._detach(asked)
+                else:
+                    # An earlier owner that was frozen has made it; the next one to own the partition goes on with it.
+                    self._others.add(asked.key)
+                    del self._asked[asked.target]
+            # What a split has given to a new backlog is covered by the old entry until the new one is there.
+            while new := [backlog for backlog in self._backlogs if not backlog.revision]:
+                await self._update(new[0], final=final)
+            for backlog in list(self._backlogs):
+                if all(other.revision for other in self._backlogs):
+                    await self._update(backlog, final=final)
+
+    async def _update(self, backlog: Backlog, *, final: bool) -> None:
+        if backlog.finished:
+            try:
+                if backlog.revision:
+                    await self._shared.checkpoints.delete(backlog.key, self._owner, backlog.revision)
+            except ConflictError as error:
+                log.warning("checkpoint_of_another", message=error.message)
+            self._drop(backlog)
+            return
+        checkpoint, written = backlog.checkpoint(self._owner), backlog.written
+        moved = written is None or (written.start, {*written.hooks}) != (checkpoint.start, {*checkpoint.hooks})
+        if (moved or final) and not await self._put(backlog):
+            self._drop(backlog)
+
+    async def _put(self, backlog: Backlog) -> bool:
+        """Write the entry; False when the partition has another owner, who gives these events."""
+        checkpoint = backlog.checkpoint(self._owner)
+        try:
+            backlog.revision = await self._shared.checkpoints.put(backlog.key, checkpoint, backlog.revision)
+        except ConflictError as error:
+            log.warning("checkpoint_of_another", message=error.message)
+            return False
+        backlog.written = checkpoint
+        return True
+
+    def _drop(self, backlog: Backlog) -> None:
+        self._backlogs.remove(backlog)
+        self._leave(backlog)
+        if (running := self._readers.pop(backlog, None)) is not None:
+            running[0].close()
+
+    def close(self) -> None:
+        """Give nothing more to the lanes."""
+        self._closed = True
+        for reader, _ in self._readers.values():
+            reader.close()
+
+    async def wait_ended(self) -> None:
+        """Until nothing more is put into the lanes."""
+        if running := [task for _, task in self._readers.values()]:
+            await asyncio.wait(running)
+
+    async def wait_empty(self) -> None:
+        """Until what was given to targets that answer is finished. Nothing may be put into the lanes any more."""
+        for backlog in list(self._backlogs):
+            if self._destinations.error_of(backlog.target) is None:
+                await backlog.window.wait_empty()
+
+    async def settle(self) -> None:
+        """Write down where the next owner goes on."""
+        try:
+            await self._write(final=True)
+        except MillraceError as error:
+            log.warning("last_checkpoint_failed", partition=self._partition, message=error.message)
+
+    def end(self) -> None:
+        """This partition is read by nobody here any more."""
+        self._closed = True
+        with contextlib.suppress(ValueError):
+            self._destinations.before_change.remove(self._reconfigure)
+        for backlog in self._backlogs:
+            self._leave(backlog)

@@ -1,0 +1,247 @@
+"""
+How detached hooks are given their events later: a reader for each backlog, which reads `EVENTS` from its checkpoint on.
+
+It reads in turns: a scan is open while the window of the backlog has room and there is something to read, and only a
+few are at a time in the process. A target that is in trouble has a handful of records in its lanes, to ask with.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from hooks.backlog.backlog import BOUNDS, PROBING, Backlog
+from hooks.backlog.checkpoints import Checkpoints
+from hooks.backlog.stall_detector import Patience
+from hooks.delivery.ack_window import Taken
+from hooks.delivery.targets import Destinations
+from hooks.events.decoding import read_message
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Target
+from shared.bus import Message, StreamState
+from shared.consumers import ClosedError
+from shared.errors import MillraceError
+from shared.mesh_streams import EVENTS
+from shared.retry import Backoff
+
+log = structlog.get_logger()
+
+MESSAGES_AT_ONCE = 64
+TURNS = 8
+"""Scans that are open at a time in one process."""
+GATHER_S = 0.05
+"""Between two turns for which there was nothing to read yet."""
+IDLE_S = 0.5
+"""How long a turn waits for a message."""
+RETRY = Backoff(first_s=0.1, max_s=10.0)
+
+
+class Scan(Protocol):
+    """`shared.consumers.Pull` as `open_scan` gives it."""
+
+    @property
+    def pending_at_open(self) -> int: ...
+
+    async def next(self, most: int) -> list[Message]: ...
+
+
+class Events(Protocol):
+    """The stream `EVENTS`, as far as it is needed here."""
+
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Scan]: ...
+
+    async def state(self) -> StreamState: ...
+
+
+class Listener(Protocol):
+    """Who is told what an operator has to know of backlogs."""
+
+    def far_behind(self, target: Target, since: datetime) -> None: ...
+
+    def caught_up(self, target: Target) -> None: ...
+
+    def lost(self, target: Target, events: int) -> None: ...
+
+
+class CatchUps:
+    """What the backlogs of all partitions of a process share. `backlogs` are all that hooks are detached by."""
+
+    def __init__(
+        self,
+        events: Events,
+        checkpoints: Checkpoints,
+        *,
+        listener: Listener,
+        clock: Callable[[], datetime],
+        patience: Patience | None = None,
+    ) -> None:
+        self.events = events
+        self.checkpoints = checkpoints
+        self.listener = listener
+        self.patience = patience or Patience()
+        self.turns = asyncio.Semaphore(TURNS)
+        self.backlogs: set[Backlog] = set()
+        self._clock = clock
+
+    @property
+    def targets(self) -> int:
+        """How many targets are detached in some partition."""
+        return len({backlog.target for backlog in self.backlogs})
+
+    def lag_of(self, app_key: str, hook_id: str) -> int | None:
+        """How many events a hook is behind; None while it is not detached."""
+        return _total(
+            backlog.behind[hook_id]
+            for backlog in self.backlogs
+            if backlog.target.app_key == app_key and hook_id in backlog.behind
+        )
+
+    async def lost_of(self, backlog: Backlog) -> int:
+        """How many events `EVENTS` had forgotten when the backlog came to them. After a restart it is an estimate."""
+        if not backlog.lag:
+            return 0
+        for delay_s in RETRY.delays():
+            try:
+                state = await self.events.state()
+                break
+            except MillraceError:
+                await asyncio.sleep(delay_s)
+        return backlog.lag if state.first_sequence > backlog.began else 0
+
+    def look_at_age(self, backlog: Backlog) -> None:
+        """Tell an operator when what waits has lived for half of the time for which `EVENTS` keeps it."""
+        oldest = backlog.window.oldest
+        if oldest is not None and oldest.message.at_ns:
+            since = datetime.fromtimestamp(oldest.message.at_ns / 1e9, UTC)
+            if (self._clock() - since).total_seconds() > EVENTS.max_age_s / 2:
+                self.listener.far_behind(backlog.target, since)
+
+
+def _total(numbers: Iterable[int]) -> int | None:
+    found = list(numbers)
+    return sum(found) if found else None
+
+
+class CatchUp:
+    """
+    The reader of one backlog. `run` ends when the hooks are attached again, or after `close`.
+
+    Args:
+        fire: Puts an event's records for the backlog's hooks into lanes.
+    """
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        partition: int,
+        shared: CatchUps,
+        destinations: Destinations,
+        fire: Callable[[Taken, RoutedEvent, str, Backlog], Awaitable[None]],
+    ) -> None:
+        self._backlog = backlog
+        self._partition = partition
+        self._shared = shared
+        self._destinations = destinations
+        self._fire = fire
+        self._closed = asyncio.Event()
+        self._partly: Taken | None = None
+        self._next_index = 0
+
+    def close(self) -> None:
+        """Give nothing more to the lanes."""
+        self._closed.set()
+        self._backlog.window.close()
+
+    async def run(self) -> None:
+        delays = RETRY.delays()
+        while not self._ended:
+            if self._full:
+                await self._wait_room()
+                continue
+            if self._backlog.caught_up and self._partly is None:
+                await self._backlog.window.wait_change()
+                await self._pause(GATHER_S)
+                continue
+            try:
+                await self._turn()
+            except MillraceError as error:
+                log.warning("catch_up_waits", key=self._backlog.key, code=error.code, message=error.message)
+                await self._pause(next(delays))
+            else:
+                delays = RETRY.delays()
+
+    @property
+    def _ended(self) -> bool:
+        # Of a message that is given in part the partition's reader must not give the rest: it would begin anew.
+        return self._closed.is_set() or (self._partly is None and self._backlog.attach())
+
+    async def _wait_room(self) -> None:
+        # A scan for every single record that is finished would be most of the work.
+        while self._backlog.window.half_full and not self._closed.is_set():
+            await self._backlog.window.wait_change()
+
+    async def _pause(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._closed.wait()
+        except TimeoutError:
+            pass
+
+    @property
+    def _full(self) -> bool:
+        window, target = self._backlog.window, self._backlog.target
+        window.bounds = BOUNDS if self._destinations.error_of(target) is None else PROBING
+        return window.full
+
+    async def _turn(self) -> None:
+        backlog = self._backlog
+        async with self._shared.turns:
+            # What the partition's reader passed over before the scan began is in the stream, or was forgotten by it.
+            missed = backlog.missed
+            async with self._shared.events.scan(backlog.target.app_key, self._partition, backlog.taken_to + 1) as scan:
+                if not scan.pending_at_open:
+                    self._end_message()
+                    self._took(missed)
+                while not self._ended and not (backlog.caught_up and self._partly is None):
+                    try:
+                        async with asyncio.timeout(IDLE_S):
+                            messages = await scan.next(MESSAGES_AT_ONCE)
+                    except (TimeoutError, ClosedError):
+                        return
+                    for message in messages:
+                        if not await self._take(message):
+                            return
+                        if not message.pending:
+                            self._took(missed)
+
+    def _took(self, sequence: int) -> None:
+        self._backlog.taken_to = max(self._backlog.taken_to, sequence)
+
+    async def _take(self, message: Message) -> bool:
+        """Give a message's events; False where it has to be read again for the rest of them."""
+        if self._partly is not None and self._partly.message.sequence != message.sequence:
+            self._end_message()
+        taken = self._partly or self._backlog.window.take(message)
+        events, _ = read_message(message.data, self._backlog.target.app_key, self._partition)
+        message.data = b""
+        place = f"{EVENTS.name}:{message.sequence}"
+        self._partly = taken
+        for index, event in events:
+            if index < self._next_index:
+                continue
+            if self._full or self._closed.is_set():
+                return False
+            await self._fire(taken, event, f"{place}:{index}", self._backlog)
+            self._next_index = index + 1
+        self._end_message()
+        self._took(message.sequence)
+        return True
+
+    def _end_message(self) -> None:
+        if self._partly is not None:
+            self._partly.close()
+        self._partly = None
+        self._next_index = 0

@@ -1,0 +1,152 @@
+"""
+What cannot be delivered, kept for a person on `dlq.hooks.<app>.<owner>.<reason>`. The owner is a hook, or `entrance`.
+
+Putting returns once JetStream has the letter, however long that takes: only then may its source be acknowledged.
+
+No credential is in a letter. A record is rendered from an event and never from a connector; where an event itself
+holds a secret of its app's configuration, the letter has `***` instead, and so has what is sent again.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from hooks.alerts import SERVICE
+from hooks.delivery.model import Record
+from hooks.matching.rule import Target
+from shared import subjects
+from shared.errors import MillraceError
+from shared.logs import MASK, SHORTEST, redactor
+from shared.messages import DeadLetter, encode
+from shared.retry import Backoff
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+ENTRANCE = "entrance"
+ENVELOPE_BYTES = 4096
+"""Room for everything but the body in a message of the server's `max_payload`."""
+RETRY = Backoff(first_s=0.1, max_s=10.0)
+
+
+class Publisher(Protocol):
+    """`shared.bus.Bus`, as far as it is needed here."""
+
+    @property
+    def max_payload(self) -> int: ...
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
+
+
+class Resent(Record, kw_only=True, eq=False, gc=True):
+    """
+    A record that comes from the letter with the number `letter`, and not from an event.
+
+    A letter that it becomes must not be taken for a repetition of the first one, or both would be gone.
+    """
+
+    letter: int
+
+
+class DeadLetterBox:
+    """
+    Satisfies `hooks.delivery.model.DeadLetters`.
+
+    Args:
+        secrets_of: What must not stand in a letter of an app: the secrets of its configuration.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        secrets_of: Callable[[str], Iterable[str]] = lambda _: (),
+    ) -> None:
+        self._publisher = publisher
+        self._metrics = metrics
+        self._clock = clock
+        self._secrets_of = secrets_of
+
+    async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None:
+        """A rendered record that its target will never take."""
+        await self.put(
+            target.app_key,
+            record.hook_id,
+            reason,
+            message=message,
+            source=record.source,
+            body=record.data,
+            attempts=max(1, record.attempts),
+            key=record.key,
+            once=f":{record.letter}" if isinstance(record, Resent) else "",
+        )
+        record.tally.dead_lettered += 1
+
+    async def put(
+        self,
+        app_key: str,
+        owner_id: str,
+        reason: str,
+        *,
+        message: str,
+        source: str,
+        body: bytes,
+        attempts: int = 1,
+        key: str = "",
+        once: str = "",
+    ) -> None:
+        """
+        Store a letter; one from the same source (and `once`) for the same owner is kept once within the window of
+        `DLQ`.
+
+        A body over what one message can hold is cut: `source` tells where the whole lies while `EVENTS` keeps it.
+        """
+        letter = DeadLetter(
+            service=SERVICE,
+            app_key=app_key,
+            owner_id=owner_id,
+            reason=reason,
+            message=redactor.text(message),
+            at=self._clock(),
+            source=source,
+            attempts=attempts,
+            key=key,
+            body=_mask(body.decode(errors="replace"), self._secrets_of(app_key)),
+        )
+        subject = subjects.dead_letter(SERVICE, app_key, owner_id, reason)
+        data = _fit(letter, self._publisher.max_payload)
+        for delay_s in RETRY.delays():
+            try:
+                await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}{once}")
+                break
+            except MillraceError as error:
+                log.warning("dead_letter_waits", source=source, reason=reason, code=error.code, message=error.message)
+            await asyncio.sleep(delay_s)
+        self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
+
+
+def _fit(letter: DeadLetter, max_bytes: int) -> bytes:
+    data = encode(letter)
+    room = max_bytes - ENVELOPE_BYTES
+    body = letter.body
+    while len(data) > room:
+        # A character becomes six bytes of JSON at most, so halving ends soon.
+        body = body[: min(room, len(body) // 2)]
+        message = f"{letter.message}; the body is cut here"
+        data = encode(msgspec.structs.replace(letter, body=body, message=message, cut=True))
+    return data
+
+
+def _mask(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        # As it is, and as a string of JSON has it. The `***` leaves JSON what it was.
+        for form in {secret, json.dumps(secret)[1:-1]}:
+            if len(form) >= SHORTEST:
+                text = text.replace(form, MASK)
+    return text

@@ -1,0 +1,139 @@
+"""
+What the answers of one target teach of its shards: which user is where, what order was kept, and which shard rests.
+
+A shard that refuses records is left alone for a while, longer each time and drawn by full jitter, until any record gets
+through to it. Shards are known by name from the answers alone; for a target without them there is one, with no name.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from hooks.delivery.model import Failed, Outcome, Record, Sent
+from hooks.delivery.target_health import wait_s
+from shared.retry import Backoff
+
+USERS_REMEMBERED: Final = 8192
+"""Users per target whose last confirmed record is known for sure; of as many older ones it may be."""
+NAMED: Final = re.compile(r"\bshardId-\d+")
+"""In "Rate exceeded for shard shardId-000000000000 in stream …" (API reference, PutRecords)."""
+
+
+class _Rest:
+    """A shard that refused something. It is in its wait while there is a timer."""
+
+    __slots__ = ("failures", "timer", "waiting")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.waiting: list[Record] = []
+
+
+class Shards:
+    """`resume` gets the records of a shard whose wait is over."""
+
+    def __init__(
+        self, backoff: Backoff, loop: asyncio.AbstractEventLoop, resume: Callable[[list[Record]], None]
+    ) -> None:
+        self._backoff = backoff
+        self._loop = loop
+        self._resume = resume
+        self._newer: dict[str, Sent] = {}
+        self._older: dict[str, Sent] = {}
+        self._rests: dict[str, _Rest] = {}
+        self.shut = 0
+        """Shards that take nothing at all at present. Only then is it worth to ask `hold`."""
+
+    @property
+    def waiting(self) -> Iterable[Record]:
+        """What waits for a shard, heads of lanes all."""
+        return [record for rest in self._rests.values() for record in rest.waiting]
+
+    def learn(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> int:
+        """Take in an answer, and give how many records were stored before an earlier one of their user."""
+        newer, older = self._newer, self._older
+        inversions = 0
+        for record, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Sent) and outcome.shard:
+                key = record.key
+                last = newer.get(key) or older.get(key)
+                if last is not None and outcome.shard == last.shard and not _follows(outcome.sequence, last.sequence):
+                    inversions += 1
+                newer[key] = outcome
+        if len(newer) >= USERS_REMEMBERED:
+            self._newer, self._older = {}, newer
+        if self._rests:
+            answered = {outcome.shard for outcome in outcomes if isinstance(outcome, Sent)}
+            for shard in [shard for shard in self._rests if shard in answered or (answered and not shard)]:
+                self._forgive(shard)
+        return inversions
+
+    def failed(self, refused: Sequence[tuple[Record, Failed]]) -> None:
+        """These have to wait before they go again. `learn` comes first: a shard that took others waits briefly."""
+        for record, outcome in refused:
+            named = NAMED.search(outcome.message)
+            shard = named.group() if named else self._shard_of(record.key)
+            rest = self._rests.setdefault(shard, _Rest())
+            rest.waiting.append(record)
+            if rest.timer is None:
+                rest.failures += 1
+                self.shut += _is_shut(rest)
+                rest.timer = self._loop.call_later(wait_s(self._backoff, rest.failures), self._awake, shard)
+
+    def hold(self, record: Record) -> bool:
+        """
+        Whether the record is kept here, because its user's shard refused everything more than once. A single refusal
+        holds nobody else up: it may be the record's own bad luck.
+        """
+        rest = self._rests.get(self._shard_of(record.key))
+        if rest is None or rest.timer is None or not _is_shut(rest):
+            return False
+        rest.waiting.append(record)
+        return True
+
+    def clear(self) -> None:
+        """Nothing waits any more, whatever is done with it."""
+        for rest in self._rests.values():
+            if rest.timer is not None:
+                rest.timer.cancel()
+        self._rests.clear()
+        self.shut = 0
+
+    def renewed(self) -> None:
+        """The configuration changed: nothing that is known of a shard need be so any more."""
+        waiting = list(self.waiting)
+        self.clear()
+        self._resume(waiting)
+
+    def _shard_of(self, key: str) -> str:
+        sent = self._newer.get(key) or self._older.get(key)
+        return sent.shard if sent is not None else ""
+
+    def _forgive(self, shard: str) -> None:
+        rest = self._rests[shard]
+        if rest.timer is None:
+            del self._rests[shard]
+        else:
+            self.shut -= _is_shut(rest)
+            rest.failures = 0
+
+    def _awake(self, shard: str) -> None:
+        rest = self._rests[shard]
+        rest.timer = None
+        self.shut -= _is_shut(rest)
+        waiting, rest.waiting = rest.waiting, []
+        self._resume(waiting)
+
+
+def _follows(number: str, other: str) -> bool:
+    """
+    Whether the one number is above the other. They have 56 digits and more and none to spare in front (API reference,
+    PutRecordsResultEntry), so to make integers of them would take longer than all else that is learnt of a record.
+    """
+    return number > other if len(number) == len(other) else len(number) > len(other)
+
+
+def _is_shut(rest: _Rest) -> bool:
+    return rest.failures > 1

@@ -1,0 +1,85 @@
+"""
+Why a target is not served at present, when it is asked again, and what an operator hears of it. Moves no record.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+
+import structlog
+
+from hooks.delivery.model import PAUSING, Policy, Watcher
+from hooks.matching.rule import Target
+from shared.errors import MillraceError
+from shared.retry import Backoff
+
+log = structlog.get_logger()
+
+
+class Trouble:
+    """
+    The state of one target. `clock` is monotonic, in seconds.
+
+    An operator hears of a pause once, and again only when the configuration was changed without mending it.
+    """
+
+    def __init__(self, target: Target, policy: Policy, watcher: Watcher, clock: Callable[[], float]) -> None:
+        self._target = target
+        self._policy = policy
+        self._watcher = watcher
+        self._clock = clock
+        self._failures = 0
+        self._resume_at = 0.0
+        self._told = False
+        self._paused = False
+        self.error: MillraceError | None = None
+        """Why nothing goes out; None while the target answers."""
+
+    def failed(self, error: MillraceError) -> None:
+        """A call failed as a whole."""
+        if self.wait_s > 0:
+            return  # It ran beside the one that failed first.
+        pausing = isinstance(error, PAUSING)
+        self._failures += 1
+        delay_s = wait_s(self._policy.probe if pausing else self._policy.retry, self._failures)
+        delay_s = max(delay_s, error.retry_after_s or 0.0)
+        self._resume_at = self._clock() + delay_s
+        self.error = error
+        log.warning(
+            "target_fails",
+            app_key=self._target.app_key,
+            stream_name=self._target.stream_name,
+            code=error.code,
+            message=error.message,
+            wait_s=round(delay_s, 3),
+        )
+        if pausing and not self._told:
+            self._told = self._paused = True
+            self._watcher.paused(self._target, error)
+
+    def answered(self) -> None:
+        """A call got through."""
+        if self.error is not None:
+            self._forget()
+        if self._paused:
+            self._told = self._paused = False
+            self._watcher.resumed(self._target)
+
+    def renewed(self) -> None:
+        """The configuration changed, which may have mended it."""
+        self._told = False
+        self._forget()
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next call; not over 0 when it may go now."""
+        return self._resume_at - self._clock()
+
+    def _forget(self) -> None:
+        self._failures = 0
+        self._resume_at = 0.0
+        self.error = None
+
+
+def wait_s(backoff: Backoff, attempt: int) -> float:
+    """The wait after the `attempt`-th failure, from 1; after some, it is `max_s` alone that bounds it."""
+    return next(islice(backoff.delays(), min(attempt, 16) - 1, None))

@@ -1,0 +1,318 @@
+"""
+How records reach one target: batches, partial failure, order.
+
+Order. Each user has a lane. Only the head of a lane is ever in flight, and the next record moves up when the head is
+confirmed, so a call takes at most one record of a user, whatever fails and however many calls run. A call that ended
+without a word may have landed: its records go again before anything newer, so a duplicate is adjacent, never late.
+The lanes, and what a call takes of them, are in `chains.py`; how many calls run at once is told by `pace.py`, how long
+a record that failed waits by `shards.py`, and how long a target that failed by `trouble.py`.
+
+A call begins when it is full, or when any record has lingered as long as its own hook says; it takes all that is ready.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+import structlog
+
+from hooks.delivery.batching import Pack, unpack
+from hooks.delivery.concurrency_limit import Pace
+from hooks.delivery.model import (
+    DeadLetters,
+    Failed,
+    Limits,
+    Outcome,
+    Policy,
+    Record,
+    Sink,
+    Watcher,
+)
+from hooks.delivery.shard_backoff import Shards
+from hooks.delivery.target_health import Trouble
+from hooks.delivery.user_queues import Chains
+from hooks.matching.hook import Batch
+from hooks.matching.rule import Target
+from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class Lanes:
+    """The records that wait for one target, and the calls that carry them. One event loop, no locks."""
+
+    def __init__(
+        self,
+        target: Target,
+        sink: Sink,
+        policy: Policy,
+        *,
+        spawn: Spawn,
+        watcher: Watcher,
+        dead_letters: DeadLetters,
+        metrics: Metrics,
+    ) -> None:
+        self._target = target
+        self._sink = sink
+        self._policy = policy
+        self._spawn = spawn
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._chains = Chains()
+        self._calls: dict[asyncio.Task[None], list[Record]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._lingering: Batch | None = None
+        self._overdue = False
+        self._busy = False
+        """As many calls run as may; when one ends, that is looked at again."""
+        self._changed = asyncio.Event()
+        self._pace = Pace(policy.calls)
+        self._shards = Shards(policy.retry, self._loop, self._resume)
+        self._trouble = Trouble(target, policy, watcher, self._loop.time)
+
+    @property
+    def limits(self) -> Limits:
+        """The sink's. A record over `record_bytes` must not be put."""
+        return self._sink.limits
+
+    @property
+    def error(self) -> MillraceError | None:
+        """Why nothing goes out at present; None while the target answers."""
+        return self._trouble.error
+
+    @property
+    def failing(self) -> bool:
+        """Whether the target, or some record, waits to be tried again."""
+        return self.error is not None or bool(self._shards.waiting)
+
+    def holds(self, picks: Callable[[Record], bool]) -> bool:
+        """Whether a record that `picks` picks is in here."""
+        return any(map(picks, self.waiting()))
+
+    def put(self, record: Record) -> None:
+        """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
+        if not self._chains.put(record) or self._busy:
+            return
+        # Most records find a timer that was set for another one of their hook.
+        batch, ready = record.batch, len(self._chains.ready)
+        if batch is not self._lingering or ready >= batch.max_records or ready >= self._sink.limits.call_records:
+            self._wake(batch)
+
+    def renew(self, sink: Sink) -> None:
+        """The configuration changed: go on at once with `sink`. Calls in flight end with the sink they began with."""
+        self._sink = sink
+        self._trouble.renewed()
+        self._shards.renewed()
+        self._look_again(0.0)
+
+    def waiting(self) -> list[Record]:
+        """Every record that is not finished, each user's in order."""
+        in_calls = [head for batch in self._calls.values() for head in batch]
+        return self._chains.all([*in_calls, *self._shards.waiting])
+
+    def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
+        """
+        Take out the records that `leaves` picks, each user's in order, and keep the rest.
+
+        Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
+        """
+        records = self.waiting()
+        if not any(map(leaves, records)):
+            return []
+        self._clear()
+        released: list[Record] = []
+        for record in records:
+            record.next = None
+            if leaves(record):
+                released.append(record)
+            else:
+                self.put(record)
+        self._changed.set()
+        return released
+
+    def part(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+        """
+        Take out the waiting records that `leaves` picks, without breaking off a call, so that nothing is sent twice.
+
+        Gives:
+            What was taken out, each user's in order, and what `leaves` picks and is in a call: it stays in here.
+        """
+        heads = [head for batch in self._calls.values() for head in batch]
+        flying = list(unpack(heads))
+        in_calls = set(flying)
+        waiting = [record for record in self.waiting() if record not in in_calls]
+        self._shards.clear()
+        self._chains.keep(heads)
+        parted: list[Record] = []
+        for record in waiting:
+            record.next = None
+            if leaves(record):
+                parted.append(record)
+            else:
+                self.put(record)
+        self._changed.set()
+        return parted, [record for record in flying if leaves(record)]
+
+    async def drain(self) -> None:
+        """
+        Send what waits, as long as the target answers, then begin nothing more.
+
+        What a silent or paused target leaves goes out after the next start. Nothing may be put any more.
+        """
+        self._pump()
+        while self._chains and (self._calls or self.error is None):
+            self._changed.clear()
+            await self._changed.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Break off what is in flight and begin nothing more. What is not done comes again after the next start."""
+        self._clear()
+        self._stop_timer()
+
+    def _clear(self) -> None:
+        self._busy = False
+        for call in self._calls:
+            call.cancel()
+        for held in (self._calls, self._shards, self._chains):
+            held.clear()
+
+    def _wake(self, batch: Batch) -> None:
+        self._busy = len(self._calls) >= self._slots
+        if self._busy:
+            return
+        wait_s = self._trouble.wait_s
+        if wait_s <= 0 and len(self._chains.ready) >= min(batch.max_records, self.limits.call_records):
+            self._pump()
+            return
+        delay_s = max(wait_s, batch.linger_ms / 1000)
+        if self._timer is None or self._loop.time() + delay_s < self._timer.when():
+            self._look_again(delay_s)
+            self._lingering = batch
+
+    @property
+    def _slots(self) -> int:
+        # While the target is in trouble one call asks for all.
+        return 1 if self.error is not None else self._pace.calls
+
+    def _look_again(self, delay_s: float) -> None:
+        self._busy = False
+        self._stop_timer()
+        self._timer = self._loop.call_later(delay_s, self._pump)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._lingering = None
+
+    def _pump(self) -> None:
+        self._stop_timer()
+        if (delay_s := self._trouble.wait_s) > 0:
+            self._look_again(delay_s)
+            return
+        while not self._chains.idle and len(self._calls) < self._slots:
+            batch, full = self._chains.take(self.limits, self._shards.hold if self._shards.shut else None)
+            if batch:
+                self._calls[self._spawn(self._call(batch, full))] = batch
+        self._overdue = not self._chains.idle
+
+    async def _call(self, batch: list[Record], full: bool) -> None:
+        sink, begun = self._sink, self._pace.begin()
+        try:
+            outcomes = await sink.send(batch)
+            if len(outcomes) != len(batch):
+                raise UnavailableError(f"{len(outcomes)} outcomes for {len(batch)} records")
+        except MillraceError as error:
+            self._pace.failed(begun)
+            await self._whole_call_failed(batch, error, sink)
+        except Exception as error:
+            log.exception("sink_bug", app_key=self._target.app_key, stream_name=self._target.stream_name)
+            self._metrics.count("millrace_bugs_total", where="sink")
+            self._pace.failed(begun)
+            await self._whole_call_failed(batch, UnavailableError(f"internal: {type(error).__name__}"), sink)
+        else:
+            failed = await self._settle(batch, outcomes)
+            if failed * 2 > len(outcomes):
+                self._pace.failed(begun)
+            else:
+                self._pace.succeeded(full=full)
+        task = asyncio.current_task()
+        assert task is not None
+        del self._calls[task]
+        self._changed.set()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._busy = False
+        # What gathered while the last call ran, or found no call free when its time had come, has lingered enough.
+        if self._overdue or not self._calls:
+            self._pump()
+        elif self._chains.ready:
+            self._wake(self._chains.ready[0].batch)
+
+    async def _settle(self, batch: list[Record], outcomes: Sequence[Outcome]) -> int:
+        """Give how many failed for now."""
+        if inversions := self._shards.learn(batch, outcomes):
+            self._metrics.count("millrace_hooks_order_inversions_total", inversions)
+        sent, rest = self._chains.confirm(batch, outcomes)
+        failed: list[tuple[Record, Failed]] = []
+        refused: list[tuple[Record, Failed]] = []
+        for record, outcome in rest:
+            record.tally.fail(f"{outcome.code}: {outcome.message}")
+            (failed if outcome.retryable else refused).append((record, outcome))
+        if len(rest) < len(batch):
+            self._trouble.answered()
+        self._shards.failed(failed)
+        self._count("sent", sent)
+        self._count("failed", _events(record for record, _ in failed))
+        self._count("refused", _events(record for record, _ in refused))
+        # Whoever breaks the call off from here on finds only what is not finished.
+        batch[:] = [record for record, _ in refused]
+        for record, outcome in refused:
+            await self._refuse(record, outcome.message)
+            batch.remove(record)
+        return len(failed)
+
+    async def _refuse(self, record: Record, message: str) -> None:
+        """The target will never take it. Of a pack, that is found out record by record."""
+        if record.events > 1:
+            self._chains.suspect([record])
+            return
+        letter = record.records[0] if isinstance(record, Pack) else record
+        await self._dead_letters.put_record(self._target, letter, "rejected", message)
+        self._chains.finish(record)
+
+    def _resume(self, records: Sequence[Record]) -> None:
+        self._chains.again(records)
+        self._go_on()
+
+    async def _whole_call_failed(self, batch: list[Record], error: MillraceError, sink: Sink) -> None:
+        self._count(error.code, _events(batch))
+        for record in batch:
+            record.tally.fail(error.message)
+        if sink is not self._sink:
+            pass  # The connector has changed since: its new values are tried at once.
+        elif not isinstance(error, InvalidError | TooLargeError):
+            self._trouble.failed(error)
+        elif len(batch) > 1:
+            self._chains.suspect(batch)
+            batch.clear()
+        else:
+            await self._refuse(batch[0], error.message)
+            return
+        self._chains.again(batch)
+        batch.clear()
+
+    def _count(self, outcome: str, records: int) -> None:
+        if records:
+            self._metrics.count(
+                "millrace_hooks_records_total", records, stream=self._target.stream_name, outcome=outcome
+            )
+
+
+def _events(records: Iterable[Record]) -> int:
+    return sum(record.events for record in records)

@@ -1,0 +1,149 @@
+"""
+The lanes of one target as chains of records: which heads may go, and what one call takes of them. Sends nothing.
+
+A lane is a chain of records from its head (ready, suspected, or out of here: in a call, or waiting for its shard) to
+its tail. Where hooks share a target and gather differently, a call keeps to the smallest `max_records` and `max_bytes`
+of the records in it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from hooks.delivery.batching import Pack, pack, unpack
+from hooks.delivery.model import Failed, Limits, Outcome, Record
+from hooks.matching.hook import Batch
+
+
+class Chains:
+    """No record is in two places: what `take` gives comes back by `again`, `suspect`, `confirm` or `finish`."""
+
+    def __init__(self) -> None:
+        self._tails: dict[str, Record] = {}
+        self._suspects: deque[Record] = deque()
+        self.ready: deque[Record] = deque()
+        """Heads that the next calls take, from the left."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is not finished, wherever it is."""
+        return bool(self._tails)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to take."""
+        return not self.ready and not self._suspects
+
+    def put(self, record: Record) -> bool:
+        """Append to the user's lane. True when that made another head ready."""
+        tails, key = self._tails, record.key
+        tail = tails.get(key)
+        tails[key] = record
+        if tail is not None:
+            tail.next = record
+            return False
+        self.ready.append(record)
+        return True
+
+    def take(self, limits: Limits, hold: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
+        """
+        The records of the next call, and whether there was no room in it for more. A suspect goes alone.
+
+        Args:
+            hold: Asked for every record, when given; what it answers True for is its own from then on. The call may
+                become empty by it.
+        """
+        ready, most, room, size = self.ready, limits.call_records, limits.call_bytes, 0
+        if self._suspects:
+            ready, most = self._suspects, 1
+        batch: list[Record] = []
+        gathering: Batch | None = None
+        packs = False
+        while ready:
+            record = ready.popleft()
+            if hold is not None and hold(record):
+                continue
+            if record.batch is not gathering:
+                gathering = record.batch
+                most, room = min(most, gathering.max_records), min(room, gathering.max_bytes)
+                packs = gathering.format != "single"
+            if packs and len(batch) < most and not isinstance(record, Pack):
+                record = self._pack(record, min(limits.record_bytes, gathering.max_bytes))
+            size += record.size
+            if len(batch) >= most or (size > room and batch):
+                ready.appendleft(record)
+                return batch, True
+            record.attempts += 1
+            batch.append(record)
+        return batch, len(batch) >= most
+
+    def confirm(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> tuple[int, list[tuple[Record, Failed]]]:
+        """Finish what is stored. Gives how many events that were, and the records that failed."""
+        tails, ready = self._tails, self.ready
+        failed: list[tuple[Record, Failed]] = []
+        sent = 0
+        for record, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                failed.append((record, outcome))
+                continue
+            # As `finish` does it: a call for every record would be dear.
+            following = record.next
+            if following is None:
+                del tails[record.key]
+            else:
+                ready.append(following)
+            events = record.events
+            sent += events
+            record.tally.sent += events
+            record.done(record)
+        return sent, failed
+
+    def finish(self, record: Record) -> None:
+        """The record needs nothing more; the one behind it is ready."""
+        following = record.next
+        if following is None:
+            del self._tails[record.key]
+        else:
+            self.ready.append(following)
+        record.done(record)
+
+    def again(self, records: Sequence[Record]) -> None:
+        """These go before all others."""
+        self.ready.extendleft(reversed(records))
+
+    def suspect(self, records: Iterable[Record]) -> None:
+        """One of these, or what is in the only one, made the target refuse a whole call: they are sent one by one."""
+        suspects = list(records)
+        if len(suspects) == 1 and isinstance(suspects[0], Pack):
+            packed = suspects[0]
+            if packed.next is None:
+                self._tails[packed.key] = packed.records[-1]
+            suspects = [packed.take_apart()]
+        self._suspects.extend(suspects)
+
+    def clear(self) -> None:
+        """Forget every record."""
+        for held in (self._tails, self._suspects, self.ready):
+            held.clear()
+
+    def keep(self, under_way: Iterable[Record]) -> None:
+        """Forget every record but these heads, which are in calls."""
+        self.clear()
+        for head in under_way:
+            head.next = None
+            self._tails[head.key] = head
+
+    def all(self, outside: Iterable[Record]) -> list[Record]:
+        """Every single record, each user's in order; `outside` are the heads that are not here."""
+        return [record for head in (*outside, *self._suspects, *self.ready) for record in unpack(_chain(head))]
+
+    def _pack(self, head: Record, most_bytes: int) -> Pack:
+        packed = pack(head, most_bytes)
+        if packed.next is None:
+            self._tails[packed.key] = packed
+        return packed
+
+
+def _chain(head: Record) -> Iterable[Record]:
+    record: Record | None = head
+    while record is not None:
+        yield record
+        record = record.next

@@ -1,0 +1,230 @@
+"""
+One partition of `EVENTS`: pull -> match -> deliver -> ack floor. Rules of matching, order and retry are elsewhere.
+
+Which partitions are open is `leases.py`'s business. Two owners of one partition, if there ever were, would not turn a
+user's order round: each sends from a floor on, in order, so what arrives first of each event is in order; it would only
+be repeated further apart.
+"""
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from hooks.backlog.detachment import Detached
+from hooks.backlog.reader import CatchUps
+from hooks.backlog.routing import Switch
+from hooks.dead_letters.writer import ENTRANCE, DeadLetterBox
+from hooks.delivery.ack_window import Bounds, Window
+from hooks.delivery.counters import Tallies
+from hooks.delivery.targets import Destinations
+from hooks.events.decoding import read_message
+from hooks.partitions.dispatcher import Dispatch, ProfileStore
+from shared.bus import Message
+from shared.consumers import ClosedError
+from shared.errors import MillraceError
+from shared.mesh_streams import EVENTS
+from shared.subjects import hooks_consumer
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+MESSAGES_AT_ONCE = 256
+ACK_EVERY_S = 0.05
+LOOK_S = 10.0
+"""How often the pull is compared with what the server says of it."""
+
+
+class Pull(Protocol):
+    """`shared.consumers.Pull`, as far as it is needed here."""
+
+    async def next(self, most: int) -> list[Message]: ...
+
+    async def ack(self, message: Message) -> None: ...
+
+    async def ack_sync(self, message: Message) -> None: ...
+
+    async def look(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Partition:
+    """Reads one partition, in order. `run` is a task for as long as it is ours."""
+
+    def __init__(
+        self,
+        number: int,
+        pull: Pull,
+        *,
+        destinations: Destinations,
+        dead_letters: DeadLetterBox,
+        tallies: Tallies,
+        profiles: ProfileStore | None,
+        metrics: Metrics,
+        bounds: Bounds,
+        catch_ups: CatchUps,
+    ) -> None:
+        self._number = number
+        self._pull = pull
+        self._destinations = destinations
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._window = Window(bounds)
+        switch = Switch(metrics)
+        self._dispatch = Dispatch(
+            number,
+            switch,
+            destinations=destinations,
+            dead_letters=dead_letters,
+            tallies=tallies,
+            profiles=profiles,
+            metrics=metrics,
+        )
+        self._detached = Detached(
+            number,
+            self._window,
+            switch,
+            catch_ups,
+            destinations=destinations,
+            tallies=tallies,
+            fire=self._dispatch.fire,
+            metrics=metrics,
+        )
+        self._matched = 0
+        self._unmatched = 0
+        self._closed = False
+        self._lost = False
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read until closed; acknowledge until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._acknowledge())
+                tasks.create_task(self._look_after())
+                try:
+                    await self._detached.load(tasks.create_task)
+                    tasks.create_task(self._detached.watch())
+                    tasks.create_task(self._detached.keep())
+                    await self._read()
+                    await self._detached.wait_ended()
+                finally:
+                    self._ended.set()
+        finally:
+            self._detached.end()
+
+    def close(self) -> None:
+        """Take no more messages."""
+        self._closed = True
+        self._detached.close()
+        self._window.close()
+        self._pull.close()
+
+    def lose(self) -> None:
+        """It is not ours any more: from now on nothing is put into the lanes, and nothing acknowledged."""
+        self._lost = self._dispatch.lost = True
+        self.close()
+
+    async def wait_ended(self) -> None:
+        """Until nothing more is put into the lanes."""
+        await self._ended.wait()
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not finished."""
+        return self._window.records
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest message was stored that is not complete; None where nothing waits."""
+        return self._window.oldest_ns
+
+    async def wait_empty(self) -> None:
+        """Until nothing more is put into the lanes, and what was is finished."""
+        await self._ended.wait()
+        await self._window.wait_empty()
+        await self._detached.wait_empty()
+
+    async def settle(self) -> None:
+        """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
+        if self._lost:
+            return
+        await self._detached.settle()
+        if self._window.floor is None:
+            return
+        try:
+            await self._pull.ack_sync(self._window.floor)
+        except MillraceError as error:
+            log.warning("last_ack_failed", partition=self._number, message=error.message)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                messages = await self._pull.next(MESSAGES_AT_ONCE)
+            except ClosedError:
+                return
+            for message in messages:
+                if self._closed or (self._window.full and not await self._wait_room()):
+                    return
+                await self._take(message)
+            self._tell_matched()
+            self._metrics.gauge(
+                "millrace_bus_lag_messages", messages[-1].pending, consumer=hooks_consumer(self._number)
+            )
+
+    async def _wait_room(self) -> bool:
+        self._tell_matched()
+        return await self._window.wait_room()
+
+    async def _acknowledge(self) -> None:
+        while True:
+            await self._window.moved.wait()
+            await asyncio.sleep(ACK_EVERY_S)
+            self._window.moved.clear()
+            if self._lost:
+                return
+            assert self._window.floor is not None
+            await self._pull.ack(self._window.floor)
+
+    async def _look_after(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._pull.look()
+            except MillraceError as error:
+                log.info("pull_not_looked_at", partition=self._number, message=error.message)
+
+    async def _take(self, message: Message) -> None:
+        taken = self._window.take(message)
+        app_key = message.subject.split(".")[1]
+        events, refused = read_message(message.data, app_key, self._number)
+        # Acknowledging needs only the rest of the message, and a window full of bodies would double the memory.
+        message.data = b""
+        place = f"{EVENTS.name}:{message.sequence}"
+        for bad in refused:
+            source = place if bad.index is None else f"{place}:{bad.index}"
+            await self._dead_letters.put(
+                app_key, ENTRANCE, bad.reason, message=bad.message, source=source, body=bad.body
+            )
+        for index, event in events:
+            if index and self._window.full and not await self._wait_room():
+                return
+            rules = self._destinations.index.match(event)
+            if not rules:
+                self._unmatched += 1
+                continue
+            self._matched += 1
+            source = f"{place}:{index}"
+            if event.ext_id is not None:
+                await self._dispatch.fire(taken, event, source)
+            elif oversize := self._dispatch.give(rules, taken, event, source):
+                await self._dispatch.put_aside(oversize)
+        taken.close()
+
+    def _tell_matched(self) -> None:
+        """Adding to a counter costs as much as matching an event."""
+        for outcome, events in (("matched", self._matched), ("unmatched", self._unmatched)):
+            if events:
+                self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)
+        self._matched = self._unmatched = 0

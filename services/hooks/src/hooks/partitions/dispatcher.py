@@ -1,0 +1,161 @@
+"""
+From an event to the lanes: what each hook that fires sends for it, completed from the profile, and into which lanes.
+"""
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from hooks.backlog.backlog import Backlog
+from hooks.backlog.routing import Switch
+from hooks.dead_letters.writer import DeadLetterBox
+from hooks.delivery.ack_window import Taken
+from hooks.delivery.counters import Tallies, Tally
+from hooks.delivery.model import Record, partition_key, size_of
+from hooks.delivery.target_queue import Lanes
+from hooks.delivery.targets import Destinations
+from hooks.matching.rendering import render, strip
+from hooks.matching.routed_event import RoutedEvent
+from hooks.matching.rule import Rule, Target
+from shared.errors import MillraceError
+from shared.messages import Attributes
+from shared.profiles import Profile
+from shared.retry import Backoff
+from shared.telemetry import Metrics
+
+log = structlog.get_logger()
+
+
+class ProfileStore(Protocol):
+    """`shared.profile_cache.ProfileCache`, as far as it is needed here."""
+
+    async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
+
+
+class _Way(NamedTuple):
+    """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
+
+    tally: Tally
+    lanes: Lanes | None
+    max_bytes: int
+
+
+class Dispatch:
+    """Of one partition. Both its reader and those of its backlogs put what they read into lanes by it."""
+
+    def __init__(
+        self,
+        partition: int,
+        switch: Switch,
+        *,
+        destinations: Destinations,
+        dead_letters: DeadLetterBox,
+        tallies: Tallies,
+        profiles: ProfileStore | None,
+        metrics: Metrics,
+    ) -> None:
+        self._partition = partition
+        self._switch = switch
+        self._destinations = destinations
+        self._dead_letters = dead_letters
+        self._tallies = tallies
+        self._profiles = profiles
+        self._metrics = metrics
+        self._index = destinations.index
+        self._ways: dict[Rule, _Way] = {}
+        self.lost = False
+        """Set when the partition is not ours any more: from then on nothing is put into lanes."""
+
+    async def fire(self, taken: Taken, event: RoutedEvent, source: str, backlog: Backlog | None = None) -> None:
+        """Put an event's records into lanes, with what its user's profile adds. `source` is its place in `EVENTS`."""
+        profile = await self._profile(event) if event.ext_id and self._profiles else None
+        if self.lost:
+            return
+        rules = self._destinations.index.match(event)
+        await self.put_aside(self.give(rules, taken, event, source, profile, backlog))
+
+    def give(
+        self,
+        rules: tuple[Rule, ...],
+        taken: Taken,
+        event: RoutedEvent,
+        source: str,
+        profile: Attributes | None = None,
+        backlog: Backlog | None = None,
+    ) -> list[tuple[Target, Record]]:
+        """
+        Put an event's records into lanes, and give those that are too large for that.
+
+        Nothing waits in here: the configuration that matches is the one that routes, and who is detached stays so.
+        """
+        if self._index is not self._destinations.index:
+            self._index = self._destinations.index
+            self._ways.clear()
+        taken.window.fired = source
+        key = partition_key(event.user_id)
+        oversize: list[tuple[Target, Record]] = []
+        for rule in rules:
+            if (backlog is not None or self._switch.by_hook) and not self._switch.gives(rule, source, backlog):
+                continue
+            way = self._ways.get(rule) or self._find_way(rule)
+            tally, lanes, batch, most = way.tally, way.lanes, rule.hook.batch, way.max_bytes
+            tally.matched += 1
+            if lanes is None:
+                tally.skipped_inactive += 1
+                self._metrics.count("millrace_hooks_events_total", outcome="skipped_inactive")
+                continue
+            data = render(rule, event, source, profile)
+            size = size_of(key, data, batch)
+            if size > most and rule.hook.oversize == "strip":
+                data = strip(data)
+                size = size_of(key, data, batch)
+                self._metrics.count("millrace_hooks_events_total", outcome="stripped")
+            record = Record(
+                key=key,
+                data=data,
+                size=size,
+                hook_id=rule.hook_id,
+                source=source,
+                tally=tally,
+                done=taken,
+                batch=batch,
+                max_bytes=most,
+                at_ns=taken.message.at_ns,
+                partition=self._partition,
+            )
+            taken.expect(record)
+            if size > most:
+                oversize.append((rule.target, record))
+            else:
+                lanes.put(record)
+        return oversize
+
+    async def put_aside(self, oversize: list[tuple[Target, Record]]) -> None:
+        """Store as dead letters what `give` gave."""
+        for target, record in oversize:
+            message = f"expected at most {record.max_bytes} bytes with the key, got {record.size}"
+            await self._dead_letters.put_record(target, record, "oversize", message)
+            record.done(record)
+
+    def _find_way(self, rule: Rule) -> _Way:
+        lanes = self._destinations.find(rule.target)
+        most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes) if lanes is not None else 0
+        way = self._ways[rule] = _Way(self._tallies.of(rule.app_key, rule.hook_id), lanes, most)
+        return way
+
+    async def _profile(self, event: RoutedEvent) -> Attributes | None:
+        assert event.ext_id is not None
+        assert self._profiles is not None
+        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
+            try:
+                profile = await self._profiles.get(event.app_key, event.ext_id)
+            except MillraceError as error:
+                # An unreadable profile must not hold the partition up; an unreachable store does, like NATS itself.
+                if not error.retryable:
+                    log.warning("profile_unreadable", app_key=event.app_key, message=error.message)
+                    return None
+                await asyncio.sleep(delay_s)
+            else:
+                return profile.attributes if profile is not None else None
+        return None

@@ -1,0 +1,183 @@
+"""HTTP for dead letters: parse -> call -> answer. No rules."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from hooks.dead_letters.replay import ReplayReply
+from hooks.dead_letters.store import Letter, Wanted
+from hooks.state import State
+from shared.errors import InvalidError, NotFoundError
+from shared.http import Call
+from shared.messages import decode
+from shared.routes import Query, Route
+
+PATH = "/v1/apps/{app_key}/dead-letters"
+
+PAGE = 50
+MOST = 500
+PAGE_BYTES = 8 << 20
+"""Of the letters behind a page, about: one of large letters is shorter."""
+BODY_CHARACTERS = 1024
+"""Of each body in a page. One letter by itself has all of it."""
+
+NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
+"""A sequence of a stream, as far as anybody will see one."""
+
+# Each becomes one token of a subject.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+Moment = Annotated[datetime, Meta(tz=True)]
+Number = Annotated[int, Meta(ge=0, lt=1 << 62)]
+
+
+class LetterSummary(Struct, frozen=True, kw_only=True):
+    """A letter in a list. `id` grows with the time `at`; of `body`, of `body_bytes` in all, the beginning is there."""
+
+    id: int
+    at: datetime
+    hook: str
+    reason: str
+    message: str
+    source: str
+    attempts: int
+    body: str
+    body_bytes: int
+
+
+class LetterPage(Struct, frozen=True, kw_only=True):
+    """The oldest first. `next`, as `after` of the next question, goes on; it is null where nothing more is there."""
+
+    letters: tuple[LetterSummary, ...]
+    next: int | None
+
+
+class ReplayForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Which letters to send again, how many by this call, and how fast. `since` and `until` are RFC 3339.
+
+    `after` is `next` of the call before, with the same choice of letters.
+    """
+
+    hook: Name | None = None
+    reason: Name | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    after: Annotated[str, Meta(pattern=r"^[0-9]{1,18}-[0-9]{1,18}$(?!\n)")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=5000)] = 1000
+    per_second: Annotated[float, Meta(ge=1, le=10_000)] = 500
+    dry_run: bool = False
+
+
+class PurgeReply(Struct, frozen=True, kw_only=True):
+    """How many letters were thrown away."""
+
+    purged: int
+
+
+async def list_letters(call: Call[State]) -> LetterPage:
+    """A page."""
+    wanted = _wanted(call)
+    found, following = await call.state.letters.read(
+        wanted, after=call.asked["after"], limit=call.asked["limit"], max_bytes=PAGE_BYTES
+    )
+    return LetterPage(letters=tuple(map(_summary, found)), next=following)
+
+
+async def get_letter(call: Call[State]) -> Letter:
+    """One, whole."""
+    id = call.path["id"]
+    if not NUMBER.fullmatch(id):
+        raise NotFoundError("there is no such dead letter")
+    return await call.state.letters.get(call.app_key, int(id))
+
+
+async def replay(call: Call[State]) -> ReplayReply:
+    """Send again."""
+    form = decode(await call.request.read() or b"{}", ReplayForm)
+    wanted = Wanted(app_key=call.app_key, hook=form.hook, reason=form.reason, since=form.since, until=form.until)
+    return await call.state.replays.run(
+        _checked(wanted), after=form.after, limit=form.limit, per_second=form.per_second, dry_run=form.dry_run
+    )
+
+
+async def purge(call: Call[State]) -> PurgeReply:
+    """Throw away."""
+    return PurgeReply(purged=await call.state.letters.purge(_wanted(call)))
+
+
+def _wanted(call: Call[State]) -> Wanted:
+    asked = call.asked
+    return _checked(
+        Wanted(
+            app_key=call.app_key,
+            hook=asked["hook"],
+            reason=asked["reason"],
+            since=asked.get("since"),
+            until=asked["until"],
+        )
+    )
+
+
+def _checked(wanted: Wanted) -> Wanted:
+    if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
+        raise InvalidError("expected a time after `since`", field="until")
+    return wanted
+
+
+def _summary(letter: Letter) -> LetterSummary:
+    return LetterSummary(
+        id=letter.id,
+        at=letter.at,
+        hook=letter.hook,
+        reason=letter.reason,
+        message=letter.message,
+        source=letter.source,
+        attempts=letter.attempts,
+        body=letter.body[:BODY_CHARACTERS],
+        body_bytes=len(letter.body.encode()),
+    )
+
+
+HOOK = Query("Only those of this hook, or of `entrance`", Name)
+REASON = Query("Only those for this reason, such as `oversize`", Name)
+SINCE = Query("Only those stored then or later, RFC 3339", Moment)
+UNTIL = Query("Only those stored before, RFC 3339", Moment)
+
+LETTER_ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        PATH,
+        list_letters,
+        "List what could not be delivered, the oldest first",
+        reply=LetterPage,
+        query={
+            "hook": HOOK,
+            "reason": REASON,
+            "since": SINCE,
+            "until": UNTIL,
+            "limit": Query("How many at most", Annotated[int, Meta(ge=1, le=MOST)], PAGE),
+            "after": Query("`next` of the page before", Number, 0),
+        },
+    ),
+    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_letter, "Show one dead letter whole", reply=Letter),
+    Route(
+        "POST",
+        f"{PATH}/replay",
+        replay,
+        "Send dead letters again as they were rendered, in order, and take out those that arrived",
+        body=ReplayForm,
+        reads_body=True,
+        body_required=False,
+        reply=ReplayReply,
+    ),
+    Route(
+        "DELETE",
+        PATH,
+        purge,
+        "Throw dead letters away",
+        reply=PurgeReply,
+        query={"hook": HOOK, "reason": REASON, "until": UNTIL},
+    ),
+)
