@@ -17,10 +17,10 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from millrace.bench import Report, Row, compare, rounds
 from millrace.nats_server import NatsServer
-from shared.bus import Bus, connect
-from shared.consumer_admin import open_pull
-from shared.mesh_streams import Stream
-from shared.telemetry import Metrics
+from shared.contracts.streams import Stream
+from shared.messaging.bus import Bus, connect
+from shared.messaging.consumers import open_pull
+from shared.runtime.telemetry import Metrics
 
 NAME = "bus"
 ROUNDS = 5

@@ -27,12 +27,12 @@ from millrace.mesh import LocalMesh
 from millrace.mesh_folder import MeshFolder
 from millrace.nats_server import NatsServer
 from millrace.processes import child, free_ports
-from shared import mesh_streams, profile_keys, subjects
-from shared.buckets import BucketStore
-from shared.bus import Bus, connect
-from shared.settings import Settings, child_environment
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.contracts import profile_keys, streams, subjects
+from shared.messaging.bus import Bus, connect
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings, child_environment
+from shared.runtime.telemetry import Metrics
 
 NAME = "ftp"
 ROUNDS = 3
@@ -336,7 +336,7 @@ async def _streams() -> AsyncIterator[Bus]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-"))
         server = await stack.enter_async_context(NatsServer(Path(folder)))
         bus = await stack.enter_async_context(connect("bench", server.url, metrics=Metrics(), wait_s=5))
-        for place in (mesh_streams.PUSH, mesh_streams.PROFILES):
+        for place in (streams.PUSH, streams.PROFILES):
             await ensure(bus, place, Settings())
         yield bus
 
@@ -397,7 +397,7 @@ async def _wait_consumed(gateway: Gateway, messages: int) -> None:
 
 async def _plain_profiles() -> float:
     async with _streams() as bus:
-        store = BucketStore(bus, mesh_streams.PROFILES)
+        store = BucketStore(bus, streams.PROFILES)
         count = PROFILES // (5 * PLAIN_SHARE)
         started = perf_counter()
         for number in range(count):

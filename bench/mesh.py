@@ -22,7 +22,7 @@ from millrace.mesh import LocalMesh
 from millrace.mesh_folder import SERVICES, MeshFolder
 from millrace.nats_server import NatsServer
 from millrace.processes import Child, child, free_ports
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 NAME = "mesh"
 ROUNDS = 3

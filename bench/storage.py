@@ -30,17 +30,17 @@ from millrace.mesh import LocalMesh
 from millrace.mesh_folder import MeshFolder
 from millrace.nats_server import NatsServer
 from millrace.processes import Child, child, free_ports
-from shared import mesh_streams
-from shared.aws import AwsClients
-from shared.aws_roles import AwsCredentials
-from shared.buckets import BucketStore
-from shared.bus import connect
-from shared.objectstore import ObjectStore
-from shared.secret import Secret
-from shared.settings import Settings, child_environment
-from shared.store_config import AzureStoreConfig, S3StoreConfig
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.aws.clients import AwsClients
+from shared.aws.roles import AwsCredentials
+from shared.config.secret import Secret
+from shared.contracts import streams
+from shared.messaging.bus import connect
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.objects.config import AzureStoreConfig, S3StoreConfig
+from shared.objects.store import ObjectStore
+from shared.runtime.settings import Settings, child_environment
+from shared.runtime.telemetry import Metrics
 from storage.bodies import Body, body_of
 from storage.image_work import ImageWork
 from storage.images import picture_of
@@ -327,14 +327,14 @@ async def _widget_row(report: Report) -> Row:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-"))
         server = await stack.enter_async_context(NatsServer(Path(folder)))
         bus = await stack.enter_async_context(connect("bench", server.url, metrics=Metrics(), wait_s=5))
-        for place in (mesh_streams.OBJECTS, mesh_streams.MEDIA):
+        for place in (streams.OBJECTS, streams.MEDIA):
             await ensure(bus, place, Settings())
         clock = asyncio.get_running_loop().time
         image_work = await stack.enter_async_context(ImageWork())
         uploads = Uploads(
             providers=_Seats(Standing("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
             image_work=image_work,
-            records=Records(BucketStore(bus, mesh_streams.MEDIA)),
+            records=Records(BucketStore(bus, streams.MEDIA)),
             bus=bus,
             metrics=Metrics(),
             limits=Limits(

@@ -13,16 +13,17 @@ from asyncssh import generate_private_key
 
 from millrace.nats_server import NatsServer
 from servers.services import RunService
-from shared import logs, mesh_streams
-from shared.bus import Bus, connect
-from shared.registry import Registry
-from shared.secret_store import SecretStore, generate_key
+from shared.config.registry import Registry
+from shared.config.secret_store import SecretStore, generate_key
+from shared.config.tokens import TOKENS, Token, new_token, token_hash
+from shared.contracts import streams
+from shared.messaging.bus import Bus, connect
+from shared.messaging.streams import ensure
+from shared.runtime import logs
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 from shared.service import running
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
 from shared.testing import MotoServer
-from shared.tokens import TOKENS, Token, new_token, token_hash
 
 KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
 
@@ -67,7 +68,7 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
 @pytest.fixture
 async def push(bus: Bus, settings: Settings) -> Bus:
     """`bus`, on a server that has the stream PUSH."""
-    await ensure(bus, mesh_streams.PUSH, settings)
+    await ensure(bus, streams.PUSH, settings)
     return bus
 
 
@@ -136,7 +137,7 @@ def run_service(settings: Settings, host_keys: bytes) -> RunService:
 @pytest.fixture
 async def admin(registry: Registry, nats_server: NatsServer, settings: Settings) -> dict[str, str]:
     """Headers of an operator."""
-    await ensure(registry.bus, mesh_streams.CONFIG, settings)
+    await ensure(registry.bus, streams.CONFIG, settings)
     return await _issue(registry, "admin")
 
 

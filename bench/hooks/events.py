@@ -11,8 +11,8 @@ import msgspec
 import nats
 from msgspec import Struct
 
-from shared import mesh_streams, subjects
-from shared.messages import Event
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Event
 
 APP = "shop"
 EVENT_BYTES = 300
@@ -58,7 +58,7 @@ async def publish(nats_url: str, load: Load) -> None:
     """Store all of it."""
     async with await nats.connect(nats_url) as client:
         js = client.jetstream()
-        before = (await js.stream_info(mesh_streams.EVENTS.name)).state.messages
+        before = (await js.stream_info(streams.EVENTS.name)).state.messages
         now_ms, published = _now_ms(), 0
         encoded = ((user, TEMPLATE % (number, user, now_ms)) for number, user in enumerate(_users(load)))
         left = _messages(encoded, load.batch)
@@ -68,7 +68,7 @@ async def publish(nats_url: str, load: Load) -> None:
                 await client.publish(subject, data)
             await js.publish(*last)
             published += len(messages)
-        stored = (await js.stream_info(mesh_streams.EVENTS.name)).state.messages
+        stored = (await js.stream_info(streams.EVENTS.name)).state.messages
     assert published == stored - before
 
 

@@ -29,15 +29,15 @@ from hooks.matching.hook import Batch, Hook
 from hooks.sinks.kinesis.sink import KinesisConfig
 from millrace.nats_server import NatsServer
 from millrace.processes import Child, child, free_ports
-from shared import mesh_streams
-from shared.bus import Bus, connect
+from shared.config.registry import Registry
+from shared.config.secret import Secret
+from shared.config.secret_store import SecretStore, generate_key
+from shared.contracts import streams
 from shared.errors import UnavailableError
-from shared.registry import Registry
-from shared.secret import Secret
-from shared.secret_store import SecretStore, generate_key
-from shared.settings import Settings, child_environment
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, connect
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings, child_environment
+from shared.runtime.telemetry import Metrics
 
 from . import alternatives, kinesis_stub
 from .events import APP, Drawn, Load, publish, publish_paced
@@ -109,7 +109,7 @@ def ours(batch: Batch) -> Side:
     async def serve(ground: Ground) -> AsyncIterator[Child]:
         key = generate_key()
         registry = Registry(ground.bus, SecretStore([key]), service="bench", relist_s=30)
-        await ensure(ground.bus, mesh_streams.CONFIG, Settings())
+        await ensure(ground.bus, streams.CONFIG, Settings())
         connector = KinesisConfig(
             region=alternatives.REGION,
             api_key=ACCESS_KEY,
@@ -208,7 +208,7 @@ async def _ground(options: Options) -> AsyncIterator[Ground]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-")))
         server = await stack.enter_async_context(NatsServer(folder / "nats", sync_interval="2m"))
         bus = await stack.enter_async_context(connect("bench", server.url, metrics=Metrics(), wait_s=5))
-        await ensure(bus, mesh_streams.EVENTS, Settings())
+        await ensure(bus, streams.EVENTS, Settings())
         http = await stack.enter_async_context(aiohttp.ClientSession())
         (port,) = free_ports(1)
         ground = Ground(bus, server.url, f"http://127.0.0.1:{port}", folder, http)
@@ -262,7 +262,7 @@ async def _begun(ground: Ground, process: Child, least: int) -> int:
 async def _paused(ground: Ground) -> AsyncIterator[None]:
     """No consumer of `EVENTS` gets anything in the block."""
     async with await nats.connect(ground.nats_url) as client:
-        consumers = await client.jetstream().consumers_info(mesh_streams.EVENTS.name)
+        consumers = await client.jetstream().consumers_info(streams.EVENTS.name)
 
         async def pause(until: datetime) -> None:
             for consumer in consumers:

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from servers.stub_store import SECRET, Fault, StubStore, stub_connector
-from shared.aws import AwsClients
-from shared.aws_roles import AwsCredentials
-from shared.connection_test import ConnectionReport, Step
-from shared.secret import Secret
+from shared.aws.clients import AwsClients
+from shared.aws.roles import AwsCredentials
+from shared.config.secret import Secret
+from shared.contracts.connection_report import ConnectionReport, Step
 from storage.providers import ProviderConfig, amazon, amazon_probe, azure, azure_probe, local
 from storage.providers.probing import public_session
 

@@ -15,10 +15,10 @@ from exporter.sinks import SinkConfig
 from exporter.sinks.gateway import GatewayConfig
 from exporter.sinks.objects import ObjectSink, S3Config
 from exporter.sinks.platform import Platform
-from shared.app_reports import open_reports
+from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
-from shared.secret import Secret
-from shared.settings import Settings
+from shared.objects.app_reports import open_reports
+from shared.runtime.settings import Settings
 from shared.testing import MotoServer
 
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"

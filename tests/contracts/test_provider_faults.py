@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from servers.stub_store import SECRET, Fault, StubStore, stub_connector
-from shared.aws import AwsClients
+from shared.aws.clients import AwsClients
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -19,7 +19,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.store_config import AzureStoreConfig, Limits, S3StoreConfig
+from shared.objects.config import AzureStoreConfig, Limits, S3StoreConfig
 from storage.bodies import SPOOL_BYTES, Bodies, body_of
 from storage.placement import Headers
 from storage.providers.cloud import CloudProvider

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from shared.aws import AwsClients
+from shared.aws.clients import AwsClients
+from shared.config.secret import Secret
 from shared.errors import BusyError, NotFoundError
-from shared.secret import Secret
 from shared.testing import AzuriteServer, MotoServer
 from storage.bodies import SPOOL_BYTES, Bodies, Body, body_of
 from storage.placement import CACHE_CONTROL, Headers, Provider

@@ -19,6 +19,7 @@ from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sft
 from ftp_gateway.remotes.pull import Server
 from ftp_gateway.remotes.remote import Remote, UnknownHostError
 from servers.remotes import FtpsPeer, Peer, SftpPeer, ftps_peer, self_signed, sftp_peer
+from shared.config.secret import Secret, dec_hook
 from shared.errors import (
     CredentialsError,
     DeniedError,
@@ -27,7 +28,6 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.secret import Secret, dec_hook
 
 BIG = os.urandom(3_000_001)
 

@@ -19,7 +19,8 @@ from hooks.sinks.webhook.sink import WebhookConfig, open_session
 from servers.kinesis import CallFault, FaultyKinesis
 from servers.memory_sink import make_record
 from servers.webhooks import SECRET, Receiver
-from shared.aws import AwsClients
+from shared.aws.clients import AwsClients
+from shared.config.secret import Secret
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -29,7 +30,6 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.secret import Secret
 
 SINKS: tuple[type[Any], ...] = get_args(SinkConfig) or (SinkConfig,)
 

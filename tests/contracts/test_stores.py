@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.local_files import Data
-from shared.objectstore import ObjectStore
-from shared.store_config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
+from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
+from shared.objects.local_files import Data
+from shared.objects.store import ObjectStore
 from shared.testing import AzuriteServer, MotoServer
 
 PLACES = {LocalStoreConfig: "local_place", S3StoreConfig: "s3_place", AzureStoreConfig: "azure_place"}

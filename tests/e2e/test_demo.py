@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from millrace.demo.steps import START, STEPS
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 WHOLE_S = 150.0
 STOP_S = 40.0

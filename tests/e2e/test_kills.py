@@ -20,11 +20,11 @@ from PIL import Image
 
 from servers.mesh import Mesh
 from servers.waiting import until
-from shared.consumer_admin import open_scan
-from shared.consumers import Pull
+from shared.contracts.messages import PushBatch, PushRow, decode
+from shared.contracts.streams import EVENTS, PUSH, Stream
 from shared.errors import UnavailableError
-from shared.mesh_streams import EVENTS, PUSH, Stream
-from shared.messages import PushBatch, PushRow, decode
+from shared.messaging.consumers import open_scan
+from shared.messaging.pull import Pull
 
 APP = "/v1/apps/shop"
 PASSWORD = "correct-horse-battery"

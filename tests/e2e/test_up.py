@@ -17,7 +17,7 @@ import pytest
 from millrace.mesh_folder import SERVICES, MeshFolder
 from millrace.processes import free_ports
 from millrace.up import USUAL_PORTS
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 READY_S = 60.0
 STOP_S = 40.0

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.aws import AwsClients
-from shared.aws_errors import AWS_ERRORS, aws_code, aws_details, aws_error
-from shared.aws_roles import AwsCredentials, AwsRole
+from shared.aws.clients import AwsClients
+from shared.aws.errors import AWS_ERRORS, aws_code, aws_details, aws_error
+from shared.aws.roles import AwsCredentials, AwsRole
+from shared.config.secret import Secret
 from shared.errors import (
     CredentialsError,
     DeniedError,
@@ -19,7 +20,6 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.secret import Secret
 from shared.testing import MotoServer
 
 TRUST = (

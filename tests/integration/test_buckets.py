@@ -4,19 +4,19 @@ import asyncio
 import random
 from contextlib import aclosing
 
-from shared import mesh_streams
-from shared.buckets import BucketStore, present
-from shared.bus import Bus, Outgoing
-from shared.consumer_admin import open_scan
-from shared.settings import Settings
-from shared.streams import ensure, subjects_in
+from shared.contracts import streams
+from shared.messaging.bus import Bus, Outgoing
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketStore, present
+from shared.messaging.streams import ensure, subjects_in
+from shared.runtime.settings import Settings
 
 KEYS = 8
 
 
 async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus: Bus, settings: Settings) -> None:
-    await ensure(bus, mesh_streams.PLANS, settings)
-    store = BucketStore(bus, mesh_streams.PLANS)
+    await ensure(bus, streams.PLANS, settings)
+    store = BucketStore(bus, streams.PLANS)
     dice = random.Random(1)
 
     async def change(key: int) -> None:
@@ -36,27 +36,27 @@ async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus:
 
 
 async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, settings: Settings) -> None:
-    await ensure(bus, mesh_streams.PLANS, settings)
-    store = BucketStore(bus, mesh_streams.PLANS)
+    await ensure(bus, streams.PLANS, settings)
+    store = BucketStore(bus, streams.PLANS)
     for key in ("a", "b", "c"):
         await store.put(key, b"old")
     everything = f"$KV.{mesh_streams.PLANS.name}.>"
 
     async with (
         asyncio.timeout(30),
-        open_scan(bus, mesh_streams.PLANS, subject=everything, last_per_subject=True, capacity=1) as scan,
-        aclosing(present(bus, mesh_streams.PLANS, everything, scan)) as entries,
+        open_scan(bus, streams.PLANS, subject=everything, last_per_subject=True, capacity=1) as scan,
+        aclosing(present(bus, streams.PLANS, everything, scan)) as entries,
     ):
         found = [store.stored(await anext(entries)).key]
-        await bus.js.purge_stream(mesh_streams.PLANS.stream, subject=f"$KV.{mesh_streams.PLANS.name}.c")
+        await bus.js.purge_stream(streams.PLANS.stream, subject=f"$KV.{mesh_streams.PLANS.name}.c")
         found += [store.stored(message).key async for message in entries]
 
     assert ["a", "b"] == found
 
 
 async def test_a_scan_of_nothing_ends(bus: Bus, settings: Settings) -> None:
-    await ensure(bus, mesh_streams.PLANS, settings)
-    store = BucketStore(bus, mesh_streams.PLANS)
+    await ensure(bus, streams.PLANS, settings)
+    store = BucketStore(bus, streams.PLANS)
     await store.put("a.1", b"old")
 
     assert [] == await store.scan("b.*")
@@ -65,10 +65,10 @@ async def test_a_scan_of_nothing_ends(bus: Bus, settings: Settings) -> None:
 
 
 async def test_the_subjects_of_a_bucket_are_told_whole(bus: Bus, settings: Settings) -> None:
-    await ensure(bus, mesh_streams.PLANS, settings)
+    await ensure(bus, streams.PLANS, settings)
     prefix = f"$KV.{mesh_streams.PLANS.name}."
     keys = [f"a.{number}" for number in range(100_500)]
     for at in range(0, len(keys), 1000):
         await bus.publish_together([Outgoing(prefix + key, b"") for key in keys[at : at + 1000]], timeout_s=30)
 
-    assert {prefix + key for key in keys} == await subjects_in(bus, mesh_streams.PLANS, f"{prefix}a.*")
+    assert {prefix + key for key in keys} == await subjects_in(bus, streams.PLANS, f"{prefix}a.*")

@@ -6,13 +6,13 @@ import pytest
 
 from millrace.nats_server import NatsServer
 from servers.waiting import until
-from shared.bus import Bus, Message, Outgoing, connect
+from shared.contracts.streams import EVENTS, PUSH
+from shared.contracts.subjects import push_send
 from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
-from shared.mesh_streams import EVENTS, PUSH
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.subjects import push_send
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, Message, Outgoing, connect
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 
 async def test_publish_gives_the_sequence_once_stored(push: Bus) -> None:

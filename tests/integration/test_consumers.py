@@ -8,12 +8,12 @@ import pytest
 
 from millrace.nats_server import NatsServer
 from servers.waiting import until
-from shared.bus import Bus, Message
-from shared.consumer_admin import consumer_state, open_pull, open_scan
-from shared.consumers import ClosedError, Pull
-from shared.mesh_streams import CONFIG, PUSH
-from shared.settings import Settings
-from shared.streams import ensure
+from shared.contracts.streams import CONFIG, PUSH
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import consumer_state, open_pull, open_scan
+from shared.messaging.pull import ClosedError, Pull
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
 
 SUBJECT = "push.send.shop.f1"
 

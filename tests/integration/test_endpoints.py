@@ -7,10 +7,10 @@ import pytest
 from msgspec import Struct
 
 from millrace.nats_server import NatsServer
-from shared.bus import Bus, connect
-from shared.endpoints import Endpoint, answering
 from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, connect
+from shared.messaging.endpoints import Endpoint, answering
+from shared.runtime.telemetry import Metrics
 
 
 class Question(Struct, forbid_unknown_fields=True):

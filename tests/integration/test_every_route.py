@@ -13,9 +13,9 @@ from exporter.app import SERVICE as EXPORTER
 from ftp_gateway.app import SERVICE as FTP_GATEWAY
 from hooks.app import SERVICE as HOOKS
 from servers.services import RunService
-from shared.routes import Route
+from shared.config.tokens import new_token
+from shared.http.routes import Route
 from shared.service import Service
-from shared.tokens import new_token
 from storage.app import SERVICE as STORAGE
 
 SERVICES = (STORAGE, HOOKS, FTP_GATEWAY, EXPORTER)

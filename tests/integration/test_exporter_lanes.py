@@ -20,14 +20,14 @@ from exporter.runs import Runner
 from exporter.schedule import Schedule
 from exporter.selection import Selection
 from exporter.source import EventSource
-from shared import mesh_streams, subjects
-from shared.buckets import BucketStore, Stored
-from shared.bus import Bus
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert, Event, decode, encode
 from shared.errors import BusyError, ConflictError, UnavailableError
-from shared.messages import Alert, Event, decode, encode
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 CLICKS, OTHER = ("shop", "clicks"), ("rival", "clicks")
 
@@ -75,12 +75,12 @@ class Mesh:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.plans = Plans(bus, mesh_streams.PLANS)
+        self.plans = Plans(bus, streams.PLANS)
         self.stores = {CLICKS: Store(), OTHER: Store()}
         self.jobs: dict[Key, Job] = {key: self.job(key, store) for key, store in self.stores.items()}
         shop = Workshop(
             source=EventSource(bus),
-            history=History(BucketStore(bus, mesh_streams.RUNS)),
+            history=History(BucketStore(bus, streams.RUNS)),
             clock=lambda: datetime.now(UTC),
         )
         self.lanes = Lanes(
@@ -121,7 +121,7 @@ class Mesh:
 
 @pytest.fixture
 async def mesh(bus: Bus, settings: Settings) -> AsyncIterator[Mesh]:
-    for spec in (mesh_streams.EVENTS, mesh_streams.PLANS, mesh_streams.RUNS):
+    for spec in (streams.EVENTS, streams.PLANS, streams.RUNS):
         await ensure(bus, spec, settings)
     mesh = Mesh(bus)
     async with asyncio.TaskGroup() as tasks:
@@ -255,7 +255,7 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
 
 
 async def test_exports_run_while_it_is_not_known_what_was_deleted(bus: Bus, settings: Settings) -> None:
-    for spec in (mesh_streams.EVENTS, mesh_streams.PLANS, mesh_streams.RUNS):
+    for spec in (streams.EVENTS, streams.PLANS, streams.RUNS):
         await ensure(bus, spec, settings)
     mesh = Mesh(bus)
     await mesh.plans.put(".".join(OTHER), encode(Progress(cursor=0, slot_at=datetime.now(UTC))))

@@ -25,15 +25,15 @@ from exporter.runs import Runner
 from exporter.schedule import Schedule
 from exporter.selection import Selection
 from exporter.source import EventSource
-from shared import mesh_streams, subjects
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert, Event, EventType, encode
+from shared.contracts.subjects import partition_of
 from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
-from shared.messages import Alert, Event, EventType, encode
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.subjects import partition_of
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
@@ -80,8 +80,8 @@ class World:
         self.now = NOON
         self.store = Store()
         self.alerts: list[Alert] = []
-        self.plans = BucketStore(bus, mesh_streams.PLANS)
-        self.history = History(BucketStore(bus, mesh_streams.RUNS))
+        self.plans = BucketStore(bus, streams.PLANS)
+        self.history = History(BucketStore(bus, streams.RUNS))
         self.limits = Limits()
         self.metrics = Metrics()
         self.job = Job(
@@ -130,12 +130,12 @@ class World:
         return (await self.ledger()).progress
 
     async def state(self) -> int:
-        return (await self.bus.stream_state(mesh_streams.EVENTS)).last_sequence
+        return (await self.bus.stream_state(streams.EVENTS)).last_sequence
 
 
 @pytest.fixture
 async def world(bus: Bus, settings: Settings) -> World:
-    for spec in (mesh_streams.EVENTS, mesh_streams.ALERTS, mesh_streams.PLANS, mesh_streams.RUNS):
+    for spec in (streams.EVENTS, streams.ALERTS, streams.PLANS, streams.RUNS):
         await ensure(bus, spec, settings)
     return World(bus)
 

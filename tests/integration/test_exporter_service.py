@@ -22,19 +22,19 @@ from millrace.nats_config import ensure_seeds
 from millrace.nats_server import NatsServer
 from servers.streams import messages
 from servers.waiting import until
-from shared import mesh_streams, subjects
-from shared.bus import Bus, connect
-from shared.connection_test import ConnectionReport
+from shared.config.registry import Registry
+from shared.config.tokens import TOKENS, Token, new_token, token_hash
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import Alert, Event, EventType, decode, encode
+from shared.contracts.subjects import partition_of
 from shared.errors import NotFoundError
-from shared.messages import Alert, Event, EventType, decode, encode
-from shared.registry import Registry
+from shared.messaging.bus import Bus, connect
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 from shared.service import Running, running
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.subjects import partition_of
-from shared.telemetry import Metrics
 from shared.testing import MotoServer
-from shared.tokens import TOKENS, Token, new_token, token_hash
 
 BUCKET = "raw-data"
 
@@ -100,7 +100,7 @@ class Customer:
 
 
 async def alerts_of(bus: Bus) -> list[Alert]:
-    return [decode(told.data, Alert) for told in await messages(bus, mesh_streams.ALERTS, "alerts.exporter.*.*")]
+    return [decode(told.data, Alert) for told in await messages(bus, streams.ALERTS, "alerts.exporter.*.*")]
 
 
 @asynccontextmanager
@@ -241,7 +241,7 @@ async def test_nothing_secret_is_told(customer: Customer, capfd: pytest.CaptureF
         customer.service.mesh.metrics.render().decode(),
         "".join(capfd.readouterr()),
     ]
-    for bucket in (mesh_streams.PLANS, mesh_streams.CONFIG):
+    for bucket in (streams.PLANS, streams.CONFIG):
         kept = await messages(customer.bus, bucket, f"$KV.{bucket.name}.>")
         assert kept
         shown += [message.data.decode() for message in kept]
@@ -346,7 +346,7 @@ async def test_deleted_export_is_forgotten_and_its_files_stay(customer: Customer
     await customer.ask("PUT", "/clicks", customer.form())
     await customer.publish("a")
     await customer.ask("POST", "/clicks/flush")
-    plans = customer.service.mesh.bucket(mesh_streams.PLANS)
+    plans = customer.service.mesh.bucket(streams.PLANS)
     assert await plans.get("shop.clicks") is not None
 
     await customer.ask("DELETE", "/clicks", status=204)
@@ -392,7 +392,7 @@ async def test_exporter_gets_by_with_what_its_own_user_may(
         connect("publisher", server.url, seed=seeds["publisher"], metrics=Metrics()) as publisher,
     ):
         closed = msgspec.structs.replace(settings, nats_url=server.url, nats_seed=seeds["exporter"])
-        await ensure(operator, mesh_streams.CONFIG, closed)
+        await ensure(operator, streams.CONFIG, closed)
         tokens = Registry(operator, registry.secrets, service="test", relist_s=30)
         token = new_token()
         await tokens.put(TOKENS, token_hash(token), "", Token(scopes=("app:shop",), created_at=datetime.now(UTC)))
@@ -419,7 +419,7 @@ async def test_dry_run_begins_nothing(customer: Customer) -> None:
     change = await customer.ask("PUT", "/clicks?dry_run=true", customer.form())
 
     assert ("created", True) == (change["change"], change["dry_run"])
-    assert None is await customer.service.mesh.bucket(mesh_streams.PLANS).get("shop.clicks")
+    assert None is await customer.service.mesh.bucket(streams.PLANS).get("shop.clicks")
 
 
 async def test_rival_is_let_see_and_do_nothing(customer: Customer, rival: dict[str, str]) -> None:

@@ -12,9 +12,9 @@ from ftp_gateway.app import SERVICE
 from ftp_gateway.config import FTP_USERS
 from servers.ftp_gateway import PASSWORD, Gateway
 from servers.services import RunService
-from shared.bus import Bus
-from shared.mesh_streams import CONFIG
-from shared.registry import Registry
+from shared.config.registry import Registry
+from shared.contracts.streams import CONFIG
+from shared.messaging.bus import Bus
 
 USERS = "/v1/apps/shop/ftp-users"
 

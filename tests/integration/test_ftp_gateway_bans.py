@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import PASSWORD, Gateway, write
 from servers.waiting import until
-from shared import mesh_streams
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.contracts import streams
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 HOSTILE = "127.0.0.9"
 FAILURES = 5
@@ -148,7 +148,7 @@ async def test_guesses_at_several_replicas_add_up(gateway: Gateway, start: Start
 
 
 async def _scored(bus: Bus) -> bool:
-    return bool(await BucketStore(bus, mesh_streams.DEFENDER).scan())
+    return bool(await BucketStore(bus, streams.DEFENDER).scan())
 
 
 async def test_a_ban_outlives_the_replica_that_made_it(gateway: Gateway, start: Start, bus: Bus) -> None:

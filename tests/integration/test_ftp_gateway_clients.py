@@ -22,7 +22,7 @@ from servers.ftp_gateway import PASSWORD, Gateway, events, open_gateway, rows
 from servers.sftp_clients import AsyncSsh, Client, Paramiko, Site
 from servers.sftp_programs import Lftp, NewRclone, OpenSsh, Rclone, Scp, Sshfs
 from servers.waiting import until
-from shared.bus import Bus
+from shared.messaging.bus import Bus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

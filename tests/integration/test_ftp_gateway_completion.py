@@ -19,7 +19,7 @@ from ftp_gateway.spool import store as spools
 from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until
-from shared.bus import Bus
+from shared.messaging.bus import Bus
 
 
 @pytest.fixture

@@ -20,14 +20,14 @@ from ftp_gateway.processing.scheduler import Intake
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload_info import Ticket
 from servers.streams import messages
-from shared import mesh_streams, subjects
-from shared.bus import Bus, Outgoing
+from shared.contracts import streams, subjects
+from shared.contracts.messages import FileChanged, PushBatch, decode
 from shared.errors import UnavailableError
-from shared.messages import FileChanged, PushBatch, decode
-from shared.profiles import Profiles
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, Outgoing
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profiles
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def now() -> datetime:
 
 @pytest.fixture
 async def streams(bus: Bus, settings: Settings) -> None:
-    for spec in (mesh_streams.PUSH, mesh_streams.PROFILE_UPDATES, mesh_streams.FILES, mesh_streams.PROFILES):
+    for spec in (streams.PUSH, streams.PROFILE_UPDATES, streams.FILES, streams.PROFILES):
         await ensure(bus, spec, settings)
 
 
@@ -112,7 +112,7 @@ async def run_until_done(spool: Spool, bus: Bus, file_work: FileWork) -> None:
 
 
 async def sent_lines(bus: Bus, app_key: str) -> list[int]:
-    found = await messages(bus, mesh_streams.PUSH, subjects.push_send(app_key, "*"))
+    found = await messages(bus, streams.PUSH, subjects.push_send(app_key, "*"))
     return [row.line for message in found for row in decode(message.data, PushBatch).rows]
 
 
@@ -135,7 +135,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         await run_until_done(after := Spool(tmp_path / app_key, now), bus, file_work)
 
         assert list(range(1, ROWS + 1)) == await sent_lines(bus, app_key), f"moment {at}"
-        told = await messages(bus, mesh_streams.FILES, subjects.ftp_file(app_key, "completed"))
+        told = await messages(bus, streams.FILES, subjects.ftp_file(app_key, "completed"))
         assert [(ROWS, 1)] == [
             (event.rows_ok, event.rows_bad) for event in (decode(message.data, FileChanged) for message in told)
         ], f"moment {at}"
@@ -168,7 +168,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
 
     assert 2 == len(lost)
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
-    assert len(await messages(bus, mesh_streams.FILES, subjects.ftp_file("shop", "completed"))) == 1
+    assert len(await messages(bus, streams.FILES, subjects.ftp_file("shop", "completed"))) == 1
 
 
 @pytest.mark.usefixtures("streams")
@@ -228,7 +228,7 @@ async def test_content_is_a_duplicate_for_a_day(
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
     await run_until_done(spool, bus, file_work)
-    [*_, last] = await messages(bus, mesh_streams.PUSH, subjects.push_send("shop", "*"))
+    [*_, last] = await messages(bus, streams.PUSH, subjects.push_send("shop", "*"))
     survey = Survey(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
     later = now() + timedelta(hours=hours)
     ticket = Ticket(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)

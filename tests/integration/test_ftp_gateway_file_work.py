@@ -10,8 +10,8 @@ import pytest
 from ftp_gateway.model.rules import Rules
 from ftp_gateway.parsing.worker_pool import FileWork
 from servers.waiting import until
+from shared.contracts.messages import ProfileBatch, PushBatch, decode
 from shared.errors import UnavailableError
-from shared.messages import ProfileBatch, PushBatch, decode
 
 PUSH = b"".join(b"%d;Hello;https://x.example\n" % number for number in range(1, 1301))
 

@@ -14,10 +14,10 @@ from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_
 from servers.services import RunService
 from servers.streams import messages
 from servers.waiting import until
-from shared import mesh_streams, subjects
-from shared.bus import Bus
-from shared.messages import ProfileBatch, PushBatch, decode
-from shared.profiles import Profiles
+from shared.contracts import streams, subjects
+from shared.contracts.messages import ProfileBatch, PushBatch, decode
+from shared.messaging.bus import Bus
+from shared.profiles.store import Profiles
 
 DEMO = Path(__file__).parents[2] / "demo"
 
@@ -59,7 +59,7 @@ async def test_a_profile_file_reaches_the_profiles(gateway: Gateway, bus: Bus) -
     ]
     assert found[0] is not None
     assert ("ayse@example.com", ("token123",)) == (found[0].email, found[0].device_tokens)
-    [batch] = await messages(bus, mesh_streams.PROFILE_UPDATES, subjects.profile_update("shop", "*"))
+    [batch] = await messages(bus, streams.PROFILE_UPDATES, subjects.profile_update("shop", "*"))
     assert [2, 3, 4] == [row.line for row in decode(batch.data, ProfileBatch).rows]
 
 
@@ -71,7 +71,7 @@ async def test_unknown_users_are_rows_of_the_report_where_the_app_refuses_them(g
         result = await process(client, "/Profile/p.txt", (DEMO / "profile.txt").read_bytes())
 
     assert (1, 2) == (result["ok"], result["failed"])
-    [batch] = await messages(bus, mesh_streams.PROFILE_UPDATES, subjects.profile_update("shop", "*"))
+    [batch] = await messages(bus, streams.PROFILE_UPDATES, subjects.profile_update("shop", "*"))
     assert ["12345"] == [row.ext_id for row in decode(batch.data, ProfileBatch).rows]
 
 
@@ -79,7 +79,7 @@ async def test_a_large_file_goes_out_in_chunks_of_five_hundred(gateway: Gateway,
     async with gateway.sftp() as client:
         result = await process(client, "/big.csv", b"".join(b"%d;Hello;https://x.example\n" % n for n in range(1700)))
 
-    found = await messages(bus, mesh_streams.PUSH, subjects.push_send("shop", result["file_id"]))
+    found = await messages(bus, streams.PUSH, subjects.push_send("shop", result["file_id"]))
     parts = [decode(message.data, PushBatch) for message in found]
     assert [(1, 500), (501, 1000), (1001, 1500), (1501, 1700)] == [(part.first_line, part.last_line) for part in parts]
     assert [f"{result['file_id']}:{line}" for line in range(1, 1701)] == [row.id for part in parts for row in part.rows]

@@ -13,11 +13,11 @@ from ftp_gateway.processing.publisher import PACK_CHUNKS
 from servers.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until
-from shared import mesh_streams, subjects
-from shared.bus import Bus
-from shared.messages import FileChanged, encode
+from shared.contracts import streams, subjects
+from shared.contracts.messages import FileChanged, encode
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 MIXED = b"1;Hello;https://x.example\n2;no link\n1;Again;https://x.example\n;Hello;https://x.example\n"
 
@@ -33,7 +33,7 @@ async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterat
 
 async def stop_after(bus: Bus, messages: int | None) -> None:
     """Let `PUSH` take no more than so many messages, or as many as it likes."""
-    config = (await bus.js.stream_info(mesh_streams.PUSH.name)).config
+    config = (await bus.js.stream_info(streams.PUSH.name)).config
     await bus.js.update_stream(config.evolve(max_msgs=messages or -1, discard=DiscardPolicy.NEW))
 
 

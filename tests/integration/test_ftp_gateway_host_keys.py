@@ -19,11 +19,11 @@ from millrace.rekey import rekey
 from servers.ftp_gateway import Gateway
 from servers.services import RunService
 from servers.waiting import until
-from shared.bus import Bus
-from shared.mesh_streams import CONFIG
-from shared.registry import Registry
-from shared.secret_store import SecretStore, generate_key
-from shared.settings import Settings
+from shared.config.registry import Registry
+from shared.config.secret_store import SecretStore, generate_key
+from shared.contracts.streams import CONFIG
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from ftp_gateway.sftp.server import SftpServer
 from servers.ftp_gateway import Gateway, write
 from servers.services import RunService
 from servers.waiting import until
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from msgspec import structs
 from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import PASSWORD, ROW, Gateway, write
 from servers.services import RunService
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 USER = "/v1/apps/shop/ftp-users/nightly"
 

@@ -16,8 +16,8 @@ from ftp_gateway.sftp.proxy_protocol import V2_START
 from servers.ftp_gateway import PASSWORD, Gateway
 from servers.services import RunService
 from shared.errors import InvalidError
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 PROXY = "127.0.0.7"
 

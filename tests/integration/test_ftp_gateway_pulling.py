@@ -30,15 +30,15 @@ from ftp_gateway.spool.store import Spool
 from servers.ftp_gateway import events, rows
 from servers.remotes import SftpPeer, ftps_peer, sftp_peer
 from servers.waiting import until
-from shared import mesh_streams
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.config.secret import dec_hook
+from shared.contracts import streams
 from shared.errors import ConflictError, UnavailableError
-from shared.profiles import Profiles
-from shared.secret import dec_hook
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profiles
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 DATA = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(3))
 
@@ -92,9 +92,9 @@ async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
 
 @pytest.fixture
 async def memories(bus: Bus, settings: Settings) -> BucketStore:
-    for spec in (mesh_streams.PUSH, mesh_streams.FILES, mesh_streams.PROFILES, mesh_streams.REMOTES):
+    for spec in (streams.PUSH, streams.FILES, streams.PROFILES, streams.REMOTES):
         await ensure(bus, spec, settings)
-    return BucketStore(bus, mesh_streams.REMOTES)
+    return BucketStore(bus, streams.REMOTES)
 
 
 @pytest.fixture

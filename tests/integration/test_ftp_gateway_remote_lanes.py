@@ -7,13 +7,13 @@ from typing import Any
 from ftp_gateway.remotes.scheduler import RemoteLanes
 from ftp_gateway.remotes.state import Progress
 from ftp_gateway.remotes.state_store import Memory
-from shared import mesh_streams
-from shared.buckets import BucketStore, Stored
-from shared.bus import Bus
+from shared.contracts import streams
 from shared.errors import UnavailableError
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 
 class Memories(BucketStore):
@@ -29,8 +29,8 @@ class Memories(BucketStore):
 
 
 async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings: Settings) -> None:
-    await ensure(bus, mesh_streams.REMOTES, settings)
-    memories = Memories(bus, mesh_streams.REMOTES)
+    await ensure(bus, streams.REMOTES, settings)
+    memories = Memories(bus, streams.REMOTES)
     deleted = Memory(memories, "shop", "old")
     await deleted.note(Progress(files_pulled=1))
     lanes = _lanes(memories)

@@ -22,12 +22,12 @@ from servers.remotes import PASSWORD, Peer, SftpPeer, ftps_peer, sftp_peer
 from servers.services import RunService
 from servers.streams import messages
 from servers.waiting import until
-from shared import mesh_streams, subjects
-from shared.buckets import BucketStore
-from shared.bus import Bus
-from shared.messages import Alert, decode
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert, decode
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 DATA = b"1;Hello;https://shop.example\n2;Hi;https://shop.example\n"
 
@@ -107,7 +107,7 @@ class Remote:
 
 
 async def alerts(bus: Bus, kind: str) -> list[Alert]:
-    found = await messages(bus, mesh_streams.ALERTS, subjects.alert("ftp-gateway", "shop", kind))
+    found = await messages(bus, streams.ALERTS, subjects.alert("ftp-gateway", "shop", kind))
     return [decode(message.data, Alert) for message in found]
 
 
@@ -373,7 +373,7 @@ async def test_an_app_sees_its_own_remotes_and_a_deleted_one_is_forgotten(
 
 
 async def _forgotten(bus: Bus) -> bool:
-    found = await messages(bus, mesh_streams.REMOTES, "$KV.REMOTES.shop.erp.>")
+    found = await messages(bus, streams.REMOTES, "$KV.REMOTES.shop.erp.>")
     return all("KV-Operation" in message.headers for message in found)
 
 
@@ -457,7 +457,7 @@ async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
     async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
         saved = await gateway.put(remote.path, sftp.config(schedule="0 0 1 1 *"))
         missed = Progress(next_look_at=datetime.now(UTC) - timedelta(hours=1), revision=saved["revision"])
-        await Memory(BucketStore(bus, mesh_streams.REMOTES), "shop", "erp").note(missed)
+        await Memory(BucketStore(bus, streams.REMOTES), "shop", "erp").note(missed)
         replica.kill()
         await until(lambda: events(bus, "completed"))
 

@@ -12,9 +12,9 @@ from ftp_gateway.app import SERVICE
 from servers.ftp_gateway import PASSWORD, ROW, Gateway, events, gateway_process, read, rows, wait_gone, write
 from servers.services import RunService
 from servers.waiting import until
-from shared.bus import Bus
-from shared.mesh_streams import PUSH
-from shared.settings import Settings
+from shared.contracts.streams import PUSH
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 
 ROWS = 60_000
 

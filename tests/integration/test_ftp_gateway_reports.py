@@ -17,12 +17,12 @@ from ftp_gateway.sftp.report_folder import PART_BYTES
 from servers.ftp_gateway import Gateway, read, write
 from servers.services import RunService
 from servers.waiting import until
-from shared import subjects
-from shared.app_reports import open_reports
-from shared.bus import Bus
-from shared.messages import Event, encode
-from shared.settings import Settings
-from shared.subjects import partition_of
+from shared.contracts import subjects
+from shared.contracts.messages import Event, encode
+from shared.contracts.subjects import partition_of
+from shared.messaging.bus import Bus
+from shared.objects.app_reports import open_reports
+from shared.runtime.settings import Settings
 from shared.testing import MotoServer
 
 

@@ -10,16 +10,16 @@ from millrace.nats_config import ensure_seeds
 from millrace.nats_server import NatsServer
 from servers.ftp_gateway import ROW, Gateway, process
 from servers.waiting import until
-from shared import mesh_streams, subjects
-from shared.bus import connect
-from shared.profiles import Profiles
-from shared.registry import Registry
-from shared.secret_store import SecretStore, generate_key
+from shared.config.registry import Registry
+from shared.config.secret_store import SecretStore, generate_key
+from shared.config.tokens import TOKENS, Token, new_token, token_hash
+from shared.contracts import streams, subjects
+from shared.messaging.bus import connect
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profiles
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 from shared.service import running
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
-from shared.tokens import TOKENS, Token, new_token, token_hash
 
 
 async def test_every_path_of_a_file_works_with_the_rights_of_the_service(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ async def test_every_path_of_a_file_works_with_the_rights_of_the_service(tmp_pat
             data_dir=str(tmp_path / "data"),
         )
         async with connect("operator", server.url, seed=seeds["operator"], metrics=Metrics(), wait_s=5) as bus:
-            await ensure(bus, mesh_streams.CONFIG, settings)
+            await ensure(bus, streams.CONFIG, settings)
             registry = Registry(bus, SecretStore([key]), service="test", relist_s=30)
             issued = Token(scopes=("admin",), created_at=datetime.now(UTC))
             await registry.put(TOKENS, token_hash(token), "", issued)
@@ -53,7 +53,7 @@ async def test_every_path_of_a_file_works_with_the_rights_of_the_service(tmp_pat
                 await client.open("/part.csv", "wb")
                 connection.abort()
 
-            await until(lambda: service.mesh.bus.last_message(mesh_streams.FILES, subjects.ftp_file("shop", "partial")))
+            await until(lambda: service.mesh.bus.last_message(streams.FILES, subjects.ftp_file("shop", "partial")))
             await until(lambda: Profiles(service.mesh.bus).get("shop", "1"))
             states = {file["state"] for file in await gateway.files()}
 

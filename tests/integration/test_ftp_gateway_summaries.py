@@ -18,15 +18,15 @@ from servers.mail import MailServer, mail_server
 from servers.services import RunService
 from servers.streams import messages
 from servers.waiting import until
-from shared import mesh_streams, subjects
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.config.registry import Registry
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert, FileChanged, decode, encode
 from shared.mail import Mail, Mailer
-from shared.messages import Alert, FileChanged, decode, encode
-from shared.registry import Registry
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
-from shared.streams import ensure
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 """Of today: the stream tells when an event came, and no test can change that."""
@@ -61,7 +61,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def files(bus: Bus, settings: Settings) -> None:
-    for made in (mesh_streams.FILES, mesh_streams.ALERTS, mesh_streams.SUMMARIES):
+    for made in (streams.FILES, streams.ALERTS, streams.SUMMARIES):
         await ensure(bus, made, settings)
 
 
@@ -85,7 +85,7 @@ def text_of(server: MailServer) -> str:
 async def test_files_of_a_day_are_told_on_the_next(
     run_service: RunService, admin: dict[str, str], registry: Registry, bus: Bus, server: MailServer
 ) -> None:
-    await ensure(bus, mesh_streams.SUMMARIES, Settings())
+    await ensure(bus, streams.SUMMARIES, Settings())
     async with run_service(SERVICE) as service, aiohttp.ClientSession(headers=admin) as http:
         gateway = Gateway(service, http)
         form = {"recipients": ["ada@shop.example", "can@shop.example"], "hour": 0}
@@ -94,7 +94,7 @@ async def test_files_of_a_day_are_told_on_the_next(
         async with gateway.sftp() as client:
             await process(client, "/good.csv", ROW)
             await process(client, "/broken.csv", BROKEN)
-        store = BucketStore(bus, mesh_streams.SUMMARIES)
+        store = BucketStore(bus, streams.SUMMARIES)
         clock = Clock()
         app = service.mesh.registry.view(APPS).get("shop")
         assert app is not None
@@ -117,7 +117,7 @@ async def test_service_sends_what_is_due_when_it_starts(
 ) -> None:
     await tell(bus, "yesterday.csv", NOON - DAY)
     today = datetime.now(UTC).date()
-    await BucketStore(bus, mesh_streams.SUMMARIES).put("shop", encode(Told(day=today - 2 * DAY)))
+    await BucketStore(bus, streams.SUMMARIES).put("shop", encode(Told(day=today - 2 * DAY)))
     app = App(summary=msgspec.structs.replace(SUMMARY, hour=0))
     await registry.put(APPS, "shop", "", app)
 
@@ -201,7 +201,7 @@ async def test_summary_is_tried_again_and_is_an_alert_after_some_tries(
     server.answer = "250 taken"
     await replica.send_due()
 
-    [alert] = await messages(bus, mesh_streams.ALERTS, subjects.alert("ftp-gateway", "shop", "summary-not-sent"))
+    [alert] = await messages(bus, streams.ALERTS, subjects.alert("ftp-gateway", "shop", "summary-not-sent"))
     assert "451 come later" in decode(alert.data, Alert).message
     assert 1 == len(server.mails)
     assert "a.csv" in text_of(server)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared.bus import Bus, Message
-from shared.consumer_admin import open_pull
-from shared.consumers import Pull
+from shared.contracts.streams import PUSH
 from shared.errors import BusyError, InvalidError, MillraceError, UnavailableError
-from shared.handling import BUG_ATTEMPTS, consume
-from shared.mesh_streams import PUSH
-from shared.retry import Backoff
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_pull
+from shared.messaging.handling import BUG_ATTEMPTS, consume
+from shared.messaging.pull import Pull
+from shared.runtime.retry import Backoff
 
 SUBJECT = "push.send.shop.f1"
 

@@ -12,8 +12,8 @@ from millrace.nats_cluster import NatsCluster
 from servers.hooks import by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
-from shared.bus import Bus
-from shared.settings import Settings
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from servers.hooks import SECRET, HooksClient, events, first_successes, holds, o
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService
 from servers.waiting import until
-from shared.bus import Bus
 from shared.errors import ConflictError
+from shared.messaging.bus import Bus
+from shared.runtime.telemetry import Metrics
 from shared.service import Running
-from shared.telemetry import Metrics
 
 ALL = {"letters": 0, "replayable": 0, "sent": 0, "dead_lettered": 0, "not_replayable": 0, "inactive": 0}
 """A replay that found nothing."""

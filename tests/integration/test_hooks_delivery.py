@@ -27,16 +27,17 @@ from servers.hooks import (
 )
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
-from shared import logs, mesh_streams, subjects
-from shared.bus import Bus
-from shared.connection_test import ConnectionReport
-from shared.consumer_admin import open_scan
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import Alert, DeadLetter, Event, decode, encode
 from shared.errors import NotFoundError
-from shared.messages import Alert, DeadLetter, Event, decode, encode
-from shared.profiles import Profiles
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profiles
+from shared.runtime import logs
+from shared.runtime.settings import Settings
 from shared.service import Running, running
-from shared.settings import Settings
-from shared.streams import ensure
 from shared.testing import MotoServer
 
 NEW_SECRET = "not-a-real-secret-key-9876543210"
@@ -65,7 +66,7 @@ async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -
         yield client
 
 
-async def read_all(bus: Bus, stream: mesh_streams.Stream, subject: str, number: int) -> list[Any]:
+async def read_all(bus: Bus, stream: streams.Stream, subject: str, number: int) -> list[Any]:
     """The first messages of a subject."""
     found: list[Any] = []
     async with open_scan(bus, stream, subject=subject) as scan:
@@ -187,7 +188,7 @@ async def test_a_missing_stream_keeps_its_events_and_says_so_once(
     await client.hook("all", stream_name="later")
     posted = events(20, users=3)
     await client.post(posted)
-    (told,) = await read_all(bus, mesh_streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
+    (told,) = await read_all(bus, streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
 
     assert 20 == (await client.status("all"))["matched"]
     assert "ResourceNotFoundException" in (await client.status("all"))["waits_because"]
@@ -202,7 +203,7 @@ async def test_a_missing_stream_keeps_its_events_and_says_so_once(
     numbers = hooks.mesh.metrics.render()
     assert b'millrace_hook_sent_total{app_key="shop",hook_id="all"} 20.0' in numbers
     assert b'millrace_hook_lag_events{app_key="shop",hook_id="all"} 0.0' in numbers
-    assert 1 == len(await read_all(bus, mesh_streams.ALERTS, "alerts.hooks.shop.target-resumed", 1))
+    assert 1 == len(await read_all(bus, streams.ALERTS, "alerts.hooks.shop.target-resumed", 1))
 
 
 async def test_events_follow_a_hook_whose_stream_name_is_mended(
@@ -211,7 +212,7 @@ async def test_events_follow_a_hook_whose_stream_name_is_mended(
     await client.hook("all", stream_name="oders")
     posted = events(20, users=3)
     await client.post(posted)
-    await read_all(bus, mesh_streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
+    await read_all(bus, streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
 
     await client.hook("all", stream_name="orders")
 
@@ -225,7 +226,7 @@ async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
     kinesis.known_keys = {"AKIANEWNEWNEWEXAMPLE"}
     posted = events(20, users=3)
     await client.post(posted)
-    (told,) = await read_all(bus, mesh_streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
+    (told,) = await read_all(bus, streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
 
     assert SECRET not in told.data.decode()
     await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE")
@@ -248,7 +249,7 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
         await client.post(posted[place : place + 100])
         if place == 1000:
             kinesis.known_keys = {"AKIANEWNEWNEWEXAMPLE"}
-    await read_all(bus, mesh_streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
+    await read_all(bus, streams.ALERTS, "alerts.hooks.shop.target-paused", 1)
     paused = await client.ask("GET", "/hooks/all/status")
     await client.connect(kinesis, api_key="AKIANEWNEWNEWEXAMPLE", secret_key=NEW_SECRET)
     records = await kinesis.wait_records("orders", holds(3000))
@@ -256,7 +257,7 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
     assert by_user(posted) == first_successes(records)
     await wait_acknowledged(bus)
     assert b"millrace_hooks_order_inversions_total 0.0" in hooks.mesh.metrics.render()
-    told = await read_all(bus, mesh_streams.ALERTS, "alerts.hooks.shop.*", 2)
+    told = await read_all(bus, streams.ALERTS, "alerts.hooks.shop.*", 2)
     assert ["target-paused", "target-resumed"] == [decode(message.data, Alert).kind for message in told]
     places = {
         "logs": logged.getvalue(),
@@ -306,7 +307,7 @@ async def test_bad_messages_are_put_aside_and_stop_nothing(
     (record,) = await kinesis.wait_records("orders", holds(1))
     letters = [
         decode(message.data, DeadLetter)
-        for message in await read_all(bus, mesh_streams.DLQ, "dlq.hooks.shop.entrance.invalid", 6)
+        for message in await read_all(bus, streams.DLQ, "dlq.hooks.shop.entrance.invalid", 6)
     ]
 
     assert "good" == record.value["id"]
@@ -350,7 +351,7 @@ async def test_poison_events_are_put_aside_with_a_reason_and_stop_nothing(
     records = await kinesis.wait_records("orders", holds(3))
     letters = [
         decode(message.data, DeadLetter)
-        for message in await read_all(bus, mesh_streams.DLQ, "dlq.hooks.shop.entrance.invalid", 2 * len(poison))
+        for message in await read_all(bus, streams.DLQ, "dlq.hooks.shop.entrance.invalid", 2 * len(poison))
     ]
 
     assert {"good": "u1", "nul": "u\0", "long": sha256(b"x" * 300).hexdigest()} == {
@@ -369,7 +370,7 @@ async def test_an_event_of_2_mb_is_put_aside_and_the_others_go_through(
     await client.post([large, {"id": "small", "code": "c", "user_id": "u"}])
 
     assert ["small"] == [record.value["id"] for record in await kinesis.wait_records("orders", holds(1))]
-    (letter,) = await read_all(bus, mesh_streams.DLQ, "dlq.hooks.shop.all.oversize", 1)
+    (letter,) = await read_all(bus, streams.DLQ, "dlq.hooks.shop.all.oversize", 1)
     assert decode(letter.data, DeadLetter).message.startswith("expected at most 1048576 bytes with the key")
     await wait_acknowledged(bus)
 
@@ -397,13 +398,13 @@ async def test_a_record_over_the_limit_is_put_aside(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus, settings: Settings
 ) -> None:
     # The event fits into a message of NATS, and no longer into a record once the profile is added.
-    await ensure(bus, mesh_streams.PROFILES, settings)
+    await ensure(bus, streams.PROFILES, settings)
     await Profiles(bus).merge("shop", "x1", attributes={f"a{number}": "y" * 1000 for number in range(200)})
     large = {"id": "large", "code": "c", "user_id": "u", "ext_id": "x1", "attributes": {"a": "x" * 900_000}}
     await client.post([large, {"id": "small", "code": "c", "user_id": "u"}])
 
     (record,) = await kinesis.wait_records("orders", holds(1))
-    (letter,) = await read_all(bus, mesh_streams.DLQ, "dlq.hooks.shop.all.oversize", 1)
+    (letter,) = await read_all(bus, streams.DLQ, "dlq.hooks.shop.all.oversize", 1)
 
     assert "small" == record.value["id"]
     assert decode(letter.data, DeadLetter).message.startswith("expected at most 1048576 bytes with the key")
@@ -414,7 +415,7 @@ async def test_a_record_over_the_limit_is_put_aside(
 async def test_the_profile_completes_the_event(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus, settings: Settings
 ) -> None:
-    await ensure(bus, mesh_streams.PROFILES, settings)
+    await ensure(bus, streams.PROFILES, settings)
     await Profiles(bus).merge("shop", "x1", attributes={"city": "Ankara", "age": 25})
     await client.post(
         [{"id": "e1", "code": "c", "user_id": "u", "ext_id": "x1", "user": {"attributes": {"city": "Izmir"}}}]

@@ -14,12 +14,12 @@ from hooks.routes.hooks import BODY_BYTES
 from servers.hooks import HooksClient, by_user, events, open_client
 from servers.services import RunService
 from servers.streams import messages
-from shared import mesh_streams, subjects
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
-from shared.messages import Alert, decode
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert, decode
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 JSON = {"Content-Type": "application/json"}
@@ -34,7 +34,7 @@ async def client(run_service: RunService, shop: dict[str, str]) -> AsyncIterator
 async def stored(bus: Bus) -> list[dict[str, Any]]:
     """Every event in `EVENTS`, in the order of the stream; each lies on the subject of its app and partition."""
     found: list[dict[str, Any]] = []
-    for message in await messages(bus, mesh_streams.EVENTS, "events.>"):
+    for message in await messages(bus, streams.EVENTS, "events.>"):
         part = json.loads(message.data)
         for event in part:
             partition = subjects.partition_of(event["user_id"])
@@ -149,7 +149,7 @@ async def test_a_full_stream_refuses_and_says_when_to_come_again(
 
         assert [429] * 3 == [status for status, _ in refused]
         assert {"busy"} == {told["error"]["code"] for _, told in refused}
-        async with asyncio.timeout(10), open_scan(bus, mesh_streams.ALERTS, subject="alerts.hooks.shop.*") as scan:
+        async with asyncio.timeout(10), open_scan(bus, streams.ALERTS, subject="alerts.hooks.shop.*") as scan:
             alerts = await scan.next(10)
     assert [("events-full", "EVENTS")] == [
         (alert.kind, alert.subject) for alert in (decode(message.data, Alert) for message in alerts)

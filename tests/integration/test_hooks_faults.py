@@ -14,9 +14,9 @@ from hooks.sinks.kinesis.sink import KinesisConfig
 from servers.kinesis import CallFault, FaultyKinesis, Stored
 from servers.memory_sink import LanesAround
 from servers.waiting import until
-from shared.aws import AwsClients
-from shared.retry import Backoff
-from shared.secret import Secret
+from shared.aws.clients import AwsClients
+from shared.config.secret import Secret
+from shared.runtime.retry import Backoff
 
 BATCH = Batch(linger_ms=2)
 QUICK = Backoff(first_s=0.01, max_s=0.05)

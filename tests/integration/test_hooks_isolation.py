@@ -15,11 +15,11 @@ from servers.hooks import HooksClient, by_user, events, first_successes, holds, 
 from servers.kinesis import FaultyKinesis, Stored
 from servers.services import RunService
 from servers.waiting import until
-from shared import mesh_streams
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.contracts import streams
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.runtime.settings import Settings
 from shared.service import Running, running
-from shared.settings import Settings
 
 USERS = 300
 
@@ -63,7 +63,7 @@ async def post(client: HooksClient, posted: list[dict[str, object]]) -> None:
 
 async def entries(bus: Bus) -> int:
     """Backlogs in the bucket."""
-    return len(await BucketStore(bus, mesh_streams.HOOKS).scan())
+    return len(await BucketStore(bus, streams.HOOKS).scan())
 
 
 async def allow(client: HooksClient, kinesis: FaultyKinesis) -> None:

@@ -19,8 +19,8 @@ from servers.kinesis import CallFault, FaultyKinesis, Stored
 from servers.replicas import hooks_process
 from servers.services import RunService
 from servers.waiting import until
-from shared.bus import Bus
-from shared.settings import Settings
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from hooks.handlers import ProbeConnector
 from servers.hooks import HooksClient, connector, events, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
-from shared import mesh_streams, subjects
-from shared.bus import Bus
-from shared.connection_test import ConnectionReport
-from shared.consumer_admin import open_scan
-from shared.messages import DeadLetter, Event, decode, encode
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import DeadLetter, Event, decode, encode
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.runtime.settings import Settings
 from shared.service import Running, running
-from shared.settings import Settings
 from shared.testing import MotoServer
 
 
@@ -188,7 +188,7 @@ def large(name: str, attributes: int, tokens: int = 0) -> Event:
 
 async def letters(bus: Bus, subject: str, number: int) -> list[DeadLetter]:
     found: list[DeadLetter] = []
-    async with open_scan(bus, mesh_streams.DLQ, subject=subject) as scan:
+    async with open_scan(bus, streams.DLQ, subject=subject) as scan:
         while len(found) < number:
             found += [decode(message.data, DeadLetter) for message in await scan.next(number)]
     return found

@@ -8,13 +8,13 @@ import pytest
 
 from hooks.assignment.leases import Leases
 from hooks.assignment.plan import Lease, Plan, Timing
-from shared.buckets import BucketStore
-from shared.bus import Bus
-from shared.mesh_streams import LEASES
-from shared.messages import decode, encode
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.subjects import PARTITIONS, hooks_lease
+from shared.contracts.messages import decode, encode
+from shared.contracts.streams import LEASES
+from shared.contracts.subjects import PARTITIONS, hooks_lease
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
 
 
 class Work:

@@ -13,12 +13,12 @@ from servers.hooks import HooksClient, events, holds, open_client, wait_acknowle
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
 from servers.waiting import until
-from shared import mesh_streams
-from shared.bus import Bus
-from shared.profiles import Profiles
+from shared.contracts import streams
+from shared.messaging.bus import Bus
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profiles
+from shared.runtime.settings import Settings
 from shared.service import Running
-from shared.settings import Settings
-from shared.streams import ensure
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/hook.event.v1.json").read_text())
 
@@ -55,7 +55,7 @@ async def preview(client: HooksClient, form: dict[str, Any] | None = None) -> di
 async def test_an_event_is_rendered_as_it_would_be_sent(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus, settings: Settings
 ) -> None:
-    await ensure(bus, mesh_streams.PROFILES, settings)
+    await ensure(bus, streams.PROFILES, settings)
     await Profiles(bus).merge("shop", "x1", attributes={"city": "Ankara"})
     event = {"id": "e1", "code": "purchase", "user_id": "u" * 300, "ext_id": "x1", "occurred_at": 7}
 
@@ -70,7 +70,7 @@ async def test_an_event_is_rendered_as_it_would_be_sent(
 
 
 async def test_a_record_that_would_be_too_large_is_told(client: HooksClient, bus: Bus, settings: Settings) -> None:
-    await ensure(bus, mesh_streams.PROFILES, settings)
+    await ensure(bus, streams.PROFILES, settings)
     await Profiles(bus).merge("shop", "x1", attributes={f"a{number}": "y" * 1000 for number in range(200)})
     event = {"code": "purchase", "user_id": "u", "ext_id": "x1", "attributes": {"a": "x" * 900_000}}
 
@@ -124,7 +124,7 @@ async def test_the_newest_events_that_match_are_rendered_in_their_order(
     assert [f"e{place:06}" for place in range(5, 30)] == [one["record"]["id"] for one in shown["records"]]
     assert [f"e{place:06}" for place in range(20, 30)] == [one["record"]["id"] for one in first["records"]]
     assert 30 == len(everything["records"])
-    last = (await bus.stream_state(mesh_streams.EVENTS)).last_sequence
+    last = (await bus.stream_state(streams.EVENTS)).last_sequence
     assert {"first_sequence": 1, "last_sequence": last, "messages": 31, "all": True} == everything["looked"]
     assert not first["looked"]["all"]
     assert 0 == kinesis.calls

@@ -15,13 +15,13 @@ from servers.kinesis import CallFault, FaultyKinesis
 from servers.memory_sink import LanesAround
 from servers.services import RunService
 from servers.waiting import until
-from shared import mesh_streams
-from shared.aws import AwsClients
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
-from shared.messages import Alert, decode
-from shared.retry import Backoff
-from shared.secret import Secret
+from shared.aws.clients import AwsClients
+from shared.config.secret import Secret
+from shared.contracts import streams
+from shared.contracts.messages import Alert, decode
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.runtime.retry import Backoff
 from shared.service import Running
 
 BATCH = Batch(linger_ms=2)
@@ -176,7 +176,7 @@ async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -
 
 
 async def alerts(bus: Bus, kind: str) -> list[Alert]:
-    async with open_scan(bus, mesh_streams.ALERTS, subject=f"alerts.hooks.shop.{kind}") as scan:
+    async with open_scan(bus, streams.ALERTS, subject=f"alerts.hooks.shop.{kind}") as scan:
         count = scan.pending_at_open
         found: list[Alert] = []
         while len(found) < count:

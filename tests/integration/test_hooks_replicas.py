@@ -21,11 +21,11 @@ from servers.hooks import HooksClient, by_user, events, first_successes, holds, 
 from servers.kinesis import FaultyKinesis
 from servers.replicas import hooks_process
 from servers.waiting import until
-from shared import mesh_streams
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.contracts import streams
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.runtime.settings import Settings
 from shared.service import Running, running, serve
-from shared.settings import Settings
 
 QUICK = Timing(renew_s=0.2, stop_s=0.8, take_s=1.6, give_s=1.0)
 
@@ -237,7 +237,7 @@ async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
         await replicas.start("fourth")
         late = await kinesis.wait_records("orders", holds(3000))
         await wait_acknowledged(bus)
-        store = BucketStore(bus, mesh_streams.HOOKS)
+        store = BucketStore(bus, streams.HOOKS)
 
         async def nothing_left() -> bool:
             return not await store.scan()

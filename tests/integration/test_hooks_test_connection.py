@@ -21,9 +21,9 @@ from servers.hooks import HooksClient, open_client
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService
 from servers.webhooks import SECRET, Receiver
-from shared.bus import Bus
-from shared.connection_test import ConnectionReport, run_checks
-from shared.secret import Secret
+from shared.config.secret import Secret
+from shared.contracts.connection_report import ConnectionReport, run_checks
+from shared.messaging.bus import Bus
 from shared.service import Running
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

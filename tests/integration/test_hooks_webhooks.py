@@ -20,9 +20,9 @@ from servers.memory_sink import make_record
 from servers.services import RunService
 from servers.waiting import until
 from servers.webhooks import SECRET, Received, Receiver
-from shared import mesh_streams
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
+from shared.config.secret import Secret
+from shared.contracts import streams
+from shared.contracts.messages import DeadLetter, decode
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -31,8 +31,8 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.messages import DeadLetter, decode
-from shared.secret import Secret
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
 from shared.service import Running
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/hook.event.v1.json").read_text())
@@ -139,7 +139,7 @@ async def test_a_record_that_the_receiver_does_not_take_is_put_aside_and_stops_n
         request.value["id"] for request in receiver.received
     ]
     letters: list[DeadLetter] = []
-    async with open_scan(bus, mesh_streams.DLQ, subject="dlq.hooks.shop.all.rejected") as scan:
+    async with open_scan(bus, streams.DLQ, subject="dlq.hooks.shop.all.rejected") as scan:
         while len(letters) < 2:
             letters += [decode(message.data, DeadLetter) for message in await scan.next(2)]
     assert [

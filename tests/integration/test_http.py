@@ -8,9 +8,9 @@ import pytest
 from msgspec import Meta
 
 from servers.services import RunService
-from shared.http import Call
-from shared.mesh_streams import CONFIG
-from shared.routes import Query, Route
+from shared.contracts.streams import CONFIG
+from shared.http.routes import Query, Route
+from shared.http.server import Call
 from shared.service import Mesh, Service
 
 

@@ -10,7 +10,7 @@ import pytest
 from servers.mail import PASSWORD, USER, MailServer, certificate, mail_server
 from shared.errors import CredentialsError, DeniedError, InvalidError, UnavailableError
 from shared.mail import Mail, Mailer
-from shared.settings import Settings
+from shared.runtime.settings import Settings
 
 MAIL = Mail(
     id="summary.shop.2026-11-21",

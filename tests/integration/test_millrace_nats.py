@@ -8,19 +8,19 @@ import pytest
 from millrace.nats_cluster import NatsCluster
 from millrace.nats_config import ensure_seeds
 from millrace.nats_server import NatsServer
-from shared import mesh_streams, subjects
-from shared.bus import connect
+from shared.contracts import streams, subjects
 from shared.errors import ConflictError, UnavailableError
-from shared.retry import Backoff, retry
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
+from shared.messaging.bus import connect
+from shared.messaging.streams import ensure
+from shared.runtime.retry import Backoff, retry
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 
 async def publish(url: str, data: bytes, *, replicas: bool = False, seed: str = "") -> int:
     settings = Settings(events_max_bytes=64 << 20, nats_replicas=3 if replicas else 1)
     async with connect("publisher", url, seed=seed, metrics=Metrics(), wait_s=5) as bus:
-        await ensure(bus, mesh_streams.EVENTS, settings)
+        await ensure(bus, streams.EVENTS, settings)
         return await retry(lambda: bus.publish(subjects.events("a", 0), data), backoff=Backoff(), deadline_s=20)
 
 

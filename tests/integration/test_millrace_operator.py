@@ -13,14 +13,14 @@ from millrace.nats_server import NatsServer
 from millrace.operator_access import USER, Access, find_access, open_registry
 from millrace.rekey import Outcome, rekey
 from millrace.token import create, revoke
-from shared import mesh_streams
+from shared.config.registry import Kind, Registry
+from shared.config.secret import Secret
+from shared.config.secret_store import generate_key
+from shared.config.tokens import TOKENS, authenticate, token_hash
+from shared.contracts import streams
 from shared.errors import InvalidError, NotFoundError, UnauthenticatedError
-from shared.registry import Kind, Registry
-from shared.secret import Secret
-from shared.secret_store import generate_key
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.tokens import TOKENS, authenticate, token_hash
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 Open = Callable[[str], AbstractAsyncContextManager[Registry]]
@@ -43,7 +43,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Open]:
     async with NatsServer(tmp_path / "nats", users=ensure_seeds(tmp_path / "keys")) as server:
         first = Access(nats_url=server.url, seed=seed, secret_keys=generate_key())
         async with open_registry(first) as registry:
-            await ensure(registry.bus, mesh_streams.CONFIG, Settings())
+            await ensure(registry.bus, streams.CONFIG, Settings())
         yield lambda keys: open_registry(Access(nats_url=server.url, seed=seed, secret_keys=keys))
 
 
@@ -66,7 +66,7 @@ async def test_only_the_hash_of_a_token_is_kept(registry: Registry) -> None:
     token = await create(registry, ("admin",), "", now=NOW)
 
     (entry,) = await registry.list(TOKENS)
-    stored = await registry.bus.last_message(mesh_streams.CONFIG, f"$KV.CONFIG.tokens.{entry.app_key}")
+    stored = await registry.bus.last_message(streams.CONFIG, f"$KV.CONFIG.tokens.{entry.app_key}")
 
     assert token_hash(token) == entry.app_key
     assert stored is not None

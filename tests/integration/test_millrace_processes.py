@@ -11,14 +11,14 @@ import pytest
 
 from millrace.processes import child, free_ports, is_free, start_child
 from shared.errors import UnavailableError
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 PARENT = """
 import asyncio, sys
 from pathlib import Path
 from millrace.processes import start_child
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 async def main():
     command = (sys.executable, "-c", sys.argv[2])

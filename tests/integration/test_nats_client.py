@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from servers.waiting import until
-from shared.bus import Bus
+from shared.contracts.streams import PUSH
+from shared.contracts.subjects import push_send
 from shared.errors import UnavailableError
-from shared.mesh_streams import PUSH
-from shared.subjects import push_send
+from shared.messaging.bus import Bus
 
 SUBJECT = push_send("shop", "f1")
 CALLS: dict[str, Callable[[Bus], Awaitable[object]]] = {

@@ -1,7 +1,7 @@
 """
 What each NATS user can do, and cannot, on a real server with the generated configuration.
 
-Made from `shared.grants.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of it.
+Made from `shared.contracts.grants.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of it.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from nats.errors import Error as NatsError
 
 from millrace.nats_config import ensure_seeds, make_seed
 from millrace.nats_server import NatsServer
-from shared import grants
-from shared.bus import Bus, connect
-from shared.consumer_admin import open_pull, open_scan
+from shared.contracts import grants
+from shared.contracts.grants import GRANTS, permissions
+from shared.contracts.streams import Bucket, Stream
 from shared.errors import MillraceError
-from shared.grants import GRANTS, permissions
-from shared.mesh_streams import Bucket, Stream
-from shared.settings import Settings
-from shared.streams import ensure, purge, take_out
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, connect
+from shared.messaging.consumers import open_pull, open_scan
+from shared.messaging.streams import ensure, purge, take_out
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 USERS = sorted(GRANTS)
 MADE = {

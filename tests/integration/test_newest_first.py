@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from ftp_gateway.processing.reverse_scan import newest_first
-from shared.bus import Bus, Message
-from shared.mesh_streams import FILES
-from shared.settings import Settings
-from shared.streams import ensure
-from shared.subjects import ftp_file
+from shared.contracts.streams import FILES
+from shared.contracts.subjects import ftp_file
+from shared.messaging.bus import Bus, Message
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
 
 MINE, OTHERS = ftp_file("shop", "completed"), ftp_file("rival", "completed")
 

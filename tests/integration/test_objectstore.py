@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.aws import AwsClients
-from shared.aws_roles import AwsRole
+from shared.aws.clients import AwsClients
+from shared.aws.roles import AwsRole
+from shared.config.secret import Secret
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -19,10 +20,9 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.objectstore import ObjectStore
-from shared.secret import Secret
-from shared.store_config import Limits, S3StoreConfig
-from shared.store_errors import store_code
+from shared.objects.config import Limits, S3StoreConfig
+from shared.objects.errors import store_code
+from shared.objects.store import ObjectStore
 from shared.testing import MotoServer
 
 ONCE = Limits(request_s=5, retries=0)

@@ -7,15 +7,15 @@ from functools import partial
 import pytest
 
 from servers.waiting import until
-from shared import buckets
-from shared.buckets import BucketStore, Stored
-from shared.bus import Bus
-from shared.mesh_streams import PROFILES
-from shared.profile_cache import ProfileCache
-from shared.profile_keys import profile_key
-from shared.profiles import Profiles
-from shared.settings import Settings
-from shared.streams import ensure
+from shared.contracts.profile_keys import profile_key
+from shared.contracts.streams import PROFILES
+from shared.messaging import kv
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.streams import ensure
+from shared.profiles.cache import ProfileCache
+from shared.profiles.store import Profiles
+from shared.runtime.settings import Settings
 
 
 class Reads:
@@ -33,7 +33,7 @@ class Reads:
                 await self.before_answer()
             return stored
 
-        monkeypatch.setattr(buckets.BucketStore, "get", counted)
+        monkeypatch.setattr(kv.BucketStore, "get", counted)
 
 
 @pytest.fixture

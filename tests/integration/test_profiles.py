@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from shared.buckets import BucketStore
-from shared.bus import Bus
+from shared.contracts.messages import ProfileRow
+from shared.contracts.profile_keys import profile_key
+from shared.contracts.streams import PROFILES
 from shared.errors import TooLargeError
-from shared.mesh_streams import PROFILES
-from shared.messages import ProfileRow
-from shared.profile_keys import profile_key
-from shared.profiles import Profile, Profiles
-from shared.settings import Settings
-from shared.streams import ensure
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profile, Profiles
+from shared.runtime.settings import Settings
 
 
 def row(ext_id: str, **attributes: int) -> ProfileRow:

@@ -9,17 +9,17 @@ from msgspec import Struct
 
 from millrace.nats_server import NatsServer
 from servers.waiting import until
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
+from shared.config.registry import Kind, Registry, View
+from shared.config.secret import Secret
+from shared.config.secret_store import SecretStore
+from shared.contracts.messages import Alert, decode
+from shared.contracts.streams import ALERTS, CONFIG
 from shared.errors import ConflictError, InvalidError, NotFoundError
-from shared.logs import redactor
-from shared.mesh_streams import ALERTS, CONFIG
-from shared.messages import Alert, decode
-from shared.registry import Kind, Registry, View
-from shared.secret import Secret
-from shared.secret_store import SecretStore
-from shared.settings import Settings
-from shared.streams import ensure
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.messaging.streams import ensure
+from shared.runtime.logs import redactor
+from shared.runtime.settings import Settings
 
 
 class Thing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

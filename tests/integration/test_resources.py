@@ -7,14 +7,14 @@ import aiohttp
 import pytest
 from msgspec import Meta, Struct
 
+from shared.config.registry import Kind
+from shared.config.secret import Secret
+from shared.contracts.streams import CONFIG
 from shared.errors import InvalidError
-from shared.http import Call
-from shared.mesh_streams import CONFIG
-from shared.registry import Kind
-from shared.resources import resource_routes
-from shared.secret import Secret
+from shared.http.resources import resource_routes
+from shared.http.server import Call
+from shared.runtime.settings import Settings
 from shared.service import Mesh, Service, running
-from shared.settings import Settings
 
 
 class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

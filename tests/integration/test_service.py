@@ -11,13 +11,13 @@ import pytest
 from msgspec import Struct
 
 from millrace.nats_server import NatsServer
+from shared.config.tokens import TOKENS, Token
+from shared.contracts.streams import CONFIG
 from shared.errors import BusyError, NotFoundError
-from shared.http import Call
-from shared.mesh_streams import CONFIG
-from shared.routes import Route
+from shared.http.routes import Route
+from shared.http.server import Call
+from shared.runtime.settings import Settings
 from shared.service import Mesh, Running, Service, running, serve
-from shared.settings import Settings
-from shared.tokens import TOKENS, Token
 
 
 class Thing(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -13,13 +13,13 @@ import pytest
 
 from servers.services import RunService
 from servers.storage import PHOTO, form, objects, stored, upload
-from shared import mesh_streams, subjects
-from shared.bus import Bus
-from shared.connection_test import ConnectionReport
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import decode
 from shared.errors import NotFoundError
-from shared.messages import decode
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 from shared.testing import MotoServer
 from storage.app import SERVICE, build
 from storage.handlers import ProbeConnector
@@ -108,7 +108,7 @@ async def test_secret_goes_in_and_never_comes_out(
     del left_out["secret_key"]
     await put(http, shop, left_out)
     await put(http, shop, shown | {"active": True})
-    entry = await bus.last_message(mesh_streams.CONFIG, "$KV.CONFIG.connectors.shop.amazon-storage")
+    entry = await bus.last_message(streams.CONFIG, "$KV.CONFIG.connectors.shop.amazon-storage")
     assert entry is not None
     assert SECRET.encode() not in entry.data
     assert (await stored(http, shop, form())).provider == "amazon-storage"

@@ -10,11 +10,11 @@ import pytest_asyncio
 
 from servers.services import RunService
 from servers.storage import PHOTO, form, objects, stored, upload
-from shared import mesh_streams, subjects
-from shared.bus import Bus
-from shared.connection_test import ConnectionReport
-from shared.messages import decode
-from shared.settings import Settings
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import decode
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 from shared.testing import AzuriteServer, MotoServer
 from storage.app import SERVICE
 from storage.handlers import ProbeConnector
@@ -105,7 +105,7 @@ async def test_key_goes_in_and_never_comes_out(
     left_out = connector(azurite, container, prefix="p")
     del left_out["account_key"]
     await put(http, shop, left_out)
-    entry = await bus.last_message(mesh_streams.CONFIG, "$KV.CONFIG.connectors.shop.azure-storage")
+    entry = await bus.last_message(streams.CONFIG, "$KV.CONFIG.connectors.shop.azure-storage")
     assert entry is not None
     assert azurite.account_key.reveal().encode() not in entry.data
     assert "azure-storage" == (await stored(http, shop, form())).provider

@@ -13,11 +13,11 @@ from servers.services import RunService
 from servers.storage import PHOTO, connect, form, objects, stored, upload
 from servers.streams import messages
 from servers.stub_store import Fault, StubStore, stub_connector
-from shared import mesh_streams
-from shared.bus import Bus
-from shared.messages import Alert, decode
+from shared.contracts import streams
+from shared.contracts.messages import Alert, decode
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 from shared.testing import MotoServer
 from storage.app import SERVICE
 
@@ -39,9 +39,7 @@ def nobody() -> Iterator[str]:
 
 
 async def alerts(bus: Bus) -> list[tuple[str, str]]:
-    told = [
-        decode(message.data, Alert) for message in await messages(bus, mesh_streams.ALERTS, "alerts.storage.shop.*")
-    ]
+    told = [decode(message.data, Alert) for message in await messages(bus, streams.ALERTS, "alerts.storage.shop.*")]
     return [(alert.kind, alert.subject) for alert in told]
 
 

@@ -16,12 +16,12 @@ from yarl import URL
 from servers.services import RunService
 from servers.storage import PHOTO, form, objects, stored, upload
 from servers.streams import messages
-from shared import mesh_streams, subjects
-from shared.bus import Bus
+from shared.contracts import streams, subjects
+from shared.contracts.messages import ObjectStored, ResolveMedia, StoreMedia, StoreMediaReply, decode
 from shared.errors import InvalidError, NotFoundError
-from shared.messages import ObjectStored, ResolveMedia, StoreMedia, StoreMediaReply, decode
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 from shared.service import Running
-from shared.settings import Settings
 from storage.app import SERVICE
 from storage.images import PIPELINE
 from storage.records import ObjectRecord
@@ -88,7 +88,7 @@ async def test_object_is_recorded_and_told_before_the_answer(
     reply = await stored(http, shop, form(PHOTO))
     await stored(http, shop, form(PHOTO))
 
-    told = await messages(bus, mesh_streams.OBJECTS, subjects.object_stored("shop"))
+    told = await messages(bus, streams.OBJECTS, subjects.object_stored("shop"))
     assert [reply] == [decode(message.data, ObjectStored) for message in told]
     async with http.get(f"/v1/apps/shop/objects/{reply.id}", headers=shop) as answer:
         assert (200, reply) == (answer.status, decode(await answer.read(), ObjectRecord).reply())

@@ -8,11 +8,11 @@ import pytest
 
 from servers.services import RunService
 from servers.storage import PHOTO, connect, form, objects, stored
-from shared.bus import Bus
+from shared.contracts.messages import ResolveMedia, StoreMediaReply, decode
+from shared.contracts.subjects import RESOLVE_MEDIA
 from shared.errors import NotFoundError
-from shared.messages import ResolveMedia, StoreMediaReply, decode
-from shared.settings import Settings
-from shared.subjects import RESOLVE_MEDIA
+from shared.messaging.bus import Bus
+from shared.runtime.settings import Settings
 from shared.testing import MotoServer
 from storage.app import SERVICE
 from storage.records import ObjectPage, ObjectRecord

@@ -17,9 +17,9 @@ import pytest
 from servers.services import RunService
 from servers.storage import PHOTO, form, objects, stored
 from servers.waiting import until
-from shared.messages import StoreMediaReply, decode
+from shared.contracts.messages import StoreMediaReply, decode
+from shared.runtime.settings import Settings
 from shared.service import Running, running
-from shared.settings import Settings
 from storage import routes
 from storage.app import SERVICE
 from storage.bodies import SPOOL_BYTES, Pace

@@ -14,8 +14,8 @@ import pytest
 
 from servers.services import RunService
 from servers.storage import DEMO, PHOTO, objects
+from shared.runtime.settings import Settings
 from shared.service import running
-from shared.settings import Settings
 from storage.app import SERVICE
 
 

@@ -7,12 +7,12 @@ import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from millrace.nats_server import NatsServer
-from shared.bus import Bus, connect
+from shared.contracts.streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
 from shared.errors import ConflictError, NotFoundError
-from shared.mesh_streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
-from shared.settings import Settings
-from shared.streams import PARTITIONS_KEY, ensure, purge, take_out
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, connect
+from shared.messaging.streams import PARTITIONS_KEY, ensure, purge, take_out
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 
 def changed(settings: Settings, **changes: object) -> Settings:

@@ -17,16 +17,16 @@ import paramiko
 from ftp_gateway.app import SERVICE
 from millrace.nats_server import NatsServer
 from servers.streams import messages
-from shared import mesh_streams, subjects
-from shared.bus import Bus, connect
-from shared.messages import FileChanged, PushBatch, PushRow, decode
-from shared.registry import Registry
-from shared.secret_store import SecretStore, generate_key
+from shared.config.registry import Registry
+from shared.config.secret_store import SecretStore, generate_key
+from shared.config.tokens import TOKENS, Token, new_token, token_hash
+from shared.contracts import streams, subjects
+from shared.contracts.messages import FileChanged, PushBatch, PushRow, decode
+from shared.messaging.bus import Bus, connect
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings, child_environment
+from shared.runtime.telemetry import Metrics
 from shared.service import Running, running
-from shared.settings import Settings, child_environment
-from shared.streams import ensure
-from shared.telemetry import Metrics
-from shared.tokens import TOKENS, Token, new_token, token_hash
 
 PASSWORD = "correct-horse-battery"
 ROW = b"1;Hello;https://shop.example\n"
@@ -117,7 +117,7 @@ async def open_gateway(directory: Path, host_keys: bytes) -> AsyncIterator[tuple
             allow_private_endpoints=True,
             stop_deadline_s=10,
         )
-        await ensure(bus, mesh_streams.CONFIG, settings)
+        await ensure(bus, streams.CONFIG, settings)
         registry = Registry(bus, SecretStore([secret_key]), service="test", relist_s=30)
         issued = Token(scopes=("admin",), created_at=datetime.now(UTC))
         await registry.put(TOKENS, token_hash(token), "", issued)
@@ -160,13 +160,13 @@ async def process(client: asyncssh.SFTPClient, path: str, data: bytes) -> dict[s
 
 async def events(bus: Bus, state: subjects.FileState, app_key: str = "shop") -> list[FileChanged]:
     """Events of one state."""
-    found = await messages(bus, mesh_streams.FILES, subjects.ftp_file(app_key, state))
+    found = await messages(bus, streams.FILES, subjects.ftp_file(app_key, state))
     return [decode(message.data, FileChanged) for message in found]
 
 
 async def batches(bus: Bus, app_key: str = "shop") -> list[PushBatch]:
     """Push commands, as they were published."""
-    found = await messages(bus, mesh_streams.PUSH, subjects.push_send(app_key, "*"))
+    found = await messages(bus, streams.PUSH, subjects.push_send(app_key, "*"))
     return [decode(message.data, PushBatch) for message in found]
 
 

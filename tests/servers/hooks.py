@@ -10,8 +10,8 @@ import aiohttp
 
 from servers.kinesis import FaultyKinesis, Stored
 from servers.waiting import until
-from shared import subjects
-from shared.bus import Bus
+from shared.contracts import subjects
+from shared.messaging.bus import Bus
 
 SECRET = "not-a-real-secret-key-0123456789"
 

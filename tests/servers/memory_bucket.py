@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from hooks.backlog.checkpoints import Checkpoint
-from shared.buckets import Stored
 from shared.errors import ConflictError, UnavailableError
+from shared.messaging.kv import Stored
 
 
 class MemoryBucket:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shared.bus import Message, StreamState
-from shared.consumers import ClosedError
+from shared.messaging.bus import Message, StreamState
+from shared.messaging.pull import ClosedError
 
 
 class MemoryEvents:

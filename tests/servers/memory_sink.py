@@ -12,8 +12,8 @@ from hooks.delivery.target_queue import Lanes
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
 from shared.errors import MillraceError
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TARGET = Target("shop", "orders")

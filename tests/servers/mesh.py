@@ -16,9 +16,9 @@ from millrace.mesh_folder import MeshFolder
 from millrace.nats_config import seed_file
 from millrace.processes import start_child
 from servers.waiting import until
-from shared.bus import Bus, connect
-from shared.settings import child_environment
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus, connect
+from shared.runtime.settings import child_environment
+from shared.runtime.telemetry import Metrics
 from shared.testing import MotoServer
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from shared.settings import Settings, child_environment
+from shared.runtime.settings import Settings, child_environment
 
 TESTS = Path(__file__).parents[1]
 

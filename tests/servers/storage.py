@@ -6,8 +6,8 @@ from typing import Any
 
 import aiohttp
 
-from shared.messages import StoreMediaReply, decode
-from shared.settings import Settings
+from shared.contracts.messages import StoreMediaReply, decode
+from shared.runtime.settings import Settings
 from shared.testing import MotoServer
 
 DEMO = Path(__file__).parents[2] / "demo"

@@ -1,8 +1,8 @@
 """What lies in a stream or a bucket, as a test sees it. No test lives here."""
 
-from shared.bus import Bus, Message
-from shared.consumer_admin import open_scan
-from shared.mesh_streams import Bucket, Stream
+from shared.contracts.streams import Bucket, Stream
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
 
 
 async def messages(bus: Bus, stream: Stream | Bucket, subject: str) -> list[Message]:

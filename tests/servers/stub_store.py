@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from shared.secret import Secret
+from shared.config.secret import Secret
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
 

@@ -19,7 +19,7 @@ from millrace.event_loop import run_async
 from millrace.operator_access import add_data_argument
 from millrace.service_api import ServiceApi, add_url_argument, find_urls, open_api, read_token
 from shared.errors import InvalidError, MillraceError
-from shared.settings import environment
+from shared.runtime.settings import environment
 
 SIGNS = {"created": "+", "updated": "~", "unchanged": "="}
 

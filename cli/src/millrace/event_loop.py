@@ -6,8 +6,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from shared import logs
 from shared.errors import MillraceError
+from shared.runtime import logs
 
 
 def run_async(work: Coroutine[Any, Any, int]) -> int:

@@ -22,13 +22,13 @@ from millrace.nats_config import seed_file
 from millrace.nats_server import NatsServer
 from millrace.operator_access import ELECTION, ELECTION_S, access_of_folder, open_registry
 from millrace.processes import Child, start_child
-from shared import mesh_streams
+from shared.config.registry import Registry
+from shared.config.tokens import ADMIN, TOKENS, Token, token_hash
+from shared.contracts import streams
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
-from shared.registry import Registry
-from shared.retry import Backoff, retry
-from shared.settings import Settings, child_environment
-from shared.streams import ensure
-from shared.tokens import ADMIN, TOKENS, Token, token_hash
+from shared.messaging.streams import ensure
+from shared.runtime.retry import Backoff, retry
+from shared.runtime.settings import Settings, child_environment
 
 READY_S = 45.0
 """For imports on a cold disk and a stream to be checked; a start takes about two seconds."""
@@ -47,7 +47,7 @@ class LocalMesh:
         folder: Its lock is held by the caller.
         nats_nodes: 1, or 3 for a cluster with three copies of every stream.
         ports: Ports to take, by name of a service, `sftp` or `nats` (`nats-1` to `nats-3`); free ones otherwise.
-        settings: Further settings of every service, by field of `shared.settings.Settings`.
+        settings: Further settings of every service, by field of `shared.runtime.settings.Settings`.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class LocalMesh:
         access = access_of_folder(self.folder, self.nats.url)
         token = self.folder.admin_token()
         async with open_registry(access) as registry:
-            await ensure(registry.bus, mesh_streams.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
+            await ensure(registry.bus, streams.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
             await retry(lambda: _issue(registry, token), backoff=ELECTION, deadline_s=ELECTION_S)
 
     async def _stop_services(self) -> None:

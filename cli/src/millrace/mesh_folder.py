@@ -19,9 +19,9 @@ from msgspec import Struct
 
 from millrace.nats_config import ensure_seeds
 from millrace.secret_files import read_or_make
+from shared.config.secret_store import generate_key
+from shared.config.tokens import new_token
 from shared.errors import ConflictError, InvalidError, NotFoundError
-from shared.secret_store import generate_key
-from shared.tokens import new_token
 
 SERVICES = ("storage", "hooks", "ftp-gateway", "exporter")
 

@@ -43,7 +43,7 @@ class NatsCluster:
 
     Args:
         directory: Holds a folder for each node; a later cluster on it finds the data again.
-        users: NKey seed by user of `shared.grants.GRANTS`; None lets everybody in, for tests.
+        users: NKey seed by user of `shared.contracts.grants.GRANTS`; None lets everybody in, for tests.
         ports: Client ports to take, one for each node, where they are known from an earlier run.
     """
 

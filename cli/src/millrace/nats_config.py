@@ -1,5 +1,5 @@
 """
-Configuration for nats-server, made from `shared.subjects`, and the verb `nats-config` that prints it.
+Configuration for nats-server, made from `shared.contracts.subjects`, and the verb `nats-config` that prints it.
 
 Every user signs in with an NKey: the configuration holds public keys, the seeds lie in a folder of their own. A server
 is started in `millrace.nats_server`, not here.
@@ -15,8 +15,8 @@ import nkeys  # type: ignore[import-untyped]  # the package has no types
 from msgspec import Struct
 
 from millrace.secret_files import read_or_make
+from shared.contracts.grants import GRANTS, permissions
 from shared.errors import InvalidError
-from shared.grants import GRANTS, permissions
 
 ACCOUNT = "MILLRACE"
 CLUSTER = "millrace"

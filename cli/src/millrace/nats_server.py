@@ -21,7 +21,7 @@ import msgspec
 from millrace.nats_config import SYNC, ServerConfig, public_key, render
 from millrace.processes import Child, check_free, start_child
 from shared.errors import UnavailableError
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 HOST = "127.0.0.1"
 READY_S = 20.0
@@ -43,7 +43,7 @@ class NatsServer:
 
     Args:
         directory: Holds the store, the configuration and the log; a later server on it finds the data again.
-        users: NKey seed by user of `shared.grants.GRANTS`; None lets everybody in, for tests.
+        users: NKey seed by user of `shared.contracts.grants.GRANTS`; None lets everybody in, for tests.
         port: 0 takes a free one, which stays this object's port over `restart`.
     """
 

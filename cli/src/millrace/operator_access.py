@@ -12,13 +12,13 @@ from pathlib import Path
 from msgspec import Struct
 
 from millrace.mesh_folder import MeshFolder
-from shared.bus import connect
+from shared.config.registry import Registry
+from shared.config.secret_store import SecretStore
 from shared.errors import InvalidError
-from shared.registry import Registry
-from shared.retry import Backoff
-from shared.secret_store import SecretStore
-from shared.settings import environment, read_settings
-from shared.telemetry import Metrics
+from shared.messaging.bus import connect
+from shared.runtime.retry import Backoff
+from shared.runtime.settings import environment, read_settings
+from shared.runtime.telemetry import Metrics
 
 USER = "operator"
 WAIT_S = 5.0

@@ -1,7 +1,7 @@
 """
 `millrace rekey`: after a key was added in front of the secret keys, encrypt every stored secret with it.
 
-How a secret is encrypted is in `shared.secret_store`. The bucket keeps a few earlier revisions of each entry, so an old
+How a secret is encrypted is in `shared.config.secret_store`. The bucket keeps a few earlier revisions of each entry, so an old
 key that has leaked also means new secrets, not only a new key.
 """
 
@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from millrace.event_loop import run_async
 from millrace.operator_access import add_data_argument, find_access, open_registry
-from shared import mesh_streams
-from shared.buckets import BucketStore, Stored
+from shared.config.registry import Registry
+from shared.contracts import streams
 from shared.errors import ConflictError, InvalidError
-from shared.registry import Registry
+from shared.messaging.kv import BucketStore, Stored
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 async def rekey(registry: Registry) -> Outcome:
     """Every entry of `CONFIG`. One that changes meanwhile is read again, so no writer's work is lost."""
-    store = BucketStore(registry.bus, mesh_streams.CONFIG)
+    store = BucketStore(registry.bus, streams.CONFIG)
     changed = current = 0
     refused: list[str] = []
     for stored in await store.scan():

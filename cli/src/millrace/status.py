@@ -13,9 +13,9 @@ from millrace.console import Teller, write_document
 from millrace.event_loop import run_async
 from millrace.operator_access import add_data_argument, find_access, open_registry
 from millrace.service_api import add_url_argument, find_urls
-from shared import mesh_streams
+from shared.contracts import streams
 from shared.errors import MillraceError, NotFoundError
-from shared.health import Readiness
+from shared.http.health import Readiness
 
 TIMEOUT_S = 5.0
 
@@ -86,7 +86,7 @@ async def _nats(data: Path) -> list[State]:
         return []
     try:
         async with open_registry(access) as registry:
-            config = await registry.bus.stream_state(mesh_streams.CONFIG)
+            config = await registry.bus.stream_state(streams.CONFIG)
             server = registry.bus.client.connected_server_version
     except MillraceError as error:
         return [State(name="nats", url=access.nats_url, ready=False, failing={"jetstream": error.message})]

@@ -1,4 +1,4 @@
-"""`millrace token`: create, list and revoke bearer tokens. How they are kept and checked is in `shared.tokens`."""
+"""`millrace token`: create, list and revoke bearer tokens. How they are kept and checked is in `shared.config.tokens`."""
 
 import argparse
 from datetime import UTC, datetime
@@ -8,10 +8,10 @@ import msgspec
 from millrace.console import Teller
 from millrace.event_loop import run_async
 from millrace.operator_access import ELECTION, ELECTION_S, add_data_argument, find_access, open_registry
+from shared.config.registry import Entry, Registry
+from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.errors import InvalidError, NotFoundError
-from shared.registry import Entry, Registry
-from shared.retry import retry
-from shared.tokens import TOKENS, Token, new_token, token_hash
+from shared.runtime.retry import retry
 
 SHOWN = 12
 """Characters of a hash in the list: enough to tell tokens apart and to revoke by."""

@@ -11,7 +11,7 @@ from millrace.mesh import LocalMesh
 from millrace.mesh_folder import SERVICES, MeshFolder
 from millrace.operator_access import add_data_argument
 from millrace.processes import check_free, is_free
-from shared.settings import PREFIX, environment, read_settings
+from shared.runtime.settings import PREFIX, environment, read_settings
 
 USUAL_PORTS = {"storage": 8081, "hooks": 8082, "ftp-gateway": 8083, "exporter": 8084, "sftp": 2022, "nats": 4222}
 """Those of compose.yaml; taken where nothing else has them, because a newcomer can guess them."""

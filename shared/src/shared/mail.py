@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, UnavailableError
-from shared.settings import Settings
+from shared.runtime.settings import Settings
 
 TIMEOUT_S: Final = 10.0
 """Of each step. A stopping service waits for it."""

@@ -27,22 +27,22 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
-from shared import logs
-from shared.buckets import BucketStore
-from shared.bus import Bus, connect
-from shared.endpoints import Endpoint, answering
+from shared.config.registry import Kind, Registry
+from shared.config.secret_store import SecretStore
+from shared.config.tokens import TOKENS
+from shared.contracts.streams import Bucket, Stream
 from shared.errors import MillraceError, UnavailableError
-from shared.health import Health, Ping
-from shared.http import Listener, make_application
-from shared.mesh_streams import Bucket, Stream
-from shared.openapi import openapi
-from shared.registry import Kind, Registry
-from shared.routes import Route
-from shared.secret_store import SecretStore
-from shared.settings import Settings, read_settings
-from shared.streams import ensure
-from shared.telemetry import Metrics
-from shared.tokens import TOKENS
+from shared.http.health import Health, Ping
+from shared.http.openapi import openapi
+from shared.http.routes import Route
+from shared.http.server import Listener, make_application
+from shared.messaging.bus import Bus, connect
+from shared.messaging.endpoints import Endpoint, answering
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.runtime import logs
+from shared.runtime.settings import Settings, read_settings
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -23,9 +23,9 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from shared.aws import AwsClients
-from shared.aws_roles import AwsCredentials
-from shared.secret import Secret
+from shared.aws.clients import AwsClients
+from shared.aws.roles import AwsCredentials
+from shared.config.secret import Secret
 
 START_S: Final = 60.0
 """How long a server may take until it answers: moto imports for seconds, longer on a busy machine."""

@@ -9,11 +9,11 @@ from exporter.config import Export, check_alone, job_of
 from exporter.schedule import schedule_of
 from exporter.sinks.gateway import GatewayConfig, report_name
 from exporter.sinks.platform import Platform
-from shared.app_reports import open_reports
+from shared.config.registry import Entry
+from shared.config.secret_store import SecretStore, generate_key
 from shared.errors import ConflictError, InvalidError
-from shared.registry import Entry
-from shared.secret_store import SecretStore, generate_key
-from shared.settings import Settings
+from shared.objects.app_reports import open_reports
+from shared.runtime.settings import Settings
 
 PLATFORM = Platform(allow_private=False, open_reports=partial(open_reports, Settings()))
 ADVERTISER = "5F059C53D346519B154F20D4"

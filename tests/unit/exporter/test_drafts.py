@@ -10,7 +10,7 @@ import msgspec
 
 from exporter.drafts import Draft, Limits
 from exporter.selection import Selection
-from shared.messages import Event, EventType
+from shared.contracts.messages import Event, EventType
 
 CLICKS = Selection(data="clicks")
 

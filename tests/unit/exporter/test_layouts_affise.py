@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, AffiseLayout, text
 from exporter.selection import Data
-from shared.messages import Attributes, Event, EventType, Value
+from shared.contracts.messages import Attributes, Event, EventType, Value
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -8,8 +8,8 @@ import pytest
 
 from exporter.old_reports import remove_old
 from servers.clock import NOON
-from shared.app_reports import open_reports
-from shared.settings import Settings
+from shared.objects.app_reports import open_reports
+from shared.runtime.settings import Settings
 
 DAY = timedelta(days=1)
 

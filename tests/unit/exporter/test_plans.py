@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.plans import Claim, Plan, Progress, lease_until, may_claim, name_at
 from exporter.run_ids import run_id
 from exporter.selection import Selection
-from shared.messages import Attributes, Event, Value
+from shared.contracts.messages import Attributes, Event, Value
 
 NOW = datetime(2026, 11, 22, 12, 0, 7, 250_000, tzinfo=UTC)
 ADVERTISER = "5f059c53d346519b154f20d4"

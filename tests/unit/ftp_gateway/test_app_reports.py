@@ -11,8 +11,8 @@ import pytest
 from ftp_gateway.sftp import report_folder
 from ftp_gateway.sftp.report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, AppReports
 from shared.errors import NotFoundError, UnavailableError
-from shared.objectstore import ObjectInfo, ObjectStore
-from shared.store_config import LocalStoreConfig
+from shared.objects.config import LocalStoreConfig
+from shared.objects.store import ObjectInfo, ObjectStore
 
 
 class Watched(ObjectStore):

@@ -1,9 +1,9 @@
 import pytest
 
 from ftp_gateway.config import App, FtpUser, account_of, check_app, check_user, rules_of
+from shared.config.registry import Entry
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.registry import Entry
-from shared.secret import Secret
 
 
 def test_an_unknown_timezone_is_refused() -> None:

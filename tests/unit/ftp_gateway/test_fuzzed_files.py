@@ -17,7 +17,7 @@ from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.parsing import profile_txt, push_csv
 from ftp_gateway.parsing.file_reader import Chunk, FileReading, Survey
 from ftp_gateway.parsing.text import MAX_LINE_BYTES, excerpt
-from shared.messages import ProfileBatch, PushBatch, decode
+from shared.contracts.messages import ProfileBatch, PushBatch, decode
 
 FILES = int(os.environ.get("FUZZ_FILES", "4000"))
 PARTS = 4

@@ -9,7 +9,7 @@ from ftp_gateway.model.outcome import RowError
 from ftp_gateway.model.rules import AttributeType
 from ftp_gateway.parsing.profile_txt import ProfileReader
 from ftp_gateway.parsing.text import FileScan, RefusedError
-from shared.messages import ProfileRow, decode
+from shared.contracts.messages import ProfileRow, decode
 
 DEMO = Path(__file__).parents[3] / "demo" / "profile.txt"
 DECLARED: dict[str, AttributeType] = {"city": "string", "age": "number"}

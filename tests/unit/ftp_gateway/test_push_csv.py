@@ -10,7 +10,7 @@ from ftp_gateway.model.outcome import RowError
 from ftp_gateway.parsing import push_csv
 from ftp_gateway.parsing.push_csv import MAX_DEEPLINK_CHARS, MAX_EXT_ID_CHARS, MAX_TEXT_CHARS, PushReader
 from ftp_gateway.parsing.text import FileScan, RefusedError
-from shared.messages import PushRow, decode
+from shared.contracts.messages import PushRow, decode
 
 SPACES = [char for code in range(sys.maxunicode + 1) if (char := chr(code)).isspace() and char not in "\r\n"]
 

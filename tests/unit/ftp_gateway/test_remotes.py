@@ -12,8 +12,8 @@ from ftp_gateway.model.virtual_paths import Place, kind_of
 from ftp_gateway.remotes.backoff import LONGEST_WAIT_S, PASSING, failed, first_look, next_look
 from ftp_gateway.remotes.remote import Remote, UnknownHostError, archive_name, download_name, in_directory, place_of
 from ftp_gateway.remotes.state import Progress, Trouble
+from shared.config.secret import Secret
 from shared.errors import BusyError, ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
-from shared.secret import Secret
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 

@@ -19,8 +19,8 @@ from ftp_gateway.summaries.rendering import (
     render_subject,
     render_text,
 )
-from shared.messages import FileChanged
-from shared.subjects import FileState
+from shared.contracts.messages import FileChanged
+from shared.contracts.subjects import FileState
 
 ISTANBUL = ZoneInfo("Europe/Istanbul")
 SUMMARY = Summary(recipients=("ada@shop.example",), hour=8)

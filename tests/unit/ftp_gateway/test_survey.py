@@ -6,7 +6,7 @@ from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.parsing import file_reader as surveys
 from ftp_gateway.parsing.file_reader import FileReading, LineSet, Survey
 from ftp_gateway.parsing.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks
-from shared.messages import ProfileBatch, PushBatch, decode
+from shared.contracts.messages import ProfileBatch, PushBatch, decode
 
 
 def reading_of(

@@ -10,9 +10,9 @@ from hooks.backlog.checkpoints import Checkpoints
 from hooks.backlog.reader import CatchUps, Scan
 from hooks.matching.rule import Target
 from servers.memory_sink import NOW, TARGET
-from shared.buckets import Stored
-from shared.bus import Message, StreamState
-from shared.mesh_streams import EVENTS
+from shared.contracts.streams import EVENTS
+from shared.messaging.bus import Message, StreamState
+from shared.messaging.kv import Stored
 
 
 class Stream:

@@ -5,8 +5,8 @@ import pytest
 
 from hooks.backlog.checkpoints import Checkpoint, Checkpoints
 from servers.memory_bucket import MemoryBucket
-from shared.buckets import Stored
 from shared.errors import ConflictError, UnavailableError
+from shared.messaging.kv import Stored
 
 
 def checkpoint(start: int, owner: str = "one") -> Checkpoint:

@@ -7,9 +7,9 @@ import pytest
 from hooks.dead_letters.writer import DeadLetterBox, Resent
 from hooks.delivery.counters import Tally
 from servers.memory_sink import NOW, TARGET, make_record
+from shared.contracts.messages import DeadLetter, decode
 from shared.errors import BusyError, MillraceError
-from shared.messages import DeadLetter, decode
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 
 class Bus:

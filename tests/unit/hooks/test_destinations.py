@@ -9,8 +9,8 @@ from hooks.matching.hook import Hook
 from hooks.matching.rule import Index, Rule, Target
 from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
 from shared.errors import NotFoundError
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 

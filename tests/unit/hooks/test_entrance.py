@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hooks.events.admission import CHUNK_BYTES, admit, make_id, split_array, split_lines
 from hooks.events.decoding import read_message, routed
+from shared.contracts.messages import Event, encode
+from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError
-from shared.messages import Event, encode
-from shared.subjects import partition_of
 
 NOW_MS = 1763780000123
 GOOD: dict[str, Any] = {"code": "purchase", "user_id": "u1", "occurred_at": 5, "id": "e1"}

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from hooks.sinks.kinesis.sink import KinesisConfig
-from shared.aws_roles import AwsCredentials, AwsRole
+from shared.aws.roles import AwsCredentials, AwsRole
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.secret import Secret
 
 GOOD: dict[str, Any] = {
     "region": "eu-central-1",

@@ -16,7 +16,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.retry import Backoff
+from shared.runtime.retry import Backoff
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 PATIENT = Policy(retry=NEVER, probe=NEVER)

@@ -31,12 +31,12 @@ from servers.memory_bucket import MemoryBucket
 from servers.memory_events import MemoryEvents
 from servers.memory_sink import NOW, Heard, Letters, MemorySink
 from servers.virtual_time import run_virtually
-from shared import logs
+from shared.contracts.messages import Event, encode
+from shared.contracts.subjects import events as subject_of
+from shared.contracts.subjects import partition_of
 from shared.errors import DeniedError
-from shared.messages import Event, encode
-from shared.subjects import events as subject_of
-from shared.subjects import partition_of
-from shared.telemetry import Metrics
+from shared.runtime import logs
+from shared.runtime.telemetry import Metrics
 
 PARTITION = 3
 USERS = [name for number in range(200) if partition_of(name := f"user-{number}") == PARTITION][:6]

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hooks.assignment.plan import Lease, Member, Table, Timing
-from shared.subjects import PARTITIONS
+from shared.contracts.subjects import PARTITIONS
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TIMING = Timing()

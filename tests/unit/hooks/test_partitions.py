@@ -18,13 +18,13 @@ from hooks.partitions.consumer import Partition
 from hooks.partitions.dispatcher import ProfileStore
 from hooks.partitions.pool import Partitions
 from servers.memory_sink import NOW, Heard, Letters, MemorySink
-from shared.bus import Message, StreamState
-from shared.consumers import ClosedError
+from shared.contracts.messages import Event, encode
+from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError, UnavailableError
-from shared.messages import Event, encode
-from shared.profiles import Profile
-from shared.subjects import partition_of
-from shared.telemetry import Metrics
+from shared.messaging.bus import Message, StreamState
+from shared.messaging.pull import ClosedError
+from shared.profiles.store import Profile
+from shared.runtime.telemetry import Metrics
 
 USER = "u1"
 RULE = Rule(

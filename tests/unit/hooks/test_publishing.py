@@ -9,8 +9,8 @@ import pytest
 from hooks.alerts import Alerts
 from hooks.events.publisher import Publishing
 from servers.memory_sink import NOW
+from shared.contracts.messages import Alert
 from shared.errors import BusyError, MillraceError, UnavailableError
-from shared.messages import Alert
 
 
 class Bus:

@@ -17,8 +17,8 @@ from hooks.matching.hook import Hook
 from hooks.matching.rule import Index, Rule
 from servers.memory_sink import AT_ONCE, NOW, Answer, Heard, Letters, MemorySink
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 RULE = Rule(
     app_key="shop",

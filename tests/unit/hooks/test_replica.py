@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hooks.assignment.replica_id import NAME, named
-from shared.subjects import check_name
+from shared.contracts.subjects import check_name
 
 
 async def test_the_name_is_kept_over_a_restart(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent
 from hooks.delivery.shard_backoff import USERS_REMEMBERED, Shards
 from servers.memory_sink import AT_ONCE, NOW, Bench, MemorySink, make_record
 from servers.waiting import until
-from shared.retry import Backoff
+from shared.runtime.retry import Backoff
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 """Jitter may draw a short wait, with odds of one in 10**7."""

@@ -14,9 +14,9 @@ from hooks.events.decoding import routed
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rendering import render, strip
 from hooks.matching.rule import Index, Rule, Target
+from shared.config.secret import Secret
+from shared.contracts.messages import Event, EventType, Identities, User
 from shared.errors import InvalidError
-from shared.messages import Event, EventType, Identities, User
-from shared.secret import Secret
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/hook.event.v1.json").read_text())
 """The published schema lets unknown fields pass, as a reader has to; here a field that it does not tell is an error."""

@@ -6,7 +6,7 @@ from hooks.delivery.model import Policy
 from hooks.delivery.target_health import Trouble, wait_s
 from servers.memory_sink import TARGET, Heard
 from shared.errors import BusyError, CredentialsError, MillraceError, UnavailableError
-from shared.retry import Backoff
+from shared.runtime.retry import Backoff
 
 POLICY = Policy(retry=Backoff(first_s=1, max_s=8), probe=Backoff(first_s=60, max_s=60))
 

@@ -6,8 +6,8 @@ import pytest
 
 from hooks.sinks.webhook.sink import WebhookConfig, sign
 from servers.webhooks import SECRET, verify
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.secret import Secret
 
 
 def make(url: str = "https://example.com/hook", secret: str = SECRET) -> WebhookConfig:

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from shared.grants import GRANTS
-from shared.settings import Settings, read_settings
+from shared.contracts.grants import GRANTS
+from shared.runtime.settings import Settings, read_settings
 
 REPOSITORY = Path(__file__).parents[3]
 SERVICES = sorted(project.parent.name for project in REPOSITORY.glob("services/*/pyproject.toml"))

@@ -16,8 +16,8 @@ from millrace.nats_config import (
     render,
     seed_file,
 )
+from shared.contracts.grants import GRANTS, permissions
 from shared.errors import InvalidError
-from shared.grants import GRANTS, permissions
 
 
 def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.aws_codes import CODES, HINTS, hint_for, kind_of
+from shared.aws.codes import CODES, HINTS, hint_for, kind_of
 from shared.errors import (
     BusyError,
     ConflictError,

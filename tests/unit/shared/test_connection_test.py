@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shared.connection_test import Check, ConnectionReport, Finding, Step, Verdict, run_checks
+from shared.contracts.connection_report import Check, ConnectionReport, Finding, Step, Verdict, run_checks
 from shared.errors import DeniedError, MillraceError
 
 

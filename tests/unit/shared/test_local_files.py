@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import DeniedError, InvalidError, UnavailableError
-from shared.local_files import ABANDONED_S, LocalFiles
+from shared.objects.local_files import ABANDONED_S, LocalFiles
 
 
 @pytest.fixture

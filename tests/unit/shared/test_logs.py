@@ -12,9 +12,9 @@ import pytest
 import structlog
 from msgspec import Struct
 
-from shared import logs
-from shared.logs import Redactor
-from shared.secret import Secret
+from shared.config.secret import Secret
+from shared.runtime import logs
+from shared.runtime.logs import Redactor
 
 VALUE = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 

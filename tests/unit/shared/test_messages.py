@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.contracts.messages import Event, Identities, PushBatch, PushRow, User, decode, encode
 from shared.errors import InvalidError
-from shared.messages import Event, Identities, PushBatch, PushRow, User, decode, encode
 
 EVENT = Event(
     id="e1",

@@ -3,7 +3,7 @@
 import pytest
 
 from shared.errors import InvalidError
-from shared.object_keys import KEY_BYTES, check_key, content_type_of, folder_of, headers_of
+from shared.objects.keys import KEY_BYTES, check_key, content_type_of, folder_of, headers_of
 
 
 @pytest.mark.parametrize("key", ["a", "2026-11-22 02:45:00.csv.gz", "a/b/c", "ğ/ş", "#1/a", "a#", "x" * KEY_BYTES])

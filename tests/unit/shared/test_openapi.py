@@ -6,10 +6,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from msgspec import Meta, Struct
 
+from shared.config.secret import Secret
 from shared.errors import KINDS, MillraceError
-from shared.openapi import STATUS, ProblemDetail, openapi
-from shared.routes import Binary, Query, Route
-from shared.secret import Secret
+from shared.http.openapi import STATUS, ProblemDetail, openapi
+from shared.http.routes import Binary, Query, Route
 
 
 class Key(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import BusyError, InvalidError, MillraceError, UnavailableError
-from shared.retry import Backoff, retry
+from shared.runtime.retry import Backoff, retry
 
 
 class Clock:

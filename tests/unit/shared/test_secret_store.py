@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from shared.config.secret import Secret, dec_hook, enc_hook_masked, merge_masked
+from shared.config.secret_store import SecretStore, generate_key
 from shared.errors import InvalidError
-from shared.secret import Secret, dec_hook, enc_hook_masked, merge_masked
-from shared.secret_store import SecretStore, generate_key
 
 VALUE = "wJalrXUtnFEMI/K7MDENG"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidError
-from shared.settings import Settings, child_environment, environment, read_settings
+from shared.runtime.settings import Settings, child_environment, environment, read_settings
 
 
 def test_defaults_stand_when_nothing_is_set() -> None:

@@ -14,7 +14,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.store_errors import AZURE_CODES, AZURE_HINTS, network_code, store_code, store_error
+from shared.objects.errors import AZURE_CODES, AZURE_HINTS, network_code, store_code, store_error
 
 
 def answered(status: str, code: str) -> str:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.stream_parser import StreamParser
+from shared.messaging.parser import StreamParser
 
 
 class Client:

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import mesh_streams, subjects
+from shared.contracts import streams, subjects
+from shared.contracts.grants import GRANTS, permissions
+from shared.contracts.profile_keys import profile_key, profile_keys
+from shared.contracts.streams import Bucket, Stream
+from shared.contracts.subjects import PARTITIONS, partition_of
 from shared.errors import InvalidError
-from shared.grants import GRANTS, permissions
-from shared.mesh_streams import Bucket, Stream
-from shared.profile_keys import profile_key, profile_keys
-from shared.subjects import PARTITIONS, partition_of
 
 STREAMS = [thing for thing in vars(subjects).values() if isinstance(thing, Stream)]
 BUCKETS = [thing for thing in vars(subjects).values() if isinstance(thing, Bucket)]
@@ -78,8 +78,8 @@ def test_no_two_streams_take_the_same_subject() -> None:
 
 
 def test_events_are_kept_for_at_least_48_hours_and_never_thrown_away() -> None:
-    assert mesh_streams.EVENTS.max_age_s >= 48 * 3600
-    assert mesh_streams.EVENTS.refuses_when_full
+    assert streams.EVENTS.max_age_s >= 48 * 3600
+    assert streams.EVENTS.refuses_when_full
 
 
 @pytest.mark.parametrize("user", [user for user, grant in GRANTS.items() if grant.answers])
@@ -94,7 +94,7 @@ def test_nobody_may_delete_a_stream_and_only_hooks_take_messages_out_of_one(user
     assert not [name for name in STREAMS if allowed(user, f"$JS.API.STREAM.DELETE.{name.name}")]
     for verb in ("PURGE", "MSG.DELETE"):
         found = [stream for stream in STREAMS if allowed(user, f"$JS.API.STREAM.{verb}.{stream.name}")]
-        assert ([mesh_streams.DLQ] if user == "hooks" else []) == found
+        assert ([streams.DLQ] if user == "hooks" else []) == found
     assert not [bucket for bucket in BUCKETS if allowed(user, f"$JS.API.STREAM.PURGE.{bucket.stream}")]
 
 

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from shared.telemetry import COUNTERS, GAUGES, HISTOGRAMS, CounterName, GaugeName, HistogramName, Metrics
+from shared.runtime.telemetry import COUNTERS, GAUGES, HISTOGRAMS, CounterName, GaugeName, HistogramName, Metrics
 
 
 def test_every_name_is_in_the_catalogue_once() -> None:

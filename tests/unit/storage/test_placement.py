@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from shared.contracts.messages import Alert
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -16,7 +17,6 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.messages import Alert
 from storage.placement import Provider, Standing, place
 
 

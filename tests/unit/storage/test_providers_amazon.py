@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from shared.aws_roles import AwsCredentials, AwsRole
+from shared.aws.roles import AwsCredentials, AwsRole
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.secret import Secret
 from storage.providers.amazon import AmazonStorageConfig, checked
 
 CONFIG = AmazonStorageConfig(

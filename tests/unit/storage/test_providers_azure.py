@@ -6,9 +6,9 @@ import base64
 import msgspec
 import pytest
 
-from shared.aws import AwsClients
+from shared.aws.clients import AwsClients
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.secret import Secret
 from storage.providers.azure import AzureStorageConfig, checked
 
 KEY = base64.b64encode(bytes(range(64))).decode()

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import Struct
 
+from shared.config.registry import Entry
+from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, InvalidError
-from shared.messages import Alert
-from shared.registry import Entry
 from storage.bodies import Body
 from storage.placement import Headers, Provider, Standing
 from storage.providers.selection import Selection, Source

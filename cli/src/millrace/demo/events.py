@@ -7,7 +7,7 @@ Pure: what publishes them and what reads them back is in the steps.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
-from shared.messages import Attributes, Event, EventType, Identities, User
+from shared.contracts.messages import Attributes, Event, EventType, Identities, User
 
 EVENTS = 10_000
 USERS = 500

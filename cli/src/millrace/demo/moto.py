@@ -18,11 +18,11 @@ from typing import Any
 from msgspec import Struct
 
 from millrace.processes import Child, child
-from shared.aws import AwsClients
-from shared.aws_roles import AwsCredentials
+from shared.aws.clients import AwsClients
+from shared.aws.roles import AwsCredentials
+from shared.config.secret import Secret
 from shared.errors import UnavailableError
-from shared.secret import Secret
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 READY_S = 30.0
 RUNNING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")

@@ -8,13 +8,13 @@ each the message log that the real engine would.
 import asyncio
 from itertools import groupby
 
-from shared import subjects
-from shared.bus import Bus
-from shared.consumer_admin import open_pull
-from shared.consumers import Pull
-from shared.mesh_streams import PUSH
-from shared.messages import Event, Identities, PushBatch, PushRow, decode, encode
-from shared.subjects import partition_of
+from shared.contracts import subjects
+from shared.contracts.messages import Event, Identities, PushBatch, PushRow, decode, encode
+from shared.contracts.streams import PUSH
+from shared.contracts.subjects import partition_of
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_pull
+from shared.messaging.pull import Pull
 
 CODE = "PUSH_SENT"
 NAME = "stand-in push engine"

@@ -11,9 +11,9 @@ from millrace.demo.push_engine import PushEngine
 from millrace.mesh import LocalMesh
 from millrace.mesh_folder import MeshFolder
 from millrace.service_api import ServiceApi, open_api
-from shared.bus import Bus, connect
-from shared.messages import Event
-from shared.telemetry import Metrics
+from shared.contracts.messages import Event
+from shared.messaging.bus import Bus, connect
+from shared.runtime.telemetry import Metrics
 
 APP = "shop"
 STAND_IN_SETTINGS = {"allow_private_endpoints": True, "events_max_bytes": 256 << 20}

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 from millrace.demo.events import Arrival, ids_by_user, make_events
 from millrace.demo.stage import APP, Stage
 from millrace.demo.story import Outcome, equal
-from shared import subjects
-from shared.messages import Event, encode
-from shared.subjects import partition_of
+from shared.contracts import subjects
+from shared.contracts.messages import Event, encode
+from shared.contracts.subjects import partition_of
 
 BY_HTTP = 8_000
 POST = 1_000

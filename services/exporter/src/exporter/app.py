@@ -17,9 +17,9 @@ from exporter.runs import Runner
 from exporter.sinks.platform import Platform
 from exporter.source import EventSource
 from exporter.state import State
-from shared import mesh_streams
-from shared.app_reports import open_reports
+from shared.contracts import streams
 from shared.errors import NotFoundError
+from shared.objects.app_reports import open_reports
 from shared.service import Mesh, Service
 
 
@@ -35,7 +35,7 @@ async def build(mesh: Mesh) -> State:
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings),
     )
-    history = History(mesh.bucket(mesh_streams.RUNS))
+    history = History(mesh.bucket(streams.RUNS))
 
     def jobs() -> dict[Key, Job]:
         return {(entry.app_key, entry.id): job_of(entry, platform) for entry in exports.all() if entry.value.active}
@@ -56,7 +56,7 @@ async def build(mesh: Mesh) -> State:
             tell=mesh.bus.alert,
             metrics=mesh.metrics,
         ),
-        plans=mesh.bucket(mesh_streams.PLANS),
+        plans=mesh.bucket(streams.PLANS),
         metrics=mesh.metrics,
         jobs=jobs,
         is_gone=is_gone,
@@ -80,8 +80,8 @@ SERVICE = Service(
     name="exporter",
     build=build,
     routes=ROUTES,
-    streams=(mesh_streams.EVENTS, mesh_streams.ALERTS),
-    buckets=(mesh_streams.CONFIG, mesh_streams.RUNS, mesh_streams.PLANS),
+    streams=(streams.EVENTS, streams.ALERTS),
+    buckets=(streams.CONFIG, streams.RUNS, streams.PLANS),
     kinds=(EXPORTS,),
     endpoints=ENDPOINTS,
 )

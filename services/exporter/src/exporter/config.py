@@ -13,8 +13,8 @@ from exporter.schedule import Schedule, schedule_of
 from exporter.selection import Data, Selection
 from exporter.sinks import SinkConfig
 from exporter.sinks.platform import Platform
+from shared.config.registry import Entry, Kind
 from shared.errors import ConflictError, InvalidError
-from shared.registry import Entry, Kind
 
 Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
 Advertiser = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{24}$(?!\n)")]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Final, Protocol
 
-from shared.aws_codes import HINTS
-from shared.connection_test import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
+from shared.aws.codes import HINTS
+from shared.contracts.connection_report import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
 from shared.errors import ConflictError, MillraceError
-from shared.store_errors import store_code
+from shared.objects.errors import store_code
 
 CONTENT: Final = b"Millrace tests the connection; this object may be deleted.\n"
 

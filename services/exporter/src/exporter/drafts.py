@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from exporter.encoders import CsvGzip
 from exporter.selection import Selection
-from shared.messages import Event
+from shared.contracts.messages import Event
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ from exporter.plans import Progress, Trigger
 from exporter.runs import Runner
 from exporter.schedule import Schedule
 from shared.errors import MillraceError
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 Key = tuple[str, str]
 """App and export."""

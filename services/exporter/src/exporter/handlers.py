@@ -5,9 +5,9 @@ from typing import Any
 from msgspec import Struct
 
 from exporter.state import State
-from shared import subjects
-from shared.connection_test import ConnectionReport
-from shared.endpoints import Endpoint
+from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.messaging.endpoints import Endpoint
 
 
 class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,9 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.plans import Plan, Trigger
-from shared.buckets import BucketStore
+from shared.contracts.messages import decode
 from shared.errors import NotFoundError
-from shared.messages import decode
+from shared.messaging.kv import BucketStore
 
 RunState = Literal["running", "completed", "failed", "stopped"]
 

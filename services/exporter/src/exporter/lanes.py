@@ -17,9 +17,9 @@ from exporter.job import Job
 from exporter.ledger import Ledger, ledger_key
 from exporter.runs import Runner
 from exporter.schedule import Schedule
-from shared.buckets import BucketStore
 from shared.errors import BusyError, ConflictError, MillraceError
-from shared.telemetry import Metrics
+from shared.messaging.kv import BucketStore
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import msgspec
 
 from exporter.plans import Progress
-from shared.buckets import BucketStore
 from shared.errors import ConflictError, UnavailableError
+from shared.messaging.kv import BucketStore
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Progress)

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from shared.app_reports import is_report
 from shared.errors import MillraceError
-from shared.objectstore import ObjectStore
+from shared.objects.app_reports import is_report
+from shared.objects.store import ObjectStore
 
 log = structlog.get_logger()
 

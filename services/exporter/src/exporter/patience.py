@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from shared.errors import MillraceError
-from shared.retry import Backoff, retry
+from shared.runtime.retry import Backoff, retry
 
 log = structlog.get_logger()
 T = TypeVar("T")

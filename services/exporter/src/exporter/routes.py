@@ -7,13 +7,13 @@ from msgspec import Meta
 from exporter.config import EXPORTS, Export, check_alone
 from exporter.history import Run, Runs
 from exporter.state import State
-from shared import subjects
-from shared.connection_test import ConnectionReport
+from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import decode
 from shared.errors import ConflictError
-from shared.http import Call
-from shared.messages import decode
-from shared.resources import resource_routes
-from shared.routes import Query, Route
+from shared.http.resources import resource_routes
+from shared.http.routes import Query, Route
+from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/exports"
 FLUSH_WAIT_S: Final = 60.0

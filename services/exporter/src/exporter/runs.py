@@ -17,10 +17,10 @@ from exporter.ledger import Ledger, TakenError
 from exporter.patience import Patience, Signals, StopAsked
 from exporter.plans import Claim, Failing, Progress, Trigger, lease_until, may_claim
 from exporter.run_ids import run_id
-from shared.bus import StreamState
+from shared.contracts.messages import Alert
 from shared.errors import MillraceError, NotFoundError
-from shared.messages import Alert
-from shared.telemetry import Metrics
+from shared.messaging.bus import StreamState
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from shared.messages import Event, EventType, Value
+from shared.contracts.messages import Event, EventType, Value
 
 Data = Literal["clicks", "conversions"]
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shared import mesh_streams, subjects
-from shared.bus import Bus, Message, StreamState
-from shared.consumer_admin import open_scan
-from shared.consumers import Pull
+from shared.contracts import streams, subjects
 from shared.errors import UnavailableError
+from shared.messaging.bus import Bus, Message, StreamState
+from shared.messaging.consumers import open_scan
+from shared.messaging.pull import Pull
 
 BATCH = 256
 SILENT_S = 60.0
@@ -54,11 +54,11 @@ class EventSource:
 
     async def state(self) -> StreamState:
         """The first and the last sequence that the stream holds now."""
-        return await self._bus.stream_state(mesh_streams.EVENTS)
+        return await self._bus.stream_state(streams.EVENTS)
 
     @asynccontextmanager
     async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[Window]:
         """The messages of an app with sequences in (`after`, `until`]; `until` must be in the stream already."""
         subject = subjects.events_of_app(app_key)
-        async with open_scan(self._bus, mesh_streams.EVENTS, subject=subject, start_sequence=after + 1) as scan:
+        async with open_scan(self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1) as scan:
             yield Window(scan, until)

@@ -11,8 +11,8 @@ from exporter.history import History
 from exporter.lanes import Lanes
 from exporter.sinks.objects import PROBE_LIMITS
 from exporter.sinks.platform import Platform
-from shared.connection_test import ConnectionReport
-from shared.registry import Registry, View
+from shared.config.registry import Registry, View
+from shared.contracts.connection_report import ConnectionReport
 
 
 class State(Struct, frozen=True, kw_only=True):

@@ -37,12 +37,12 @@ from ftp_gateway.sftp.report_folder import AppReports
 from ftp_gateway.sftp.server import SftpServer
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.summaries.sender import Subscription, Summaries
-from shared import mesh_streams, subjects
-from shared.app_reports import open_reports
-from shared.consumer_admin import open_pull
+from shared.contracts import streams, subjects
 from shared.errors import InvalidError, NotFoundError
 from shared.mail import Mailer
-from shared.profiles import Profiles
+from shared.messaging.consumers import open_pull
+from shared.objects.app_reports import open_reports
+from shared.profiles.store import Profiles
 from shared.service import Mesh, Service
 
 
@@ -103,7 +103,7 @@ async def build(mesh: Mesh) -> State:
     pull = await mesh.enter(
         open_pull(
             mesh.bus,
-            mesh_streams.PROFILE_UPDATES,
+            streams.PROFILE_UPDATES,
             durable=subjects.PROFILES_CONSUMER,
             subject=subjects.profile_update("*", "*"),
             capacity=64,
@@ -209,7 +209,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
 
     lanes = RemoteLanes(
         take=lambda key: take_remote(directory, *key),
-        memories=mesh.bucket(mesh_streams.REMOTES),
+        memories=mesh.bucket(streams.REMOTES),
         jobs=jobs,
         is_gone=is_gone,
         puller=puller,
@@ -232,18 +232,18 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(
-        mesh_streams.PUSH,
-        mesh_streams.PROFILE_UPDATES,
-        mesh_streams.FILES,
-        mesh_streams.DLQ,
-        mesh_streams.ALERTS,
+        streams.PUSH,
+        streams.PROFILE_UPDATES,
+        streams.FILES,
+        streams.DLQ,
+        streams.ALERTS,
     ),
     buckets=(
-        mesh_streams.CONFIG,
-        mesh_streams.PROFILES,
-        mesh_streams.DEFENDER,
-        mesh_streams.SUMMARIES,
-        mesh_streams.REMOTES,
+        streams.CONFIG,
+        streams.PROFILES,
+        streams.DEFENDER,
+        streams.SUMMARIES,
+        streams.REMOTES,
     ),
     kinds=(APPS, FTP_USERS, HOST_KEYS, REMOTES),
 )

@@ -16,9 +16,9 @@ from ftp_gateway.access.quotas import Limits
 from ftp_gateway.model.rules import AttributeType, Completion, Fallback, Rules
 from ftp_gateway.parsing.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
 from ftp_gateway.summaries.rendering import Summary
+from shared.config.registry import Entry, Kind
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.registry import Entry, Kind
-from shared.secret import Secret
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_CHARS = 256

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import structlog
 
-from shared import mesh_streams, subjects
-from shared.bus import Bus, Message
-from shared.consumers import Pull
+from shared.contracts import subjects
+from shared.contracts.messages import DeadLetter, ProfileBatch, decode, encode
 from shared.errors import BusyError, ConflictError, MillraceError
-from shared.handling import consume
-from shared.messages import DeadLetter, ProfileBatch, decode, encode
-from shared.profiles import Profiles
+from shared.messaging.bus import Bus, Message
+from shared.messaging.handling import consume
+from shared.messaging.pull import Pull
+from shared.profiles.store import Profiles
 
 log = structlog.get_logger()
 

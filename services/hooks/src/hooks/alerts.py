@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Literal
 
 from hooks.matching.rule import Target
+from shared.contracts.messages import Alert
 from shared.errors import MillraceError
-from shared.messages import Alert
 
 SERVICE = "hooks"
 WAITING = 1000

@@ -40,16 +40,16 @@ from hooks.sinks.kinesis.sink import LIMITS, KinesisConfig
 from hooks.sinks.webhook.checks import DEADLINE_S, webhook_checks
 from hooks.sinks.webhook.sink import WebhookConfig, open_session
 from hooks.state import State
-from shared import mesh_streams, subjects
-from shared.aws import AwsClients
-from shared.bus import Bus, StreamState
-from shared.connection_test import ConnectionReport, run_checks
-from shared.consumer_admin import open_pull, open_scan
-from shared.consumers import Pull
-from shared.profile_cache import ProfileCache
-from shared.registry import secrets_of
+from shared.aws.clients import AwsClients
+from shared.config.registry import secrets_of
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport, run_checks
+from shared.messaging.bus import Bus, StreamState
+from shared.messaging.consumers import open_pull, open_scan
+from shared.messaging.pull import Pull
+from shared.profiles.cache import ProfileCache
+from shared.runtime.telemetry import Metrics
 from shared.service import Mesh, Service
-from shared.telemetry import Metrics
 
 BOUNDS = Bounds()
 PATIENCE = Patience()
@@ -76,7 +76,7 @@ class StoredEvents:
     def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Pull]:
         return open_scan(
             self._bus,
-            mesh_streams.EVENTS,
+            streams.EVENTS,
             subject=subjects.events(app_key, partition),
             start_sequence=start,
             capacity=SCAN_MESSAGES,
@@ -84,7 +84,7 @@ class StoredEvents:
         )
 
     async def state(self) -> StreamState:
-        return await self._bus.stream_state(mesh_streams.EVENTS)
+        return await self._bus.stream_state(streams.EVENTS)
 
 
 async def build(mesh: Mesh) -> State:
@@ -102,14 +102,14 @@ async def build(mesh: Mesh) -> State:
     )
     advice = Advice(alerts.advised)
     _follow(mesh, destinations, tallies, advice, clients, webhooks)
-    checkpoints = Checkpoints(mesh.bucket(mesh_streams.HOOKS))
+    checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
     catch_ups = CatchUps(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
 
     @asynccontextmanager
     async def open_partition(number: int) -> AsyncIterator[Partition]:
         async with open_pull(
             mesh.bus,
-            mesh_streams.EVENTS,
+            streams.EVENTS,
             durable=subjects.hooks_consumer(number),
             subject=subjects.events_of_partition(number),
             capacity=PULL_MESSAGES,
@@ -233,8 +233,8 @@ SERVICE = Service(
     name="hooks",
     build=build,
     routes=ROUTES,
-    streams=(mesh_streams.EVENTS, mesh_streams.DLQ, mesh_streams.ALERTS),
-    buckets=(mesh_streams.CONFIG, mesh_streams.PROFILES, mesh_streams.LEASES, mesh_streams.HOOKS),
+    streams=(streams.EVENTS, streams.DLQ, streams.ALERTS),
+    buckets=(streams.CONFIG, streams.PROFILES, streams.LEASES, streams.HOOKS),
     kinds=(HOOKS, KINESIS),
     endpoints=ENDPOINTS,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from hooks.matching.hook import Hook
 from hooks.sinks.kinesis.sink import NAME as KINESIS_NAME
 from hooks.sinks.kinesis.sink import KinesisConfig
-from shared.registry import Kind, Registry
+from shared.config.registry import Kind, Registry
 
 HOOKS = Kind(prefix="hooks", type=Hook)
 KINESIS = Kind(prefix="connectors", type=KinesisConfig, fixed_id=KINESIS_NAME)

@@ -7,9 +7,9 @@ from msgspec import Struct
 from hooks.config import read_kinesis
 from hooks.matching.hook import StreamName
 from hooks.state import State
-from shared import subjects
-from shared.connection_test import ConnectionReport
-from shared.endpoints import Endpoint
+from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.messaging.endpoints import Endpoint
 
 
 class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

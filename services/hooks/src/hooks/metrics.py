@@ -8,7 +8,7 @@ from datetime import datetime
 from hooks.backlog.reader import CatchUps
 from hooks.delivery.counters import Tallies
 from hooks.delivery.targets import Destinations
-from shared.telemetry import Reading
+from shared.runtime.telemetry import Reading
 
 
 def read_hooks(

@@ -20,13 +20,13 @@ from hooks.events.decoding import read_message
 from hooks.matching.rendering import render
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Index, Rule
-from shared import subjects
-from shared.bus import Bus, Message
-from shared.consumer_admin import open_scan
+from shared.contracts import subjects
+from shared.contracts.streams import EVENTS
 from shared.errors import InvalidError
-from shared.mesh_streams import EVENTS
-from shared.profile_cache import ProfileCache
-from shared.profiles import Profile
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
+from shared.profiles.cache import ProfileCache
+from shared.profiles.store import Profile
 
 WINDOWS = tuple(64 * 4**step for step in range(7))
 """Sequences of `EVENTS` that are looked through, the newest first: 349,504 in all."""

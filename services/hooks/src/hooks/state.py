@@ -16,8 +16,8 @@ from hooks.events.publisher import Publishing
 from hooks.previews import Previews
 from hooks.sinks.kinesis.sink import KinesisConfig
 from hooks.sinks.webhook.sink import WebhookConfig
-from shared.connection_test import ConnectionReport
-from shared.registry import Registry
+from shared.config.registry import Registry
+from shared.contracts.connection_report import ConnectionReport
 
 
 class State(Struct, frozen=True, kw_only=True):

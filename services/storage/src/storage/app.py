@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from shared import mesh_streams
-from shared.aws import AwsClients
-from shared.connection_test import DEADLINE_S
-from shared.registry import Kind
+from shared.aws.clients import AwsClients
+from shared.config.registry import Kind
+from shared.contracts import streams
+from shared.contracts.connection_report import DEADLINE_S
 from shared.service import Mesh, Service
 from storage.bodies import Bodies
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE, storage_config
@@ -56,7 +56,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     )
     mesh.show(selection.unwell)
     image_work = await mesh.enter(ImageWork())
-    records = Records(mesh.bucket(mesh_streams.MEDIA))
+    records = Records(mesh.bucket(streams.MEDIA))
     uploads = Uploads(
         providers=selection,
         image_work=image_work,
@@ -97,7 +97,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     endpoints=ENDPOINTS,
-    streams=(mesh_streams.OBJECTS, mesh_streams.ALERTS),
-    buckets=(mesh_streams.CONFIG, mesh_streams.MEDIA),
+    streams=(streams.OBJECTS, streams.ALERTS),
+    buckets=(streams.CONFIG, streams.MEDIA),
     kinds=(AMAZON_STORAGE, AZURE_STORAGE),
 )

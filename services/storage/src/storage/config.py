@@ -9,9 +9,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from shared.config.registry import Kind
 from shared.errors import InvalidError
-from shared.registry import Kind
-from shared.settings import Settings
+from shared.runtime.settings import Settings
 from storage.providers.amazon import NAME as AMAZON
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import NAME as AZURE

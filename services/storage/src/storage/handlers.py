@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from shared import subjects
-from shared.connection_test import ConnectionReport
-from shared.endpoints import Endpoint
-from shared.messages import ResolveMedia, StoreMedia, StoreMediaReply
+from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import ResolveMedia, StoreMedia, StoreMediaReply
+from shared.messaging.endpoints import Endpoint
 from storage.bodies import body_of
 from storage.state import State
 

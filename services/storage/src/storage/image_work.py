@@ -17,7 +17,7 @@ from typing import Final, Self
 import msgspec
 
 from shared.errors import KINDS, BusyError, InvalidError, TooLargeError, UnavailableError
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 from storage.bodies import Body
 from storage.image_worker import LENGTH_BYTES, Look, Seen, framed
 from storage.images import Picture

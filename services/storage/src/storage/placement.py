@@ -13,9 +13,9 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
+from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
-from shared.messages import Alert
-from shared.store_errors import is_outage
+from shared.objects.errors import is_outage
 from storage.bodies import Body
 from storage.breaker import Breaker
 
@@ -45,7 +45,7 @@ class Provider(Protocol):
 
     Errors decide what happens next: `CredentialsError` and `DeniedError` go to the uploader, as do `NotFoundError` (no
     such bucket) and `InvalidError` (the bucket is elsewhere), and an operator hears of them; an outage
-    (`shared.store_errors.is_outage`) lets the next provider take its place.
+    (`shared.objects.errors.is_outage`) lets the next provider take its place.
     """
 
     name: str

@@ -12,10 +12,10 @@ from typing import Final, get_args
 import msgspec
 from msgspec import Struct
 
-from shared import subjects
-from shared.buckets import BucketStore
+from shared.contracts import subjects
+from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, decode, encode
 from shared.errors import ConflictError, InvalidError, NotFoundError
-from shared.messages import MediaKind, StoredObject, StoreMediaReply, decode, encode
+from shared.messaging.kv import BucketStore
 
 KINDS: Final[tuple[MediaKind, ...]] = get_args(MediaKind)
 ID: Final = re.compile(rf"({'|'.join(KINDS)})-([0-9a-f]{{32}})")

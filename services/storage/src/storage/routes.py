@@ -13,13 +13,13 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Meta, Struct
 
-from shared.connection_test import ConnectionReport
+from shared.config.registry import Kind
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import MediaKind, StoreMediaReply
 from shared.errors import InvalidError, TooLargeError
-from shared.http import Call
-from shared.messages import MediaKind, StoreMediaReply
-from shared.registry import Kind
-from shared.resources import read_form, resource_routes
-from shared.routes import Binary, Query, Route
+from shared.http.resources import read_form, resource_routes
+from shared.http.routes import Binary, Query, Route
+from shared.http.server import Call
 from storage.bodies import Body, Pace
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE
 from storage.providers.selection import ProviderStatus

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from shared.connection_test import ConnectionReport
-from shared.registry import Kind, Registry
+from shared.config.registry import Kind, Registry
+from shared.contracts.connection_report import ConnectionReport
 from storage.bodies import Bodies
 from storage.providers.local import LocalProvider
 from storage.providers.selection import Selection

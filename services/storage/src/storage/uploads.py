@@ -14,12 +14,12 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from shared import subjects
-from shared.bus import Bus
+from shared.contracts import subjects
+from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, encode
 from shared.errors import BusyError, ConflictError, InvalidError, MillraceError, TooLargeError
-from shared.messages import MediaKind, StoredObject, StoreMediaReply, encode
-from shared.retry import Backoff, retry
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.runtime.retry import Backoff, retry
+from shared.runtime.telemetry import Metrics
 from storage.bodies import Body, body_of
 from storage.content_types import SVG, ContentType, disposition, sniff
 from storage.image_work import ImageWork

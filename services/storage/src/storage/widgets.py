@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
+from shared.contracts.messages import MediaKind, StoreMediaReply
 from shared.errors import InvalidError, TooLargeError
-from shared.messages import MediaKind, StoreMediaReply
 from storage.bodies import Body, body_of
 from storage.content_types import sniff_head
 from storage.data_uris import DataUri, find_images, splice

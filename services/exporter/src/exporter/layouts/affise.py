@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
 from exporter.selection import Data
-from shared.messages import Event, Value
+from shared.contracts.messages import Event, Value
 
 EPOCH = datetime(1970, 1, 1)
 TIME = "%Y-%m-%d %H:%M:%S"

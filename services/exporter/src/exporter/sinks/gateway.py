@@ -2,7 +2,7 @@
 Put files into the app's own `/reports` on ftp-gateway, where its customer gets them by SFTP.
 
 Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. There is nothing for a customer to set up.
-Implementation: the platform's store of reports through `shared.app_reports`, created and never overwritten as in a
+Implementation: the platform's store of reports through `shared.objects.app_reports`, created and never overwritten as in a
 bucket.
 Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
 `clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. They are removed after
@@ -17,8 +17,8 @@ from msgspec import Meta, Struct
 
 from exporter.sinks.objects import FILE_LIMITS, ObjectSink
 from exporter.sinks.platform import Platform
-from shared.app_reports import report_key
-from shared.store_config import Limits
+from shared.objects.app_reports import report_key
+from shared.objects.config import Limits
 
 
 class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is us
 object of ours, whose writing was not confirmed, from a stranger's. Test Connection also tries s3:DeleteObject, without
 which exports work and its probe stays. `Content-Type` is application/gzip, and there is no `Content-Encoding`, with
 which a client would unpack the file on the way and keep the name.
-Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objectstore`.
+Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objects.store`.
 Considerations: names hold a space and colons, which S3 takes and file systems of Windows do not. A folder belongs to
 one export alone, over all apps: `location` is what two exports must not share.
 """
@@ -18,12 +18,12 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from exporter.sinks.platform import Platform
+from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
-from shared.logs import redactor
-from shared.objectstore import ObjectStore
+from shared.objects.config import Limits, S3StoreConfig
+from shared.objects.store import ObjectStore
 from shared.private_addresses import refuse_private_addresses, refuse_private_host
-from shared.secret import Secret
-from shared.store_config import Limits, S3StoreConfig
+from shared.runtime.logs import redactor
 
 CONTENT_TYPE: Final = "application/gzip"
 DIRECTORY_BYTES: Final = 512

@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
-from shared.objectstore import ObjectStore
-from shared.store_config import Limits
+from shared.objects.config import Limits
+from shared.objects.store import ObjectStore
 
 
 class Platform(Struct, frozen=True, kw_only=True):

@@ -21,8 +21,8 @@ from msgspec import Struct
 
 from ftp_gateway.access.addresses import Network, is_within, parse_network
 from ftp_gateway.access.quotas import Limits
+from shared.contracts.subjects import APP_KEY, NAME
 from shared.errors import InvalidError
-from shared.subjects import APP_KEY, NAME
 
 HASHING_AT_ONCE = min(2, os.cpu_count() or 1)
 """Hashing is slow on purpose; without a bound, wrong passwords would be a way to stop everybody."""

@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from ftp_gateway.access.addresses import network_of
 from ftp_gateway.access.bans import BanRules, Score, after_failures
-from shared import mesh_streams, subjects
-from shared.buckets import BucketStore, Stored, is_deletion, present
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
+from shared.contracts import streams, subjects
+from shared.contracts.messages import decode, encode
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
-from shared.messages import decode, encode
-from shared.retry import Backoff
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketStore, Stored, is_deletion, present
+from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ class Defender:
 
     def __init__(self, bus: Bus, rules: BanRules, clock: Callable[[], datetime]) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, mesh_streams.DEFENDER)
+        self._store = BucketStore(bus, streams.DEFENDER)
         self._rules = rules
         self._clock = clock
         self._scores: dict[str, Score] = {}
@@ -110,10 +110,10 @@ class Defender:
         while True:
             before = set(self._shared)
             try:
-                async with open_scan(self._bus, mesh_streams.DEFENDER, subject=subject, last_per_subject=True) as scan:
+                async with open_scan(self._bus, streams.DEFENDER, subject=subject, last_per_subject=True) as scan:
                     seen = {
                         self._hear(self._store.stored(message), gone=is_deletion(message.headers))
-                        async for message in present(self._bus, mesh_streams.DEFENDER, subject, scan)
+                        async for message in present(self._bus, streams.DEFENDER, subject, scan)
                     }
                     for network in before - seen:
                         self._forget(network)

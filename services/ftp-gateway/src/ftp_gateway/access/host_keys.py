@@ -12,9 +12,9 @@ from datetime import datetime
 
 from msgspec import Struct, structs
 
+from shared.config.registry import Kind
+from shared.config.secret import Secret
 from shared.errors import ConflictError, NotFoundError
-from shared.registry import Kind
-from shared.secret import Secret
 
 OWNER = "ftp-gateway"
 """Stands in the key of the configuration where other kinds have the app."""

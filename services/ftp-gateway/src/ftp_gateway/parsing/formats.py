@@ -13,9 +13,9 @@ from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.parsing.profile_txt import ProfileReader
 from ftp_gateway.parsing.push_csv import PushReader
 from ftp_gateway.parsing.text import Parsed, Text
-from shared import mesh_streams, subjects
-from shared.mesh_streams import Stream
-from shared.messages import ProfileBatch, PushBatch, encode
+from shared.contracts import streams, subjects
+from shared.contracts.messages import ProfileBatch, PushBatch, encode
+from shared.contracts.streams import Stream
 
 CHUNK_ROWS = 500
 CHUNK_BYTES = 256 * 1024
@@ -82,7 +82,7 @@ def open_reader(kind: FileKind, text: Text, rules: Rules, *, count_only: bool = 
 
 def stream_of(kind: FileKind) -> Stream:
     """The stream that holds the rows of such files."""
-    return mesh_streams.PUSH if kind == "push" else mesh_streams.PROFILE_UPDATES
+    return streams.PUSH if kind == "push" else streams.PROFILE_UPDATES
 
 
 def subject_of(kind: FileKind, app_key: str, file_id: str) -> str:

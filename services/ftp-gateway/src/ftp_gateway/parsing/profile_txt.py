@@ -15,7 +15,7 @@ from ftp_gateway.model.outcome import RowError
 from ftp_gateway.model.rules import AttributeType
 from ftp_gateway.parsing.profile_values import ValueProblem, parse_value
 from ftp_gateway.parsing.text import Lines, Parsed, RefusedError, Text, excerpt, line_of, overlong
-from shared.messages import ProfileRow, Value, encode
+from shared.contracts.messages import ProfileRow, Value, encode
 
 MAX_ATTRIBUTES = 256
 MAX_ATTRIBUTE_NAME_CHARS = 128

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ftp_gateway.model.rules import AttributeType
-from shared.messages import Scalar, Value
+from shared.contracts.messages import Scalar, Value
 
 MAX_ARRAY_ITEMS = 1000
 

@@ -10,7 +10,7 @@ import re
 
 from ftp_gateway.model.outcome import RowError
 from ftp_gateway.parsing.text import Lines, Parsed, Text, excerpt, line_of, overlong
-from shared.messages import PushRow, decode, encode
+from shared.contracts.messages import PushRow, decode, encode
 
 MAX_EXT_ID_CHARS = 256
 MAX_TEXT_CHARS = 4096

@@ -20,7 +20,7 @@ from ftp_gateway.model.rules import FileKind, Rules
 from ftp_gateway.parsing.file_reader import Chunk, Survey
 from ftp_gateway.parsing.worker import LENGTH_BYTES, Answer, Ask, Known, Look, Looked, Request, Send, Sent, framed
 from shared.errors import UnavailableError
-from shared.settings import child_environment
+from shared.runtime.settings import child_environment
 
 KEPT: Final = 1
 """Processes that wait for a file; more are there only while more files are read at a time. Each has some 30 MB."""

@@ -10,11 +10,11 @@ from ftp_gateway.model.virtual_paths import kind_in
 from ftp_gateway.parsing.file_reader import Survey
 from ftp_gateway.spool.upload import Upload
 from ftp_gateway.spool.upload_info import Ticket
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
-from shared.mesh_streams import FILES
-from shared.messages import FileChanged, decode, encode
-from shared.subjects import FileState, ftp_file
+from shared.contracts.messages import FileChanged, decode, encode
+from shared.contracts.streams import FILES
+from shared.contracts.subjects import FileState, ftp_file
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
 
 
 async def last_told(bus: Bus, app_key: str, state: FileState) -> int:

@@ -15,11 +15,11 @@ from ftp_gateway.processing import completion, file_events, publisher
 from ftp_gateway.processing.reverse_scan import newest_first
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from shared.bus import Bus
+from shared.contracts.messages import FileChanged, decode
+from shared.contracts.streams import FILES
+from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import NotFoundError
-from shared.mesh_streams import FILES
-from shared.messages import FileChanged, decode
-from shared.subjects import FileState, ftp_file
+from shared.messaging.bus import Bus
 
 LOOK_BACK = 5000
 """How many of an app's events of one state are looked through, from the newest on."""

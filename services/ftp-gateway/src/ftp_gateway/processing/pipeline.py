@@ -24,8 +24,8 @@ from ftp_gateway.processing import completion, error_report, file_events, publis
 from ftp_gateway.processing.completion import Due
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from shared.bus import Bus
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

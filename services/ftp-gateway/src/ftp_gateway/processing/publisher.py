@@ -18,9 +18,9 @@ from ftp_gateway.model.rules import FileKind
 from ftp_gateway.parsing.file_reader import Chunk, Survey
 from ftp_gateway.parsing.formats import stream_of, subject_of
 from ftp_gateway.spool.upload_info import Ticket
-from shared.bus import Bus, Message, Outgoing
 from shared.errors import ConflictError
-from shared.retry import Backoff, retry
+from shared.messaging.bus import Bus, Message, Outgoing
+from shared.runtime.retry import Backoff, retry
 
 UPLOAD_ID = "Millrace-Upload-Id"
 """The header that tells which upload a chunk came from."""

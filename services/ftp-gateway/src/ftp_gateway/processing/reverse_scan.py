@@ -9,10 +9,10 @@ others costs some questions, and one with many is not read further than it is wa
 from collections.abc import AsyncGenerator
 from datetime import datetime
 
-from shared.bus import Bus, Message
-from shared.consumer_admin import open_scan
-from shared.consumers import Pull
-from shared.mesh_streams import Stream
+from shared.contracts.streams import Stream
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
+from shared.messaging.pull import Pull
 
 STRETCH = 1000
 """Messages of the stream, whoever's they are."""

@@ -20,10 +20,10 @@ from ftp_gateway.processing.completion import Due
 from ftp_gateway.processing.pipeline import Processing, StoppedError
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from shared.bus import Bus
 from shared.errors import BusyError, ConflictError, MillraceError
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.messaging.bus import Bus
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from ftp_gateway.remotes.pull import MAX_LISTED, OpenServer
 from ftp_gateway.remotes.remote import HostKey, Remote, UnknownHostError, place_of
-from shared.connection_test import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
+from shared.contracts.connection_report import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
 from shared.errors import MillraceError
 
 Identify = Callable[[Remote], Awaitable[str]]

@@ -26,7 +26,7 @@ from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import MAX_FILE_BYTES, Writer
 from ftp_gateway.spool.upload_info import PULLED_BY
 from shared.errors import BusyError, ConflictError, MillraceError, TooLargeError
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -13,10 +13,10 @@ from msgspec import Meta, Struct
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of, locate
 from ftp_gateway.remotes.cron import check_schedule
 from ftp_gateway.remotes.state import _parts
+from shared.config.registry import Kind
+from shared.config.secret import Secret
 from shared.errors import DeniedError, InvalidError, MillraceError
 from shared.private_addresses import is_private
-from shared.registry import Kind
-from shared.secret import Secret
 
 Protocol = Literal["sftp", "ftps"]
 Pattern = Annotated[str, Meta(min_length=1, max_length=200)]

@@ -18,8 +18,8 @@ from ftp_gateway.remotes.pull import Job, Server
 from ftp_gateway.remotes.remote import in_directory
 from ftp_gateway.remotes.state_store import Memory
 from ftp_gateway.spool.store import Spool
+from shared.contracts.messages import decode
 from shared.errors import ConflictError, NotFoundError
-from shared.messages import decode
 
 log = structlog.get_logger()
 

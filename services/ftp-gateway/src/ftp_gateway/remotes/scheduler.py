@@ -21,10 +21,10 @@ from ftp_gateway.remotes.backoff import failed, first_look, next_look
 from ftp_gateway.remotes.pull import Job, Puller
 from ftp_gateway.remotes.remote import UnknownHostError
 from ftp_gateway.remotes.state_store import Memory
-from shared.buckets import BucketStore
+from shared.contracts.messages import Alert
 from shared.errors import MillraceError, UnavailableError
-from shared.messages import Alert
-from shared.telemetry import Metrics
+from shared.messaging.kv import BucketStore
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

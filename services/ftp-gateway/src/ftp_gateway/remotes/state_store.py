@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from ftp_gateway.remotes.remote import HostKey, offered_key
 from ftp_gateway.remotes.state import Progress, Taken, progress_key, taken_key
-from shared.buckets import BucketStore
+from shared.contracts.messages import decode, encode
 from shared.errors import MillraceError
-from shared.messages import decode, encode
+from shared.messaging.kv import BucketStore
 
 log = structlog.get_logger()
 

@@ -32,14 +32,14 @@ from ftp_gateway.routes.remotes import ROUTES as REMOTE_ROUTES
 from ftp_gateway.routes.remotes import Desk
 from ftp_gateway.sftp.host_key_algorithms import make_host_keys
 from ftp_gateway.spool.store import Spool
-from shared.bus import Bus
+from shared.config.registry import Entry
+from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.http import Call
+from shared.http.resources import resource_routes
+from shared.http.routes import Query, Route
+from shared.http.server import Call
 from shared.mail import Mailer
-from shared.registry import Entry
-from shared.resources import resource_routes
-from shared.routes import Query, Route
-from shared.secret import Secret
+from shared.messaging.bus import Bus
 
 MAX_FILES = 500
 MAX_BANS = 1000

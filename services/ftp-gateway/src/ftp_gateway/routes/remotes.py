@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from ftp_gateway.remotes.remote import REMOTES, HostKey, Remote
 from ftp_gateway.remotes.state import Trouble
 from ftp_gateway.remotes.state_store import Memory
-from shared import subjects
-from shared.connection_test import ConnectionReport
+from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import decode
 from shared.errors import ConflictError, NotFoundError
-from shared.http import Call
-from shared.messages import decode
-from shared.resources import Change, resource_routes
-from shared.routes import Route
+from shared.http.resources import Change, resource_routes
+from shared.http.routes import Route
+from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/remotes"
 

@@ -25,9 +25,9 @@ from ftp_gateway.access.host_keys import (
     HostKeys,
     first_generation,
 )
+from shared.config.registry import Registry
+from shared.config.secret import Secret
 from shared.errors import ConflictError, NotFoundError, UnavailableError
-from shared.registry import Registry
-from shared.secret import Secret
 
 log = structlog.get_logger()
 

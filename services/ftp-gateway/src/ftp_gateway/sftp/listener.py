@@ -25,7 +25,7 @@ from ftp_gateway.access.addresses import Network, is_within
 from ftp_gateway.sftp.connection_limits import Crowd
 from ftp_gateway.sftp.proxy_protocol import read_header
 from shared.errors import InvalidError
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -15,9 +15,9 @@ import structlog
 from msgspec import Struct
 
 from ftp_gateway.model.virtual_paths import Location, locate
-from shared.app_reports import folder_of_app, report_key
 from shared.errors import InvalidError, NotFoundError
-from shared.objectstore import ObjectInfo, ObjectStore
+from shared.objects.app_reports import folder_of_app, report_key
+from shared.objects.store import ObjectInfo, ObjectStore
 
 log = structlog.get_logger()
 

@@ -30,8 +30,8 @@ from ftp_gateway.sftp.packets import check_hooks
 from ftp_gateway.sftp.report_folder import AppReports
 from ftp_gateway.spool.store import Spool
 from shared.errors import UnavailableError
-from shared.settings import Settings
-from shared.telemetry import Metrics
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -20,8 +20,8 @@ from ftp_gateway.spool.directory_index import Shelf
 from ftp_gateway.spool.file_locks import try_lock
 from ftp_gateway.spool.upload import Upload
 from ftp_gateway.spool.upload_info import State, Ticket
+from shared.contracts.subjects import APP_KEY
 from shared.errors import BusyError, ConflictError
-from shared.subjects import APP_KEY
 
 ABANDONED_AFTER = timedelta(hours=24)
 """How long bytes wait that are no candidate: broken off, or under a temporary name."""

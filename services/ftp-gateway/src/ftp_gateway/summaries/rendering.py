@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct
 
-from shared.messages import FileChanged
+from shared.contracts.messages import FileChanged
 
 MAX_DAYS = 7
 """In one summary, after days on which none could be sent."""

@@ -15,14 +15,14 @@ import structlog
 from msgspec import Struct
 
 from ftp_gateway.summaries.rendering import Days, Summary, Tally, due_days, newest_day, render_subject, render_text
-from shared.buckets import BucketStore
-from shared.bus import Bus
-from shared.consumer_admin import open_scan
+from shared.contracts.messages import Alert, FileChanged, decode, encode
+from shared.contracts.streams import FILES, SUMMARIES
+from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import ConflictError, MillraceError
 from shared.mail import Mail, Mailer
-from shared.mesh_streams import FILES, SUMMARIES
-from shared.messages import Alert, FileChanged, decode, encode
-from shared.subjects import FileState, ftp_file
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketStore
 
 log = structlog.get_logger()
 

@@ -19,14 +19,14 @@ import structlog
 
 from hooks.assignment.plan import Lease, Member, Table, Timing
 from hooks.assignment.replica_id import new_name
-from shared.buckets import BucketStore, Stored, is_deletion
-from shared.bus import Bus, Message
-from shared.consumer_admin import open_scan
+from shared.contracts.messages import decode, encode
+from shared.contracts.streams import LEASES
+from shared.contracts.subjects import hooks_lease, hooks_member
 from shared.errors import ConflictError, MillraceError, UnavailableError
-from shared.mesh_streams import LEASES
-from shared.messages import decode, encode
-from shared.retry import Backoff
-from shared.subjects import hooks_lease, hooks_member
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketStore, Stored, is_deletion
+from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from shared.subjects import PARTITIONS
+from shared.contracts.subjects import PARTITIONS
 
 
 class Timing(Struct, frozen=True, kw_only=True):

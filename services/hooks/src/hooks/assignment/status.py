@@ -6,11 +6,11 @@ from datetime import datetime
 from msgspec import Struct
 
 from hooks.assignment.plan import Table
-from shared.bus import Bus
-from shared.consumer_admin import ConsumerState, consumer_state
+from shared.contracts.streams import EVENTS
+from shared.contracts.subjects import PARTITIONS, hooks_consumer
 from shared.errors import NotFoundError
-from shared.mesh_streams import EVENTS
-from shared.subjects import PARTITIONS, hooks_consumer
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import ConsumerState, consumer_state
 
 
 class PartitionStanding(Struct, frozen=True, kw_only=True):

@@ -13,9 +13,9 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from shared.contracts.messages import decode
+from shared.contracts.subjects import backlogs_of_partition
 from shared.errors import ConflictError, InvalidError
-from shared.messages import decode
-from shared.subjects import backlogs_of_partition
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Protocol):
-    """`shared.buckets.Stored`, as far as it is needed here."""
+    """`shared.messaging.kv.Stored`, as far as it is needed here."""
 
     @property
     def key(self) -> str: ...
@@ -55,7 +55,7 @@ class Entry(Protocol):
 
 
 class Store(Protocol):
-    """`shared.buckets.BucketStore`, as far as it is needed here."""
+    """`shared.messaging.kv.BucketStore`, as far as it is needed here."""
 
     async def get(self, key: str) -> Entry | None: ...
 

@@ -24,10 +24,10 @@ from hooks.delivery.target_queue import Spawn
 from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Index, Rule, Target
+from shared.contracts.subjects import backlog_key
 from shared.errors import ConflictError, MillraceError
-from shared.retry import Backoff
-from shared.subjects import backlog_key
-from shared.telemetry import Metrics
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -21,11 +21,11 @@ from hooks.delivery.targets import Destinations
 from hooks.events.decoding import read_message
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Target
-from shared.bus import Message, StreamState
-from shared.consumers import ClosedError
+from shared.contracts.streams import EVENTS
 from shared.errors import MillraceError
-from shared.mesh_streams import EVENTS
-from shared.retry import Backoff
+from shared.messaging.bus import Message, StreamState
+from shared.messaging.pull import ClosedError
+from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ RETRY = Backoff(first_s=0.1, max_s=10.0)
 
 
 class Scan(Protocol):
-    """`shared.consumers.Pull` as `open_scan` gives it."""
+    """`shared.messaging.pull.Pull` as `open_scan` gives it."""
 
     @property
     def pending_at_open(self) -> int: ...

@@ -4,7 +4,7 @@ Which reader of a partition gives a hook its events: the partition's own, or tha
 
 from hooks.backlog.backlog import Backlog
 from hooks.matching.rule import Rule
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 
 class Switch:

@@ -20,7 +20,7 @@ from hooks.delivery.model import PAUSING, Record, size_of
 from hooks.delivery.targets import Destinations
 from hooks.matching.rule import Target
 from shared.errors import ConflictError, InvalidError
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 LETTERS_BYTES = 8 << 20
 """Of the letters that one call holds in memory, about."""

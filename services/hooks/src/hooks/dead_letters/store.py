@@ -12,14 +12,14 @@ from datetime import datetime
 from msgspec import Struct
 
 from hooks.alerts import SERVICE
-from shared import subjects
-from shared.bus import Bus, Message
-from shared.consumer_admin import open_scan
-from shared.consumers import Pull
+from shared.contracts import subjects
+from shared.contracts.messages import DeadLetter, decode
+from shared.contracts.streams import DLQ
 from shared.errors import InvalidError, NotFoundError
-from shared.mesh_streams import DLQ
-from shared.messages import DeadLetter, decode
-from shared.streams import purge, take_out
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
+from shared.messaging.pull import Pull
+from shared.messaging.streams import purge, take_out
 
 READ_AT_ONCE = 64
 """Letters that are asked for ahead: what a page may have read in vain."""

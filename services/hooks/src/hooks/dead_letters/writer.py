@@ -19,12 +19,12 @@ import structlog
 from hooks.alerts import SERVICE
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
-from shared import subjects
+from shared.contracts import subjects
+from shared.contracts.messages import DeadLetter, encode
 from shared.errors import MillraceError
-from shared.logs import MASK, SHORTEST, redactor
-from shared.messages import DeadLetter, encode
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.runtime.logs import MASK, SHORTEST, redactor
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ RETRY = Backoff(first_s=0.1, max_s=10.0)
 
 
 class Publisher(Protocol):
-    """`shared.bus.Bus`, as far as it is needed here."""
+    """`shared.messaging.bus.Bus`, as far as it is needed here."""
 
     @property
     def max_payload(self) -> int: ...

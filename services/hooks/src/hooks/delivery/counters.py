@@ -2,7 +2,7 @@
 What has become of each hook's records since this process began: in memory, for the status route and for Prometheus.
 
 A scrape reads what is here, so it grows with the hooks that there are and not with those that ever were. An alarm needs
-the service's own series alone, which are few (`shared.telemetry`).
+the service's own series alone, which are few (`shared.runtime.telemetry`).
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -13,7 +13,7 @@ from hooks.delivery.counters import Tally
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
 from shared.errors import CredentialsError, DeniedError, MillraceError, NotFoundError, UnauthenticatedError
-from shared.retry import Backoff
+from shared.runtime.retry import Backoff
 
 MAX_KEY_CHARACTERS = 256
 """The longest partition key that Kinesis takes (PutRecords in botocore's service model)."""

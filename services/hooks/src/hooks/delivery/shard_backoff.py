@@ -12,7 +12,7 @@ from typing import Final
 
 from hooks.delivery.model import Failed, Outcome, Record, Sent
 from hooks.delivery.target_health import wait_s
-from shared.retry import Backoff
+from shared.runtime.retry import Backoff
 
 USERS_REMEMBERED: Final = 8192
 """Users per target whose last confirmed record is known for sure; of as many older ones it may be."""

@@ -10,7 +10,7 @@ import structlog
 from hooks.delivery.model import PAUSING, Policy, Watcher
 from hooks.matching.rule import Target
 from shared.errors import MillraceError
-from shared.retry import Backoff
+from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 

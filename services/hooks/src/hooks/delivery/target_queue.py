@@ -34,7 +34,7 @@ from hooks.delivery.user_queues import Chains
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

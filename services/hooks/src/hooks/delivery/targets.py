@@ -14,7 +14,7 @@ from hooks.delivery.model import DeadLetters, Policy, Record, Sink, Watcher
 from hooks.delivery.target_queue import Lanes
 from hooks.matching.rule import Index, Target
 from shared.errors import MillraceError
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 
 class Connector(Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.contracts.messages import Attributes, Event, EventType, Identities, User, decode, encode
+from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError
-from shared.messages import Attributes, Event, EventType, Identities, User, decode, encode
-from shared.subjects import partition_of
 
 CHUNK_BYTES = 256 << 10
 """Events of a partition that travel as one message. More would hold up the window of a partition in one piece."""

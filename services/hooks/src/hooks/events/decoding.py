@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from hooks.matching.routed_event import EMPTY, RoutedEvent
+from shared.contracts.messages import Attributes, Event, decode, encode
+from shared.contracts.subjects import PARTITIONS, partition_of
 from shared.errors import InvalidError
-from shared.messages import Attributes, Event, decode, encode
-from shared.subjects import PARTITIONS, partition_of
 
 
 class Refused(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from hooks.alerts import Alerts
 from hooks.events.admission import Chunk, EventError, admit, make_id
-from shared import mesh_streams, subjects
+from shared.contracts import streams, subjects
 from shared.errors import BusyError, MillraceError
 
 RETRY_AFTER_S = 5.0
@@ -29,7 +29,7 @@ class EventsReply(Struct, frozen=True, kw_only=True):
 
 
 class Publisher(Protocol):
-    """`shared.bus.Bus`, as far as it is needed here."""
+    """`shared.messaging.bus.Bus`, as far as it is needed here."""
 
     @property
     def max_payload(self) -> int: ...
@@ -88,6 +88,6 @@ class Publishing:
             if isinstance(error, BusyError):
                 if not self._full:
                     self._full = True
-                    self._alerts.tell(app_key, "events-full", mesh_streams.EVENTS.name, f"events are refused: {error}")
+                    self._alerts.tell(app_key, "events-full", streams.EVENTS.name, f"events are refused: {error}")
                 return BusyError(error.message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
         return failed[0]

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.config.secret import Secret
+from shared.contracts.messages import EventType
 from shared.errors import InvalidError
-from shared.messages import EventType
-from shared.secret import Secret
 
 ANY = "*"
 

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from hooks.matching.hook import TriggerType
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Rule
-from shared.messages import Attributes
+from shared.contracts.messages import Attributes
 
 SCHEMA: Literal["hook.event.v1"] = "hook.event.v1"
 

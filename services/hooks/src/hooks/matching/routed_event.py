@@ -4,20 +4,20 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct
 
-from shared.messages import EventType, Identities
+from shared.contracts.messages import EventType, Identities
 
 EMPTY: Final = Raw(b"{}")
 
 
 class RoutedUser(Struct, frozen=True, gc=False):
-    """See `shared.messages.User`."""
+    """See `shared.contracts.messages.User`."""
 
     attributes: Raw = EMPTY
 
 
 class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False):
     """
-    `shared.messages.Event`, read as far as matching and rendering need it. The rest stays the JSON that it is, which
+    `shared.contracts.messages.Event`, read as far as matching and rendering need it. The rest stays the JSON that it is, which
     costs a third; whoever reads a message sees to it that it is right (`entrance.read_message`).
     """
 

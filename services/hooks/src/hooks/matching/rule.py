@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from hooks.matching.hook import ANY, NARROWER, TRIGGERS, Hook, HookType, TriggerType
 from hooks.matching.routed_event import RoutedEvent
-from shared.messages import EventType
+from shared.contracts.messages import EventType
 
 MATCHES_REMEMBERED: Final = 4096
 """Codes come from outside, so there is no end of them."""

@@ -20,12 +20,12 @@ from hooks.delivery.counters import Tallies
 from hooks.delivery.targets import Destinations
 from hooks.events.decoding import read_message
 from hooks.partitions.dispatcher import Dispatch, ProfileStore
-from shared.bus import Message
-from shared.consumers import ClosedError
+from shared.contracts.streams import EVENTS
+from shared.contracts.subjects import hooks_consumer
 from shared.errors import MillraceError
-from shared.mesh_streams import EVENTS
-from shared.subjects import hooks_consumer
-from shared.telemetry import Metrics
+from shared.messaging.bus import Message
+from shared.messaging.pull import ClosedError
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ LOOK_S = 10.0
 
 
 class Pull(Protocol):
-    """`shared.consumers.Pull`, as far as it is needed here."""
+    """`shared.messaging.pull.Pull`, as far as it is needed here."""
 
     async def next(self, most: int) -> list[Message]: ...
 

@@ -18,17 +18,17 @@ from hooks.delivery.targets import Destinations
 from hooks.matching.rendering import render, strip
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Rule, Target
+from shared.contracts.messages import Attributes
 from shared.errors import MillraceError
-from shared.messages import Attributes
-from shared.profiles import Profile
-from shared.retry import Backoff
-from shared.telemetry import Metrics
+from shared.profiles.store import Profile
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
 
 class ProfileStore(Protocol):
-    """`shared.profile_cache.ProfileCache`, as far as it is needed here."""
+    """`shared.profiles.cache.ProfileCache`, as far as it is needed here."""
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
 

@@ -12,7 +12,7 @@ import structlog
 
 from hooks.delivery.targets import Destinations
 from hooks.partitions.consumer import Partition
-from shared.telemetry import Metrics
+from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 

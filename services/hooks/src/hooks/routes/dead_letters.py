@@ -9,10 +9,10 @@ from msgspec import Meta, Struct
 from hooks.dead_letters.replay import ReplayReply
 from hooks.dead_letters.store import Letter, Wanted
 from hooks.state import State
+from shared.contracts.messages import decode
 from shared.errors import InvalidError, NotFoundError
-from shared.http import Call
-from shared.messages import decode
-from shared.routes import Query, Route
+from shared.http.routes import Query, Route
+from shared.http.server import Call
 
 PATH = "/v1/apps/{app_key}/dead-letters"
 

@@ -18,12 +18,12 @@ from hooks.routes.dead_letters import LETTER_ROUTES
 from hooks.sinks.kinesis.sink import KinesisConfig
 from hooks.sinks.webhook.sink import WebhookConfig
 from hooks.state import State
-from shared.connection_test import ConnectionReport
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import decode
 from shared.errors import InvalidError, TooLargeError
-from shared.http import Call
-from shared.messages import decode
-from shared.resources import resource_routes
-from shared.routes import Route
+from shared.http.resources import resource_routes
+from shared.http.routes import Route
+from shared.http.server import Call
 
 BODY_BYTES = 16 << 20
 """Of a request with events, counted while it is read and after it is unpacked."""

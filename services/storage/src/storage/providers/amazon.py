@@ -4,11 +4,11 @@ Objects in Amazon S3, or in a store that speaks its protocol.
 Configuration: s3:PutObject, s3:GetObject and s3:DeleteObject on `<bucket>/<prefix>/*`, for the static keys of a user or
 for a role. Everybody must be able to read the prefix, by a bucket policy or a CDN before it: no ACL is sent, because
 buckets refuse them by default. Without keys, this service's own identity assumes the role, and needs sts:AssumeRole.
-Implementation: `shared.objectstore`, which costs a sixth of the SDK's CPU time (reference: storage.md, 4.2), with
-temporary keys from `shared.aws` for a role.
+Implementation: `shared.objects.store`, which costs a sixth of the SDK's CPU time (reference: storage.md, 4.2), with
+temporary keys from `shared.aws.clients` for a role.
 Considerations: a bucket with a dot in its name has no valid certificate under its own host name, so its URLs have it in
 the path. One identity of ours assumes the roles of every tenant, so the external id begins with the tenant's name
-(`shared.aws_roles.check_role`).
+(`shared.aws.roles.check_role`).
 """
 
 import re
@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from shared.aws import AwsClients
-from shared.aws_roles import AwsCredentials, AwsRole, check_role
+from shared.aws.clients import AwsClients
+from shared.aws.roles import AwsCredentials, AwsRole, check_role
+from shared.config.secret import Secret
+from shared.objects.config import S3StoreConfig
 from shared.private_addresses import refuse_private_addresses
-from shared.secret import Secret
-from shared.store_config import S3StoreConfig
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 

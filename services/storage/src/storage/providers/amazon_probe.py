@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from shared.aws import AwsClients
-from shared.aws_codes import hint_for
-from shared.aws_errors import AWS_ERRORS, aws_details, aws_error
-from shared.aws_roles import AwsRole
-from shared.connection_test import ConnectionReport, Finding
+from shared.aws.clients import AwsClients
+from shared.aws.codes import hint_for
+from shared.aws.errors import AWS_ERRORS, aws_details, aws_error
+from shared.aws.roles import AwsRole
+from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError
-from shared.logs import redactor
 from shared.private_addresses import refuse_private_addresses
+from shared.runtime.logs import redactor
 from storage.placement import Headers
 from storage.providers.amazon import AmazonStorageConfig, checked
 from storage.providers.probing import Sample, Words, probe, refusal, trouble

@@ -4,7 +4,7 @@ Objects in Azure Blob Storage, or in what speaks its protocol.
 Configuration: one of the two keys of a storage account, and a container of it. Everybody must be able to read the
 container's blobs: "Allow Blob anonymous access" of the account and the access level "Blob" of the container, or a CDN
 before it.
-Implementation: `shared.objectstore`, which signs with the account key (Shared Key) and stores up to 8 MiB with one
+Implementation: `shared.objects.store`, which signs with the account key (Shared Key) and stores up to 8 MiB with one
 conditional Put Blob; Azure answers 409 BlobAlreadyExists where S3 answers 412.
 Considerations: an account key opens the whole account and cannot be restricted to a container, so an account of its own
 is the better place. Azure has no region to enter: the account's name leads to it, and a wrong name is a host that does
@@ -21,11 +21,11 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from shared.aws import AwsClients
+from shared.aws.clients import AwsClients
+from shared.config.secret import Secret
 from shared.errors import InvalidError
+from shared.objects.config import AzureStoreConfig
 from shared.private_addresses import is_private, refuse_private_addresses
-from shared.secret import Secret
-from shared.store_config import AzureStoreConfig
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from shared.aws import AwsClients
-from shared.connection_test import ConnectionReport, Finding
+from shared.aws.clients import AwsClients
+from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError, NotFoundError
-from shared.logs import redactor
-from shared.objectstore import ObjectStore
+from shared.objects.config import Limits
+from shared.objects.errors import AZURE_HINTS, network_code, store_code, store_status
+from shared.objects.store import ObjectStore
 from shared.private_addresses import refuse_private_addresses
-from shared.store_config import Limits
-from shared.store_errors import AZURE_HINTS, network_code, store_code, store_status
+from shared.runtime.logs import redactor
 from storage.placement import Headers
 from storage.providers.azure import AzureStorageConfig, checked
 from storage.providers.probing import Sample, Words, probe, refusal, trouble

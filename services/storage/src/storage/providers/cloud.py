@@ -1,5 +1,5 @@
 """
-A provider over `shared.objectstore`: what Amazon S3 and Azure Blob Storage have in common.
+A provider over `shared.objects.store`: what Amazon S3 and Azure Blob Storage have in common.
 
 Considerations: obstore gives every request, and every part of a large object, 30 s and tries it again. Whoever uploads
 waits for all of it, so the whole has a time of its own here.
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from shared.errors import UnavailableError
-from shared.objectstore import ObjectStore
+from shared.objects.store import ObjectStore
 from storage.bodies import Body
 from storage.placement import Headers
 

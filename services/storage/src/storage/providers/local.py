@@ -2,7 +2,7 @@
 Objects in a directory of this machine, served by this service itself: where no connector is active.
 
 Configuration: `MILLRACE_DATA_DIR`, and `MILLRACE_PUBLIC_URL` where a proxy or CDN stands before the service.
-Implementation: `shared.objectstore`, which writes whole files or none and syncs them. A file has no headers, so its
+Implementation: `shared.objects.store`, which writes whole files or none and syncs them. A file has no headers, so its
 type is told by its key, whose extension was made from the bytes; the name of a download lies in a file of its own.
 Considerations: several replicas need one shared file system here, or a connector.
 """
@@ -17,10 +17,10 @@ from typing import Final, get_args
 
 from msgspec import Struct
 
+from shared.contracts.messages import MediaKind
 from shared.errors import NotFoundError
-from shared.messages import MediaKind
-from shared.objectstore import ObjectStore
-from shared.store_config import LocalStoreConfig
+from shared.objects.config import LocalStoreConfig
+from shared.objects.store import ObjectStore
 from storage.bodies import Body
 from storage.content_types import BINARY, BY_EXTENSION, disposition
 from storage.placement import Headers

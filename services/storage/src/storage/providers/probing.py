@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from shared.connection_test import Check, ConnectionReport, Finding, run_checks
+from shared.contracts.connection_report import Check, ConnectionReport, Finding, run_checks
 from shared.errors import InvalidError, MillraceError
 from shared.private_addresses import PrivateAddressError, public_socket
 from storage.placement import Headers

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 
 from msgspec import Struct
 
-from shared.registry import Entry
+from shared.config.registry import Entry
 from storage.placement import Provider, Seat, Standing, State
 
 MOST_OPEN: Final = 256

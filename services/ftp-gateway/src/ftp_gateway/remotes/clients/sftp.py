@@ -24,8 +24,8 @@ from asyncssh.constants import FILEXFER_TYPE_REGULAR
 from ftp_gateway.remotes.clients.dialing import dial
 from ftp_gateway.remotes.remote import HostKey, Remote, UnknownHostError
 from ftp_gateway.remotes.state import RemoteFile
+from shared.config.secret import Secret
 from shared.errors import CredentialsError, DeniedError, InvalidError, NotFoundError, TooLargeError, UnavailableError
-from shared.secret import Secret
 
 T = TypeVar("T")
 

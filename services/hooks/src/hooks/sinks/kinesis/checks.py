@@ -10,10 +10,10 @@ from typing import Final
 from hooks.delivery.model import Failed, Outcome
 from hooks.sinks.kinesis.sink import NOT_ALLOWED, KinesisConfig, KinesisSink, call
 from hooks.sinks.probe_message import marked_message
-from shared.aws import AwsClients
-from shared.aws_codes import HINTS
-from shared.aws_errors import aws_code, aws_details
-from shared.connection_test import Check, Finding
+from shared.aws.clients import AwsClients
+from shared.aws.codes import HINTS
+from shared.aws.errors import aws_code, aws_details
+from shared.contracts.connection_report import Check, Finding
 from shared.errors import DeniedError, MillraceError
 
 UNUSABLE: Final = ("DELETING", "CREATING")

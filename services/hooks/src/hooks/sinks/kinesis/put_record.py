@@ -18,8 +18,8 @@ from typing import Final
 
 from hooks.delivery.model import PAUSING, Failed, Outcome, Record, Sent
 from hooks.sinks.kinesis.sink import CALL_S, NOT_ALLOWED, KinesisConfig, KinesisSink
-from shared.aws import AwsClients
-from shared.aws_errors import aws_code
+from shared.aws.clients import AwsClients
+from shared.aws.errors import aws_code
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
 
 AT_ONCE: Final = 64

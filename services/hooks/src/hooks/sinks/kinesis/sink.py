@@ -4,12 +4,12 @@ Send records to Amazon Kinesis Data Streams.
 Configuration: kinesis:PutRecords on the streams, for the static keys of a user or for a role; with kinesis:PutRecord
 alone, which is another permission, `put_record.py` helps out. Without keys, this service's own identity assumes the
 role, and needs sts:AssumeRole.
-Implementation: one PutRecords per batch, encoded here and signed by `shared.aws`, since the SDK would cost three times
+Implementation: one PutRecords per batch, encoded here and signed by `shared.aws.clients`, since the SDK would cost three times
 all the rest of a record's way. The answer is positional: HTTP 200 with a code for each record that failed.
 Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 10 MiB a record with its key,
 but 1 MiB unless UpdateMaxRecordSize raised it, which the hook tells. The stream's name is the hook's and not the
 connector's. A timeout may have stored the batch. One identity of ours assumes the roles of every tenant, so the
-external id begins with the tenant's name (`shared.aws_roles.check_role`).
+external id begins with the tenant's name (`shared.aws.roles.check_role`).
 """
 
 import asyncio
@@ -21,11 +21,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hooks.delivery.model import Failed, Limits, Outcome, Record, Sent
-from shared.aws import AwsClients
-from shared.aws_errors import AWS_ERRORS, aws_code, aws_error
-from shared.aws_roles import AwsCredentials, AwsRole, check_role
+from shared.aws.clients import AwsClients
+from shared.aws.errors import AWS_ERRORS, aws_code, aws_error
+from shared.aws.roles import AwsCredentials, AwsRole, check_role
+from shared.config.secret import Secret
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
-from shared.secret import Secret
 
 NAME: Final = "kinesis"
 

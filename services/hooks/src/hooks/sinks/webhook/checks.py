@@ -15,7 +15,7 @@ import aiohttp
 
 from hooks.sinks.probe_message import marked_message
 from hooks.sinks.webhook.sink import REQUEST_S, WebhookConfig
-from shared.connection_test import Check, Finding
+from shared.contracts.connection_report import Check, Finding
 from shared.private_addresses import is_private
 
 DEADLINE_S: Final = 2 * REQUEST_S

@@ -29,6 +29,7 @@ import aiohttp
 from msgspec import Struct
 
 from hooks.delivery.model import PAUSING, Failed, Limits, Outcome, Record, Sent
+from shared.config.secret import Secret
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -40,7 +41,6 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.private_addresses import PrivateAddressError, public_socket, refuse_private_host
-from shared.secret import Secret
 
 LIMITS: Final = Limits(call_records=32, call_bytes=10 << 20, record_bytes=10 << 20)
 """Ours: a call is as slow as the slowest of its requests."""

@@ -1,0 +1,274 @@
+"""
+AWS sessions and clients, temporary keys by AssumeRole, and errors of the SDK as ours. The only file that knows the SDK.
+
+Configuration: static keys, or a role with an external id, for which the base keys need `sts:AssumeRole`. What the keys
+may do beyond that is told by the rooms that use the clients.
+
+Implementation: one aiobotocore session serves every client with static keys, because a session costs 80 ms and its
+memory; one client per credentials, service and endpoint, closed when it was not used for longest. A role needs a
+session of its own, which borrows the models that the first has read. The SDK never tries again behind us: the runtime
+owns retry.
+
+Considerations: the wait for a free connection of the pool has no timeout in aiohttp, so wrap calls in
+`asyncio.timeout`. S3's client would follow a bucket into its real region by itself (`S3RegionRedirector`), and is kept
+from it: a wrong region stays hidden, and an endpoint that redirects everything is asked without end. Needs aiobotocore
+3.10: before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+# aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
+from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+from aiobotocore.credentials import AioDeferredRefreshableCredentials  # type: ignore[import-untyped]
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
+
+from shared.aws.errors import AWS_ERRORS, aws_error
+from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
+from shared.aws.signing import signed_headers, told_error
+from shared.errors import InvalidError
+
+CONNECT_S: Final = 5.0
+READ_S: Final = 30.0
+CONNECTIONS: Final = 64
+ROLE_S: Final = 3600
+"""How long temporary keys hold: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
+
+
+class _OnceAwaited:
+    """
+    Begins when it is awaited. obstore drops what its provider of keys returns when the call is cancelled right then,
+    and Python complains of a coroutine that nobody awaited.
+    """
+
+    def __init__(self, begin: CredentialProvider) -> None:
+        self._begin = begin
+
+    def __await__(self) -> Generator[Any, Any, TemporaryKeys]:
+        return self._begin().__await__()
+
+
+class _Slot:
+    """A client, or the place for it while it is made. `users` are the blocks that hold it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.context: AbstractAsyncContextManager[Any] | None = None
+        self.client: Any = None
+        self.users = 0
+
+
+class AwsClients:
+    """
+    The AWS clients of one process. An async context manager: leaving it closes them.
+
+    Args:
+        most: Clients that are kept open while nobody uses them.
+        sts_endpoint_url: Where roles are assumed, when not at AWS.
+    """
+
+    def __init__(self, *, most: int = 64, sts_endpoint_url: str | None = None) -> None:
+        self._most = most
+        self._sts_endpoint_url = sts_endpoint_url
+        self._session = AioSession()
+        self._slots: OrderedDict[tuple[object, ...], _Slot] = OrderedDict()
+        self._session_http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session_http is not None:
+            await self._session_http.close()
+        while self._slots:
+            _, slot = self._slots.popitem()
+            await _close(slot)
+
+    @asynccontextmanager
+    async def client(
+        self,
+        service: str,
+        *,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None = None,
+    ) -> AsyncIterator[Any]:
+        """
+        The client of a service, shared by everybody who asks for the same; it stays open at least while the block runs.
+
+        `credentials` None is the identity of this process, from its environment or its machine.
+
+        Raises:
+            MillraceError: It cannot be made, say because there is no such region.
+        """
+        key = (service, region, credentials, endpoint_url)
+        slot = self._slots.setdefault(key, _Slot())
+        self._slots.move_to_end(key)
+        slot.users += 1
+        try:
+            async with slot.lock:
+                if slot.context is None:
+                    await self._make(slot, service, region, credentials, endpoint_url)
+            yield slot.client
+        finally:
+            slot.users -= 1
+            await self._close_unused()
+
+    async def _make(
+        self,
+        slot: _Slot,
+        service: str,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None,
+    ) -> None:
+        session, keys = self._session, {}
+        if isinstance(credentials, AwsRole):
+            session = self._role_session(credentials, region)
+        elif credentials is not None:
+            keys = {
+                "aws_access_key_id": credentials.access_key_id,
+                "aws_secret_access_key": credentials.secret_access_key.reveal(),
+            }
+        context = session.create_client(
+            service, region_name=region, endpoint_url=endpoint_url, config=_config(endpoint_url), **keys
+        )
+        try:
+            slot.client = await context.__aenter__()
+        except AWS_ERRORS as error:
+            raise aws_error(error) from error
+        except ValueError as error:
+            raise InvalidError(str(error), field="endpoint_url") from None
+        slot.context = context
+        if service == "s3":
+            # With Expect, a PUT waits for "100 Continue" under no timeout at all (aio-libs/aiobotocore#1001).
+            slot.client.meta.events.unregister("before-call.s3", add_expect_header)
+            slot.client.meta.events.register("before-call.s3", _stay)
+
+    async def _close_unused(self) -> None:
+        unused = [key for key, slot in self._slots.items() if slot.users == 0]
+        empty = [key for key in unused if self._slots[key].context is None]
+        surplus = unused[: max(0, len(unused) - self._most)]
+        # Taken out all at once, so that nobody is given one of them while another is being closed.
+        for slot in [self._slots.pop(key) for key in {*empty, *surplus}]:
+            await _close(slot)
+
+    def _role_session(self, role: AwsRole, region: str) -> Any:
+        async def refresh() -> dict[str, str]:
+            keys = await self.assume(role, region=region)
+            return {
+                "access_key": keys["access_key_id"],
+                "secret_key": keys["secret_access_key"],
+                "token": keys["token"],
+                "expiry_time": keys["expires_at"].isoformat(),
+            }
+
+        session = AioSession()
+        session.register_component("data_loader", self._session.get_component("data_loader"))
+        # There is no public way to give a session keys that renew themselves; a test on a real STS API holds this one.
+        session._credentials = AioDeferredRefreshableCredentials(refresh, "assume-role")
+        return session
+
+    async def assume(self, role: AwsRole, *, region: str) -> TemporaryKeys:
+        """Temporary keys of a role, asked for now. Raises `AWS_ERRORS`."""
+        async with self.client("sts", region=region, credentials=role.base, endpoint_url=self._sts_endpoint_url) as sts:
+            answer = await sts.assume_role(
+                RoleArn=role.role_arn, ExternalId=role.external_id, RoleSessionName="millrace", DurationSeconds=ROLE_S
+            )
+        keys = answer["Credentials"]
+        return {
+            "access_key_id": keys["AccessKeyId"],
+            "secret_access_key": keys["SecretAccessKey"],
+            "token": keys["SessionToken"],
+            # obstore takes the standard library's UTC and no other.
+            "expires_at": keys["Expiration"].astimezone(UTC),
+        }
+
+    async def post_json(
+        self,
+        service: str,
+        target: str,
+        body: bytes,
+        *,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None = None,
+    ) -> bytes:
+        """
+        One call of a JSON API with a body that is encoded already, and its answer as it came. Tries nothing twice.
+
+        Raises:
+            MillraceError: AWS refused, or was not reached.
+        """
+        async with self.client(service, region=region, credentials=credentials, endpoint_url=endpoint_url) as client:
+            url = f"{client.meta.endpoint_url.rstrip('/')}/"
+            try:
+                # There is no public way to the keys of a client; a test with a role on a real STS API holds this one.
+                keys = await client._request_signer._credentials.get_frozen_credentials()
+                headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
+                async with self._http().post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                    told = await answer.read()
+                    if answer.status != 200:
+                        raise told_error(target.rpartition(".")[2], answer.status, answer.headers, told)
+                    return told
+            except AWS_ERRORS as error:
+                raise aws_error(error) from error
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session_http is None:
+            # AWS closes what was idle for 20 s; a request on such a connection would be lost.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
+            timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S)
+            self._session_http = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, skip_auto_headers=("User-Agent",)
+            )
+        return self._session_http
+
+    def credential_provider(self, role: AwsRole, *, region: str) -> CredentialProvider:
+        """For obstore, which calls it again before `expires_at`. What it returns raises `MillraceError`s."""
+
+        async def provide() -> TemporaryKeys:
+            try:
+                return await self.assume(role, region=region)
+            except AWS_ERRORS as error:
+                raise aws_error(error) from error
+
+        return lambda: _OnceAwaited(provide)
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Tell `S3RegionRedirector` that it has redirected this request already."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+async def _close(slot: _Slot) -> None:
+    if slot.context is not None:
+        await slot.context.__aexit__(None, None, None)
+
+
+def _config(endpoint_url: str | None) -> Any:
+    return AioConfig(
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
+        max_pool_connections=CONNECTIONS,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        # Many stores that speak S3 refuse the checksums that the SDK adds by default (boto/botocore#3277).
+        request_checksum_calculation="when_required" if endpoint_url else "when_supported",
+        response_checksum_validation="when_required" if endpoint_url else "when_supported",
+        s3={"addressing_style": "path"} if endpoint_url else {},
+        # AWS_ENDPOINT_URL of the machine must not send a customer's keys elsewhere.
+        ignore_configured_endpoint_urls=True,
+        # Reads the service's model in a thread: it is megabytes of JSON.
+        warm_up_loader_caches=True,
+        user_agent_extra="millrace",
+    )

@@ -1,0 +1,87 @@
+"""Errors of AWS, translated into those of `shared.errors`."""
+
+from typing import Final
+
+import aiohttp
+
+# aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
+from botocore import exceptions as botocore_exceptions  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from msgspec import Struct
+
+from shared.aws.codes import hint_for, kind_of
+from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
+
+AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
+    botocore_exceptions.ClientError,
+    botocore_exceptions.BotoCoreError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What a call to AWS may raise: `except AWS_ERRORS as error: raise aws_error(error) from error`."""
+
+
+_NO_KEYS: Final = (
+    botocore_exceptions.NoCredentialsError,
+    botocore_exceptions.PartialCredentialsError,
+    botocore_exceptions.CredentialRetrievalError,
+)
+_NO_ANSWER: Final = (
+    botocore_exceptions.ConnectionError,
+    botocore_exceptions.HTTPClientError,
+    botocore_exceptions.IncompleteReadError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+class AwsDetails(Struct, frozen=True, kw_only=True):
+    """What AWS said of a failure. `operation` is what was asked for, `region` where it says the bucket is."""
+
+    code: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    region: str | None = None
+    operation: str | None = None
+
+
+def aws_details(error: BaseException) -> AwsDetails:
+    """Of an error of the SDK, or of a `MillraceError` that was raised from one."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return aws_details(error.__cause__) if error.__cause__ is not None else AwsDetails()
+    about, answer = response.get("Error", {}), response.get("ResponseMetadata", {})
+    region = about.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    return AwsDetails(
+        code=about.get("Code"),
+        http_status=answer.get("HTTPStatusCode"),
+        request_id=answer.get("RequestId"),
+        region=region,
+        operation=getattr(error, "operation_name", None),
+    )
+
+
+def aws_code(error: BaseException) -> str | None:
+    """The code of `aws_details`, such as `NoSuchBucket`."""
+    return aws_details(error).code
+
+
+def aws_error(error: BaseException) -> MillraceError:
+    """An error of the SDK as one of ours. The message names AWS's code; it holds no key."""
+    details = aws_details(error)
+    name = type(error).__name__
+    if isinstance(error, botocore_exceptions.ClientError):
+        said = (
+            hint_for(details.code, details.operation) or str(error.response.get("Error", {}).get("Message", ""))[:300]
+        )
+        message = f"AWS refused {error.operation_name} with {details.code}: {said}"
+        return kind_of(details.code, details.http_status)(message)
+    if isinstance(error, _NO_KEYS):
+        return CredentialsError(f"there are no AWS credentials to use ({name})")
+    if isinstance(error, _NO_ANSWER):
+        return UnavailableError(f"AWS cannot be reached ({name})")
+    return InvalidError(f"AWS was not asked: {str(error)[:300]}")

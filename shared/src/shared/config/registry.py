@@ -1,0 +1,267 @@
+"""
+The configuration of the mesh in `CONFIG`: typed, with revisions, checked when written and when read, live in
+every service.
+
+Secrets are sealed on the way in and opened on the way out. Which kinds of configuration there are, and their defaults,
+is told by the rooms: each declares its `Kind`s.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from shared.config.secret import Secret
+from shared.config.secret_store import SecretStore
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert
+from shared.errors import InvalidError, MillraceError, NotFoundError
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketStore, is_deletion, present
+from shared.runtime.logs import redactor
+from shared.runtime.retry import Backoff
+
+log = structlog.get_logger()
+T = TypeVar("T", bound=Struct)
+
+
+class Kind(Struct, Generic[T], frozen=True, kw_only=True):
+    """
+    A kind of configuration: keys `<prefix>.<app>.<id>`, or `<prefix>.<app>[.<fixed_id>]` where an app has one.
+
+    `type` is the Struct that a value decodes to; it forbids unknown fields.
+    """
+
+    prefix: str
+    type: type[T]
+    fixed_id: str | None = None
+
+    @property
+    def keys(self) -> str:
+        """The filter that matches every key of the kind."""
+        if self.fixed_id is None:
+            return f"{self.prefix}.*.*"
+        return f"{self.prefix}.*.{self.fixed_id}" if self.fixed_id else f"{self.prefix}.*"
+
+    def key(self, app_key: str, id: str = "") -> str:
+        """Raises `InvalidError` when a part is not fit for a key."""
+        subjects.check_app_key(app_key)
+        if self.fixed_id is not None:
+            return f"{self.prefix}.{app_key}.{self.fixed_id}" if self.fixed_id else f"{self.prefix}.{app_key}"
+        return f"{self.prefix}.{app_key}.{subjects.check_name(id, 'id')}"
+
+
+class Entry(Struct, Generic[T], frozen=True):
+    """One value. `revision` grows with every change of the key."""
+
+    app_key: str
+    id: str
+    value: T
+    revision: int
+
+
+def secrets_of(value: Struct) -> Iterator[Secret]:
+    """Every secret in a value and in the Structs inside it: for `shared.runtime.logs.redactor`."""
+    for attribute in value.__struct_fields__:
+        held = getattr(value, attribute)
+        if isinstance(held, Secret):
+            yield held
+        elif isinstance(held, Struct):
+            yield from secrets_of(held)
+
+
+class View(Generic[T]):
+    """
+    A live copy of every entry of a kind, kept by a watch that is read anew in full every `relist_s`.
+
+    A value that no longer decodes is refused with an alert, and the last good one stays. Reads never wait.
+    """
+
+    def __init__(self, registry: "Registry", kind: Kind[T], relist_s: float) -> None:
+        self._registry = registry
+        self._kind = kind
+        self._relist_s = relist_s
+        self._entries: dict[str, Entry[T]] = {}
+        self._revisions: dict[str, int] = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self.listed = asyncio.Event()
+        """Set once the first full read is done."""
+
+    def get(self, app_key: str, id: str = "") -> Entry[T] | None:
+        """The entry, or None."""
+        return self._entries.get(self._kind.key(app_key, id))
+
+    def all(self) -> list[Entry[T]]:
+        """Every entry of every app."""
+        return list(self._entries.values())
+
+    def of_app(self, app_key: str) -> list[Entry[T]]:
+        """Every entry of one app."""
+        return [entry for entry in self._entries.values() if entry.app_key == app_key]
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back after every change, in the event loop, without arguments. It must not block or raise."""
+        self._callbacks.append(callback)
+
+    async def keep(self) -> None:
+        """Watch for ever. A task of the service."""
+        delays = Backoff(first_s=0.2, max_s=10.0)
+        waits = iter(delays.delays())
+        while True:
+            # A key that this process writes during the read is not in the snapshot, and must not be dropped for it.
+            before = set(self._entries)
+            try:
+                bus, subject = self._registry.bus, f"$KV.CONFIG.{self._kind.keys}"
+                async with open_scan(bus, streams.CONFIG, subject=subject, last_per_subject=True) as scan:
+                    seen = {await self._take(message) async for message in present(bus, streams.CONFIG, subject, scan)}
+                    for key in before - seen:
+                        self._drop(key)
+                    self.listed.set()
+                    waits = iter(delays.delays())
+                    async with asyncio.timeout(self._relist_s):
+                        while True:
+                            for message in await scan.next(1024):
+                                await self._take(message)
+            except TimeoutError:
+                continue
+            except MillraceError as error:
+                log.warning("watch_failed", kind=self._kind.keys, message=error.message)
+                await asyncio.sleep(next(waits))
+
+    async def _take(self, message: Message) -> str:
+        key = message.subject.removeprefix("$KV.CONFIG.")
+        if self._revisions.get(key, 0) >= message.sequence:
+            return key
+        if is_deletion(message.headers):
+            self._drop(key)
+        else:
+            try:
+                entry = self._registry.entry(self._kind, key, message.data, message.sequence)
+            except InvalidError as error:
+                await self._refuse(key, message.sequence, error)
+            else:
+                self.put(key, entry)
+        self._revisions[key] = message.sequence
+        return key
+
+    def put(self, key: str, entry: Entry[T]) -> None:
+        """Take an entry over; also called by the writer itself, so that it reads what it wrote."""
+        self._revisions[key] = entry.revision
+        self._entries[key] = entry
+        self._changed()
+
+    def _drop(self, key: str) -> None:
+        if self._entries.pop(key, None) is not None:
+            self._changed()
+
+    def _changed(self) -> None:
+        newest = max(self._revisions.values(), default=0)
+        self._registry.bus.metrics.gauge("millrace_config_revision", newest, kind=self._kind.prefix)
+        for callback in self._callbacks:
+            callback()
+
+    async def _refuse(self, key: str, revision: int, error: InvalidError) -> None:
+        self._registry.bus.metrics.count("millrace_config_refused_total", kind=self._kind.prefix)
+        message = f"revision {revision} of {key} is refused, the last good one stays: {error.message}"
+        if error.field:
+            message += f" ({error.field})"
+        app_key = key.split(".")[1]
+        await self._registry.bus.alert(
+            Alert(
+                service=self._registry.service,
+                app_key=app_key,
+                kind="config-refused",
+                subject=key,
+                message=message,
+                at=datetime.now(UTC),
+            )
+        )
+
+
+class Registry:
+    """Reads and writes configuration. `views` are made once, at start, for the kinds that a service declares."""
+
+    def __init__(self, bus: Bus, secrets: SecretStore, *, service: str, relist_s: float) -> None:
+        self.bus = bus
+        self.secrets = secrets
+        self.service = service
+        self._relist_s = relist_s
+        self._store = BucketStore(bus, streams.CONFIG)
+        self._views: dict[str, View[Any]] = {}
+
+    def view(self, kind: Kind[T]) -> View[T]:
+        """The live copy of a kind. The service keeps the views of the kinds it declares."""
+        return self._views.setdefault(kind.keys, View(self, kind, self._relist_s))
+
+    def entry(self, kind: Kind[T], key: str, data: bytes, revision: int) -> Entry[T]:
+        """Decode a stored value. Raises `InvalidError` naming the field."""
+        _, app_key, *rest = key.split(".")
+        value = self.secrets.decode_sealed(data, kind.type)
+        for secret in secrets_of(value):
+            redactor.add(secret.reveal())
+        return Entry(app_key, rest[0] if rest and kind.fixed_id is None else "", value, revision)
+
+    async def get(self, kind: Kind[T], app_key: str, id: str = "") -> Entry[T]:
+        """Straight from the bucket. Raises `NotFoundError`."""
+        key = kind.key(app_key, id)
+        stored = await self._store.get(key)
+        if stored is None:
+            raise NotFoundError(f"there is no {key}")
+        return self.entry(kind, key, stored.data, stored.revision)
+
+    async def list(self, kind: Kind[T], app_key: str | None = None) -> list[Entry[T]]:
+        """Straight from the bucket; what does not decode is left out, since its writer was told by an alert."""
+        entries = []
+        for stored in await self._store.scan(kind.keys.replace("*", app_key, 1) if app_key else kind.keys):
+            try:
+                entries.append(self.entry(kind, stored.key, stored.data, stored.revision))
+            except InvalidError as error:
+                log.warning("config_unreadable", key=stored.key, message=error.message)
+        return entries
+
+    async def form_over_saved(self, kind: Kind[T], app_key: str, form: dict[str, Any], id: str = "") -> T:
+        """
+        The values of a form over the saved ones; a secret that is left out or masked is the saved one.
+
+        Raises:
+            InvalidError: A field does not fit the type; names it.
+            NotFoundError: The form is empty and nothing is saved.
+        """
+        try:
+            saved = (await self.get(kind, app_key, id)).value
+        except NotFoundError:
+            if not form:
+                raise
+            saved = None
+        shown = msgspec.json.decode(self.secrets.encode_masked(saved)) if saved is not None else {}
+        value = self.secrets.from_form(shown | form, kind.type, saved)
+        for secret in secrets_of(value):
+            redactor.add(secret.reveal())
+        return value
+
+    async def put(
+        self, kind: Kind[T], app_key: str, id: str, value: T, *, expect_revision: int | None = None
+    ) -> Entry[T]:
+        """
+        Write a checked value.
+
+        Raises:
+            ConflictError: It has changed since `expect_revision`; 0 says that it must be new.
+        """
+        key = kind.key(app_key, id)
+        data = self.secrets.encode_sealed(value)
+        revision = await self._store.put(key, data, expect_revision=expect_revision)
+        entry = self.entry(kind, key, data, revision)
+        if view := self._views.get(kind.keys):
+            view.put(key, entry)
+        return entry
+
+    async def delete(self, kind: Kind[T], app_key: str, id: str = "") -> None:
+        """Raises `NotFoundError` when there is nothing to delete."""
+        entry = await self.get(kind, app_key, id)
+        await self._store.delete(kind.key(app_key, id), expect_revision=entry.revision)

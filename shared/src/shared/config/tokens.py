@@ -1,0 +1,69 @@
+"""
+Bearer tokens: how they are made, kept (as hashes) and checked. Which scope a route needs is said by its `Route`.
+"""
+
+import hashlib
+import re
+import secrets
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from shared.config.registry import Kind, Registry
+from shared.errors import DeniedError, NotFoundError, UnauthenticatedError
+
+SHAPE = re.compile(r"mr_[A-Za-z0-9_-]{43}")
+ADMIN = "admin"
+
+Scope = Annotated[str, Meta(pattern=r"^(admin|app:[A-Za-z0-9_-]{1,64})$")]
+
+
+class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a token. The token itself is shown once, to who made it."""
+
+    scopes: tuple[Scope, ...]
+    name: str = ""
+    created_at: datetime
+
+
+TOKENS: Kind[Token] = Kind(prefix="tokens", type=Token, fixed_id="")
+"""`tokens.<first 64 characters of the hash>`: the hash stands where other kinds have the app."""
+
+
+def new_token() -> str:
+    """256 random bits, recognisable by secret scanners."""
+    return f"mr_{secrets.token_urlsafe(32)}"
+
+
+def token_hash(token: str) -> str:
+    """SHA-256 in hexadecimal. No salt or stretching is needed: a token is random and long."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def authenticate(registry: Registry, header: str | None) -> Token:
+    """
+    The token of an `Authorization` header.
+
+    Raises:
+        UnauthenticatedError: There is none, or nobody issued it.
+    """
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not SHAPE.fullmatch(token.strip()):
+        raise UnauthenticatedError("expected 'Authorization: Bearer <token>'")
+    hashed = token_hash(token.strip())
+    if known := registry.view(TOKENS).get(hashed):
+        return known.value
+    # The watch may be a moment behind a token that was just made.
+    try:
+        return (await registry.get(TOKENS, hashed)).value
+    except NotFoundError:
+        raise UnauthenticatedError("this token was never issued, or was revoked") from None
+
+
+def authorise(token: Token, app_key: str | None) -> None:
+    """Raises `DeniedError` unless the token is for `app_key` (None: for operators), or an operator's."""
+    if ADMIN in token.scopes:
+        return
+    if app_key is None or f"app:{app_key}" not in token.scopes:
+        raise DeniedError("this token is not for this app" if app_key else "this needs an operator's token")

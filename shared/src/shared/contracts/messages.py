@@ -1,0 +1,235 @@
+"""
+What crosses NATS: frozen Structs, and how they become bytes. No behaviour, and nothing that is used inside one room
+only.
+
+Requests are imperative and their answers are `<Request>Reply`; events are in the past tense. A publisher in another
+language needs `Event` and `shared.contracts.subjects.partition_of`, nothing else.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shared.errors import InvalidError
+
+T = TypeVar("T")
+
+EventType = Literal["event", "message_log", "click", "conversion"]
+Scalar = str | int | float | bool | None
+Value = Scalar | list[Scalar]
+Attributes = dict[str, Value]
+
+
+class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of the user at the time of the event."""
+
+    attributes: Attributes = {}
+
+
+class Identities(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the user can be reached."""
+
+    email: str | None = None
+    msisdn: str | None = None
+    device_tokens: tuple[str, ...] = ()
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One thing that happened to one user.
+
+    `user_id` is the platform's own id and decides the partition; `ext_id` is the customer's. `occurred_at` is in
+    milliseconds since the epoch. `id` lets every receiver drop a duplicate.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    app_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    type: EventType = "event"
+    code: Annotated[str, Meta(min_length=1, max_length=128)]
+    user_id: Annotated[str, Meta(min_length=1, max_length=1024)]
+    ext_id: str | None = None
+    occurred_at: Annotated[int, Meta(ge=0)]
+    attributes: Attributes = {}
+    user: User = User()
+    identities: Identities = Identities()
+
+
+class PushRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One push to one user. `id` is `<file id>:<physical line>`; a line break in `text` is a real one."""
+
+    id: str
+    line: int
+    ext_id: str
+    text: str
+    deeplink: str = ""
+
+
+class PushBatch(Struct, frozen=True, kw_only=True):
+    """Rows of a push file in their order, on `push.send.<app>.<file_id>`. Every push goes to the inbox as well."""
+
+    app_key: str
+    file_id: str
+    file_name: str
+    first_line: int
+    last_line: int
+    inbox: bool = True
+    rows: tuple[PushRow, ...]
+
+
+class ProfileRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """New values for one profile. What is absent stays as it is."""
+
+    id: str
+    line: int
+    ext_id: str
+    email: str | None = None
+    device_token: str | None = None
+    attributes: Attributes = {}
+
+
+class ProfileBatch(Struct, frozen=True, kw_only=True):
+    """Rows of a profile file in their order, on `profile.update.<app>.<file_id>`."""
+
+    app_key: str
+    file_id: str
+    file_name: str
+    first_line: int
+    last_line: int
+    rows: tuple[ProfileRow, ...]
+
+
+class FileChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A step in the life of an uploaded file, on `ftp.file.<app>.<state>`.
+
+    `rows_ok` counts those that are published; when a file is `received`, those that are going to be. `duplicates`, rows
+    whose external id came before, are among them. `seconds` is from the upload to the end.
+    """
+
+    app_key: str
+    file_id: str
+    file_name: str
+    kind: Literal["push", "profile"]
+    state: Literal["received", "partial", "completed", "failed", "duplicate"]
+    at: datetime
+    size_bytes: int = 0
+    rows: int = 0
+    rows_ok: int = 0
+    rows_bad: int = 0
+    duplicates: int = 0
+    seconds: float = 0.0
+    reason: str | None = None
+
+
+MediaKind = Literal["message-image", "widget-image", "attachment", "file"]
+
+
+class StoredObject(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One object as it lies in a provider. `url` is permanent and needs no credential."""
+
+    key: str
+    url: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+
+
+class StoreMedia(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Store a small body; `content` is Base64 in JSON. A body over the server's `max_payload` goes by HTTP."""
+
+    app_key: str
+    kind: MediaKind = "message-image"
+    file_name: str = ""
+    content: bytes
+
+
+class StoreMediaReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    Where the original and, for an image, its thumbnails are.
+
+    `id` is `<kind>-<first half of the SHA-256>`. `thumbnail` has the first configured size, `other_thumbnails` the
+    others. `failed_over` says that a provider with precedence could not take it.
+    """
+
+    id: str
+    app_key: str
+    kind: MediaKind
+    provider: str
+    original: StoredObject
+    thumbnail: StoredObject | None = None
+    other_thumbnails: tuple[StoredObject, ...] = ()
+    failed_over: bool = False
+
+
+class ResolveMedia(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask where an object is, whichever provider is active now."""
+
+    app_key: str
+    id: str
+
+
+ObjectStored = StoreMediaReply
+"""`storage.object.<app>.stored` carries what the uploader was told."""
+
+
+class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something an operator has to know, on `alerts.<service>.<app>.<kind>`. Holds no secret."""
+
+    service: str
+    app_key: str
+    kind: str
+    subject: str
+    message: str
+    at: datetime
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A record that cannot be delivered, on `dlq.<service>.<app>.<owner_id>.<reason>`.
+
+    `key` is whose record it is, for whoever sends it again in order; `cut` says that the body is not whole.
+    """
+
+    service: str
+    app_key: str
+    owner_id: str
+    reason: str
+    message: str
+    at: datetime
+    source: str
+    attempts: int = 1
+    key: str = ""
+    cut: bool = False
+    body: str = ""
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Struct | tuple[Struct, ...] | list[Event]) -> bytes:
+    """One message, or an array of them, as JSON."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Raises `InvalidError`, naming the path and what was expected there."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidError(f"expected JSON: {error}") from None
+
+
+def invalid(error: msgspec.ValidationError) -> InvalidError:
+    """msgspec's sentence and path as an error with a field: `Expected `int`, got `str` - at `$.rows[3].line``."""
+    message, _, path = str(error).partition(" - at ")
+    field = path.strip("`").removeprefix("$").removeprefix(".") or None
+    if field is None and "`" in message:
+        name = message.split("`")[1]
+        field = name if "field" in message else None
+    return InvalidError(message, field=field)

@@ -1,0 +1,135 @@
+"""
+Configuration over HTTP: the same four routes for every kind, so that hooks, users and connectors behave alike.
+
+`PUT` checks, and says what would change (`?dry_run=true`) or changes it; a secret that is left out, or sent as `***`,
+stays. `GET` shows `***` for every secret. What a value must fulfil beyond its type is told by the room, as `check`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from shared.config.registry import Entry, Kind, secrets_of
+from shared.config.secret_store import SecretStore
+from shared.contracts import subjects
+from shared.errors import InvalidError, NotFoundError
+from shared.http.routes import Query, Route
+from shared.http.server import Call
+from shared.runtime.logs import redactor
+
+T = TypeVar("T", bound=Struct)
+
+Check = Callable[[Call[Any], T, T | None], Awaitable[T]]
+"""Gets the new value and the old one; gives the value to store, or raises `InvalidError` or `ConflictError`."""
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """What a `PUT` did, or would do. `fields` are the names whose values differ; secrets are named, never shown."""
+
+    change: Literal["created", "updated", "unchanged"]
+    fields: tuple[str, ...]
+    revision: int
+    dry_run: bool = False
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """One entry of a list, secrets masked."""
+
+    id: str
+    revision: int
+    value: dict[str, Any]
+
+
+class Items(Struct, frozen=True, kw_only=True):
+    """Every entry of an app."""
+
+    items: tuple[Item, ...]
+
+
+def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | None = None) -> tuple[Route, ...]:
+    """
+    The routes of one kind. `path` is the collection's, such as `/v1/apps/{app_key}/hooks`, or, for a kind with a fixed
+    id, the one thing's. `name` is the word for it in summaries.
+    """
+
+    async def put(call: Call[Any]) -> Change:
+        id = _id(kind, call)
+        old = await _find(kind, call, id)
+        value = await _read(kind, call, old)
+        if check is not None:
+            value = await check(call, value, old.value if old else None)
+        fields = SecretStore.changed_fields(old.value if old else None, value)
+        change: Literal["created", "updated", "unchanged"] = "created" if old is None else "updated"
+        if old is not None and not fields:
+            return Change(change="unchanged", fields=(), revision=old.revision, dry_run=call.dry_run)
+        revision = old.revision if old else 0
+        if not call.dry_run:
+            stored = await call.registry.put(kind, call.app_key, id, value, expect_revision=revision)
+            revision = stored.revision
+        return Change(change=change, fields=fields, revision=revision, dry_run=call.dry_run)
+
+    async def get(call: Call[Any]) -> web.Response:
+        entry = await call.registry.get(kind, call.app_key, _id(kind, call))
+        body = SecretStore.encode_masked(entry.value)
+        return web.Response(body=body, content_type="application/json", headers={"ETag": f'"{entry.revision}"'})
+
+    async def list_all(call: Call[Any]) -> Items:
+        entries = await call.registry.list(kind, call.app_key)
+        return Items(
+            items=tuple(
+                Item(
+                    id=entry.id,
+                    revision=entry.revision,
+                    value=msgspec.json.decode(SecretStore.encode_masked(entry.value)),
+                )
+                for entry in sorted(entries, key=lambda entry: entry.id)
+            )
+        )
+
+    async def delete(call: Call[Any]) -> None:
+        await call.registry.delete(kind, call.app_key, _id(kind, call))
+
+    one = path if kind.fixed_id is not None else f"{path}/{{id}}"
+    dry_run = {"dry_run": Query("Only say what would change", bool, False)}
+    routes = (
+        Route(
+            "PUT", one, put, f"Create or change {name}", body=kind.type, reads_body=True, reply=Change, query=dry_run
+        ),
+        Route("GET", one, get, f"Show {name}; secrets are masked", reply=kind.type),
+        Route("DELETE", one, delete, f"Delete {name}", status=204),
+    )
+    if kind.fixed_id is not None:
+        return routes
+    return (*routes, Route("GET", path, list_all, f"List every {name.split()[-1]} of the app", reply=Items))
+
+
+def _id(kind: Kind[Any], call: Call[Any]) -> str:
+    return "" if kind.fixed_id is not None else subjects.check_name(call.path["id"], "id")
+
+
+async def _find(kind: Kind[T], call: Call[Any], id: str) -> Entry[T] | None:
+    try:
+        return await call.registry.get(kind, call.app_key, id)
+    except NotFoundError:
+        return None
+
+
+async def read_form(kind: Kind[T], call: Call[Any], id: str = "") -> T:
+    """The body as a value of the kind, masked or absent secrets taken from the saved one. For `…/test` routes too."""
+    return await _read(kind, call, await _find(kind, call, id))
+
+
+async def _read(kind: Kind[T], call: Call[Any], old: Entry[T] | None) -> T:
+    try:
+        raw = msgspec.json.decode(await call.request.read())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidError(f"expected JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise InvalidError("expected a JSON object")
+    value = call.registry.secrets.from_form(raw, kind.type, old.value if old else None)
+    for secret in secrets_of(value):
+        redactor.add(secret.reveal())
+    return value

@@ -1,0 +1,207 @@
+"""
+HTTP as every service speaks it: typed routes, bearer tokens with scopes, error bodies, `/openapi.json`.
+
+Routes are data (`shared.http.routes`). No route of any service lives here.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from shared.config import tokens
+from shared.config.registry import Registry
+from shared.config.secret import enc_hook_masked
+from shared.contracts import subjects
+from shared.contracts.messages import decode
+from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
+from shared.http.health import Health
+from shared.http.openapi import STATUS, openapi
+from shared.http.routes import Query, Route
+from shared.messaging.bus import Bus
+from shared.runtime.telemetry import CONTENT_TYPE, Metrics
+
+log = structlog.get_logger()
+S = TypeVar("S")
+
+JSON_BODY_BYTES = 1 << 20
+"""Limit of a decoded body. Routes that take more read `call.request.content` themselves, and count."""
+
+
+class Call(Generic[S]):
+    """
+    One request, as a handler sees it.
+
+    `state` is what the service's `build` gave; `body` is decoded to the route's type, `asked` are the query parameters
+    by their types, each left-out one by its default. A handler that streams uses `request`.
+    """
+
+    __slots__ = ("asked", "body", "bus", "registry", "request", "state")
+
+    def __init__(self, state: S, request: web.Request, registry: Registry, bus: Bus) -> None:
+        self.state = state
+        self.request = request
+        self.registry = registry
+        self.bus = bus
+        self.asked: Mapping[str, Any] = {}
+        self.body: Any = None
+
+    @property
+    def app_key(self) -> str:
+        """The tenant in the path, already checked against the token."""
+        return self.request.match_info["app_key"]
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        return self.request.match_info
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.request.query
+
+    @property
+    def dry_run(self) -> bool:
+        return bool(self.asked.get("dry_run", False))
+
+
+class Listener:
+    """What the routes need of the running service. `state` is None until the service is ready to be asked."""
+
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self.health = health
+        self.metrics = metrics
+        self.state: Any = None
+        self.registry: Registry | None = None
+        self.bus: Bus | None = None
+
+
+def make_application(name: str, version: str, routes: Sequence[Route], listener: Listener) -> web.Application:
+    """The aiohttp application of a service: its routes, `/livez`, `/readyz`, `/metrics` and `/openapi.json`."""
+    app = web.Application(middlewares=[_errors(listener)], client_max_size=JSON_BODY_BYTES)
+    document = msgspec.json.encode(openapi(name, version, routes))
+
+    async def livez(_: web.Request) -> web.Response:
+        return _json({"alive": True})
+
+    async def readyz(_: web.Request) -> web.Response:
+        readiness = await listener.health.check()
+        return _json(readiness, status=200 if readiness.ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        readiness = await listener.health.check()
+        listener.metrics.gauge("millrace_ready", 1 if readiness.ready else 0)
+        return web.Response(body=listener.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def described(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/openapi.json", described)
+    for route in routes:
+        # A GET answers HEAD too, which CDNs and `curl -I` ask.
+        add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
+        add(route.path, _handler(route, listener))
+    return app
+
+
+def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if listener.registry is None or listener.bus is None or listener.health.state == "starting":
+            raise UnavailableError("the service is starting", retry_after_s=1)
+        if route.scope != "open":
+            token = await tokens.authenticate(listener.registry, request.headers.get("Authorization"))
+            app_key = request.match_info.get("app_key") if route.scope == "app" else None
+            tokens.authorise(token, app_key)
+        for name in route.identifiers:
+            subjects.check_name(request.match_info[name], name)
+        call: Call[Any] = Call(listener.state, request, listener.registry, listener.bus)
+        call.asked = _asked(route.query, request)
+        if route.body is not None and not route.reads_body:
+            call.body = decode(await request.read(), route.body)
+        answer = await route.handler(call)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return _json(answer, status=route.status) if answer is not None else web.Response(status=204)
+
+    return handle
+
+
+def _asked(query: Mapping[str, str | Query], request: web.Request) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    for name, parameter in query.items():
+        texts = request.query.getall(name, [])
+        if isinstance(parameter, str):
+            parameter = Query(parameter)
+        elif len(texts) > 1:
+            raise InvalidError("expected it once", field=name)
+        asked[name] = _converted(texts[0], parameter.type, name) if texts else parameter.default
+    return asked
+
+
+def _converted(text: str, kind: Any, field: str) -> Any:
+    try:
+        value = msgspec.convert(text, kind, strict=False)
+        # What makes numbers of texts makes times of numbers too.
+        return msgspec.convert(text, kind) if isinstance(value, datetime) else value
+    except msgspec.ValidationError as error:
+        raise InvalidError(str(error), field=field) from None
+
+
+def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(answer, enc_hook=enc_hook_masked)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def error_response(error: MillraceError) -> web.Response:
+    """The one error body: `{"error": {"code", "message", "field"?}}`."""
+    told = {"code": error.code, "message": error.message}
+    if error.field is not None:
+        told["field"] = error.field
+    headers = {}
+    if error.retry_after_s is not None or error.retryable:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
+    if error.code == "unauthenticated":
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json({"error": told}, status=STATUS[error.code], headers=headers)
+
+
+def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def translate(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        started = perf_counter()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except MillraceError as error:
+            response = error_response(error)
+        except web.HTTPRequestEntityTooLarge:
+            response = error_response(TooLargeError(f"expected a body of at most {JSON_BODY_BYTES} bytes"))
+        except web.HTTPException as error:
+            code = "not_found" if error.status == 404 else "invalid"
+            # A 405 has to say what is allowed (RFC 9110, 15.5.6).
+            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+            response = _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
+        except ConnectionError:
+            # The client went away; nobody is left to be told.
+            raise
+        except Exception:
+            log.exception("request_failed", method=request.method, route=route)
+            listener.metrics.count("millrace_bugs_total", where="http")
+            response = error_response(MillraceError("internal error"))
+        status = str(response.status)
+        listener.metrics.count("millrace_http_requests_total", method=request.method, route=route, status=status)
+        listener.metrics.observe("millrace_http_request_seconds", perf_counter() - started, route=route)
+        return response
+
+    return translate

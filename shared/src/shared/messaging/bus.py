@@ -1,0 +1,435 @@
+"""
+The mesh's one connection to NATS: connect, publish with JetStream's ack, ask, read one stored message.
+
+How requests are answered is in `shared.messaging.endpoints`, how a stream is read in `shared.messaging.pull`, how streams come to be
+in `shared.messaging.streams`. Nothing of any service lives here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NoStreamResponseError
+from nats.micro.request import ERROR_CODE_HEADER
+from nats.nuid import NUID
+
+from shared.contracts import grants, subjects
+from shared.contracts.messages import Alert, decode, encode
+from shared.contracts.streams import Bucket, Stream
+from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
+from shared.messaging.nats_client import Client
+from shared.messaging.parser import Deliver, StreamParser
+from shared.runtime.retry import Backoff, retry
+from shared.runtime.telemetry import Metrics
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+WRONG_LAST_SEQUENCE = (10071, 10164)
+"""JSStreamWrongLastSequenceErrF and its constant form (nats-server errors.json)."""
+STREAM_FULL = (10047, 10077, 10122, 10023)
+"""Storage or insufficient-resources errors and 'maximum bytes exceeded' (nats-server errors.json)."""
+
+RECONNECT_WAIT_S = 0.25
+OUTBOUND_BYTES = 8 << 20
+"""What may wait to be sent while the connection is away; beyond it publishing answers busy."""
+DRAIN_S = 5.0
+ELECTION = Backoff(first_s=0.05, max_s=0.5)
+ELECTION_S = 2.0
+"""A stream that is new, or whose leader has died, is answered for by nobody for a moment."""
+
+BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
+
+_names = NUID()
+
+
+class Message(Struct, eq=False, gc=False):
+    """
+    A message of a stream.
+
+    `sequence` is its place in the stream, `pending` how many matching ones lay behind it when it was sent, and
+    `delivered` counts from 1. `reply` is for `shared.messaging.pull`, which acknowledges. `raw_headers` are as they came by
+    the short way.
+    """
+
+    subject: str
+    data: bytes
+    sequence: int
+    at_ns: int
+    raw_headers: Mapping[str, str] | bytes = b""
+    delivered: int = 1
+    pending: int = 0
+    reply: str = ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Read when they are asked for, which few do."""
+        if isinstance(self.raw_headers, bytes):
+            lines = (line.partition(":") for line in self.raw_headers.decode().split("\r\n")[1:] if line)
+            self.raw_headers = {name: value.strip() for name, _, value in lines}
+        return self.raw_headers
+
+    @property
+    def at(self) -> datetime:
+        """When the stream stored it."""
+        return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+
+
+class Outgoing(Struct, frozen=True):
+    """A message to be published together with others; the fields are those of `Bus.publish`."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] = {}
+    expect_last_sequence: int | None = None
+
+
+class StreamState(Struct, frozen=True, kw_only=True):
+    """What a stream holds now. An empty stream has `first_sequence` = `last_sequence` + 1."""
+
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    bytes: int
+
+
+class Bus:
+    """One signed-in connection. Made by `connect`."""
+
+    def __init__(self, client: Client, parser: StreamParser, metrics: Metrics) -> None:
+        self.client = client
+        self._answered = parser.answered
+        self.deliver: dict[str, Deliver] = parser.deliver
+        """By the number of a subscription: who gets its messages without a detour (`shared.messaging.parser`)."""
+        self.js: JetStreamContext = client.jetstream()
+        self.metrics = metrics
+        self.reconnected: list[Callable[[], None]] = []
+        """Called after every reconnect, when the server has forgotten what was asked of it."""
+
+    @property
+    def connected(self) -> bool:
+        return self.client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit for one message, in bytes."""
+        return self.client.max_payload
+
+    async def ping(self) -> None:
+        """Raises `UnavailableError` when the server does not answer within 2 s."""
+        if not self.client.is_connected:
+            raise UnavailableError("not connected to NATS")
+        try:
+            await self.client.flush(timeout=2)
+        except (NatsError, TimeoutError):
+            raise UnavailableError("NATS does not answer") from None
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        message_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_last_sequence: int | None = None,
+        timeout_s: float = 5.0,
+    ) -> int:
+        """
+        Put a message into its stream and give its sequence once JetStream has it.
+
+        Args:
+            message_id: `Nats-Msg-Id`; a repetition within the stream's window is dropped and gives the sequence of the
+                first.
+            expect_last_sequence: The last sequence of this very subject, 0 for none.
+
+        Raises:
+            ConflictError: The subject has moved on from `expect_last_sequence`.
+            BusyError: The stream is full.
+            TooLargeError: Over the server's `max_payload`.
+            UnavailableError: No answer. The message may or may not be stored; say it again with the same `message_id`.
+        """
+        given = dict(headers or {})
+        if message_id is not None:
+            given["Nats-Msg-Id"] = message_id
+        message = Outgoing(subject, data, given, expect_last_sequence)
+        return await self._publish((message,), [_headers(message)], timeout_s)
+
+    async def publish_together(self, messages: Sequence[Outgoing], *, timeout_s: float = 5.0) -> int:
+        """
+        Put messages into one stream in their order, all or none (NATS ADR-50), and give the sequence of the last; the
+        others have those right before it.
+
+        Args:
+            messages: At most 1,000, which is the server's limit. Of those that expect a last sequence, each has a
+                subject of its own.
+
+        Raises:
+            ConflictError: A subject has moved on from its `expect_last_sequence`. Nothing is stored.
+            BusyError, TooLargeError, UnavailableError: As `publish` raises them; `UnavailableError` also when a part
+                was lost on the way, and then nothing is stored.
+        """
+        if len(messages) == 1:
+            return await self._publish(messages, [_headers(messages[0])], timeout_s)
+        batch_id = _names.next().decode()
+        return await self._publish(
+            messages,
+            [
+                {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number), **_headers(message)}
+                for number, message in enumerate(messages, start=1)
+            ],
+            timeout_s,
+        )
+
+    async def _publish(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]], timeout_s: float) -> int:
+        """The last message is answered for all."""
+        last = messages[-1]
+        if len(messages) > 1:
+            headers[-1][BATCH_COMMIT] = "1"
+        try:
+            if len(messages) > 1:
+                await self._send(messages[:-1], headers)
+            ack = await self.js.publish(last.subject, last.data, headers=headers[-1] or None, timeout=timeout_s)
+        except APIError as error:
+            raise api_error(error) from error
+        except MaxPayloadError:
+            longest = max(len(message.data) for message in messages)
+            raise TooLargeError(f"expected at most {self.max_payload} bytes in a message, got {longest}") from None
+        except OutboundBufferLimitError:
+            raise BusyError("too much waits to be sent to NATS", retry_after_s=1) from None
+        except (NatsError, NoStreamResponseError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"NATS did not confirm the message: {type(error).__name__}") from error
+        self.metrics.count("millrace_bus_published_total", len(messages), stream=ack.stream)
+        return ack.seq
+
+    async def _send(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]]) -> None:
+        """
+        What nats-py's `publish` does with each message, for all of them together: for a thousand small ones, a fifth of
+        the time. They leave with the next message that goes the library's way.
+        """
+        if not self.client.is_connected:
+            raise UnavailableError("not connected to NATS")
+        if max(len(message.data) for message in messages) > self.max_payload:
+            raise MaxPayloadError
+        parts: list[bytes] = []
+        for message, given in zip(messages, headers, strict=False):
+            lines = "\r\n".join([f"{name}: {value}" for name, value in given.items()])
+            head = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
+            command = f"HPUB {message.subject} {len(head)} {len(head) + len(message.data)}\r\n"
+            parts += (command.encode(), head, message.data, b"\r\n")
+        await self.client._send_command(b"".join(parts))
+
+    async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
+        """Ask a service. Raises the replier's own kind of error, or `UnavailableError` where nobody answers."""
+        try:
+            answer = await self.client.request(subject, encode(message), timeout=timeout_s)
+        except NoRespondersError:
+            raise UnavailableError(f"nobody answers {subject}") from None
+        except MaxPayloadError:
+            raise TooLargeError(f"expected at most {self.max_payload} bytes in a request") from None
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{subject} was not answered: {type(error).__name__}") from error
+        if answer.headers and (code := answer.headers.get(ERROR_CODE_HEADER)):
+            told = msgspec.json.decode(answer.data) if answer.data else {}
+            kind = KINDS.get(code, UnavailableError)
+            raise kind(told.get("message", code), field=told.get("field"), retry_after_s=told.get("retry_after_s"))
+        return decode(answer.data, reply)
+
+    async def last_message(self, stream: Stream | Bucket, subject: str) -> Message | None:
+        """
+        The newest message of a subject (direct get, NATS ADR-31), or None.
+
+        Raises:
+            UnavailableError: No answer in 5 s, or no replica of the stream answers for `ELECTION_S`.
+        """
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+
+        async def ask() -> Msg:
+            try:
+                return await self.client.request(f"$JS.API.DIRECT.GET.{name}.{subject}", b"", timeout=5.0)
+            except NoRespondersError:
+                raise UnavailableError(f"{name} cannot be read now") from None
+
+        try:
+            answer = await retry(ask, backoff=ELECTION, deadline_s=ELECTION_S)
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        headers = answer.headers or {}
+        if status := headers.get("Status"):
+            if status == "404":
+                return None
+            raise UnavailableError(f"{name} was not read: {status} {headers.get('Description', '')}")
+        return Message(
+            headers["Nats-Subject"],
+            answer.data,
+            sequence=int(headers["Nats-Sequence"]),
+            at_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
+            raw_headers=headers,
+        )
+
+    async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
+        """
+        The newest message of each of these subjects that has one, in no order (direct get of many, NATS ADR-31).
+
+        Args:
+            wanted: At most 1,000 subjects, without wildcards.
+
+        Raises:
+            UnavailableError: No answer, or a part of it is missing.
+        """
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+        found: list[Message] = []
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def take(raw: bytes, body: bytes) -> None:
+            message = Message("", body, sequence=0, at_ns=0, raw_headers=raw)
+            if b"Nats-Sequence:" in raw:
+                message.subject = message.headers["Nats-Subject"]
+                message.sequence = int(message.headers["Nats-Sequence"])
+                found.append(message)
+            elif not ended.done():
+                ended.set_result(raw.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip().decode())
+
+        inbox = self.client.new_inbox()
+        try:
+            subscription = await self.client.subscribe(inbox, cb=_nobody)
+            self._answered[subscription._id] = take
+            try:
+                question = msgspec.json.encode({"multi_last": wanted})
+                await self.client.publish(f"$JS.API.DIRECT.GET.{name}", question, reply=inbox)
+                async with asyncio.timeout(5):
+                    status = await ended
+            finally:
+                self._answered.pop(subscription._id, None)
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        # 204 ends the messages, 404 says that there are none; 503 that nobody serves the stream now.
+        if not status.startswith(("204", "404")):
+            raise UnavailableError(f"{name} was not read: {status}")
+        return found
+
+    async def stream_state(self, stream: Stream | Bucket) -> StreamState:
+        """Sequences and size of a stream."""
+        name = stream.stream if isinstance(stream, Bucket) else stream.name
+        try:
+            state = (await self.js.stream_info(name)).state
+        except APIError as error:
+            raise api_error(error) from error
+        except (NatsError, TimeoutError) as error:
+            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
+        return StreamState(
+            first_sequence=state.first_seq, last_sequence=state.last_seq, messages=state.messages, bytes=state.bytes
+        )
+
+    async def alert(self, alert: Alert) -> None:
+        """Tell the operator. An alert that cannot be published is logged: it must not fail what raised it."""
+        log.warning("alert", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message)
+        try:
+            await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
+        except MillraceError as error:
+            log.error("alert_not_published", kind=alert.kind, message=str(error))
+
+
+async def _nobody(_: Msg) -> None:
+    """For a subscription whose messages the parser hands over itself."""
+
+
+def _headers(message: Outgoing) -> dict[str, str]:
+    headers = dict(message.headers)
+    if message.expect_last_sequence is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect_last_sequence)
+    return headers
+
+
+def api_error(error: APIError) -> MillraceError:
+    """JetStream's own errors as kinds."""
+    if error.err_code in WRONG_LAST_SEQUENCE:
+        return ConflictError("changed since it was read")
+    if error.err_code in STREAM_FULL or "maximum" in (error.description or ""):
+        return BusyError("the stream is full", retry_after_s=5)
+    if error.code == 404:
+        return NotFoundError(error.description or "not found")
+    return UnavailableError(f"JetStream: {error.description or error.code}")
+
+
+def _nanoseconds(text: str) -> int:
+    """RFC 3339 with up to nine digits of a second, of which `datetime` reads six."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(f"{fraction:0<9}")
+
+
+@asynccontextmanager
+async def connect(
+    user: str, servers: str, *, seed: str = "", metrics: Metrics, wait_s: float | None = None
+) -> AsyncIterator[Bus]:
+    """
+    Sign in and stay connected; leaving the block drains.
+
+    Args:
+        user: The name in `shared.contracts.grants.GRANTS`; decides the inboxes.
+        servers: URLs, separated by commas.
+        seed: NKey seed; empty for a server without users.
+        wait_s: How long to try at first; None tries for ever.
+
+    Raises:
+        UnavailableError: Nobody let us in within `wait_s`; the message holds the last reason.
+    """
+    bus: list[Bus] = []
+    last_error = "no answer"
+
+    async def on_error(error: Exception) -> None:
+        nonlocal last_error
+        last_error = str(error) or type(error).__name__
+        log.warning("nats_error", message=last_error)
+
+    async def on_disconnect() -> None:
+        log.warning("nats_disconnected")
+
+    async def on_reconnect() -> None:
+        log.info("nats_reconnected")
+        for callback in bus[0].reconnected if bus else ():
+            callback()
+
+    # Typed as whole seconds by the library, which sleeps for any number of them.
+    options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
+    if seed:
+        options["nkeys_seed_str"] = seed
+    client = Client()
+    parser = client._ps = StreamParser(client)
+    try:
+        async with asyncio.timeout(wait_s):
+            await client.connect(
+                servers=[server.strip() for server in servers.split(",")],
+                name=user,
+                inbox_prefix=grants.inbox_prefix(user),
+                error_cb=on_error,
+                disconnected_cb=on_disconnect,
+                reconnected_cb=on_reconnect,
+                max_reconnect_attempts=-1,
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                pending_size=OUTBOUND_BYTES,
+                **options,
+            )
+    except TimeoutError:
+        await client.close()
+        raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
+    bus.append(Bus(client, parser, metrics))
+    try:
+        yield bus[0]
+    finally:
+        with contextlib.suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(client.drain(), DRAIN_S)
+        if not client.is_closed:
+            await client.close()

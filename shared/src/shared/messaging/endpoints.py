@@ -1,0 +1,100 @@
+"""
+How requests are answered: endpoints as data, and the NATS translation of errors for replies.
+
+Asking is `shared.messaging.bus.Bus.request`, which makes the error of a reply the same kind again. No endpoint of any service
+lives here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+from nats.errors import Error as NatsError
+from nats.errors import FlushTimeoutError
+from nats.micro.request import Request
+from nats.micro.service import Service, ServiceConfig
+
+from shared.contracts.messages import decode, encode
+from shared.errors import MillraceError
+from shared.messaging.bus import Bus
+from shared.runtime.telemetry import Metrics
+
+log = structlog.get_logger()
+
+REQUESTS_AT_ONCE = 64
+"""Requests that one process answers at the same time; more wait in the subscription."""
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A request that a service answers: `handler` gets the decoded request and gives the reply, or raises."""
+
+    subject: str
+    request: type[Struct]
+    handler: Callable[[Any, Any], Awaitable[Struct]]
+
+
+@asynccontextmanager
+async def answering(
+    bus: Bus, name: str, version: str, state: Any, endpoints: Sequence[Endpoint]
+) -> AsyncIterator[None]:
+    """
+    Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it.
+
+    Requests run side by side, because a subscription alone would run them one after another. Leaving the block takes no
+    more requests and finishes those in hand.
+    """
+    if not endpoints:
+        yield
+        return
+    slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+    async with asyncio.TaskGroup() as tasks:
+
+        def handler_of(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
+            async def one(request: Request) -> None:
+                try:
+                    await _answer(endpoint, state, request, bus.metrics)
+                finally:
+                    slots.release()
+
+            async def handle(request: Request) -> None:
+                await slots.acquire()
+                tasks.create_task(one(request), name=f"answer {endpoint.subject}")
+
+            return handle
+
+        service = Service(bus.client, ServiceConfig(name=name, version=version))
+        # Its subscriptions are made then, and the client makes them again for every new connection: a server that is
+        # slow to say so is no reason not to start.
+        with contextlib.suppress(FlushTimeoutError):
+            await service.start()
+        for endpoint in endpoints:
+            await service.add_endpoint(
+                name=endpoint.subject.replace(".", "-"), subject=endpoint.subject, handler=handler_of(endpoint)
+            )
+        try:
+            yield
+        finally:
+            # A connection that is gone has no subscriptions left to end.
+            with contextlib.suppress(NatsError, TimeoutError):
+                await service.stop()
+
+
+async def _answer(endpoint: Endpoint, state: Any, request: Request, metrics: Metrics) -> None:
+    """The code as header, the rest as JSON."""
+    try:
+        reply = await endpoint.handler(state, decode(request.data, endpoint.request))
+    except MillraceError as error:
+        told = {"message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
+        description = " ".join(error.message.split())
+        await request.respond_error(error.code, description, data=msgspec.json.encode(told))
+    except Exception:
+        log.exception("request_failed", subject=endpoint.subject)
+        metrics.count("millrace_bugs_total", where="bus")
+        await request.respond_error(MillraceError.code, "internal error", data=b'{"message":"internal error"}')
+    else:
+        await request.respond(encode(reply))

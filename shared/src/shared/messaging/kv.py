@@ -1,0 +1,181 @@
+"""
+Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revision, delete, list.
+
+What the bytes mean is told by `shared.config.registry` (configuration), `shared.profiles.store` and the rooms.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from shared.contracts.streams import Bucket
+from shared.errors import ConflictError
+from shared.messaging.bus import Bus, Message, Outgoing
+from shared.messaging.consumers import open_scan
+from shared.messaging.pull import Pull
+from shared.messaging.streams import subjects_in
+
+OPERATION = "KV-Operation"
+MARKER = "Nats-Marker-Reason"
+"""Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
+
+SILENT_S: Final = 1.0
+"""After so long without a message it is asked whether any is to come."""
+
+
+class Stored(Struct, frozen=True):
+    """What lies under a key. `revision` is the stream sequence that wrote it."""
+
+    key: str
+    data: bytes
+    revision: int
+
+
+def is_deletion(headers: Mapping[str, str]) -> bool:
+    """Whether a message of a bucket's stream says that its key is gone."""
+    return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
+
+
+async def present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGenerator[Message, None]:
+    """
+    What there is in a bucket under a subject, and perhaps some of what came a moment later. `scan` reads the last of
+    each such subject, and goes on with what comes then.
+
+    It ends with the last of the subjects that were there at its beginning. The server's count of what waits could not
+    tell: while an entry is written anew the count is one too small for a moment, and one too large may stay (2.14).
+
+    Raises:
+        UnavailableError: NATS does not say which subjects there are.
+    """
+    missing = await subjects_in(bus, bucket, subject)
+    while missing:
+        messages = await scan.next(1024, within_s=SILENT_S)
+        for message in messages:
+            missing.discard(message.subject)
+            yield message
+        if not messages:
+            # What was removed without a mark does not come.
+            missing &= await subjects_in(bus, bucket, subject)
+
+
+class Entry(Struct, frozen=True):
+    """
+    What lies under a key, or is to lie there after `revision`. Deleted keys have a revision and no data; 0 is that of a
+    key that never was.
+    """
+
+    key: str
+    data: bytes | None
+    revision: int
+
+
+class BucketStore:
+    """One bucket. Every method raises `UnavailableError` when NATS does not answer."""
+
+    def __init__(self, bus: Bus, bucket: Bucket) -> None:
+        self._bus = bus
+        self._bucket = bucket
+        self._prefix = f"$KV.{bucket.name}."
+
+    async def get(self, key: str) -> Stored | None:
+        """What lies under `key`, or None."""
+        message = await self._bus.last_message(self._bucket, self._prefix + key)
+        if message is None or is_deletion(message.headers):
+            return None
+        return self.stored(message)
+
+    async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
+        """
+        Write and give the new revision.
+
+        Args:
+            expect_revision: The revision that was read; 0 when there must be nothing.
+
+        Raises:
+            ConflictError: The key has changed since.
+        """
+        subject = self._prefix + key
+        try:
+            return await self._bus.publish(subject, data, expect_last_sequence=expect_revision)
+        except ConflictError:
+            if expect_revision != 0:
+                raise
+            # A deleted key still has its marker, whose sequence stands for "nothing".
+            marker = await self._bus.last_message(self._bucket, subject)
+            if marker is None or not is_deletion(marker.headers):
+                raise
+            return await self._bus.publish(subject, data, expect_last_sequence=marker.sequence)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """What lies under at most 1,000 keys. A key that never was is absent, a deleted one has no data."""
+        prefix = self._prefix
+        messages = await self._bus.last_messages(self._bucket, [prefix + key for key in keys])
+        return {
+            (key := message.subject.removeprefix(prefix)): Entry(
+                key, None if is_deletion(message.headers) else message.data, message.sequence
+            )
+            for message in messages
+        }
+
+    async def put_many(self, entries: Iterable[Entry]) -> None:
+        """
+        Write at most 1,000 entries, all or none. The `revision` of each is the one that was read.
+
+        Raises:
+            ConflictError: One of the keys has changed since.
+        """
+        await self._bus.publish_together(
+            [
+                Outgoing(self._prefix + entry.key, entry.data or b"", expect_last_sequence=entry.revision)
+                for entry in entries
+            ]
+        )
+
+    async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
+        """Leave a marker in place of the value. Deleting what is not there is no error."""
+        await self._bus.publish(
+            self._prefix + key, b"", headers={OPERATION: "DEL"}, expect_last_sequence=expect_revision
+        )
+
+    async def scan(self, keys: str = ">") -> list[Stored]:
+        """
+        Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first. What is changed
+        meanwhile is as it was before or after.
+        """
+        found: dict[str, Stored] = {}
+        subject = self._prefix + keys
+        async with open_scan(self._bus, self._bucket, subject=subject, last_per_subject=True) as scan:
+            async for message in present(self._bus, self._bucket, subject, scan):
+                stored = self.stored(message)
+                found.pop(stored.key, None)
+                if not is_deletion(message.headers):
+                    found[stored.key] = stored
+        return list(found.values())
+
+    async def page(self, keys: str, *, after: int, most: int) -> list[Stored]:
+        """
+        Up to `most` entries whose key matches and that were written after revision `after`, oldest first.
+
+        Reads no more than it gives, which needs a bucket without history: each key is in it once.
+        """
+        found: list[Stored] = []
+        async with open_scan(
+            self._bus, self._bucket, subject=self._prefix + keys, start_sequence=after + 1, capacity=most
+        ) as scan:
+            waiting = scan.pending_at_open > 0
+            while waiting and len(found) < most:
+                messages = await scan.next(most, within_s=SILENT_S)
+                for message in messages:
+                    after = message.sequence
+                    if not is_deletion(message.headers):
+                        found.append(self.stored(message))
+                    waiting = waiting and message.pending > 0
+                if not messages:
+                    # The server's count may be too large (see `present`). It counts anew for a new scan.
+                    return found + await self.page(keys, after=after, most=most - len(found))
+        return found[:most]
+
+    def stored(self, message: Message) -> Stored:
+        """A message of this bucket's stream as an entry."""
+        return Stored(message.subject.removeprefix(self._prefix), message.data, message.sequence)

@@ -1,0 +1,367 @@
+"""
+How a stream is read: one pull loop on a callback subscription, for durable consumers and for short scans.
+
+`nats-py`'s `fetch()` makes a task and a timer for every message and can stall on an orphaned request (nats.py#986), so
+the loop is ours: requests of `batch` messages to `CONSUMER.MSG.NEXT` (NATS ADR-9, ADR-37), topped up at half, with
+heartbeats. Memory is bounded by `capacity` messages and `capacity_bytes`.
+
+Order. A `Pull` hands every message out once, in the order of the stream. What comes again (after a reconnect, a lost
+message or a restart of the server) is dropped when it was handed out before; what was lost is asked for again from the
+ack floor (durable) or the last sequence (scan), before anything newer.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+from nats.nuid import NUID
+
+from shared.errors import MillraceError, UnavailableError
+from shared.messaging.bus import Bus, Message, api_error
+from shared.messaging.consumers import _parse, consumer_state
+from shared.runtime.retry import Backoff
+from shared.runtime.telemetry import Metrics
+
+log = structlog.get_logger()
+
+EXPIRES_S = 6.0
+"""
+For a request. What is delivered to a reader that is frozen or cut off is lost to others for `ACK_WAIT_S`, so nobody may
+take over from a silent one before its requests are over.
+"""
+HEARTBEAT_S = 3.0
+SILENCE_S = 2 * HEARTBEAT_S + 1
+"""A server that says nothing for this long has forgotten the request."""
+FIRST_MESSAGES = 64
+"""Asked for before anything is known of their size."""
+HANDED_OUT_BYTES = 256 << 10
+"""Handed out at a time: the reader holds them while the queue fills up again."""
+
+_names = NUID()
+
+
+class ClosedError(Exception):
+    """The pull was closed; there is nothing more to hand out."""
+
+
+class Pull:
+    """
+    Messages of one consumer, in order. Made by `open_pull` and `open_scan`.
+
+    One task calls `next`; `ack` may be called from any. `pending_at_open` says how many messages were waiting when the
+    consumer was made or reset.
+    """
+
+    def __init__(
+        self, bus: Bus, stream: str, config: ConsumerConfig, *, durable: bool, capacity: int, capacity_bytes: int
+    ) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._config = config
+        self._durable = durable
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        # A request that bounds bytes more narrowly would be refused where one message has more.
+        self._max_bytes = max(capacity_bytes, bus.max_payload + 4096)
+        self._usual_bytes = capacity_bytes / FIRST_MESSAGES
+        self._queue: deque[Message] = deque()
+        self._queued_bytes = 0
+        self._asked = 0
+        self._wake = asyncio.Event()
+        self._clock = asyncio.get_running_loop().time
+        self._heard_at = 0.0
+        self._closed = False
+        self._stale = False
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        self._consumer = config.name or ""
+        self._consumer_sequence = 0
+        self._delivered = 0
+        self._handed_out = 0
+        self._restarted_at = 0
+        self._acked = 0
+        self._come_again: deque[Message] = deque()
+        self._answering: asyncio.Future[None] | None = None
+        self.pending_at_open = 0
+
+    async def next(self, most: int, *, within_s: float | None = None) -> list[Message]:
+        """
+        Wait for messages and give up to `most` of them, and no more once they have `HANDED_OUT_BYTES`.
+
+        Args:
+            within_s: Give none when the server, which is there, has sent none for so long.
+
+        Raises:
+            ClosedError: `close` was called. What was not handed out comes again to whoever reads next.
+        """
+        while not self._queue or self._stale:
+            # First, so that nothing which comes while the server is asked goes unnoticed.
+            self._wake.clear()
+            if self._closed:
+                raise ClosedError
+            if self._stale or self._silent():
+                await self._restart()
+            await self._ask()
+            with contextlib.suppress(TimeoutError):
+                # Not `wait_for`: before Python 3.12 it can swallow a cancellation (python/cpython#86296).
+                async with asyncio.timeout(HEARTBEAT_S if within_s is None else within_s):
+                    await self._wake.wait()
+            if within_s is not None and not self._wake.is_set():
+                return []
+        if self._closed:
+            raise ClosedError
+        batch: list[Message] = []
+        size = 0
+        while self._queue and len(batch) < most and size < HANDED_OUT_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1].data)
+        self._queued_bytes -= size
+        self._usual_bytes = max(1.0, (3 * self._usual_bytes + size / len(batch)) / 4)
+        self._handed_out = batch[-1].sequence
+        await self._ask()
+        return batch
+
+    @property
+    def metrics(self) -> Metrics:
+        return self._bus.metrics
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Hand out nothing more. Acks are still possible until the block is left."""
+        self._closed = True
+        self._wake.set()
+
+    async def ack(self, message: Message) -> None:
+        """Tell the server, without waiting. Under ack policy `all` this covers every message before it."""
+        self._acked = max(self._acked, message.sequence)
+        current = self._current(message)
+        if current is not None:
+            await self._say(current, b"+ACK")
+
+    async def ack_sync(self, message: Message) -> None:
+        """Raises `UnavailableError` when the server did not confirm."""
+        self._acked = max(self._acked, message.sequence)
+        current = self._current(message)
+        if current is None:
+            raise UnavailableError("the ack was not confirmed: the server has not sent the message again yet")
+        try:
+            await self._bus.client.request(current.reply, b"+ACK", timeout=5.0)
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"the ack was not confirmed: {type(error).__name__}") from error
+
+    async def look(self) -> None:
+        """
+        Compare with what the server says, and read anew from the ack floor where that cannot be.
+
+        A reader of before that was frozen may ack when it wakes. Such an ack counts deliveries of before the reset, and
+        until our count is there the server passes over ours. If it still had a request at the server, which a reset
+        does not end, what was delivered to it waits for `ack_wait`. Raises `MillraceError` without an answer.
+        """
+        looked_at, received = self._delivered, self._consumer_sequence
+        state = await consumer_state(self._bus, self._stream, self._consumer)
+        self._delivered = state.delivered
+        if state.acked > state.delivered or (looked_at > received and looked_at > self._consumer_sequence):
+            log.warning("consumer_disturbed", stream=self._stream, consumer=self._consumer)
+            self._become_stale()
+
+    def _current(self, message: Message) -> Message | None:
+        """
+        The message as the server has sent it since the last reset; None while it has not.
+
+        A reset counts deliveries from 1 again. An ack with a number of before it would put the floor ahead of them, and
+        the server would then pass over every ack until its count is there.
+        """
+        if message.sequence > self._restarted_at:
+            return message
+        again = self._come_again
+        while len(again) > 1 and again[1].sequence <= message.sequence:
+            again.popleft()
+        return again[0] if again and again[0].sequence <= message.sequence else None
+
+    async def _say(self, message: Message, word: bytes) -> None:
+        try:
+            await self._bus.client.publish(message.reply, word)
+        except (NatsError, ConnectionError) as error:
+            # The message comes again after the next reset, which is what at-least-once means.
+            log.warning("ack_not_sent", stream=self._stream, sequence=message.sequence, message=str(error))
+
+    async def open(self) -> None:
+        """Make the consumer and begin. Called by `open_pull` and `open_scan`."""
+        await self._begin()
+        self._bus.reconnected.append(self._on_reconnect)
+
+    async def end(self) -> None:
+        """Stop listening, and take a scan's consumer away."""
+        self.close()
+        self._bus.reconnected.remove(self._on_reconnect)
+        with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
+            if self._subscription is not None:
+                self._bus.deliver.pop(str(self._subscription._id), None)
+                await self._subscription.unsubscribe()
+            if not self._durable and self._bus.connected:
+                await self._bus.js.delete_consumer(self._stream, self._consumer)
+
+    async def _begin(self) -> None:
+        """Raises `MillraceError` when the consumer cannot be had now."""
+        self._inbox = ""
+        try:
+            if self._durable:
+                await self._bus.js.add_consumer(self._stream, self._config)
+                # Before the reset: an ack by the old count that the server takes after it is what must not happen.
+                self._restarted_at = self._handed_out
+                self._come_again.clear()
+                reset = await self._bus.js.reset_consumer(self._stream, self._consumer)
+                pending = reset.info.num_pending
+            else:
+                self._consumer = _names.next().decode()
+                config = self._config.evolve(name=self._consumer)
+                if self._handed_out and config.deliver_policy is not DeliverPolicy.LAST_PER_SUBJECT:
+                    config = config.evolve(
+                        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                        opt_start_seq=self._handed_out + 1,
+                        opt_start_time=None,
+                    )
+                pending = (await self._bus.js.add_consumer(self._stream, config)).num_pending
+        except APIError as error:
+            raise api_error(error) from error
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
+        self.pending_at_open = pending or 0
+        self._consumer_sequence = 0
+        self._delivered = 0
+        self._asked = 0
+        self._stale = False
+        self._heard()
+        self._inbox = self._bus.client.new_inbox()
+        # The callback only queues, so the library's own limits on what waits need not bite: ours do.
+        self._subscription = await self._bus.client.subscribe(
+            self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
+        )
+        self._bus.deliver[str(self._subscription._id)] = self._deliver
+        await self._ask()
+
+    async def _restart(self) -> None:
+        """Forget what was not handed out and read on from there. Tries until the server is back, or the pull is
+        closed."""
+        if self._subscription is not None:
+            self._bus.deliver.pop(str(self._subscription._id), None)
+            with contextlib.suppress(NatsError, ConnectionError):
+                await self._subscription.unsubscribe()
+            self._subscription = None
+        self._queue.clear()
+        self._queued_bytes = 0
+        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
+            try:
+                await self._begin()
+            except MillraceError as error:
+                if self._closed:
+                    return
+                log.warning("consumer_not_ready", stream=self._stream, consumer=self._consumer, message=str(error))
+                await asyncio.sleep(delay_s)
+            else:
+                return
+
+    async def _ask(self) -> None:
+        # As many as have the bytes that there is room for, going by those before.
+        most = max(1, min(self._capacity, int(self._capacity_bytes / self._usual_bytes)))
+        room = most - len(self._queue) - self._asked
+        if self._closed or self._stale or room < (most + 1) // 2 or self._queued_bytes > self._capacity_bytes // 2:
+            return
+        request = {
+            "batch": room,
+            "max_bytes": self._max_bytes,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        self._asked += room
+        try:
+            await self._bus.client.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+                json.dumps(request).encode(),
+                reply=self._inbox,
+            )
+        except (NatsError, ConnectionError):
+            self._stale = True
+
+    async def _on_message(self, received: Msg) -> None:
+        """What comes the library's way: statuses, and messages whose ack subject names a domain."""
+        self._heard()
+        headers = received.headers
+        if headers is not None and (status := headers.get("Status")):
+            self._on_status(status, headers)
+            return
+        message, consumer_sequence = _parse(received)
+        self._take(message, consumer_sequence)
+
+    def _deliver(self, subject: str, reply: str, tokens: list[str], headers: bytes, body: bytes) -> None:
+        """A message by the short way (`shared.messaging.parser`)."""
+        self._heard_at = self._clock()
+        _, _, _, _, times, sequence, consumer_sequence, at_ns, pending = tokens
+        message = Message(subject, body, int(sequence), int(at_ns), headers, int(times), int(pending), reply)
+        self._take(message, int(consumer_sequence))
+
+    def _take(self, message: Message, consumer_sequence: int) -> None:
+        self._asked = max(0, self._asked - 1)
+        if consumer_sequence != self._consumer_sequence + 1:
+            log.warning("message_lost", stream=self._stream, consumer=self._consumer, sequence=message.sequence)
+            self._become_stale()
+            return
+        self._consumer_sequence = consumer_sequence
+        if message.sequence > self._handed_out or self._repeats:
+            self._queue.append(message)
+            self._queued_bytes += len(message.data)
+            self._wake.set()
+            return
+        message.data = b""
+        self._come_again.append(message)
+        self._answering = asyncio.ensure_future(self._answer_again(message, self._inbox, self._answering))
+
+    async def _answer_again(self, message: Message, inbox: str, before: "asyncio.Future[None] | None") -> None:
+        if before is not None:
+            await before
+        if inbox != self._inbox:
+            # The consumer was reset since: an ack by the old count must not reach the server.
+            return
+        if message.sequence <= self._acked:
+            await self._say(message, b"+ACK")
+        # What came again fills no queue, so nobody takes from it and asks for more.
+        await self._ask()
+
+    def _on_status(self, status: str, headers: dict[str, str]) -> None:
+        """100 is a heartbeat; 408 and 409 end a request and tell what of it is left; 503 means nobody serves it."""
+        if status == "100":
+            return
+        if left := headers.get("Nats-Pending-Messages"):
+            self._asked = max(0, self._asked - int(left))
+        else:
+            log.warning("consumer_gone", stream=self._stream, status=status, message=headers.get("Description", ""))
+            self._become_stale()
+        self._wake.set()
+
+    @property
+    def _repeats(self) -> bool:
+        """A scan of last values begins anew after a restart; its reader compares revisions."""
+        return self._config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT
+
+    def _become_stale(self) -> None:
+        self._stale = True
+        self._wake.set()
+
+    def _on_reconnect(self) -> None:
+        self._become_stale()
+
+    def _heard(self) -> None:
+        self._heard_at = self._clock()
+
+    def _silent(self) -> bool:
+        return self._clock() - self._heard_at > SILENCE_S

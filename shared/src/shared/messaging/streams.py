@@ -1,0 +1,187 @@
+"""
+How streams and buckets come to be: made by the services at start, and brought up to date, as `shared.contracts.subjects` says.
+And which subjects have messages, and how messages are taken out before their time.
+
+Making is idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
+same stream.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import structlog
+from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError
+
+from shared.contracts.streams import EVENTS, Bucket, Stream
+from shared.contracts.subjects import PARTITIONS
+from shared.errors import ConflictError, UnavailableError
+from shared.messaging.bus import Bus, api_error
+from shared.runtime.settings import Settings
+
+log = structlog.get_logger()
+
+PARTITIONS_KEY = "millrace-partitions"
+MANAGED = (
+    "subjects",
+    "max_age",
+    "max_bytes",
+    "discard",
+    "duplicate_window",
+    "max_msgs_per_subject",
+    "num_replicas",
+    "allow_direct",
+    "allow_rollup_hdrs",
+    "allow_atomic",
+)
+"""What an existing stream is brought up to. Everything else an operator has changed by hand stays."""
+
+NOT_FOUND = 10059
+NAME_IN_USE = 10058
+MESSAGE_GONE = (10043, 10057)
+"""JSNoMessageFoundErr, JSStreamMsgDeleteFailedF: what a deletion answers for a message that is not there."""
+READY_S = 30.0
+"""How long a cluster may take to choose a leader for JetStream."""
+
+
+def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
+    """The server's configuration of a stream, or of the stream under a bucket (NATS ADR-8)."""
+    if isinstance(spec, Bucket):
+        return StreamConfig(
+            name=spec.stream,
+            subjects=[f"$KV.{spec.name}.>"],
+            max_age=spec.ttl_s,
+            max_bytes=-1,
+            max_msgs_per_subject=spec.history,
+            discard=DiscardPolicy.NEW,
+            duplicate_window=min(120.0, spec.ttl_s or 120.0),
+            num_replicas=settings.nats_replicas,
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            # With it, whoever may write one key could erase the whole bucket (Nats-Rollup: all).
+            allow_rollup_hdrs=False,
+            deny_delete=True,
+            allow_direct=True,
+            allow_atomic=True,
+        )
+    events = spec.name == EVENTS.name
+    return StreamConfig(
+        name=spec.name,
+        subjects=list(spec.subjects),
+        max_age=settings.events_max_age_h * 3600 if events else spec.max_age_s,
+        max_bytes=settings.events_max_bytes if events else -1,
+        max_msgs_per_subject=-1,
+        discard=DiscardPolicy.NEW if spec.refuses_when_full else DiscardPolicy.OLD,
+        duplicate_window=spec.duplicate_window_s,
+        num_replicas=settings.nats_replicas,
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        allow_direct=True,
+        allow_atomic=True,
+        metadata={PARTITIONS_KEY: str(PARTITIONS)} if events else None,
+    )
+
+
+async def ensure(bus: Bus, spec: Stream | Bucket, settings: Settings) -> None:
+    """
+    Make a stream or bucket, or bring it up to date.
+
+    Raises:
+        ConflictError: `EVENTS` was made with another number of partitions, which cannot be changed.
+        UnavailableError: JetStream was not ready within 30 s.
+    """
+    wanted = stream_config(spec, settings)
+    deadline = asyncio.get_running_loop().time() + READY_S
+    while True:
+        try:
+            return await _ensure_once(bus, wanted)
+        except (APIError, NatsError, TimeoutError) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                if isinstance(error, APIError):
+                    raise api_error(error) from error
+                raise UnavailableError(f"stream {wanted.name} could not be made: {type(error).__name__}") from error
+            log.warning("stream_not_ready", stream=wanted.name, message=str(error) or type(error).__name__)
+            await asyncio.sleep(0.25)
+
+
+async def _ensure_once(bus: Bus, wanted: StreamConfig) -> None:
+    name = wanted.name
+    assert name is not None
+    try:
+        config = (await bus.js.stream_info(name)).config
+    except APIError as error:
+        if error.err_code != NOT_FOUND:
+            raise
+        try:
+            await bus.js.add_stream(wanted)
+        except APIError as clash:
+            # Another service made it between the question and the creation.
+            if clash.err_code != NAME_IN_USE:
+                raise
+            return await _ensure_once(bus, wanted)
+        log.info("stream_made", stream=name)
+        return
+    found = (config.metadata or {}).get(PARTITIONS_KEY)
+    if found is not None and found != str(PARTITIONS):
+        raise ConflictError(f"{name} was made with {found} partitions, this release has {PARTITIONS}")
+    stale = [field for field in MANAGED if getattr(config, field) != getattr(wanted, field)]
+    if stale:
+        await bus.js.update_stream(config.evolve(**{field: getattr(wanted, field) for field in stale}))
+        log.info("stream_updated", stream=name, fields=stale)
+
+
+async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
+    """
+    The subjects of a bucket's stream that `matching` matches and that have a message, a mark of deletion included.
+
+    Raises:
+        UnavailableError: No answer.
+    """
+    found: set[str] = set()
+    while True:
+        # The server tells 100,000 at a time (nats-server, JSMaxSubjectDetails).
+        asked = {"subjects_filter": matching, "offset": len(found)}
+        told = await _ask(bus, f"$JS.API.STREAM.INFO.{bucket.stream}", asked)
+        more = told["state"].get("subjects") or {}
+        found.update(more)
+        if not more or len(found) >= told.get("total", 0):
+            return found
+
+
+async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int) -> int:
+    """
+    Take out every message of the subjects that `subject` matches, up to `before_sequence` and without it.
+
+    Gives:
+        How many there were.
+
+    Raises:
+        UnavailableError: No answer. They may or may not be gone.
+    """
+    asked = {"filter": subject, "seq": before_sequence}
+    purged: int = (await _ask(bus, f"$JS.API.STREAM.PURGE.{stream.name}", asked))["purged"]
+    return purged
+
+
+async def take_out(bus: Bus, stream: Stream, sequence: int) -> None:
+    """
+    Take one message out; nothing happens where it is gone already.
+
+    Raises:
+        UnavailableError: No answer. It may or may not be gone.
+    """
+    # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
+    await _ask(bus, f"$JS.API.STREAM.MSG.DELETE.{stream.name}", {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
+
+
+async def _ask(bus: Bus, subject: str, asked: dict[str, Any], *, gone: tuple[int, ...] = ()) -> dict[str, Any]:
+    try:
+        answer = await bus.client.request(subject, json.dumps(asked).encode(), timeout=5.0)
+    except (NatsError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"{subject} was not answered: {type(error).__name__}") from error
+    told: dict[str, Any] = json.loads(answer.data)
+    if (refusal := told.get("error")) and refusal.get("err_code") not in gone:
+        raise api_error(APIError(refusal["code"], refusal.get("description"), refusal.get("err_code")))
+    return told

@@ -1,0 +1,170 @@
+"""Configurations of object stores, each of which opens its own: Amazon S3, Azure Blob Storage, a local directory."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+
+from msgspec import Meta, Struct
+from obstore.store import AzureStore, LocalStore, S3Store
+
+from shared.config.secret import Secret
+from shared.errors import InvalidError
+from shared.objects.errors import translated
+from shared.objects.keys import folder_of
+from shared.objects.local_files import LocalFiles
+from shared.objects.store import ObjectStore
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+    # Only its name: whoever brings keys of his own needs no SDK, which takes 10 MB.
+    from shared.aws.roles import CredentialProvider
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How long one request may take, and how often obstore tries again. A person who waits is served with less."""
+
+    connect_s: float = 5.0
+    request_s: float = 30.0
+    retries: int = 2
+
+
+USUAL: Final = Limits()
+
+Folder = Annotated[str, Meta(max_length=512)]
+Endpoint = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
+
+
+class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A bucket of S3, or of a store that speaks S3 when `endpoint_url` is set, which is then asked in path style.
+
+    `sse` asks for AES-256 on the server. The keys may be left out where `open` is given a provider of temporary ones.
+    """
+
+    bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{2,32}$")]
+    access_key_id: str = ""
+    secret_access_key: Secret = Secret("")
+    endpoint_url: Endpoint | None = None
+    prefix: Folder = ""
+    sse: bool = False
+
+    @asynccontextmanager
+    async def open(
+        self, limits: Limits = USUAL, *, credential_provider: "CredentialProvider | None" = None
+    ) -> AsyncIterator["ObjectStore"]:
+        """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
+        virtual = self.endpoint_url is None and "." not in self.bucket
+        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+        endpoint = self.endpoint_url or f"https://{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain}"
+        with translated("open", f"the bucket {self.bucket}"):
+            store = S3Store(
+                self.bucket,
+                prefix=folder_of(self.prefix),
+                region=self.region,
+                endpoint=endpoint,
+                aws_endpoint_url_s3=endpoint,
+                virtual_hosted_style_request=virtual,
+                # A provider of keys rules out every key and token of the environment.
+                credential_provider=cast(Any, credential_provider or self._keys()),
+                skip_signature=False,
+                unsigned_payload=False,
+                s3_express=False,
+                request_payer=False,
+                # Not every store that speaks S3 knows DeleteObjects, and we delete one at a time.
+                disable_bulk_delete=True,
+                client_options=_client_options(endpoint, limits),
+                retry_config=_retry_config(limits),
+                config={"server_side_encryption": "AES256"} if self.sse else None,
+            )
+        yield ObjectStore(store, provider="s3", place=f"the bucket {self.bucket}")
+
+    def _keys(self) -> Any:
+        # Keys hold no white space; a line break copied along with one is the commonest mistake in a form.
+        key_id, secret = self.access_key_id.strip(), self.secret_access_key.reveal().strip()
+        for field, value in (("access_key_id", key_id), ("secret_access_key", secret)):
+            if not value or not value.isascii() or not value.isprintable():
+                raise InvalidError("expected a key as AWS gives it", field=field)
+
+        # No coroutine: obstore makes it and drops it unawaited when the call is cancelled right then.
+        def provide() -> dict[str, str | None]:
+            return {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": None}
+
+        return provide
+
+
+class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A container of Azure Blob Storage; `endpoint` is the account's own address, where it is not Azure's."""
+
+    account_name: Annotated[str, Meta(pattern=r"^[a-z0-9]{3,24}$")]
+    account_key: Secret
+    container: Annotated[str, Meta(pattern=r"^[a-z0-9$][a-z0-9-]{2,62}$")]
+    endpoint: Endpoint | None = None
+    prefix: Folder = ""
+
+    @asynccontextmanager
+    async def open(self, limits: Limits = USUAL) -> AsyncIterator["ObjectStore"]:
+        """Asks nothing of the container yet. Raises `InvalidError` when a field cannot be right."""
+        key = self.account_key.reveal().strip()
+        try:
+            base64.b64decode(key, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidError("expected an account key in Base64, as Azure shows it", field="account_key") from None
+        endpoint = self.endpoint or f"https://{self.account_name}.blob.core.windows.net"
+        with translated("open", f"the container {self.container}"):
+            store = AzureStore(
+                self.container,
+                prefix=folder_of(self.prefix),
+                account_name=self.account_name,
+                account_key=key,
+                credential_type="access_key",
+                endpoint=endpoint,
+                use_emulator=False,
+                use_fabric_endpoint=False,
+                skip_signature=False,
+                client_options=_client_options(endpoint, limits),
+                retry_config=_retry_config(limits),
+            )
+        yield ObjectStore(store, provider="azure", place=f"the container {self.container}")
+
+
+class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A directory of this machine, made when it is not there."""
+
+    root: Annotated[str, Meta(min_length=1)]
+    prefix: Folder = ""
+
+    @asynccontextmanager
+    async def open(self, limits: Limits = USUAL) -> AsyncIterator["ObjectStore"]:
+        """There is no network here, so the limits limit nothing."""
+        files = await asyncio.to_thread(LocalFiles, Path(self.root) / (folder_of(self.prefix) or ""))
+        yield ObjectStore(LocalStore(files.root), provider="local", place="the local store", files=files)
+
+
+StoreConfig = S3StoreConfig | AzureStoreConfig | LocalStoreConfig
+"""Where objects lie. The contract suite runs over every member."""
+
+
+def _client_options(endpoint: str, limits: Limits) -> "ClientConfig":
+    return {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=limits.connect_s),
+        "timeout": timedelta(seconds=limits.request_s),
+        # S3 closes a connection that is idle for 20 s, and a request on it is then lost.
+        "pool_idle_timeout": timedelta(seconds=15),
+        "user_agent": "millrace",
+    }
+
+
+def _retry_config(limits: Limits) -> "RetryConfig":
+    return {
+        "max_retries": limits.retries,
+        "retry_timeout": timedelta(seconds=limits.request_s),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2},
+    }

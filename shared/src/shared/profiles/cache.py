@@ -1,0 +1,109 @@
+"""
+Profiles for a reader of very many: kept in memory, and true by a watch of each app of which any was read.
+
+An app of which nobody reads costs nothing, however many profiles a file changes there.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+
+import structlog
+
+from shared.contracts import profile_keys, streams
+from shared.contracts.messages import decode
+from shared.errors import MillraceError
+from shared.messaging.bus import Bus, Message
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketStore, is_deletion
+from shared.profiles.store import Profile
+from shared.runtime.retry import Backoff
+
+log = structlog.get_logger()
+
+CACHED = 100_000
+"""Profiles that are kept; the least used goes first."""
+WATCH_MESSAGES = 256
+WATCH_BYTES = 1 << 20
+"""On their way to each watch: there is one for every app."""
+RETRY = Backoff(first_s=0.2, max_s=10.0)
+
+
+class ProfileCache:
+    """Nothing is kept before `keep` runs, which is a task for the life of the service."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._store = BucketStore(bus, streams.PROFILES)
+        self._kept: OrderedDict[str, tuple[int, Profile | None]] = OrderedDict()
+        self._read: asyncio.Queue[str] = asyncio.Queue()
+        self._watches: dict[str, object | None] = {}
+        """By app, of each that was read of: what an open watch is told by, None while there is none."""
+        self._reading: Counter[str] = Counter()
+
+    async def get(self, app_key: str, ext_id: str) -> Profile | None:
+        """A profile as the watch knows it, or from the bucket. Raises `UnavailableError` when NATS does not answer."""
+        key = profile_keys.profile_key(app_key, ext_id)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][1]
+        if app_key not in self._watches:
+            self._watches[app_key] = None
+            self._read.put_nowait(app_key)
+        watch = self._watches[app_key]
+        self._reading[key] += 1
+        try:
+            stored = await self._store.get(key)
+            profile = decode(stored.data, Profile) if stored else None
+            if watch and watch is self._watches[app_key]:
+                self._keep(key, stored.revision if stored else 0, profile)
+        finally:
+            self._reading[key] -= 1
+            if not self._reading[key]:
+                del self._reading[key]
+        return profile
+
+    async def keep(self) -> None:
+        """Watch what is read, for ever."""
+        async with asyncio.TaskGroup() as watches:
+            while True:
+                watches.create_task(self._keep_app(await self._read.get()))
+
+    async def _keep_app(self, app_key: str) -> None:
+        for delay_s in RETRY.delays():
+            try:
+                await self._watch(app_key)
+            except MillraceError as error:
+                self._watches[app_key] = None
+                for key in [key for key in self._kept if key.startswith(f"{app_key}.")]:
+                    del self._kept[key]
+                log.warning("profiles_watch_failed", app_key=app_key, message=error.message)
+            await asyncio.sleep(delay_s)
+
+    async def _watch(self, app_key: str) -> None:
+        state = await self._bus.stream_state(streams.PROFILES)
+        async with open_scan(
+            self._bus,
+            streams.PROFILES,
+            subject=f"$KV.{mesh_streams.PROFILES.name}.{app_key}.>",
+            start_sequence=state.last_sequence + 1,
+            capacity=WATCH_MESSAGES,
+            capacity_bytes=WATCH_BYTES,
+        ) as scan:
+            self._watches[app_key] = scan
+            while True:
+                for message in await scan.next(WATCH_MESSAGES):
+                    self._take(self._store.stored(message).key, message)
+
+    def _take(self, key: str, message: Message) -> None:
+        # Also what is being read: the answer may be older than this change.
+        if key in self._kept or key in self._reading:
+            gone = is_deletion(message.headers)
+            self._keep(key, message.sequence, None if gone else decode(message.data, Profile))
+
+    def _keep(self, key: str, revision: int, profile: Profile | None) -> None:
+        if key in self._kept and self._kept[key][0] >= revision:
+            return
+        self._kept[key] = (revision, profile)
+        self._kept.move_to_end(key)
+        if len(self._kept) > CACHED:
+            self._kept.popitem(last=False)
