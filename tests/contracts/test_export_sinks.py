@@ -1,4 +1,4 @@
-"""Every sink of `SinkConfig` keeps the promises of `exporter.ports.Sink`."""
+"""Every sink of `SinkConfig` keeps the promises of `exporter.pipeline.ports.Sink`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,11 +10,11 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from exporter.connection_test import probe_store
-from exporter.sinks import SinkConfig
-from exporter.sinks.gateway import GatewayConfig
-from exporter.sinks.objects import ObjectSink, S3Config
-from exporter.sinks.platform import Platform
+from exporter.destinations import SinkConfig
+from exporter.destinations.connection_test import probe_store
+from exporter.destinations.gateway import GatewayConfig
+from exporter.destinations.platform import Platform
+from exporter.destinations.s3 import ObjectSink, S3Config
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.objects.app_reports import open_reports

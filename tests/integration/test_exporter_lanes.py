@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from exporter.export_worker import Key
-from exporter.files import Workshop
-from exporter.history import History
-from exporter.job import Job
-from exporter.lanes import Lanes
+from exporter.exports.file_writer import Workshop
+from exporter.exports.job import Job
+from exporter.exports.progress import Progress
+from exporter.exports.run_store import History
+from exporter.exports.runner import Runner
+from exporter.exports.schedule import Schedule
+from exporter.exports.scheduler import Lanes
+from exporter.exports.worker import Key
 from exporter.layouts import LAYOUTS
-from exporter.plans import Progress
-from exporter.ports import Sink
-from exporter.runs import Runner
-from exporter.schedule import Schedule
-from exporter.selection import Selection
-from exporter.source import EventSource
+from exporter.pipeline.ports import Sink
+from exporter.pipeline.selection import Selection
+from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, decode, encode
 from shared.errors import BusyError, ConflictError, UnavailableError

@@ -11,20 +11,20 @@ from io import StringIO
 import pytest
 from msgspec.structs import replace
 
-from exporter.drafts import Limits
-from exporter.export_worker import first_progress
-from exporter.files import Workshop
-from exporter.history import History, Run
-from exporter.job import Job
+from exporter.exports.file_writer import Workshop
+from exporter.exports.job import Job
+from exporter.exports.progress import LEASE_S, Progress, Trigger
+from exporter.exports.progress_store import Ledger, TakenError
+from exporter.exports.retry_budget import Signals
+from exporter.exports.run_store import History, Run
+from exporter.exports.runner import Runner
+from exporter.exports.schedule import Schedule
+from exporter.exports.worker import first_progress
 from exporter.layouts import LAYOUTS
-from exporter.ledger import Ledger, TakenError
-from exporter.patience import Signals
-from exporter.plans import LEASE_S, Progress, Trigger
-from exporter.ports import Sink
-from exporter.runs import Runner
-from exporter.schedule import Schedule
-from exporter.selection import Selection
-from exporter.source import EventSource
+from exporter.pipeline.file_builder import Limits
+from exporter.pipeline.ports import Sink
+from exporter.pipeline.selection import Selection
+from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, EventType, encode
 from shared.contracts.subjects import partition_of

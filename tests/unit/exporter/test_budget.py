@@ -2,7 +2,7 @@
 
 import asyncio
 
-from exporter.budget import Budget
+from exporter.pipeline.memory_budget import Budget
 
 
 async def settle() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from exporter.config import Export, check_alone, job_of
-from exporter.schedule import schedule_of
-from exporter.sinks.gateway import GatewayConfig, report_name
-from exporter.sinks.platform import Platform
+from exporter.destinations.gateway import GatewayConfig, report_name
+from exporter.destinations.platform import Platform
+from exporter.exports.schedule import schedule_of
 from shared.config.registry import Entry
 from shared.config.secret_store import SecretStore, generate_key
 from shared.errors import ConflictError, InvalidError

@@ -8,8 +8,8 @@ from io import StringIO
 
 import msgspec
 
-from exporter.drafts import Draft, Limits
-from exporter.selection import Selection
+from exporter.pipeline.file_builder import Draft, Limits
+from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Event, EventType
 
 CLICKS = Selection(data="clicks")

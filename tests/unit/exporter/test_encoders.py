@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.encoders import BLOCK_BYTES, CsvGzip
+from exporter.formats.csv_gzip import BLOCK_BYTES, CsvGzip
 
 HEADER = ("id", "ua", "sub1")
 cells = st.text("abğ漢😀,;\"' \r\n\t\0\x1f\ufeff=+-@", max_size=12)

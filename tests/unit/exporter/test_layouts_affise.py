@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, AffiseLayout, text
-from exporter.selection import Data
+from exporter.pipeline.selection import Data
 from shared.contracts.messages import Attributes, Event, EventType, Value
 
 scalars = (

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from exporter.patience import Patience, Signals, StopAsked
+from exporter.exports.retry_budget import Patience, Signals, StopAsked
 from shared.errors import CredentialsError, UnavailableError
 
 

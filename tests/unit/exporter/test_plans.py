@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.plans import Claim, Plan, Progress, lease_until, may_claim, name_at
-from exporter.run_ids import run_id
-from exporter.selection import Selection
+from exporter.exports.progress import Claim, Plan, Progress, lease_until, may_claim, name_at
+from exporter.exports.run_ids import run_id
+from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Attributes, Event, Value
 
 NOW = datetime(2026, 11, 22, 12, 0, 7, 250_000, tzinfo=UTC)

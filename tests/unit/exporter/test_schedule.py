@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.schedule import SPREAD_MAX_S, Schedule, schedule_of
+from exporter.exports.schedule import SPREAD_MAX_S, Schedule, schedule_of
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 QUARTER = Schedule(every_s=900, offset_s=5)

@@ -5,17 +5,17 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from exporter.config import EXPORTS, job_of
-from exporter.export_worker import Key
-from exporter.files import Workshop
+from exporter.destinations.platform import Platform
+from exporter.exports.file_writer import Workshop
+from exporter.exports.job import Job
+from exporter.exports.run_store import History
+from exporter.exports.runner import Runner
+from exporter.exports.scheduler import Lanes
+from exporter.exports.worker import Key
 from exporter.handlers import ENDPOINTS
-from exporter.history import History
-from exporter.job import Job
-from exporter.lanes import Lanes
-from exporter.old_reports import keep_removing
+from exporter.pipeline.source import EventSource
+from exporter.retention import keep_removing
 from exporter.routes import ROUTES
-from exporter.runs import Runner
-from exporter.sinks.platform import Platform
-from exporter.source import EventSource
 from exporter.state import State
 from shared.contracts import streams
 from shared.errors import NotFoundError

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from exporter.job import Job
+from exporter.destinations import SinkConfig
+from exporter.destinations.platform import Platform
+from exporter.exports.job import Job
+from exporter.exports.schedule import Schedule, schedule_of
 from exporter.layouts import LAYOUTS, LayoutName
-from exporter.schedule import Schedule, schedule_of
-from exporter.selection import Data, Selection
-from exporter.sinks import SinkConfig
-from exporter.sinks.platform import Platform
+from exporter.pipeline.selection import Data, Selection
 from shared.config.registry import Entry, Kind
 from shared.errors import ConflictError, InvalidError
 

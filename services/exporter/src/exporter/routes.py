@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from exporter.config import EXPORTS, Export, check_alone
-from exporter.history import Run, Runs
+from exporter.exports.run_store import Run, Runs
 from exporter.state import State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport

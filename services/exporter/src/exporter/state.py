@@ -6,11 +6,11 @@ from typing import Any
 from msgspec import Struct
 
 from exporter.config import EXPORTS, Export
-from exporter.connection_test import probe_store
-from exporter.history import History
-from exporter.lanes import Lanes
-from exporter.sinks.objects import PROBE_LIMITS
-from exporter.sinks.platform import Platform
+from exporter.destinations.connection_test import probe_store
+from exporter.destinations.platform import Platform
+from exporter.destinations.s3 import PROBE_LIMITS
+from exporter.exports.run_store import History
+from exporter.exports.scheduler import Lanes
 from shared.config.registry import Registry, View
 from shared.contracts.connection_report import ConnectionReport
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
-from exporter.selection import Data
+from exporter.pipeline.selection import Data
 from shared.contracts.messages import Event, Value
 
 EPOCH = datetime(1970, 1, 1)
@@ -56,7 +56,7 @@ CONVERSION_COLUMNS: tuple[str, ...] = (
 
 
 class AffiseLayout:
-    """Satisfies `exporter.drafts.Layout`."""
+    """Satisfies `exporter.pipeline.file_builder.Layout`."""
 
     def __init__(self, data: Data) -> None:
         self.columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from exporter.plans import Progress
+from exporter.exports.progress import Progress
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.kv import BucketStore
 

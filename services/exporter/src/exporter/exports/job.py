@@ -6,9 +6,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from exporter.ports import NamedLayout, Sink
-from exporter.schedule import Schedule
-from exporter.selection import Data, Selection
+from exporter.exports.schedule import Schedule
+from exporter.pipeline.ports import NamedLayout, Sink
+from exporter.pipeline.selection import Data, Selection
 
 
 class Job(Struct, frozen=True, kw_only=True):

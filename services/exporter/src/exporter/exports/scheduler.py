@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 
-from exporter.export_worker import Key, Lane, first_progress
-from exporter.history import Run
-from exporter.job import Job
-from exporter.ledger import Ledger, ledger_key
-from exporter.runs import Runner
-from exporter.schedule import Schedule
+from exporter.exports.job import Job
+from exporter.exports.progress_store import Ledger, ledger_key
+from exporter.exports.run_store import Run
+from exporter.exports.runner import Runner
+from exporter.exports.schedule import Schedule
+from exporter.exports.worker import Key, Lane, first_progress
 from shared.errors import BusyError, ConflictError, MillraceError
 from shared.messaging.kv import BucketStore
 from shared.runtime.telemetry import Metrics

@@ -12,8 +12,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from exporter.encoders import CsvGzip
-from exporter.selection import Selection
+from exporter.formats.csv_gzip import CsvGzip
+from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Event
 
 log = structlog.get_logger()

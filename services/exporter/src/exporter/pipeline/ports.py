@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
-from exporter.drafts import Layout
+from exporter.pipeline.file_builder import Layout
 
 
 class Sink(Protocol):

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from exporter.sinks.platform import Platform
+from exporter.destinations.platform import Platform
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.objects.config import Limits, S3StoreConfig
@@ -98,7 +98,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
 
 class ObjectSink:
     """
-    A bucket. Satisfies `exporter.ports.Sink` and `exporter.connection_test.Probed`.
+    A bucket. Satisfies `exporter.pipeline.ports.Sink` and `exporter.destinations.connection_test.Probed`.
 
     Args:
         key_of: The key in the store of a key of ours.

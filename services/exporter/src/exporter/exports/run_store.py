@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.plans import Plan, Trigger
+from exporter.exports.progress import Plan, Trigger
 from shared.contracts.messages import decode
 from shared.errors import NotFoundError
 from shared.messaging.kv import BucketStore

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.selection import Selection
+from exporter.pipeline.selection import Selection
 
 Trigger = Literal["schedule", "manual"]
 

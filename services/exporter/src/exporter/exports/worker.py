@@ -5,14 +5,14 @@ The worker of one export: a task that begins the runs that are due, one after th
 import asyncio
 from datetime import datetime
 
-from exporter.history import Run
-from exporter.job import Job
-from exporter.lanes import TAKEN_S, log
-from exporter.ledger import Ledger, TakenError
-from exporter.patience import Signals
-from exporter.plans import Progress, Trigger
-from exporter.runs import Runner
-from exporter.schedule import Schedule
+from exporter.exports.job import Job
+from exporter.exports.progress import Progress, Trigger
+from exporter.exports.progress_store import Ledger, TakenError
+from exporter.exports.retry_budget import Signals
+from exporter.exports.run_store import Run
+from exporter.exports.runner import Runner
+from exporter.exports.schedule import Schedule
+from exporter.exports.scheduler import TAKEN_S, log
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics

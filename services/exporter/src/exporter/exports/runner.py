@@ -1,6 +1,6 @@
 """
 One run of an export, from its claim to its record: what an earlier run left, then file after file, until everything is
-delivered that was in the stream when the run began. When a run begins is told by `exporter.lanes`.
+delivered that was in the stream when the run began. When a run begins is told by `exporter.exports.scheduler`.
 """
 
 import secrets
@@ -10,13 +10,13 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from exporter.files import Files, Workshop
-from exporter.history import ERROR_CHARACTERS, Run, RunError, counted
-from exporter.job import Job
-from exporter.ledger import Ledger, TakenError
-from exporter.patience import Patience, Signals, StopAsked
-from exporter.plans import Claim, Failing, Progress, Trigger, lease_until, may_claim
-from exporter.run_ids import run_id
+from exporter.exports.file_writer import Files, Workshop
+from exporter.exports.job import Job
+from exporter.exports.progress import Claim, Failing, Progress, Trigger, lease_until, may_claim
+from exporter.exports.progress_store import Ledger, TakenError
+from exporter.exports.retry_budget import Patience, Signals, StopAsked
+from exporter.exports.run_ids import run_id
+from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError, NotFoundError
 from shared.messaging.bus import StreamState

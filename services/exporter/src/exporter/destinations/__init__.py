@@ -1,6 +1,6 @@
 """Where files go. Adding a sink: a file here, a member of the union, a contract fixture, a row in the README."""
 
-from exporter.sinks.gateway import GatewayConfig
-from exporter.sinks.objects import S3Config
+from exporter.destinations.gateway import GatewayConfig
+from exporter.destinations.s3 import S3Config
 
 SinkConfig = S3Config | GatewayConfig

@@ -14,16 +14,16 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from exporter.budget import Budget
-from exporter.drafts import Draft, Limits
-from exporter.history import History, Run, counted, with_file
-from exporter.job import Job
-from exporter.ledger import Ledger
-from exporter.patience import Patience
-from exporter.plans import Plan, name_at, needs_renewal, renewed
-from exporter.ports import Sink
-from exporter.selection import Selection
-from exporter.source import EventSource
+from exporter.exports.job import Job
+from exporter.exports.progress import Plan, name_at, needs_renewal, renewed
+from exporter.exports.progress_store import Ledger
+from exporter.exports.retry_budget import Patience
+from exporter.exports.run_store import History, Run, counted, with_file
+from exporter.pipeline.file_builder import Draft, Limits
+from exporter.pipeline.memory_budget import Budget
+from exporter.pipeline.ports import Sink
+from exporter.pipeline.selection import Selection
+from exporter.pipeline.source import EventSource
 from shared.errors import ConflictError, UnavailableError
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ Implementation: the platform's store of reports through `shared.objects.app_repo
 bucket.
 Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
 `clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. They are removed after
-`MILLRACE_REPORTS_KEEP_DAYS` (`exporter.old_reports`).
+`MILLRACE_REPORTS_KEEP_DAYS` (`exporter.retention`).
 """
 
 from collections.abc import AsyncIterator
@@ -15,8 +15,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from exporter.sinks.objects import FILE_LIMITS, ObjectSink
-from exporter.sinks.platform import Platform
+from exporter.destinations.platform import Platform
+from exporter.destinations.s3 import FILE_LIMITS, ObjectSink
 from shared.objects.app_reports import report_key
 from shared.objects.config import Limits
 
