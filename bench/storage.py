@@ -41,13 +41,13 @@ from shared.objects.config import AzureStoreConfig, S3StoreConfig
 from shared.objects.store import ObjectStore
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
-from storage.bodies import Body, body_of
-from storage.image_work import ImageWork
-from storage.images import picture_of
-from storage.placement import Headers, Standing
-from storage.records import Records
-from storage.uploads import Limits, Uploads
-from storage.widgets import Widgets
+from storage.content.body import Body, body_of
+from storage.images.image import picture_of
+from storage.images.worker_pool import ImageWork
+from storage.placement.failover import Headers, Standing
+from storage.uploads.records import Records
+from storage.uploads.upload import Limits, Uploads
+from storage.widgets.widget import Widgets
 
 NAME = "storage"
 ROUNDS = 5

@@ -14,7 +14,7 @@ from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, Step
 from storage.providers import ProviderConfig, amazon, amazon_probe, azure, azure_probe, local
-from storage.providers.probing import public_session
+from storage.providers.probe import public_session
 
 STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delete"]
 SHORT_S = 1.5

@@ -20,8 +20,8 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.objects.config import AzureStoreConfig, Limits, S3StoreConfig
-from storage.bodies import SPOOL_BYTES, Bodies, body_of
-from storage.placement import Headers
+from storage.content.body import SPOOL_BYTES, Bodies, body_of
+from storage.placement.failover import Headers
 from storage.providers.cloud import CloudProvider
 
 HEADERS = Headers(content_type="image/png", content_disposition="inline")

@@ -13,13 +13,13 @@ from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import BusyError, NotFoundError
 from shared.testing import AzuriteServer, MotoServer
-from storage.bodies import SPOOL_BYTES, Bodies, Body, body_of
-from storage.placement import CACHE_CONTROL, Headers, Provider
+from storage.content.body import SPOOL_BYTES, Bodies, Body, body_of
+from storage.placement.failover import CACHE_CONTROL, Headers, Provider
 from storage.providers import ProviderConfig
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
 from storage.providers.local import LocalConfig, LocalProvider
-from storage.uploads import object_key
+from storage.uploads.upload import object_key
 
 PROVIDERS: tuple[type[Any], ...] = get_args(ProviderConfig)
 PLACES = {AmazonStorageConfig: "amazon_place", AzureStorageConfig: "azure_place", LocalConfig: "local_place"}

@@ -10,8 +10,8 @@ import pytest
 
 from servers.waiting import until
 from shared.errors import BusyError, InvalidError, TooLargeError
-from storage.bodies import body_of
-from storage.image_work import ImageWork
+from storage.content.body import body_of
+from storage.images.worker_pool import ImageWork
 
 PHOTO = body_of((Path(__file__).parents[2] / "demo" / "photo.jpg").read_bytes())
 SIDES = (320, 64)
@@ -20,7 +20,7 @@ SIDES = (320, 64)
 def workers() -> list[psutil.Process]:
     """The processes that look at pictures for this one."""
     children = psutil.Process().children()
-    return [child for child in children if "storage.image_worker" in child.cmdline()]
+    return [child for child in children if "storage.images.worker" in child.cmdline()]
 
 
 async def test_picture_comes_with_its_thumbnails() -> None:
@@ -111,7 +111,7 @@ async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not
 ) -> None:
     async with ImageWork(processes=1) as work:
         with monkeypatch.context() as patched:
-            patched.setattr("storage.image_work.sys.executable", "/bin/false")
+            patched.setattr("storage.images.worker_pool.sys.executable", "/bin/false")
             with pytest.raises(InvalidError, match="made its decoder fail"):
                 await work.look(PHOTO, sides_px=SIDES)
 

@@ -23,8 +23,8 @@ from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from shared.service import Running
 from storage.app import SERVICE
-from storage.images import PIPELINE
-from storage.records import ObjectRecord
+from storage.images.image import PIPELINE
+from storage.uploads.records import ObjectRecord
 
 PHOTO_SHA256 = hashlib.sha256(PHOTO).hexdigest()
 

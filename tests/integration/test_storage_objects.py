@@ -15,7 +15,7 @@ from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from shared.testing import MotoServer
 from storage.app import SERVICE
-from storage.records import ObjectPage, ObjectRecord
+from storage.uploads.records import ObjectPage, ObjectRecord
 
 OBJECTS = "/v1/apps/shop/objects"
 CONNECTOR = "/v1/apps/shop/connectors/amazon-storage"

@@ -22,7 +22,7 @@ from shared.runtime.settings import Settings
 from shared.service import Running, running
 from storage import routes
 from storage.app import SERVICE
-from storage.bodies import SPOOL_BYTES, Pace
+from storage.content.body import SPOOL_BYTES, Pace
 
 LARGE = os.urandom(SPOOL_BYTES + 1234)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidError, TooLargeError, UnavailableError
-from storage.bodies import PIECE_BYTES, SPOOL_BYTES, Bodies, Pace, body_of
-from storage.content_types import HEAD_BYTES
+from storage.content.body import PIECE_BYTES, SPOOL_BYTES, Bodies, Pace, body_of
+from storage.content.content_types import HEAD_BYTES
 
 LARGE = os.urandom(PIECE_BYTES) * 9 + b"the end"
 

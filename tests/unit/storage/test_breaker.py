@@ -1,6 +1,6 @@
 """When a provider that is in trouble is asked again."""
 
-from storage.breaker import Breaker
+from storage.placement.circuit_breaker import Breaker
 
 
 class Clock:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from storage.content_types import (
+from storage.content.content_types import (
     AVIF,
     BINARY,
     GIF,

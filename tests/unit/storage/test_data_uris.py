@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import TooLargeError
-from storage.content_types import SVG as SVG_TYPE
-from storage.content_types import WOFF2, ContentType
-from storage.data_uris import MAX_FINDS, MAX_HTML_BYTES, MAX_IMAGES, DataUri, find_images, splice
+from storage.content.content_types import SVG as SVG_TYPE
+from storage.content.content_types import WOFF2, ContentType
+from storage.widgets.data_uris import MAX_FINDS, MAX_HTML_BYTES, MAX_IMAGES, DataUri, find_images, splice
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

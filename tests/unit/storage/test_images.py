@@ -26,8 +26,8 @@ from PIL import (
 )
 
 from shared.errors import InvalidError, TooLargeError
-from storage.content_types import AVIF, JPEG, PNG, sniff_head
-from storage.images import Picture, Thumbnail, picture_of
+from storage.content.content_types import AVIF, JPEG, PNG, sniff_head
+from storage.images.image import Picture, Thumbnail, picture_of
 
 PHOTO = Path(__file__).parents[3] / "demo" / "photo.jpg"
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from shared.errors import TooLargeError
-from storage.jpeg_limits import MAX_FILL_BYTES, MAX_SCANS, MAX_SEGMENTS, check_jpeg
+from storage.images.jpeg_limits import MAX_FILL_BYTES, MAX_SCANS, MAX_SEGMENTS, check_jpeg
 
 PHOTO = Path(__file__).parents[3] / "demo" / "photo.jpg"
 

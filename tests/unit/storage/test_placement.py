@@ -17,7 +17,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from storage.placement import Provider, Standing, place
+from storage.placement.failover import Provider, Standing, place
 
 
 class Clock:

@@ -11,9 +11,9 @@ from msgspec import Struct
 from shared.config.registry import Entry
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, InvalidError
-from storage.bodies import Body
-from storage.placement import Headers, Provider, Standing
-from storage.providers.selection import Selection, Source
+from storage.content.body import Body
+from storage.placement.failover import Headers, Provider, Standing
+from storage.placement.selection import Selection, Source
 
 
 class Drawer(Struct, frozen=True, kw_only=True):

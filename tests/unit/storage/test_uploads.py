@@ -2,8 +2,8 @@
 
 import pytest
 
-from storage.images import PIPELINE
-from storage.uploads import object_key, thumbnail_variant
+from storage.images.image import PIPELINE
+from storage.uploads.upload import object_key, thumbnail_variant
 
 HASH = "ab" + "0" * 62
 

@@ -13,19 +13,19 @@ from shared.config.registry import Kind
 from shared.contracts import streams
 from shared.contracts.connection_report import DEADLINE_S
 from shared.service import Mesh, Service
-from storage.bodies import Bodies
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE, storage_config
+from storage.content.body import Bodies
 from storage.handlers import ENDPOINTS
-from storage.image_work import ImageWork
-from storage.placement import Standing
-from storage.providers import amazon, amazon_probe, azure, azure_probe, probing
+from storage.images.worker_pool import ImageWork
+from storage.placement.failover import Standing
+from storage.placement.selection import Selection, Source
+from storage.providers import amazon, amazon_probe, azure, azure_probe, probe
 from storage.providers.local import LocalConfig
-from storage.providers.selection import Selection, Source
-from storage.records import Records
 from storage.routes import ROUTES
 from storage.state import ConnectorParts, State
-from storage.uploads import Uploads
-from storage.widgets import Widgets
+from storage.uploads.records import Records
+from storage.uploads.upload import Uploads
+from storage.widgets.widget import Widgets
 
 
 async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
@@ -66,7 +66,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
         limits=config.limits,
         now=_now,
     )
-    http = await mesh.enter(probing.public_session(allow_private=allow_private))
+    http = await mesh.enter(probe.public_session(allow_private=allow_private))
 
     def parts(kind: Kind[Any], checked: Callable[..., Any], probe: Callable[..., Any]) -> ConnectorParts:
         test = partial(probe, aws=aws, http=http, allow_private=allow_private, deadline_s=test_deadline_s)

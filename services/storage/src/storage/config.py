@@ -16,7 +16,7 @@ from storage.providers.amazon import NAME as AMAZON
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import NAME as AZURE
 from storage.providers.azure import AzureStorageConfig
-from storage.uploads import Limits
+from storage.uploads.upload import Limits
 
 AMAZON_STORAGE: Kind[AmazonStorageConfig] = Kind(prefix="connectors", type=AmazonStorageConfig, fixed_id=AMAZON)
 AZURE_STORAGE: Kind[AzureStorageConfig] = Kind(prefix="connectors", type=AzureStorageConfig, fixed_id=AZURE)

@@ -10,7 +10,7 @@ from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import ResolveMedia, StoreMedia, StoreMediaReply
 from shared.messaging.endpoints import Endpoint
-from storage.bodies import body_of
+from storage.content.body import body_of
 from storage.state import State
 
 

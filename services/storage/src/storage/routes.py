@@ -20,12 +20,12 @@ from shared.errors import InvalidError, TooLargeError
 from shared.http.resources import read_form, resource_routes
 from shared.http.routes import Binary, Query, Route
 from shared.http.server import Call
-from storage.bodies import Body, Pace
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE
-from storage.providers.selection import ProviderStatus
-from storage.records import KINDS, ObjectPage, ObjectRecord
+from storage.content.body import Body, Pace
+from storage.placement.selection import ProviderStatus
 from storage.state import State
-from storage.widgets import StoreWidgetReply
+from storage.uploads.records import KINDS, ObjectPage, ObjectRecord
+from storage.widgets.widget import StoreWidgetReply
 
 PIECE_BYTES: Final = 64 * 1024
 WORD_BYTES: Final = 64

@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from shared.config.registry import Kind, Registry
 from shared.contracts.connection_report import ConnectionReport
-from storage.bodies import Bodies
+from storage.content.body import Bodies
+from storage.placement.selection import Selection
 from storage.providers.local import LocalProvider
-from storage.providers.selection import Selection
-from storage.records import Records
-from storage.uploads import Uploads
-from storage.widgets import Widgets
+from storage.uploads.records import Records
+from storage.uploads.upload import Uploads
+from storage.widgets.widget import Widgets
 
 
 class Check(Protocol):

@@ -22,9 +22,9 @@ from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError
 from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
-from storage.placement import Headers
+from storage.placement.failover import Headers
 from storage.providers.amazon import AmazonStorageConfig, checked
-from storage.providers.probing import Sample, Words, probe, refusal, trouble
+from storage.providers.probe import Sample, Words, probe, refusal, trouble
 
 WORDS: Final = Words(
     container="bucket",

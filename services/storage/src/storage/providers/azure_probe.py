@@ -21,9 +21,9 @@ from shared.objects.errors import AZURE_HINTS, network_code, store_code, store_s
 from shared.objects.store import ObjectStore
 from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
-from storage.placement import Headers
+from storage.placement.failover import Headers
 from storage.providers.azure import AzureStorageConfig, checked
-from storage.providers.probing import Sample, Words, probe, refusal, trouble
+from storage.providers.probe import Sample, Words, probe, refusal, trouble
 
 CONNECT_S: Final = 5.0
 

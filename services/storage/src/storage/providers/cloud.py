@@ -12,8 +12,8 @@ from typing import Final
 
 from shared.errors import UnavailableError
 from shared.objects.store import ObjectStore
-from storage.bodies import Body
-from storage.placement import Headers
+from storage.content.body import Body
+from storage.placement.failover import Headers
 
 MIB: Final = 1024 * 1024
 

@@ -21,9 +21,9 @@ from shared.contracts.messages import MediaKind
 from shared.errors import NotFoundError
 from shared.objects.config import LocalStoreConfig
 from shared.objects.store import ObjectStore
-from storage.bodies import Body
-from storage.content_types import BINARY, BY_EXTENSION, disposition
-from storage.placement import Headers
+from storage.content.body import Body
+from storage.content.content_types import BINARY, BY_EXTENSION, disposition
+from storage.placement.failover import Headers
 
 NAME: Final = "local"
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 from shared.contracts.connection_report import Check, ConnectionReport, Finding, run_checks
 from shared.errors import InvalidError, MillraceError
 from shared.private_addresses import PrivateAddressError, public_socket
-from storage.placement import Headers
+from storage.placement.failover import Headers
 
 HEADERS: Final = Headers(
     content_type="text/plain; charset=utf-8", content_disposition='attachment; filename="millrace-test.txt"'

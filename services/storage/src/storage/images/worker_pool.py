@@ -18,9 +18,9 @@ import msgspec
 
 from shared.errors import KINDS, BusyError, InvalidError, TooLargeError, UnavailableError
 from shared.runtime.settings import child_environment
-from storage.bodies import Body
-from storage.image_worker import LENGTH_BYTES, Look, Seen, framed
-from storage.images import Picture
+from storage.content.body import Body
+from storage.images.image import Picture
+from storage.images.worker import LENGTH_BYTES, Look, Seen, framed
 
 PROCESSES: Final = 2
 """Some 40 MB each, started with the first picture."""
@@ -115,7 +115,7 @@ async def _start() -> Process:
     environment = child_environment()
     try:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "storage.image_worker", stdin=PIPE, stdout=PIPE, env=environment
+            sys.executable, "-m", "storage.images.worker", stdin=PIPE, stdout=PIPE, env=environment
         )
     except OSError as error:
         raise UnavailableError(f"no process for pictures can be started: {error.strerror}") from None

@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from shared.contracts.messages import MediaKind, StoreMediaReply
 from shared.errors import InvalidError, TooLargeError
-from storage.bodies import Body, body_of
-from storage.content_types import sniff_head
-from storage.data_uris import DataUri, find_images, splice
-from storage.uploads import Examined, Uploads
+from storage.content.body import Body, body_of
+from storage.content.content_types import sniff_head
+from storage.uploads.upload import Examined, Uploads
+from storage.widgets.data_uris import DataUri, find_images, splice
 
 T = TypeVar("T")
 U = TypeVar("U")

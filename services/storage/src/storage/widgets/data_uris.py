@@ -25,7 +25,7 @@ from typing import Final
 from msgspec import Struct
 
 from shared.errors import TooLargeError
-from storage.content_types import HEAD_BYTES, SVG, ContentType, sniff_head
+from storage.content.content_types import HEAD_BYTES, SVG, ContentType, sniff_head
 
 MAX_HTML_BYTES: Final = 20 * 1024 * 1024
 MAX_IMAGES: Final = 200

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, Self
 from msgspec import Struct
 
 from shared.config.registry import Entry
-from storage.placement import Provider, Seat, Standing, State
+from storage.placement.failover import Provider, Seat, Standing, State
 
 MOST_OPEN: Final = 256
 """Providers that stay open while nobody uses them: each has connections of its own."""

@@ -1,6 +1,6 @@
 """
 The process that looks at pictures for the service: requests on its standard input, answers on its standard output, one
-after the other, until the input ends. Started by `image_work`; `python -m storage.image_worker`.
+after the other, until the input ends. Started by `image_work`; `python -m storage.images.worker`.
 
 Decoding is done here because some decoders hold the interpreter's lock for as long as they work (python-pillow/Pillow
 #9930), because only a process can be stopped, and because what a hostile picture breaks is then this process alone,
@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from shared.errors import InvalidError, MillraceError, TooLargeError
-from storage.images import Picture, picture_of
+from storage.images.image import Picture, picture_of
 
 MEMORY_BYTES: Final = 2 << 30
 """Of address space. The largest picture that is let in takes 620 MB (see `images.MAX_PIXELS`)."""

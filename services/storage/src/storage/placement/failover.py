@@ -16,8 +16,8 @@ from msgspec import Struct
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.objects.errors import is_outage
-from storage.bodies import Body
-from storage.breaker import Breaker
+from storage.content.body import Body
+from storage.placement.circuit_breaker import Breaker
 
 T = TypeVar("T")
 

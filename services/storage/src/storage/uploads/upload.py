@@ -20,12 +20,12 @@ from shared.errors import BusyError, ConflictError, InvalidError, MillraceError,
 from shared.messaging.bus import Bus
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
-from storage.bodies import Body, body_of
-from storage.content_types import SVG, ContentType, disposition, sniff
-from storage.image_work import ImageWork
-from storage.images import PIPELINE, Picture
-from storage.placement import Headers, Provider, Seat, place
-from storage.records import Home, Records
+from storage.content.body import Body, body_of
+from storage.content.content_types import SVG, ContentType, disposition, sniff
+from storage.images.image import PIPELINE, Picture
+from storage.images.worker_pool import ImageWork
+from storage.placement.failover import Headers, Provider, Seat, place
+from storage.uploads.records import Home, Records
 
 BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
 RETRY_S: Final = 2.0

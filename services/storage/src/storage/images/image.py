@@ -21,8 +21,8 @@ from msgspec import Struct
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageError, features
 
 from shared.errors import InvalidError, TooLargeError
-from storage.content_types import AVIF, GIF, HEAD_BYTES, JPEG, PNG, WEBP, ContentType, sniff_head
-from storage.jpeg_limits import check_jpeg
+from storage.content.content_types import AVIF, GIF, HEAD_BYTES, JPEG, PNG, WEBP, ContentType, sniff_head
+from storage.images.jpeg_limits import check_jpeg
 
 MAX_PIXELS: Final = 40_000_000
 """

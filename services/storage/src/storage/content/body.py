@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from shared.errors import InvalidError, TooLargeError, UnavailableError
-from storage.content_types import HEAD_BYTES
+from storage.content.content_types import HEAD_BYTES
 
 SPOOL_BYTES: Final = 8 << 20
 """The largest body that is kept in memory (reference: storage.md, 8.4)."""
