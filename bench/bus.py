@@ -15,8 +15,8 @@ import nats
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from millrace.bench import Report, Row, compare, rounds
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
+from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.contracts.streams import Stream
 from shared.messaging.bus import Bus, connect
 from shared.messaging.consumers import open_pull

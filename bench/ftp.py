@@ -22,11 +22,11 @@ import asyncssh
 import psutil
 
 from ftp_gateway.parsing.formats import CHUNK_ROWS
-from millrace.bench import Report, Row, compare, rounds
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import MeshFolder
-from millrace.nats_server import NatsServer
-from millrace.processes import child, free_ports
+from millrace.mesh.folder import MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
+from millrace.mesh.processes import child, free_ports
+from millrace.nats_servers.server import NatsServer
+from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.contracts import profile_keys, streams, subjects
 from shared.messaging.bus import Bus, connect
 from shared.messaging.kv import BucketStore

@@ -17,11 +17,11 @@ from time import perf_counter
 import aiohttp
 import psutil
 
-from millrace.bench import Report, Row, compare, rounds
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import SERVICES, MeshFolder
-from millrace.nats_server import NatsServer
-from millrace.processes import Child, child, free_ports
+from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
+from millrace.mesh.processes import Child, child, free_ports
+from millrace.nats_servers.server import NatsServer
+from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.runtime.settings import child_environment
 
 NAME = "mesh"

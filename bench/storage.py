@@ -25,11 +25,11 @@ from time import perf_counter, thread_time
 import aiohttp
 from PIL import Image, ImageChops
 
-from millrace.bench import Report, Row, compare, rounds
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import MeshFolder
-from millrace.nats_server import NatsServer
-from millrace.processes import Child, child, free_ports
+from millrace.mesh.folder import MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
+from millrace.mesh.processes import Child, child, free_ports
+from millrace.nats_servers.server import NatsServer
+from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from asyncssh import generate_private_key
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.services import RunService
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore, generate_key

@@ -14,7 +14,7 @@ packing is for; without it the most active one has one event a round trip, and t
 from msgspec import Struct
 
 from hooks.matching.hook import Batch
-from millrace.bench import Report, Row, compare
+from millrace.verbs.bench import Report, Row, compare
 
 from .events import EVENT_BYTES, USERS, Drawn, Load
 from .kinesis_stub import Options

@@ -27,8 +27,8 @@ from msgspec import Struct
 from hooks.config import HOOKS, KINESIS
 from hooks.matching.hook import Batch, Hook
 from hooks.sinks.kinesis.sink import KinesisConfig
-from millrace.nats_server import NatsServer
-from millrace.processes import Child, child, free_ports
+from millrace.mesh.processes import Child, child, free_ports
+from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
 from shared.config.secret import Secret
 from shared.config.secret_store import SecretStore, generate_key

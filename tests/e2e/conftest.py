@@ -6,8 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import MeshFolder
+from millrace.mesh.folder import MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
 from servers.mesh import Mesh
 from shared.testing import MotoServer
 

@@ -14,9 +14,9 @@ import msgspec
 import psutil
 import pytest
 
-from millrace.mesh_folder import SERVICES, MeshFolder
-from millrace.processes import free_ports
-from millrace.up import USUAL_PORTS
+from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.processes import free_ports
+from millrace.verbs.up import USUAL_PORTS
 from shared.runtime.settings import child_environment
 
 READY_S = 60.0

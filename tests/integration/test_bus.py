@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.waiting import until
 from shared.contracts.streams import EVENTS, PUSH
 from shared.contracts.subjects import push_send

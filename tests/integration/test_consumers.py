@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.waiting import until
 from shared.contracts.streams import CONFIG, PUSH
 from shared.messaging.bus import Bus, Message

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec import Struct
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.messaging.bus import Bus, connect
 from shared.messaging.endpoints import Endpoint, answering

@@ -18,8 +18,8 @@ from aiohttp import ClientSession
 from exporter.app import SERVICE
 from exporter.handlers import ProbeConnector
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS
-from millrace.nats_config import ensure_seeds
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.config import ensure_seeds
+from millrace.nats_servers.server import NatsServer
 from servers.streams import messages
 from servers.waiting import until
 from shared.config.registry import Registry

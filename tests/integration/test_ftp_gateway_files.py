@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 from ftp_gateway.app import SERVICE
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
 from servers.services import RunService
 from servers.streams import messages

@@ -15,7 +15,7 @@ from msgspec import json
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER
 from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
-from millrace.rekey import rekey
+from millrace.verbs.rekey import rekey
 from servers.ftp_gateway import Gateway
 from servers.services import RunService
 from servers.waiting import until

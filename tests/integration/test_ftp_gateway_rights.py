@@ -6,8 +6,8 @@ from pathlib import Path
 import aiohttp
 
 from ftp_gateway.app import SERVICE
-from millrace.nats_config import ensure_seeds
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.config import ensure_seeds
+from millrace.nats_servers.server import NatsServer
 from servers.ftp_gateway import ROW, Gateway, process
 from servers.waiting import until
 from shared.config.registry import Registry

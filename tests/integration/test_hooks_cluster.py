@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from hooks.app import SERVICE
-from millrace.nats_cluster import NatsCluster
+from millrace.nats_servers.cluster import NatsCluster
 from servers.hooks import by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.services import RunService

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from hooks.app import SERVICE
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import CallFault, FaultyKinesis, Stored
 from servers.replicas import hooks_process

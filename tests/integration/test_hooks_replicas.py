@@ -16,7 +16,7 @@ from hooks.assignment.plan import Timing
 from hooks.assignment.status import PartitionsStanding
 from hooks.backlog.stall_detector import Patience
 from hooks.delivery.ack_window import Bounds
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from servers.kinesis import FaultyKinesis
 from servers.replicas import hooks_process

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from millrace.nats_cluster import NatsCluster
-from millrace.nats_config import ensure_seeds
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.cluster import NatsCluster
+from millrace.nats_servers.config import ensure_seeds
+from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams, subjects
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.bus import connect

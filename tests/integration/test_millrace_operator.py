@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from millrace.nats_config import ensure_seeds
-from millrace.nats_server import NatsServer
-from millrace.operator_access import USER, Access, find_access, open_registry
-from millrace.rekey import Outcome, rekey
-from millrace.token import create, revoke
+from millrace.mesh.access import USER, Access, find_access, open_registry
+from millrace.nats_servers.config import ensure_seeds
+from millrace.nats_servers.server import NatsServer
+from millrace.verbs.rekey import Outcome, rekey
+from millrace.verbs.token import create, revoke
 from shared.config.registry import Kind, Registry
 from shared.config.secret import Secret
 from shared.config.secret_store import generate_key

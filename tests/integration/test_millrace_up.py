@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from millrace.mesh_folder import SERVICES, MeshFolder
-from millrace.processes import free_ports
-from millrace.up import USUAL_PORTS, choose_ports
+from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.processes import free_ports
+from millrace.verbs.up import USUAL_PORTS, choose_ports
 from shared.errors import ConflictError
 
 

@@ -16,8 +16,8 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from millrace.nats_config import ensure_seeds, make_seed
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.config import ensure_seeds, make_seed
+from millrace.nats_servers.server import NatsServer
 from shared.contracts import grants
 from shared.contracts.grants import GRANTS, permissions
 from shared.contracts.streams import Bucket, Stream

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.waiting import until
 from shared.config.registry import Kind, Registry, View
 from shared.config.secret import Secret

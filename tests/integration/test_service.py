@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from shared.config.tokens import TOKENS, Token
 from shared.contracts.streams import CONFIG
 from shared.errors import BusyError, NotFoundError

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from shared.contracts.streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
 from shared.errors import ConflictError, NotFoundError
 from shared.messaging.bus import Bus, connect

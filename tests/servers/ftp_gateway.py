@@ -15,7 +15,7 @@ import msgspec
 import paramiko
 
 from ftp_gateway.app import SERVICE
-from millrace.nats_server import NatsServer
+from millrace.nats_servers.server import NatsServer
 from servers.streams import messages
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore, generate_key

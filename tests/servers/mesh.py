@@ -11,10 +11,10 @@ from typing import Any
 
 import aiohttp
 
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import MeshFolder
-from millrace.nats_config import seed_file
-from millrace.processes import start_child
+from millrace.mesh.folder import MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
+from millrace.mesh.processes import start_child
+from millrace.nats_servers.config import seed_file
 from servers.waiting import until
 from shared.messaging.bus import Bus, connect
 from shared.runtime.settings import child_environment

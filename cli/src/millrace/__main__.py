@@ -43,16 +43,20 @@ class VerbModule(Protocol):
 
 VERBS = (
     Verb("demo", "millrace.demo", "walk one story through a mesh of its own and check every step"),
-    Verb("up", "millrace.up", "run the mesh on this machine; data stays in .millrace/"),
-    Verb("apply", "millrace.apply", "show what a configuration file changes, and change it"),
-    Verb("token", "millrace.token", "create, list and revoke the tokens of the HTTP interface"),
-    Verb("status", "millrace.status", "show what runs, and whether it is well"),
-    Verb("rekey", "millrace.rekey", "encrypt every stored secret with the newest key"),
-    Verb("nats-config", "millrace.nats_config", "print the nats-server configuration with every service's permissions"),
-    Verb("check", "millrace.check", "format, lint, types, import rules, and that generated files are current"),
-    Verb("test", "millrace.test", "run pytest; takes pytest's arguments"),
-    Verb("bench", "millrace.bench", "measure this mesh and the alternatives on this machine"),
-    Verb("lock", "millrace.lock", "write requirements.lock from what the rooms ask for"),
+    Verb("up", "millrace.verbs.up", "run the mesh on this machine; data stays in .millrace/"),
+    Verb("apply", "millrace.verbs.apply", "show what a configuration file changes, and change it"),
+    Verb("token", "millrace.verbs.token", "create, list and revoke the tokens of the HTTP interface"),
+    Verb("status", "millrace.verbs.status", "show what runs, and whether it is well"),
+    Verb("rekey", "millrace.verbs.rekey", "encrypt every stored secret with the newest key"),
+    Verb(
+        "nats-config",
+        "millrace.nats_servers.config",
+        "print the nats-server configuration with every service's permissions",
+    ),
+    Verb("check", "millrace.verbs.check", "format, lint, types, import rules, and that generated files are current"),
+    Verb("test", "millrace.verbs.test", "run pytest; takes pytest's arguments"),
+    Verb("bench", "millrace.verbs.bench", "measure this mesh and the alternatives on this machine"),
+    Verb("lock", "millrace.verbs.lock", "write requirements.lock from what the rooms ask for"),
 )
 
 

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from millrace.apply import Change, carry_out, described, make_plan, variables
-from millrace.apply_file import ApplyFile, read_apply_file
-from millrace.service_api import ServiceApi
+from millrace.configuration.file import ApplyFile, read_apply_file
+from millrace.mesh.service_api import ServiceApi
+from millrace.verbs.apply import Change, carry_out, described, make_plan, variables
 from shared.errors import InvalidError, UnavailableError
 
 FILE = """\

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.apply_file import Resource, read_apply_file
+from millrace.configuration.file import Resource, read_apply_file
 from shared.errors import InvalidError
 
 FILE = """\

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from millrace.bench import Row, bench_files, compare, load, rounds
-from millrace.checkout import repository
+from millrace.mesh.checkout import repository
+from millrace.verbs.bench import Row, bench_files, compare, load, rounds
 from shared.errors import NotFoundError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace import check
+from millrace.verbs import check
 from shared.errors import UnavailableError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from millrace.console import Teller
+from millrace.terminal.console import Teller
 
 
 def test_table_is_plain_columns_when_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

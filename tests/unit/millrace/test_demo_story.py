@@ -2,8 +2,8 @@
 
 import pytest
 
-from millrace.console import Teller
 from millrace.demo.story import Outcome, Story, StoryError, equal
+from millrace.terminal.console import Teller
 from shared.errors import InvalidError
 
 

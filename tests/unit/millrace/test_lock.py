@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from millrace import lock
-from millrace.checkout import LOCK
+from millrace.mesh.checkout import LOCK
+from millrace.verbs import lock
 from shared.errors import UnavailableError
 
 FAKE_UV = """\

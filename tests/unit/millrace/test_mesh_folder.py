@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.mesh_folder import Addresses, MeshFolder
+from millrace.mesh.folder import Addresses, MeshFolder
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
 ADDRESSES = Addresses(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from millrace import nats_config
-from millrace.nats_config import (
+from millrace.nats_servers import config
+from millrace.nats_servers.config import (
     ServerConfig,
     consumers_of_others,
     ensure_seeds,
@@ -22,8 +22,8 @@ from shared.errors import InvalidError
 
 def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     parser = argparse.ArgumentParser()
-    nats_config.add_arguments(parser)
-    assert 0 == nats_config.run(parser.parse_args(argv))
+    config.add_arguments(parser)
+    assert 0 == config.run(parser.parse_args(argv))
     return capsys.readouterr().out
 
 
@@ -101,11 +101,11 @@ def test_node_of_a_cluster_reads_its_secret_from_the_environment() -> None:
 
 def test_node_without_a_name_is_refused(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    nats_config.add_arguments(parser)
+    config.add_arguments(parser)
     args = parser.parse_args(["--keys", str(tmp_path), "--cluster-port", "6222"])
 
     with pytest.raises(InvalidError, match="name that lasts"):
-        nats_config.run(args)
+        config.run(args)
 
 
 def test_monitoring_is_closed_unless_asked_for() -> None:

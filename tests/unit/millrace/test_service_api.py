@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.service_api import parse_urls, read_token
+from millrace.mesh.service_api import parse_urls, read_token
 from shared.errors import InvalidError
 
 

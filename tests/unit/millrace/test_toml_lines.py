@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.toml_lines import Path, dotted, key_lines, line_of, path_from_dotted
+from millrace.configuration.toml_positions import Path, dotted, key_lines, line_of, path_from_dotted
 
 DOCUMENT = '''\
 # A comment with [brackets] and key = "value"

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from millrace.checkout import repository
-from millrace.console import Teller, write_document
 from millrace.demo.stage import Stage
 from millrace.demo.steps import START, STEPS, tell
 from millrace.demo.story import Story, StoryError
-from millrace.event_loop import run_async
-from millrace.mesh_folder import MeshFolder
+from millrace.mesh.checkout import repository
+from millrace.mesh.folder import MeshFolder
+from millrace.terminal.console import Teller, write_document
+from millrace.terminal.event_loop import run_async
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

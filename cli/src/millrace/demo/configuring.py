@@ -1,13 +1,13 @@
 """The demo's configuration: demo.toml as `millrace apply` takes it, and the customer's side of it in AWS."""
 
-from millrace.apply import carry_out, make_plan
-from millrace.apply_file import read_apply_file
+from millrace.configuration.file import read_apply_file
 from millrace.demo.exports import REPORTS
 from millrace.demo.moto import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from millrace.demo.stage import APP, Stage
 from millrace.demo.story import Outcome, equal
 from millrace.demo.streaming import PURCHASES, SHARDS
 from millrace.demo.uploads import PASSWORD
+from millrace.verbs.apply import carry_out, make_plan
 
 MEDIA = "shop-media"
 

@@ -8,9 +8,9 @@ from typing import Self
 
 from millrace.demo.moto import Account, open_account, run_moto
 from millrace.demo.push_engine import PushEngine
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import MeshFolder
-from millrace.service_api import ServiceApi, open_api
+from millrace.mesh.folder import MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
+from millrace.mesh.service_api import ServiceApi, open_api
 from shared.contracts.messages import Event
 from shared.messaging.bus import Bus, connect
 from shared.runtime.telemetry import Metrics

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import Struct
 
-from millrace.console import Teller
+from millrace.terminal.console import Teller
 from shared.errors import MillraceError
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-TEST_SCHEMA: Final = "millrace.test.v1"
+TEST_SCHEMA: Final = "millrace.verbs.test.v1"
 """What stands where another record says `hook.event.v1`."""
 
 

@@ -1,7 +1,7 @@
 """
 A configuration file as the resources that it describes, each with its service, its path and its lines.
 
-Sending them is `millrace.apply`'s work; whether a value is right is judged by the services.
+Sending them is `millrace.verbs.apply`'s work; whether a value is right is judged by the services.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from millrace.toml_lines import Path as KeyPath
-from millrace.toml_lines import dotted, key_lines, line_of, path_from_dotted
+from millrace.configuration.toml_positions import Path as KeyPath
+from millrace.configuration.toml_positions import dotted, key_lines, line_of, path_from_dotted
 from shared.errors import InvalidError, MillraceError
 
 APP_SERVICE = "ftp-gateway"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from millrace.console import Teller
-from millrace.event_loop import run_async
-from millrace.operator_access import ELECTION, ELECTION_S, add_data_argument, find_access, open_registry
+from millrace.mesh.access import ELECTION, ELECTION_S, add_data_argument, find_access, open_registry
+from millrace.terminal.console import Teller
+from millrace.terminal.event_loop import run_async
 from shared.config.registry import Entry, Registry
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.errors import InvalidError, NotFoundError

@@ -1,7 +1,7 @@
 """
-A real cluster of nats-server nodes on loopback, with the face of `millrace.nats_server.NatsServer`.
+A real cluster of nats-server nodes on loopback, with the face of `millrace.nats_servers.server.NatsServer`.
 
-Configuration: what `millrace.nats_config` renders for a node; the nodes prove themselves to each other with a secret.
+Configuration: what `millrace.nats_servers.config` renders for a node; the nodes prove themselves to each other with a secret.
 Implementation: a node has to name the others before any runs, so ports are picked first; where one is taken meanwhile,
 all are picked anew.
 Considerations: ready means that every node says so, which takes an elected leader. Nodes are known by name, so a later
@@ -18,7 +18,8 @@ from typing import Self
 
 import aiohttp
 
-from millrace.nats_config import (
+from millrace.mesh.processes import Child, check_free, free_ports
+from millrace.nats_servers.config import (
     CLUSTER_PASSWORD_VARIABLE,
     CLUSTER_ROUTES_VARIABLE,
     CLUSTER_USER,
@@ -27,8 +28,7 @@ from millrace.nats_config import (
     public_key,
     quote,
 )
-from millrace.nats_server import HOST, STOP_S, start_server
-from millrace.processes import Child, check_free, free_ports
+from millrace.nats_servers.server import HOST, STOP_S, start_server
 from shared.errors import UnavailableError
 
 READY_S = 30.0

@@ -10,8 +10,8 @@ import sys
 
 from msgspec import Struct
 
-from millrace.event_loop import run_async
-from millrace.operator_access import add_data_argument, find_access, open_registry
+from millrace.mesh.access import add_data_argument, find_access, open_registry
+from millrace.terminal.event_loop import run_async
 from shared.config.registry import Registry
 from shared.contracts import streams
 from shared.errors import ConflictError, InvalidError

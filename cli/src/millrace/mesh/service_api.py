@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from millrace.mesh_folder import SERVICES, MeshFolder
+from millrace.mesh.folder import SERVICES, MeshFolder
 from shared.errors import KINDS, InvalidError, MillraceError, UnavailableError
 
 TIMEOUT_S = 30.0

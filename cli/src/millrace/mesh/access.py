@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from millrace.mesh_folder import MeshFolder
+from millrace.mesh.folder import MeshFolder
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore
 from shared.errors import InvalidError

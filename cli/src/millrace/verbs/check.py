@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from millrace import lock, openapi
-from millrace.checkout import LOCK, repository, tool
+from millrace.mesh.checkout import LOCK, repository, tool
+from millrace.verbs import lock, openapi
 from shared.errors import MillraceError
 
 Step = Callable[[Path], str]

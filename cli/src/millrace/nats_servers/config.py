@@ -2,7 +2,7 @@
 Configuration for nats-server, made from `shared.contracts.subjects`, and the verb `nats-config` that prints it.
 
 Every user signs in with an NKey: the configuration holds public keys, the seeds lie in a folder of their own. A server
-is started in `millrace.nats_server`, not here.
+is started in `millrace.nats_servers.server`, not here.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import nkeys  # type: ignore[import-untyped]  # the package has no types
 from msgspec import Struct
 
-from millrace.secret_files import read_or_make
+from millrace.mesh.secret_files import read_or_make
 from shared.contracts.grants import GRANTS, permissions
 from shared.errors import InvalidError
 

@@ -9,10 +9,10 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from millrace.console import Teller, write_document
-from millrace.event_loop import run_async
-from millrace.operator_access import add_data_argument, find_access, open_registry
-from millrace.service_api import add_url_argument, find_urls
+from millrace.mesh.access import add_data_argument, find_access, open_registry
+from millrace.mesh.service_api import add_url_argument, find_urls
+from millrace.terminal.console import Teller, write_document
+from millrace.terminal.event_loop import run_async
 from shared.contracts import streams
 from shared.errors import MillraceError, NotFoundError
 from shared.http.health import Readiness

@@ -2,7 +2,7 @@
 `millrace apply FILE.toml`: bring the configuration of apps to what a file says.
 
 Every resource goes to its service twice: as a dry run, so that nothing is changed when one of them is refused, and then
-to be stored. How a file becomes resources is in `millrace.apply_file`.
+to be stored. How a file becomes resources is in `millrace.configuration.file`.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from millrace.apply_file import ApplyFile, Resource, read_apply_file
-from millrace.console import Teller
-from millrace.event_loop import run_async
-from millrace.operator_access import add_data_argument
-from millrace.service_api import ServiceApi, add_url_argument, find_urls, open_api, read_token
+from millrace.configuration.file import ApplyFile, Resource, read_apply_file
+from millrace.mesh.access import add_data_argument
+from millrace.mesh.service_api import ServiceApi, add_url_argument, find_urls, open_api, read_token
+from millrace.terminal.console import Teller
+from millrace.terminal.event_loop import run_async
 from shared.errors import InvalidError, MillraceError
 from shared.runtime.settings import environment
 

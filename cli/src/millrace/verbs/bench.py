@@ -21,10 +21,10 @@ from typing import Protocol, cast
 import msgspec
 from msgspec import Struct
 
-from millrace.checkout import repository
-from millrace.console import Teller, write_document
-from millrace.event_loop import run_async
-from millrace.nats_server import nats_server_binary
+from millrace.mesh.checkout import repository
+from millrace.nats_servers.server import nats_server_binary
+from millrace.terminal.console import Teller, write_document
+from millrace.terminal.event_loop import run_async
 from shared.errors import NotFoundError
 
 LIBRARIES = ("aiohttp", "nats-py", "msgspec", "asyncssh", "obstore", "aiobotocore")

@@ -1,16 +1,16 @@
-"""`millrace up`: the mesh on this machine, until Ctrl-C. How it is started and watched is in `millrace.mesh`."""
+"""`millrace up`: the mesh on this machine, until Ctrl-C. How it is started and watched is in `millrace.mesh.local_mesh`."""
 
 import argparse
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from millrace.console import Teller
-from millrace.event_loop import run_async
-from millrace.mesh import LocalMesh
-from millrace.mesh_folder import SERVICES, MeshFolder
-from millrace.operator_access import add_data_argument
-from millrace.processes import check_free, is_free
+from millrace.mesh.access import add_data_argument
+from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.local_mesh import LocalMesh
+from millrace.mesh.processes import check_free, is_free
+from millrace.terminal.console import Teller
+from millrace.terminal.event_loop import run_async
 from shared.runtime.settings import PREFIX, environment, read_settings
 
 USUAL_PORTS = {"storage": 8081, "hooks": 8082, "ftp-gateway": 8083, "exporter": 8084, "sftp": 2022, "nats": 4222}

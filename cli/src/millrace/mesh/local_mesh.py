@@ -15,13 +15,13 @@ from typing import Self
 
 import msgspec
 
-from millrace.event_loop import first_error
-from millrace.mesh_folder import SERVICES, Addresses, MeshFolder
-from millrace.nats_cluster import NatsCluster
-from millrace.nats_config import seed_file
-from millrace.nats_server import NatsServer
-from millrace.operator_access import ELECTION, ELECTION_S, access_of_folder, open_registry
-from millrace.processes import Child, start_child
+from millrace.mesh.access import ELECTION, ELECTION_S, access_of_folder, open_registry
+from millrace.mesh.folder import SERVICES, Addresses, MeshFolder
+from millrace.mesh.processes import Child, start_child
+from millrace.nats_servers.cluster import NatsCluster
+from millrace.nats_servers.config import seed_file
+from millrace.nats_servers.server import NatsServer
+from millrace.terminal.event_loop import first_error
 from shared.config.registry import Registry
 from shared.config.tokens import ADMIN, TOKENS, Token, token_hash
 from shared.contracts import streams
