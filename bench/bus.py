@@ -18,7 +18,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.contracts.streams import Stream
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull
 from shared.runtime.telemetry import Metrics
 

@@ -22,13 +22,15 @@ import asyncssh
 import psutil
 
 from ftp_gateway.parsing.formats import CHUNK_ROWS
+from millrace.machine.child_process import child
+from millrace.machine.ports import free_ports
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from millrace.mesh.processes import child, free_ports
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.contracts import profile_keys, streams, subjects
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.kv import BucketStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings, child_environment

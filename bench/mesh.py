@@ -17,9 +17,10 @@ from time import perf_counter
 import aiohttp
 import psutil
 
+from millrace.machine.child_process import Child, child
+from millrace.machine.ports import free_ports
 from millrace.mesh.folder import SERVICES, MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from millrace.mesh.processes import Child, child, free_ports
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.runtime.settings import child_environment

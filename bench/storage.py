@@ -25,16 +25,17 @@ from time import perf_counter, thread_time
 import aiohttp
 from PIL import Image, ImageChops
 
+from millrace.machine.child_process import Child, child
+from millrace.machine.ports import free_ports
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from millrace.mesh.processes import Child, child, free_ports
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts import streams
-from shared.messaging.bus import connect
+from shared.messaging.connection import connect
 from shared.messaging.kv import BucketStore
 from shared.messaging.streams import ensure
 from shared.objects.config import AzureStoreConfig, S3StoreConfig

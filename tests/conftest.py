@@ -17,7 +17,8 @@ from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore, generate_key
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime import logs
 from shared.runtime.settings import Settings

@@ -27,14 +27,16 @@ from msgspec import Struct
 from hooks.config import HOOKS, KINESIS
 from hooks.matching.hook import Batch, Hook
 from hooks.sinks.kinesis.sink import KinesisConfig
-from millrace.mesh.processes import Child, child, free_ports
+from millrace.machine.child_process import Child, child
+from millrace.machine.ports import free_ports
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
 from shared.config.secret import Secret
 from shared.config.secret_store import SecretStore, generate_key
 from shared.contracts import streams
 from shared.errors import UnavailableError
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
@@ -266,7 +268,7 @@ async def _paused(ground: Ground) -> AsyncIterator[None]:
 
         async def pause(until: datetime) -> None:
             for consumer in consumers:
-                subject = f"$JS.API.CONSUMER.PAUSE.{mesh_streams.EVENTS.name}.{consumer.name}"
+                subject = f"$JS.API.CONSUMER.PAUSE.{streams.EVENTS.name}.{consumer.name}"
                 answer = await client.request(subject, msgspec.json.encode({"pause_until": until}))
                 assert "error" not in msgspec.json.decode(answer.data), answer.data
 

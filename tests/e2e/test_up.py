@@ -14,8 +14,8 @@ import msgspec
 import psutil
 import pytest
 
+from millrace.machine.ports import free_ports
 from millrace.mesh.folder import SERVICES, MeshFolder
-from millrace.mesh.processes import free_ports
 from millrace.verbs.up import USUAL_PORTS
 from shared.runtime.settings import child_environment
 

@@ -5,9 +5,10 @@ import random
 from contextlib import aclosing
 
 from shared.contracts import streams
-from shared.messaging.bus import Bus, Outgoing
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import BucketStore, present
+from shared.messaging.message import Outgoing
 from shared.messaging.streams import ensure, subjects_in
 from shared.runtime.settings import Settings
 
@@ -40,7 +41,7 @@ async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, setting
     store = BucketStore(bus, streams.PLANS)
     for key in ("a", "b", "c"):
         await store.put(key, b"old")
-    everything = f"$KV.{mesh_streams.PLANS.name}.>"
+    everything = f"$KV.{streams.PLANS.name}.>"
 
     async with (
         asyncio.timeout(30),
@@ -48,7 +49,7 @@ async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, setting
         aclosing(present(bus, streams.PLANS, everything, scan)) as entries,
     ):
         found = [store.stored(await anext(entries)).key]
-        await bus.js.purge_stream(streams.PLANS.stream, subject=f"$KV.{mesh_streams.PLANS.name}.c")
+        await bus.js.purge_stream(streams.PLANS.stream, subject=f"$KV.{streams.PLANS.name}.c")
         found += [store.stored(message).key async for message in entries]
 
     assert ["a", "b"] == found
@@ -66,7 +67,7 @@ async def test_a_scan_of_nothing_ends(bus: Bus, settings: Settings) -> None:
 
 async def test_the_subjects_of_a_bucket_are_told_whole(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PLANS, settings)
-    prefix = f"$KV.{mesh_streams.PLANS.name}."
+    prefix = f"$KV.{streams.PLANS.name}."
     keys = [f"a.{number}" for number in range(100_500)]
     for at in range(0, len(keys), 1000):
         await bus.publish_together([Outgoing(prefix + key, b"") for key in keys[at : at + 1000]], timeout_s=30)

@@ -9,7 +9,9 @@ from servers.waiting import until
 from shared.contracts.streams import EVENTS, PUSH
 from shared.contracts.subjects import push_send
 from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
-from shared.messaging.bus import Bus, Message, Outgoing, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
+from shared.messaging.message import Message, Outgoing
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics

@@ -9,8 +9,10 @@ import pytest
 from millrace.nats_servers.server import NatsServer
 from servers.waiting import until
 from shared.contracts.streams import CONFIG, PUSH
-from shared.messaging.bus import Bus, Message
-from shared.messaging.consumers import consumer_state, open_pull, open_scan
+from shared.messaging.bus import Bus
+from shared.messaging.consumer_state import consumer_state
+from shared.messaging.consumers import open_pull, open_scan
+from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError, Pull
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings

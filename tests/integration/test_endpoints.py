@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from millrace.nats_servers.server import NatsServer
 from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
 from shared.runtime.telemetry import Metrics
 

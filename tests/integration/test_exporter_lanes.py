@@ -16,6 +16,7 @@ from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
 from exporter.exports.scheduler import Lanes
 from exporter.exports.worker import Key
+from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS
 from exporter.pipeline.ports import Sink
 from exporter.pipeline.selection import Selection
@@ -99,6 +100,7 @@ class Mesh:
             selection=Selection(data="clicks"),
             schedule=Schedule(every_s=900),
             layout=LAYOUTS["affise"],
+            open_encoder=CsvGzip,
             location="here",
             directory="",
             open_sink=store.open,

@@ -20,6 +20,7 @@ from exporter.exports.run_store import History, Run
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import first_progress
+from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS
 from exporter.pipeline.file_builder import Limits
 from exporter.pipeline.ports import Sink
@@ -91,6 +92,7 @@ class World:
             selection=Selection(data="clicks"),
             schedule=Schedule(every_s=900),
             layout=LAYOUTS["affise"],
+            open_encoder=CsvGzip,
             location="here",
             directory="raw",
             open_sink=self._open,

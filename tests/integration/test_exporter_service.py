@@ -29,7 +29,8 @@ from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import Alert, Event, EventType, decode, encode
 from shared.contracts.subjects import partition_of
 from shared.errors import NotFoundError
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics

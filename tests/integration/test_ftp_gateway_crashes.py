@@ -14,6 +14,7 @@ from ftp_gateway.model.rules import Rules
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.parsing.file_reader import Survey
 from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.processing import publisher
 from ftp_gateway.processing.pipeline import Processing
 from ftp_gateway.processing.publisher import Point, find_point
 from ftp_gateway.processing.scheduler import Intake
@@ -23,7 +24,8 @@ from servers.streams import messages
 from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, PushBatch, decode
 from shared.errors import UnavailableError
-from shared.messaging.bus import Bus, Outgoing
+from shared.messaging.bus import Bus
+from shared.messaging.message import Outgoing
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
@@ -66,7 +68,7 @@ def now() -> datetime:
 
 
 @pytest.fixture
-async def streams(bus: Bus, settings: Settings) -> None:
+async def made_streams(bus: Bus, settings: Settings) -> None:
     for spec in (streams.PUSH, streams.PROFILE_UPDATES, streams.FILES, streams.PROFILES):
         await ensure(bus, spec, settings)
 
@@ -80,7 +82,7 @@ async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
 @pytest.fixture(autouse=True)
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two packs for the three chunks of `DATA`."""
-    monkeypatch.setattr(publishing, "PACK_CHUNKS", 2)
+    monkeypatch.setattr(publisher, "PACK_CHUNKS", 2)
 
 
 async def upload(spool: Spool, app_key: str, name: str = "push.csv", data: bytes = DATA) -> None:
@@ -116,7 +118,7 @@ async def sent_lines(bus: Bus, app_key: str) -> list[int]:
     return [row.line for message in found for row in decode(message.data, PushBatch).rows]
 
 
-@pytest.mark.usefixtures("streams")
+@pytest.mark.usefixtures("made_streams")
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
@@ -147,7 +149,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
     assert at > 18
 
 
-@pytest.mark.usefixtures("streams")
+@pytest.mark.usefixtures("made_streams")
 async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
@@ -171,7 +173,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
     assert len(await messages(bus, streams.FILES, subjects.ftp_file("shop", "completed"))) == 1
 
 
-@pytest.mark.usefixtures("streams")
+@pytest.mark.usefixtures("made_streams")
 async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
@@ -185,7 +187,7 @@ async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
             raise UnavailableError("no answer")
         return await publish_together(messages)
 
-    monkeypatch.setattr(publishing, "IN_PLACE_S", 0.5)
+    monkeypatch.setattr(publisher, "IN_PLACE_S", 0.5)
     monkeypatch.setattr(bus, "publish_together", away_for_a_while)
     spool = Spool(tmp_path / "spool", now)
     count = 60_000
@@ -196,7 +198,7 @@ async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
     assert list(range(1, count + 1)) == await sent_lines(bus, "shop")
 
 
-@pytest.mark.usefixtures("streams")
+@pytest.mark.usefixtures("made_streams")
 async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:
@@ -220,7 +222,7 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
 
 
-@pytest.mark.usefixtures("streams")
+@pytest.mark.usefixtures("made_streams")
 @pytest.mark.parametrize(("hours", "duplicate"), [(23, True), (25, False)])
 async def test_content_is_a_duplicate_for_a_day(
     bus: Bus, tmp_path: Path, file_work: FileWork, hours: int, duplicate: bool
@@ -238,7 +240,7 @@ async def test_content_is_a_duplicate_for_a_day(
     assert Point(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
 
 
-@pytest.mark.usefixtures("streams")
+@pytest.mark.usefixtures("made_streams")
 async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
 ) -> None:

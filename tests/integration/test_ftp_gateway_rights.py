@@ -14,7 +14,7 @@ from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore, generate_key
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams, subjects
-from shared.messaging.bus import connect
+from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings

@@ -7,9 +7,10 @@ import pytest
 
 from shared.contracts.streams import PUSH
 from shared.errors import BusyError, InvalidError, MillraceError, UnavailableError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_pull
 from shared.messaging.handling import BUG_ATTEMPTS, consume
+from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 from shared.runtime.retry import Backoff
 

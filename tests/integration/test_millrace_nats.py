@@ -10,7 +10,7 @@ from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams, subjects
 from shared.errors import ConflictError, UnavailableError
-from shared.messaging.bus import connect
+from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.settings import Settings

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from millrace.mesh.processes import child, free_ports, is_free, start_child
+from millrace.machine.child_process import child, start_child
+from millrace.machine.ports import free_ports, is_free
 from shared.errors import UnavailableError
 from shared.runtime.settings import child_environment
 
@@ -17,7 +18,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from millrace.mesh.processes import start_child
+from millrace.machine.child_process import start_child
 from shared.runtime.settings import child_environment
 
 async def main():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from millrace.machine.ports import free_ports
 from millrace.mesh.folder import SERVICES, MeshFolder
-from millrace.mesh.processes import free_ports
 from millrace.verbs.up import USUAL_PORTS, choose_ports
 from shared.errors import ConflictError
 

@@ -1,7 +1,8 @@
 """
 What each NATS user can do, and cannot, on a real server with the generated configuration.
 
-Made from `shared.contracts.grants.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of it.
+Made from `shared.contracts.grants.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of
+it.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from shared.contracts import grants
 from shared.contracts.grants import GRANTS, permissions
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import MillraceError
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull, open_scan
 from shared.messaging.streams import ensure, purge, take_out
 from shared.runtime.settings import Settings

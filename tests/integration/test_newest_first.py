@@ -8,7 +8,8 @@ import pytest
 from ftp_gateway.processing.reverse_scan import newest_first
 from shared.contracts.streams import FILES
 from shared.contracts.subjects import ftp_file
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
+from shared.messaging.message import Message
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 

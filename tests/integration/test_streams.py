@@ -9,7 +9,8 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from millrace.nats_servers.server import NatsServer
 from shared.contracts.streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
 from shared.errors import ConflictError, NotFoundError
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.streams import PARTITIONS_KEY, ensure, purge, take_out
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics

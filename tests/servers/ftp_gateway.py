@@ -22,7 +22,8 @@ from shared.config.secret_store import SecretStore, generate_key
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, PushBatch, PushRow, decode
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics

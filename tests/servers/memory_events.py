@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shared.messaging.bus import Message, StreamState
+from shared.messaging.bus import StreamState
+from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 
 

@@ -57,7 +57,9 @@ def make_record(
 
 
 class MemorySink:
-    """Satisfies `hooks.delivery.model.Sink`. A call takes the next of `answers`, and `store_all` when there is none left."""
+    """
+    Satisfies `hooks.delivery.model.Sink`. A call takes the next of `answers`, and `store_all` when there is none left.
+    """
 
     def __init__(self, *answers: Answer, limits: Limits | None = None, turns: int = 1) -> None:
         self.limits = limits or Limits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)

@@ -11,12 +11,13 @@ from typing import Any
 
 import aiohttp
 
+from millrace.machine.child_process import start_child
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from millrace.mesh.processes import start_child
 from millrace.nats_servers.config import seed_file
 from servers.waiting import until
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.runtime.settings import child_environment
 from shared.runtime.telemetry import Metrics
 from shared.testing import MotoServer

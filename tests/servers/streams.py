@@ -1,8 +1,9 @@
 """What lies in a stream or a bucket, as a test sees it. No test lives here."""
 
 from shared.contracts.streams import Bucket, Stream
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message
 
 
 async def messages(bus: Bus, stream: Stream | Bucket, subject: str) -> list[Message]:

@@ -12,9 +12,9 @@ The kinds of failure, as data. No protocol's numbers live here.
     |- BusyError             busy             yes   over a limit that time lifts; `retry_after_s` says when
     '- UnavailableError      unavailable      yes   a peer cannot be reached or answered with its own failure
 
-Who catches them: the middleware of `shared.http.server` (HTTP status), `shared.messaging.endpoints` (reply), `shared.messaging.handling` (ack, try
-again or put aside) and `ftp_gateway.sftp.server` (SFTP status). Everything else that escapes is a bug and is logged
-with its traceback.
+Who catches them: the middleware of `shared.http.server` (HTTP status), `shared.messaging.endpoints` (reply),
+`shared.messaging.handling` (ack, try again or put aside) and `ftp_gateway.sftp.server` (SFTP status). Everything else
+that escapes is a bug and is logged with its traceback.
 """
 
 from typing import ClassVar

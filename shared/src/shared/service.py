@@ -36,7 +36,8 @@ from shared.http.health import Health, Ping
 from shared.http.openapi import openapi
 from shared.http.routes import Route
 from shared.http.server import Listener, make_application
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
 from shared.messaging.kv import BucketStore
 from shared.messaging.streams import ensure

@@ -8,6 +8,7 @@ from io import StringIO
 
 import msgspec
 
+from exporter.formats.csv_gzip import CsvGzip
 from exporter.pipeline.file_builder import Draft, Limits
 from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Event, EventType
@@ -52,7 +53,7 @@ def message(sequence: int, *parts: list[Event]) -> Stored:
 
 @contextmanager
 def a_draft(selection: Selection = CLICKS, limits: Limits | None = None) -> Iterator[Draft]:
-    draft = Draft(selection, Letters(), limits)
+    draft = Draft(selection, Letters(), CsvGzip, limits)
     try:
         yield draft
     finally:

@@ -130,7 +130,7 @@ async def test_a_listing_is_asked_for_once_and_holds_for_a_while(store: Watched)
 async def test_only_the_newest_are_listed_and_all_can_be_read(
     store: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_reports, "MAX_LISTED", 3)
+    monkeypatch.setattr(report_folder, "MAX_LISTED", 3)
     ages = itertools.count(1_000_000_000)
     for name in ("d", "c", "b", "a", "0"):
         await put(store, name)

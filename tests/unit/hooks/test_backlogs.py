@@ -9,7 +9,7 @@ from hooks.delivery.counters import Tally
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
 from servers.memory_sink import NOW, TARGET, make_record
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 
 HOOK = "hook"
 WIDE = Bounds(records=10**6, bytes=1 << 30, messages=10**6)

@@ -11,8 +11,9 @@ from hooks.backlog.reader import CatchUps, Scan
 from hooks.matching.rule import Target
 from servers.memory_sink import NOW, TARGET
 from shared.contracts.streams import EVENTS
-from shared.messaging.bus import Message, StreamState
+from shared.messaging.bus import StreamState
 from shared.messaging.kv import Stored
+from shared.messaging.message import Message
 
 
 class Stream:

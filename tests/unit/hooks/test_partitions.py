@@ -21,7 +21,8 @@ from servers.memory_sink import NOW, Heard, Letters, MemorySink
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError, UnavailableError
-from shared.messaging.bus import Message, StreamState
+from shared.messaging.bus import StreamState
+from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 from shared.profiles.store import Profile
 from shared.runtime.telemetry import Metrics

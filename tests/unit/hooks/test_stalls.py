@@ -10,7 +10,7 @@ from hooks.delivery.targets import Connector, Destinations
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rule import Index, Rule, Target
 from servers.memory_sink import NOW, Heard, Letters, MemorySink, make_record
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 from shared.runtime.telemetry import Metrics
 
 TARGET = Target("shop", "orders")

@@ -8,7 +8,7 @@ from hooks.delivery.ack_window import Bounds, Taken, Window
 from hooks.delivery.counters import Tally
 from hooks.delivery.model import Record
 from servers.memory_sink import NOW, make_record
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from millrace.mesh.checkout import repository
+from millrace.machine.checkout import repository
 from millrace.verbs.bench import Row, bench_files, compare, load, rounds
 from shared.errors import NotFoundError
 

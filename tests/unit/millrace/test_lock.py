@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.mesh.checkout import LOCK
+from millrace.machine.checkout import LOCK
 from millrace.verbs import lock
 from shared.errors import UnavailableError
 

@@ -16,7 +16,7 @@ import msgspec
 from millrace.demo.stage import Stage
 from millrace.demo.steps import START, STEPS, tell
 from millrace.demo.story import Story, StoryError
-from millrace.mesh.checkout import repository
+from millrace.machine.checkout import repository
 from millrace.mesh.folder import MeshFolder
 from millrace.terminal.console import Teller, write_document
 from millrace.terminal.event_loop import run_async

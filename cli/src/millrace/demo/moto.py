@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from millrace.mesh.processes import Child, child
+from millrace.machine.child_process import Child, child
 from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret

@@ -12,7 +12,8 @@ from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
 from millrace.mesh.service_api import ServiceApi, open_api
 from shared.contracts.messages import Event
-from shared.messaging.bus import Bus, connect
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
 from shared.runtime.telemetry import Metrics
 
 APP = "shop"

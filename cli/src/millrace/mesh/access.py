@@ -15,7 +15,7 @@ from millrace.mesh.folder import MeshFolder
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore
 from shared.errors import InvalidError
-from shared.messaging.bus import connect
+from shared.messaging.connection import connect
 from shared.runtime.retry import Backoff
 from shared.runtime.settings import environment, read_settings
 from shared.runtime.telemetry import Metrics

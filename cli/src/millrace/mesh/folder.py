@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from millrace.mesh.secret_files import read_or_make
+from millrace.machine.secret_files import read_or_make
 from millrace.nats_servers.config import ensure_seeds
 from shared.config.secret_store import generate_key
 from shared.config.tokens import new_token

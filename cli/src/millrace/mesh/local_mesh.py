@@ -15,9 +15,9 @@ from typing import Self
 
 import msgspec
 
+from millrace.machine.child_process import Child, start_child
 from millrace.mesh.access import ELECTION, ELECTION_S, access_of_folder, open_registry
 from millrace.mesh.folder import SERVICES, Addresses, MeshFolder
-from millrace.mesh.processes import Child, start_child
 from millrace.nats_servers.cluster import NatsCluster
 from millrace.nats_servers.config import seed_file
 from millrace.nats_servers.server import NatsServer

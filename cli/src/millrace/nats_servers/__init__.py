@@ -1,1 +1,1 @@
-"""TODO-PACKAGE nats_servers."""
+"""nats-server: its configuration, one server, or a cluster of three."""

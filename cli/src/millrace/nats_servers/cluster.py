@@ -1,11 +1,10 @@
 """
 A real cluster of nats-server nodes on loopback, with the face of `millrace.nats_servers.server.NatsServer`.
 
-Configuration: what `millrace.nats_servers.config` renders for a node; the nodes prove themselves to each other with a secret.
-Implementation: a node has to name the others before any runs, so ports are picked first; where one is taken meanwhile,
-all are picked anew.
-Considerations: ready means that every node says so, which takes an elected leader. Nodes are known by name, so a later
-cluster on the same folder finds its data on whatever ports.
+Configuration: what `millrace.nats_servers.config` renders for a node; the nodes prove themselves to each other with a
+secret. Implementation: a node has to name the others before any runs, so ports are picked first; where one is taken
+meanwhile, all are picked anew. Considerations: ready means that every node says so, which takes an elected leader.
+Nodes are known by name, so a later cluster on the same folder finds its data on whatever ports.
 """
 
 import asyncio
@@ -18,7 +17,8 @@ from typing import Self
 
 import aiohttp
 
-from millrace.mesh.processes import Child, check_free, free_ports
+from millrace.machine.child_process import Child
+from millrace.machine.ports import check_free, free_ports
 from millrace.nats_servers.config import (
     CLUSTER_PASSWORD_VARIABLE,
     CLUSTER_ROUTES_VARIABLE,

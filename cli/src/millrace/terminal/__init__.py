@@ -1,1 +1,1 @@
-"""TODO-PACKAGE terminal."""
+"""The terminal: output for people and scripts, and the event loop of a verb."""

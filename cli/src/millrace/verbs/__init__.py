@@ -1,1 +1,1 @@
-"""TODO-PACKAGE verbs."""
+"""Verbs of the command line, one file each."""

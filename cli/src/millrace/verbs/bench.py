@@ -21,7 +21,7 @@ from typing import Protocol, cast
 import msgspec
 from msgspec import Struct
 
-from millrace.mesh.checkout import repository
+from millrace.machine.checkout import repository
 from millrace.nats_servers.server import nats_server_binary
 from millrace.terminal.console import Teller, write_document
 from millrace.terminal.event_loop import run_async

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from millrace.mesh.checkout import LOCK, repository, tool
+from millrace.machine.checkout import LOCK, repository, tool
 from millrace.verbs import lock, openapi
 from shared.errors import MillraceError
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from millrace.mesh.checkout import LOCK, repository, tool
+from millrace.machine.checkout import LOCK, repository, tool
 from shared.errors import UnavailableError
 
 GROUPS = ("dev", "bench")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from millrace.mesh.checkout import services
+from millrace.machine.checkout import services
 from shared.errors import UnavailableError
 
 FOLDER = Path("docs/openapi")

@@ -1,8 +1,8 @@
 """
 `millrace rekey`: after a key was added in front of the secret keys, encrypt every stored secret with it.
 
-How a secret is encrypted is in `shared.config.secret_store`. The bucket keeps a few earlier revisions of each entry, so an old
-key that has leaked also means new secrets, not only a new key.
+How a secret is encrypted is in `shared.config.secret_store`. The bucket keeps a few earlier revisions of each entry, so
+an old key that has leaked also means new secrets, not only a new key.
 """
 
 import argparse

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from millrace.mesh.checkout import repository
+from millrace.machine.checkout import repository
 
 WHOLE_SUITE = ("-n", "auto", "--dist", "loadfile")
 """A process a core, since most tests wait for servers and signals. The tests of a file share their servers."""

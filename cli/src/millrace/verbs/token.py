@@ -1,4 +1,6 @@
-"""`millrace token`: create, list and revoke bearer tokens. How they are kept and checked is in `shared.config.tokens`."""
+"""
+`millrace token`: create, list and revoke bearer tokens. How they are kept and checked is in `shared.config.tokens`.
+"""
 
 import argparse
 from datetime import UTC, datetime

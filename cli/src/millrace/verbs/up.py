@@ -1,14 +1,16 @@
-"""`millrace up`: the mesh on this machine, until Ctrl-C. How it is started and watched is in `millrace.mesh.local_mesh`."""
+"""
+`millrace up`: the mesh on this machine, until Ctrl-C. How it is started and watched is in `millrace.mesh.local_mesh`.
+"""
 
 import argparse
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from millrace.machine.ports import check_free, is_free
 from millrace.mesh.access import add_data_argument
 from millrace.mesh.folder import SERVICES, MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from millrace.mesh.processes import check_free, is_free
 from millrace.terminal.console import Teller
 from millrace.terminal.event_loop import run_async
 from shared.runtime.settings import PREFIX, environment, read_settings

@@ -11,6 +11,7 @@ from exporter.destinations import SinkConfig
 from exporter.destinations.platform import Platform
 from exporter.exports.job import Job
 from exporter.exports.schedule import Schedule, schedule_of
+from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.selection import Data, Selection
 from shared.config.registry import Entry, Kind
@@ -82,6 +83,7 @@ def job_of(entry: Entry[Export], platform: Platform) -> Job:
         ),
         schedule=export.schedule(entry.app_key, entry.id),
         layout=LAYOUTS[export.layout],
+        open_encoder=CsvGzip,
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
         open_sink=lambda: export.destination.open(entry.app_key, platform),

@@ -29,13 +29,14 @@ from ftp_gateway.remotes.pull import Job, Puller, Server
 from ftp_gateway.remotes.remote import REMOTES, Remote
 from ftp_gateway.remotes.report_delivery import ReportSender
 from ftp_gateway.remotes.scheduler import Key, RemoteLanes
+from ftp_gateway.remotes.service import Desk
 from ftp_gateway.remotes.state_store import Memory
-from ftp_gateway.routes.files import ROUTES, State
-from ftp_gateway.routes.remotes import Desk
+from ftp_gateway.routes.files import ROUTES
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
 from ftp_gateway.sftp.report_folder import AppReports
 from ftp_gateway.sftp.server import SftpServer
 from ftp_gateway.spool.store import Spool
+from ftp_gateway.state import State
 from ftp_gateway.summaries.sender import Subscription, Summaries
 from shared.contracts import streams, subjects
 from shared.errors import InvalidError, NotFoundError

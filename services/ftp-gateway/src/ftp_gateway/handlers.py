@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from shared.contracts import subjects
+from shared.contracts import streams, subjects
 from shared.contracts.messages import DeadLetter, ProfileBatch, decode, encode
 from shared.errors import BusyError, ConflictError, MillraceError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.handling import consume
+from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 from shared.profiles.store import Profiles
 
@@ -60,7 +61,7 @@ class ProfileUpdates:
             reason=error.code,
             message=error.message,
             at=datetime.now(UTC),
-            source=f"{mesh_streams.PROFILE_UPDATES.name}:{message.sequence}",
+            source=f"{streams.PROFILE_UPDATES.name}:{message.sequence}",
             attempts=message.delivered,
             body=message.data[:MAX_BODY_CHARS].decode(errors="replace"),
         )

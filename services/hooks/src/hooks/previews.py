@@ -23,8 +23,9 @@ from hooks.matching.rule import Index, Rule
 from shared.contracts import subjects
 from shared.contracts.streams import EVENTS
 from shared.errors import InvalidError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message
 from shared.profiles.cache import ProfileCache
 from shared.profiles.store import Profile
 

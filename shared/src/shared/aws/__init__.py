@@ -1,1 +1,1 @@
-"""TODO-PACKAGE aws."""
+"""AWS: clients, roles, signatures and errors."""

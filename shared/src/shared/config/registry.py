@@ -20,9 +20,10 @@ from shared.config.secret_store import SecretStore
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert
 from shared.errors import InvalidError, MillraceError, NotFoundError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import BucketStore, is_deletion, present
+from shared.messaging.message import Message
 from shared.runtime.logs import redactor
 from shared.runtime.retry import Backoff
 

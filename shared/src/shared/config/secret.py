@@ -1,7 +1,8 @@
 """
 Type of a secret value: never printed, masked in an answer of HTTP, encrypted by `shared.config.secret_store` alone.
 
-A configuration Struct types a field as `Secret`. Whoever reveals one registers it with `shared.runtime.logs.redactor` first.
+A configuration Struct types a field as `Secret`. Whoever reveals one registers it with `shared.runtime.logs.redactor`
+first.
 """
 
 import hmac

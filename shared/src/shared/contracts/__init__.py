@@ -1,1 +1,1 @@
-"""TODO-PACKAGE contracts."""
+"""Contracts: messages, subjects, streams, keys and permissions, as a program in another language needs them."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE http."""
+"""HTTP: the server, routes as data, and the OpenAPI document made from them."""

@@ -1,6 +1,7 @@
 """
-Routes as data: a service's `routes.py` is a table of `Route`s, from which both the listener (`shared.http.server`) and the
-OpenAPI document (`shared.http.openapi`) are made, so that they cannot drift apart. No route of any service lives here.
+Routes as data: a service's `routes.py` is a table of `Route`s, from which both the listener (`shared.http.server`) and
+the OpenAPI document (`shared.http.openapi`) are made, so that they cannot drift apart. No route of any service lives
+here.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE messaging."""
+"""Messaging over NATS: requests, streams, consumers and key-value buckets."""

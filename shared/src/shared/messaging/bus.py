@@ -1,16 +1,14 @@
 """
 The mesh's one connection to NATS: connect, publish with JetStream's ack, ask, read one stored message.
 
-How requests are answered is in `shared.messaging.endpoints`, how a stream is read in `shared.messaging.pull`, how streams come to be
-in `shared.messaging.streams`. Nothing of any service lives here.
+How requests are answered is in `shared.messaging.endpoints`, how a stream is read in `shared.messaging.pull`, how
+streams come to be in `shared.messaging.streams`. Nothing of any service lives here.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -23,10 +21,12 @@ from nats.js.errors import APIError, NoStreamResponseError
 from nats.micro.request import ERROR_CODE_HEADER
 from nats.nuid import NUID
 
-from shared.contracts import grants, subjects
+from shared.contracts import subjects
 from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import Bucket, Stream
-from shared.errors import KINDS, BusyError, ConflictError, MillraceError, NotFoundError, TooLargeError, UnavailableError
+from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, UnavailableError
+from shared.messaging.errors import api_error
+from shared.messaging.message import Message, Outgoing, headers_of
 from shared.messaging.nats_client import Client
 from shared.messaging.parser import Deliver, StreamParser
 from shared.runtime.retry import Backoff, retry
@@ -34,16 +34,6 @@ from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 T = TypeVar("T")
-
-WRONG_LAST_SEQUENCE = (10071, 10164)
-"""JSStreamWrongLastSequenceErrF and its constant form (nats-server errors.json)."""
-STREAM_FULL = (10047, 10077, 10122, 10023)
-"""Storage or insufficient-resources errors and 'maximum bytes exceeded' (nats-server errors.json)."""
-
-RECONNECT_WAIT_S = 0.25
-OUTBOUND_BYTES = 8 << 20
-"""What may wait to be sent while the connection is away; beyond it publishing answers busy."""
-DRAIN_S = 5.0
 ELECTION = Backoff(first_s=0.05, max_s=0.5)
 ELECTION_S = 2.0
 """A stream that is new, or whose leader has died, is answered for by nobody for a moment."""
@@ -51,47 +41,6 @@ ELECTION_S = 2.0
 BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 
 _names = NUID()
-
-
-class Message(Struct, eq=False, gc=False):
-    """
-    A message of a stream.
-
-    `sequence` is its place in the stream, `pending` how many matching ones lay behind it when it was sent, and
-    `delivered` counts from 1. `reply` is for `shared.messaging.pull`, which acknowledges. `raw_headers` are as they came by
-    the short way.
-    """
-
-    subject: str
-    data: bytes
-    sequence: int
-    at_ns: int
-    raw_headers: Mapping[str, str] | bytes = b""
-    delivered: int = 1
-    pending: int = 0
-    reply: str = ""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Read when they are asked for, which few do."""
-        if isinstance(self.raw_headers, bytes):
-            lines = (line.partition(":") for line in self.raw_headers.decode().split("\r\n")[1:] if line)
-            self.raw_headers = {name: value.strip() for name, _, value in lines}
-        return self.raw_headers
-
-    @property
-    def at(self) -> datetime:
-        """When the stream stored it."""
-        return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
-
-
-class Outgoing(Struct, frozen=True):
-    """A message to be published together with others; the fields are those of `Bus.publish`."""
-
-    subject: str
-    data: bytes
-    headers: Mapping[str, str] = {}
-    expect_last_sequence: int | None = None
 
 
 class StreamState(Struct, frozen=True, kw_only=True):
@@ -162,7 +111,7 @@ class Bus:
         if message_id is not None:
             given["Nats-Msg-Id"] = message_id
         message = Outgoing(subject, data, given, expect_last_sequence)
-        return await self._publish((message,), [_headers(message)], timeout_s)
+        return await self._publish((message,), [headers_of(message)], timeout_s)
 
     async def publish_together(self, messages: Sequence[Outgoing], *, timeout_s: float = 5.0) -> int:
         """
@@ -179,12 +128,12 @@ class Bus:
                 was lost on the way, and then nothing is stored.
         """
         if len(messages) == 1:
-            return await self._publish(messages, [_headers(messages[0])], timeout_s)
+            return await self._publish(messages, [headers_of(messages[0])], timeout_s)
         batch_id = _names.next().decode()
         return await self._publish(
             messages,
             [
-                {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number), **_headers(message)}
+                {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number), **headers_of(message)}
                 for number, message in enumerate(messages, start=1)
             ],
             timeout_s,
@@ -344,92 +293,7 @@ async def _nobody(_: Msg) -> None:
     """For a subscription whose messages the parser hands over itself."""
 
 
-def _headers(message: Outgoing) -> dict[str, str]:
-    headers = dict(message.headers)
-    if message.expect_last_sequence is not None:
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect_last_sequence)
-    return headers
-
-
-def api_error(error: APIError) -> MillraceError:
-    """JetStream's own errors as kinds."""
-    if error.err_code in WRONG_LAST_SEQUENCE:
-        return ConflictError("changed since it was read")
-    if error.err_code in STREAM_FULL or "maximum" in (error.description or ""):
-        return BusyError("the stream is full", retry_after_s=5)
-    if error.code == 404:
-        return NotFoundError(error.description or "not found")
-    return UnavailableError(f"JetStream: {error.description or error.code}")
-
-
 def _nanoseconds(text: str) -> int:
     """RFC 3339 with up to nine digits of a second, of which `datetime` reads six."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(f"{fraction:0<9}")
-
-
-@asynccontextmanager
-async def connect(
-    user: str, servers: str, *, seed: str = "", metrics: Metrics, wait_s: float | None = None
-) -> AsyncIterator[Bus]:
-    """
-    Sign in and stay connected; leaving the block drains.
-
-    Args:
-        user: The name in `shared.contracts.grants.GRANTS`; decides the inboxes.
-        servers: URLs, separated by commas.
-        seed: NKey seed; empty for a server without users.
-        wait_s: How long to try at first; None tries for ever.
-
-    Raises:
-        UnavailableError: Nobody let us in within `wait_s`; the message holds the last reason.
-    """
-    bus: list[Bus] = []
-    last_error = "no answer"
-
-    async def on_error(error: Exception) -> None:
-        nonlocal last_error
-        last_error = str(error) or type(error).__name__
-        log.warning("nats_error", message=last_error)
-
-    async def on_disconnect() -> None:
-        log.warning("nats_disconnected")
-
-    async def on_reconnect() -> None:
-        log.info("nats_reconnected")
-        for callback in bus[0].reconnected if bus else ():
-            callback()
-
-    # Typed as whole seconds by the library, which sleeps for any number of them.
-    options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
-    if seed:
-        options["nkeys_seed_str"] = seed
-    client = Client()
-    parser = client._ps = StreamParser(client)
-    try:
-        async with asyncio.timeout(wait_s):
-            await client.connect(
-                servers=[server.strip() for server in servers.split(",")],
-                name=user,
-                inbox_prefix=grants.inbox_prefix(user),
-                error_cb=on_error,
-                disconnected_cb=on_disconnect,
-                reconnected_cb=on_reconnect,
-                max_reconnect_attempts=-1,
-                connect_timeout=2,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                pending_size=OUTBOUND_BYTES,
-                **options,
-            )
-    except TimeoutError:
-        await client.close()
-        raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
-    bus.append(Bus(client, parser, metrics))
-    try:
-        yield bus[0]
-    finally:
-        with contextlib.suppress(NatsError, TimeoutError):
-            await asyncio.wait_for(client.drain(), DRAIN_S)
-        if not client.is_closed:
-            await client.close()

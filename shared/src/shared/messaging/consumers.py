@@ -1,18 +1,13 @@
-"""Consumers of JetStream: durable ones for a pull, ephemeral ones for a scan, and the state of one."""
+"""Consumers of JetStream: a durable one for a pull, and one in the server's memory for a scan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from msgspec import Struct
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import APIError
 
 from shared.contracts.streams import Bucket, Stream
-from shared.errors import UnavailableError
-from shared.messaging.bus import Bus, Message, api_error
+from shared.messaging.bus import Bus
 from shared.messaging.pull import Pull
 from shared.runtime.retry import Backoff, retry
 
@@ -21,56 +16,6 @@ OPEN_BACKOFF = Backoff(first_s=0.1, max_s=2.0)
 OPEN_S = 30.0
 ACK_WAIT_S = 24 * 3600.0
 """Never relied upon: whoever takes over resets the consumer to its ack floor. A short wait would break the order."""
-
-
-class ConsumerState(Struct, frozen=True, kw_only=True):
-    """
-    Where a durable consumer is. `floor` is a sequence of the stream; `delivered` and `acked` count deliveries since the
-    last reset.
-    """
-
-    floor: int
-    pending: int
-    delivered: int
-    acked: int
-
-
-async def consumer_state(bus: Bus, stream: str, durable: str) -> ConsumerState:
-    """Ask the server. `pending` are all messages above the floor. Raises `NotFoundError`, `UnavailableError`."""
-    try:
-        info = await bus.js.consumer_info(stream, durable)
-    except APIError as error:
-        raise api_error(error) from error
-    except (NatsError, TimeoutError, ConnectionError) as error:
-        raise UnavailableError(f"{durable} was not read: {type(error).__name__}") from error
-    assert info.ack_floor is not None
-    assert info.delivered is not None
-    return ConsumerState(
-        floor=info.ack_floor.stream_seq,
-        pending=(info.num_pending or 0) + (info.num_ack_pending or 0),
-        delivered=info.delivered.consumer_seq,
-        acked=info.ack_floor.consumer_seq,
-    )
-
-
-def _parse(received: Msg) -> tuple[Message, int]:
-    """
-    A delivered message and its consumer sequence, from the ack subject (NATS ADR-15): nine tokens, or more where it
-    also names domain and account.
-    """
-    tokens = received.reply.split(".")
-    delivered, sequence, consumer_sequence, at_ns, pending = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
-    message = Message(
-        received.subject,
-        received.data,
-        sequence=int(sequence),
-        at_ns=int(at_ns),
-        raw_headers=received.headers or b"",
-        delivered=int(delivered),
-        pending=int(pending),
-        reply=received.reply,
-    )
-    return message, int(consumer_sequence)
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """
 How requests are answered: endpoints as data, and the NATS translation of errors for replies.
 
-Asking is `shared.messaging.bus.Bus.request`, which makes the error of a reply the same kind again. No endpoint of any service
-lives here.
+Asking is `shared.messaging.bus.Bus.request`, which makes the error of a reply the same kind again. No endpoint of any
+service lives here.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shared.errors import MillraceError, UnavailableError
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError, Pull
 from shared.runtime.retry import Backoff
 

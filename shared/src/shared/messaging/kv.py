@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from shared.contracts.streams import Bucket
 from shared.errors import ConflictError
-from shared.messaging.bus import Bus, Message, Outgoing
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message, Outgoing
 from shared.messaging.pull import Pull
 from shared.messaging.streams import subjects_in
 

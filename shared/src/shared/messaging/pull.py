@@ -24,8 +24,10 @@ from nats.js.errors import APIError
 from nats.nuid import NUID
 
 from shared.errors import MillraceError, UnavailableError
-from shared.messaging.bus import Bus, Message, api_error
-from shared.messaging.consumers import _parse, consumer_state
+from shared.messaging.bus import Bus
+from shared.messaging.consumer_state import consumer_state
+from shared.messaging.errors import api_error
+from shared.messaging.message import Message, parse_delivered
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
 
@@ -300,7 +302,7 @@ class Pull:
         if headers is not None and (status := headers.get("Status")):
             self._on_status(status, headers)
             return
-        message, consumer_sequence = _parse(received)
+        message, consumer_sequence = parse_delivered(received)
         self._take(message, consumer_sequence)
 
     def _deliver(self, subject: str, reply: str, tokens: list[str], headers: bytes, body: bytes) -> None:

@@ -1,6 +1,6 @@
 """
-How streams and buckets come to be: made by the services at start, and brought up to date, as `shared.contracts.subjects` says.
-And which subjects have messages, and how messages are taken out before their time.
+How streams and buckets come to be: made by the services at start, and brought up to date, as
+`shared.contracts.subjects` says. And which subjects have messages, and how messages are taken out before their time.
 
 Making is idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
 same stream.
@@ -18,7 +18,8 @@ from nats.js.errors import APIError
 from shared.contracts.streams import EVENTS, Bucket, Stream
 from shared.contracts.subjects import PARTITIONS
 from shared.errors import ConflictError, UnavailableError
-from shared.messaging.bus import Bus, api_error
+from shared.messaging.bus import Bus
+from shared.messaging.errors import api_error
 from shared.runtime.settings import Settings
 
 log = structlog.get_logger()

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE objects."""
+"""Object stores: Amazon S3, Azure Blob Storage or a local directory."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE profiles."""
+"""Profiles of users: their store and a cache."""

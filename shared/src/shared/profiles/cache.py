@@ -12,9 +12,10 @@ import structlog
 from shared.contracts import profile_keys, streams
 from shared.contracts.messages import decode
 from shared.errors import MillraceError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import BucketStore, is_deletion
+from shared.messaging.message import Message
 from shared.profiles.store import Profile
 from shared.runtime.retry import Backoff
 
@@ -84,7 +85,7 @@ class ProfileCache:
         async with open_scan(
             self._bus,
             streams.PROFILES,
-            subject=f"$KV.{mesh_streams.PROFILES.name}.{app_key}.>",
+            subject=f"$KV.{streams.PROFILES.name}.{app_key}.>",
             start_sequence=state.last_sequence + 1,
             capacity=WATCH_MESSAGES,
             capacity_bytes=WATCH_BYTES,

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE runtime."""
+"""Runtime: settings, logs, metrics and retries."""

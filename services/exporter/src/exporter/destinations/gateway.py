@@ -2,9 +2,8 @@
 Put files into the app's own `/reports` on ftp-gateway, where its customer gets them by SFTP.
 
 Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. There is nothing for a customer to set up.
-Implementation: the platform's store of reports through `shared.objects.app_reports`, created and never overwritten as in a
-bucket.
-Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
+Implementation: the platform's store of reports through `shared.objects.app_reports`, created and never overwritten as
+in a bucket. Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
 `clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. They are removed after
 `MILLRACE_REPORTS_KEEP_DAYS` (`exporter.retention`).
 """

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE exports."""
+"""Exports: when a run is due, its progress, its retries, and the files that it writes."""

@@ -113,7 +113,7 @@ class Files:
 
         async def write() -> Draft:
             await self._renew()
-            draft = Draft(selection, self._job.layout(selection.data), limits)
+            draft = Draft(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
             try:
                 source = self._shop.source.open(self._job.app_key, after=after, until=until)
                 async with self._shop.drafts, source as window:

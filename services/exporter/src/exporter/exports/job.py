@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from exporter.exports.schedule import Schedule
+from exporter.pipeline.file_builder import OpenEncoder
 from exporter.pipeline.ports import NamedLayout, Sink
 from exporter.pipeline.selection import Data, Selection
 
@@ -24,6 +25,7 @@ class Job(Struct, frozen=True, kw_only=True):
     selection: Selection
     schedule: Schedule
     layout: Callable[[Data], NamedLayout]
+    open_encoder: OpenEncoder
     location: str
     directory: str
     open_sink: Callable[[], AbstractAsyncContextManager[Sink]]

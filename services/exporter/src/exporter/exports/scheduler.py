@@ -23,8 +23,6 @@ from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
-TAKEN_S = 2.0
-"""How long to leave an export to the process that works on it, before looking again."""
 ERASE_S = 5.0
 """How soon to ask again what is to be erased, where NATS did not say."""
 CANCEL_S = 0.2

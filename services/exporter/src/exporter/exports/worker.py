@@ -5,6 +5,8 @@ The worker of one export: a task that begins the runs that are due, one after th
 import asyncio
 from datetime import datetime
 
+import structlog
+
 from exporter.exports.job import Job
 from exporter.exports.progress import Progress, Trigger
 from exporter.exports.progress_store import Ledger, TakenError
@@ -12,10 +14,14 @@ from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
-from exporter.exports.scheduler import TAKEN_S, log
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
+
+log = structlog.get_logger()
+
+TAKEN_S = 2.0
+"""How long to leave an export to the process that works on it, before looking again."""
 
 Key = tuple[str, str]
 """App and export."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE formats."""
+"""Formats of exported files: rows to bytes."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE pipeline."""
+"""The pipeline: events of the stream, selected and gathered into files. Holds the ports of destinations and layouts."""

@@ -5,14 +5,13 @@ The same messages give the same bytes, however they are cut into calls: a file c
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, Protocol, cast
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from exporter.formats.csv_gzip import CsvGzip
 from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Event
 
@@ -35,6 +34,27 @@ class Layout(Protocol):
     def row(self, event: Event) -> list[str]:
         """The cells of an event, as many as `columns`. Must not raise: one odd event would stop its export."""
         ...
+
+
+class Encoder(Protocol):
+    """Rows to the bytes of one file. The same rows give the same bytes, however they are cut into calls."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far; may lag the rows."""
+        ...
+
+    def write(self, rows: Iterable[Sequence[str]]) -> None:
+        """Append rows, each as long as the header."""
+        ...
+
+    def finish(self) -> str:
+        """Write the rest. Returns: the SHA-256 of the whole file in hexadecimal digits."""
+        ...
+
+
+OpenEncoder = Callable[[BinaryIO, Sequence[str]], Encoder]
+"""Opens an encoder on a binary file, with the header of its columns."""
 
 
 class Source(Protocol):
@@ -62,12 +82,14 @@ class Draft:
     messages that hold no events. `last_sequence` is the last message that was taken, 0 before the first.
     """
 
-    def __init__(self, selection: Selection, layout: Layout, limits: Limits | None = None) -> None:
+    def __init__(
+        self, selection: Selection, layout: Layout, open_encoder: OpenEncoder, limits: Limits | None = None
+    ) -> None:
         self._selection = selection
         self._layout = layout
         self._limits = limits
         self._spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES))  # noqa: SIM115
-        self._encoder = CsvGzip(self._spool, layout.columns)
+        self._encoder = open_encoder(self._spool, layout.columns)
         self.full = False
         self.first_sequence = 0
         self.last_sequence = 0

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 from shared.contracts import streams, subjects
 from shared.errors import UnavailableError
-from shared.messaging.bus import Bus, Message, StreamState
+from shared.messaging.bus import Bus, StreamState
 from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 
 BATCH = 256

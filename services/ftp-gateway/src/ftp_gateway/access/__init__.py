@@ -1,1 +1,1 @@
-"""TODO-PACKAGE access."""
+"""Access: accounts, quotas, bans and the host keys of the SFTP server."""

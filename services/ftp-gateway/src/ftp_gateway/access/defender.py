@@ -104,7 +104,7 @@ class Defender:
             tasks.create_task(self._tell())
 
     async def _watch(self) -> None:
-        subject = f"$KV.{mesh_streams.DEFENDER.name}.>"
+        subject = f"$KV.{streams.DEFENDER.name}.>"
         delays = Backoff(first_s=0.2, max_s=10.0)
         waits = iter(delays.delays())
         while True:

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE model."""
+"""Types that every other package of the gateway uses: rules, outcomes and paths. Pure."""

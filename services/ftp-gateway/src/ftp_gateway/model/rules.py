@@ -1,4 +1,6 @@
-"""Rules by which a file is read: its kind, its encoding, the types of its attributes, and how an upload is completed."""
+"""
+Rules by which a file is read: its kind, its encoding, the types of its attributes, and how an upload is completed.
+"""
 
 from typing import Literal
 

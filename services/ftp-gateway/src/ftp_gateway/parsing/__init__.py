@@ -1,1 +1,1 @@
-"""TODO-PACKAGE parsing."""
+"""Parsing: bytes of a push or profile file to rows and row errors, in a process of its own."""

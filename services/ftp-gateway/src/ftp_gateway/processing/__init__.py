@@ -1,1 +1,1 @@
-"""TODO-PACKAGE processing."""
+"""Processing: from a committed upload to published rows, an error report and a completed file."""

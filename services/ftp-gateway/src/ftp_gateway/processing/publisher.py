@@ -19,7 +19,8 @@ from ftp_gateway.parsing.file_reader import Chunk, Survey
 from ftp_gateway.parsing.formats import stream_of, subject_of
 from ftp_gateway.spool.upload_info import Ticket
 from shared.errors import ConflictError
-from shared.messaging.bus import Bus, Message, Outgoing
+from shared.messaging.bus import Bus
+from shared.messaging.message import Message, Outgoing
 from shared.runtime.retry import Backoff, retry
 
 UPLOAD_ID = "Millrace-Upload-Id"

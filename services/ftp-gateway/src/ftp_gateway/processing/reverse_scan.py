@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from shared.contracts.streams import Stream
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 
 STRETCH = 1000

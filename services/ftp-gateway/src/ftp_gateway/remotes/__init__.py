@@ -1,1 +1,1 @@
-"""TODO-PACKAGE remotes."""
+"""Remotes: customers' own servers, from which files are pulled on a schedule."""

@@ -1,4 +1,6 @@
-"""State of the pulls, kept in the bucket `REMOTES`: files that were pulled, failures, and the progress of each remote."""
+"""
+State of the pulls, kept in the bucket `REMOTES`: files that were pulled, failures, and the progress of each remote.
+"""
 
 import hashlib
 from datetime import datetime, timedelta

@@ -4,16 +4,13 @@ host keys. Parse, call, answer.
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
-from ftp_gateway.access.accounts import Passwords
 from ftp_gateway.access.addresses import parse_address
-from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
 from ftp_gateway.config import (
     APPS,
@@ -26,40 +23,19 @@ from ftp_gateway.config import (
     check_user,
     with_password,
 )
-from ftp_gateway.model.rules import Rules
-from ftp_gateway.processing.history import FileEntry, History, ListedState, Wanted
+from ftp_gateway.processing.history import FileEntry, ListedState, Wanted
 from ftp_gateway.routes.remotes import ROUTES as REMOTE_ROUTES
-from ftp_gateway.routes.remotes import Desk
 from ftp_gateway.sftp.host_key_algorithms import make_host_keys
-from ftp_gateway.spool.store import Spool
+from ftp_gateway.state import State
 from shared.config.registry import Entry
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.http.resources import resource_routes
 from shared.http.routes import Query, Route
 from shared.http.server import Call
-from shared.mail import Mailer
-from shared.messaging.bus import Bus
 
 MAX_FILES = 500
 MAX_BANS = 1000
-
-
-class State(Struct, frozen=True, kw_only=True):
-    """What the routes work on."""
-
-    bus: Bus
-    spool: Spool
-    rules_of: Callable[[str], Rules]
-    passwords: Passwords
-    defender: Defender
-    mailer: Mailer
-    remotes: Desk
-
-    @property
-    def history(self) -> History:
-        """The files of all apps."""
-        return History(self.bus, self.spool, self.rules_of)
 
 
 class Files(Struct, frozen=True, kw_only=True):

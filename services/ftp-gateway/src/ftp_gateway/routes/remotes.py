@@ -2,7 +2,6 @@
 Customers' own servers over HTTP: their configuration, Test Connection, the host key, and how the pulls go.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -10,8 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ftp_gateway.remotes.remote import REMOTES, HostKey, Remote
+from ftp_gateway.remotes.service import Desk
 from ftp_gateway.remotes.state import Trouble
-from ftp_gateway.remotes.state_store import Memory
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
@@ -21,18 +20,6 @@ from shared.http.routes import Route
 from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/remotes"
-
-
-class Desk(Struct, frozen=True, kw_only=True):
-    """
-    What these routes work on.
-
-    `check` raises `InvalidError` for a remote that cannot be right; `probe` tries one out.
-    """
-
-    check: Callable[[Remote], Awaitable[None]]
-    probe: Callable[[Remote], Awaitable[tuple[ConnectionReport, HostKey | None]]]
-    memory: Callable[[str, str], Memory]
 
 
 class State(Protocol):

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE spool."""
+"""The spool: uploads on disk, shared by all replicas, under opaque names."""

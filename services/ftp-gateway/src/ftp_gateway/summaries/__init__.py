@@ -1,1 +1,1 @@
-"""TODO-PACKAGE summaries."""
+"""Daily summaries of files, by e-mail."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE assignment."""
+"""Assignment of partitions to replicas, by leases."""

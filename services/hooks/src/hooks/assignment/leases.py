@@ -23,9 +23,10 @@ from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.contracts.subjects import hooks_lease, hooks_member
 from shared.errors import ConflictError, MillraceError, UnavailableError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import BucketStore, Stored, is_deletion
+from shared.messaging.message import Message
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()

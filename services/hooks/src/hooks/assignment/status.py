@@ -10,7 +10,7 @@ from shared.contracts.streams import EVENTS
 from shared.contracts.subjects import PARTITIONS, hooks_consumer
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
-from shared.messaging.consumers import ConsumerState, consumer_state
+from shared.messaging.consumer_state import ConsumerState, consumer_state
 
 
 class PartitionStanding(Struct, frozen=True, kw_only=True):

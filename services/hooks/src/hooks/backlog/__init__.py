@@ -1,1 +1,1 @@
-"""TODO-PACKAGE backlog."""
+"""Backlogs of blocked targets: detachment from the live stream, checkpoints, and readers that catch up."""

@@ -13,7 +13,7 @@ from hooks.backlog.checkpoints import Checkpoint
 from hooks.delivery.ack_window import Bounds, Window
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 
 BOUNDS = Bounds(records=1024, bytes=1 << 20, messages=4096)
 PROBING = Bounds(records=4, bytes=1 << 20, messages=4096)

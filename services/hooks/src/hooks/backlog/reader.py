@@ -23,7 +23,8 @@ from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Target
 from shared.contracts.streams import EVENTS
 from shared.errors import MillraceError
-from shared.messaging.bus import Message, StreamState
+from shared.messaging.bus import StreamState
+from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 from shared.runtime.retry import Backoff
 

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE dead_letters."""
+"""Dead letters: written, listed, replayed and removed."""

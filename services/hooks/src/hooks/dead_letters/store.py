@@ -16,8 +16,9 @@ from shared.contracts import subjects
 from shared.contracts.messages import DeadLetter, decode
 from shared.contracts.streams import DLQ
 from shared.errors import InvalidError, NotFoundError
-from shared.messaging.bus import Bus, Message
+from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 from shared.messaging.streams import purge, take_out
 

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE delivery."""
+"""Delivery: batches of records to targets, in order per user. Holds the port of a sink."""

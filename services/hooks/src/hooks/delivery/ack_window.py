@@ -12,7 +12,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from hooks.delivery.model import Record
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 
 
 class Bounds(Struct, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE events."""
+"""Events: accepted by HTTP, published to `EVENTS`, and decoded again."""

@@ -1,5 +1,6 @@
 """
-Posted events, checked one by one and gathered into chunks for `EVENTS`. Pure; `hooks.events.publisher` publishes the chunks.
+Posted events, checked one by one and gathered into chunks for `EVENTS`. Pure; `hooks.events.publisher` publishes the
+chunks.
 
 A bad event costs itself alone. The chunks keep the order in which the events came.
 """

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE matching."""
+"""Matching: the hooks that fire for an event, and the record that each sends."""

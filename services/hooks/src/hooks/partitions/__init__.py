@@ -1,1 +1,1 @@
-"""TODO-PACKAGE partitions."""
+"""Partitions: one durable consumer each, and the dispatch of its events to targets."""

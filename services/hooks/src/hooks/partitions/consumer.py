@@ -23,7 +23,7 @@ from hooks.partitions.dispatcher import Dispatch, ProfileStore
 from shared.contracts.streams import EVENTS
 from shared.contracts.subjects import hooks_consumer
 from shared.errors import MillraceError
-from shared.messaging.bus import Message
+from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 from shared.runtime.telemetry import Metrics
 

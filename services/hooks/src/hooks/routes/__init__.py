@@ -1,1 +1,1 @@
-"""TODO-PACKAGE routes."""
+"""HTTP routes, one file a resource."""

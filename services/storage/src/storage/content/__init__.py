@@ -1,1 +1,1 @@
-"""TODO-PACKAGE content."""
+"""Content: bodies as they arrive, and the types that are accepted."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE images."""
+"""Images: checked and scaled in processes of their own."""

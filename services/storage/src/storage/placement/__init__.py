@@ -1,1 +1,1 @@
-"""TODO-PACKAGE placement."""
+"""Placement: the provider that stores an object, and the one that takes over in an outage."""

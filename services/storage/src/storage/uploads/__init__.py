@@ -1,1 +1,1 @@
-"""TODO-PACKAGE uploads."""
+"""Uploads: an object with its thumbnails, stored under its key and kept on record."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE widgets."""
+"""Widgets: HTML whose inline images are stored and replaced by URLs."""

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE clients."""
+"""Clients of remote servers: SFTP and FTPS."""

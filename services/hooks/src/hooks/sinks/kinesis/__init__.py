@@ -1,1 +1,1 @@
-"""TODO-PACKAGE kinesis."""
+"""Amazon Kinesis Data Streams."""

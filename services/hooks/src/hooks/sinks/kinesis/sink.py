@@ -3,13 +3,13 @@ Send records to Amazon Kinesis Data Streams.
 
 Configuration: kinesis:PutRecords on the streams, for the static keys of a user or for a role; with kinesis:PutRecord
 alone, which is another permission, `put_record.py` helps out. Without keys, this service's own identity assumes the
-role, and needs sts:AssumeRole.
-Implementation: one PutRecords per batch, encoded here and signed by `shared.aws.clients`, since the SDK would cost three times
-all the rest of a record's way. The answer is positional: HTTP 200 with a code for each record that failed.
-Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 10 MiB a record with its key,
-but 1 MiB unless UpdateMaxRecordSize raised it, which the hook tells. The stream's name is the hook's and not the
-connector's. A timeout may have stored the batch. One identity of ours assumes the roles of every tenant, so the
-external id begins with the tenant's name (`shared.aws.roles.check_role`).
+role, and needs sts:AssumeRole. Implementation: one PutRecords per batch, encoded here and signed by
+`shared.aws.clients`, since the SDK would cost three times all the rest of a record's way. The answer is positional:
+HTTP 200 with a code for each record that failed. Considerations: 500 records and 10 MiB a call, but moto and older
+regions hold to 5 MiB; 10 MiB a record with its key, but 1 MiB unless UpdateMaxRecordSize raised it, which the hook
+tells. The stream's name is the hook's and not the connector's. A timeout may have stored the batch. One identity of
+ours assumes the roles of every tenant, so the external id begins with the tenant's name
+(`shared.aws.roles.check_role`).
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""TODO-PACKAGE webhook."""
+"""Webhooks: signed HTTP requests."""

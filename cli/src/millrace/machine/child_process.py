@@ -9,12 +9,11 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
-from shared.errors import ConflictError, UnavailableError
+from shared.errors import UnavailableError
 
 PR_SET_PDEATHSIG = 1
 """prctl(2)."""
@@ -149,33 +148,3 @@ async def child(
         yield started
     finally:
         await started.stop(stop_deadline_s)
-
-
-def free_ports(count: int) -> list[int]:
-    """
-    Ports that were free a moment ago, each another one.
-
-    Another process may take one first: who uses them tries again with others.
-    """
-    with contextlib.ExitStack() as held:
-        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
-    with socket.socket() as listener:
-        # As servers do: a port whose last connections still linger is free to them.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError:
-            return False
-        return True
-
-
-def check_free(port: int, what: str, host: str = "127.0.0.1") -> int:
-    """Give the port back, or raise `ConflictError` in one line."""
-    if not is_free(port, host):
-        raise ConflictError(f"port {port} for {what} is taken by another process")
-    return port

@@ -1,0 +1,88 @@
+"""Connection to NATS: signed in, reconnected for as long as it takes, drained at the end."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from nats.errors import Error as NatsError
+
+from shared.contracts import grants
+from shared.errors import UnavailableError
+from shared.messaging.bus import Bus, log
+from shared.messaging.nats_client import Client
+from shared.messaging.parser import StreamParser
+from shared.runtime.telemetry import Metrics
+
+RECONNECT_WAIT_S = 0.25
+OUTBOUND_BYTES = 8 << 20
+"""What may wait to be sent while the connection is away; beyond it publishing answers busy."""
+DRAIN_S = 5.0
+
+
+@asynccontextmanager
+async def connect(
+    user: str, servers: str, *, seed: str = "", metrics: Metrics, wait_s: float | None = None
+) -> AsyncIterator[Bus]:
+    """
+    Sign in and stay connected; leaving the block drains.
+
+    Args:
+        user: The name in `shared.contracts.grants.GRANTS`; decides the inboxes.
+        servers: URLs, separated by commas.
+        seed: NKey seed; empty for a server without users.
+        wait_s: How long to try at first; None tries for ever.
+
+    Raises:
+        UnavailableError: Nobody let us in within `wait_s`; the message holds the last reason.
+    """
+    bus: list[Bus] = []
+    last_error = "no answer"
+
+    async def on_error(error: Exception) -> None:
+        nonlocal last_error
+        last_error = str(error) or type(error).__name__
+        log.warning("nats_error", message=last_error)
+
+    async def on_disconnect() -> None:
+        log.warning("nats_disconnected")
+
+    async def on_reconnect() -> None:
+        log.info("nats_reconnected")
+        for callback in bus[0].reconnected if bus else ():
+            callback()
+
+    # Typed as whole seconds by the library, which sleeps for any number of them.
+    options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
+    if seed:
+        options["nkeys_seed_str"] = seed
+    client = Client()
+    parser = client._ps = StreamParser(client)
+    try:
+        async with asyncio.timeout(wait_s):
+            await client.connect(
+                servers=[server.strip() for server in servers.split(",")],
+                name=user,
+                inbox_prefix=grants.inbox_prefix(user),
+                error_cb=on_error,
+                disconnected_cb=on_disconnect,
+                reconnected_cb=on_reconnect,
+                max_reconnect_attempts=-1,
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                pending_size=OUTBOUND_BYTES,
+                **options,
+            )
+    except TimeoutError:
+        await client.close()
+        raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None
+    bus.append(Bus(client, parser, metrics))
+    try:
+        yield bus[0]
+    finally:
+        with contextlib.suppress(NatsError, TimeoutError):
+            await asyncio.wait_for(client.drain(), DRAIN_S)
+        if not client.is_closed:
+            await client.close()

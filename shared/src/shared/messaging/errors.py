@@ -1,0 +1,21 @@
+"""Errors of JetStream, translated into those of `shared.errors`."""
+
+from nats.js.errors import APIError
+
+from shared.errors import BusyError, ConflictError, MillraceError, NotFoundError, UnavailableError
+
+WRONG_LAST_SEQUENCE = (10071, 10164)
+"""JSStreamWrongLastSequenceErrF and its constant form (nats-server errors.json)."""
+STREAM_FULL = (10047, 10077, 10122, 10023)
+"""Storage or insufficient-resources errors and 'maximum bytes exceeded' (nats-server errors.json)."""
+
+
+def api_error(error: APIError) -> MillraceError:
+    """JetStream's own errors as kinds."""
+    if error.err_code in WRONG_LAST_SEQUENCE:
+        return ConflictError("changed since it was read")
+    if error.err_code in STREAM_FULL or "maximum" in (error.description or ""):
+        return BusyError("the stream is full", retry_after_s=5)
+    if error.code == 404:
+        return NotFoundError(error.description or "not found")
+    return UnavailableError(f"JetStream: {error.description or error.code}")
