@@ -12,7 +12,6 @@ import pytest_asyncio
 from asyncssh import generate_private_key
 
 from millrace.nats_servers.server import NatsServer
-from servers.services import RunService
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore, generate_key
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
@@ -24,7 +23,8 @@ from shared.runtime import logs
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from shared.service import running
-from shared.testing import MotoServer
+from support.run_service import RunService
+from support.servers.moto import MotoServer
 
 KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
 

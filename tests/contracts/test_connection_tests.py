@@ -8,13 +8,13 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from servers.stub_store import SECRET, Fault, StubStore, stub_connector
 from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, Step
 from storage.providers import ProviderConfig, amazon, amazon_probe, azure, azure_probe, local
 from storage.providers.probe import public_session
+from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delete"]
 SHORT_S = 1.5

@@ -19,7 +19,7 @@ from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
-from shared.testing import MotoServer
+from support.servers.moto import MotoServer
 
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
 

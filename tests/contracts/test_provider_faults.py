@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from servers.stub_store import SECRET, Fault, StubStore, stub_connector
 from shared.aws.clients import AwsClients
 from shared.errors import (
     BusyError,
@@ -23,6 +22,7 @@ from shared.objects.config import AzureStoreConfig, Limits, S3StoreConfig
 from storage.content.body import SPOOL_BYTES, Bodies, body_of
 from storage.placement.failover import Headers
 from storage.providers.cloud import CloudProvider
+from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 HEADERS = Headers(content_type="image/png", content_disposition="inline")
 KEY = "p/shop/file/01/0123.png"

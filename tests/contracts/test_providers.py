@@ -12,7 +12,6 @@ import pytest_asyncio
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import BusyError, NotFoundError
-from shared.testing import AzuriteServer, MotoServer
 from storage.content.body import SPOOL_BYTES, Bodies, Body, body_of
 from storage.placement.failover import CACHE_CONTROL, Headers, Provider
 from storage.providers import ProviderConfig
@@ -20,6 +19,8 @@ from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
 from storage.providers.local import LocalConfig, LocalProvider
 from storage.uploads.upload import object_key
+from support.servers.azurite import AzuriteServer
+from support.servers.moto import MotoServer
 
 PROVIDERS: tuple[type[Any], ...] = get_args(ProviderConfig)
 PLACES = {AmazonStorageConfig: "amazon_place", AzureStorageConfig: "azure_place", LocalConfig: "local_place"}

@@ -18,7 +18,6 @@ from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, 
 from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
 from ftp_gateway.remotes.pull import Server
 from ftp_gateway.remotes.remote import Remote, UnknownHostError
-from servers.remotes import FtpsPeer, Peer, SftpPeer, ftps_peer, self_signed, sftp_peer
 from shared.config.secret import Secret, dec_hook
 from shared.errors import (
     CredentialsError,
@@ -28,6 +27,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
+from support.servers.remotes import FtpsPeer, Peer, SftpPeer, ftps_peer, self_signed, sftp_peer
 
 BIG = os.urandom(3_000_001)
 

@@ -16,9 +16,6 @@ from hooks.sinks import SinkConfig
 from hooks.sinks.kinesis.put_record import open_stream
 from hooks.sinks.kinesis.sink import KinesisConfig
 from hooks.sinks.webhook.sink import WebhookConfig, open_session
-from servers.kinesis import CallFault, FaultyKinesis
-from servers.memory_sink import make_record
-from servers.webhooks import SECRET, Receiver
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import (
@@ -30,6 +27,9 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
+from support.fakes.sink import make_record
+from support.servers.kinesis import CallFault, FaultyKinesis
+from support.servers.webhooks import SECRET, Receiver
 
 SINKS: tuple[type[Any], ...] = get_args(SinkConfig) or (SinkConfig,)
 

@@ -15,7 +15,8 @@ from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
 from shared.objects.local_files import Data
 from shared.objects.store import ObjectStore
-from shared.testing import AzuriteServer, MotoServer
+from support.servers.azurite import AzuriteServer
+from support.servers.moto import MotoServer
 
 PLACES = {LocalStoreConfig: "local_place", S3StoreConfig: "s3_place", AzureStoreConfig: "azure_place"}
 """For each member the fixture that gives a config of it, pointing at an empty place."""

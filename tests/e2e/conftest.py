@@ -8,8 +8,8 @@ import pytest
 
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from servers.mesh import Mesh
-from shared.testing import MotoServer
+from support.servers.mesh import Mesh
+from support.servers.moto import MotoServer
 
 
 @pytest.fixture

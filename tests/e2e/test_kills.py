@@ -18,13 +18,13 @@ import asyncssh
 import pytest
 from PIL import Image
 
-from servers.mesh import Mesh
-from servers.waiting import until
 from shared.contracts.messages import PushBatch, PushRow, decode
 from shared.contracts.streams import EVENTS, PUSH, Stream
 from shared.errors import UnavailableError
 from shared.messaging.consumers import open_scan
 from shared.messaging.pull import Pull
+from support.servers.mesh import Mesh
+from support.waiting import until
 
 APP = "/v1/apps/shop"
 PASSWORD = "correct-horse-battery"

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import asyncssh
 
-from servers.mesh import Mesh
+from support.servers.mesh import Mesh
 
 APP = "/v1/apps/shop"
 PHOTO = (Path(__file__).parents[2] / "demo" / "photo.jpg").read_bytes()

@@ -12,11 +12,11 @@ import pytest
 from exporter.app import SERVICE as EXPORTER
 from ftp_gateway.app import SERVICE as FTP_GATEWAY
 from hooks.app import SERVICE as HOOKS
-from servers.services import RunService
 from shared.config.tokens import new_token
 from shared.http.routes import Route
 from shared.service import Service
 from storage.app import SERVICE as STORAGE
+from support.run_service import RunService
 
 SERVICES = (STORAGE, HOOKS, FTP_GATEWAY, EXPORTER)
 

@@ -9,11 +9,11 @@ import pytest
 
 from ftp_gateway.app import SERVICE as FTP_GATEWAY
 from hooks.app import SERVICE as HOOKS
-from servers.ftp_gateway import Gateway, process
-from servers.hooks import HooksClient, holds, open_client
-from servers.kinesis import FaultyKinesis
-from servers.services import RunService
-from servers.waiting import until
+from support.clients.ftp_gateway import Gateway, process
+from support.clients.hooks import HooksClient, holds, open_client
+from support.run_service import RunService
+from support.servers.kinesis import FaultyKinesis
+from support.waiting import until
 
 
 @pytest.fixture

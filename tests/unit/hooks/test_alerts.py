@@ -3,9 +3,9 @@
 import asyncio
 
 from hooks.alerts import WAITING, Alerts
-from servers.memory_sink import NOW, TARGET
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError
+from support.fakes.sink import NOW, TARGET
 
 
 async def test_a_pause_and_its_end_are_told_in_order() -> None:

@@ -16,7 +16,7 @@ def repository() -> Path:
     Raises:
         NotFoundError: The package is installed elsewhere than in a checkout.
     """
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     if not (root / SCRIPT).is_file() or not (root / "cli" / "pyproject.toml").is_file():
         raise NotFoundError("this verb works on a checkout of the repository; run ./millrace there")
     return root

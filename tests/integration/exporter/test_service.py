@@ -1,0 +1,432 @@
+"""The exporter as customers meet it: HTTP in front, a real NATS behind, and moto for their bucket."""
+
+import asyncio
+import csv
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import ClientSession
+
+from exporter.app import SERVICE
+from exporter.handlers import ProbeConnector
+from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS
+from millrace.nats_servers.config import ensure_seeds
+from millrace.nats_servers.server import NatsServer
+from shared.config.registry import Registry
+from shared.config.tokens import TOKENS, Token, new_token, token_hash
+from shared.contracts import streams, subjects
+from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.messages import Alert, Event, EventType, decode, encode
+from shared.contracts.subjects import partition_of
+from shared.errors import NotFoundError
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
+from shared.service import Running, running
+from support.servers.moto import MotoServer
+from support.stored_messages import messages
+from support.waiting import until
+
+BUCKET = "raw-data"
+
+
+class Customer:
+    """The tenant `shop`, with a token and a bucket."""
+
+    def __init__(self, service: Running, http: ClientSession, moto: MotoServer, bus: Bus) -> None:
+        self.service = service
+        self.moto = moto
+        self.bus = bus
+        self._http = http
+
+    async def ask(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
+        url = f"{self.service.url}/v1/apps/shop/exports{path}"
+        async with self._http.request(method, url, json=body) as answer:
+            text = await answer.text()
+            assert status == answer.status, text
+            return await answer.json() if text else None
+
+    def form(self, **changes: Any) -> dict[str, Any]:
+        destination = {
+            "type": "s3",
+            "bucket": BUCKET,
+            "region": self.moto.region,
+            "access_key": "testing",
+            "secret_key": "testing-secret",
+            "directory": "clicks",
+            "endpoint_url": self.moto.url,
+        } | changes.pop("destination", {})
+        return {"data": "clicks", "destination": destination} | changes
+
+    async def publish(self, *ids: str, kind: EventType = "click", **attributes: Any) -> None:
+        for one in ids:
+            event = Event(
+                id=one,
+                app_key="shop",
+                type=kind,
+                code=kind,
+                user_id=one,
+                occurred_at=1_795_314_667_123,
+                attributes=attributes,
+            )
+            await self.bus.publish(subjects.events("shop", partition_of(one)), encode([event]))
+
+    async def objects(self) -> dict[str, bytes]:
+        async with self.moto.client("s3") as s3:
+            listed = await s3.list_objects_v2(Bucket=BUCKET)
+            found = {}
+            for entry in listed.get("Contents", []):
+                answer = await s3.get_object(Bucket=BUCKET, Key=entry["Key"])
+                assert "application/gzip" == answer["ContentType"]
+                assert "ContentEncoding" not in answer
+                found[entry["Key"]] = await answer["Body"].read()
+            return found
+
+    async def rows(self) -> list[dict[str, str]]:
+        texts = [gzip.decompress(data).decode() for _, data in sorted((await self.objects()).items())]
+        return [row for text in texts for row in csv.DictReader(StringIO(text, newline=""))]
+
+    async def alerts(self) -> list[str]:
+        return [alert.kind for alert in await alerts_of(self.bus)]
+
+
+async def alerts_of(bus: Bus) -> list[Alert]:
+    return [decode(told.data, Alert) for told in await messages(bus, streams.ALERTS, "alerts.exporter.*.*")]
+
+
+@asynccontextmanager
+async def customer_of(settings: Settings, token: dict[str, str], moto: MotoServer, bus: Bus) -> AsyncIterator[Customer]:
+    async with running(SERVICE, settings) as service, ClientSession(headers=token) as http:
+        yield Customer(service, http, moto, bus)
+
+
+@pytest.fixture
+async def bucket(moto: MotoServer) -> None:
+    await moto.create_bucket(BUCKET)
+
+
+@pytest.fixture
+async def customer(
+    settings: Settings, shop: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
+) -> AsyncIterator[Customer]:
+    async with customer_of(settings, shop, moto, bus) as customer:
+        yield customer
+
+
+async def test_clicks_are_a_file_when_flushed(customer: Customer) -> None:
+    change = await customer.ask("PUT", "/clicks", customer.form())
+    await customer.publish("a", "b", country="DE", partner_id=4)
+    await customer.publish("x", kind="conversion")
+
+    run = await customer.ask("POST", "/clicks/flush")
+
+    assert "created" == change["change"]
+    assert ("completed", "manual", 2) == (run["state"], run["trigger"], run["rows_out"])
+    [(key, data)] = (await customer.objects()).items()
+    at = run["started_at"][:10]
+    assert key.startswith(f"clicks/{at[:4]}/{at[5:7]}/{at[8:]}/{at} ")
+    assert key.endswith(".csv.gz")
+    assert [{"key": key, "size_bytes": len(data), "rows": 2}] == [
+        {name: file[name] for name in ("key", "size_bytes", "rows")} for file in run["files"]
+    ]
+    rows = await customer.rows()
+    assert list(CLICK_COLUMNS) == list(rows[0])
+    assert [("a", "DE", "4"), ("b", "DE", "4")] == [(row["id"], row["country"], row["partner_id"]) for row in rows]
+    assert "2026-11-22 02:31:07" == rows[0]["created_at"]
+
+
+async def test_conversions_are_an_export_of_their_own(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    form = customer.form(data="conversions", destination={"directory": "conversions"})
+    await customer.ask("PUT", "/conversions", form)
+    await customer.publish("click")
+    await customer.publish("sale", kind="conversion", revenue=4, payouts=3.5)
+
+    await customer.ask("POST", "/conversions/flush")
+
+    [row] = await customer.rows()
+    assert list(CONVERSION_COLUMNS) == list(row)
+    assert ("sale", "0.5") == (row["id"], row["earnings"])
+
+
+async def test_second_flush_writes_nothing(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.publish("a")
+    await customer.ask("POST", "/clicks/flush")
+
+    run = await customer.ask("POST", "/clicks/flush")
+
+    assert ("completed", 0) == (run["state"], run.get("rows_out", 0))
+    assert 1 == len(await customer.objects())
+
+
+async def test_events_from_before_the_export_are_not_in_it(customer: Customer) -> None:
+    await customer.publish("before")
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.publish("after")
+
+    await customer.ask("POST", "/clicks/flush")
+
+    assert ["after"] == [row["id"] for row in await customer.rows()]
+
+
+async def test_files_come_by_themselves_every_frequency(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form(frequency_s=1))
+
+    await customer.publish("a")
+    await wait_for_objects(customer, 1)
+    await customer.publish("b")
+    await wait_for_objects(customer, 2)
+
+    assert ["a", "b"] == [row["id"] for row in await customer.rows()]
+    runs = (await customer.ask("GET", "/clicks/runs"))["runs"]
+    assert {"schedule"} == {run["trigger"] for run in runs}
+
+
+async def wait_for_objects(customer: Customer, count: int) -> None:
+    while len(await customer.objects()) < count:
+        pass
+
+
+async def test_only_the_chosen_affiliates_are_sent(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form(affiliates=[4]))
+    await customer.publish("a", partner_id=4)
+    await customer.publish("b", partner_id=5)
+
+    run = await customer.ask("POST", "/clicks/flush")
+
+    assert ["a"] == [row["id"] for row in await customer.rows()]
+    assert (2, 1, 1) == (run["rows_in"], run["rows_out"], run["rows_filtered"])
+
+
+async def test_wrong_keys_fail_the_run_are_told_once_and_lose_nothing_when_put_right(customer: Customer) -> None:
+    keys = await customer.moto.create_user("exporter", actions=("s3:PutObject", "s3:GetObject"))
+    good = {"access_key": keys.access_key_id, "secret_key": keys.secret_access_key.reveal()}
+    await customer.moto.demand_real_keys()
+    await customer.ask("PUT", "/clicks", customer.form(destination=good | {"secret_key": "not-the-secret-key"}))
+    await customer.publish("a")
+
+    failed = [await customer.ask("POST", "/clicks/flush") for _ in range(2)]
+    await customer.publish("b")
+    change = await customer.ask("PUT", "/clicks", customer.form(destination=good))
+    run = await customer.ask("POST", "/clicks/flush")
+    await customer.moto.demand_real_keys(False)
+
+    assert [("failed", "credentials")] * 2 == [(one["state"], one["error"]["code"]) for one in failed]
+    assert ["destination"] == change["fields"]
+    assert "completed" == run["state"]
+    assert ["a", "b"] == sorted(row["id"] for row in await customer.rows())
+    assert ["export-failed", "export-recovered"] == await customer.alerts()
+
+
+async def test_nothing_secret_is_told(customer: Customer, capfd: pytest.CaptureFixture[str]) -> None:
+    await customer.moto.demand_real_keys()
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.publish("a")
+    await customer.ask("POST", "/clicks/flush")
+    shown = [
+        str(await customer.ask("GET", "/clicks")),
+        str(await customer.ask("GET", "/clicks/runs")),
+        str(await customer.ask("POST", "/clicks/test")),
+        str(await alerts_of(customer.bus)),
+        customer.service.mesh.metrics.render().decode(),
+        "".join(capfd.readouterr()),
+    ]
+    for bucket in (streams.PLANS, streams.CONFIG):
+        kept = await messages(customer.bus, bucket, f"$KV.{bucket.name}.>")
+        assert kept
+        shown += [message.data.decode() for message in kept]
+    await customer.moto.demand_real_keys(False)
+
+    assert [] == [text for text in shown if "testing-secret" in text]
+    assert "***" in shown[0]
+
+
+async def test_export_goes_on_where_it_was_when_the_service_starts_again(
+    settings: Settings, shop: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
+) -> None:
+    async with customer_of(settings, shop, moto, bus) as customer:
+        await customer.ask("PUT", "/clicks", customer.form())
+        await customer.publish("a")
+        await customer.ask("POST", "/clicks/flush")
+        await customer.publish("b")
+    await customer.publish("c")
+
+    async with customer_of(settings, shop, moto, bus) as customer:
+        run = await customer.ask("POST", "/clicks/flush")
+
+    assert 2 == run["rows_out"]
+    assert ["a", "b", "c"] == [row["id"] for row in await customer.rows()]
+
+
+async def test_two_replicas_write_every_row_once(
+    settings: Settings, shop: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
+) -> None:
+    ids = [f"{number:03d}" for number in range(60)]
+    async with (
+        customer_of(settings, shop, moto, bus) as customer,
+        customer_of(settings, shop, moto, bus) as other,
+    ):
+        await customer.ask("PUT", "/clicks", customer.form(frequency_s=1))
+        for start in range(0, len(ids), 6):
+            await customer.publish(*ids[start : start + 6])
+            await (customer if start % 12 else other).ask("POST", "/clicks/flush")
+        await other.ask("POST", "/clicks/flush")
+        await customer.ask("POST", "/clicks/flush")
+
+    assert ids == sorted(row["id"] for row in await customer.rows())
+
+
+async def test_two_exports_are_not_let_into_one_directory(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+
+    form = customer.form(data="conversions", destination={"directory": "/clicks/"})
+    refused = await customer.ask("PUT", "/conversions", form, status=409)
+
+    assert ("conflict", "destination.directory") == (refused["error"]["code"], refused["error"]["field"])
+    await customer.ask("PUT", "/clicks", customer.form(frequency=5))
+
+
+async def test_form_is_refused_with_the_field_that_is_wrong(customer: Customer) -> None:
+    refused = await customer.ask("PUT", "/clicks", customer.form(destination={"directory": "../x"}), status=400)
+
+    assert ("invalid", "destination.directory") == (refused["error"]["code"], refused["error"]["field"])
+
+
+async def test_connection_is_tested_with_the_form_before_it_is_saved(customer: Customer) -> None:
+    report = await customer.ask("POST", "/new/test", customer.form())
+    missing = await customer.ask("POST", "/new/test", customer.form(destination={"bucket": "nobodys"}))
+
+    assert ("ok", ["open", "put", "get", "delete"]) == (report["status"], [step["name"] for step in report["steps"]])
+    assert ("failed", "NoSuchBucket") == (missing["status"], missing["steps"][1]["code"])
+    assert {} == await customer.objects()
+    await customer.ask("POST", "/new/test", status=404)
+
+
+async def test_connection_is_tested_with_the_saved_secret_when_the_form_masks_it(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    shown = await customer.ask("GET", "/clicks")
+
+    assert "***" == shown["destination"]["secret_key"]
+    assert "ok" == (await customer.ask("POST", "/clicks/test", shown))["status"]
+    assert "ok" == (await customer.ask("POST", "/clicks/test"))["status"]
+
+
+async def test_connection_is_tested_by_nats_request(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    subject = subjects.connector_test("exporter")
+
+    saved = await customer.bus.request(subject, ProbeConnector(app_key="shop", id="clicks"), ConnectionReport)
+    with pytest.raises(NotFoundError):
+        await customer.bus.request(subject, ProbeConnector(app_key="rival", id="clicks"), ConnectionReport)
+
+    assert "ok" == saved.status
+
+
+async def test_flushes_at_the_same_time_are_all_answered(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.publish("a")
+
+    runs = await asyncio.gather(*(customer.ask("POST", "/clicks/flush") for _ in range(5)))
+
+    assert {"completed"} == {run["state"] for run in runs}
+    assert 1 == len(await customer.objects())
+
+
+async def test_deleted_export_is_forgotten_and_its_files_stay(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.publish("a")
+    await customer.ask("POST", "/clicks/flush")
+    plans = customer.service.mesh.bucket(streams.PLANS)
+    assert await plans.get("shop.clicks") is not None
+
+    await customer.ask("DELETE", "/clicks", status=204)
+
+    while await plans.get("shop.clicks") is not None:
+        pass
+    await customer.ask("POST", "/clicks/flush", status=404)
+    assert 1 == len(await customer.objects())
+
+
+async def test_inactive_export_sends_nothing_and_catches_up_when_it_is_active_again(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.ask("PUT", "/clicks", customer.form(active=False))
+    await customer.publish("a")
+    await customer.ask("POST", "/clicks/flush", status=409)
+
+    await customer.ask("PUT", "/clicks", customer.form(active=True))
+    await customer.ask("POST", "/clicks/flush")
+
+    assert ["a"] == [row["id"] for row in await customer.rows()]
+
+
+async def test_export_comes_back_by_itself_when_nats_was_away(customer: Customer, nats_server: NatsServer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form(frequency_s=1))
+    await customer.publish("a")
+    await wait_for_objects(customer, 1)
+
+    await nats_server.restart()
+    await until(lambda: customer.bus.connected)
+    await customer.publish("b")
+    await wait_for_objects(customer, 2)
+
+    assert ["a", "b"] == [row["id"] for row in await customer.rows()]
+
+
+async def test_exporter_gets_by_with_what_its_own_user_may(
+    settings: Settings, registry: Registry, moto: MotoServer, bucket: None, tmp_path: Path
+) -> None:
+    seeds = ensure_seeds(tmp_path / "keys")
+    async with (
+        NatsServer(tmp_path / "closed", users=seeds) as server,
+        connect("operator", server.url, seed=seeds["operator"], metrics=Metrics()) as operator,
+        connect("publisher", server.url, seed=seeds["publisher"], metrics=Metrics()) as publisher,
+    ):
+        closed = msgspec.structs.replace(settings, nats_url=server.url, nats_seed=seeds["exporter"])
+        await ensure(operator, streams.CONFIG, closed)
+        tokens = Registry(operator, registry.secrets, service="test", relist_s=30)
+        token = new_token()
+        await tokens.put(TOKENS, token_hash(token), "", Token(scopes=("app:shop",), created_at=datetime.now(UTC)))
+        async with customer_of(closed, {"Authorization": f"Bearer {token}"}, moto, publisher) as customer:
+            await customer.ask("PUT", "/clicks", customer.form())
+            await customer.publish("a")
+            run = await customer.ask("POST", "/clicks/flush")
+            assert run in (await customer.ask("GET", "/clicks/runs"))["runs"]
+            await customer.ask("DELETE", "/clicks", status=204)
+
+        assert ["a"] == [row["id"] for row in await customer.rows()]
+
+
+async def test_run_is_shown_by_its_id(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    run = await customer.ask("POST", "/clicks/flush")
+
+    assert run == await customer.ask("GET", f"/clicks/runs/{run['id']}")
+    await customer.ask("GET", "/clicks/runs/none", status=404)
+    await customer.ask("GET", "/clicks/runs?limit=0", status=400)
+
+
+async def test_dry_run_begins_nothing(customer: Customer) -> None:
+    change = await customer.ask("PUT", "/clicks?dry_run=true", customer.form())
+
+    assert ("created", True) == (change["change"], change["dry_run"])
+    assert None is await customer.service.mesh.bucket(streams.PLANS).get("shop.clicks")
+
+
+async def test_rival_is_let_see_and_do_nothing(customer: Customer, rival: dict[str, str]) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+
+    async with aiohttp.ClientSession(headers=rival) as http:
+        for method, path in (("GET", "/clicks"), ("POST", "/clicks/flush"), ("GET", "/clicks/runs")):
+            async with http.request(method, f"{customer.service.url}/v1/apps/shop/exports{path}") as answer:
+                assert 403 == answer.status

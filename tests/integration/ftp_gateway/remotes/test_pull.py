@@ -1,0 +1,290 @@
+"""A process that dies between any two steps of a pull: the next one goes on, nothing is lost and nothing is twice."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from inspect import iscoroutinefunction
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.virtual_paths import Place
+from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.processing.pipeline import Processing
+from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.remotes.clients.ftps import _Thread, open_ftps_remote
+from ftp_gateway.remotes.clients.sftp import open_sftp_remote
+from ftp_gateway.remotes.pull import Job, Puller, Server
+from ftp_gateway.remotes.remote import Remote
+from ftp_gateway.remotes.report_delivery import ReportSender
+from ftp_gateway.remotes.state import FORGET_AFTER
+from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.spool.store import Spool
+from shared.config.secret import dec_hook
+from shared.contracts import streams
+from shared.errors import ConflictError, UnavailableError
+from shared.messaging.bus import Bus
+from shared.messaging.kv import BucketStore
+from shared.messaging.streams import ensure
+from shared.profiles.store import Profiles
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
+from support.clients.ftp_gateway import events, rows
+from support.servers.remotes import SftpPeer, ftps_peer, sftp_peer
+from support.waiting import until
+
+DATA = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(3))
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class Death:
+    """Comes before the n-th step of those that it accompanies; then every step is too late."""
+
+    def __init__(self, before: int) -> None:
+        self.left = before
+
+    def accompanies(self, steps: Any) -> Any:
+        """The same object, whose coroutines may be the last."""
+        return Mortal(steps, self)
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
+
+
+class Mortal:
+    """An object whose methods the process may not live to call, or to hear the end of."""
+
+    def __init__(self, steps: Any, death: Death) -> None:
+        self.steps = steps
+        self.death = death
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.steps, name)
+        if not iscoroutinefunction(found):
+            return found
+
+        async def stepped(*given: Any, **options: Any) -> Any:
+            self.death.step()
+            result = await found(*given, **options)
+            self.death.step()
+            return result
+
+        return stepped
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
+    async with sftp_peer(tmp_path / "peer") as peer:
+        yield peer
+
+
+@pytest.fixture
+async def memories(bus: Bus, settings: Settings) -> BucketStore:
+    for spec in (streams.PUSH, streams.FILES, streams.PROFILES, streams.REMOTES):
+        await ensure(bus, spec, settings)
+    return BucketStore(bus, streams.REMOTES)
+
+
+@pytest.fixture
+async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
+    async with FileWork(Profiles(bus).unknown) as file_work:
+        yield file_work
+
+
+class Process:
+    """What one process has: its spool, and what it knows of the remote. `ahead` is what its clock is."""
+
+    def __init__(self, folder: Path, peer: SftpPeer, memories: BucketStore, app_key: str = "shop") -> None:
+        self.ahead = timedelta()
+        self.app_key = app_key
+        self.spool = Spool(folder, self.clock)
+        self.memory = Memory(memories, app_key, "erp")
+        self.peer = peer
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    async def look(self, death: Death | None = None, **changed: Any) -> None:
+        remote = msgspec.convert(self.peer.config(**changed), Remote, dec_hook=dec_hook)
+        death = death or Death(1 << 30)
+
+        @asynccontextmanager
+        async def opened(remote: Remote) -> AsyncIterator[Server]:
+            async with open_sftp_remote(remote, allow_private=True) as server:
+                yield death.accompanies(server)
+
+        await self.memory.load()
+        puller = Puller(
+            Job(app_key=self.app_key, id="erp", revision=1, remote=remote),
+            death.accompanies(self.memory),
+            spool=death.accompanies(self.spool),
+            open_server=opened,
+            send_reports=ReportSender(self.spool, self.clock).send,
+            metrics=Metrics(),
+            clock=self.clock,
+        )
+        await puller.look()
+
+    async def work_off(self, bus: Bus, file_work: FileWork) -> None:
+        """Process what lies in the spool and is whole."""
+        intake = Intake(
+            spool=self.spool,
+            bus=bus,
+            rules_of=lambda _: Rules(settle_s=0),
+            processing=Processing(spool=self.spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=self.clock),
+            metrics=Metrics(),
+            clock=self.clock,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intake.run())
+            await until(lambda: all(upload.idle for upload in self.spool.uploads()))
+            intake.close()
+            await intake.join()
+
+
+@pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
+async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path, restarted_with: str
+) -> None:
+    for at in count(1):
+        app_key, death = f"shop{at}", Death(at)
+        (peer.folder / "out" / "push.csv").write_bytes(DATA)
+        before = Process(tmp_path / app_key, peer, memories, app_key)
+        after: dict[str, Any] = {"after": "archive", "archive_path": f"/done/{app_key}"}
+        with suppress(KilledError):
+            await before.look(death, **after)
+        restarted = Process(tmp_path / app_key, peer, memories, app_key)
+        shown = {upload.ticket.name for upload in restarted.spool.entries(app_key, "")}
+        assert shown <= {"push.csv"}, f"moment {at}"
+        if restarted_with == "the files in hand":
+            await restarted.work_off(bus, file_work)
+        for _ in range(2):
+            await restarted.look(**after)
+            await restarted.work_off(bus, file_work)
+
+        assert ["0", "1", "2"] == [row.ext_id for row in await rows(bus, app_key)], f"moment {at}"
+        assert 1 == len(list((peer.folder / "done" / app_key).iterdir())), f"moment {at}"
+        assert [] == list((peer.folder / "out").iterdir()), f"moment {at}"
+        assert [] == restarted.spool.uploads(), f"moment {at}"
+        assert [] == await events(bus, "partial", app_key), f"moment {at}"
+        if death.left > 0:
+            break
+    assert at > 14
+
+
+async def test_what_was_pulled_waits_for_a_file_of_its_name(
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")
+    writer.write(0, b"7;Seven;https://x.example\n")
+    (peer.folder / "out" / "push.csv").write_bytes(DATA)
+
+    await process.look()
+    await writer.commit()
+    await process.work_off(bus, file_work)
+    await process.look()
+    await process.work_off(bus, file_work)
+
+    assert ["7", "0", "1", "2"] == [row.ext_id for row in await rows(bus)]
+
+
+async def test_a_file_that_is_gone_is_remembered_for_a_week(
+    bus: Bus, peer: SftpPeer, memories: BucketStore, tmp_path: Path
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    path = peer.folder / "out" / "push.csv"
+    path.write_bytes(DATA)
+    await process.look()
+    hidden = path.rename(peer.folder / "hidden")
+    await process.look()
+    hidden.rename(path)
+    await process.look()
+    assert 1 == len(process.spool.uploads())
+    path.unlink()
+
+    await process.look()
+    process.ahead = FORGET_AFTER - timedelta(minutes=1)
+    await process.look()
+    assert ["push.csv"] == list(process.memory.taken)
+    process.ahead = FORGET_AFTER + timedelta(minutes=1)
+    await process.look()
+
+    await process.memory.load()
+    assert {} == process.memory.taken
+
+
+async def test_a_file_that_cannot_be_remembered_is_remembered_later(
+    peer: SftpPeer, memories: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    (peer.folder / "out" / "push.csv").write_bytes(DATA)
+
+    async def fail(*_: object, **__: object) -> int:
+        raise UnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memories, "put", fail)
+        await process.look()
+    await process.memory.save()
+
+    await process.memory.load()
+    assert ["push.csv"] == list(process.memory.taken)
+
+
+async def test_a_server_that_fails_file_after_file_is_left_alone(
+    peer: SftpPeer, memories: BucketStore, tmp_path: Path
+) -> None:
+    process = Process(tmp_path / "spool", peer, memories)
+    for number in range(9):
+        (peer.folder / "out" / f"{number}.csv").write_bytes(DATA)
+        peer.cut[f"{number}.csv"] = 5
+
+    with pytest.raises(ConflictError, match=r"0\.csv: the server gave 5 bytes"):
+        await process.look()
+
+    assert [] == process.spool.uploads()
+
+
+async def test_an_ftps_session_that_is_cut_off_at_any_step_closes_what_it_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do, steps, last = _Thread.do, 0, 0
+
+    async def cut_off(thread: _Thread, work: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        doing = asyncio.ensure_future(do(thread, work))
+        if steps == last:
+            await asyncio.sleep(0)
+            doing.cancel()
+        return await doing
+
+    monkeypatch.setattr(_Thread, "do", cut_off)
+    async with ftps_peer(tmp_path / "ftps") as server:
+        (server.folder / "out" / "push.csv").write_bytes(DATA)
+        remote = msgspec.convert(server.config(), Remote, dec_hook=dec_hook)
+        while steps >= last:
+            steps, last = 0, last + 1
+            with suppress(asyncio.CancelledError):
+                async with open_ftps_remote(remote, allow_private=True) as opened:
+                    await opened.list_files("/out", 10)
+                    async with aclosing(opened.read("/out/push.csv", len(DATA))) as blocks:
+                        async for _ in blocks:
+                            pass
+        await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("ftps_")])
+    # What nobody closed is told now, as a warning, which is an error.
+    gc.collect()
+    assert last > 5

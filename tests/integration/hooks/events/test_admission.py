@@ -1,0 +1,156 @@
+"""The entrance for events by HTTP: what is taken, what is refused, and what lies in `EVENTS` afterwards."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from hooks.app import SERVICE
+from hooks.routes.hooks import BODY_BYTES
+from shared.contracts import streams, subjects
+from shared.contracts.messages import Alert, decode
+from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.runtime.settings import Settings
+from shared.service import running
+from support.clients.hooks import HooksClient, by_user, events, open_client
+from support.run_service import RunService
+from support.stored_messages import messages
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+async def client(run_service: RunService, shop: dict[str, str]) -> AsyncIterator[HooksClient]:
+    async with run_service(SERVICE) as service, open_client(service.url, shop) as client:
+        yield client
+
+
+async def stored(bus: Bus) -> list[dict[str, Any]]:
+    """Every event in `EVENTS`, in the order of the stream; each lies on the subject of its app and partition."""
+    found: list[dict[str, Any]] = []
+    for message in await messages(bus, streams.EVENTS, "events.>"):
+        part = json.loads(message.data)
+        for event in part:
+            partition = subjects.partition_of(event["user_id"])
+            assert message.subject == subjects.events(event["app_key"], partition)
+        found += part
+    return found
+
+
+async def test_an_array_is_stored_before_it_is_answered(client: HooksClient, bus: Bus) -> None:
+    posted = events(5000, users=300, attributes={"a": "x" * 300})
+
+    status, told = await client.ask("POST", "/events", posted)
+
+    assert (202, {"accepted": 5000, "rejected": 0, "errors": []}) == (status, told)
+    assert by_user(posted) == by_user(await stored(bus))
+
+
+async def test_ndjson_is_taken_line_by_line(client: HooksClient, bus: Bus) -> None:
+    body = b'{"id":"a","code":"c","user_id":"u"}\n\nnot JSON\r\n{"id":"b","code":"c","user_id":"u"}'
+
+    status, told = await client.ask("POST", "/events", raw=body, headers=NDJSON)
+
+    assert (202, 2, 1) == (status, told["accepted"], told["rejected"])
+    assert 1 == told["errors"][0]["index"]
+    assert ["a", "b"] == [event["id"] for event in await stored(bus)]
+
+
+async def test_a_packed_body_is_unpacked(client: HooksClient, bus: Bus) -> None:
+    body = gzip.compress(json.dumps(events(100, users=3)).encode())
+
+    status, told = await client.ask("POST", "/events", raw=body, headers=JSON | {"Content-Encoding": "gzip"})
+
+    assert (202, 100) == (status, told["accepted"])
+    assert 100 == len(await stored(bus))
+
+
+async def test_bad_events_are_told_and_good_ones_go_through(client: HooksClient, bus: Bus) -> None:
+    good = {"code": "c", "user_id": "u"}
+
+    status, told = await client.ask(
+        "POST", "/events", [good, good | {"user_id": ""}, good | {"app_key": "rival"}, 7, good]
+    )
+
+    assert (202, 2, 3) == (status, told["accepted"], told["rejected"])
+    assert [(1, "user_id"), (2, "app_key"), (3, None)] == [(e["index"], e.get("field")) for e in told["errors"]]
+    found = await stored(bus)
+    assert ["shop", "shop"] == [event["app_key"] for event in found]
+    assert 2 == len({event["id"] for event in found})
+
+
+async def test_a_request_without_a_good_event_is_a_bad_one(client: HooksClient, bus: Bus) -> None:
+    status, told = await client.ask("POST", "/events", [{"code": "c"}, {"user_id": "u"}])
+
+    assert (400, 0, 2) == (status, told["accepted"], told["rejected"])
+    assert [] == await stored(bus)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"[]", JSON, 400),
+        (b'{"code":"c"}', JSON, 400),
+        (b"nonsense", JSON, 400),
+        (b"\n\n", NDJSON, 400),
+        (b"[]", {"Content-Type": "text/csv"}, 400),
+        (b"not packed", JSON | {"Content-Encoding": "gzip"}, 400),
+        (b"[" * 100_000, JSON, 400),
+        (b" " * (BODY_BYTES + 1), JSON, 413),
+        (gzip.compress(b" " * (BODY_BYTES + 1)), JSON | {"Content-Encoding": "gzip"}, 413),
+    ],
+    ids=["empty", "no array", "no JSON", "no line", "CSV", "not gzip", "deep", "too large", "too large unpacked"],
+)
+async def test_a_body_that_cannot_be_read_is_refused(
+    client: HooksClient, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    found, told = await client.ask("POST", "/events", raw=body, headers=headers)
+
+    assert (status, True) == (found, bool(told["error"]["message"]))
+
+
+async def test_a_request_that_is_said_again_is_stored_once(client: HooksClient, bus: Bus) -> None:
+    posted = events(50, users=5)
+
+    await client.post(posted)
+    await client.post(posted)
+
+    assert 50 == len(await stored(bus))
+
+
+async def test_tenants_may_use_the_same_ids(
+    run_service: RunService, shop: dict[str, str], rival: dict[str, str], bus: Bus
+) -> None:
+    event = [{"id": "1", "code": "c", "user_id": "u"}]
+    async with (
+        run_service(SERVICE) as service,
+        open_client(service.url, shop) as ours,
+        open_client(service.url, rival, "rival") as theirs,
+    ):
+        await ours.post(event)
+        await theirs.post(event)
+
+    assert ["shop", "rival"] == [event["app_key"] for event in await stored(bus)]
+
+
+async def test_a_full_stream_refuses_and_says_when_to_come_again(
+    settings: Settings, shop: dict[str, str], bus: Bus
+) -> None:
+    small = msgspec.structs.replace(settings, events_max_bytes=1 << 20)
+    large = [{"code": "c", "user_id": f"u{number}", "attributes": {"a": "x" * 50_000}} for number in range(30)]
+    async with running(SERVICE, small) as service, open_client(service.url, shop) as client:
+        refused = [await client.ask("POST", "/events", large) for _ in range(3)]
+
+        assert [429] * 3 == [status for status, _ in refused]
+        assert {"busy"} == {told["error"]["code"] for _, told in refused}
+        async with asyncio.timeout(10), open_scan(bus, streams.ALERTS, subject="alerts.hooks.shop.*") as scan:
+            alerts = await scan.next(10)
+    assert [("events-full", "EVENTS")] == [
+        (alert.kind, alert.subject) for alert in (decode(message.data, Alert) for message in alerts)
+    ]

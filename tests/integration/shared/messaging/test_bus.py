@@ -1,0 +1,156 @@
+"""Publishing and reading single messages on a real server, and servers that go away."""
+
+import asyncio
+
+import pytest
+
+from millrace.nats_servers.server import NatsServer
+from shared.contracts.streams import EVENTS, PUSH
+from shared.contracts.subjects import push_send
+from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
+from shared.messaging.bus import Bus
+from shared.messaging.connection import connect
+from shared.messaging.message import Message, Outgoing
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
+from support.waiting import until
+
+
+async def test_publish_gives_the_sequence_once_stored(push: Bus) -> None:
+    sequences = [await push.publish(push_send("shop", "f1"), b"{}") for _ in range(3)]
+
+    assert sequences == [1, 2, 3]
+    assert (await push.stream_state(PUSH)).messages == 3
+
+
+async def test_publish_drops_a_repetition_of_the_same_id(push: Bus) -> None:
+    first = await push.publish(push_send("shop", "f1"), b"{}", message_id="f1:1-500")
+    second = await push.publish(push_send("shop", "f1"), b"{}", message_id="f1:1-500")
+
+    assert second == first
+    assert (await push.stream_state(PUSH)).messages == 1
+
+
+async def test_publish_refuses_when_the_subject_has_moved_on(push: Bus) -> None:
+    await push.publish(push_send("shop", "f1"), b"1", expect_last_sequence=0)
+
+    with pytest.raises(ConflictError):
+        await push.publish(push_send("shop", "f1"), b"2", expect_last_sequence=0)
+    await push.publish(push_send("shop", "f2"), b"another file", expect_last_sequence=0)
+
+
+async def test_publish_says_too_large_over_the_servers_limit(push: Bus) -> None:
+    with pytest.raises(TooLargeError, match="at most"):
+        await push.publish(push_send("shop", "f1"), bytes(push.max_payload + 1))
+
+
+async def test_a_full_stream_refuses_and_keeps_what_it_has(bus: Bus, settings: Settings) -> None:
+    small = Settings(
+        **{name: getattr(settings, name) for name in settings.__struct_fields__} | {"events_max_bytes": 1 << 20}
+    )
+    await ensure(bus, EVENTS, small)
+    for _ in range(20):
+        await bus.publish("events.shop.1", bytes(50_000))
+
+    with pytest.raises(BusyError) as refusal:
+        await bus.publish("events.shop.1", bytes(100_000))
+
+    assert refusal.value.retry_after_s is not None
+    assert (await bus.stream_state(EVENTS)).messages == 20
+
+
+async def test_publish_is_unavailable_without_a_stream(bus: Bus) -> None:
+    with pytest.raises(UnavailableError):
+        await bus.publish("nowhere.at.all", b"{}")
+
+
+async def test_last_message_is_the_newest_of_its_subject(push: Bus) -> None:
+    await push.publish(push_send("shop", "f1"), b"1")
+    await push.publish(push_send("shop", "f1"), b"2", message_id="two")
+    await push.publish(push_send("shop", "f2"), b"3")
+
+    last = await push.last_message(PUSH, push_send("shop", "f1"))
+
+    assert last is not None
+    assert (last.data, last.sequence, last.headers["Nats-Msg-Id"]) == (b"2", 2, "two")
+    assert last.at.year >= 2024
+    assert await push.last_message(PUSH, push_send("shop", "f9")) is None
+
+
+async def test_messages_together_are_stored_side_by_side(push: Bus) -> None:
+    subject = push_send("shop", "f1")
+    parts = [Outgoing(subject, b"%d" % n, {"Part": str(n)}, 0 if n == 0 else None) for n in range(1000)]
+
+    last = await push.publish_together(parts)
+
+    assert 1000 == last == (await push.stream_state(PUSH)).messages
+    newest = await push.last_message(PUSH, subject)
+    assert newest is not None
+    assert (b"999", "999") == (newest.data, newest.headers["Part"])
+
+
+async def test_messages_together_are_refused_together(push: Bus) -> None:
+    await push.publish(push_send("shop", "f2"), b"1")
+    parts = [Outgoing(push_send("shop", f"f{n}"), b"2", expect_last_sequence=0) for n in (1, 2, 3)]
+
+    with pytest.raises(ConflictError):
+        await push.publish_together(parts)
+    with pytest.raises(TooLargeError):
+        await push.publish_together([Outgoing("push.send.shop.f4", bytes(push.max_payload + 1)), parts[0]])
+
+    assert 1 == (await push.stream_state(PUSH)).messages
+
+
+async def test_last_message_waits_for_a_stream_that_nobody_answers_for_yet(bus: Bus, settings: Settings) -> None:
+    async def read() -> Message | None:
+        asked.set()
+        return await bus.last_message(PUSH, push_send("shop", "f1"))
+
+    asked = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        await asked.wait()
+        await ensure(bus, PUSH, settings)
+
+    assert reading.result() is None
+
+
+async def test_last_message_is_unavailable_without_a_stream(bus: Bus) -> None:
+    with pytest.raises(UnavailableError, match="PUSH cannot be read now"):
+        await bus.last_message(PUSH, push_send("shop", "f1"))
+
+
+async def test_last_messages_are_those_of_the_subjects_that_have_one(push: Bus) -> None:
+    for number in range(600):
+        await push.publish(push_send("shop", f"f{number % 300}"), b"%d" % number)
+
+    found = await push.last_messages(PUSH, [push_send("shop", f"f{number}") for number in range(200, 400)])
+
+    assert {push_send("shop", f"f{n}"): (b"%d" % (n + 300), n + 301) for n in range(200, 300)} == {
+        message.subject: (message.data, message.sequence) for message in found
+    }
+    assert [] == await push.last_messages(PUSH, [push_send("shop", "f9999")])
+
+
+async def test_last_messages_are_unavailable_without_a_stream(bus: Bus) -> None:
+    with pytest.raises(UnavailableError):
+        await bus.last_messages(PUSH, [push_send("shop", "f1")])
+
+
+async def test_connecting_gives_up_with_the_last_reason() -> None:
+    with pytest.raises(UnavailableError, match=r"cannot be reached at nats://127\.0\.0\.1:9"):
+        async with connect("test", "nats://127.0.0.1:9", metrics=Metrics(), wait_s=0.3):
+            pass
+
+
+async def test_ping_fails_while_the_server_is_gone(bus: Bus, nats_server: NatsServer) -> None:
+    await bus.ping()
+    await nats_server.kill()
+
+    with pytest.raises(UnavailableError):
+        await bus.ping()
+
+    await nats_server.restart()
+    await until(lambda: bus.connected)
+    await bus.ping()

@@ -1,9 +1,0 @@
-"""The hooks service with leases that are over soon: `python -m servers.quick_hooks`. No test lives here."""
-
-from hooks import app
-from hooks.assignment.plan import Timing
-from shared.service import run
-
-if __name__ == "__main__":
-    app.TIMING = Timing(renew_s=0.3, stop_s=1.2, take_s=2.0, give_s=1.0)
-    run(app.SERVICE)

@@ -1,0 +1,1 @@
+"""Servers, clients and fakes for the tests. No test is here."""

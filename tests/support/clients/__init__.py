@@ -1,0 +1,1 @@
+"""Clients of the services, as their users write them."""

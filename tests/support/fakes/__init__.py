@@ -1,0 +1,1 @@
+"""Ports of the domain in memory, with faults on demand."""

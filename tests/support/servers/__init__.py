@@ -1,0 +1,1 @@
+"""Servers that a service talks to or is: real ones, with faults on demand."""

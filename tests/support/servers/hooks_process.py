@@ -1,0 +1,52 @@
+"""The hooks service as a real process beside a test. No test lives here."""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from shared.runtime.settings import Settings, child_environment
+
+TESTS = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def hooks_process(
+    settings: Settings, folder: Path, *, module: str = "hooks"
+) -> AsyncIterator[tuple[Process, str]]:
+    """
+    A replica with a folder of its own, killed when the block is left; its URL is given once it is ready. Started again
+    in the same folder it is the same replica. `support.servers.quick_hooks` is the `module` whose leases are over soon.
+    """
+    announce = _announcement(folder)
+    environment = child_environment(
+        nats_url=settings.nats_url,
+        secret_keys=settings.secret_keys,
+        http_port=0,
+        allow_private_endpoints=True,
+        data_dir=folder,
+        announce_file=announce,
+        log_level="error",
+    )
+    environment["PYTHONPATH"] = str(TESTS)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment)
+    try:
+        while not announce.exists():
+            assert process.returncode is None, "the service ended while it started"
+            await asyncio.sleep(0.05)
+        yield process, json.loads(announce.read_text())["http"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _announcement(folder: Path) -> Path:
+    """Where the process tells its URL; nothing is there yet."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "announce.json"
+    path.unlink(missing_ok=True)
+    return path

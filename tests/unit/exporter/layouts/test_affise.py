@@ -1,0 +1,136 @@
+"""Names, folders and cells as Affise writes them."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, AffiseLayout, text
+from exporter.pipeline.selection import Data
+from shared.contracts.messages import Attributes, Event, EventType, Value
+
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
+texts = st.text('aE9ğ漢😀,"\r\n\0 =-.', max_size=12)
+values = scalars | texts | st.lists(scalars | texts, max_size=3)
+
+
+def event(kind: EventType, attributes: Attributes, occurred_at: int = 1_795_314_667_123) -> Event:
+    return Event(
+        id="5fc0bb8e125d990001b7b4aa",
+        app_key="app",
+        type=kind,
+        code=kind,
+        user_id="88123",
+        occurred_at=occurred_at,
+        attributes=attributes,
+    )
+
+
+def cells(kind: EventType, **attributes: Value) -> dict[str, str]:
+    layout = AffiseLayout("clicks" if kind == "click" else "conversions")
+    return dict(zip(layout.columns, layout.row(event(kind, attributes)), strict=True))
+
+
+@pytest.mark.parametrize("columns", [CLICK_COLUMNS, CONVERSION_COLUMNS])
+def test_no_column_is_named_twice(columns: tuple[str, ...]) -> None:
+    assert len(columns) == len(set(columns))
+
+
+def test_name_is_the_second_below_padded_folders() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    assert "2026/01/02/2026-01-02 03:04:05.csv.gz" == AffiseLayout("clicks").name(at)
+
+
+def test_name_is_in_utc_when_the_clock_is_not() -> None:
+    at = datetime(2026, 1, 2, 1, 0, 0, tzinfo=timezone(timedelta(hours=3)))
+
+    assert "2026/01/01/2026-01-01 22:00:00.csv.gz" == AffiseLayout("clicks").name(at)
+
+
+def test_cells_are_the_attributes_of_the_columns_names() -> None:
+    row = cells("click", country="DE", partner_id=4, uniq=True, unheard_of="x")
+
+    assert ("DE", "4", "true") == (row["country"], row["partner_id"], row["uniq"])
+    assert "unheard_of" not in row
+
+
+def test_click_has_the_events_id_and_time_and_user() -> None:
+    row = cells("click")
+
+    assert ["5fc0bb8e125d990001b7b4aa"] * 2 == [row["id"], row["click_id"]]
+    assert "2026-11-22 02:31:07" == row["created_at"]
+    assert "88123" == row["user_id"]
+
+
+def test_click_keeps_its_own_id_when_it_has_one() -> None:
+    row = cells("click", click_id="aa")
+
+    assert ("5fc0bb8e125d990001b7b4aa", "aa") == (row["id"], row["click_id"])
+
+
+def test_conversion_is_known_by_the_action_and_else_by_the_click() -> None:
+    assert "act" == cells("conversion", action_id="act", clickid="cl")["conversion_id"]
+    assert "cl" == cells("conversion", click_id="cl")["conversion_id"]
+    assert "cl" == cells("conversion", click_id="cl")["clickid"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "earnings"),
+    [
+        ({"revenue": 4, "payouts": 3}, "1"),
+        ({"revenue": 0.3, "payouts": 0.1}, "0.2"),
+        ({"revenue": "10.50", "payouts": "0.25"}, "10.25"),
+        ({"revenue": 4, "payouts": 3, "earnings": 7}, "7"),
+        ({"revenue": 4, "payouts": 3, "earnings": None}, "1"),
+        ({"revenue": 4}, ""),
+        ({"revenue": "four", "payouts": 3}, ""),
+        ({"revenue": True, "payouts": 1}, ""),
+        ({"revenue": "1e999999", "payouts": 1}, ""),
+        ({"revenue": "NaN", "payouts": 1}, ""),
+    ],
+)
+def test_earnings_are_revenue_less_payouts_when_not_told(attributes: Attributes, earnings: str) -> None:
+    assert earnings == cells("conversion", **attributes)["earnings"]
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        (None, ""),
+        (True, "true"),
+        (0, "0"),
+        (0.1, "0.1"),
+        (1e20, "100000000000000000000"),
+        (1e-7, "0.0000001"),
+        ("=1+1", "=1+1"),
+        (["a", 1, None], '["a",1,null]'),
+    ],
+)
+def test_value_is_written_without_exponent_or_disguise(value: Value, cell: str) -> None:
+    assert cell == text(value)
+
+
+@pytest.mark.parametrize("data", ["clicks", "conversions"])
+@given(
+    attributes=st.dictionaries(st.sampled_from([*CLICK_COLUMNS, *CONVERSION_COLUMNS, "other"]), values, max_size=20),
+    occurred_at=st.integers(0, 2**63),
+)
+def test_any_event_has_a_row(data: Data, attributes: Attributes, occurred_at: int) -> None:
+    layout = AffiseLayout(data)
+
+    row = layout.row(event("click", attributes, occurred_at))
+
+    assert len(layout.columns) == len(row)
+    assert all(isinstance(cell, str) for cell in row)
+
+
+def test_readme_lists_the_columns() -> None:
+    readme = " ".join((Path(__file__).parents[4] / "services/exporter/README.md").read_text().split())
+
+    assert f"**Clicks** `{', '.join(CLICK_COLUMNS)}`" in readme
+    assert f"**Conversions** `{', '.join(CONVERSION_COLUMNS)}`" in readme

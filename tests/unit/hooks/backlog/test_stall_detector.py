@@ -1,0 +1,49 @@
+"""When a target that holds a partition's floor has had its time."""
+
+import pytest
+
+from hooks.backlog.stall_detector import Patience, Stalls
+from hooks.delivery.ack_window import Bounds, Window
+from hooks.delivery.counters import Tally
+from hooks.delivery.model import Policy
+from hooks.delivery.targets import Connector, Destinations
+from hooks.matching.hook import Batch, Hook
+from hooks.matching.rule import Index, Rule, Target
+from shared.messaging.message import Message
+from shared.runtime.telemetry import Metrics
+from support.fakes.sink import NOW, Heard, Letters, MemorySink, make_record
+
+TARGET = Target("shop", "orders")
+
+
+@pytest.mark.parametrize(
+    ("linger_ms", "after_s", "blocked"),
+    [(20, 4.9, []), (20, 5.1, [TARGET]), (10_000, 14.9, []), (10_000, 15.1, [TARGET])],
+)
+async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_need_not_linger(
+    linger_ms: int, after_s: float, blocked: list[Target]
+) -> None:
+    sink = MemorySink()
+    sink.gate.clear()
+    now = 100.0
+    batch = Batch(linger_ms=linger_ms)
+    hook = Hook(name="all", stream_name="orders", trigger_type="EVENT", event_code="*", batch=batch)
+    rule = Rule(app_key="shop", hook_id="all", revision=1, hook=hook)
+    async with Destinations(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics()) as destinations:
+        destinations.apply(Index([rule]), {"shop": Connector(revision=1, open=lambda _: sink)})
+        window = Window(Bounds())
+        stalls = Stalls(window, destinations, Patience(), lambda: now)
+        taken = window.take(Message("events.shop.0", b"", sequence=1, at_ns=0))
+        record = make_record(
+            key="ann", data=b"{}", hook_id="all", source="s", tally=Tally(lambda: NOW), done=taken, batch=batch
+        )
+        taken.expect(record)
+        taken.close()
+        lanes = destinations.find(TARGET)
+        assert lanes is not None
+        lanes.put(record)
+        assert [] == stalls.blocked()
+
+        now += after_s
+
+        assert blocked == stalls.blocked()

@@ -1,0 +1,105 @@
+"""How posted events get into the stream, and what is told when they do not."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from hooks.alerts import Alerts
+from hooks.events.publisher import Publishing
+from shared.contracts.messages import Alert
+from shared.errors import BusyError, MillraceError, UnavailableError
+from support.fakes.sink import NOW
+
+
+class Bus:
+    """A stream that fails at chosen messages, counted from 0."""
+
+    max_payload = 8192
+
+    def __init__(self, failures: dict[int, MillraceError] | None = None) -> None:
+        self.failures = failures or {}
+        self.taken: list[tuple[str, list[str]]] = []
+        self._count = 0
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+        number, self._count = self._count, self._count + 1
+        await asyncio.sleep(0)
+        if number in self.failures:
+            raise self.failures[number]
+        self.taken.append((subject, [event["id"] for event in json.loads(data)]))
+        return number
+
+
+class Scene:
+    def __init__(self, bus: Bus) -> None:
+        self.alerts: list[Alert] = []
+        self._box = Alerts(self._alert, lambda: NOW)
+        self.publishing = Publishing(bus, self._box, lambda: NOW)
+
+    async def _alert(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+
+    async def told(self) -> list[str]:
+        """The kinds of alerts so far."""
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(self._box.run())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            running.cancel()
+        return [alert.kind for alert in self.alerts]
+
+
+def posted(number: int, user: str = "u", **attributes: Any) -> list[bytes]:
+    return [
+        json.dumps({"id": f"{user}-{place}", "code": "c", "user_id": user, "attributes": attributes}).encode()
+        for place in range(number)
+    ]
+
+
+async def test_chunks_of_a_partition_follow_each_other() -> None:
+    bus = Bus()
+
+    reply = await Scene(bus).publishing.take("shop", posted(40, a="x" * 1000))
+
+    assert 40 == reply.accepted
+    assert len(bus.taken) > 4
+    assert [f"u-{place}" for place in range(40)] == [event_id for _, ids in bus.taken for event_id in ids]
+
+
+async def test_nothing_of_a_partition_follows_a_chunk_that_failed() -> None:
+    bus = Bus({1: UnavailableError("no answer")})
+
+    with pytest.raises(UnavailableError):
+        await Scene(bus).publishing.take("shop", posted(40, a="x" * 1000))
+
+    assert 1 == len(bus.taken)
+
+
+async def test_a_full_stream_is_told_once_until_there_is_room() -> None:
+    bus = Bus({0: BusyError("full"), 1: BusyError("full"), 3: BusyError("full")})
+    scene = Scene(bus)
+
+    for _ in range(2):
+        with pytest.raises(BusyError) as caught:
+            await scene.publishing.take("shop", posted(1))
+        assert caught.value.retry_after_s
+    assert ["events-full"] == await scene.told()
+    await scene.publishing.take("shop", posted(1))
+    with pytest.raises(BusyError):
+        await scene.publishing.take("shop", posted(1))
+    assert ["events-full"] * 2 == await scene.told()
+
+
+async def test_a_full_stream_goes_before_another_failure() -> None:
+    bus = Bus({0: UnavailableError("no answer"), 1: BusyError("full")})
+
+    with pytest.raises(BusyError):
+        await Scene(bus).publishing.take("shop", [*posted(1, "u1"), *posted(1, "u2")])
+
+
+async def test_a_long_list_of_errors_is_cut_and_counted() -> None:
+    reply = await Scene(Bus()).publishing.take("shop", [b"{}"] * 1500)
+
+    assert (0, 1500, 1000) == (reply.accepted, reply.rejected, len(reply.errors))
