@@ -10,8 +10,8 @@ from typing import Any, Protocol, get_args
 import aiohttp
 import pytest
 
-from hooks.delivery.counters import Tally
-from hooks.delivery.model import Failed, Limits, Record, Sent, Sink
+from hooks.delivery.counters import HookCounters
+from hooks.delivery.model import Failed, Record, Sent, Sink, SinkLimits
 from hooks.sinks import SinkConfig
 from hooks.sinks.kinesis.put_record import open_stream
 from hooks.sinks.kinesis.sink import KinesisConfig
@@ -206,7 +206,7 @@ def record(key: str, data: bytes) -> Record:
         data=data,
         hook_id="hook",
         source="EVENTS:1:0",
-        tally=Tally(lambda: datetime(2026, 11, 22, tzinfo=UTC)),
+        tally=HookCounters(lambda: datetime(2026, 11, 22, tzinfo=UTC)),
         done=lambda _: None,
     )
 
@@ -299,7 +299,7 @@ async def test_ping_sends_nothing(laboratory: Laboratory) -> None:
 # The SDK gives aiohttp the whole body at once, which aiohttp would rather have as a stream.
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_call_as_large_as_the_limits_allow_is_taken(laboratory: Laboratory) -> None:
-    limits: Limits = laboratory.sink.limits
+    limits: SinkLimits = laboratory.sink.limits
     data = b"x" * ((limits.call_bytes // limits.call_records) - len("user-000"))
 
     outcomes = await laboratory.sink.send([record(f"user-{number:03}", data) for number in range(limits.call_records)])

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Self
 
-from hooks.delivery.counters import Tally
-from hooks.delivery.model import PLAIN, Limits, Outcome, Policy, Record, Sent, Sink, size_of
-from hooks.delivery.target_queue import Lanes
+from hooks.delivery.counters import HookCounters
+from hooks.delivery.model import PLAIN, Outcome, Policy, Record, Sent, Sink, SinkLimits, size_of
+from hooks.delivery.target_queue import TargetQueue
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
 from shared.errors import MillraceError
@@ -35,7 +35,7 @@ def make_record(
     data: bytes,
     hook_id: str,
     source: str,
-    tally: Tally,
+    tally: HookCounters,
     done: Callable[[Record], None],
     batch: Batch = PLAIN,
     at_ns: int = 0,
@@ -61,8 +61,8 @@ class MemorySink:
     Satisfies `hooks.delivery.model.Sink`. A call takes the next of `answers`, and `store_all` when there is none left.
     """
 
-    def __init__(self, *answers: Answer, limits: Limits | None = None, turns: int = 1) -> None:
-        self.limits = limits or Limits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)
+    def __init__(self, *answers: Answer, limits: SinkLimits | None = None, turns: int = 1) -> None:
+        self.limits = limits or SinkLimits(call_records=500, call_bytes=5 << 20, record_bytes=1 << 20)
         self.answers = list(answers)
         self.turns = turns
         self.stored: list[Record] = []
@@ -113,7 +113,7 @@ class MemorySink:
 
 
 class Heard:
-    """Satisfies `hooks.delivery.model.Watcher`: keeps what an operator would have heard."""
+    """Satisfies `hooks.delivery.model.DeliveryObserver`: keeps what an operator would have heard."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -146,11 +146,11 @@ class LanesAround:
         self.heard = Heard()
         self.letters = Letters()
         self.metrics = Metrics()
-        self.tally = Tally(lambda: NOW)
+        self.tally = HookCounters(lambda: NOW)
         self.finished: list[Record] = []
         self._sources = count(first)
         self._tasks = asyncio.TaskGroup()
-        self.lanes = Lanes(
+        self.lanes = TargetQueue(
             TARGET,
             sink,
             policy,
@@ -201,7 +201,7 @@ class LanesAround:
 
 
 class Bench(LanesAround):
-    """Lanes over a sink in memory, which has to be used as its port allows."""
+    """TargetQueue over a sink in memory, which has to be used as its port allows."""
 
     def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE, *, first: int = 0) -> None:
         super().__init__(sink, policy, first=first)

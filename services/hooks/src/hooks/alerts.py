@@ -22,7 +22,7 @@ AlertKind = Literal[
 
 
 class Alerts:
-    """Satisfies `hooks.delivery.model.Watcher`. `run` is a task for the life of the service."""
+    """Satisfies `hooks.delivery.model.DeliveryObserver`. `run` is a task for the life of the service."""
 
     def __init__(self, publish: Callable[[Alert], Awaitable[None]], clock: Callable[[], datetime]) -> None:
         self._publish = publish

@@ -10,28 +10,28 @@ from pathlib import Path
 import aiohttp
 
 from hooks.alerts import Alerts
-from hooks.assignment.leases import Leases
+from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import Timing
 from hooks.assignment.replica_id import named
-from hooks.assignment.status import Standing
+from hooks.assignment.status import AssignmentStatus
 from hooks.backlog.checkpoints import Checkpoints
-from hooks.backlog.reader import CatchUps
-from hooks.backlog.stall_detector import Patience
+from hooks.backlog.reader import BacklogReaders
+from hooks.backlog.stall_detector import StallPolicy
 from hooks.config import HOOKS, KINESIS
 from hooks.dead_letters.replay import Replays
-from hooks.dead_letters.store import LetterStore
-from hooks.dead_letters.writer import DeadLetterBox
+from hooks.dead_letters.store import DeadLetterStore
+from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
-from hooks.delivery.advisories import Advice
-from hooks.delivery.counters import Tallies
+from hooks.delivery.advisories import Advisories
+from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Policy, Sink
-from hooks.delivery.targets import Connector, Destinations
-from hooks.events.publisher import Publishing
+from hooks.delivery.targets import Connector, Targets
+from hooks.events.publisher import EventPublisher
 from hooks.handlers import ENDPOINTS
-from hooks.matching.rule import Index, Rule, Target
+from hooks.matching.rule import HookIndex, Rule, Target
 from hooks.metrics import read_hooks
-from hooks.partitions.consumer import Partition
-from hooks.partitions.pool import Partitions
+from hooks.partitions.consumer import PartitionConsumer
+from hooks.partitions.pool import ConsumerPool
 from hooks.previews import Previews
 from hooks.routes.hooks import ROUTES
 from hooks.sinks.kinesis.checks import kinesis_checks
@@ -52,7 +52,7 @@ from shared.runtime.telemetry import Metrics
 from shared.service import Mesh, Service
 
 BOUNDS = Bounds()
-PATIENCE = Patience()
+PATIENCE = StallPolicy()
 TIMING = Timing()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
@@ -93,20 +93,18 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("alerts", alerts.run())
     profiles = ProfileCache(mesh.bus)
     mesh.spawn("profiles", profiles.keep())
-    tallies = Tallies(now)
+    tallies = DeliveryCounters(now)
     clients = await mesh.enter(AwsClients(sts_endpoint_url=mesh.settings.sts_endpoint_url or None))
     webhooks = await mesh.enter(open_session(allow_private=mesh.settings.allow_private_endpoints))
-    dead_letters = DeadLetterBox(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
-    destinations = await mesh.enter(
-        Destinations(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics)
-    )
-    advice = Advice(alerts.advised)
+    dead_letters = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
+    destinations = await mesh.enter(Targets(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics))
+    advice = Advisories(alerts.advised)
     _follow(mesh, destinations, tallies, advice, clients, webhooks)
     checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
-    catch_ups = CatchUps(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
+    catch_ups = BacklogReaders(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
 
     @asynccontextmanager
-    async def open_partition(number: int) -> AsyncIterator[Partition]:
+    async def open_partition(number: int) -> AsyncIterator[PartitionConsumer]:
         async with open_pull(
             mesh.bus,
             streams.EVENTS,
@@ -115,7 +113,7 @@ async def build(mesh: Mesh) -> State:
             capacity=PULL_MESSAGES,
             capacity_bytes=PULL_BYTES,
         ) as pull:
-            yield Partition(
+            yield PartitionConsumer(
                 number,
                 pull,
                 destinations=destinations,
@@ -128,16 +126,16 @@ async def build(mesh: Mesh) -> State:
             )
 
     mesh.metrics.read(partial(read_hooks, tallies, destinations, catch_ups, now))
-    partitions = Partitions(open_partition, destinations, mesh.metrics, mesh.spawn)
+    partitions = ConsumerPool(open_partition, destinations, mesh.metrics, mesh.spawn)
     name = await mesh.enter(named(Path(mesh.settings.data_dir) / "hooks"))
-    leases = Leases(name, mesh.bus, partitions, timing=TIMING, now=now)
+    leases = LeaseKeeper(name, mesh.bus, partitions, timing=TIMING, now=now)
     await leases.start()
     mesh.spawn("leases", leases.keep())
     mesh.ping("leases", leases.ping)
     mesh.intake("partitions", leases)
     await partitions.wait_opened()
     mesh.spawn("lag", _tell_lag(partitions, mesh.metrics))
-    letters = LetterStore(mesh.bus)
+    letters = DeadLetterStore(mesh.bus)
     replays = Replays(letters, destinations, tallies, mesh.metrics, now)
     mesh.intake("replays", replays)
 
@@ -150,9 +148,9 @@ async def build(mesh: Mesh) -> State:
         return await run_checks(checks, deadline_s=DEADLINE_S)
 
     return State(
-        publishing=Publishing(mesh.bus, alerts, now),
+        publishing=EventPublisher(mesh.bus, alerts, now),
         destinations=destinations,
-        standing=Standing(mesh.bus, leases.table),
+        standing=AssignmentStatus(mesh.bus, leases.table),
         catch_ups=catch_ups,
         tallies=tallies,
         advice=advice,
@@ -175,7 +173,7 @@ def _secrets_of(mesh: Mesh) -> Callable[[str], Iterable[str]]:
     ]
 
 
-async def _tell_lag(partitions: Partitions, metrics: Metrics) -> None:
+async def _tell_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
     """Keep the gauges of what waits in the service; what waits with each hook is read when it is asked for."""
     while True:
         ours = partitions.all()
@@ -188,9 +186,9 @@ async def _tell_lag(partitions: Partitions, metrics: Metrics) -> None:
 
 def _follow(
     mesh: Mesh,
-    destinations: Destinations,
-    tallies: Tallies,
-    advice: Advice,
+    destinations: Targets,
+    tallies: DeliveryCounters,
+    advice: Advisories,
     clients: AwsClients,
     webhooks: aiohttp.ClientSession,
 ) -> None:
@@ -220,7 +218,7 @@ def _follow(
             if entry.value.active
         }
         active |= {rule.target.connector: webhook(rule) for rule in rules if rule.target.sink == "WEBHOOK"}
-        destinations.apply(Index(rules), active)
+        destinations.apply(HookIndex(rules), active)
         tallies.keep({(rule.app_key, rule.hook_id) for rule in rules})
         advice.keep(rule.target for rule in rules if destinations.serves(rule.target))
 

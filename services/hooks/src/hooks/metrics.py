@@ -5,14 +5,14 @@ What Prometheus reads of each hook: its tally, and how far it is behind in this 
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from hooks.backlog.reader import CatchUps
-from hooks.delivery.counters import Tallies
-from hooks.delivery.targets import Destinations
+from hooks.backlog.reader import BacklogReaders
+from hooks.delivery.counters import DeliveryCounters
+from hooks.delivery.targets import Targets
 from shared.runtime.telemetry import Reading
 
 
 def read_hooks(
-    tallies: Tallies, destinations: Destinations, catch_ups: CatchUps, clock: Callable[[], datetime]
+    tallies: DeliveryCounters, destinations: Targets, catch_ups: BacklogReaders, clock: Callable[[], datetime]
 ) -> Iterable[Reading]:
     """The numbers of every hook for which an event has come since this process began."""
     now_s = clock().timestamp()

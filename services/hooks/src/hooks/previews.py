@@ -19,7 +19,7 @@ from hooks.events.admission import PostedEvent, admit, make_id
 from hooks.events.decoding import read_message
 from hooks.matching.rendering import render
 from hooks.matching.routed_event import RoutedEvent
-from hooks.matching.rule import Index, Rule
+from hooks.matching.rule import HookIndex, Rule
 from shared.contracts import subjects
 from shared.contracts.streams import EVENTS
 from shared.errors import InvalidError
@@ -196,6 +196,6 @@ class _Window:
         self._found += ((event, f"{place}:{index}") for index, event in events if self._index.match(event))
 
 
-def _index(rule: Rule) -> Index:
+def _index(rule: Rule) -> HookIndex:
     """Of this one hook, active or not."""
-    return Index([msgspec.structs.replace(rule, hook=msgspec.structs.replace(rule.hook, active=True))])
+    return HookIndex([msgspec.structs.replace(rule, hook=msgspec.structs.replace(rule.hook, active=True))])

@@ -5,14 +5,14 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks.assignment.status import Standing
-from hooks.backlog.reader import CatchUps
+from hooks.assignment.status import AssignmentStatus
+from hooks.backlog.reader import BacklogReaders
 from hooks.dead_letters.replay import Replays
-from hooks.dead_letters.store import LetterStore
-from hooks.delivery.advisories import Advice
-from hooks.delivery.counters import Tallies
-from hooks.delivery.targets import Destinations
-from hooks.events.publisher import Publishing
+from hooks.dead_letters.store import DeadLetterStore
+from hooks.delivery.advisories import Advisories
+from hooks.delivery.counters import DeliveryCounters
+from hooks.delivery.targets import Targets
+from hooks.events.publisher import EventPublisher
 from hooks.previews import Previews
 from hooks.sinks.kinesis.sink import KinesisConfig
 from hooks.sinks.webhook.sink import WebhookConfig
@@ -26,13 +26,13 @@ class State(Struct, frozen=True, kw_only=True):
     it where that is asked for; `test_webhook` posts one marked message.
     """
 
-    publishing: Publishing
-    destinations: Destinations
-    standing: Standing
-    catch_ups: CatchUps
-    tallies: Tallies
-    advice: Advice
-    letters: LetterStore
+    publishing: EventPublisher
+    destinations: Targets
+    standing: AssignmentStatus
+    catch_ups: BacklogReaders
+    tallies: DeliveryCounters
+    advice: Advisories
+    letters: DeadLetterStore
     replays: Replays
     previews: Previews
     registry: Registry

@@ -1,4 +1,4 @@
-"""Leases on a real bucket: a partition that another replica has just taken stays his."""
+"""LeaseKeeper on a real bucket: a partition that another replica has just taken stays his."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from hooks.assignment.leases import Leases
-from hooks.assignment.plan import Lease, Plan, Timing
+from hooks.assignment.leases import LeaseKeeper
+from hooks.assignment.plan import AssignmentPlan, Lease, Timing
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.contracts.subjects import PARTITIONS, hooks_lease
@@ -48,7 +48,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
 ) -> None:
     await ensure(bus, LEASES, settings)
     store, work = BucketStore(bus, LEASES), Work()
-    leases = Leases("one", bus, work, timing=Timing(), now=now)
+    leases = LeaseKeeper("one", bus, work, timing=Timing(), now=now)
     plan, loop = leases.table.plan, asyncio.get_running_loop()
     theirs = Lease(owner="other", epoch=1, since=now(), renewed_at=now())
     scan = BucketStore.scan
@@ -60,7 +60,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
         monkeypatch.setattr(leases.table, "plan", lambda *given: _and_soon(plan(*given), heard))
         return found
 
-    def _and_soon(made: Plan, heard: partial[None]) -> Plan:
+    def _and_soon(made: AssignmentPlan, heard: partial[None]) -> AssignmentPlan:
         loop.call_soon(heard)
         return made
 

@@ -14,7 +14,7 @@ import pytest
 from hooks import app
 from hooks.assignment.plan import Timing
 from hooks.assignment.status import PartitionsStanding
-from hooks.backlog.stall_detector import Patience
+from hooks.backlog.stall_detector import StallPolicy
 from hooks.delivery.ack_window import Bounds
 from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams
@@ -210,7 +210,7 @@ async def test_a_target_that_does_not_answer_holds_no_partition_back(
 async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
     replicas: Replicas, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = Patience(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
+    patience = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
     monkeypatch.setattr(app, "PATIENCE", patience)
     monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
     posted = events(3000, users=100)

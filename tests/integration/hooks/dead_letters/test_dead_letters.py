@@ -11,8 +11,8 @@ import pytest
 
 from hooks.app import SERVICE, now
 from hooks.dead_letters.replay import Replays
-from hooks.dead_letters.store import Wanted
-from hooks.dead_letters.writer import DeadLetterBox
+from hooks.dead_letters.store import DeadLetterFilter
+from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.matching.rule import Target
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
@@ -53,13 +53,13 @@ async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -
 
 
 @pytest.fixture
-def box(bus: Bus, hooks: Running) -> DeadLetterBox:
+def box(bus: Bus, hooks: Running) -> DeadLetterWriter:
     """Puts letters as the service does."""
-    return DeadLetterBox(bus, Metrics(), now)
+    return DeadLetterWriter(bus, Metrics(), now)
 
 
 async def put(
-    box: DeadLetterBox,
+    box: DeadLetterWriter,
     places: Iterable[int],
     *,
     users: int = 1,
@@ -124,7 +124,7 @@ async def test_a_rejected_record_is_shown_whole_and_sent_again_as_it_was_rendere
     assert (1, 0, 1, 1) == tuple(status[name] for name in ("matched", "sent", "dead_lettered", "replayed"))
 
 
-async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, box: DeadLetterBox) -> None:
+async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, box: DeadLetterWriter) -> None:
     await put(box, range(7))
     await put(box, range(3), app_key="rival")
 
@@ -137,11 +137,13 @@ async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, bo
     assert [["no 0", "no 1", "no 2"], ["no 3", "no 4", "no 5"], ["no 6"]] == pages
 
 
-async def test_a_page_of_large_letters_is_shorter(box: DeadLetterBox, hooks: Running) -> None:
+async def test_a_page_of_large_letters_is_shorter(box: DeadLetterWriter, hooks: Running) -> None:
     await put(box, range(5), filler="x" * 1000)
 
-    found, after = await hooks.state.letters.read(Wanted(app_key="shop"), limit=100, max_bytes=2000)
-    rest, end = await hooks.state.letters.read(Wanted(app_key="shop"), after=after, limit=100, max_bytes=1 << 20)
+    found, after = await hooks.state.letters.read(DeadLetterFilter(app_key="shop"), limit=100, max_bytes=2000)
+    rest, end = await hooks.state.letters.read(
+        DeadLetterFilter(app_key="shop"), after=after, limit=100, max_bytes=1 << 20
+    )
 
     assert (["no 0", "no 1"], ["no 2", "no 3", "no 4"], None) == (
         [letter.message for letter in found],
@@ -150,7 +152,9 @@ async def test_a_page_of_large_letters_is_shorter(box: DeadLetterBox, hooks: Run
     )
 
 
-async def test_a_letter_that_cannot_be_read_hides_no_other(client: HooksClient, box: DeadLetterBox, bus: Bus) -> None:
+async def test_a_letter_that_cannot_be_read_hides_no_other(
+    client: HooksClient, box: DeadLetterWriter, bus: Bus
+) -> None:
     await bus.publish("dlq.hooks.shop.all.odd", b"{not json")
     await put(box, [1])
 
@@ -163,7 +167,7 @@ async def test_a_letter_that_cannot_be_read_hides_no_other(client: HooksClient, 
     assert (1, 1) == (reply["sent"], reply["not_replayable"])
 
 
-async def test_letters_are_found_by_hook_reason_and_time(client: HooksClient, box: DeadLetterBox) -> None:
+async def test_letters_are_found_by_hook_reason_and_time(client: HooksClient, box: DeadLetterWriter) -> None:
     await put(box, [1], hook="all", reason="oversize")
     await put(box, [2], hook="other")
     before = datetime.now(UTC).isoformat().replace("+00:00", "Z")
@@ -217,7 +221,7 @@ async def test_a_wrong_question_names_its_field(client: HooksClient, query: str,
 
 
 async def test_a_tenant_reaches_its_own_letters_alone(
-    client: HooksClient, box: DeadLetterBox, hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
+    client: HooksClient, box: DeadLetterWriter, hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
 ) -> None:
     await put(box, range(3))
     (first, *_) = await letters(client)
@@ -239,7 +243,7 @@ async def test_a_letter_that_is_not_there_is_not_found(client: HooksClient, id: 
 
 
 async def test_a_replay_keeps_each_users_order_through_failures(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
     # Records fail in another order than that of their events.
     await put(box, [7, 5, *range(10, 120), 8, 6, 9], users=4)
@@ -258,7 +262,7 @@ async def test_a_replay_keeps_each_users_order_through_failures(
 
 
 async def test_a_replay_goes_on_where_the_call_before_ended(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
     await put(box, range(10))
 
@@ -275,17 +279,21 @@ async def test_a_replay_goes_on_where_the_call_before_ended(
 
 
 async def test_a_replay_that_is_broken_off_loses_nothing_and_is_done_again_in_order(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis, hooks: Running
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
 ) -> None:
     await put(box, range(60), users=3)
     kinesis.delay_s = 0.02
     running = asyncio.create_task(
-        hooks.state.replays.run(Wanted(app_key="shop"), after=None, limit=100, per_second=10_000, dry_run=False)
+        hooks.state.replays.run(
+            DeadLetterFilter(app_key="shop"), after=None, limit=100, per_second=10_000, dry_run=False
+        )
     )
     await kinesis.wait_records("orders", holds(20))
 
     with pytest.raises(ConflictError):
-        await hooks.state.replays.run(Wanted(app_key="shop"), after=None, limit=1, per_second=1, dry_run=False)
+        await hooks.state.replays.run(
+            DeadLetterFilter(app_key="shop"), after=None, limit=1, per_second=1, dry_run=False
+        )
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -303,7 +311,7 @@ async def test_a_replay_that_is_broken_off_loses_nothing_and_is_done_again_in_or
 
 
 async def test_a_record_that_is_refused_again_becomes_a_new_letter(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
     await put(box, [1])
     (old,) = await letters(client)
@@ -317,7 +325,9 @@ async def test_a_record_that_is_refused_again_becomes_a_new_letter(
     assert (old["source"], old["body"], 3) == (new["source"], new["body"], new["attempts"])
 
 
-async def test_letters_of_a_paused_target_wait(client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis) -> None:
+async def test_letters_of_a_paused_target_wait(
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+) -> None:
     await put(box, range(3))
     kinesis.denied_operations |= {"PutRecords", "PutRecord"}
     await client.post(events(1, users=1))
@@ -341,7 +351,7 @@ async def are_left(client: HooksClient, count: int) -> bool:
 
 
 async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis, hooks: Running
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
 ) -> None:
     state = hooks.state
     replays = Replays(state.letters, state.destinations, state.tallies, Metrics(), now)
@@ -349,7 +359,7 @@ async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
     kinesis.fails_record = lambda key, data: b"e0003" in data
 
     running = asyncio.create_task(
-        replays.run(Wanted(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
+        replays.run(DeadLetterFilter(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
     )
 
     await until(partial(are_left, client, 2))
@@ -370,7 +380,7 @@ async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
 
 async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
     client: HooksClient,
-    box: DeadLetterBox,
+    box: DeadLetterWriter,
     kinesis: FaultyKinesis,
     hooks: Running,
     monkeypatch: pytest.MonkeyPatch,
@@ -393,7 +403,7 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
 
     monkeypatch.setattr(state.letters, "remove", slowly)
     running = asyncio.create_task(
-        replays.run(Wanted(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
+        replays.run(DeadLetterFilter(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
     )
 
     await until(partial(are_left, client, 2))
@@ -403,7 +413,7 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
 
 
 async def test_a_dry_run_counts_and_sends_nothing(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
     await put(box, range(3))
     await put(box, [4], hook="gone")
@@ -417,7 +427,7 @@ async def test_a_dry_run_counts_and_sends_nothing(
 
 
 async def test_a_replay_is_no_faster_than_it_was_told(
-    client: HooksClient, box: DeadLetterBox, kinesis: FaultyKinesis
+    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
     await put(box, range(10), users=10)
     started = asyncio.get_running_loop().time()
@@ -428,7 +438,7 @@ async def test_a_replay_is_no_faster_than_it_was_told(
     assert asyncio.get_running_loop().time() - started >= 0.45
 
 
-async def test_letters_are_thrown_away_by_hook_reason_and_time(client: HooksClient, box: DeadLetterBox) -> None:
+async def test_letters_are_thrown_away_by_hook_reason_and_time(client: HooksClient, box: DeadLetterWriter) -> None:
     await put(box, range(3))
     await put(box, [3], hook="other")
     await put(box, [4], reason="oversize")

@@ -9,7 +9,7 @@ import pytest
 
 from hooks import app
 from hooks.app import SERVICE
-from hooks.backlog.stall_detector import Patience
+from hooks.backlog.stall_detector import StallPolicy
 from hooks.delivery.ack_window import Bounds
 from shared.contracts import streams
 from shared.messaging.bus import Bus
@@ -28,7 +28,7 @@ USERS = 300
 def small_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that a handful of events fills, and little patience."""
     monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
-    patience = Patience(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
+    patience = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
     monkeypatch.setattr(app, "PATIENCE", patience)
 
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from hooks.backlog.checkpoints import Checkpoints
-from hooks.backlog.reader import CatchUps
-from hooks.dead_letters.writer import DeadLetterBox
+from hooks.backlog.reader import BacklogReaders
+from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
-from hooks.delivery.batching import Pack
-from hooks.delivery.counters import Tallies
-from hooks.delivery.model import Limits, Outcome, Policy, Record, Sent
-from hooks.delivery.targets import Connector, Destinations
+from hooks.delivery.batching import RecordBatch
+from hooks.delivery.counters import DeliveryCounters
+from hooks.delivery.model import Outcome, Policy, Record, Sent, SinkLimits
+from hooks.delivery.targets import Connector, Targets
 from hooks.matching.hook import Batch, Hook
-from hooks.matching.rule import Index, Rule, Target
-from hooks.partitions.consumer import Partition
-from hooks.partitions.pool import Partitions
+from hooks.matching.rule import HookIndex, Rule, Target
+from hooks.partitions.consumer import PartitionConsumer
+from hooks.partitions.pool import ConsumerPool
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import events as subject_of
 from shared.contracts.subjects import partition_of
@@ -128,7 +128,7 @@ class WorldSink(MemorySink):
     """A stream of the world, as one process reaches it."""
 
     def __init__(self, world: World, stream: str) -> None:
-        super().__init__(limits=Limits(call_records=6, call_bytes=4000, record_bytes=2000))
+        super().__init__(limits=SinkLimits(call_records=6, call_bytes=4000, record_bytes=2000))
         self.answers = world.answers[stream]
         self.world = world
         self.stream = stream
@@ -182,17 +182,17 @@ class Replica:
     async def _live(self) -> None:
         world = self.world
         letters = Letters()
-        destinations = Destinations(Policy(), watcher=Heard(), dead_letters=letters, metrics=self.metrics)
-        tallies = Tallies(lambda: NOW)
-        catch_ups = CatchUps(world.events, Checkpoints(world.bucket), listener=Unheard(), clock=lambda: NOW)
+        destinations = Targets(Policy(), watcher=Heard(), dead_letters=letters, metrics=self.metrics)
+        tallies = DeliveryCounters(lambda: NOW)
+        catch_ups = BacklogReaders(world.events, Checkpoints(world.bucket), listener=Unheard(), clock=lambda: NOW)
 
         @asynccontextmanager
-        async def open_partition(number: int) -> AsyncIterator[Partition]:
-            yield Partition(
+        async def open_partition(number: int) -> AsyncIterator[PartitionConsumer]:
+            yield PartitionConsumer(
                 number,
                 world.events.pull(),
                 destinations=destinations,
-                dead_letters=DeadLetterBox(self, self.metrics, lambda: NOW),
+                dead_letters=DeadLetterWriter(self, self.metrics, lambda: NOW),
                 tallies=tallies,
                 profiles=None,
                 metrics=self.metrics,
@@ -210,8 +210,8 @@ class Replica:
                 )
                 for name, code in HOOKS.items()
             ]
-            destinations.apply(Index(rules), {"shop": Connector(revision=1, open=self._open_sink)})
-            self.partitions = Partitions(
+            destinations.apply(HookIndex(rules), {"shop": Connector(revision=1, open=self._open_sink)})
+            self.partitions = ConsumerPool(
                 open_partition, destinations, self.metrics, lambda name, work: tasks.create_task(work)
             )
             self._ready.set()
@@ -304,7 +304,7 @@ def spans(world: World, arrived: Sequence[Arrived], user: str) -> list[tuple[int
     found = []
     for one in arrived:
         if one.record.key == user:
-            packed = one.record.records if isinstance(one.record, Pack) else [one.record]
+            packed = one.record.records if isinstance(one.record, RecordBatch) else [one.record]
             found.append((one.stint, world.numbers[packed[0].source], world.numbers[packed[-1].source]))
     return found
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hooks.assignment.plan import Lease, Member, Table, Timing
+from hooks.assignment.plan import Lease, LeaseTable, Member, Timing
 from shared.contracts.subjects import PARTITIONS
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -44,7 +44,7 @@ class Replica:
 
     def __init__(self, name: str, bucket: Bucket) -> None:
         self.bucket = bucket
-        self.table = Table(name, TIMING, bucket.clock)
+        self.table = LeaseTable(name, TIMING, bucket.clock)
         self.revisions: dict[int, int] = {}
         self.sends_until: dict[int, float] = {}
         self.look()

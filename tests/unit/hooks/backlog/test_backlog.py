@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks.backlog.backlog import NOWHERE, Backlog, Place, place_of
-from hooks.delivery.ack_window import Bounds, Taken, Window
-from hooks.delivery.counters import Tally
+from hooks.delivery.ack_window import AckWindow, Bounds, PendingMessage
+from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
 from shared.messaging.message import Message
@@ -24,7 +24,7 @@ class Simulation:
 
     def __init__(self, messages: int) -> None:
         self.messages = messages
-        self.live = Window(WIDE)
+        self.live = AckWindow(WIDE)
         self.live_at = 0
         self.lanes: list[Record] = []
         self.given: list[str] = []
@@ -47,13 +47,13 @@ class Simulation:
                 self._put(taken, source)
         taken.close()
 
-    def _put(self, taken: Taken, source: str) -> None:
+    def _put(self, taken: PendingMessage, source: str) -> None:
         record = make_record(
             key="u",
             data=b"",
             hook_id=HOOK,
             source=source,
-            tally=Tally(lambda: NOW),
+            tally=HookCounters(lambda: NOW),
             done=taken,
         )
         taken.expect(record)
@@ -125,7 +125,9 @@ def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order
 def test_a_hook_is_given_back_only_when_something_was_finished_since_it_caught_up() -> None:
     found = backlog(start=5, missed=5)
     taken = found.window.take(Message("", b"", sequence=5, at_ns=0))
-    record = make_record(key="u", data=b"", hook_id=HOOK, source="EVENTS:5:0", tally=Tally(lambda: NOW), done=taken)
+    record = make_record(
+        key="u", data=b"", hook_id=HOOK, source="EVENTS:5:0", tally=HookCounters(lambda: NOW), done=taken
+    )
     taken.expect(record)
     taken.close()
     found.taken_to = 5

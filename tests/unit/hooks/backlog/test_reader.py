@@ -7,7 +7,7 @@ import pytest
 
 from hooks.backlog.backlog import Backlog
 from hooks.backlog.checkpoints import Checkpoints
-from hooks.backlog.reader import CatchUps, Scan
+from hooks.backlog.reader import BacklogReaders, Scan
 from hooks.matching.rule import Target
 from shared.contracts.streams import EVENTS
 from shared.messaging.bus import StreamState
@@ -58,8 +58,8 @@ class Heard:
         raise AssertionError
 
 
-def shared(heard: Heard) -> CatchUps:
-    return CatchUps(Stream(), Checkpoints(Bucket()), listener=heard, clock=lambda: NOW)
+def shared(heard: Heard) -> BacklogReaders:
+    return BacklogReaders(Stream(), Checkpoints(Bucket()), listener=heard, clock=lambda: NOW)
 
 
 def backlog(start: int, behind: int = 0) -> Backlog:

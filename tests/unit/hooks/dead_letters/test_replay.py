@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks.dead_letters.replay import ReplayReply, Replays
-from hooks.dead_letters.store import Letter, LetterStore, Wanted
-from hooks.delivery.counters import Tallies
+from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, Letter
+from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Failed, Outcome, Policy, Record
-from hooks.delivery.targets import Connector, Destinations
+from hooks.delivery.targets import Connector, Targets
 from hooks.matching.hook import Hook
-from hooks.matching.rule import Index, Rule
+from hooks.matching.rule import HookIndex, Rule
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
@@ -44,14 +44,14 @@ def letter(id: int, place: int, user: str = "ann", *, hook: str = "all", cut: bo
     )
 
 
-class Drawer(LetterStore):
+class Drawer(DeadLetterStore):
     """Letters in memory."""
 
     def __init__(self, letters: Sequence[Letter]) -> None:
         self.letters = {letter.id: letter for letter in letters}
 
     async def read(
-        self, wanted: Wanted, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
+        self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
     ) -> tuple[list[Letter], int | None]:
         assert through is not None
         found = [one for one in self.letters.values() if after < one.id <= through]
@@ -77,10 +77,12 @@ async def replay(
 ) -> ReplayReply:
     """One call of a service whose only stream is `sink`."""
     box = Letters()
-    async with Destinations(policy, watcher=Heard(), dead_letters=Counting(box), metrics=Metrics()) as destinations:
-        destinations.apply(Index(rules), {"shop": Connector(revision=1, open=lambda _: sink)})
-        replays = Replays(drawer, destinations, Tallies(clock), Metrics(), clock, work_s=work_s)
-        return await replays.run(Wanted(app_key="shop"), after=after, limit=limit, per_second=10_000, dry_run=False)
+    async with Targets(policy, watcher=Heard(), dead_letters=Counting(box), metrics=Metrics()) as destinations:
+        destinations.apply(HookIndex(rules), {"shop": Connector(revision=1, open=lambda _: sink)})
+        replays = Replays(drawer, destinations, DeliveryCounters(clock), Metrics(), clock, work_s=work_s)
+        return await replays.run(
+            DeadLetterFilter(app_key="shop"), after=after, limit=limit, per_second=10_000, dry_run=False
+        )
 
 
 class Counting:
@@ -199,10 +201,10 @@ async def test_one_call_ends_where_the_next_begins() -> None:
 
 @pytest.mark.parametrize("after", ["", "7", "-", "a-b", "1-"])
 async def test_a_place_that_nobody_gave_is_refused(after: str) -> None:
-    destinations = Destinations(AT_ONCE, watcher=Heard(), dead_letters=Counting(Letters()), metrics=Metrics())
-    replays = Replays(Drawer([]), destinations, Tallies(clock), Metrics(), clock)
+    destinations = Targets(AT_ONCE, watcher=Heard(), dead_letters=Counting(Letters()), metrics=Metrics())
+    replays = Replays(Drawer([]), destinations, DeliveryCounters(clock), Metrics(), clock)
 
     with pytest.raises(InvalidError) as caught:
-        await replays.run(Wanted(app_key="shop"), after=after, limit=1, per_second=1, dry_run=False)
+        await replays.run(DeadLetterFilter(app_key="shop"), after=after, limit=1, per_second=1, dry_run=False)
 
     assert "after" == caught.value.field

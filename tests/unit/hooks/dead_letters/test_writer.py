@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hooks.dead_letters.writer import DeadLetterBox, Resent
-from hooks.delivery.counters import Tally
+from hooks.dead_letters.writer import DeadLetterWriter, Resent
+from hooks.delivery.counters import HookCounters
 from shared.contracts.messages import DeadLetter, decode
 from shared.errors import BusyError, MillraceError
 from shared.runtime.telemetry import Metrics
@@ -29,12 +29,12 @@ class Bus:
         return len(self.taken)
 
 
-def make_box(bus: Bus) -> DeadLetterBox:
-    return DeadLetterBox(bus, Metrics(), lambda: NOW)
+def make_box(bus: Bus) -> DeadLetterWriter:
+    return DeadLetterWriter(bus, Metrics(), lambda: NOW)
 
 
 async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
-    bus, tally = Bus(), Tally(lambda: NOW)
+    bus, tally = Bus(), HookCounters(lambda: NOW)
     record = make_record(
         key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", tally=tally, done=lambda _: None
     )
@@ -79,7 +79,7 @@ async def test_a_body_that_no_message_can_hold_is_cut(body: bytes) -> None:
 
 
 async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> None:
-    bus, tally = Bus(), Tally(lambda: NOW)
+    bus, tally = Bus(), HookCounters(lambda: NOW)
     record = Resent(
         letter=12,
         key="ann",
@@ -101,7 +101,7 @@ async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> N
 @pytest.mark.parametrize("secret", ["s3cr3t+key/=", 'quo"ted\\key'])
 async def test_a_secret_of_the_app_is_in_no_letter(secret: str) -> None:
     bus = Bus()
-    box = DeadLetterBox(bus, Metrics(), lambda: NOW, lambda app_key: [secret, "short"] if app_key == "shop" else [])
+    box = DeadLetterWriter(bus, Metrics(), lambda: NOW, lambda app_key: [secret, "short"] if app_key == "shop" else [])
     body = json.dumps({"note": f"my {secret} is short", "text": secret}).encode()
 
     for app_key in ("shop", "rival"):

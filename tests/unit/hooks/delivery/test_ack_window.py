@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
-from hooks.delivery.ack_window import Bounds, Taken, Window
-from hooks.delivery.counters import Tally
+from hooks.delivery.ack_window import AckWindow, Bounds, PendingMessage
+from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Record
 from shared.messaging.message import Message
 from support.fakes.sink import NOW, make_record
 
 
 @pytest.fixture
-def window() -> Window:
-    return Window(Bounds(records=3, bytes=100, messages=4))
+def window() -> AckWindow:
+    return AckWindow(Bounds(records=3, bytes=100, messages=4))
 
 
-def take(window: Window, sequence: int, *sizes: int) -> tuple[Taken, list[Record]]:
+def take(window: AckWindow, sequence: int, *sizes: int) -> tuple[PendingMessage, list[Record]]:
     """A message with a record of each of these sizes."""
     taken = window.take(Message("events.shop.0", b"[]", sequence=sequence, at_ns=0))
     records = [
@@ -25,7 +25,7 @@ def take(window: Window, sequence: int, *sizes: int) -> tuple[Taken, list[Record
             data=b"x" * (size - 1),
             hook_id="hook",
             source=f"EVENTS:{sequence}:{index}",
-            tally=Tally(lambda: NOW),
+            tally=HookCounters(lambda: NOW),
             done=taken,
         )
         for index, size in enumerate(sizes)
@@ -36,17 +36,17 @@ def take(window: Window, sequence: int, *sizes: int) -> tuple[Taken, list[Record
     return taken, records
 
 
-def floor_of(window: Window) -> int | None:
+def floor_of(window: AckWindow) -> int | None:
     return window.floor.sequence if window.floor else None
 
 
-def test_a_message_that_matched_nothing_moves_the_floor_at_once(window: Window) -> None:
+def test_a_message_that_matched_nothing_moves_the_floor_at_once(window: AckWindow) -> None:
     take(window, 5)
 
     assert 5 == floor_of(window)
 
 
-def test_the_floor_moves_by_the_contiguous_prefix_only(window: Window) -> None:
+def test_the_floor_moves_by_the_contiguous_prefix_only(window: AckWindow) -> None:
     _, (first,) = take(window, 5, 10)
     _, (second,) = take(window, 8, 10)
     _, (third,) = take(window, 9, 10)
@@ -58,7 +58,7 @@ def test_the_floor_moves_by_the_contiguous_prefix_only(window: Window) -> None:
     assert 9 == floor_of(window)
 
 
-def test_a_message_is_complete_with_its_last_record(window: Window) -> None:
+def test_a_message_is_complete_with_its_last_record(window: AckWindow) -> None:
     _, (first, second) = take(window, 5, 10, 10)
 
     first.done(first)
@@ -67,7 +67,7 @@ def test_a_message_is_complete_with_its_last_record(window: Window) -> None:
     assert 5 == floor_of(window)
 
 
-def test_a_message_that_is_still_being_read_is_not_complete(window: Window) -> None:
+def test_a_message_that_is_still_being_read_is_not_complete(window: AckWindow) -> None:
     taken = window.take(Message("events.shop.0", b"[]", sequence=5, at_ns=0))
 
     assert floor_of(window) is None
@@ -76,7 +76,7 @@ def test_a_message_that_is_still_being_read_is_not_complete(window: Window) -> N
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (100,)])
-def test_records_and_bytes_fill_it_and_finished_ones_make_room(window: Window, sizes: tuple[int, ...]) -> None:
+def test_records_and_bytes_fill_it_and_finished_ones_make_room(window: AckWindow, sizes: tuple[int, ...]) -> None:
     _, records = take(window, 5, *sizes)
 
     assert window.full
@@ -84,7 +84,7 @@ def test_records_and_bytes_fill_it_and_finished_ones_make_room(window: Window, s
     assert not window.full
 
 
-def test_messages_behind_an_open_one_fill_it(window: Window) -> None:
+def test_messages_behind_an_open_one_fill_it(window: AckWindow) -> None:
     _, (record,) = take(window, 1, 1)
     for sequence in (2, 3, 4):
         take(window, sequence)
@@ -94,7 +94,7 @@ def test_messages_behind_an_open_one_fill_it(window: Window) -> None:
     assert not window.full
 
 
-async def test_waiting_ends_with_room_or_when_it_is_closed(window: Window) -> None:
+async def test_waiting_ends_with_room_or_when_it_is_closed(window: AckWindow) -> None:
     _, records = take(window, 5, 1, 1, 1)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(window.wait_room())
@@ -111,7 +111,7 @@ async def test_waiting_ends_with_room_or_when_it_is_closed(window: Window) -> No
     assert not await waiting
 
 
-def test_the_oldest_is_the_first_message_that_is_not_complete(window: Window) -> None:
+def test_the_oldest_is_the_first_message_that_is_not_complete(window: AckWindow) -> None:
     assert window.oldest_ns is None
     taken = [window.take(Message("events.shop.0", b"[]", sequence=at, at_ns=at)) for at in (5, 6)]
 

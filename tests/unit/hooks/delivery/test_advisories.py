@@ -1,6 +1,6 @@
 """What an operator should mend although records go out."""
 
-from hooks.delivery.advisories import Advice
+from hooks.delivery.advisories import Advisories
 from hooks.matching.rule import Target
 
 ORDERS = Target("shop", "orders")
@@ -9,7 +9,7 @@ OTHERS = Target("shop", "others")
 
 def test_advice_is_told_once_until_it_is_mended() -> None:
     told: list[tuple[Target, str]] = []
-    advice = Advice(lambda target, message: told.append((target, message)))
+    advice = Advisories(lambda target, message: told.append((target, message)))
 
     for message in ("grant it", "grant it", None, "grant it"):
         advice.give(ORDERS, message)
@@ -19,7 +19,7 @@ def test_advice_is_told_once_until_it_is_mended() -> None:
 
 
 def test_advice_is_forgotten_with_its_target() -> None:
-    advice = Advice(lambda _, __: None)
+    advice = Advisories(lambda _, __: None)
     advice.give(ORDERS, "grant it")
     advice.give(OTHERS, "grant it")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hooks.delivery.model import Failed, Limits, Outcome, Record
+from hooks.delivery.model import Failed, Outcome, Record, SinkLimits
 from hooks.matching.hook import Batch
 from shared.errors import InvalidError, UnavailableError
 from support.fakes.sink import Bench, MemorySink, store_all
@@ -57,7 +57,7 @@ async def test_users_and_hooks_are_not_mixed_in_a_record() -> None:
 
 
 async def test_a_pack_holds_no_more_than_a_record_may() -> None:
-    sink = MemorySink(limits=Limits(call_records=500, call_bytes=1000, record_bytes=25))
+    sink = MemorySink(limits=SinkLimits(call_records=500, call_bytes=1000, record_bytes=25))
     async with Bench(sink) as bench:
         for number in range(10, 20):
             bench.put("ann", str(number), batch=LINES)

@@ -1,10 +1,10 @@
 """How many calls run at once."""
 
-from hooks.delivery.concurrency_limit import START, Pace
+from hooks.delivery.concurrency_limit import START, ConcurrencyLimit
 
 
 def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:
-    pace = Pace(16)
+    pace = ConcurrencyLimit(16)
 
     for _ in range(START):
         pace.succeeded(full=True)
@@ -13,7 +13,7 @@ def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:
 
 
 def test_calls_that_are_not_full_ask_for_none() -> None:
-    pace = Pace(16)
+    pace = ConcurrencyLimit(16)
 
     for _ in range(100):
         pace.succeeded(full=False)
@@ -22,7 +22,7 @@ def test_calls_that_are_not_full_ask_for_none() -> None:
 
 
 def test_it_grows_to_the_most_and_not_beyond() -> None:
-    pace = Pace(6)
+    pace = ConcurrencyLimit(6)
 
     for _ in range(100):
         pace.succeeded(full=True)
@@ -31,7 +31,7 @@ def test_it_grows_to_the_most_and_not_beyond() -> None:
 
 
 def test_calls_that_ran_together_and_fail_together_cut_once() -> None:
-    pace = Pace(16)
+    pace = ConcurrencyLimit(16)
     begun = [pace.begin() for _ in range(4)]
 
     for number in begun:
@@ -41,7 +41,7 @@ def test_calls_that_ran_together_and_fail_together_cut_once() -> None:
 
 
 def test_one_call_is_left_whatever_fails() -> None:
-    pace = Pace(16)
+    pace = ConcurrencyLimit(16)
 
     for _ in range(9):
         pace.failed(pace.begin())

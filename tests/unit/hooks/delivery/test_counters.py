@@ -1,11 +1,11 @@
 """What a hook's status tells."""
 
-from hooks.delivery.counters import Tallies
+from hooks.delivery.counters import DeliveryCounters
 from support.fakes.sink import NOW
 
 
 def test_a_hook_has_one_tally_until_it_is_forgotten() -> None:
-    tallies = Tallies(lambda: NOW)
+    tallies = DeliveryCounters(lambda: NOW)
     tallies.of("shop", "orders").sent += 1
 
     assert 1 == tallies.of("shop", "orders").sent
@@ -15,7 +15,7 @@ def test_a_hook_has_one_tally_until_it_is_forgotten() -> None:
 
 
 def test_a_failure_is_kept_with_its_time() -> None:
-    tally = Tallies(lambda: NOW).of("shop", "orders")
+    tally = DeliveryCounters(lambda: NOW).of("shop", "orders")
 
     tally.fail("InternalFailure: Internal Service Failure")
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from hooks.delivery.counters import Tally
+from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent
-from hooks.delivery.shard_backoff import USERS_REMEMBERED, Shards
+from hooks.delivery.shard_backoff import USERS_REMEMBERED, ShardBackoff
 from shared.runtime.retry import Backoff
 from support.fakes.sink import AT_ONCE, NOW, Bench, MemorySink, make_record
 from support.waiting import until
@@ -40,7 +40,7 @@ class ShardedSink(MemorySink):
 
 def record(key: str) -> Record:
     return make_record(
-        key=key, data=b"1", hook_id="hook", source="EVENTS:1:0", tally=Tally(lambda: NOW), done=lambda _: None
+        key=key, data=b"1", hook_id="hook", source="EVENTS:1:0", tally=HookCounters(lambda: NOW), done=lambda _: None
     )
 
 
@@ -67,7 +67,7 @@ def refusal(shard: int = 0) -> Failed:
 
 async def test_one_refusal_holds_nobody_else_up_and_a_second_one_its_shard() -> None:
     back: list[Record] = []
-    shards = Shards(AT_ONCE.retry, asyncio.get_running_loop(), back.extend)
+    shards = ShardBackoff(AT_ONCE.retry, asyncio.get_running_loop(), back.extend)
     ann, abe, bob = record("ann"), record("abe"), record("bob")
     shards.learn([abe, bob], [Sent("shardId-000000000000", "1"), Sent("shardId-000000000001", "2")])
 
@@ -82,7 +82,7 @@ async def test_one_refusal_holds_nobody_else_up_and_a_second_one_its_shard() -> 
 
 async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> None:
     back: list[Record] = []
-    shards = Shards(AT_ONCE.retry, asyncio.get_running_loop(), back.extend)
+    shards = ShardBackoff(AT_ONCE.retry, asyncio.get_running_loop(), back.extend)
     for round_ in (1, 2):
         shards.failed([(record("ann"), refusal(0)), (record("bob"), refusal(1))])
         if round_ == 1:
@@ -97,7 +97,7 @@ async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> N
 
 
 async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
-    shards = Shards(NEVER, asyncio.get_running_loop(), lambda _: None)
+    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
 
     for _ in range(5):
         shards.failed([(record("ann"), refusal())])
@@ -107,7 +107,7 @@ async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
 
 
 async def test_a_record_stored_before_an_earlier_one_of_its_user_is_counted_in_its_shard_alone() -> None:
-    shards = Shards(NEVER, asyncio.get_running_loop(), lambda _: None)
+    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
     told = [("a", "5"), ("a", "6"), ("a", "6"), ("a", "10"), ("a", "9"), ("b", "1"), ("b", "2"), ("", "1"), ("b", "1")]
 
     found = [shards.learn([record("ann")], [Sent(shard, sequence)]) for shard, sequence in told]
@@ -116,7 +116,7 @@ async def test_a_record_stored_before_an_earlier_one_of_its_user_is_counted_in_i
 
 
 async def test_what_is_remembered_of_users_is_bounded() -> None:
-    shards = Shards(NEVER, asyncio.get_running_loop(), lambda _: None)
+    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
     shards.learn([record("first")], [Sent("a", "9")])
 
     for number in range(3 * USERS_REMEMBERED):

@@ -3,7 +3,7 @@
 import pytest
 
 from hooks.delivery.model import Policy
-from hooks.delivery.target_health import Trouble, wait_s
+from hooks.delivery.target_health import TargetHealth, wait_s
 from shared.errors import BusyError, CredentialsError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
 from support.fakes.sink import TARGET, Heard
@@ -29,16 +29,16 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def trouble(clock: Clock, heard: Heard) -> Trouble:
-    return Trouble(TARGET, POLICY, heard, clock)
+def trouble(clock: Clock, heard: Heard) -> TargetHealth:
+    return TargetHealth(TARGET, POLICY, heard, clock)
 
 
-def fail_and_wait(trouble: Trouble, clock: Clock, error: MillraceError) -> None:
+def fail_and_wait(trouble: TargetHealth, clock: Clock, error: MillraceError) -> None:
     trouble.failed(error)
     clock.now_s += max(0, trouble.wait_s)
 
 
-def test_a_failure_is_waited_out_and_forgotten_with_the_first_answer(trouble: Trouble, clock: Clock) -> None:
+def test_a_failure_is_waited_out_and_forgotten_with_the_first_answer(trouble: TargetHealth, clock: Clock) -> None:
     error = UnavailableError("timeout")
 
     trouble.failed(error)
@@ -60,20 +60,20 @@ def test_the_wait_grows_up_to_its_bound() -> None:
     assert 4 < longest(10**9) <= 8
 
 
-def test_what_the_peer_asks_for_is_waited_at_least(trouble: Trouble) -> None:
+def test_what_the_peer_asks_for_is_waited_at_least(trouble: TargetHealth) -> None:
     trouble.failed(BusyError("throttled", retry_after_s=30))
 
     assert 30 == pytest.approx(trouble.wait_s)
 
 
-def test_failures_of_calls_that_ran_side_by_side_count_once(trouble: Trouble, clock: Clock) -> None:
+def test_failures_of_calls_that_ran_side_by_side_count_once(trouble: TargetHealth, clock: Clock) -> None:
     trouble.failed(BusyError("throttled", retry_after_s=30))
     trouble.failed(BusyError("throttled", retry_after_s=3000))
 
     assert 30 == pytest.approx(trouble.wait_s)
 
 
-def test_a_pause_is_told_once_until_it_is_over(trouble: Trouble, clock: Clock, heard: Heard) -> None:
+def test_a_pause_is_told_once_until_it_is_over(trouble: TargetHealth, clock: Clock, heard: Heard) -> None:
     for error in (CredentialsError("revoked"), UnavailableError("timeout"), CredentialsError("revoked")):
         fail_and_wait(trouble, clock, error)
     trouble.answered()
@@ -82,7 +82,7 @@ def test_a_pause_is_told_once_until_it_is_over(trouble: Trouble, clock: Clock, h
     assert ["paused orders: credentials", "resumed orders", "paused orders: credentials"] == heard.said
 
 
-def test_a_change_that_mends_nothing_is_told_again(trouble: Trouble, clock: Clock, heard: Heard) -> None:
+def test_a_change_that_mends_nothing_is_told_again(trouble: TargetHealth, clock: Clock, heard: Heard) -> None:
     trouble.failed(CredentialsError("revoked"))
     trouble.renewed()
 
@@ -92,7 +92,7 @@ def test_a_change_that_mends_nothing_is_told_again(trouble: Trouble, clock: Cloc
     assert ["paused orders: credentials"] * 2 == heard.said
 
 
-def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: Trouble, heard: Heard) -> None:
+def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: TargetHealth, heard: Heard) -> None:
     trouble.failed(CredentialsError("revoked"))
     trouble.renewed()
     trouble.answered()
@@ -101,7 +101,7 @@ def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: Trouble, he
     assert ["paused orders: credentials", "resumed orders"] == heard.said
 
 
-def test_a_passing_failure_is_told_to_nobody(trouble: Trouble, clock: Clock, heard: Heard) -> None:
+def test_a_passing_failure_is_told_to_nobody(trouble: TargetHealth, clock: Clock, heard: Heard) -> None:
     fail_and_wait(trouble, clock, UnavailableError("timeout"))
     trouble.answered()
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from hooks.delivery.concurrency_limit import START
-from hooks.delivery.model import Failed, Limits, Outcome, Policy, Record, Sent
+from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent, SinkLimits
 from hooks.matching.hook import Batch
 from shared.errors import (
     BusyError,
@@ -64,7 +64,7 @@ async def test_records_of_many_users_travel_in_one_call() -> None:
 
 
 async def test_a_call_holds_no_more_than_the_sink_takes() -> None:
-    sink = MemorySink(limits=Limits(call_records=10, call_bytes=100, record_bytes=90))
+    sink = MemorySink(limits=SinkLimits(call_records=10, call_bytes=100, record_bytes=90))
     async with Bench(sink) as bench:
         for number in range(25):
             bench.put(f"small-{number}", "")
@@ -83,7 +83,7 @@ async def test_more_and_more_calls_run_at_once_and_no_more_than_the_policy_says(
         at_once.append(sink.calls)
         return store_all(sink, batch)
 
-    limits = Limits(call_records=1, call_bytes=1000, record_bytes=1000)
+    limits = SinkLimits(call_records=1, call_bytes=1000, record_bytes=1000)
     sink = MemorySink(*[note] * 400, limits=limits, turns=3)
     async with Bench(sink) as bench:
         for number in range(400):
@@ -145,7 +145,7 @@ async def test_a_target_in_trouble_is_asked_by_one_call_at_a_time() -> None:
         most.append(sink.most_at_once)
         raise BusyError("throttled")
 
-    limits = Limits(call_records=1, call_bytes=99, record_bytes=99)
+    limits = SinkLimits(call_records=1, call_bytes=99, record_bytes=99)
     sink = MemorySink(*[refuse(BusyError("throttled"))] * START, *[still_busy] * 5, limits=limits)
     async with Bench(sink) as bench:
         for number in range(20):
@@ -284,7 +284,7 @@ async def test_release_breaks_no_call_off_when_nothing_leaves() -> None:
 
 
 async def test_drain_sends_what_waits() -> None:
-    sink = MemorySink(fail_some(0), limits=Limits(call_records=3, call_bytes=1000, record_bytes=1000))
+    sink = MemorySink(fail_some(0), limits=SinkLimits(call_records=3, call_bytes=1000, record_bytes=1000))
     async with Bench(sink, Policy(retry=Backoff(first_s=0, max_s=0))) as bench:
         for number in range(20):
             bench.put(f"user-{number % 7}")

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.delivery.batching import Pack
-from hooks.delivery.model import Limits, Record
+from hooks.delivery.batching import RecordBatch
+from hooks.delivery.model import Record, SinkLimits
 from hooks.matching.hook import Batch
 from support.fakes.random_sink import chaos
 from support.fakes.sink import AT_ONCE, Bench, MemorySink
@@ -19,7 +19,9 @@ FORMATS = st.sampled_from(["single", "json_array", "ndjson"])
 
 def spans(records: Sequence[Record], user: str) -> list[tuple[int, int]]:
     """First and last number of every record of a user in the stream; they differ where several are packed."""
-    found = [record.records if isinstance(record, Pack) else [record] for record in records if record.key == user]
+    found = [
+        record.records if isinstance(record, RecordBatch) else [record] for record in records if record.key == user
+    ]
     return [(number_of(packed[0]), number_of(packed[-1])) for packed in found]
 
 
@@ -59,7 +61,7 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
     finished, and knows nothing else.
     """
     dice = random.Random(seed)
-    limits = Limits(call_records=per_call, call_bytes=1000, record_bytes=30)
+    limits = SinkLimits(call_records=per_call, call_bytes=1000, record_bytes=30)
     sink = MemorySink(*[chaos(dice) for _ in range(faults)], limits=limits, turns=dice.randint(0, 3))
     policy = msgspec.structs.replace(AT_ONCE, calls=calls)
     floor, done, begins = 0, set[int](), []

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hooks.delivery.counters import Tally
+from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Policy, Record
-from hooks.delivery.targets import Connector, Destinations
+from hooks.delivery.targets import Connector, Targets
 from hooks.matching.hook import Hook
-from hooks.matching.rule import Index, Rule, Target
+from hooks.matching.rule import HookIndex, Rule, Target
 from shared.errors import NotFoundError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
@@ -35,9 +35,9 @@ class Streams:
         return [record.source for record in self.sinks[stream_name].stored] if stream_name in self.sinks else []
 
 
-def index(*streams: tuple[str, str], revision: int = 1) -> Index:
+def index(*streams: tuple[str, str], revision: int = 1) -> HookIndex:
     """Hooks of `shop`, by id and stream."""
-    return Index(
+    return HookIndex(
         Rule(
             app_key="shop",
             hook_id=hook_id,
@@ -49,21 +49,21 @@ def index(*streams: tuple[str, str], revision: int = 1) -> Index:
 
 
 class Scene:
-    """Destinations of `shop`, with hooks that put records."""
+    """Targets of `shop`, with hooks that put records."""
 
     def __init__(self) -> None:
         self.heard = Heard()
-        self.tally = Tally(lambda: NOW)
+        self.tally = HookCounters(lambda: NOW)
         self.done: list[str] = []
         self.count = 0
-        self.destinations = Destinations(
+        self.destinations = Targets(
             Policy(retry=NEVER, probe=NEVER),
             watcher=self.heard,
             dead_letters=Letters(),
             metrics=Metrics(),
         )
 
-    def apply(self, rules: Index, connectors: Mapping[str, Connector]) -> None:
+    def apply(self, rules: HookIndex, connectors: Mapping[str, Connector]) -> None:
         self.destinations.apply(rules, connectors)
 
     def put(self, hook_id: str, user: str = "ann", partition: int | None = None) -> str:

@@ -1,6 +1,6 @@
 """What one call takes where hooks share a target and gather differently, and how long a record waits for others."""
 
-from hooks.delivery.model import Limits, Policy
+from hooks.delivery.model import Policy, SinkLimits
 from hooks.matching.hook import Batch
 from support.fakes.sink import Bench, MemorySink
 
@@ -33,7 +33,7 @@ async def test_a_call_holds_no_more_bytes_than_its_hook_says() -> None:
 
 async def test_a_call_begins_when_it_is_full_whatever_the_linger() -> None:
     patient = Batch(linger_ms=LONG, max_records=4)
-    sink = MemorySink(limits=Limits(call_records=5, call_bytes=1000, record_bytes=100))
+    sink = MemorySink(limits=SinkLimits(call_records=5, call_bytes=1000, record_bytes=100))
     async with Bench(sink) as bench:
         for number in range(8):
             bench.put(f"user-{number}", batch=patient)
@@ -54,7 +54,7 @@ async def test_the_most_impatient_record_takes_the_others_along() -> None:
 
 
 async def test_what_found_no_call_free_when_its_time_had_come_goes_with_the_next_one() -> None:
-    sink = MemorySink(limits=Limits(call_records=2, call_bytes=1000, record_bytes=100))
+    sink = MemorySink(limits=SinkLimits(call_records=2, call_bytes=1000, record_bytes=100))
     sink.gate.clear()
     async with Bench(sink, Policy(calls=2)) as bench:
         for number in range(5):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hooks.events.decoding import routed
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rendering import render, strip
-from hooks.matching.rule import Index, Rule, Target
+from hooks.matching.rule import HookIndex, Rule, Target
 from shared.config.secret import Secret
 from shared.contracts.messages import Event, EventType, Identities, User
 from shared.errors import InvalidError
@@ -40,12 +40,12 @@ def make_event(code: str = "purchase", kind: EventType = "event", app_key: str =
     return Event(id="e1", app_key=app_key, type=kind, code=code, user_id="u1", occurred_at=1763780000123)
 
 
-def fired(index: Index, event: Event) -> set[str]:
+def fired(index: HookIndex, event: Event) -> set[str]:
     return {rule.hook_id for rule in index.match(routed(event))}
 
 
 def test_a_hook_fires_for_its_code_alone() -> None:
-    index = Index(
+    index = HookIndex(
         [make_rule("one"), make_rule("several", event_code=["login", "purchase"]), make_rule("any", event_code="*")]
     )
 
@@ -55,7 +55,7 @@ def test_a_hook_fires_for_its_code_alone() -> None:
 
 
 def test_a_star_among_codes_fires_once() -> None:
-    index = Index([make_rule("both", event_code=["purchase", "*"])])
+    index = HookIndex([make_rule("both", event_code=["purchase", "*"])])
 
     assert 1 == len(index.match(routed(make_event("purchase"))))
 
@@ -65,7 +65,7 @@ def test_a_star_among_codes_fires_once() -> None:
     [("event", {"events"}), ("message_log", {"logs"}), ("click", set()), ("conversion", set())],
 )
 def test_a_hook_fires_for_its_trigger_type_alone(kind: EventType, wanted: set[str]) -> None:
-    index = Index([make_rule("events"), make_rule("logs", trigger_type="MESSAGE_LOG")])
+    index = HookIndex([make_rule("events"), make_rule("logs", trigger_type="MESSAGE_LOG")])
 
     assert wanted == fired(index, make_event(kind=kind))
 
@@ -84,7 +84,7 @@ def test_a_hook_fires_for_its_trigger_type_alone(kind: EventType, wanted: set[st
     ],
 )
 def test_clicks_on_pushes_and_geofences_are_known_by_their_codes(kind: EventType, code: str, wanted: set[str]) -> None:
-    index = Index(
+    index = HookIndex(
         [
             make_rule("events", event_code="*"),
             make_rule("logs", trigger_type="MESSAGE_LOG", event_code="*"),
@@ -99,14 +99,14 @@ def test_clicks_on_pushes_and_geofences_are_known_by_their_codes(kind: EventType
 
 
 def test_a_hook_of_another_app_does_not_fire() -> None:
-    index = Index([make_rule("ours"), make_rule("theirs", app_key="rival", event_code="*")])
+    index = HookIndex([make_rule("ours"), make_rule("theirs", app_key="rival", event_code="*")])
 
     assert {"ours"} == fired(index, make_event())
     assert {"theirs"} == fired(index, make_event(app_key="rival"))
 
 
 def test_an_inactive_hook_does_not_fire() -> None:
-    index = Index([make_rule("asleep", active=False)])
+    index = HookIndex([make_rule("asleep", active=False)])
 
     assert () == index.match(routed(make_event()))
     assert {} == index.rules

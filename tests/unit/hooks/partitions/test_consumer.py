@@ -6,17 +6,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 
 from hooks.backlog.checkpoints import Checkpoints, Found
-from hooks.backlog.reader import CatchUps, Scan
-from hooks.dead_letters.writer import DeadLetterBox
+from hooks.backlog.reader import BacklogReaders, Scan
+from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
-from hooks.delivery.counters import Tallies
+from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Policy
-from hooks.delivery.targets import Connector, Destinations
+from hooks.delivery.targets import Connector, Targets
 from hooks.matching.hook import Hook
-from hooks.matching.rule import Index, Rule, Target
-from hooks.partitions.consumer import Partition
+from hooks.matching.rule import HookIndex, Rule, Target
+from hooks.partitions.consumer import PartitionConsumer
 from hooks.partitions.dispatcher import ProfileStore
-from hooks.partitions.pool import Partitions
+from hooks.partitions.pool import ConsumerPool
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError, UnavailableError
@@ -126,23 +126,23 @@ class Scene:
         self.stream = stream
         self.sink = MemorySink()
         self.bus = Bus()
-        self.tallies = Tallies(lambda: NOW)
-        self.destinations = Destinations(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics())
-        self.partition = Partition(
+        self.tallies = DeliveryCounters(lambda: NOW)
+        self.destinations = Targets(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics())
+        self.partition = PartitionConsumer(
             partition_of(USER),
             stream,
             destinations=self.destinations,
-            dead_letters=DeadLetterBox(self.bus, Metrics(), lambda: NOW),
+            dead_letters=DeadLetterWriter(self.bus, Metrics(), lambda: NOW),
             tallies=self.tallies,
             profiles=profiles,
             metrics=Metrics(),
             bounds=bounds,
-            catch_ups=CatchUps(NoEvents(), NoCheckpoints(), listener=Unheard(), clock=lambda: NOW),
+            catch_ups=BacklogReaders(NoEvents(), NoCheckpoints(), listener=Unheard(), clock=lambda: NOW),
         )
 
     def serve(self) -> None:
         connector = Connector(revision=1, open=lambda _: self.sink)
-        self.destinations.apply(Index([RULE]), {"shop": connector})
+        self.destinations.apply(HookIndex([RULE]), {"shop": connector})
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -164,7 +164,7 @@ async def scene(
         if served:
             scene.serve()
         else:
-            scene.destinations.apply(Index([RULE]), {})
+            scene.destinations.apply(HookIndex([RULE]), {})
         running = tasks.create_task(scene.partition.run())
         yield scene
         running.cancel()
@@ -287,14 +287,14 @@ class SlowProfiles:
 
 
 class Opened:
-    """Partitions over streams in memory, each of which is read by the one test's scene."""
+    """ConsumerPool over streams in memory, each of which is read by the one test's scene."""
 
     def __init__(self, told: Scene) -> None:
         self.told = told
         self.closed = asyncio.Event()
 
     @asynccontextmanager
-    async def __call__(self, number: int) -> AsyncIterator[Partition]:
+    async def __call__(self, number: int) -> AsyncIterator[PartitionConsumer]:
         try:
             yield self.told.partition
         finally:
@@ -302,13 +302,13 @@ class Opened:
 
 
 @asynccontextmanager
-async def partitions(*messages: bytes) -> AsyncIterator[tuple[Partitions, Scene, Opened]]:
+async def partitions(*messages: bytes) -> AsyncIterator[tuple[ConsumerPool, Scene, Opened]]:
     """The partition of `USER`, open."""
     told = Scene(Stream(*messages), Bounds(), None)
     async with told.destinations, asyncio.TaskGroup() as tasks:
         told.serve()
         opened = Opened(told)
-        open_ones = Partitions(opened, told.destinations, Metrics(), lambda name, work: tasks.create_task(work))
+        open_ones = ConsumerPool(opened, told.destinations, Metrics(), lambda name, work: tasks.create_task(work))
         open_ones.open(partition_of(USER))
         await open_ones.wait_opened()
         yield open_ones, told, opened

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import structlog
 
-from hooks.assignment.plan import Lease, Member, Table, Timing
+from hooks.assignment.plan import Lease, LeaseTable, Member, Timing
 from hooks.assignment.replica_id import new_name
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
@@ -37,7 +37,7 @@ MEMBER_KEYS = hooks_member("")
 
 
 class Work(Protocol):
-    """`hooks.partitions.pool.Partitions`, as far as it is needed here."""
+    """`hooks.partitions.pool.ConsumerPool`, as far as it is needed here."""
 
     def open(self, number: int) -> None: ...
 
@@ -62,7 +62,7 @@ class Holding:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Leases:
+class LeaseKeeper:
     """
     The intake of the service: it opens the partitions of `work` that are ours, and closes them when they are not.
 
@@ -88,7 +88,7 @@ class Leases:
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._beaten_at = self._clock()
-        self.table = Table(name, timing, self._clock)
+        self.table = LeaseTable(name, timing, self._clock)
 
     @property
     def name(self) -> str:

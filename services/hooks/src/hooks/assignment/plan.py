@@ -50,7 +50,7 @@ class Member(Struct, frozen=True, kw_only=True):
     renewed_at: datetime
 
 
-class Plan(Struct, frozen=True):
+class AssignmentPlan(Struct, frozen=True):
     """What a replica should do now."""
 
     take: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class _Seen(Struct):
     changed_at: float
 
 
-class Table:
+class LeaseTable:
     """What one replica, `me`, sees of the members and leases. `clock` is monotonic, in seconds."""
 
     def __init__(self, me: str, timing: Timing, clock: Callable[[], float]) -> None:
@@ -115,7 +115,7 @@ class Table:
         owners = {owner for number in self.leases if (owner := self.owner(number)) is not None}
         return sorted({self.me} | owners | {name for name in self.members if self._is_fresh(name)})
 
-    def plan(self, held: Collection[int], leaving: Collection[int] = ()) -> Plan:
+    def plan(self, held: Collection[int], leaving: Collection[int] = ()) -> AssignmentPlan:
         """
         What to take and what to give.
 
@@ -126,13 +126,13 @@ class Table:
         staying = sorted(set(held) - set(leaving))
         surplus = len(staying) - self._share(len(staying))
         if surplus > 0:
-            return Plan(give=tuple(staying[-surplus:]))
+            return AssignmentPlan(give=tuple(staying[-surplus:]))
         free = [number for number in range(PARTITIONS) if number not in held and self._is_free(number)]
         # Each begins somewhere else, so that replicas that start together do not all try for the same ones.
         alive = self.alive()
         begin = alive.index(self.me) * PARTITIONS // len(alive)
         free.sort(key=lambda number: (number - begin) % PARTITIONS)
-        return Plan(take=tuple(free[:-surplus]))
+        return AssignmentPlan(take=tuple(free[:-surplus]))
 
     def _share(self, mine: int) -> int:
         """Partitions for this replica. What cannot be divided goes to those who have most, so that little moves."""

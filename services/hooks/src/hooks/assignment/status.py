@@ -5,7 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks.assignment.plan import Table
+from hooks.assignment.plan import LeaseTable
 from shared.contracts.streams import EVENTS
 from shared.contracts.subjects import PARTITIONS, hooks_consumer
 from shared.errors import NotFoundError
@@ -43,10 +43,10 @@ class PartitionsStanding(Struct, frozen=True, kw_only=True):
     partitions: tuple[PartitionStanding, ...]
 
 
-class Standing:
+class AssignmentStatus:
     """Answers for the whole mesh, from what this replica sees in the bucket and asks of JetStream."""
 
-    def __init__(self, bus: Bus, table: Table) -> None:
+    def __init__(self, bus: Bus, table: LeaseTable) -> None:
         self._bus = bus
         self._table = table
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from hooks.backlog.checkpoints import Checkpoint
-from hooks.delivery.ack_window import Bounds, Window
+from hooks.delivery.ack_window import AckWindow, Bounds
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
 from shared.messaging.message import Message
@@ -70,7 +70,7 @@ class Backlog:
         self.revision = revision
         """Of the entry in the bucket; 0 while there is none."""
         self.written: Checkpoint | None = None
-        self.window = Window(BOUNDS)
+        self.window = AckWindow(BOUNDS)
         self.taken_to = start - 1
         """Everything up to this sequence was given to the lanes."""
         self.until: int | None = None

@@ -14,16 +14,16 @@ import structlog
 
 from hooks.backlog.backlog import Backlog
 from hooks.backlog.checkpoints import Found
-from hooks.backlog.reader import CatchUp, CatchUps
-from hooks.backlog.routing import Switch
-from hooks.backlog.stall_detector import Stalls
-from hooks.delivery.ack_window import Taken, Window
-from hooks.delivery.counters import Tallies
+from hooks.backlog.reader import BacklogReader, BacklogReaders
+from hooks.backlog.routing import ReaderRouting
+from hooks.backlog.stall_detector import StallDetector
+from hooks.delivery.ack_window import AckWindow, PendingMessage
+from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Record
 from hooks.delivery.target_queue import Spawn
-from hooks.delivery.targets import Connector, Destinations
+from hooks.delivery.targets import Connector, Targets
 from hooks.matching.routed_event import RoutedEvent
-from hooks.matching.rule import Index, Rule, Target
+from hooks.matching.rule import HookIndex, Rule, Target
 from shared.contracts.subjects import backlog_key
 from shared.errors import ConflictError, MillraceError
 from shared.runtime.retry import Backoff
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 RETRY = Backoff(first_s=0.1, max_s=5.0)
 
 
-class Detached:
+class TargetDetachment:
     """
     The backlogs of one partition. `load` before the partition is read; `watch` and `keep` are tasks while it is.
 
@@ -47,13 +47,13 @@ class Detached:
     def __init__(
         self,
         partition: int,
-        window: Window,
-        switch: Switch,
-        shared: CatchUps,
+        window: AckWindow,
+        switch: ReaderRouting,
+        shared: BacklogReaders,
         *,
-        destinations: Destinations,
-        tallies: Tallies,
-        fire: Callable[[Taken, RoutedEvent, str, Backlog | None], Awaitable[None]],
+        destinations: Targets,
+        tallies: DeliveryCounters,
+        fire: Callable[[PendingMessage, RoutedEvent, str, Backlog | None], Awaitable[None]],
         metrics: Metrics,
     ) -> None:
         self._partition = partition
@@ -68,10 +68,10 @@ class Detached:
         self._spawn: Spawn = loop.create_task
         self._asked: dict[Target, Backlog] = {}
         self._backlogs: list[Backlog] = []
-        self._readers: dict[Backlog, tuple[CatchUp, asyncio.Task[None]]] = {}
+        self._readers: dict[Backlog, tuple[BacklogReader, asyncio.Task[None]]] = {}
         self._by_hook = switch.by_hook
         self._others: set[str] = set()
-        self._stalls = Stalls(window, destinations, shared.patience, loop.time)
+        self._stalls = StallDetector(window, destinations, shared.patience, loop.time)
         self._closed = False
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -167,7 +167,7 @@ class Detached:
         backlog.detach(released, self._window.fired)
         log.warning("target_detached", app_key=target.app_key, stream_name=target.stream_name, key=backlog.key)
 
-    def _part(self, target: Target, window: Window, hooks: Mapping[str, int]) -> tuple[list[Record], list[Record]]:
+    def _part(self, target: Target, window: AckWindow, hooks: Mapping[str, int]) -> tuple[list[Record], list[Record]]:
         """Take out of the lanes what a window's messages have there for hooks; gives it, and what stays in a call."""
         lanes = self._destinations.lanes_of(target)
         if lanes is None:
@@ -187,10 +187,10 @@ class Detached:
             self._by_hook[backlog.target.app_key, hook_id] = backlog
         self._gauge()
         if backlog.behind and not self._closed:
-            reader = CatchUp(backlog, self._partition, self._shared, self._destinations, self._fire)
+            reader = BacklogReader(backlog, self._partition, self._shared, self._destinations, self._fire)
             self._readers[backlog] = (reader, self._spawn(self._read(backlog, reader)))
 
-    async def _read(self, backlog: Backlog, reader: CatchUp) -> None:
+    async def _read(self, backlog: Backlog, reader: BacklogReader) -> None:
         await reader.run()
         if backlog.until is None:
             return
@@ -209,7 +209,7 @@ class Detached:
     def _gauge(self) -> None:
         self._metrics.gauge("millrace_hooks_detached_targets", self._shared.targets)
 
-    def _reconfigure(self, index: Index, connectors: Mapping[str, Connector]) -> None:
+    def _reconfigure(self, index: HookIndex, connectors: Mapping[str, Connector]) -> None:
         """Before a configuration is taken over: hooks that go are forgotten, hooks that move have their events move."""
         for backlog in list(self._backlogs):
             if backlog.until is not None:

@@ -15,9 +15,9 @@ import structlog
 
 from hooks.backlog.backlog import BOUNDS, PROBING, Backlog
 from hooks.backlog.checkpoints import Checkpoints
-from hooks.backlog.stall_detector import Patience
-from hooks.delivery.ack_window import Taken
-from hooks.delivery.targets import Destinations
+from hooks.backlog.stall_detector import StallPolicy
+from hooks.delivery.ack_window import PendingMessage
+from hooks.delivery.targets import Targets
 from hooks.events.decoding import read_message
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Target
@@ -67,7 +67,7 @@ class Listener(Protocol):
     def lost(self, target: Target, events: int) -> None: ...
 
 
-class CatchUps:
+class BacklogReaders:
     """What the backlogs of all partitions of a process share. `backlogs` are all that hooks are detached by."""
 
     def __init__(
@@ -77,12 +77,12 @@ class CatchUps:
         *,
         listener: Listener,
         clock: Callable[[], datetime],
-        patience: Patience | None = None,
+        patience: StallPolicy | None = None,
     ) -> None:
         self.events = events
         self.checkpoints = checkpoints
         self.listener = listener
-        self.patience = patience or Patience()
+        self.patience = patience or StallPolicy()
         self.turns = asyncio.Semaphore(TURNS)
         self.backlogs: set[Backlog] = set()
         self._clock = clock
@@ -126,7 +126,7 @@ def _total(numbers: Iterable[int]) -> int | None:
     return sum(found) if found else None
 
 
-class CatchUp:
+class BacklogReader:
     """
     The reader of one backlog. `run` ends when the hooks are attached again, or after `close`.
 
@@ -138,9 +138,9 @@ class CatchUp:
         self,
         backlog: Backlog,
         partition: int,
-        shared: CatchUps,
-        destinations: Destinations,
-        fire: Callable[[Taken, RoutedEvent, str, Backlog], Awaitable[None]],
+        shared: BacklogReaders,
+        destinations: Targets,
+        fire: Callable[[PendingMessage, RoutedEvent, str, Backlog], Awaitable[None]],
     ) -> None:
         self._backlog = backlog
         self._partition = partition
@@ -148,7 +148,7 @@ class CatchUp:
         self._destinations = destinations
         self._fire = fire
         self._closed = asyncio.Event()
-        self._partly: Taken | None = None
+        self._partly: PendingMessage | None = None
         self._next_index = 0
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from hooks.matching.rule import Rule
 from shared.runtime.telemetry import Metrics
 
 
-class Switch:
+class ReaderRouting:
     """Of one partition. `detached.py` turns it."""
 
     def __init__(self, metrics: Metrics) -> None:

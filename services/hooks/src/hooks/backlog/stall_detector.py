@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from hooks.delivery.ack_window import Window
-from hooks.delivery.targets import Destinations
+from hooks.delivery.ack_window import AckWindow
+from hooks.delivery.targets import Targets
 from hooks.matching.rule import Target
 
 
-class Patience(Struct, frozen=True, kw_only=True):
+class StallPolicy(Struct, frozen=True, kw_only=True):
     """
     How long a target may hold up others.
 
@@ -29,11 +29,11 @@ class Patience(Struct, frozen=True, kw_only=True):
     checkpoint_s: float = 1.0
 
 
-class Stalls:
+class StallDetector:
     """Asked every now and then. `clock` is monotonic, in seconds."""
 
     def __init__(
-        self, window: Window, destinations: Destinations, patience: Patience, clock: Callable[[], float]
+        self, window: AckWindow, destinations: Targets, patience: StallPolicy, clock: Callable[[], float]
     ) -> None:
         self._window = window
         self._destinations = destinations

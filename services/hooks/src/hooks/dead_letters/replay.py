@@ -13,11 +13,11 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks.dead_letters.store import Letter, LetterStore, Wanted
+from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, Letter
 from hooks.dead_letters.writer import ENTRANCE, Resent
-from hooks.delivery.counters import Tallies, Tally
+from hooks.delivery.counters import DeliveryCounters, HookCounters
 from hooks.delivery.model import PAUSING, Record, size_of
-from hooks.delivery.targets import Destinations
+from hooks.delivery.targets import Targets
 from hooks.matching.rule import Target
 from shared.errors import ConflictError, InvalidError
 from shared.runtime.telemetry import Metrics
@@ -60,9 +60,9 @@ class Replays:
 
     def __init__(
         self,
-        letters: LetterStore,
-        destinations: Destinations,
-        tallies: Tallies,
+        letters: DeadLetterStore,
+        destinations: Targets,
+        tallies: DeliveryCounters,
         metrics: Metrics,
         clock: Callable[[], datetime],
         *,
@@ -79,7 +79,7 @@ class Replays:
         self._closed = False
 
     async def run(
-        self, wanted: Wanted, *, after: str | None, limit: int, per_second: float, dry_run: bool
+        self, wanted: DeadLetterFilter, *, after: str | None, limit: int, per_second: float, dry_run: bool
     ) -> ReplayReply:
         """
         Send up to `limit` letters again, not faster than `per_second`.
@@ -140,7 +140,7 @@ class _Replay:
     """One call: which letters are under way, and what became of the others."""
 
     def __init__(
-        self, app_key: str, letters: LetterStore, destinations: Destinations, clock: Callable[[], datetime]
+        self, app_key: str, letters: DeadLetterStore, destinations: Targets, clock: Callable[[], datetime]
     ) -> None:
         self._app_key = app_key
         self._letters = letters
@@ -249,7 +249,7 @@ class _Replay:
             source=letter.source,
             attempts=letter.attempts,
             # Its own, and not the hook's: it tells what became of this very record.
-            tally=Tally(self._clock),
+            tally=HookCounters(self._clock),
             done=self._done,
         )
         self._out[letter.id] = record

@@ -29,7 +29,7 @@ QUIET_S = 5.0
 """After this long nothing more comes: what was counted has been thrown away meanwhile."""
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class DeadLetterFilter(Struct, frozen=True, kw_only=True):
     """Which letters of an app: of one hook or `entrance`, for one reason, stored from `since` on and before `until`."""
 
     app_key: str
@@ -61,14 +61,14 @@ class Letter(Struct, frozen=True, kw_only=True):
     body: str
 
 
-class LetterStore:
+class DeadLetterStore:
     """Every method raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def read(
-        self, wanted: Wanted, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
+        self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
     ) -> tuple[list[Letter], int | None]:
         """
         The oldest letters after the number `after`, up to `limit` of them or about `max_bytes`.
@@ -107,7 +107,7 @@ class LetterStore:
 
     async def get(self, app_key: str, id: int) -> Letter:
         """Raises `NotFoundError` when the app has no such letter."""
-        found, _ = await self.read(Wanted(app_key=app_key), after=id - 1, through=id, limit=1, max_bytes=1)
+        found, _ = await self.read(DeadLetterFilter(app_key=app_key), after=id - 1, through=id, limit=1, max_bytes=1)
         if not found:
             raise NotFoundError("there is no such dead letter")
         return found[0]
@@ -116,12 +116,12 @@ class LetterStore:
         """The number of the newest letter of anybody."""
         return (await self._bus.stream_state(DLQ)).last_sequence
 
-    async def purge(self, wanted: Wanted) -> int:
+    async def purge(self, wanted: DeadLetterFilter) -> int:
         """Throw away what is stored now and before `until`; `since` is passed over. Gives how many there were."""
         # Asked first: what is stored during the question stays.
         before = await self.newest() + 1
         if wanted.until is not None:
-            later = Wanted(app_key=wanted.app_key, hook=wanted.hook, reason=wanted.reason, since=wanted.until)
+            later = DeadLetterFilter(app_key=wanted.app_key, hook=wanted.hook, reason=wanted.reason, since=wanted.until)
             found, _ = await self.read(later, through=before - 1, limit=1, max_bytes=1)
             before = found[0].id if found else before
         return await purge(self._bus, DLQ, wanted.subject, before_sequence=before)

@@ -53,7 +53,7 @@ class Resent(Record, kw_only=True, eq=False, gc=True):
     letter: int
 
 
-class DeadLetterBox:
+class DeadLetterWriter:
     """
     Satisfies `hooks.delivery.model.DeadLetters`.
 

@@ -23,12 +23,12 @@ class Bounds(Struct, frozen=True, kw_only=True):
     messages: int = 4096
 
 
-class Taken:
+class PendingMessage:
     """A message that was taken and is not acknowledged, with what is still to be done for it."""
 
     __slots__ = ("left", "message", "window")
 
-    def __init__(self, message: Message, window: "Window") -> None:
+    def __init__(self, message: Message, window: "AckWindow") -> None:
         self.message = message
         self.window = window
         self.left = 1
@@ -58,12 +58,12 @@ class Taken:
             self.window.advance()
 
 
-class Window:
+class AckWindow:
     """The messages between the ack floor and the newest one taken, in order."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._taken: deque[Taken] = deque()
+        self._taken: deque[PendingMessage] = deque()
         self._room = asyncio.Event()
         self._closed = False
         self.moved = asyncio.Event()
@@ -76,8 +76,8 @@ class Window:
         self.fired = ""
         """The source of the newest event whose records were put into lanes."""
 
-    def take(self, message: Message) -> Taken:
-        taken = Taken(message, self)
+    def take(self, message: Message) -> PendingMessage:
+        taken = PendingMessage(message, self)
         self._taken.append(taken)
         return taken
 
@@ -97,12 +97,12 @@ class Window:
         return self._taken[0].message.at_ns if self._taken else None
 
     @property
-    def oldest(self) -> Taken | None:
+    def oldest(self) -> PendingMessage | None:
         """What holds the floor."""
         return self._taken[0] if self._taken else None
 
     @property
-    def newest(self) -> Taken | None:
+    def newest(self) -> PendingMessage | None:
         """What was taken last, unless everything is complete."""
         return self._taken[-1] if self._taken else None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from hooks.matching.rule import Target
 
 
-class Advice:
+class Advisories:
     """`tell` is called with what is new."""
 
     def __init__(self, tell: Callable[[Target, str], None]) -> None:

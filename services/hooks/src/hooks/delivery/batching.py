@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from hooks.delivery.model import Record, size_of
 
 
-class Pack(Record, kw_only=True, eq=False, gc=False):
+class RecordBatch(Record, kw_only=True, eq=False, gc=False):
     """Some records of one user and one hook, from the head of their lane on, under way as one."""
 
     records: Sequence[Record]
@@ -24,7 +24,7 @@ class Pack(Record, kw_only=True, eq=False, gc=False):
         return self.records[0]
 
 
-def pack(head: Record, most_bytes: int) -> Pack:
+def pack(head: Record, most_bytes: int) -> RecordBatch:
     """
     The head of a lane, with what follows it of the same hook and fits. A record that was tried before goes alone: it
     was in a pack that was refused.
@@ -43,7 +43,7 @@ def pack(head: Record, most_bytes: int) -> Pack:
         data = b"".join(record.data + b"\n" for record in records)
     else:
         data = b"[" + b",".join(record.data for record in records) + b"]"
-    return Pack(
+    return RecordBatch(
         key=head.key,
         data=data,
         size=size_of(head.key, data),
@@ -63,7 +63,7 @@ def pack(head: Record, most_bytes: int) -> Pack:
 def unpack(records: Iterable[Record]) -> Iterable[Record]:
     """Every single record, those of packs in their order."""
     for record in records:
-        if isinstance(record, Pack):
+        if isinstance(record, RecordBatch):
             yield from record.records
         else:
             yield record
@@ -74,6 +74,6 @@ def _alike(head: Record, record: Record) -> bool:
 
 
 def _finish_all(pack: Record) -> None:
-    assert isinstance(pack, Pack)
+    assert isinstance(pack, RecordBatch)
     for record in pack.records:
         record.done(record)

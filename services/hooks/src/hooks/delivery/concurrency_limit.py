@@ -6,7 +6,7 @@ START = 4
 """Calls at once to a target that nothing is known of."""
 
 
-class Pace:
+class ConcurrencyLimit:
     """
     Additive increase, multiplicative decrease, as TCP does (RFC 5681): one call more for every round of full calls that
     succeed, half of them after a call that failed or was throttled. Calls that began before the last cut do not cut

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 
-class Tally:
+class HookCounters:
     """
     One hook's counts. `matched` = `sent` + `dead_lettered` + `skipped_inactive` + what is on its way; `failed` counts
     attempts, so a record that went through at the third try counts twice here. `replayed` are dead letters that went
@@ -46,21 +46,21 @@ class Tally:
         self.last_error_at = self._clock()
 
 
-class Tallies:
+class DeliveryCounters:
     """Every hook's tally, made at first sight."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str], HookCounters] = {}
 
-    def of(self, app_key: str, hook_id: str) -> Tally:
+    def of(self, app_key: str, hook_id: str) -> HookCounters:
         """The tally of a hook."""
         tally = self._tallies.get((app_key, hook_id))
         if tally is None:
-            tally = self._tallies[app_key, hook_id] = Tally(self._clock)
+            tally = self._tallies[app_key, hook_id] = HookCounters(self._clock)
         return tally
 
-    def all(self) -> Mapping[tuple[str, str], Tally]:
+    def all(self) -> Mapping[tuple[str, str], HookCounters]:
         """Every hook's, by app and id."""
         return self._tallies
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from hooks.delivery.counters import Tally
+from hooks.delivery.counters import HookCounters
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
 from shared.errors import CredentialsError, DeniedError, MillraceError, NotFoundError, UnauthenticatedError
@@ -49,7 +49,7 @@ class Record(Struct, kw_only=True, eq=False, gc=False):
     size: int
     hook_id: str
     source: str
-    tally: Tally
+    tally: HookCounters
     done: Callable[["Record"], None]
     batch: Batch = PLAIN
     max_bytes: int = 1 << 20
@@ -78,7 +78,7 @@ class Failed(Struct, frozen=True):
 Outcome = Sent | Failed
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class SinkLimits(Struct, frozen=True, kw_only=True):
     """What one call, and one record with its key, may hold."""
 
     call_records: int
@@ -94,7 +94,7 @@ class Sink(Protocol):
     wait and keeps nothing between calls; the caller does all of that.
     """
 
-    limits: Limits
+    limits: SinkLimits
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         """
@@ -124,7 +124,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     probe: Backoff = Backoff(first_s=2.0, max_s=60.0)
 
 
-class Watcher(Protocol):
+class DeliveryObserver(Protocol):
     """Who is told what an operator has to know."""
 
     def paused(self, target: Target, error: MillraceError) -> None: ...

@@ -31,7 +31,7 @@ class _Rest:
         self.waiting: list[Record] = []
 
 
-class Shards:
+class ShardBackoff:
     """`resume` gets the records of a shard whose wait is over."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Shards:
         self._older: dict[str, Sent] = {}
         self._rests: dict[str, _Rest] = {}
         self.shut = 0
-        """Shards that take nothing at all at present. Only then is it worth to ask `hold`."""
+        """ShardBackoff that take nothing at all at present. Only then is it worth to ask `hold`."""
 
     @property
     def waiting(self) -> Iterable[Record]:

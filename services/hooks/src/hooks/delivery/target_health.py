@@ -7,7 +7,7 @@ from itertools import islice
 
 import structlog
 
-from hooks.delivery.model import PAUSING, Policy, Watcher
+from hooks.delivery.model import PAUSING, DeliveryObserver, Policy
 from hooks.matching.rule import Target
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
@@ -15,14 +15,14 @@ from shared.runtime.retry import Backoff
 log = structlog.get_logger()
 
 
-class Trouble:
+class TargetHealth:
     """
     The state of one target. `clock` is monotonic, in seconds.
 
     An operator hears of a pause once, and again only when the configuration was changed without mending it.
     """
 
-    def __init__(self, target: Target, policy: Policy, watcher: Watcher, clock: Callable[[], float]) -> None:
+    def __init__(self, target: Target, policy: Policy, watcher: DeliveryObserver, clock: Callable[[], float]) -> None:
         self._target = target
         self._policy = policy
         self._watcher = watcher

@@ -16,21 +16,21 @@ from typing import Any
 
 import structlog
 
-from hooks.delivery.batching import Pack, unpack
-from hooks.delivery.concurrency_limit import Pace
+from hooks.delivery.batching import RecordBatch, unpack
+from hooks.delivery.concurrency_limit import ConcurrencyLimit
 from hooks.delivery.model import (
     DeadLetters,
+    DeliveryObserver,
     Failed,
-    Limits,
     Outcome,
     Policy,
     Record,
     Sink,
-    Watcher,
+    SinkLimits,
 )
-from hooks.delivery.shard_backoff import Shards
-from hooks.delivery.target_health import Trouble
-from hooks.delivery.user_queues import Chains
+from hooks.delivery.shard_backoff import ShardBackoff
+from hooks.delivery.target_health import TargetHealth
+from hooks.delivery.user_queues import UserQueues
 from hooks.matching.hook import Batch
 from hooks.matching.rule import Target
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
-class Lanes:
+class TargetQueue:
     """The records that wait for one target, and the calls that carry them. One event loop, no locks."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Lanes:
         policy: Policy,
         *,
         spawn: Spawn,
-        watcher: Watcher,
+        watcher: DeliveryObserver,
         dead_letters: DeadLetters,
         metrics: Metrics,
     ) -> None:
@@ -62,7 +62,7 @@ class Lanes:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._chains = Chains()
+        self._chains = UserQueues()
         self._calls: dict[asyncio.Task[None], list[Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: Batch | None = None
@@ -70,12 +70,12 @@ class Lanes:
         self._busy = False
         """As many calls run as may; when one ends, that is looked at again."""
         self._changed = asyncio.Event()
-        self._pace = Pace(policy.calls)
-        self._shards = Shards(policy.retry, self._loop, self._resume)
-        self._trouble = Trouble(target, policy, watcher, self._loop.time)
+        self._pace = ConcurrencyLimit(policy.calls)
+        self._shards = ShardBackoff(policy.retry, self._loop, self._resume)
+        self._trouble = TargetHealth(target, policy, watcher, self._loop.time)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> SinkLimits:
         """The sink's. A record over `record_bytes` must not be put."""
         return self._sink.limits
 
@@ -282,7 +282,7 @@ class Lanes:
         if record.events > 1:
             self._chains.suspect([record])
             return
-        letter = record.records[0] if isinstance(record, Pack) else record
+        letter = record.records[0] if isinstance(record, RecordBatch) else record
         await self._dead_letters.put_record(self._target, letter, "rejected", message)
         self._chains.finish(record)
 

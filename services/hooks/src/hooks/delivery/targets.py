@@ -10,9 +10,9 @@ from typing import NamedTuple, Self
 
 from msgspec import Struct
 
-from hooks.delivery.model import DeadLetters, Policy, Record, Sink, Watcher
-from hooks.delivery.target_queue import Lanes
-from hooks.matching.rule import Index, Target
+from hooks.delivery.model import DeadLetters, DeliveryObserver, Policy, Record, Sink
+from hooks.delivery.target_queue import TargetQueue
+from hooks.matching.rule import HookIndex, Target
 from shared.errors import MillraceError
 from shared.runtime.telemetry import Metrics
 
@@ -34,7 +34,7 @@ class Waiting(NamedTuple):
     oldest_ns: int
 
 
-class Destinations:
+class Targets:
     """
     The lanes in use, by target. An async context manager: calls run inside the block.
 
@@ -42,17 +42,19 @@ class Destinations:
     record is matched by one configuration and routed by another.
     """
 
-    def __init__(self, policy: Policy, *, watcher: Watcher, dead_letters: DeadLetters, metrics: Metrics) -> None:
+    def __init__(
+        self, policy: Policy, *, watcher: DeliveryObserver, dead_letters: DeadLetters, metrics: Metrics
+    ) -> None:
         self._policy = policy
         self._watcher = watcher
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._connectors: Mapping[str, Connector] = {}
-        self._lanes: dict[Target, Lanes] = {}
+        self._lanes: dict[Target, TargetQueue] = {}
         self._marks: dict[Target, object] = {}
         self._tasks = asyncio.TaskGroup()
-        self.index = Index()
-        self.before_change: list[Callable[[Index, Mapping[str, Connector]], None]] = []
+        self.index = HookIndex()
+        self.before_change: list[Callable[[HookIndex, Mapping[str, Connector]], None]] = []
         """Called with a configuration in the step in which it is taken over, before anything else is."""
 
     async def __aenter__(self) -> Self:
@@ -66,7 +68,7 @@ class Destinations:
             lanes.close()
         await self._tasks.__aexit__(kind, error, trace)
 
-    def find(self, target: Target) -> Lanes | None:
+    def find(self, target: Target) -> TargetQueue | None:
         """The lanes of a target, or None where its app has no active connector."""
         lanes = self._lanes.get(target)
         if lanes is not None:
@@ -74,7 +76,7 @@ class Destinations:
         connector = self._connectors.get(target.connector)
         if connector is None:
             return None
-        lanes = self._lanes[target] = Lanes(
+        lanes = self._lanes[target] = TargetQueue(
             target,
             connector.open(target.stream_name),
             self._policy,
@@ -85,11 +87,11 @@ class Destinations:
         )
         return lanes
 
-    def lanes_of(self, target: Target) -> Lanes | None:
+    def lanes_of(self, target: Target) -> TargetQueue | None:
         """The lanes of a target where something was sent to it."""
         return self._lanes.get(target)
 
-    def lanes_of_app(self, app_key: str) -> Sequence[tuple[Target, Lanes]]:
+    def lanes_of_app(self, app_key: str) -> Sequence[tuple[Target, TargetQueue]]:
         """Every target of an app to which something was sent."""
         return [(target, lanes) for target, lanes in self._lanes.items() if target.app_key == app_key]
 
@@ -132,7 +134,7 @@ class Destinations:
         for lanes in self._lanes.values():
             lanes.release(lambda record: record in records)
 
-    def apply(self, index: Index, connectors: Mapping[str, Connector]) -> None:
+    def apply(self, index: HookIndex, connectors: Mapping[str, Connector]) -> None:
         """
         Take over a configuration; `connectors` are by `Target.connector`.
 

@@ -9,12 +9,12 @@ of the records in it.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from hooks.delivery.batching import Pack, pack, unpack
-from hooks.delivery.model import Failed, Limits, Outcome, Record
+from hooks.delivery.batching import RecordBatch, pack, unpack
+from hooks.delivery.model import Failed, Outcome, Record, SinkLimits
 from hooks.matching.hook import Batch
 
 
-class Chains:
+class UserQueues:
     """No record is in two places: what `take` gives comes back by `again`, `suspect`, `confirm` or `finish`."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Chains:
         self.ready.append(record)
         return True
 
-    def take(self, limits: Limits, hold: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
+    def take(self, limits: SinkLimits, hold: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
         """
         The records of the next call, and whether there was no room in it for more. A suspect goes alone.
 
@@ -65,7 +65,7 @@ class Chains:
                 gathering = record.batch
                 most, room = min(most, gathering.max_records), min(room, gathering.max_bytes)
                 packs = gathering.format != "single"
-            if packs and len(batch) < most and not isinstance(record, Pack):
+            if packs and len(batch) < most and not isinstance(record, RecordBatch):
                 record = self._pack(record, min(limits.record_bytes, gathering.max_bytes))
             size += record.size
             if len(batch) >= most or (size > room and batch):
@@ -112,7 +112,7 @@ class Chains:
     def suspect(self, records: Iterable[Record]) -> None:
         """One of these, or what is in the only one, made the target refuse a whole call: they are sent one by one."""
         suspects = list(records)
-        if len(suspects) == 1 and isinstance(suspects[0], Pack):
+        if len(suspects) == 1 and isinstance(suspects[0], RecordBatch):
             packed = suspects[0]
             if packed.next is None:
                 self._tails[packed.key] = packed.records[-1]
@@ -135,7 +135,7 @@ class Chains:
         """Every single record, each user's in order; `outside` are the heads that are not here."""
         return [record for head in (*outside, *self._suspects, *self.ready) for record in unpack(_chain(head))]
 
-    def _pack(self, head: Record, most_bytes: int) -> Pack:
+    def _pack(self, head: Record, most_bytes: int) -> RecordBatch:
         packed = pack(head, most_bytes)
         if packed.next is None:
             self._tails[packed.key] = packed

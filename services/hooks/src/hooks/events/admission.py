@@ -48,7 +48,7 @@ class EventError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
 
 
-class Chunk(Struct, frozen=True, kw_only=True):
+class EventChunk(Struct, frozen=True, kw_only=True):
     """One message for `EVENTS`: a JSON array of `count` events. The same events make the same `message_id`."""
 
     partition: int
@@ -69,7 +69,7 @@ def split_lines(body: bytes) -> list[bytes]:
 
 def admit(
     app_key: str, posted: Iterable[bytes], *, max_payload: int, now_ms: int, new_id: Callable[[int], str]
-) -> tuple[list[Chunk], list[EventError]]:
+) -> tuple[list[EventChunk], list[EventError]]:
     """
     Check the events of a request, and pack the good ones.
 
@@ -124,11 +124,11 @@ def _parts(events: Sequence[tuple[str, bytes]], most: int) -> Iterator[list[tupl
     yield part
 
 
-def _chunk(app_key: str, partition: int, events: Sequence[tuple[str, bytes]]) -> Chunk:
+def _chunk(app_key: str, partition: int, events: Sequence[tuple[str, bytes]]) -> EventChunk:
     # The window of `Nats-Msg-Id` is the stream's: without the app, one tenant's id would swallow another's event.
     ids = [event_id for event_id, _ in events]
     name = ids[0] if len(ids) == 1 else sha256("\n".join(ids).encode()).hexdigest()
-    return Chunk(
+    return EventChunk(
         partition=partition,
         data=b"[" + b",".join(data for _, data in events) + b"]",
         count=len(events),

@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from hooks.alerts import Alerts
-from hooks.events.admission import Chunk, EventError, admit, make_id
+from hooks.events.admission import EventChunk, EventError, admit, make_id
 from shared.contracts import streams, subjects
 from shared.errors import BusyError, MillraceError
 
@@ -37,7 +37,7 @@ class Publisher(Protocol):
     async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
 
 
-class Publishing:
+class EventPublisher:
     """The entrance by HTTP, behind its route."""
 
     def __init__(self, publisher: Publisher, alerts: Alerts, clock: Callable[[], datetime]) -> None:
@@ -59,7 +59,7 @@ class Publishing:
         """
         now_ms = int(self._clock().timestamp() * 1000)
         chunks, refused = admit(app_key, posted, max_payload=self._publisher.max_payload, now_ms=now_ms, new_id=make_id)
-        partitions: dict[int, list[Chunk]] = {}
+        partitions: dict[int, list[EventChunk]] = {}
         for chunk in chunks:
             partitions.setdefault(chunk.partition, []).append(chunk)
         ended = await asyncio.gather(
@@ -74,7 +74,7 @@ class Publishing:
             accepted=sum(chunk.count for chunk in chunks), rejected=len(refused), errors=tuple(refused[:ERRORS_TOLD])
         )
 
-    async def _publish(self, app_key: str, chunks: Sequence[Chunk]) -> None:
+    async def _publish(self, app_key: str, chunks: Sequence[EventChunk]) -> None:
         # The next chunk only after the one before, or a failure would turn their order round.
         for chunk in chunks:
             subject = subjects.events(app_key, chunk.partition)

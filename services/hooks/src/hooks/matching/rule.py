@@ -48,7 +48,7 @@ class Rule(Struct, frozen=True, kw_only=True, dict=True, eq=False):
         return Target(self.app_key, self.hook.stream_name)
 
 
-class Index:
+class HookIndex:
     """
     Every active hook of every app, arranged for matching. Immutable: a change of the configuration makes a new one, and
     whoever holds the old one sees all of the old configuration.

@@ -11,15 +11,15 @@ from typing import Protocol
 
 import structlog
 
-from hooks.backlog.detachment import Detached
-from hooks.backlog.reader import CatchUps
-from hooks.backlog.routing import Switch
-from hooks.dead_letters.writer import ENTRANCE, DeadLetterBox
-from hooks.delivery.ack_window import Bounds, Window
-from hooks.delivery.counters import Tallies
-from hooks.delivery.targets import Destinations
+from hooks.backlog.detachment import TargetDetachment
+from hooks.backlog.reader import BacklogReaders
+from hooks.backlog.routing import ReaderRouting
+from hooks.dead_letters.writer import ENTRANCE, DeadLetterWriter
+from hooks.delivery.ack_window import AckWindow, Bounds
+from hooks.delivery.counters import DeliveryCounters
+from hooks.delivery.targets import Targets
 from hooks.events.decoding import read_message
-from hooks.partitions.dispatcher import Dispatch, ProfileStore
+from hooks.partitions.dispatcher import Dispatcher, ProfileStore
 from shared.contracts.streams import EVENTS
 from shared.contracts.subjects import hooks_consumer
 from shared.errors import MillraceError
@@ -49,7 +49,7 @@ class Pull(Protocol):
     def close(self) -> None: ...
 
 
-class Partition:
+class PartitionConsumer:
     """Reads one partition, in order. `run` is a task for as long as it is ours."""
 
     def __init__(
@@ -57,22 +57,22 @@ class Partition:
         number: int,
         pull: Pull,
         *,
-        destinations: Destinations,
-        dead_letters: DeadLetterBox,
-        tallies: Tallies,
+        destinations: Targets,
+        dead_letters: DeadLetterWriter,
+        tallies: DeliveryCounters,
         profiles: ProfileStore | None,
         metrics: Metrics,
         bounds: Bounds,
-        catch_ups: CatchUps,
+        catch_ups: BacklogReaders,
     ) -> None:
         self._number = number
         self._pull = pull
         self._destinations = destinations
         self._dead_letters = dead_letters
         self._metrics = metrics
-        self._window = Window(bounds)
-        switch = Switch(metrics)
-        self._dispatch = Dispatch(
+        self._window = AckWindow(bounds)
+        switch = ReaderRouting(metrics)
+        self._dispatch = Dispatcher(
             number,
             switch,
             destinations=destinations,
@@ -81,7 +81,7 @@ class Partition:
             profiles=profiles,
             metrics=metrics,
         )
-        self._detached = Detached(
+        self._detached = TargetDetachment(
             number,
             self._window,
             switch,

@@ -8,13 +8,13 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from hooks.backlog.backlog import Backlog
-from hooks.backlog.routing import Switch
-from hooks.dead_letters.writer import DeadLetterBox
-from hooks.delivery.ack_window import Taken
-from hooks.delivery.counters import Tallies, Tally
+from hooks.backlog.routing import ReaderRouting
+from hooks.dead_letters.writer import DeadLetterWriter
+from hooks.delivery.ack_window import PendingMessage
+from hooks.delivery.counters import DeliveryCounters, HookCounters
 from hooks.delivery.model import Record, partition_key, size_of
-from hooks.delivery.target_queue import Lanes
-from hooks.delivery.targets import Destinations
+from hooks.delivery.target_queue import TargetQueue
+from hooks.delivery.targets import Targets
 from hooks.matching.rendering import render, strip
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Rule, Target
@@ -36,22 +36,22 @@ class ProfileStore(Protocol):
 class _Way(NamedTuple):
     """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
 
-    tally: Tally
-    lanes: Lanes | None
+    tally: HookCounters
+    lanes: TargetQueue | None
     max_bytes: int
 
 
-class Dispatch:
+class Dispatcher:
     """Of one partition. Both its reader and those of its backlogs put what they read into lanes by it."""
 
     def __init__(
         self,
         partition: int,
-        switch: Switch,
+        switch: ReaderRouting,
         *,
-        destinations: Destinations,
-        dead_letters: DeadLetterBox,
-        tallies: Tallies,
+        destinations: Targets,
+        dead_letters: DeadLetterWriter,
+        tallies: DeliveryCounters,
         profiles: ProfileStore | None,
         metrics: Metrics,
     ) -> None:
@@ -67,7 +67,9 @@ class Dispatch:
         self.lost = False
         """Set when the partition is not ours any more: from then on nothing is put into lanes."""
 
-    async def fire(self, taken: Taken, event: RoutedEvent, source: str, backlog: Backlog | None = None) -> None:
+    async def fire(
+        self, taken: PendingMessage, event: RoutedEvent, source: str, backlog: Backlog | None = None
+    ) -> None:
         """Put an event's records into lanes, with what its user's profile adds. `source` is its place in `EVENTS`."""
         profile = await self._profile(event) if event.ext_id and self._profiles else None
         if self.lost:
@@ -78,7 +80,7 @@ class Dispatch:
     def give(
         self,
         rules: tuple[Rule, ...],
-        taken: Taken,
+        taken: PendingMessage,
         event: RoutedEvent,
         source: str,
         profile: Attributes | None = None,

@@ -10,8 +10,8 @@ from typing import Any
 
 import structlog
 
-from hooks.delivery.targets import Destinations
-from hooks.partitions.consumer import Partition
+from hooks.delivery.targets import Targets
+from hooks.partitions.consumer import PartitionConsumer
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -22,12 +22,12 @@ class _Serving:
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
-        self.partition: Partition | None = None
+        self.partition: PartitionConsumer | None = None
         self.task: asyncio.Task[None] | None = None
         self.lost = False
 
 
-class Partitions:
+class ConsumerPool:
     """
     The partitions that this process has open. Satisfies `hooks.assignment.leases.Work`.
 
@@ -38,8 +38,8 @@ class Partitions:
 
     def __init__(
         self,
-        open_partition: Callable[[int], AbstractAsyncContextManager[Partition]],
-        destinations: Destinations,
+        open_partition: Callable[[int], AbstractAsyncContextManager[PartitionConsumer]],
+        destinations: Targets,
         metrics: Metrics,
         spawn: Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
@@ -56,7 +56,7 @@ class Partitions:
         serving.task = self._spawn(f"partition-{number:02d}", self._serve(number, serving))
         self._show()
 
-    def all(self) -> list[Partition]:
+    def all(self) -> list[PartitionConsumer]:
         """Those that are read now."""
         return [serving.partition for serving in self._serving.values() if serving.partition is not None]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from hooks.dead_letters.replay import ReplayReply
-from hooks.dead_letters.store import Letter, Wanted
+from hooks.dead_letters.store import DeadLetterFilter, Letter
 from hooks.state import State
 from shared.contracts.messages import decode
 from shared.errors import InvalidError, NotFoundError
@@ -96,7 +96,9 @@ async def get_letter(call: Call[State]) -> Letter:
 async def replay(call: Call[State]) -> ReplayReply:
     """Send again."""
     form = decode(await call.request.read() or b"{}", ReplayForm)
-    wanted = Wanted(app_key=call.app_key, hook=form.hook, reason=form.reason, since=form.since, until=form.until)
+    wanted = DeadLetterFilter(
+        app_key=call.app_key, hook=form.hook, reason=form.reason, since=form.since, until=form.until
+    )
     return await call.state.replays.run(
         _checked(wanted), after=form.after, limit=form.limit, per_second=form.per_second, dry_run=form.dry_run
     )
@@ -107,10 +109,10 @@ async def purge(call: Call[State]) -> PurgeReply:
     return PurgeReply(purged=await call.state.letters.purge(_wanted(call)))
 
 
-def _wanted(call: Call[State]) -> Wanted:
+def _wanted(call: Call[State]) -> DeadLetterFilter:
     asked = call.asked
     return _checked(
-        Wanted(
+        DeadLetterFilter(
             app_key=call.app_key,
             hook=asked["hook"],
             reason=asked["reason"],
@@ -120,7 +122,7 @@ def _wanted(call: Call[State]) -> Wanted:
     )
 
 
-def _checked(wanted: Wanted) -> Wanted:
+def _checked(wanted: DeadLetterFilter) -> DeadLetterFilter:
     if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
         raise InvalidError("expected a time after `since`", field="until")
     return wanted

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from hooks.app import SERVICE
-from hooks.delivery.counters import Tally
+from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Record, Sent
 from hooks.sinks.webhook.sink import AT_ONCE, WebhookConfig, open_session
 from shared.config.secret import Secret
@@ -199,7 +199,7 @@ async def test_a_bad_webhook_is_refused_and_the_field_named(
 
 
 def record(place: int, data: bytes) -> Record:
-    tally = Tally(lambda: NOW)
+    tally = HookCounters(lambda: NOW)
     source = f"EVENTS:{place}:0"
     return make_record(key=f"user-{place}", data=data, hook_id="all", source=source, tally=tally, done=lambda _: None)
 

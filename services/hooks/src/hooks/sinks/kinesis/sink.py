@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hooks.delivery.model import Failed, Limits, Outcome, Record, Sent
+from hooks.delivery.model import Failed, Outcome, Record, Sent, SinkLimits
 from shared.aws.clients import AwsClients
 from shared.aws.errors import AWS_ERRORS, aws_code, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, check_role
@@ -29,7 +29,7 @@ from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeErro
 
 NAME: Final = "kinesis"
 
-LIMITS: Final = Limits(call_records=500, call_bytes=5 << 20, record_bytes=10 << 20)
+LIMITS: Final = SinkLimits(call_records=500, call_bytes=5 << 20, record_bytes=10 << 20)
 """Of PutRecords: the number in botocore's service model, the bytes as in *Considerations* above."""
 
 CALL_S: Final = 15.0

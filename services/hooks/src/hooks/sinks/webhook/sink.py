@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from msgspec import Struct
 
-from hooks.delivery.model import PAUSING, Failed, Limits, Outcome, Record, Sent
+from hooks.delivery.model import PAUSING, Failed, Outcome, Record, Sent, SinkLimits
 from shared.config.secret import Secret
 from shared.errors import (
     BusyError,
@@ -42,7 +42,7 @@ from shared.errors import (
 )
 from shared.private_addresses import PrivateAddressError, public_socket, refuse_private_host
 
-LIMITS: Final = Limits(call_records=32, call_bytes=10 << 20, record_bytes=10 << 20)
+LIMITS: Final = SinkLimits(call_records=32, call_bytes=10 << 20, record_bytes=10 << 20)
 """Ours: a call is as slow as the slowest of its requests."""
 AT_ONCE: Final = 16
 """Requests to one hook's address."""
