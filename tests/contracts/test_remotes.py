@@ -16,7 +16,7 @@ import pytest
 
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
-from ftp_gateway.remotes.pull import Server
+from ftp_gateway.remotes.pull import RemoteServer
 from ftp_gateway.remotes.remote import Remote, UnknownHostError
 from shared.config.secret import Secret, dec_hook
 from shared.errors import (
@@ -48,7 +48,7 @@ def remote_of(peer: Peer, **changed: Any) -> Remote:
     return msgspec.convert(peer.config(**changed), Remote, dec_hook=dec_hook)
 
 
-def opened(remote: Remote, *, allow_private: bool = True) -> AbstractAsyncContextManager[Server]:
+def opened(remote: Remote, *, allow_private: bool = True) -> AbstractAsyncContextManager[RemoteServer]:
     opening = open_sftp_remote if remote.protocol == "sftp" else open_ftps_remote
     return opening(remote, allow_private=allow_private)
 
@@ -57,7 +57,7 @@ async def identified(remote: Remote) -> str:
     return await (identify_sftp if remote.protocol == "sftp" else identify_ftps)(remote, allow_private=True)
 
 
-async def content(server: Server, path: str, size_bytes: int) -> bytes:
+async def content(server: RemoteServer, path: str, size_bytes: int) -> bytes:
     async with aclosing(server.read(path, size_bytes)) as blocks:
         return b"".join([block async for block in blocks])
 

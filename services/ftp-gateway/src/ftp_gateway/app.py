@@ -17,27 +17,27 @@ from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
 from ftp_gateway.handlers import NAME, ProfileUpdates
-from ftp_gateway.model.rules import Rules
-from ftp_gateway.parsing.worker_pool import FileWork
-from ftp_gateway.processing.pipeline import Processing
-from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.model.rules import FileRules
+from ftp_gateway.parsing.worker_pool import ParserPool
+from ftp_gateway.processing.pipeline import FilePipeline
+from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
 from ftp_gateway.remotes.connection_test import probe_remote
 from ftp_gateway.remotes.lock import take_remote
-from ftp_gateway.remotes.pull import Job, Puller, Server
+from ftp_gateway.remotes.pull import Puller, RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import REMOTES, Remote
-from ftp_gateway.remotes.report_delivery import ReportSender
-from ftp_gateway.remotes.scheduler import Key, RemoteLanes
-from ftp_gateway.remotes.service import Desk
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.report_delivery import ReportDelivery
+from ftp_gateway.remotes.scheduler import Key, PullScheduler
+from ftp_gateway.remotes.service import RemoteService
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.routes.files import ROUTES
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
-from ftp_gateway.sftp.report_folder import AppReports
+from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.sftp.server import SftpServer
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.state import State
-from ftp_gateway.summaries.sender import Subscription, Summaries
+from ftp_gateway.summaries.sender import Subscription, SummarySender
 from shared.contracts import streams, subjects
 from shared.errors import InvalidError, NotFoundError
 from shared.mail import Mailer
@@ -65,9 +65,9 @@ async def build(mesh: Mesh) -> State:
     apps = mesh.registry.view(APPS)
     users = mesh.registry.view(FTP_USERS)
 
-    def rules(app_key: str) -> Rules:
+    def rules(app_key: str) -> FileRules:
         entry = apps.get(app_key)
-        return rules_of(entry.value) if entry else Rules()
+        return rules_of(entry.value) if entry else FileRules()
 
     # Every connection asks after every change of any user, and reading keys and networks takes its time.
     accounts = lru_cache(maxsize=4096)(account_of)
@@ -88,9 +88,9 @@ async def build(mesh: Mesh) -> State:
     store = await mesh.enter(open_reports(mesh.settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
-    file_work = await mesh.enter(FileWork(profiles.unknown))
-    processing = Processing(spool=spool, bus=mesh.bus, file_work=file_work, metrics=mesh.metrics, clock=now)
-    intake = Intake(
+    file_work = await mesh.enter(ParserPool(profiles.unknown))
+    processing = FilePipeline(spool=spool, bus=mesh.bus, file_work=file_work, metrics=mesh.metrics, clock=now)
+    intake = FileScheduler(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
@@ -122,7 +122,7 @@ async def build(mesh: Mesh) -> State:
                 yield Subscription(app_key=app_key, name=name, zone=ZoneInfo(app.timezone), summary=app.summary)
 
     mailer = Mailer(mesh.settings)
-    summaries = Summaries(mesh.bus, mailer, subscriptions, now)
+    summaries = SummarySender(mesh.bus, mailer, subscriptions, now)
     apps.on_change(summaries.changed)
     mesh.spawn("summaries", summaries.keep())
 
@@ -137,7 +137,7 @@ async def build(mesh: Mesh) -> State:
             mesh.settings,
             proxies=proxies,
             spool=spool,
-            app_reports=AppReports(store, asyncio.get_running_loop().time),
+            app_reports=ReportFolder(store, asyncio.get_running_loop().time),
             find=find,
             passwords=passwords,
             defender=defender,
@@ -162,13 +162,13 @@ async def build(mesh: Mesh) -> State:
     )
 
 
-def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
+def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
     """The pulls from customers' own servers."""
     remotes = mesh.registry.view(REMOTES)
     allow_private = mesh.settings.allow_private_endpoints
-    sender = ReportSender(spool, now)
+    sender = ReportDelivery(spool, now)
 
-    def open_server(remote: Remote) -> AbstractAsyncContextManager[Server]:
+    def open_server(remote: Remote) -> AbstractAsyncContextManager[RemoteServer]:
         opened = open_sftp_remote if remote.protocol == "sftp" else open_ftps_remote
         return opened(remote, allow_private=allow_private)
 
@@ -181,9 +181,9 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
         remote.check(allow_private=allow_private)
         await asyncio.to_thread(check_keys if remote.protocol == "sftp" else check_certificates, remote)
 
-    def jobs() -> dict[Key, Job]:
+    def jobs() -> dict[Key, RemoteJob]:
         return {
-            (entry.app_key, entry.id): Job(
+            (entry.app_key, entry.id): RemoteJob(
                 app_key=entry.app_key, id=entry.id, revision=entry.revision, remote=entry.value
             )
             for entry in remotes.all()
@@ -197,7 +197,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
             return True
         return False
 
-    def puller(job: Job, memory: Memory) -> Puller:
+    def puller(job: RemoteJob, memory: RemoteStateStore) -> Puller:
         return Puller(
             job,
             memory,
@@ -208,7 +208,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
             clock=now,
         )
 
-    lanes = RemoteLanes(
+    lanes = PullScheduler(
         take=lambda key: take_remote(directory, *key),
         memories=mesh.bucket(streams.REMOTES),
         jobs=jobs,
@@ -221,7 +221,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> Desk:
     remotes.on_change(lanes.changed)
     mesh.intake("remotes", lanes)
     mesh.spawn("remotes", lanes.keep())
-    return Desk(
+    return RemoteService(
         check=check,
         probe=partial(probe_remote, identify=identify, open_server=open_server),
         memory=lanes.memory,

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta, Struct, structs
 
 from ftp_gateway.access.accounts import Account, parse_keys, parse_networks
-from ftp_gateway.access.quotas import Limits
-from ftp_gateway.model.rules import AttributeType, Completion, Fallback, Rules
+from ftp_gateway.access.quotas import Quotas
+from ftp_gateway.model.rules import AttributeType, Completion, Fallback, FileRules
 from ftp_gateway.parsing.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
 from ftp_gateway.summaries.rendering import Summary
 from shared.config.registry import Entry, Kind
@@ -61,7 +61,7 @@ class FtpUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed_ips: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
     disabled: bool = False
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
-    limits: Limits = Limits()
+    limits: Quotas = Quotas()
 
 
 APPS = Kind(prefix="apps", type=App, fixed_id="")
@@ -84,9 +84,9 @@ def check_user(user: FtpUser) -> None:
         raise InvalidError("expected a password, public keys, or both", field="password")
 
 
-def rules_of(app: App) -> Rules:
+def rules_of(app: App) -> FileRules:
     """How the app's files are read."""
-    return Rules(
+    return FileRules(
         settle_s=app.settle_s,
         completion=app.completion,
         fallback_encoding=app.fallback_encoding,

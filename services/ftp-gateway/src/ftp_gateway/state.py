@@ -6,9 +6,9 @@ from msgspec import Struct
 
 from ftp_gateway.access.accounts import Passwords
 from ftp_gateway.access.defender import Defender
-from ftp_gateway.model.rules import Rules
-from ftp_gateway.processing.history import History
-from ftp_gateway.remotes.service import Desk
+from ftp_gateway.model.rules import FileRules
+from ftp_gateway.processing.history import FileHistory
+from ftp_gateway.remotes.service import RemoteService
 from ftp_gateway.spool.store import Spool
 from shared.mail import Mailer
 from shared.messaging.bus import Bus
@@ -19,13 +19,13 @@ class State(Struct, frozen=True, kw_only=True):
 
     bus: Bus
     spool: Spool
-    rules_of: Callable[[str], Rules]
+    rules_of: Callable[[str], FileRules]
     passwords: Passwords
     defender: Defender
     mailer: Mailer
-    remotes: Desk
+    remotes: RemoteService
 
     @property
-    def history(self) -> History:
+    def history(self) -> FileHistory:
         """The files of all apps."""
-        return History(self.bus, self.spool, self.rules_of)
+        return FileHistory(self.bus, self.spool, self.rules_of)

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ftp_gateway.model.rules import Rules
-from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.model.rules import FileRules
+from ftp_gateway.parsing.worker_pool import ParserPool
 from shared.contracts.messages import ProfileBatch, PushBatch, decode
 from shared.errors import UnavailableError
 from support.waiting import until
@@ -34,7 +34,7 @@ def push(tmp_path: Path) -> Path:
 
 
 async def test_a_file_is_looked_at_and_comes_in_chunks(push: Path) -> None:
-    async with FileWork(nobody) as work, work.open(push, "shop", "push", Rules()) as file:
+    async with ParserPool(nobody) as work, work.open(push, "shop", "push", FileRules()) as file:
         survey = await file.survey()
         chunks = [chunk async for chunk in file.chunks("push.csv", after=500)]
 
@@ -46,7 +46,10 @@ async def test_a_file_is_looked_at_and_comes_in_chunks(push: Path) -> None:
 async def test_unknown_users_are_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "profiles"
     file.write_bytes(b"~~~n\n1~~~1\n2~~~2\n")
-    async with FileWork(nobody) as work, work.open(file, "shop", "profile", Rules(unknown_users="reject")) as opened:
+    async with (
+        ParserPool(nobody) as work,
+        work.open(file, "shop", "profile", FileRules(unknown_users="reject")) as opened,
+    ):
         survey = await opened.survey()
         [chunk] = [chunk async for chunk in opened.chunks("p.txt", after=0)]
 
@@ -55,13 +58,13 @@ async def test_unknown_users_are_asked_for(tmp_path: Path) -> None:
 
 
 async def test_one_process_is_kept_and_ends_with_the_service(push: Path) -> None:
-    async with FileWork(nobody) as work:
+    async with ParserPool(nobody) as work:
         seen = set[int]()
         for _ in range(3):
-            async with work.open(push, "shop", "push", Rules()) as file:
+            async with work.open(push, "shop", "push", FileRules()) as file:
                 await file.survey()
                 seen |= {worker.pid for worker in workers()}
-        async with work.open(push, "shop", "push", Rules()), work.open(push, "shop", "push", Rules()):
+        async with work.open(push, "shop", "push", FileRules()), work.open(push, "shop", "push", FileRules()):
             together = len(workers())
         left = len(workers())
 
@@ -70,17 +73,17 @@ async def test_one_process_is_kept_and_ends_with_the_service(push: Path) -> None
 
 
 async def test_a_file_that_is_left_in_the_middle_ends_its_process(push: Path) -> None:
-    async with FileWork(nobody) as work:
+    async with ParserPool(nobody) as work:
 
         async def leave() -> None:
-            async with work.open(push, "shop", "push", Rules()) as file:
+            async with work.open(push, "shop", "push", FileRules()) as file:
                 await file.survey()
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             await leave()
         assert [] == workers()
-        async with work.open(push, "shop", "push", Rules()) as file:
+        async with work.open(push, "shop", "push", FileRules()) as file:
             assert 1300 == (await file.survey()).ok
 
 
@@ -88,8 +91,8 @@ async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: P
     file = tmp_path / "push"
     file.write_bytes(b"1;Hello;https://x.example\n" * 200_000)
 
-    async def leave(work: FileWork) -> None:
-        async with work.open(file, "shop", "push", Rules()) as opened:
+    async def leave(work: ParserPool) -> None:
+        async with work.open(file, "shop", "push", FileRules()) as opened:
             await opened.survey()
             chunks = opened.chunks("push.csv", after=0)
             await anext(chunks)
@@ -97,7 +100,7 @@ async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: P
             await until(lambda: answers is not None and answers._paused)  # type: ignore[attr-defined]
             raise ZeroDivisionError
 
-    async with FileWork(nobody) as work:
+    async with ParserPool(nobody) as work:
         with pytest.raises(ZeroDivisionError):
             async with asyncio.timeout(20):
                 await leave(work)
@@ -105,10 +108,10 @@ async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: P
 
 
 async def test_a_process_that_dies_is_told_and_replaced(push: Path) -> None:
-    async with FileWork(nobody) as work:
+    async with ParserPool(nobody) as work:
 
         async def die() -> None:
-            async with work.open(push, "shop", "push", Rules()) as file:
+            async with work.open(push, "shop", "push", FileRules()) as file:
                 await file.survey()
                 for worker in workers():
                     worker.kill()
@@ -117,13 +120,13 @@ async def test_a_process_that_dies_is_told_and_replaced(push: Path) -> None:
 
         with pytest.raises(UnavailableError, match="ended"):
             await die()
-        async with work.open(push, "shop", "push", Rules()) as file:
+        async with work.open(push, "shop", "push", FileRules()) as file:
             assert 1300 == (await file.survey()).ok
 
 
 async def test_process_knows_no_secret(push: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_SECRET_KEYS", "a secret")
-    async with FileWork(nobody) as work, work.open(push, "shop", "push", Rules()):
+    async with ParserPool(nobody) as work, work.open(push, "shop", "push", FileRules()):
         (worker,) = workers()
 
         assert not [name for name in worker.environ() if name.startswith("MILLRACE_")]

@@ -10,16 +10,16 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.parsing.file_reader import Survey
-from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.parsing.file_reader import ValidationResult
+from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing import publisher
-from ftp_gateway.processing.pipeline import Processing
-from ftp_gateway.processing.publisher import Point, find_point
-from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.processing.pipeline import FilePipeline
+from ftp_gateway.processing.publisher import ResumePoint, find_point
+from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.spool.store import Spool
-from ftp_gateway.spool.upload_info import Ticket
+from ftp_gateway.spool.upload_info import UploadInfo
 from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, PushBatch, decode
 from shared.errors import UnavailableError
@@ -74,8 +74,8 @@ async def made_streams(bus: Bus, settings: Settings) -> None:
 
 
 @pytest.fixture
-async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
-    async with FileWork(Profiles(bus).unknown) as work:
+async def file_work(bus: Bus) -> AsyncIterator[ParserPool]:
+    async with ParserPool(Profiles(bus).unknown) as work:
         yield work
 
 
@@ -91,18 +91,18 @@ async def upload(spool: Spool, app_key: str, name: str = "push.csv", data: bytes
     await writer.commit()
 
 
-def intake_of(spool: Spool, bus: Bus, file_work: FileWork) -> Intake:
-    return Intake(
+def intake_of(spool: Spool, bus: Bus, file_work: ParserPool) -> FileScheduler:
+    return FileScheduler(
         spool=spool,
         bus=bus,
-        rules_of=lambda _: Rules(settle_s=0),
-        processing=Processing(spool=spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=now),
+        rules_of=lambda _: FileRules(settle_s=0),
+        processing=FilePipeline(spool=spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=now),
         metrics=Metrics(),
         clock=now,
     )
 
 
-async def run_until_done(spool: Spool, bus: Bus, file_work: FileWork) -> None:
+async def run_until_done(spool: Spool, bus: Bus, file_work: ParserPool) -> None:
     """Run an intake until no file is left."""
     intake = intake_of(spool, bus, file_work)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
@@ -120,7 +120,7 @@ async def sent_lines(bus: Bus, app_key: str) -> list[int]:
 
 @pytest.mark.usefixtures("made_streams")
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
 ) -> None:
     for at in count(1):
         app_key, bomb = f"shop{at}", Bomb(at)
@@ -151,7 +151,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 @pytest.mark.usefixtures("made_streams")
 async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
 ) -> None:
     publish_together, lost = bus.publish_together, set[bytes]()
 
@@ -175,7 +175,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
 
 @pytest.mark.usefixtures("made_streams")
 async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
 ) -> None:
     publish_together = bus.publish_together
     packs = 0
@@ -200,7 +200,7 @@ async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
 
 @pytest.mark.usefixtures("made_streams")
 async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
 ) -> None:
     lost = Spool(tmp_path / "lost", now)
     await upload(lost, "shop")
@@ -225,24 +225,24 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
 @pytest.mark.usefixtures("made_streams")
 @pytest.mark.parametrize(("hours", "duplicate"), [(23, True), (25, False)])
 async def test_content_is_a_duplicate_for_a_day(
-    bus: Bus, tmp_path: Path, file_work: FileWork, hours: int, duplicate: bool
+    bus: Bus, tmp_path: Path, file_work: ParserPool, hours: int, duplicate: bool
 ) -> None:
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
     await run_until_done(spool, bus, file_work)
     [*_, last] = await messages(bus, streams.PUSH, subjects.push_send("shop", "*"))
-    survey = Survey(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
+    survey = ValidationResult(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
     later = now() + timedelta(hours=hours)
-    ticket = Ticket(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
+    ticket = UploadInfo(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
 
     point = await find_point(bus, "push", "another", ticket, survey)
 
-    assert Point(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
+    assert ResumePoint(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
 
 
 @pytest.mark.usefixtures("made_streams")
 async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: FileWork
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
 ) -> None:
     publish_together = bus.publish_together
     directory = tmp_path / "spool"

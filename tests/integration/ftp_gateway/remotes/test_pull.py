@@ -14,18 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.parsing.worker_pool import FileWork
-from ftp_gateway.processing.pipeline import Processing
-from ftp_gateway.processing.scheduler import Intake
+from ftp_gateway.parsing.worker_pool import ParserPool
+from ftp_gateway.processing.pipeline import FilePipeline
+from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.remotes.clients.ftps import _Thread, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import open_sftp_remote
-from ftp_gateway.remotes.pull import Job, Puller, Server
+from ftp_gateway.remotes.pull import Puller, RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import Remote
-from ftp_gateway.remotes.report_delivery import ReportSender
+from ftp_gateway.remotes.report_delivery import ReportDelivery
 from ftp_gateway.remotes.state import FORGET_AFTER
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.spool.store import Spool
 from shared.config.secret import dec_hook
 from shared.contracts import streams
@@ -98,8 +98,8 @@ async def memories(bus: Bus, settings: Settings) -> BucketStore:
 
 
 @pytest.fixture
-async def file_work(bus: Bus) -> AsyncIterator[FileWork]:
-    async with FileWork(Profiles(bus).unknown) as file_work:
+async def file_work(bus: Bus) -> AsyncIterator[ParserPool]:
+    async with ParserPool(Profiles(bus).unknown) as file_work:
         yield file_work
 
 
@@ -110,7 +110,7 @@ class Process:
         self.ahead = timedelta()
         self.app_key = app_key
         self.spool = Spool(folder, self.clock)
-        self.memory = Memory(memories, app_key, "erp")
+        self.memory = RemoteStateStore(memories, app_key, "erp")
         self.peer = peer
 
     def clock(self) -> datetime:
@@ -121,29 +121,31 @@ class Process:
         death = death or Death(1 << 30)
 
         @asynccontextmanager
-        async def opened(remote: Remote) -> AsyncIterator[Server]:
+        async def opened(remote: Remote) -> AsyncIterator[RemoteServer]:
             async with open_sftp_remote(remote, allow_private=True) as server:
                 yield death.accompanies(server)
 
         await self.memory.load()
         puller = Puller(
-            Job(app_key=self.app_key, id="erp", revision=1, remote=remote),
+            RemoteJob(app_key=self.app_key, id="erp", revision=1, remote=remote),
             death.accompanies(self.memory),
             spool=death.accompanies(self.spool),
             open_server=opened,
-            send_reports=ReportSender(self.spool, self.clock).send,
+            send_reports=ReportDelivery(self.spool, self.clock).send,
             metrics=Metrics(),
             clock=self.clock,
         )
         await puller.look()
 
-    async def work_off(self, bus: Bus, file_work: FileWork) -> None:
+    async def work_off(self, bus: Bus, file_work: ParserPool) -> None:
         """Process what lies in the spool and is whole."""
-        intake = Intake(
+        intake = FileScheduler(
             spool=self.spool,
             bus=bus,
-            rules_of=lambda _: Rules(settle_s=0),
-            processing=Processing(spool=self.spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=self.clock),
+            rules_of=lambda _: FileRules(settle_s=0),
+            processing=FilePipeline(
+                spool=self.spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=self.clock
+            ),
             metrics=Metrics(),
             clock=self.clock,
         )
@@ -156,7 +158,7 @@ class Process:
 
 @pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path, restarted_with: str
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: ParserPool, tmp_path: Path, restarted_with: str
 ) -> None:
     for at in count(1):
         app_key, death = f"shop{at}", Death(at)
@@ -185,7 +187,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 
 async def test_what_was_pulled_waits_for_a_file_of_its_name(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: FileWork, tmp_path: Path
+    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: ParserPool, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, memories)
     writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")

@@ -15,8 +15,8 @@ import pytest
 from ftp_gateway.app import SERVICE
 from ftp_gateway.remotes import remote
 from ftp_gateway.remotes.backoff import next_look
-from ftp_gateway.remotes.state import Progress
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.state import PullProgress
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
@@ -456,8 +456,8 @@ async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
 
     async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
         saved = await gateway.put(remote.path, sftp.config(schedule="0 0 1 1 *"))
-        missed = Progress(next_look_at=datetime.now(UTC) - timedelta(hours=1), revision=saved["revision"])
-        await Memory(BucketStore(bus, streams.REMOTES), "shop", "erp").note(missed)
+        missed = PullProgress(next_look_at=datetime.now(UTC) - timedelta(hours=1), revision=saved["revision"])
+        await RemoteStateStore(BucketStore(bus, streams.REMOTES), "shop", "erp").note(missed)
         replica.kill()
         await until(lambda: events(bus, "completed"))
 

@@ -4,9 +4,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from ftp_gateway.remotes.scheduler import RemoteLanes
-from ftp_gateway.remotes.state import Progress
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.scheduler import PullScheduler
+from ftp_gateway.remotes.state import PullProgress
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts import streams
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
@@ -31,8 +31,8 @@ class Memories(BucketStore):
 async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.REMOTES, settings)
     memories = Memories(bus, streams.REMOTES)
-    deleted = Memory(memories, "shop", "old")
-    await deleted.note(Progress(files_pulled=1))
+    deleted = RemoteStateStore(memories, "shop", "old")
+    await deleted.note(PullProgress(files_pulled=1))
     lanes = _lanes(memories)
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(30):
         tasks.create_task(lanes.keep())
@@ -48,7 +48,7 @@ async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings
         await lanes.join()
 
 
-def _lanes(memories: BucketStore) -> RemoteLanes:
+def _lanes(memories: BucketStore) -> PullScheduler:
     async def gone(_: object) -> bool:
         return True
 
@@ -58,7 +58,7 @@ def _lanes(memories: BucketStore) -> RemoteLanes:
     def never(*_: object) -> Any:
         raise AssertionError("there is no remote")
 
-    return RemoteLanes(
+    return PullScheduler(
         take=never,
         memories=memories,
         jobs=dict,

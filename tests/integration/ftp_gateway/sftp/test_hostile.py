@@ -16,7 +16,7 @@ from asyncssh.constants import FXF_READ, FXP_READ, MSG_IGNORE
 from asyncssh.packet import String, UInt32, UInt64
 from msgspec import structs
 
-from ftp_gateway.access.quotas import Limits
+from ftp_gateway.access.quotas import Quotas
 from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.listener import Connection
 from ftp_gateway.sftp.server import SftpServer
@@ -43,7 +43,7 @@ async def serves_others(gateway: Gateway) -> None:
 
 
 async def test_1014_handles_are_not_given_and_others_are_served(gateway: Gateway) -> None:
-    most = Limits().open_handles
+    most = Quotas().open_handles
     async with gateway.sftp() as client:
         await write(client, "/a.csv")
         opened = await asyncio.gather(*(client.open("/a.csv", "rb") for _ in range(1014)), return_exceptions=True)

@@ -11,7 +11,7 @@ import paramiko
 import pytest
 from asyncssh.constants import FXF_READ
 
-from ftp_gateway.access.quotas import Limits
+from ftp_gateway.access.quotas import Quotas
 from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.authentication import MAX_TRIES
 from ftp_gateway.sftp.packets import MAX_BLOCK_BYTES, MAX_PACKET_BYTES
@@ -238,7 +238,7 @@ async def test_a_read_of_everything_gives_a_block_and_one_beyond_the_end_gives_n
 
 async def test_handles_are_limited_and_others_are_served(gateway: Gateway) -> None:
     async with gateway.sftp() as client, gateway.sftp() as other:
-        files = [await client.open(f"/{number}.csv.part", "wb") for number in range(Limits().open_handles)]
+        files = [await client.open(f"/{number}.csv.part", "wb") for number in range(Quotas().open_handles)]
         with pytest.raises(asyncssh.SFTPFailure):
             await client.open("/more.csv", "wb")
         await write(other, "/other.csv")

@@ -12,7 +12,7 @@ import pytest
 from ftp_gateway.app import SERVICE
 from ftp_gateway.config import APPS, App
 from ftp_gateway.summaries.rendering import Summary
-from ftp_gateway.summaries.sender import ALERT_AT, CLAIM, Subscription, Summaries, Told
+from ftp_gateway.summaries.sender import ALERT_AT, CLAIM, Subscription, SummarySender, Told
 from shared.config.registry import Registry
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, FileChanged, decode, encode
@@ -65,10 +65,10 @@ async def files(bus: Bus, settings: Settings) -> None:
         await ensure(bus, made, settings)
 
 
-def summaries(bus: Bus, settings: Settings, clock: Clock, *, summary: Summary = SUMMARY) -> Summaries:
+def summaries(bus: Bus, settings: Settings, clock: Clock, *, summary: Summary = SUMMARY) -> SummarySender:
     """What one replica does."""
     shop = Subscription(app_key="shop", name="Shop", zone=ZoneInfo("UTC"), summary=summary)
-    return Summaries(bus, Mailer(settings), lambda: iter([shop]), clock)
+    return SummarySender(bus, Mailer(settings), lambda: iter([shop]), clock)
 
 
 async def tell(bus: Bus, name: str, at: datetime, app_key: str = "shop") -> None:
@@ -100,7 +100,7 @@ async def test_files_of_a_day_are_told_on_the_next(
         assert app is not None
         assert app.value.summary is not None
         shop = Subscription(app_key="shop", name="The Shop", zone=ZoneInfo("UTC"), summary=app.value.summary)
-        replica = Summaries(bus, Mailer(service.mesh.settings), lambda: iter([shop]), clock)
+        replica = SummarySender(bus, Mailer(service.mesh.settings), lambda: iter([shop]), clock)
         await until(lambda: store.get("shop"))
         clock.now = NOON + DAY
         await replica.send_due()
@@ -173,7 +173,7 @@ async def test_summary_goes_out_after_whoever_was_to_send_it_died(
     clock.now += DAY
     shop = Subscription(app_key="shop", name="Shop", zone=ZoneInfo("UTC"), summary=SUMMARY)
     with pytest.raises(asyncio.CancelledError):
-        await Summaries(bus, Dying(settings), lambda: iter([shop]), clock).send_due()
+        await SummarySender(bus, Dying(settings), lambda: iter([shop]), clock).send_due()
 
     other = summaries(bus, settings, clock)
     await other.send_due()

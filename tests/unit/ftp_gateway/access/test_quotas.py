@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftp_gateway.access.quotas import RECOUNT_S, Limits, Usage, Usages
+from ftp_gateway.access.quotas import RECOUNT_S, Quotas, QuotaUsage, QuotaUsages
 from shared.errors import BusyError, TooLargeError
 
 
@@ -14,13 +14,13 @@ class Clock:
         return self.now
 
 
-def usage_of(clock: Clock, waiting: tuple[int, int] = (0, 0)) -> Usage:
-    return Usage(lambda: waiting, clock)
+def usage_of(clock: Clock, waiting: tuple[int, int] = (0, 0)) -> QuotaUsage:
+    return QuotaUsage(lambda: waiting, clock)
 
 
 def test_one_session_too_many_is_refused_by_the_name_of_its_limit() -> None:
-    usages = Usages(lambda _: (0, 0), Clock())
-    limits = Limits(sessions=2)
+    usages = QuotaUsages(lambda _: (0, 0), Clock())
+    limits = Quotas(sessions=2)
     first = usages.enter("shop.a", limits)
     assert first is usages.enter("shop.a", limits)
     usages.enter("shop.b", limits)
@@ -36,11 +36,11 @@ def test_a_file_too_many_and_a_byte_too_many_are_refused() -> None:
     clock = Clock()
 
     with pytest.raises(BusyError, match="limit waiting_files"):
-        usage_of(clock, (3, 0)).check_file(Limits(waiting_files=3))
+        usage_of(clock, (3, 0)).check_file(Quotas(waiting_files=3))
     with pytest.raises(TooLargeError, match="limit file_bytes"):
-        usage_of(clock).grow(Limits(file_bytes=10), 11, 1)
+        usage_of(clock).grow(Quotas(file_bytes=10), 11, 1)
     with pytest.raises(BusyError, match="limit waiting_bytes"):
-        usage_of(clock, (1, 90)).grow(Limits(waiting_bytes=100), 11, 11)
+        usage_of(clock, (1, 90)).grow(Quotas(waiting_bytes=100), 11, 11)
 
 
 def test_waiting_bytes_grow_without_a_count_and_are_counted_anew_after_a_second() -> None:
@@ -50,7 +50,7 @@ def test_waiting_bytes_grow_without_a_count_and_are_counted_anew_after_a_second(
         counts.append(clock.now)
         return waiting[0]
 
-    usage, limits = Usage(count, clock), Limits(waiting_bytes=100)
+    usage, limits = QuotaUsage(count, clock), Quotas(waiting_bytes=100)
     usage.grow(limits, 30, 30)
     usage.grow(limits, 50, 20)
     with pytest.raises(BusyError):
@@ -64,13 +64,13 @@ def test_waiting_bytes_grow_without_a_count_and_are_counted_anew_after_a_second(
 
 
 def test_rewriting_what_is_there_never_counts() -> None:
-    usage_of(Clock(), (1, 500)).grow(Limits(waiting_bytes=1), 10, 0)
+    usage_of(Clock(), (1, 500)).grow(Quotas(waiting_bytes=1), 10, 0)
 
 
 def test_bytes_take_as_long_as_their_rate_says_and_a_new_rate_holds_for_what_is_owed() -> None:
     clock = Clock()
     usage = usage_of(clock)
-    slow, fast = Limits(bandwidth_bytes_s=16 << 10), Limits(bandwidth_bytes_s=32 << 10)
+    slow, fast = Quotas(bandwidth_bytes_s=16 << 10), Quotas(bandwidth_bytes_s=32 << 10)
 
     usage.transfer(64 << 10)
 
@@ -78,14 +78,14 @@ def test_bytes_take_as_long_as_their_rate_says_and_a_new_rate_holds_for_what_is_
     clock.now += 2.0
     assert 2.0 == usage.wait_s(slow)
     assert 1.0 == usage.wait_s(fast)
-    assert 0.0 == usage.wait_s(Limits())
+    assert 0.0 == usage.wait_s(Quotas())
     assert 0.0 == usage.wait_s(slow)
 
 
 def test_time_without_a_transfer_saves_nothing_up() -> None:
     clock = Clock()
     usage = usage_of(clock)
-    limits = Limits(bandwidth_bytes_s=16 << 10)
+    limits = Quotas(bandwidth_bytes_s=16 << 10)
     clock.now += 60.0
 
     usage.transfer(16 << 10)

@@ -2,16 +2,16 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing import file_reader as surveys
-from ftp_gateway.parsing.file_reader import FileReading, LineSet, Survey
+from ftp_gateway.parsing.file_reader import FileReader, LineSet, ValidationResult
 from ftp_gateway.parsing.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks
 from shared.contracts.messages import ProfileBatch, PushBatch, decode
 
 
 def reading_of(
-    data: bytes, kind: FileKind = "push", rules: Rules | None = None, known: Sequence[str] = (), block: int = 50
-) -> FileReading:
+    data: bytes, kind: FileKind = "push", rules: FileRules | None = None, known: Sequence[str] = (), block: int = 50
+) -> FileReader:
     def blocks() -> Iterator[bytes]:
         for at in range(0, len(data), block):
             yield data[at : at + block]
@@ -19,10 +19,12 @@ def reading_of(
     def unknown_users(ext_ids: Sequence[str]) -> set[str]:
         return set(ext_ids) - set(known)
 
-    return FileReading("shop", kind, rules or Rules(), blocks, unknown_users)
+    return FileReader("shop", kind, rules or FileRules(), blocks, unknown_users)
 
 
-def surveyed(data: bytes, kind: FileKind = "push", rules: Rules | None = None, known: Sequence[str] = ()) -> Survey:
+def surveyed(
+    data: bytes, kind: FileKind = "push", rules: FileRules | None = None, known: Sequence[str] = ()
+) -> ValidationResult:
     return reading_of(data, kind, rules, known).survey()
 
 
@@ -64,7 +66,7 @@ def test_a_last_line_without_its_end_is_warned_of() -> None:
 def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
     data = b'~~~city\n1~~~1\n2~~~2\n 3 ~~~"x"\r\n'
 
-    reading = reading_of(data, "profile", Rules(unknown_users="reject"), known=["2"])
+    reading = reading_of(data, "profile", FileRules(unknown_users="reject"), known=["2"])
     taken = surveyed(data, "profile", known=["2"])
     refused = reading.survey()
     [chunk] = reading.chunks("p.txt", after=0)
@@ -78,7 +80,7 @@ def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
 
 
 def test_a_file_of_which_a_row_is_bad_is_refused_whole_where_the_app_says_so() -> None:
-    rules = Rules(all_or_nothing=True)
+    rules = FileRules(all_or_nothing=True)
     refused = surveyed(b"1;a;https://x\nbad\n", rules=rules).refused
 
     assert refused is not None

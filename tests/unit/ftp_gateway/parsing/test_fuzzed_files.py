@@ -13,9 +13,9 @@ from random import Random
 
 import pytest
 
-from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing import profile_txt, push_csv
-from ftp_gateway.parsing.file_reader import Chunk, FileReading, Survey
+from ftp_gateway.parsing.file_reader import FileReader, RowChunk, ValidationResult
 from ftp_gateway.parsing.text import MAX_LINE_BYTES, excerpt
 from shared.contracts.messages import ProfileBatch, PushBatch, decode
 
@@ -114,7 +114,7 @@ def file_of(random: Random, kind: FileKind) -> bytes:
     return data
 
 
-def read(data: bytes, kind: FileKind, block: int) -> tuple[Survey, list[Chunk]]:
+def read(data: bytes, kind: FileKind, block: int) -> tuple[ValidationResult, list[RowChunk]]:
     def blocks() -> Iterator[bytes]:
         for at in range(0, len(data), block):
             yield data[at : at + block]
@@ -122,13 +122,13 @@ def read(data: bytes, kind: FileKind, block: int) -> tuple[Survey, list[Chunk]]:
     def unknown_users(ext_ids: Sequence[str]) -> set[str]:
         return {ext_id for ext_id in ext_ids if ext_id.startswith("0")}
 
-    rules = Rules(fallback_encoding="windows-1254", unknown_users="reject")
-    reading = FileReading("shop", kind, rules, blocks, unknown_users)
+    rules = FileRules(fallback_encoding="windows-1254", unknown_users="reject")
+    reading = FileReader("shop", kind, rules, blocks, unknown_users)
     survey = reading.survey()
     return survey, [] if survey.refused else list(reading.chunks("file", after=0))
 
 
-def lines_in(chunk: Chunk, kind: FileKind) -> list[int]:
+def lines_in(chunk: RowChunk, kind: FileKind) -> list[int]:
     if kind == "push":
         return [row.line for row in decode(chunk.data, PushBatch).rows]
     return [row.line for row in decode(chunk.data, ProfileBatch).rows]

@@ -5,13 +5,13 @@ from typing import get_args
 
 import pytest
 
-from ftp_gateway.model.rules import Completion, Rules
+from ftp_gateway.model.rules import Completion, FileRules
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.processing.completion import Due, Trailer, due, parse_checksum, parse_trailer, refusal
 from ftp_gateway.spool.directories import ABANDONED_AFTER
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import PULLED_BY, Proof
+from ftp_gateway.spool.upload_info import PULLED_BY, CompletionProof
 from support.clock import NOON, Clock
 
 HASH = "ab" * 32
@@ -38,7 +38,7 @@ async def put(spool: Spool, name: str, user: str = "nightly") -> Upload:
 
 
 def seen(spool: Spool, upload: Upload, completion: Completion) -> tuple[datetime, str, bool]:
-    ready = due(upload, Rules(settle_s=5, completion=completion), spool.find)
+    ready = due(upload, FileRules(settle_s=5, completion=completion), spool.find)
     assert isinstance(ready, Due)
     return ready.at, ready.companion.ticket.name if ready.companion else "", ready.missing
 
@@ -73,7 +73,7 @@ async def test_what_nobody_takes_for_a_campaign_goes_after_a_day_without_a_word(
 ) -> None:
     upload = await put(spool, name, user)
 
-    assert due(upload, Rules(), spool.find) is None
+    assert due(upload, FileRules(), spool.find) is None
     clock.now = LATE + timedelta(minutes=1)
     spool.purge()
     assert [] == spool.uploads()
@@ -93,16 +93,16 @@ async def test_a_pull_is_complete_with_its_rename_and_is_held_to_its_trailer_alo
     upload = await put(spool, ".pull-1", f"{PULLED_BY}erp")
     await spool.rename(upload, PUSH, replace=False)
 
-    ready = due(upload, Rules(settle_s=5, completion=completion), spool.find)
+    ready = due(upload, FileRules(settle_s=5, completion=completion), spool.find)
 
     assert ready is not None
     assert (NOON, None, False) == (ready.at, ready.companion, ready.missing)
     assert ("row_count" if completion == "row_count" else None) == await refused(ready.rules)
 
 
-async def refused(rules: Rules) -> str | None:
+async def refused(rules: FileRules) -> str | None:
     """Why a file without a trailer, marker or checksum is."""
-    found = await refusal(rules, Proof(), PUSH, 1, None, Path("unused"))
+    found = await refusal(rules, CompletionProof(), PUSH, 1, None, Path("unused"))
     return found.reason if found else None
 
 
@@ -205,25 +205,25 @@ def test_a_trailer_is_the_last_line(data: bytes, expected: Trailer | None) -> No
 @pytest.mark.parametrize(
     ("completion", "proof", "trailer", "reason"),
     [
-        ("settle", Proof(), None, None),
-        ("row_count", Proof(), Trailer(6, 3), None),
-        ("row_count", Proof(), Trailer(6, 4), "row_count"),
-        ("row_count", Proof(), None, "row_count"),
-        ("sha256", Proof(checksum=sha256(b"hello").hexdigest()), None, None),
-        ("sha256", Proof(checksum=OTHER), None, "sha256"),
-        ("sha256", Proof(), None, "sha256"),
-        ("done_marker", Proof(companion="x"), None, None),
-        ("done_marker", Proof(missing=True), None, "incomplete"),
-        ("rename", Proof(missing=True), None, "incomplete"),
-        ("sha256", Proof(missing=True), None, "incomplete"),
+        ("settle", CompletionProof(), None, None),
+        ("row_count", CompletionProof(), Trailer(6, 3), None),
+        ("row_count", CompletionProof(), Trailer(6, 4), "row_count"),
+        ("row_count", CompletionProof(), None, "row_count"),
+        ("sha256", CompletionProof(checksum=sha256(b"hello").hexdigest()), None, None),
+        ("sha256", CompletionProof(checksum=OTHER), None, "sha256"),
+        ("sha256", CompletionProof(), None, "sha256"),
+        ("done_marker", CompletionProof(companion="x"), None, None),
+        ("done_marker", CompletionProof(missing=True), None, "incomplete"),
+        ("rename", CompletionProof(missing=True), None, "incomplete"),
+        ("sha256", CompletionProof(missing=True), None, "incomplete"),
     ],
 )
 async def test_a_file_that_is_not_what_was_said_is_refused(
-    tmp_path: Path, completion: Completion, proof: Proof, trailer: Trailer | None, reason: str | None
+    tmp_path: Path, completion: Completion, proof: CompletionProof, trailer: Trailer | None, reason: str | None
 ) -> None:
     path = tmp_path / "push.csv"
     path.write_bytes(b"hello")
 
-    found = await refusal(Rules(completion=completion), proof, PUSH, 3, trailer, path)
+    found = await refusal(FileRules(completion=completion), proof, PUSH, 3, trailer, path)
 
     assert reason == (found.reason if found else None)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ftp_gateway.model.virtual_paths import Place, kind_of
 from ftp_gateway.remotes.backoff import LONGEST_WAIT_S, PASSING, failed, first_look, next_look
 from ftp_gateway.remotes.remote import Remote, UnknownHostError, archive_name, download_name, in_directory, place_of
-from ftp_gateway.remotes.state import Progress, Trouble
+from ftp_gateway.remotes.state import PullProgress, RemoteFailure
 from shared.config.secret import Secret
 from shared.errors import BusyError, ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
 
@@ -112,11 +112,11 @@ def test_what_was_left_for_soon_is_looked_at_soon(changed: dict[str, Any], secon
 def test_the_first_look_is_at_once_unless_a_schedule_says_when() -> None:
     nightly = remote(schedule="30 2 * * *")
     tonight, missed = datetime(2026, 11, 23, 2, 30, tzinfo=UTC), datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
-    left = Progress(next_look_at=missed, revision=7)
-    failing = replace(left, trouble=Trouble(code="unavailable", message="no", since=NOW))
+    left = PullProgress(next_look_at=missed, revision=7)
+    failing = replace(left, trouble=RemoteFailure(code="unavailable", message="no", since=NOW))
 
     assert NOW == first_look(remote(frequency=60), 7, replace(left, next_look_at=tonight), NOW)
-    assert tonight == first_look(nightly, 7, Progress(), NOW)
+    assert tonight == first_look(nightly, 7, PullProgress(), NOW)
     assert missed == first_look(nightly, 7, left, NOW)
     assert tonight == first_look(nightly, 8, left, NOW)
     assert NOW == first_look(nightly, 8, failing, NOW)

@@ -1,9 +1,9 @@
 """Who is let in when many come: by number, by address, and strangers last."""
 
-from ftp_gateway.sftp.connection_limits import Crowd
+from ftp_gateway.sftp.connection_limits import ConnectionLimits
 
 
-def come(crowd: Crowd, visitor: str, address: str, turned_out: list[str]) -> bool:
+def come(crowd: ConnectionLimits, visitor: str, address: str, turned_out: list[str]) -> bool:
     if not crowd.has_room(address):
         return False
     crowd.enter(visitor, address, lambda: turned_out.append(visitor))
@@ -11,7 +11,7 @@ def come(crowd: Crowd, visitor: str, address: str, turned_out: list[str]) -> boo
 
 
 def test_an_address_and_the_whole_have_room_for_so_many() -> None:
-    crowd, out = Crowd(3, 2), list[str]()
+    crowd, out = ConnectionLimits(3, 2), list[str]()
 
     assert come(crowd, "a", "1.1.1.1", out)
     crowd.sign_in("a")
@@ -26,7 +26,7 @@ def test_an_address_and_the_whole_have_room_for_so_many() -> None:
 
 
 def test_addresses_of_one_64_are_one() -> None:
-    crowd, out = Crowd(10, 1), list[str]()
+    crowd, out = ConnectionLimits(10, 1), list[str]()
 
     assert come(crowd, "a", "2001:db8::1", out)
     assert not come(crowd, "b", "2001:db8::2", out)
@@ -34,7 +34,7 @@ def test_addresses_of_one_64_are_one() -> None:
 
 
 def test_the_stranger_who_is_there_for_longest_makes_room() -> None:
-    crowd, out = Crowd(8, 8), list[str]()
+    crowd, out = ConnectionLimits(8, 8), list[str]()
     for number in range(4):
         assert come(crowd, str(number), "1.1.1.1", out)
     crowd.sign_in("0")

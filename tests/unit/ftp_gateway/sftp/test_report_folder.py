@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ftp_gateway.sftp import report_folder
-from ftp_gateway.sftp.report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, AppReports
+from ftp_gateway.sftp.report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, ReportFolder
 from shared.errors import NotFoundError, UnavailableError
 from shared.objects.config import LocalStoreConfig
 from shared.objects.store import ObjectInfo, ObjectStore
@@ -66,7 +66,7 @@ async def put(store: ObjectStore, name: str, size: int = 10) -> None:
 
 async def test_each_part_is_fetched_once_for_all_who_want_it(store: Watched) -> None:
     await put(store, "a", 2 * PART_BYTES)
-    reports = AppReports(store, Seconds())
+    reports = ReportFolder(store, Seconds())
     report = await reports.find("shop", "a")
 
     store.open.clear()
@@ -84,7 +84,7 @@ async def test_parts_that_are_held_have_a_bound(store: Watched) -> None:
     names = [f"{number}" for number in range(PARTS_KEPT + 5)]
     for name in names:
         await put(store, name)
-    reports = AppReports(store, Seconds())
+    reports = ReportFolder(store, Seconds())
 
     found = [await reports.find("shop", name) for name in names]
     # The first goes first: which of several at once has ended last is anybody's guess.
@@ -100,7 +100,7 @@ async def test_parts_that_are_held_have_a_bound(store: Watched) -> None:
 
 async def test_a_part_that_could_not_be_fetched_is_fetched_again(store: Watched) -> None:
     await put(store, "a", 3 * PART_BYTES)
-    reports = AppReports(store, Seconds())
+    reports = ReportFolder(store, Seconds())
     report = await reports.find("shop", "a")
 
     store.away = True
@@ -114,7 +114,7 @@ async def test_a_part_that_could_not_be_fetched_is_fetched_again(store: Watched)
 async def test_a_listing_is_asked_for_once_and_holds_for_a_while(store: Watched) -> None:
     await put(store, "a")
     seconds = Seconds()
-    reports = AppReports(store, seconds)
+    reports = ReportFolder(store, seconds)
 
     found = await asyncio.gather(*(reports.list("shop") for _ in range(5)))
     await put(store, "b")
@@ -136,7 +136,7 @@ async def test_only_the_newest_are_listed_and_all_can_be_read(
         await put(store, name)
         # Files that are written within one tick of the file system's clock have one time.
         os.utime(tmp_path / "shop" / name, (age := next(ages), age))
-    reports = AppReports(store, Seconds())
+    reports = ReportFolder(store, Seconds())
 
     assert ["0", "a", "b"] == [report.name for report in await reports.list("shop")]
     assert bytes(10) == await reports.read(await reports.find("shop", "d"), 0, 10)
@@ -144,7 +144,7 @@ async def test_only_the_newest_are_listed_and_all_can_be_read(
 
 async def test_a_report_of_another_app_is_not_found(store: Watched) -> None:
     await put(store, "a")
-    reports = AppReports(store, Seconds())
+    reports = ReportFolder(store, Seconds())
 
     for app_key, name in (("rival", "a"), ("rival", "../shop/a"), ("shop", "b"), ("shop", ""), ("shop", ".a")):
         with pytest.raises(NotFoundError):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from ftp_gateway.model.outcome import Outcome
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.spool import store as spools
 from ftp_gateway.spool.directories import ABANDONED_AFTER, REPORTS_KEPT, SWEPT_AFTER
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import MAX_FILE_BYTES, Upload
-from ftp_gateway.spool.upload_info import Proof
+from ftp_gateway.spool.upload_info import CompletionProof
 from shared.errors import BusyError, ConflictError, DeniedError, TooLargeError
 from support.clock import NOON, Clock
 
@@ -160,7 +160,7 @@ async def test_a_close_that_another_session_overtakes_completes_nothing(spool: S
 async def test_a_claimed_name_is_free_again_and_its_bytes_are_not_touched(spool: Spool) -> None:
     first = await put(spool)
     spool.claim(first)
-    await spool.freeze(first, Rules(), Proof())
+    await spool.freeze(first, FileRules(), CompletionProof())
 
     second = await put(spool, data=b"other")
 
@@ -190,9 +190,9 @@ async def test_every_state_is_found_again_by_the_next_process(
     spool.claim(upload)
     assert ["closed"] == [found.state for found in reopen().uploads()]
 
-    await spool.freeze(upload, Rules(settle_s=7), Proof())
+    await spool.freeze(upload, FileRules(settle_s=7), CompletionProof())
     [claimed] = reopen().uploads()
-    assert ("claimed", Rules(settle_s=7)) == (claimed.state, claimed.ticket.rules)
+    assert ("claimed", FileRules(settle_s=7)) == (claimed.state, claimed.ticket.rules)
 
     await spool.mark_reported(upload, OUTCOME, 12)
     [reported] = reopen().uploads()

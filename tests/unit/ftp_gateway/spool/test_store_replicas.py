@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.spool import directory_index as shelves
-from ftp_gateway.spool.change_marks import Replicas
+from ftp_gateway.spool.change_marks import ChangeMarks
 from ftp_gateway.spool.directories import ABANDONED_AFTER
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import Proof
+from ftp_gateway.spool.upload_info import CompletionProof
 from shared.errors import BusyError, ConflictError, MillraceError
 from support.clock import NOON, Clock
 from support.waiting import until
@@ -158,7 +158,7 @@ async def test_a_file_is_claimed_by_one_replica(one: Spool, two: Spool) -> None:
         await two.cancel(theirs)
     with pytest.raises(BusyError):
         await two.rename(theirs, OTHER, replace=True)
-    await one.freeze(seen(one), Rules(), Proof())
+    await one.freeze(seen(one), FileRules(), CompletionProof())
 
     assert seen(two).state == "claimed"
 
@@ -177,7 +177,7 @@ async def test_what_is_not_as_it_was_seen_is_not_touched(one: Spool, two: Spool)
 async def test_a_claimed_name_is_free_for_another_replica(one: Spool, two: Spool) -> None:
     first = await put(one)
     one.claim(first)
-    await one.freeze(first, Rules(), Proof())
+    await one.freeze(first, FileRules(), CompletionProof())
 
     await put(two, data=b"other")
 
@@ -190,7 +190,7 @@ async def test_a_replica_that_dies_lets_go_of_its_file_and_its_turn(one: Spool, 
     turn = one.take_turn("shop")
     assert turn is not None
     one.claim(upload)
-    await one.freeze(upload, Rules(settle_s=7), Proof())
+    await one.freeze(upload, FileRules(settle_s=7), CompletionProof())
     assert two.take_turn("shop") is None
 
     # As the kernel does when a process ends.
@@ -200,7 +200,7 @@ async def test_a_replica_that_dies_lets_go_of_its_file_and_its_turn(one: Spool, 
     turn = two.take_turn("shop")
     assert turn is not None
     two.claim(seen(two))
-    assert ("claimed", Rules(settle_s=7)) == (seen(two).state, seen(two).ticket.rules)
+    assert ("claimed", FileRules(settle_s=7)) == (seen(two).state, seen(two).ticket.rules)
     os.close(turn)
 
 
@@ -301,7 +301,7 @@ async def test_a_step_whose_replica_died_before_it_told_is_seen_all_the_same(
 ) -> None:
     seen_before = two.find(PUSH)
     with monkeypatch.context() as patched:
-        patched.setattr(Replicas, "tell", lambda _: None)
+        patched.setattr(ChangeMarks, "tell", lambda _: None)
         await put(one)
 
     await until(lambda: two.find(PUSH) is not None)
@@ -378,7 +378,7 @@ async def _take(spool: Spool, step: str, place: Place, found: Upload | None) -> 
         await spool.cancel(found)
     elif step == "claim" and found.state == "closed":
         spool.claim(found)
-        await spool.freeze(found, Rules(), Proof())
+        await spool.freeze(found, FileRules(), CompletionProof())
         spool.let_go(found)
     elif step == "finish" and found.state == "claimed":
         spool.claim(found)

@@ -20,7 +20,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
 from ftp_gateway.access.addresses import Network, is_within, parse_network
-from ftp_gateway.access.quotas import Limits
+from ftp_gateway.access.quotas import Quotas
 from shared.contracts.subjects import APP_KEY, NAME
 from shared.errors import InvalidError
 
@@ -49,7 +49,7 @@ class Account(Struct, frozen=True, kw_only=True):
     keys: frozenset[bytes] = frozenset()
     networks: tuple[Network, ...] = ()
     expires_at: datetime | None = None
-    limits: Limits = Limits()
+    limits: Quotas = Quotas()
 
     @property
     def login(self) -> str:

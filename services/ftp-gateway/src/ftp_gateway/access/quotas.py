@@ -18,7 +18,7 @@ RECOUNT_S = 1.0
 """How old the count of waiting bytes may be. A file that was processed makes room after that."""
 
 
-class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Quotas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     The limits of one user.
 
@@ -35,7 +35,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bandwidth_bytes_s: Annotated[int, Meta(ge=16 << 10)] | None = None
 
 
-class Usage:
+class QuotaUsage:
     """
     What one user takes, over all of his sessions.
 
@@ -53,13 +53,13 @@ class Usage:
         self._paid_at = clock()
         self.sessions = 0
 
-    def check_file(self, limits: Limits) -> None:
+    def check_file(self, limits: Quotas) -> None:
         """Raises `BusyError` when the user may not begin one more file."""
         files, _ = self._waiting()
         if files >= limits.waiting_files:
             raise BusyError(f"limit waiting_files: expected at most {limits.waiting_files} files that wait")
 
-    def grow(self, limits: Limits, size: int, growth: int) -> None:
+    def grow(self, limits: Quotas, size: int, growth: int) -> None:
         """
         A file is to have `size` bytes, `growth` more than before.
 
@@ -86,7 +86,7 @@ class Usage:
             self._paid_at = self._clock()
         self._owed_bytes += size
 
-    def wait_s(self, limits: Limits) -> float:
+    def wait_s(self, limits: Quotas) -> float:
         """How long it takes at the user's rate until what went through is paid for. Asked anew, it knows a new rate."""
         now = self._clock()
         rate = limits.bandwidth_bytes_s
@@ -95,17 +95,17 @@ class Usage:
         return self._owed_bytes / rate if rate is not None else 0.0
 
 
-class Usages:
+class QuotaUsages:
     """The usage of every user who is here: bounded by the connections."""
 
     def __init__(self, waiting: Callable[[str], tuple[int, int]], clock: Callable[[], float]) -> None:
         self._waiting = waiting
         self._clock = clock
-        self._by_login: dict[str, Usage] = {}
+        self._by_login: dict[str, QuotaUsage] = {}
 
-    def enter(self, login: str, limits: Limits) -> Usage:
+    def enter(self, login: str, limits: Quotas) -> QuotaUsage:
         """A session begins. Raises `BusyError` when it is one too many."""
-        usage = self._by_login.get(login) or Usage(lambda: self._waiting(login), self._clock)
+        usage = self._by_login.get(login) or QuotaUsage(lambda: self._waiting(login), self._clock)
         if usage.sessions >= limits.sessions:
             raise BusyError(f"limit sessions: expected at most {limits.sessions} sessions at a time")
         usage.sessions += 1

@@ -18,7 +18,7 @@ Completion = Literal["settle", "rename", "done_marker", "row_count", "sha256"]
 """What an app wants to see before a file counts as complete. See `completion`."""
 
 
-class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FileRules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     How an app's files are read. Frozen when a file is claimed, so that it is read alike after a restart.
 

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from ftp_gateway.model.outcome import MAX_REPORTED, RowError
-from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing.formats import Chunks, Reader, message_of, open_reader
 from ftp_gateway.parsing.text import FileScan, Parsed, RefusedError, Text, excerpt
 
@@ -53,7 +53,7 @@ class Refusal(Struct, frozen=True):
     line: int
 
 
-class Survey(Struct, kw_only=True):
+class ValidationResult(Struct, kw_only=True):
     """What the first pass found. `refused` is why the file is refused whole, or None."""
 
     file_id: str = ""
@@ -68,7 +68,7 @@ class Survey(Struct, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Chunk(Struct, frozen=True):
+class RowChunk(Struct, frozen=True):
     """A message of rows as it is published, and which lines are in it."""
 
     first_line: int
@@ -76,7 +76,7 @@ class Chunk(Struct, frozen=True):
     data: bytes
 
 
-class FileReading:
+class FileReader:
     """
     One file, from its first look to its last chunk.
 
@@ -90,7 +90,7 @@ class FileReading:
         self,
         app_key: str,
         kind: FileKind,
-        rules: Rules,
+        rules: FileRules,
         blocks: Blocks,
         unknown_users: UnknownUsers,
         *,
@@ -106,9 +106,9 @@ class FileReading:
         self._ids: set[int] = set()
         self._unknown = LineSet()
 
-    def survey(self) -> Survey:
+    def survey(self) -> ValidationResult:
         """Read the whole file twice: for its id and encoding, then for its rows. Raises what `unknown_users` raises."""
-        survey = Survey()
+        survey = ValidationResult()
         scan = FileScan(self._app_key, self._kind, self._again)
         for block in self._blocks():
             scan.feed(block)
@@ -123,7 +123,7 @@ class FileReading:
         self._ids.clear()
         return survey
 
-    def chunks(self, file_name: str, after: int) -> Iterator[Chunk]:
+    def chunks(self, file_name: str, after: int) -> Iterator[RowChunk]:
         """The good rows of a file that is not refused, without those up to line `after`."""
         assert self._text is not None, "a file is looked at before it is published"
         reader = open_reader(self._kind, self._text, self._rules)
@@ -145,12 +145,12 @@ class FileReading:
             rows = list(compress(rows, wanted))
         return chunks.add(lines, rows)
 
-    def _chunk(self, file_name: str, lines: Sequence[int], rows: Sequence[bytes]) -> Chunk:
+    def _chunk(self, file_name: str, lines: Sequence[int], rows: Sequence[bytes]) -> RowChunk:
         assert self._text is not None
         data = message_of(self._kind, self._app_key, self._text.file_id, file_name, lines, rows)
-        return Chunk(lines[0], lines[-1], data)
+        return RowChunk(lines[0], lines[-1], data)
 
-    def _look(self, survey: Survey, reader: Reader) -> None:
+    def _look(self, survey: ValidationResult, reader: Reader) -> None:
         for block in self._blocks():
             self._count(survey, reader.feed(block))
         self._count(survey, reader.finish())
@@ -165,7 +165,7 @@ class FileReading:
             message = f"{survey.bad} rows cannot be taken, and the app takes a file whole or not at all"
             raise RefusedError("all_or_nothing", message)
 
-    def _count(self, survey: Survey, parsed: Parsed) -> None:
+    def _count(self, survey: ValidationResult, parsed: Parsed) -> None:
         lines, ext_ids, errors = parsed.lines, parsed.ext_ids, parsed.errors
         if self._lookup is not None and lines:
             names = [ext_id.decode() for ext_id in ext_ids]
@@ -183,7 +183,7 @@ class FileReading:
             survey.last_line = lines[-1]
             self._count_ids(survey, ext_ids)
 
-    def _count_ids(self, survey: Survey, ext_ids: Collection[bytes]) -> None:
+    def _count_ids(self, survey: ValidationResult, ext_ids: Collection[bytes]) -> None:
         seen = self._ids
         before = len(seen)
         hashes = list(map(hash, ext_ids))

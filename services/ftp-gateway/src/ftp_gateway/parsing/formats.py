@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, assert_never
 from zoneinfo import ZoneInfo
 
-from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing.profile_txt import ProfileReader
 from ftp_gateway.parsing.push_csv import PushReader
 from ftp_gateway.parsing.text import Parsed, Text
@@ -69,7 +69,7 @@ class Chunks:
         return end
 
 
-def open_reader(kind: FileKind, text: Text, rules: Rules, *, count_only: bool = False) -> Reader:
+def open_reader(kind: FileKind, text: Text, rules: FileRules, *, count_only: bool = False) -> Reader:
     """A reader at the start of a file. With `count_only` it counts rows and makes none."""
     match kind:
         case "push":

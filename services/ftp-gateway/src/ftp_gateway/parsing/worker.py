@@ -18,8 +18,8 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Struct
 
-from ftp_gateway.model.rules import FileKind, Rules
-from ftp_gateway.parsing.file_reader import Chunk, FileReading, Survey
+from ftp_gateway.model.rules import FileKind, FileRules
+from ftp_gateway.parsing.file_reader import FileReader, RowChunk, ValidationResult
 
 LENGTH_BYTES: Final = 4
 BLOCK_BYTES: Final = 64 * 1024
@@ -31,15 +31,16 @@ PIPE_BYTES: Final = 1 << 20
 
 class Look(Struct, frozen=True, tag=True):
     """
-    Begin with a file. Answered by `Survey`, with `Ask` before where the app refuses users that it does not know.
+    Begin with a file. Answered by `ValidationResult`, with `Ask` before where the app refuses users that it does not
+    know.
 
-    `again` is that of `FileReading`; of a file with a trailer only the bytes `until` it are read.
+    `again` is that of `FileReader`; of a file with a trailer only the bytes `until` it are read.
     """
 
     path: str
     app_key: str
     kind: FileKind
-    rules: Rules
+    rules: FileRules
     again: str = ""
     until: int | None = None
 
@@ -66,13 +67,13 @@ class Ask(Struct, frozen=True, tag=True):
 class Looked(Struct, frozen=True, tag=True):
     """What the first pass found."""
 
-    survey: Survey
+    survey: ValidationResult
 
 
 class Sent(Struct, frozen=True, tag=True):
     """A chunk; None when all were sent."""
 
-    chunk: Chunk | None
+    chunk: RowChunk | None
 
 
 Request = Look | Send | Known
@@ -118,13 +119,13 @@ class _Wire:
 def main(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer until the requests end."""
     wire = _Wire(requests, answers)
-    reading: FileReading | None = None
+    reading: FileReader | None = None
     try:
         while True:
             request = wire.next()
             match request:
                 case Look():
-                    reading = FileReading(
+                    reading = FileReader(
                         request.app_key,
                         request.kind,
                         request.rules,

@@ -16,8 +16,8 @@ from typing import Final, Self
 
 import msgspec
 
-from ftp_gateway.model.rules import FileKind, Rules
-from ftp_gateway.parsing.file_reader import Chunk, Survey
+from ftp_gateway.model.rules import FileKind, FileRules
+from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
 from ftp_gateway.parsing.worker import LENGTH_BYTES, Answer, Ask, Known, Look, Looked, Request, Send, Sent, framed
 from shared.errors import UnavailableError
 from shared.runtime.settings import child_environment
@@ -34,7 +34,7 @@ UnknownUsers = Callable[[str, Sequence[str]], Awaitable[set[str]]]
 _answers = msgspec.msgpack.Decoder(Answer)
 
 
-class FileWork:
+class ParserPool:
     """
     An async context manager; leaving it ends the processes.
 
@@ -55,7 +55,7 @@ class FileWork:
 
     @asynccontextmanager
     async def open(
-        self, path: Path, app_key: str, kind: FileKind, rules: Rules, *, again: str = "", until: int | None = None
+        self, path: Path, app_key: str, kind: FileKind, rules: FileRules, *, again: str = "", until: int | None = None
     ) -> AsyncIterator["OpenFile"]:
         """One file, as `file_worker.Look` tells. Leaving the block by an error gives the file up."""
         process = self._idle.pop() if self._idle else await _start()
@@ -83,7 +83,7 @@ class OpenFile:
         self._look = look
         self._unknown_users = unknown_users
 
-    async def survey(self) -> Survey:
+    async def survey(self) -> ValidationResult:
         """See `survey.FileReading.survey`. Raises what asking for unknown users raises."""
         await self._say(self._look)
         while True:
@@ -95,7 +95,7 @@ class OpenFile:
                 case Sent():
                     raise AssertionError("nothing was to be sent yet")
 
-    async def chunks(self, file_name: str, after: int) -> AsyncGenerator[Chunk, None]:
+    async def chunks(self, file_name: str, after: int) -> AsyncGenerator[RowChunk, None]:
         """See `survey.FileReading.chunks`. Read to its end, or leave the file by an error."""
         await self._say(Send(file_name, after))
         while True:

@@ -24,13 +24,13 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import COMPANIONS, Place, kind_of
 from ftp_gateway.parsing.file_reader import Refusal
 from ftp_gateway.spool.directories import ABANDONED_AFTER
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import Proof
+from ftp_gateway.spool.upload_info import CompletionProof
 from shared.errors import ConflictError
 
 MAX_CHECKSUM_BYTES = 64 << 10
@@ -47,7 +47,7 @@ class Due(Struct, frozen=True):
     """
 
     at: datetime
-    rules: Rules
+    rules: FileRules
     companion: Upload | None = None
     missing: bool = False
 
@@ -59,7 +59,7 @@ class Trailer(Struct, frozen=True):
     rows: int
 
 
-def due(upload: Upload, rules: Rules, find: Callable[[Place], Upload | None]) -> Due | None:
+def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]) -> Due | None:
     """From when on a file may be processed; None for what is no candidate, or is being changed."""
     if upload.unfinished:
         return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
@@ -91,15 +91,15 @@ def _closed_at(upload: Upload) -> datetime:
     return upload.ticket.closed_at or upload.ticket.opened_at
 
 
-def proof_of(spool: Spool, upload: Upload, ready: Due) -> Proof:
+def proof_of(spool: Spool, upload: Upload, ready: Due) -> CompletionProof:
     """What to keep of a file's being complete. Raises `ConflictError` when its companion was removed meanwhile."""
     if ready.companion is None:
-        return Proof(missing=ready.missing)
+        return CompletionProof(missing=ready.missing)
     try:
         text, _, _ = spool.ends(ready.companion, MAX_CHECKSUM_BYTES)
     except FileNotFoundError:
         raise ConflictError("the file's marker or checksum has been removed") from None
-    return Proof(companion=ready.companion.id, checksum=parse_checksum(text, upload.ticket.name))
+    return CompletionProof(companion=ready.companion.id, checksum=parse_checksum(text, upload.ticket.name))
 
 
 def parse_checksum(data: bytes, name: str) -> str:
@@ -111,7 +111,7 @@ def parse_checksum(data: bytes, name: str) -> str:
     return ""
 
 
-def find_trailer(spool: Spool, upload: Upload, rules: Rules) -> Trailer | None:
+def find_trailer(spool: Spool, upload: Upload, rules: FileRules) -> Trailer | None:
     """The trailer of a file whose app wants one."""
     if rules.completion != "row_count":
         return None
@@ -129,7 +129,7 @@ def parse_trailer(head: bytes, tail: bytes, size_bytes: int) -> Trailer | None:
 
 
 async def refusal(
-    rules: Rules, proof: Proof, place: Place, rows: int, trailer: Trailer | None, path: Path
+    rules: FileRules, proof: CompletionProof, place: Place, rows: int, trailer: Trailer | None, path: Path
 ) -> Refusal | None:
     """Why a file is not what its customer said it is; None when all is well. `rows` are those that were found."""
     name = place.name
@@ -148,7 +148,7 @@ async def refusal(
     return None
 
 
-async def _mismatch(proof: Proof, name: str, path: Path) -> Refusal | None:
+async def _mismatch(proof: CompletionProof, name: str, path: Path) -> Refusal | None:
     if not proof.checksum:
         message = f"{name}.sha256 holds no line with 64 hexadecimal digits for this file, as sha256sum writes it"
         return _refused("sha256", message)

@@ -7,9 +7,9 @@ from datetime import datetime
 from ftp_gateway.model.outcome import Outcome
 from ftp_gateway.model.rules import FileKind
 from ftp_gateway.model.virtual_paths import kind_in
-from ftp_gateway.parsing.file_reader import Survey
+from ftp_gateway.parsing.file_reader import ValidationResult
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import Ticket
+from ftp_gateway.spool.upload_info import UploadInfo
 from shared.contracts.messages import FileChanged, decode, encode
 from shared.contracts.streams import FILES
 from shared.contracts.subjects import FileState, ftp_file
@@ -23,7 +23,7 @@ async def last_told(bus: Bus, app_key: str, state: FileState) -> int:
     return last.sequence if last else 0
 
 
-async def tell_outcome(bus: Bus, upload_id: str, ticket: Ticket, outcome: Outcome, at: datetime) -> None:
+async def tell_outcome(bus: Bus, upload_id: str, ticket: UploadInfo, outcome: Outcome, at: datetime) -> None:
     """Publish the terminal event, unless it stands in the stream already after `ticket.told_after`."""
     message_id = f"{upload_id}:{outcome.state}"
     if await _is_told(bus, ticket.app_key, outcome.state, message_id, ticket.told_after):
@@ -46,7 +46,9 @@ async def tell_outcome(bus: Bus, upload_id: str, ticket: Ticket, outcome: Outcom
     await bus.publish(ftp_file(ticket.app_key, outcome.state), encode(event), message_id=message_id)
 
 
-async def tell_received(bus: Bus, upload_id: str, ticket: Ticket, kind: FileKind, survey: Survey, at: datetime) -> None:
+async def tell_received(
+    bus: Bus, upload_id: str, ticket: UploadInfo, kind: FileKind, survey: ValidationResult, at: datetime
+) -> None:
     """A file was claimed and looked at; its rows follow. At least once."""
     event = FileChanged(
         app_key=ticket.app_key,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import kind_in, kind_of
 from ftp_gateway.processing import completion, file_events, publisher
 from ftp_gateway.processing.reverse_scan import newest_first
@@ -54,7 +54,7 @@ class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class FileFilter(Struct, frozen=True, kw_only=True):
     """Which files: at most `most`, in this state, and from before this moment."""
 
     most: int
@@ -66,7 +66,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return self.state in (None, entry.state) and (self.before is None or entry.at < self.before)
 
 
-class History:
+class FileHistory:
     """
     The files of all apps.
 
@@ -74,12 +74,12 @@ class History:
         rules_of: The rules of an app as they are now.
     """
 
-    def __init__(self, bus: Bus, spool: Spool, rules_of: Callable[[str], Rules]) -> None:
+    def __init__(self, bus: Bus, spool: Spool, rules_of: Callable[[str], FileRules]) -> None:
         self._bus = bus
         self._spool = spool
         self._rules_of = rules_of
 
-    async def newest(self, app_key: str, wanted: Wanted) -> list[FileEntry]:
+    async def newest(self, app_key: str, wanted: FileFilter) -> list[FileEntry]:
         """An app's files, the newest first. Raises `UnavailableError`."""
         found = [entry for entry in await self._here(app_key) if wanted.takes(entry)]
         stored_before = None if wanted.before is None else wanted.before + STORED_WITHIN
@@ -154,7 +154,7 @@ class History:
         return found
 
 
-def _entry_here(spool: Spool, upload: Upload, rules: Rules) -> FileEntry:
+def _entry_here(spool: Spool, upload: Upload, rules: FileRules) -> FileEntry:
     return FileEntry(
         name=upload.ticket.name,
         kind=kind_in(upload.place.folder),
@@ -165,7 +165,7 @@ def _entry_here(spool: Spool, upload: Upload, rules: Rules) -> FileEntry:
 
 
 def _state(
-    spool: Spool, upload: Upload, rules: Rules
+    spool: Spool, upload: Upload, rules: FileRules
 ) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
     if upload.state == "open":
         return "partial" if upload.broken and not upload.writers else "uploading"

@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from ftp_gateway.model.outcome import Outcome, OutcomeName, RowError, report_name, result_name
-from ftp_gateway.model.rules import FileKind, Rules
+from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.model.virtual_paths import Place, is_sent_again, kind_in
-from ftp_gateway.parsing.file_reader import Chunk, Survey
-from ftp_gateway.parsing.worker_pool import FileWork
+from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
+from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing import completion, error_report, file_events, publisher
 from ftp_gateway.processing.completion import Due
 from ftp_gateway.spool.store import Spool
@@ -37,7 +37,7 @@ class StoppedError(Exception):
     """The service stops; the file is left between two steps and goes on after a restart."""
 
 
-class Processing:
+class FilePipeline:
     """
     The files that are being processed.
 
@@ -46,7 +46,7 @@ class Processing:
     """
 
     def __init__(
-        self, *, spool: Spool, bus: Bus, file_work: FileWork, metrics: Metrics, clock: Callable[[], datetime]
+        self, *, spool: Spool, bus: Bus, file_work: ParserPool, metrics: Metrics, clock: Callable[[], datetime]
     ) -> None:
         self._spool = spool
         self._bus = bus
@@ -93,7 +93,7 @@ class Processing:
 
     async def _apply(self, upload: Upload, kind: FileKind) -> Outcome:
         """Look at the file, publish its rows, and leave the report. Safe to repeat from the start."""
-        rules = upload.ticket.rules or Rules()
+        rules = upload.ticket.rules or FileRules()
         app_key, name_given = upload.ticket.app_key, upload.ticket.name
         trailer = completion.find_trailer(self._spool, upload, rules)
 
@@ -131,13 +131,13 @@ class Processing:
         await self._report(app_key, outcome, survey)
         return outcome
 
-    async def _unless_stopped(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    async def _unless_stopped(self, chunks: AsyncGenerator[RowChunk, None]) -> AsyncGenerator[RowChunk, None]:
         async for chunk in chunks:
             if self._stopped:
                 raise StoppedError
             yield chunk
 
-    def _outcome(self, upload: Upload, kind: FileKind, survey: Survey, name: OutcomeName) -> Outcome:
+    def _outcome(self, upload: Upload, kind: FileKind, survey: ValidationResult, name: OutcomeName) -> Outcome:
         received_at = upload.ticket.closed_at or upload.ticket.opened_at
         rows = survey.ok + survey.bad
         taken = name in ("done", "done_with_errors")
@@ -159,7 +159,7 @@ class Processing:
             seconds=round((self._clock() - received_at).total_seconds(), 3),
         )
 
-    async def _report(self, app_key: str, outcome: Outcome, survey: Survey) -> None:
+    async def _report(self, app_key: str, outcome: Outcome, survey: ValidationResult) -> None:
         errors = survey.errors
         if survey.refused is not None:
             whole = RowError(line=survey.refused.line, code=survey.refused.reason, message=survey.refused.message)

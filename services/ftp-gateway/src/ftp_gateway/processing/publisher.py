@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from ftp_gateway.model.rules import FileKind
-from ftp_gateway.parsing.file_reader import Chunk, Survey
+from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
 from ftp_gateway.parsing.formats import stream_of, subject_of
-from ftp_gateway.spool.upload_info import Ticket
+from ftp_gateway.spool.upload_info import UploadInfo
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
 from shared.messaging.message import Message, Outgoing
@@ -41,7 +41,7 @@ class _LastLine(Struct, frozen=True):
     last_line: int
 
 
-class Point(Struct, frozen=True, kw_only=True):
+class ResumePoint(Struct, frozen=True, kw_only=True):
     """Where the stream is: rows up to `line` are there, and `sequence` is that of the subject's last message."""
 
     line: int = 0
@@ -49,7 +49,9 @@ class Point(Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
-async def find_point(bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, survey: Survey) -> Point:
+async def find_point(
+    bus: Bus, kind: FileKind, upload_id: str, ticket: UploadInfo, survey: ValidationResult
+) -> ResumePoint:
     """
     Where to go on with a file.
 
@@ -57,13 +59,13 @@ async def find_point(bus: Bus, kind: FileKind, upload_id: str, ticket: Ticket, s
     """
     last = await bus.last_message(stream_of(kind), subject_of(kind, ticket.app_key, survey.file_id))
     if last is None:
-        return Point()
+        return ResumePoint()
     line = _last_line(last)
     if last.headers.get(UPLOAD_ID) == upload_id:
-        return Point(line=line, sequence=last.sequence)
+        return ResumePoint(line=line, sequence=last.sequence)
     if _closed_at(ticket) - last.at >= DUPLICATE_WINDOW:
-        return Point(sequence=last.sequence)
-    return Point(line=line, sequence=last.sequence, duplicate=line >= survey.last_line)
+        return ResumePoint(sequence=last.sequence)
+    return ResumePoint(line=line, sequence=last.sequence, duplicate=line >= survey.last_line)
 
 
 async def published_line(bus: Bus, kind: FileKind, app_key: str, file_id: str, upload_id: str) -> int:
@@ -76,10 +78,10 @@ async def publish_rows(
     bus: Bus,
     kind: FileKind,
     upload_id: str,
-    ticket: Ticket,
-    survey: Survey,
-    chunks: AsyncIterator[Chunk],
-    point: Point,
+    ticket: UploadInfo,
+    survey: ValidationResult,
+    chunks: AsyncIterator[RowChunk],
+    point: ResumePoint,
 ) -> None:
     """
     Publish the good rows after the point, in their order. `chunks` begins there.
@@ -89,7 +91,7 @@ async def publish_rows(
         BusyError, UnavailableError: The stream takes no more, for longer than `IN_PLACE_S`.
     """
     sender = _Sender(bus, kind, upload_id, ticket.app_key, survey.file_id, point.sequence)
-    pack: list[Chunk] = []
+    pack: list[RowChunk] = []
     pack_bytes = 0
     async for chunk in chunks:
         pack.append(chunk)
@@ -111,7 +113,7 @@ class _Sender:
         self._upload_id = upload_id
         self._sequence = sequence
 
-    async def send(self, pack: list[Chunk]) -> None:
+    async def send(self, pack: list[RowChunk]) -> None:
         messages = [
             Outgoing(
                 self._subject,
@@ -140,5 +142,5 @@ def _last_line(message: Message) -> int:
     return msgspec.json.decode(message.data, type=_LastLine).last_line
 
 
-def _closed_at(ticket: Ticket) -> datetime:
+def _closed_at(ticket: UploadInfo) -> datetime:
     return ticket.closed_at or ticket.opened_at

@@ -14,10 +14,10 @@ from time import perf_counter
 import structlog
 from msgspec import structs
 
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.processing import completion, file_events
 from ftp_gateway.processing.completion import Due
-from ftp_gateway.processing.pipeline import Processing, StoppedError
+from ftp_gateway.processing.pipeline import FilePipeline, StoppedError
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
 from shared.errors import BusyError, ConflictError, MillraceError
@@ -39,9 +39,9 @@ PAUSE = 4
 AGAIN = Backoff(first_s=0.5, max_s=30.0)
 
 
-class Intake:
+class FileScheduler:
     """
-    The loop that takes what is due. `close` and `join` are those of `shared.service.Intake`.
+    The loop that takes what is due. `close` and `join` are those of `shared.service.FileScheduler`.
 
     Args:
         rules_of: The rules of an app as they are now.
@@ -53,8 +53,8 @@ class Intake:
         *,
         spool: Spool,
         bus: Bus,
-        rules_of: Callable[[str], Rules],
-        processing: Processing,
+        rules_of: Callable[[str], FileRules],
+        processing: FilePipeline,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from ftp_gateway.remotes.cron import following
 from ftp_gateway.remotes.remote import Remote
-from ftp_gateway.remotes.state import Progress, Trouble
+from ftp_gateway.remotes.state import PullProgress, RemoteFailure
 from shared.errors import ConflictError, MillraceError
 
 PASSING = timedelta(minutes=15)
@@ -16,7 +16,9 @@ AGAIN_S = 60.0
 """How soon at most to look again where the last look failed, or left something that is about to be there."""
 
 
-def failed(trouble: Trouble | None, error: MillraceError, now: datetime, revision: int) -> tuple[Trouble, bool]:
+def failed(
+    trouble: RemoteFailure | None, error: MillraceError, now: datetime, revision: int
+) -> tuple[RemoteFailure, bool]:
     """
     The trouble that a remote is in after a failure, and whether an operator has to hear of it now: once for each
     configuration; at once where nothing but a person can help, else when it lasts.
@@ -24,14 +26,16 @@ def failed(trouble: Trouble | None, error: MillraceError, now: datetime, revisio
     since = trouble.since if trouble else now
     told = trouble.told_revision if trouble else 0
     tell = told != revision and (not _may_pass(error) or now - since >= PASSING)
-    return Trouble(code=error.code, message=error.message, since=since, told_revision=revision if tell else told), tell
+    return RemoteFailure(
+        code=error.code, message=error.message, since=since, told_revision=revision if tell else told
+    ), tell
 
 
 def _may_pass(error: MillraceError) -> bool:
     return error.retryable or isinstance(error, ConflictError)
 
 
-def first_look(remote: Remote, revision: int, progress: Progress, now: datetime) -> datetime:
+def first_look(remote: Remote, revision: int, progress: PullProgress, now: datetime) -> datetime:
     """
     When a replica looks that begins with a remote. By a schedule it goes on where the one before has stopped, so what
     was due while nobody was there is done once; a new schedule begins now. Otherwise, and after a failure, at once.

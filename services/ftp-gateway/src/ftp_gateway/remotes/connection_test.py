@@ -5,7 +5,7 @@ Test Connection of a remote: what a pull does with its server, once and without 
 from collections.abc import Awaitable, Callable
 
 from ftp_gateway.remotes.pull import MAX_LISTED, OpenServer
-from ftp_gateway.remotes.remote import HostKey, Remote, UnknownHostError, place_of
+from ftp_gateway.remotes.remote import OfferedHostKey, Remote, UnknownHostError, place_of
 from shared.contracts.connection_report import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
 from shared.errors import MillraceError
 
@@ -22,9 +22,9 @@ SILENT = "Check that the server's firewall lets our addresses in."
 
 async def probe_remote(
     remote: Remote, *, identify: Identify, open_server: OpenServer, deadline_s: float = DEADLINE_S
-) -> tuple[ConnectionReport, HostKey | None]:
+) -> tuple[ConnectionReport, OfferedHostKey | None]:
     """The report, and the host key that the server shows where it is not the accepted one."""
-    offered: list[HostKey] = []
+    offered: list[OfferedHostKey] = []
 
     async def identity() -> Finding:
         try:

@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from ftp_gateway.model.virtual_paths import Place, kind_of
 from ftp_gateway.remotes.remote import Remote, archive_name, download_name, in_directory, place_of
-from ftp_gateway.remotes.state import FORGET_AFTER, RemoteFile, Taken
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.state import FORGET_AFTER, PulledFile, RemoteFile
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import MAX_FILE_BYTES, Writer
 from ftp_gateway.spool.upload_info import PULLED_BY
@@ -38,7 +38,7 @@ MOST_FAILURES = 3
 """Files that fail one after the other in a look. Then it is the server, and the look ends."""
 
 
-class Server(Protocol):
+class RemoteServer(Protocol):
     """A signed-in session with a remote, whatever it speaks. Each method raises kinds of `MillraceError`."""
 
     async def list_files(self, directory: str, most: int) -> list[RemoteFile]:
@@ -70,7 +70,7 @@ class Server(Protocol):
         ...
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class RemoteJob(Struct, frozen=True, kw_only=True):
     """A remote of an app, at one revision of its configuration."""
 
     app_key: str
@@ -79,8 +79,8 @@ class Job(Struct, frozen=True, kw_only=True):
     remote: Remote
 
 
-OpenServer = Callable[[Remote], AbstractAsyncContextManager[Server]]
-SendReports = Callable[[Job, Server, Memory], Awaitable[None]]
+OpenServer = Callable[[Remote], AbstractAsyncContextManager[RemoteServer]]
+SendReports = Callable[[RemoteJob, RemoteServer, RemoteStateStore], Awaitable[None]]
 
 
 class Puller:
@@ -94,8 +94,8 @@ class Puller:
 
     def __init__(
         self,
-        job: Job,
-        memory: Memory,
+        job: RemoteJob,
+        memory: RemoteStateStore,
         *,
         spool: Spool,
         open_server: OpenServer,
@@ -164,7 +164,9 @@ class Puller:
                 found.append((file, place))
         return sorted(found, key=lambda one: (one[0].modified_at, one[0].name))
 
-    async def _settled(self, server: Server, new: list[tuple[RemoteFile, Place]]) -> list[tuple[RemoteFile, Place]]:
+    async def _settled(
+        self, server: RemoteServer, new: list[tuple[RemoteFile, Place]]
+    ) -> list[tuple[RemoteFile, Place]]:
         """Those that stood still for long enough; where it is not long, it is waited for."""
         names = {file.name for file, _ in new}
         self._standing = {name: seen for name, seen in self._standing.items() if name in names}
@@ -182,7 +184,7 @@ class Puller:
             since = now
         return (now - since).total_seconds() >= self._remote.settle_s
 
-    async def _take(self, server: Server, file: RemoteFile, place: Place) -> bool:
+    async def _take(self, server: RemoteServer, file: RemoteFile, place: Place) -> bool:
         """
         One file into the spool, durable and committed, and remembered. False for one that has to wait.
 
@@ -214,7 +216,7 @@ class Puller:
         log.info("file_pulled", app_key=place.app_key, remote=self._job.id, name=file.name, size_bytes=file.size_bytes)
         return True
 
-    async def _download(self, server: Server, path: str, file: RemoteFile, writer: Writer) -> None:
+    async def _download(self, server: RemoteServer, path: str, file: RemoteFile, writer: Writer) -> None:
         received = 0
         async with aclosing(server.read(path, file.size_bytes)) as blocks:
             async for block in blocks:
@@ -245,7 +247,7 @@ class Puller:
             raise
         now = self._clock()
         await self._memory.remember(
-            Taken(
+            PulledFile(
                 name=file.name,
                 size_bytes=file.size_bytes,
                 modified_at=file.modified_at,
@@ -256,7 +258,7 @@ class Puller:
         )
         self._memory.count(file.size_bytes, now)
 
-    async def _end(self, server: Server, listed: Iterable[RemoteFile]) -> None:
+    async def _end(self, server: RemoteServer, listed: Iterable[RemoteFile]) -> None:
         """Delete or archive what is ours and still there."""
         if self._remote.after == "leave":
             return

@@ -116,7 +116,7 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 REMOTES = Kind(prefix="remotes", type=Remote)
 
 
-class HostKey(Struct, frozen=True, kw_only=True):
+class OfferedHostKey(Struct, frozen=True, kw_only=True):
     """A server's key: the public key as a line of `known_hosts` has it, and its SHA-256 fingerprint as people do."""
 
     public_key: str
@@ -129,7 +129,7 @@ class UnknownHostError(DeniedError):
     showed.
     """
 
-    def __init__(self, message: str, offered: HostKey | None = None) -> None:
+    def __init__(self, message: str, offered: OfferedHostKey | None = None) -> None:
         super().__init__(message)
         self.offered = offered
 
@@ -169,5 +169,5 @@ def download_name(remote_id: str, name: str) -> str:
 
 
 def offered_key(app_key: str, remote_id: str) -> str:
-    """The key in `REMOTES` of the `HostKey` that the server showed and that was not accepted."""
+    """The key in `REMOTES` of the `OfferedHostKey` that the server showed and that was not accepted."""
     return f"{app_key}.{remote_id}.offered"

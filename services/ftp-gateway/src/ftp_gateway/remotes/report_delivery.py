@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from ftp_gateway.model import outcome
 from ftp_gateway.model.outcome import Outcome
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.remotes.pull import Job, Server
+from ftp_gateway.remotes.pull import RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import in_directory
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.spool.store import Spool
 from shared.contracts.messages import decode
 from shared.errors import ConflictError, NotFoundError
@@ -27,14 +27,14 @@ WAIT_FOR = timedelta(hours=24)
 """How long a report is waited for. It may have made way for that of a later file, or have been removed."""
 
 
-class ReportSender:
+class ReportDelivery:
     """Sends what is due of one app's remote. Gives `ftp_gateway.remotes.pull.SendReports`."""
 
     def __init__(self, spool: Spool, clock: Callable[[], datetime]) -> None:
         self._spool = spool
         self._clock = clock
 
-    async def send(self, job: Job, server: Server, memory: Memory) -> None:
+    async def send(self, job: RemoteJob, server: RemoteServer, memory: RemoteStateStore) -> None:
         """Raises the `MillraceError` of the server."""
         directory = job.remote.report_path
         due = [taken for taken in memory.taken.values() if not taken.reported]
@@ -65,7 +65,7 @@ class ReportSender:
             return None  # Another replica has just put a later one in its place.
 
 
-async def _put(server: Server, directory: str, name: str, data: bytes) -> None:
+async def _put(server: RemoteServer, directory: str, name: str, data: bytes) -> None:
     """The whole of it under its name, or nothing. Raises `ConflictError` when the server kept something else."""
     half, path = in_directory(directory, f"{name}.part"), in_directory(directory, name)
     await server.write(half, data)

@@ -2,7 +2,7 @@
 One lane a remote: it looks at its remote when that is due, and as soon as its configuration has changed. No lane waits
 for another.
 
-`RemoteLanes` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A lane
+`PullScheduler` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A lane
 works only while this replica has the turn to pull from its remote (`remote_turn`).
 """
 
@@ -18,9 +18,9 @@ import structlog
 from msgspec.structs import replace
 
 from ftp_gateway.remotes.backoff import failed, first_look, next_look
-from ftp_gateway.remotes.pull import Job, Puller
+from ftp_gateway.remotes.pull import Puller, RemoteJob
 from ftp_gateway.remotes.remote import UnknownHostError
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError, UnavailableError
 from shared.messaging.kv import BucketStore
@@ -49,7 +49,7 @@ file of 1 GiB at 100 kbit/s.
 """
 
 
-class RemoteLanes:
+class PullScheduler:
     """
     The lanes of this process. Satisfies `shared.service.Intake`.
 
@@ -65,9 +65,9 @@ class RemoteLanes:
         *,
         take: Callable[[Key], int | None],
         memories: BucketStore,
-        jobs: Callable[[], Mapping[Key, Job]],
+        jobs: Callable[[], Mapping[Key, RemoteJob]],
         is_gone: Callable[[Key], Awaitable[bool]],
-        puller: Callable[[Job, Memory], Puller],
+        puller: Callable[[RemoteJob, RemoteStateStore], Puller],
         tell: Callable[[Alert], Awaitable[None]],
         metrics: Metrics,
         clock: Callable[[], datetime],
@@ -119,11 +119,11 @@ class RemoteLanes:
         finally:
             self._finished.set()
 
-    def memory(self, app_key: str, remote_id: str) -> Memory:
+    def memory(self, app_key: str, remote_id: str) -> RemoteStateStore:
         """What is known of a remote."""
-        return Memory(self._memories, app_key, remote_id)
+        return RemoteStateStore(self._memories, app_key, remote_id)
 
-    async def _follow(self, jobs: Mapping[Key, Job], tasks: asyncio.TaskGroup) -> None:
+    async def _follow(self, jobs: Mapping[Key, RemoteJob], tasks: asyncio.TaskGroup) -> None:
         """A lane for every job, at its revision."""
         ending = []
         for key, (revision, lane) in list(self._lanes.items()):
@@ -140,7 +140,7 @@ class RemoteLanes:
             if key not in self._lanes:
                 self._lanes[key] = job.revision, tasks.create_task(self._lane(job), name=f"remote {'.'.join(key)}")
 
-    async def _lane(self, job: Job) -> None:
+    async def _lane(self, job: RemoteJob) -> None:
         """Look at one remote for as long as it is as it is, whenever it is this replica's turn."""
         while True:
             try:
@@ -157,7 +157,7 @@ class RemoteLanes:
                 self._metrics.count("millrace_bugs_total", where="remotes")
             await asyncio.sleep(TAKEN_S)
 
-    async def _looks(self, job: Job) -> None:
+    async def _looks(self, job: RemoteJob) -> None:
         memory = self.memory(job.app_key, job.id)
         await memory.load()
         puller = self._puller(job, memory)
@@ -193,7 +193,9 @@ class RemoteLanes:
         except TimeoutError:
             return UnavailableError(f"the server was not done within {LOOK_S / 3600:g} h"), False
 
-    async def _note(self, job: Job, memory: Memory, error: MillraceError | None, next_look_at: datetime) -> None:
+    async def _note(
+        self, job: RemoteJob, memory: RemoteStateStore, error: MillraceError | None, next_look_at: datetime
+    ) -> None:
         """What came of a look, for whoever asks, and for the operator where it is news."""
         now = self._clock()
         before, tell, trouble = memory.progress.trouble, False, None
@@ -211,7 +213,7 @@ class RemoteLanes:
         progress = replace(memory.progress, looked_at=now, trouble=trouble)
         await memory.note(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
-    async def _alert(self, job: Job, kind: str, message: str) -> None:
+    async def _alert(self, job: RemoteJob, kind: str, message: str) -> None:
         await self._tell(
             Alert(
                 service="ftp-gateway",

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from ftp_gateway.remotes.remote import HostKey, Remote
-from ftp_gateway.remotes.state_store import Memory
+from ftp_gateway.remotes.remote import OfferedHostKey, Remote
+from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts.connection_report import ConnectionReport
 
 
-class Desk(Struct, frozen=True, kw_only=True):
+class RemoteService(Struct, frozen=True, kw_only=True):
     """
     What these routes work on.
 
@@ -17,5 +17,5 @@ class Desk(Struct, frozen=True, kw_only=True):
     """
 
     check: Callable[[Remote], Awaitable[None]]
-    probe: Callable[[Remote], Awaitable[tuple[ConnectionReport, HostKey | None]]]
-    memory: Callable[[str, str], Memory]
+    probe: Callable[[Remote], Awaitable[tuple[ConnectionReport, OfferedHostKey | None]]]
+    memory: Callable[[str, str], RemoteStateStore]

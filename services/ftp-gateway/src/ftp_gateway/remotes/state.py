@@ -26,7 +26,7 @@ class RemoteFile(Struct, frozen=True, kw_only=True):
         return self.size_bytes, self.modified_at
 
 
-class Taken(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PulledFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     A file that is ours: it lies in our spool, or did. Kept until nothing on the server can be mistaken for it.
 
@@ -48,7 +48,7 @@ class Taken(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.size_bytes, self.modified_at
 
 
-class Trouble(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RemoteFailure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a remote fails, and since when. `told_revision` is that of the configuration an operator heard of it for."""
 
     code: str
@@ -57,7 +57,7 @@ class Trouble(Struct, frozen=True, kw_only=True, omit_defaults=True):
     told_revision: int = 0
 
 
-class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PullProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     What is known of a remote. `pulled_at` is when it last gave a file, `next_look_at` when it is looked at again by
     `revision` of its configuration.
@@ -67,18 +67,18 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pulled_at: datetime | None = None
     files_pulled: int = 0
     bytes_pulled: int = 0
-    trouble: Trouble | None = None
+    trouble: RemoteFailure | None = None
     next_look_at: datetime | None = None
     revision: int = 0
 
 
 def taken_key(app_key: str, remote_id: str, name: str) -> str:
-    """The key of a `Taken` in `REMOTES`."""
+    """The key of a `PulledFile` in `REMOTES`."""
     return f"{app_key}.{remote_id}.taken.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def progress_key(app_key: str, remote_id: str) -> str:
-    """The key of a `Progress` in `REMOTES`."""
+    """The key of a `PullProgress` in `REMOTES`."""
     return f"{app_key}.{remote_id}.progress"
 
 

@@ -8,8 +8,8 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from ftp_gateway.remotes.remote import HostKey, offered_key
-from ftp_gateway.remotes.state import Progress, Taken, progress_key, taken_key
+from ftp_gateway.remotes.remote import OfferedHostKey, offered_key
+from ftp_gateway.remotes.state import PulledFile, PullProgress, progress_key, taken_key
 from shared.contracts.messages import decode, encode
 from shared.errors import MillraceError
 from shared.messaging.kv import BucketStore
@@ -17,7 +17,7 @@ from shared.messaging.kv import BucketStore
 log = structlog.get_logger()
 
 
-class Memory:
+class RemoteStateStore:
     """One remote's. `load` it before anything else is read; `taken` is by the name on the server."""
 
     def __init__(self, store: BucketStore, app_key: str, remote_id: str) -> None:
@@ -25,17 +25,17 @@ class Memory:
         self._app_key = app_key
         self._remote_id = remote_id
         self._unsaved: set[str] = set()
-        self.progress = Progress()
-        self.taken: dict[str, Taken] = {}
+        self.progress = PullProgress()
+        self.taken: dict[str, PulledFile] = {}
 
     async def load(self) -> None:
         """Raises `UnavailableError`."""
         self.progress = await self.progress_now()
         found = await self._store.scan(f"{self._app_key}.{self._remote_id}.taken.*")
-        self.taken = {taken.name: taken for taken in (decode(stored.data, Taken) for stored in found)}
+        self.taken = {taken.name: taken for taken in (decode(stored.data, PulledFile) for stored in found)}
         self._unsaved.clear()
 
-    async def remember(self, taken: Taken) -> None:
+    async def remember(self, taken: PulledFile) -> None:
         """A file is ours. It is known at once; where NATS does not answer, it is stored by the next `save`."""
         self.taken[taken.name] = taken
         self._unsaved.add(taken.name)
@@ -65,24 +65,24 @@ class Memory:
         self.taken.pop(name, None)
         self._unsaved.discard(name)
 
-    async def note(self, progress: Progress) -> None:
+    async def note(self, progress: PullProgress) -> None:
         """How it goes. Raises `UnavailableError`."""
         self.progress = progress
         await self._store.put(progress_key(self._app_key, self._remote_id), encode(progress))
 
-    async def progress_now(self) -> Progress:
+    async def progress_now(self) -> PullProgress:
         """How it goes, as whoever has the turn wrote it. Raises `UnavailableError`."""
         stored = await self._store.get(progress_key(self._app_key, self._remote_id))
-        return decode(stored.data, Progress) if stored else Progress()
+        return decode(stored.data, PullProgress) if stored else PullProgress()
 
-    async def note_offer(self, offered: HostKey) -> None:
+    async def note_offer(self, offered: OfferedHostKey) -> None:
         """The server shows a key that was not accepted. Raises `UnavailableError`."""
         await self._store.put(offered_key(self._app_key, self._remote_id), encode(offered))
 
-    async def offered(self) -> HostKey | None:
+    async def offered(self) -> OfferedHostKey | None:
         """The key that the server showed last without having been accepted. Raises `UnavailableError`."""
         stored = await self._store.get(offered_key(self._app_key, self._remote_id))
-        return decode(stored.data, HostKey) if stored else None
+        return decode(stored.data, OfferedHostKey) if stored else None
 
     async def erase(self) -> None:
         """The remote is deleted. Raises `UnavailableError`."""

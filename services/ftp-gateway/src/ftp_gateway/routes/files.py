@@ -23,7 +23,7 @@ from ftp_gateway.config import (
     check_user,
     with_password,
 )
-from ftp_gateway.processing.history import FileEntry, ListedState, Wanted
+from ftp_gateway.processing.history import FileEntry, FileFilter, ListedState
 from ftp_gateway.routes.remotes import ROUTES as REMOTE_ROUTES
 from ftp_gateway.sftp.host_key_algorithms import make_host_keys
 from ftp_gateway.state import State
@@ -46,7 +46,7 @@ class Files(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> Files:
     """Those that are here and those that are done."""
-    wanted = Wanted(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
+    wanted = FileFilter(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
     return Files(files=tuple(await call.state.history.newest(call.app_key, wanted)))
 
 

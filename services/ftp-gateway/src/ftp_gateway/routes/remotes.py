@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ftp_gateway.remotes.remote import REMOTES, HostKey, Remote
-from ftp_gateway.remotes.service import Desk
-from ftp_gateway.remotes.state import Trouble
+from ftp_gateway.remotes.remote import REMOTES, OfferedHostKey, Remote
+from ftp_gateway.remotes.service import RemoteService
+from ftp_gateway.remotes.state import RemoteFailure
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
@@ -26,7 +26,7 @@ class State(Protocol):
     """The service's state, as far as it is needed here."""
 
     @property
-    def remotes(self) -> Desk: ...
+    def remotes(self) -> RemoteService: ...
 
 
 class Fingerprint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,8 +46,8 @@ class RemoteStatus(Struct, frozen=True, kw_only=True):
     next_look_at: datetime | None
     files_pulled: int
     bytes_pulled: int
-    error: Trouble | None
-    offered_host_key: HostKey | None
+    error: RemoteFailure | None
+    offered_host_key: OfferedHostKey | None
 
 
 async def check_remote(call: Call[State], remote: Remote, old: Remote | None) -> Remote:

@@ -3,8 +3,8 @@ One SFTP connection after the other: signing in, staying in, and its one session
 
 Configuration: none; the users are `ftp_users`.
 Implementation: asyncssh without its session factories: a connection may ask for one session, whose `sftp` subsystem is
-    our `PacketHandler` on our `Tree`. Shell, exec, scp, pty and every forwarding are refused, because nothing grants
-    them.
+    our `PacketHandler` on our `SftpFileSystem`. Shell, exec, scp, pty and every forwarding are refused, because nothing
+    grants them.
 Considerations: asyncssh has no limit of tries for a connection: 300 wrong passwords reached the check in 0.16 s.
     Wrong keys count once for a connection, and not for one that signs in: an agent offers every key that it has.
 """
@@ -21,11 +21,11 @@ from asyncssh.stream import SSHServerStreamSession
 
 from ftp_gateway.access.accounts import Account, Passwords
 from ftp_gateway.access.defender import Defender
-from ftp_gateway.access.quotas import Usage, Usages
-from ftp_gateway.sftp.filesystem import Tree
+from ftp_gateway.access.quotas import QuotaUsage, QuotaUsages
+from ftp_gateway.sftp.filesystem import SftpFileSystem
 from ftp_gateway.sftp.listener import Connection
 from ftp_gateway.sftp.packets import VERSION, PacketHandler
-from ftp_gateway.sftp.report_folder import AppReports
+from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
 from shared.errors import BusyError
 
@@ -39,10 +39,10 @@ class Host(Protocol):
     """What a connection needs of the server."""
 
     spool: Spool
-    app_reports: AppReports
+    app_reports: ReportFolder
     passwords: Passwords
     defender: Defender
-    usages: Usages
+    usages: QuotaUsages
 
     @property
     def clock(self) -> Callable[[], datetime]:
@@ -57,7 +57,7 @@ class Host(Protocol):
         """The user of a login name who may sign in now."""
         ...
 
-    def arrive(self, gate: "Gate", connection: SSHServerConnection) -> None:
+    def arrive(self, gate: "Authenticator", connection: SSHServerConnection) -> None:
         """A connection is there."""
         ...
 
@@ -65,20 +65,20 @@ class Host(Protocol):
         """It has signed in."""
         ...
 
-    def leave(self, gate: "Gate", connection: SSHServerConnection) -> None:
+    def leave(self, gate: "Authenticator", connection: SSHServerConnection) -> None:
         """It is gone."""
         ...
 
-    def begin(self, tree: Tree) -> None:
+    def begin(self, tree: SftpFileSystem) -> None:
         """A session has begun."""
         ...
 
-    def end(self, tree: Tree) -> None:
+    def end(self, tree: SftpFileSystem) -> None:
         """A session is over."""
         ...
 
 
-class Gate(SSHServer):
+class Authenticator(SSHServer):
     """One connection, from the first byte to its session."""
 
     def __init__(self, server: Host) -> None:
@@ -89,7 +89,7 @@ class Gate(SSHServer):
         self._wrong_key_of: str | None = None
         self._shown: str | bytes | None = None
         self._account: Account | None = None
-        self._usage: Usage | None = None
+        self._usage: QuotaUsage | None = None
         self._progress_at = server.monotonic()
 
     def connection_made(self, conn: SSHServerConnection) -> None:
@@ -191,10 +191,10 @@ class Gate(SSHServer):
         log.info("session_begun", login=self._account.login, address=self._address)
         return Session(self, self._usage)
 
-    def tree(self, channel: "asyncssh.SSHServerChannel[bytes]", usage: Usage) -> Tree:
+    def tree(self, channel: "asyncssh.SSHServerChannel[bytes]", usage: QuotaUsage) -> SftpFileSystem:
         """What the session sees."""
         assert self._connection is not None
-        return Tree(
+        return SftpFileSystem(
             channel,
             self._server.spool,
             self._server.app_reports,
@@ -205,7 +205,7 @@ class Gate(SSHServer):
             listening=self._connection.listening,
         )
 
-    async def serve(self, tree: Tree, handler: PacketHandler) -> None:
+    async def serve(self, tree: SftpFileSystem, handler: PacketHandler) -> None:
         """The session, to its end."""
         try:
             await handler.run()
@@ -213,7 +213,7 @@ class Gate(SSHServer):
             # asyncssh's own clean-up is skipped when the task is cancelled.
             self._server.end(tree)
 
-    def begin(self, tree: Tree) -> None:
+    def begin(self, tree: SftpFileSystem) -> None:
         self._server.begin(tree)
 
     def _current(self) -> Account:
@@ -246,7 +246,7 @@ class Gate(SSHServer):
 class Session(SSHServerStreamSession[bytes]):
     """The one channel of a connection: only the `sftp` subsystem is granted."""
 
-    def __init__(self, gate: Gate, usage: Usage) -> None:
+    def __init__(self, gate: Authenticator, usage: QuotaUsage) -> None:
         super().__init__(None)
         self._gate = gate
         self._usage = usage

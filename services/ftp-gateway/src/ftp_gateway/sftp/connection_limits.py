@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ftp_gateway.access.addresses import network_of
 
 
-class Crowd:
+class ConnectionLimits:
     """
     Everybody who is connected.
 

@@ -16,20 +16,20 @@ from asyncssh import SFTPAttrs, SFTPName, SFTPServer, SSHServerChannel
 from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_WRITE
 
 from ftp_gateway.access.accounts import Account
-from ftp_gateway.access.quotas import Usage
+from ftp_gateway.access.quotas import QuotaUsage
 from ftp_gateway.model.virtual_paths import FOLDERS, WRITABLE, Folder, Location, locate, place, writable
 from ftp_gateway.sftp.handles import (
-    Incoming,
     Listing,
     OpenFile,
-    Outgoing,
+    ReadHandle,
     Reading,
+    WriteHandle,
     folder_attributes,
     report_attributes,
     upload_attributes,
 )
 from ftp_gateway.sftp.packets import MAX_BLOCK_BYTES
-from ftp_gateway.sftp.report_folder import AppReport, AppReports
+from ftp_gateway.sftp.report_folder import AppReport, ReportFolder
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import MAX_FILE_BYTES, Upload
 from shared.errors import ConflictError, DeniedError, NotFoundError
@@ -38,7 +38,7 @@ PAUSE_S = 0.5
 """The longest pause for the bandwidth before it is asked anew, so that a new limit holds soon."""
 
 
-class Tree(SFTPServer):
+class SftpFileSystem(SFTPServer):
     """
     One session of one account.
 
@@ -52,9 +52,9 @@ class Tree(SFTPServer):
         self,
         channel: "SSHServerChannel[bytes]",
         spool: Spool,
-        app_reports: AppReports,
+        app_reports: ReportFolder,
         account: Callable[[], Account],
-        usage: Usage,
+        usage: QuotaUsage,
         now: datetime,
         *,
         progress: Callable[[], None],
@@ -90,7 +90,7 @@ class Tree(SFTPServer):
     @property
     def uploading(self) -> bool:
         """Whether the client has a file open for writing."""
-        return any(isinstance(file, Incoming) for file in self._open)
+        return any(isinstance(file, WriteHandle) for file in self._open)
 
     def open(self, path: bytes, pflags: int, attrs: SFTPAttrs) -> object:
         location = locate(path)
@@ -105,7 +105,7 @@ class Tree(SFTPServer):
         self._open.add(file)
         return file
 
-    def _write(self, location: Location, pflags: int) -> Incoming:
+    def _write(self, location: Location, pflags: int) -> WriteHandle:
         to = writable(self._account.app_key, location)
         there = self._spool.find(to)
         if there is not None and pflags & FXF_CREAT and pflags & FXF_EXCL:
@@ -118,14 +118,14 @@ class Tree(SFTPServer):
             writer = self._spool.create(to, self._account.name, self)
         else:
             writer = self._spool.reopen(there, self)
-        return Incoming(writer, append=bool(pflags & FXF_APPEND), grow=self._grow)
+        return WriteHandle(writer, append=bool(pflags & FXF_APPEND), grow=self._grow)
 
     def _grow(self, size: int, growth: int) -> None:
         self._usage.grow(self._account.limits, size, growth)
 
-    def _read(self, location: Location) -> Outgoing:
+    def _read(self, location: Location) -> ReadHandle:
         upload = self._find(location)
-        return Outgoing(upload, self._spool.open_bytes(upload))
+        return ReadHandle(upload, self._spool.open_bytes(upload))
 
     def read(self, file_obj: object, offset: int, size: int) -> bytes | Awaitable[bytes]:
         # A client may ask for 4 GiB in one packet, which would be allocated, or at an offset that no file has.
@@ -180,7 +180,7 @@ class Tree(SFTPServer):
             return
         # All else may be passed over, but not what the file holds.
         if attrs.size is not None and attrs.size != upload.size_bytes:
-            opened = (file for file in self._open if isinstance(file, Incoming) and file.writer.upload is upload)
+            opened = (file for file in self._open if isinstance(file, WriteHandle) and file.writer.upload is upload)
             writing = next(opened, None)
             if writing is None:
                 raise DeniedError("the size of a file is changed by who has it open for writing")

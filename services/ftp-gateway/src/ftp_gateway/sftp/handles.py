@@ -16,7 +16,7 @@ from itertools import chain
 from asyncssh import SFTPAttrs, SFTPName
 
 from ftp_gateway.model.virtual_paths import WRITABLE
-from ftp_gateway.sftp.report_folder import AppReport, AppReports
+from ftp_gateway.sftp.report_folder import AppReport, ReportFolder
 from ftp_gateway.spool.upload import Upload, Writer
 from shared.errors import DeniedError, MillraceError
 
@@ -50,7 +50,7 @@ class OpenFile:
         """The client went away."""
 
 
-class Incoming(OpenFile):
+class WriteHandle(OpenFile):
     """
     A file that is being uploaded, whose bytes can be read back.
 
@@ -98,7 +98,7 @@ class Incoming(OpenFile):
         self.writer.abandon()
 
 
-class Outgoing(OpenFile):
+class ReadHandle(OpenFile):
     """A file of the spool that is read."""
 
     def __init__(self, upload: Upload, handle: int) -> None:
@@ -118,7 +118,7 @@ class Outgoing(OpenFile):
 class Reading(OpenFile):
     """A report of the app that is read."""
 
-    def __init__(self, app_reports: AppReports, report: AppReport) -> None:
+    def __init__(self, app_reports: ReportFolder, report: AppReport) -> None:
         self._app_reports = app_reports
         self._report = report
 

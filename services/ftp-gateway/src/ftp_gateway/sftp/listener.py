@@ -22,7 +22,7 @@ from asyncssh.constants import MSG_SERVICE_REQUEST
 from asyncssh.packet import SSHPacket
 
 from ftp_gateway.access.addresses import Network, is_within
-from ftp_gateway.sftp.connection_limits import Crowd
+from ftp_gateway.sftp.connection_limits import ConnectionLimits
 from ftp_gateway.sftp.proxy_protocol import read_header
 from shared.errors import InvalidError
 from shared.runtime.telemetry import Metrics
@@ -82,7 +82,7 @@ class Connection(SSHServerConnection):
         await self._read_by_client.wait()
 
 
-class Door:
+class ListeningSocket:
     """
     What everybody who comes in passes.
 
@@ -96,7 +96,7 @@ class Door:
         self,
         *,
         proxies: Sequence[Network],
-        crowd: Crowd,
+        crowd: ConnectionLimits,
         banned: Callable[[str], bool],
         options: Callable[[], asyncssh.SSHServerConnectionOptions],
         metrics: Metrics,
@@ -106,18 +106,18 @@ class Door:
         self._banned = banned
         self._options = options
         self._metrics = metrics
-        self._waiting: dict[Entrance, None] = {}
+        self._waiting: dict[Listener, None] = {}
 
     def is_proxy(self, peer: str) -> bool:
         return bool(self._proxies) and is_within(peer, self._proxies)
 
-    def wait(self, entrance: "Entrance") -> None:
+    def wait(self, entrance: "Listener") -> None:
         """A proxy has connected; its header is to come. The one that waits for longest makes room for it."""
         self._waiting[entrance] = None
         if len(self._waiting) > MAX_HEADERS:
             next(iter(self._waiting)).refuse("header")
 
-    def waited(self, entrance: "Entrance") -> None:
+    def waited(self, entrance: "Listener") -> None:
         """It has come, or never will."""
         self._waiting.pop(entrance, None)
 
@@ -147,10 +147,10 @@ class Door:
             entrance.refuse("closing")
 
 
-class Entrance(asyncio.Protocol):
+class Listener(asyncio.Protocol):
     """One who has connected, until SSH takes over."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: ListeningSocket) -> None:
         self._door = door
         self._transport: asyncio.Transport | None = None
         self._peer = ""

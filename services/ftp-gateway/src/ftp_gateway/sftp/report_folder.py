@@ -44,7 +44,7 @@ class _Listing(Struct):
     good_until: float
 
 
-class AppReports:
+class ReportFolder:
     """
     The reports of all apps, in the platform's store.
 

@@ -20,14 +20,14 @@ from ftp_gateway.access.accounts import Account, Find, Passwords, split_login
 from ftp_gateway.access.addresses import Network
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HostKeys
-from ftp_gateway.access.quotas import Usages
-from ftp_gateway.sftp.authentication import Gate
-from ftp_gateway.sftp.connection_limits import Crowd
-from ftp_gateway.sftp.filesystem import Tree
+from ftp_gateway.access.quotas import QuotaUsages
+from ftp_gateway.sftp.authentication import Authenticator
+from ftp_gateway.sftp.connection_limits import ConnectionLimits
+from ftp_gateway.sftp.filesystem import SftpFileSystem
 from ftp_gateway.sftp.host_key_algorithms import ENCRYPTION, KEX, MACS, SIGNATURES, loaded, offer_sha2_alone
-from ftp_gateway.sftp.listener import Door, Entrance
+from ftp_gateway.sftp.listener import Listener, ListeningSocket
 from ftp_gateway.sftp.packets import check_hooks
-from ftp_gateway.sftp.report_folder import AppReports
+from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
 from shared.errors import UnavailableError
 from shared.runtime.settings import Settings
@@ -61,7 +61,7 @@ class SftpServer:
         *,
         proxies: tuple[Network, ...],
         spool: Spool,
-        app_reports: AppReports,
+        app_reports: ReportFolder,
         find: Find,
         passwords: Passwords,
         defender: Defender,
@@ -75,16 +75,16 @@ class SftpServer:
         self.defender = defender
         self.clock = clock
         self.monotonic = asyncio.get_running_loop().time
-        self.usages = Usages(self._waiting_of, self.monotonic)
+        self.usages = QuotaUsages(self._waiting_of, self.monotonic)
         self._settings = settings
         self._find = find
         self._host_keys = host_keys
         self._metrics = metrics
-        self._gates: dict[SSHServerConnection, Gate] = {}
-        self._trees: set[Tree] = set()
+        self._gates: dict[SSHServerConnection, Authenticator] = {}
+        self._trees: set[SftpFileSystem] = set()
         self._changed = asyncio.Event()
-        self._crowd = Crowd(settings.sftp_connections, settings.sftp_connections_per_address)
-        self._door = Door(
+        self._crowd = ConnectionLimits(settings.sftp_connections, settings.sftp_connections_per_address)
+        self._door = ListeningSocket(
             proxies=proxies,
             crowd=self._crowd,
             banned=defender.banned,
@@ -102,7 +102,7 @@ class SftpServer:
         host, port = self._settings.sftp_host, self._settings.sftp_port
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Entrance(self._door), host, port, backlog=BACKLOG
+                lambda: Listener(self._door), host, port, backlog=BACKLOG
             )
         except OSError as error:
             raise UnavailableError(f"SFTP cannot listen on {host}:{port}: {error.strerror}") from None
@@ -142,7 +142,7 @@ class SftpServer:
         keys = await asyncio.to_thread(loaded, known)
         self._options = asyncssh.SSHServerConnectionOptions(
             config=None,
-            server_factory=lambda: Gate(self),
+            server_factory=lambda: Authenticator(self),
             server_host_keys=keys,
             send_server_host_keys=True,
             server_version="Millrace",
@@ -187,7 +187,7 @@ class SftpServer:
         account = self._find(*parts) if parts else None
         return account if account is not None and not account.expired(self.clock()) else None
 
-    def arrive(self, gate: Gate, connection: SSHServerConnection) -> None:
+    def arrive(self, gate: Authenticator, connection: SSHServerConnection) -> None:
         """A connection is there."""
         self._gates[connection] = gate
 
@@ -195,18 +195,18 @@ class SftpServer:
         """It has signed in."""
         self._crowd.sign_in(connection)
 
-    def leave(self, gate: Gate, connection: SSHServerConnection) -> None:
+    def leave(self, gate: Authenticator, connection: SSHServerConnection) -> None:
         """It is gone."""
         self._gates.pop(connection, None)
         self._crowd.leave(connection)
         self._changed.set()
 
-    def begin(self, tree: Tree) -> None:
+    def begin(self, tree: SftpFileSystem) -> None:
         """A session has begun."""
         self._trees.add(tree)
         self._metrics.gauge("millrace_ftp_sessions", len(self._trees))
 
-    def end(self, tree: Tree) -> None:
+    def end(self, tree: SftpFileSystem) -> None:
         """A session is over; no handle of it is left."""
         tree.exit()
         self._trees.discard(tree)

@@ -17,7 +17,7 @@ Heard = frozenset[tuple[str, int]]
 """The marks of the others. Unequal ones mean that somebody has done something in between."""
 
 
-class Replicas:
+class ChangeMarks:
     """
     This replica among the others.
 

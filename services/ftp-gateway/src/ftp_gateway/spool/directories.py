@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ftp_gateway.model.virtual_paths import WRITABLE, Folder, Place
-from ftp_gateway.spool.change_marks import Replicas
-from ftp_gateway.spool.directory_index import Shelf
+from ftp_gateway.spool.change_marks import ChangeMarks
+from ftp_gateway.spool.directory_index import DirectoryIndex
 from ftp_gateway.spool.file_locks import try_lock
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import State, Ticket
+from ftp_gateway.spool.upload_info import State, UploadInfo
 from shared.contracts.subjects import APP_KEY
 from shared.errors import BusyError, ConflictError
 
@@ -30,7 +30,7 @@ SWEPT_AFTER = timedelta(hours=1)
 """The age of what a crash has left. Younger, it may be a step that another replica is about to take."""
 
 
-class Shelves:
+class SpoolDirectories:
     """
     The uploads of every app.
 
@@ -41,9 +41,9 @@ class Shelves:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
-        self._replicas = Replicas(directory / ".replicas")
-        self._files: dict[str, Shelf] = {}
-        self._reports: dict[str, Shelf] = {}
+        self._replicas = ChangeMarks(directory / ".replicas")
+        self._files: dict[str, DirectoryIndex] = {}
+        self._reports: dict[str, DirectoryIndex] = {}
 
     def look(self) -> None:
         """See what other replicas have done, in every app."""
@@ -61,15 +61,15 @@ class Shelves:
         shelves = self._files.values() if app_key is None else (self.shelf(app_key, ""),)
         return (upload for shelf in shelves for upload in shelf.uploads.values())
 
-    def shelf(self, app_key: str, folder: Folder) -> Shelf:
+    def shelf(self, app_key: str, folder: Folder) -> DirectoryIndex:
         """The shelf of a folder."""
         shelves, name = (self._files, "files") if folder in WRITABLE else (self._reports, "reports")
         if app_key not in shelves:
-            shelves[app_key] = Shelf(self.directory / app_key / name, self._replicas)
+            shelves[app_key] = DirectoryIndex(self.directory / app_key / name, self._replicas)
             shelves[app_key].look()
         return shelves[app_key]
 
-    def of(self, upload: Upload) -> Shelf:
+    def of(self, upload: Upload) -> DirectoryIndex:
         """The shelf that an upload lies on."""
         return self.shelf(upload.ticket.app_key, upload.ticket.folder)
 
@@ -119,7 +119,7 @@ class Shelves:
             raise
         return handle
 
-    async def write(self, upload: Upload, state: State, ticket: Ticket) -> None:
+    async def write(self, upload: Upload, state: State, ticket: UploadInfo) -> None:
         """Take the next step of an upload whose lock is held; durable when this returns."""
         shelf, label = self.of(upload), upload.label.next(state)
         await asyncio.to_thread(shelf.write, label, ticket, before=upload.label, durable=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from time import monotonic
 
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.spool.change_marks import Heard, Replicas
+from ftp_gateway.spool.change_marks import ChangeMarks, Heard
 from ftp_gateway.spool.file_locks import is_locked
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import Label, Ticket, parse_label, read_ticket, write_ticket
+from ftp_gateway.spool.upload_info import InfoFileName, UploadInfo, parse_label, read_ticket, write_ticket
 
 TICK_S = 0.1
 """How long a directory may change again without showing it in its time of change (a tick of the kernel, and more)."""
@@ -25,7 +25,7 @@ RECHECK_S = 0.5
 """How long at most until a step is seen whose replica was killed before it could tell."""
 
 
-class Shelf:
+class DirectoryIndex:
     """
     The uploads whose files lie in one directory.
 
@@ -33,7 +33,7 @@ class Shelf:
         directory: Made if missing.
     """
 
-    def __init__(self, directory: Path, replicas: Replicas) -> None:
+    def __init__(self, directory: Path, replicas: ChangeMarks) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
         self._replicas = replicas
@@ -53,7 +53,7 @@ class Shelf:
         """Where the bytes are."""
         return self.directory / f"{upload_id}.data"
 
-    def ticket_path(self, label: Label) -> Path:
+    def ticket_path(self, label: InfoFileName) -> Path:
         return self.directory / str(label)
 
     def named(self, place: Place) -> list[Upload]:
@@ -133,7 +133,7 @@ class Shelf:
             upload.broken = label.state == "open"
         self.add(upload)
 
-    def _latest(self, upload_id: str) -> Label | None:
+    def _latest(self, upload_id: str) -> InfoFileName | None:
         labels = [label for name in self._files.get(upload_id, ()) if (label := parse_label(name)) is not None]
         return max(labels, key=lambda label: label.revision, default=None)
 
@@ -161,12 +161,12 @@ class Shelf:
         self._stepped.add(upload.id)
         insort(self._places.setdefault(upload.place, []), upload, key=lambda other: other.ticket.named_at)
 
-    def write(self, label: Label, ticket: Ticket, *, before: Label | None, durable: bool) -> None:
+    def write(self, label: InfoFileName, ticket: UploadInfo, *, before: InfoFileName | None, durable: bool) -> None:
         """Write a ticket, and let the one before go. Blocks; with `durable`, for the disk."""
         write_ticket(self.directory, label, ticket, before=before, durable=durable)
         self._replicas.tell()
 
-    def move(self, upload: Upload, label: Label, ticket: Ticket) -> None:
+    def move(self, upload: Upload, label: InfoFileName, ticket: UploadInfo) -> None:
         """Take over a step that was written here."""
         self._remove(upload)
         upload.label, upload.state, upload.ticket = label, label.state, ticket
@@ -191,7 +191,7 @@ class Shelf:
         self.retract(upload.label)
         self.drop(upload)
 
-    def retract(self, label: Label) -> None:
+    def retract(self, label: InfoFileName) -> None:
         """Remove a ticket from disk."""
         self.ticket_path(label).unlink(missing_ok=True)
         self._replicas.tell()

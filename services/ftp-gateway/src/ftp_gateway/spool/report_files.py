@@ -9,10 +9,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.spool.directories import Shelves
-from ftp_gateway.spool.directory_index import Shelf
+from ftp_gateway.spool.directories import SpoolDirectories
+from ftp_gateway.spool.directory_index import DirectoryIndex
 from ftp_gateway.spool.upload import Upload
-from ftp_gateway.spool.upload_info import Label, Ticket
+from ftp_gateway.spool.upload_info import InfoFileName, UploadInfo
 
 
 class ReportFiles:
@@ -23,15 +23,15 @@ class ReportFiles:
         clock: Aware UTC.
     """
 
-    def __init__(self, shelves: Shelves, clock: Callable[[], datetime]) -> None:
+    def __init__(self, shelves: SpoolDirectories, clock: Callable[[], datetime]) -> None:
         self._shelves = shelves
         self._clock = clock
 
     async def put(self, place: Place, data: bytes) -> None:
         """Write one, in place of an earlier one of its name."""
         now = self._clock()
-        label = Label(uuid.uuid4().hex, 1, "report")
-        ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
+        label = InfoFileName(uuid.uuid4().hex, 1, "report")
+        ticket = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
         shelf = self._shelves.shelf(place.app_key, place.folder)
         await asyncio.to_thread(_write, shelf, label, data, ticket)
         self.drop(place, but=label.upload_id)
@@ -45,7 +45,7 @@ class ReportFiles:
                 self._shelves.of(earlier).unlink(earlier)
 
 
-def _write(shelf: Shelf, label: Label, data: bytes, ticket: Ticket) -> None:
+def _write(shelf: DirectoryIndex, label: InfoFileName, data: bytes, ticket: UploadInfo) -> None:
     with shelf.path(label.upload_id).open("xb") as file:
         file.write(data)
         file.flush()

@@ -23,13 +23,13 @@ import structlog
 from msgspec import structs
 
 from ftp_gateway.model.outcome import Outcome
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of
-from ftp_gateway.spool.directories import Shelves
+from ftp_gateway.spool.directories import SpoolDirectories
 from ftp_gateway.spool.file_locks import lock_path, try_lock
 from ftp_gateway.spool.report_files import ReportFiles
 from ftp_gateway.spool.upload import Upload, Writer
-from ftp_gateway.spool.upload_info import Label, Proof, Ticket, sync_directory
+from ftp_gateway.spool.upload_info import CompletionProof, InfoFileName, UploadInfo, sync_directory
 from shared.errors import BusyError, ConflictError, DeniedError
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class Spool:
     """
 
     def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
-        self._shelves = Shelves(directory)
+        self._shelves = SpoolDirectories(directory)
         self._clock = clock
         self.reports = ReportFiles(self._shelves, clock)
         """What customers are told about their files."""
@@ -95,8 +95,8 @@ class Spool:
         """
         self._check_room(place.app_key)
         now = self._clock()
-        label = Label(uuid.uuid4().hex, 1, "open")
-        ticket = Ticket(app_key=place.app_key, folder=place.folder, name=place.name, user=user, opened_at=now)
+        label = InfoFileName(uuid.uuid4().hex, 1, "open")
+        ticket = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, user=user, opened_at=now)
         shelf = self._shelves.shelf(place.app_key, place.folder)
         upload = Upload(label, ticket, size_bytes=0, changed_at=now)
         upload.broken = False
@@ -219,7 +219,7 @@ class Spool:
         if upload.state == "closed":
             upload.state = "claimed"
 
-    async def freeze(self, upload: Upload, rules: Rules, proof: Proof) -> None:
+    async def freeze(self, upload: Upload, rules: FileRules, proof: CompletionProof) -> None:
         """Make the claim durable, with the rules that the file is read by from now on."""
         await self._shelves.write(upload, "claimed", structs.replace(upload.ticket, rules=rules, proof=proof))
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from ftp_gateway.model.virtual_paths import COMPANIONS, Place, kind_of
-from ftp_gateway.spool.upload_info import Label, State, Ticket
+from ftp_gateway.spool.upload_info import InfoFileName, State, UploadInfo
 from shared.errors import ConflictError, TooLargeError
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class Upload:
         "writers",
     )
 
-    def __init__(self, label: Label, ticket: Ticket, *, size_bytes: int, changed_at: datetime) -> None:
+    def __init__(self, label: InfoFileName, ticket: UploadInfo, *, size_bytes: int, changed_at: datetime) -> None:
         self.label = label
         self.state: State = label.state
         self.ticket = ticket

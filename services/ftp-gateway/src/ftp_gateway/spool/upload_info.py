@@ -23,7 +23,7 @@ import structlog
 from msgspec import Struct
 
 from ftp_gateway.model.outcome import Outcome
-from ftp_gateway.model.rules import Rules
+from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place
 
 State = Literal["open", "closed", "claimed", "reported", "done", "report"]
@@ -36,7 +36,7 @@ PULLED_BY = "remote:"
 log = structlog.get_logger()
 
 
-class Proof(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CompletionProof(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     What stood for a file's being complete when it was claimed, where its app asks for more than a close.
 
@@ -49,7 +49,7 @@ class Proof(Struct, frozen=True, kw_only=True, omit_defaults=True):
     missing: bool = False
 
 
-class Ticket(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class UploadInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     An upload, as it stands on disk.
 
@@ -66,8 +66,8 @@ class Ticket(Struct, frozen=True, kw_only=True, omit_defaults=True):
     renamed_at: datetime | None = None
     closed_at: datetime | None = None
     committed: bool = False
-    rules: Rules | None = None
-    proof: Proof = Proof()
+    rules: FileRules | None = None
+    proof: CompletionProof = CompletionProof()
     outcome: Outcome | None = None
     told_after: int = 0
     size_bytes: int = 0
@@ -88,10 +88,10 @@ class Ticket(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.renamed_at or self.opened_at
 
 
-_decoder = msgspec.json.Decoder(Ticket)
+_decoder = msgspec.json.Decoder(UploadInfo)
 
 
-class Label(Struct, frozen=True):
+class InfoFileName(Struct, frozen=True):
     """The name of a ticket's file."""
 
     upload_id: str
@@ -101,22 +101,22 @@ class Label(Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.upload_id}.{self.revision}.{self.state}"
 
-    def next(self, state: State) -> "Label":
+    def next(self, state: State) -> "InfoFileName":
         """The label of the step that follows."""
-        return Label(self.upload_id, self.revision + 1, state)
+        return InfoFileName(self.upload_id, self.revision + 1, state)
 
 
-def parse_label(name: str) -> Label | None:
+def parse_label(name: str) -> InfoFileName | None:
     """The label that a file's name is; None for all other files."""
     match name.split("."):
         case [upload_id, revision, ending] if revision.isdecimal():
             for state in STATES:
                 if state == ending:
-                    return Label(upload_id, int(revision), state)
+                    return InfoFileName(upload_id, int(revision), state)
     return None
 
 
-def read_ticket(path: Path) -> Ticket | None:
+def read_ticket(path: Path) -> UploadInfo | None:
     """A ticket, or None when it is gone or of another release; the latter stays, for an operator to look at."""
     try:
         return _decoder.decode(path.read_bytes())
@@ -127,7 +127,9 @@ def read_ticket(path: Path) -> Ticket | None:
         return None
 
 
-def write_ticket(directory: Path, label: Label, ticket: Ticket, *, before: Label | None, durable: bool) -> None:
+def write_ticket(
+    directory: Path, label: InfoFileName, ticket: UploadInfo, *, before: InfoFileName | None, durable: bool
+) -> None:
     """Write a ticket whole or not at all, then let the earlier one go. Blocks; with `durable`, for the disk."""
     half = directory / f"{label}.half"
     try:

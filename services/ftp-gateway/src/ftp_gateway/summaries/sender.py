@@ -55,7 +55,7 @@ class Told(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_before: datetime | None = None
 
 
-class Summaries:
+class SummarySender:
     """
     Args:
         subscriptions: The apps that want summaries, as the configuration is now.

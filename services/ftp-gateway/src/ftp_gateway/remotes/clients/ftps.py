@@ -41,7 +41,7 @@ def check_certificates(remote: Remote) -> None:
 
 
 class FtpsRemote:
-    """A signed-in session. Satisfies `ftp_gateway.remotes.pull.Server`."""
+    """A signed-in session. Satisfies `ftp_gateway.remotes.pull.RemoteServer`."""
 
     def __init__(self, ftp: FtpsClient, thread: "_Thread") -> None:
         self._ftp = ftp

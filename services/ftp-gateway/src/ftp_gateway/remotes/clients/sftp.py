@@ -22,7 +22,7 @@ import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_REGULAR
 
 from ftp_gateway.remotes.clients.dialing import dial
-from ftp_gateway.remotes.remote import HostKey, Remote, UnknownHostError
+from ftp_gateway.remotes.remote import OfferedHostKey, Remote, UnknownHostError
 from ftp_gateway.remotes.state import RemoteFile
 from shared.config.secret import Secret
 from shared.errors import CredentialsError, DeniedError, InvalidError, NotFoundError, TooLargeError, UnavailableError
@@ -73,7 +73,7 @@ class _Client(asyncssh.SSHClient):
 
 
 class SftpRemote:
-    """A signed-in session. Satisfies `ftp_gateway.remotes.pull.Server`."""
+    """A signed-in session. Satisfies `ftp_gateway.remotes.pull.RemoteServer`."""
 
     def __init__(self, client: asyncssh.SFTPClient) -> None:
         self._client = client
@@ -252,7 +252,7 @@ def _algorithms(accepted: asyncssh.SSHKey | None) -> list[str]:
 
 
 def _unknown(offered: asyncssh.SSHKey, accepted: asyncssh.SSHKey | None) -> UnknownHostError:
-    key = HostKey(
+    key = OfferedHostKey(
         public_key=" ".join(offered.export_public_key().decode().split()[:2]), fingerprint=offered.get_fingerprint()
     )
     if accepted is None:
