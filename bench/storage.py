@@ -44,10 +44,10 @@ from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
 from storage.images.image import picture_of
-from storage.images.worker_pool import ImageWork
-from storage.placement.failover import Headers, Standing
+from storage.images.worker_pool import ImageProcessPool
+from storage.placement.failover import Headers, ProviderHealth
 from storage.uploads.records import Records
-from storage.uploads.upload import Limits, Uploads
+from storage.uploads.upload import UploadLimits, Uploads
 from storage.widgets.widget import Widgets
 
 NAME = "storage"
@@ -262,7 +262,7 @@ async def _cpu(work: Callable[[], object]) -> float:
 async def _lag_row(photo: bytes, report: Report) -> Row:
     report(f"{ROUNDS} rounds in turn: the loop's worst lag while {PICTURES} such thumbnails are made")
     body = body_of(photo)
-    async with ImageWork() as image_work:
+    async with ImageProcessPool() as image_work:
 
         async def ours() -> float:
             return await _worst_lag(lambda: image_work.look(body, sides_px=(SIDE_PX,)))
@@ -306,7 +306,7 @@ class _Memory:
 class _Seats:
     """Every app's only provider. Satisfies `uploads.Providers`, and `placement.Seat`."""
 
-    def __init__(self, standing: Standing) -> None:
+    def __init__(self, standing: ProviderHealth) -> None:
         self.standing = standing
 
     def seats(self, app_key: str) -> Sequence["_Seats"]:
@@ -331,14 +331,14 @@ async def _widget_row(report: Report) -> Row:
         for place in (streams.OBJECTS, streams.MEDIA):
             await ensure(bus, place, Settings())
         clock = asyncio.get_running_loop().time
-        image_work = await stack.enter_async_context(ImageWork())
+        image_work = await stack.enter_async_context(ImageProcessPool())
         uploads = Uploads(
-            providers=_Seats(Standing("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
+            providers=_Seats(ProviderHealth("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
             image_work=image_work,
             records=Records(BucketStore(bus, streams.MEDIA)),
             bus=bus,
             metrics=Metrics(),
-            limits=Limits(
+            limits=UploadLimits(
                 most_bytes=dict.fromkeys(("message-image", "widget-image", "attachment", "file"), 10 << 20),
                 thumbnails_px=(SIDE_PX,),
             ),

@@ -16,8 +16,8 @@ from shared.service import Mesh, Service
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE, storage_config
 from storage.content.body import Bodies
 from storage.handlers import ENDPOINTS
-from storage.images.worker_pool import ImageWork
-from storage.placement.failover import Standing
+from storage.images.worker_pool import ImageProcessPool
+from storage.placement.failover import ProviderHealth
 from storage.placement.selection import Selection, Source
 from storage.providers import amazon, amazon_probe, azure, azure_probe, probe
 from storage.providers.local import LocalConfig
@@ -51,11 +51,11 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
                 ),
             },
             local=local if config.local else None,
-            standing_of=partial(Standing, alert=mesh.bus.alert, now=_now, clock=clock),
+            standing_of=partial(ProviderHealth, alert=mesh.bus.alert, now=_now, clock=clock),
         )
     )
     mesh.show(selection.unwell)
-    image_work = await mesh.enter(ImageWork())
+    image_work = await mesh.enter(ImageProcessPool())
     records = Records(mesh.bucket(streams.MEDIA))
     uploads = Uploads(
         providers=selection,

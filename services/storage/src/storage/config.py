@@ -16,7 +16,7 @@ from storage.providers.amazon import NAME as AMAZON
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import NAME as AZURE
 from storage.providers.azure import AzureStorageConfig
-from storage.uploads.upload import Limits
+from storage.uploads.upload import UploadLimits
 
 AMAZON_STORAGE: Kind[AmazonStorageConfig] = Kind(prefix="connectors", type=AmazonStorageConfig, fixed_id=AMAZON)
 AZURE_STORAGE: Kind[AzureStorageConfig] = Kind(prefix="connectors", type=AzureStorageConfig, fixed_id=AZURE)
@@ -41,7 +41,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     """What their URLs begin with."""
     memory_bytes: int
     """For uploads that are coming in."""
-    limits: Limits
+    limits: UploadLimits
     widget_bytes: int
     widget_images: int
     """The largest page of a widget, and the most images in it."""
@@ -64,7 +64,7 @@ def storage_config(settings: Settings, *, public_url: str) -> StorageConfig:
         local=settings.storage_local,
         public_url=public_url.rstrip("/"),
         memory_bytes=settings.storage_memory_bytes,
-        limits=Limits(
+        limits=UploadLimits(
             most_bytes={
                 "message-image": settings.storage_message_image_bytes,
                 "widget-image": settings.storage_widget_image_bytes,

@@ -21,7 +21,7 @@ from shared.http.resources import read_form, resource_routes
 from shared.http.routes import Binary, Query, Route
 from shared.http.server import Call
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE
-from storage.content.body import Body, Pace
+from storage.content.body import Body, TransferRate
 from storage.placement.selection import ProviderStatus
 from storage.state import State
 from storage.uploads.records import KINDS, ObjectPage, ObjectRecord
@@ -94,7 +94,7 @@ async def put_media(call: Call[State]) -> StoreMediaReply:
     """Store the body as it is."""
     kind: MediaKind = call.asked["kind"]
     async with AsyncExitStack() as stack:
-        async with Pace() as pace:
+        async with TransferRate() as pace:
             body = await stack.enter_async_context(_raw_body(call, pace, _most_bytes(call, kind), "body"))
         return await call.state.uploads.store(call.app_key, kind, body, file_name=call.asked["file_name"])
 
@@ -129,7 +129,7 @@ async def post_widget(call: Call[State]) -> StoreWidgetReply:
     body: Body | None = None
     async with AsyncExitStack() as stack:
         if request.content_type == "text/html":
-            async with Pace() as pace:
+            async with TransferRate() as pace:
                 body = await stack.enter_async_context(_raw_body(call, pace, most, "html"))
         elif request.content_type == "multipart/form-data":
             async with _reading(request, most) as pace:
@@ -157,19 +157,19 @@ async def get_local_object(call: Call[State]) -> web.FileResponse:
 
 
 @asynccontextmanager
-async def _reading(request: web.Request, most_bytes: int) -> AsyncIterator[Pace]:
+async def _reading(request: web.Request, most_bytes: int) -> AsyncIterator[TransferRate]:
     """aiohttp's complaints about a multipart body, which have no kind of their own, as `InvalidError`."""
     if request.content_type != "multipart/form-data":
         raise InvalidError("expected multipart/form-data", field="Content-Type")
     _check_length(request, most_bytes + AROUND_BYTES, "file")
     try:
-        async with Pace() as pace:
+        async with TransferRate() as pace:
             yield pace
     except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise InvalidError(f"the multipart body is broken: {error}", field="body") from None
 
 
-def _raw_body(call: Call[State], pace: Pace, most_bytes: int, field: str) -> Any:
+def _raw_body(call: Call[State], pace: TransferRate, most_bytes: int, field: str) -> Any:
     _check_length(call.request, most_bytes, field)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -191,7 +191,7 @@ def _most_bytes(call: Call[State], kind: MediaKind | None) -> int:
     return most[kind] if kind is not None else max(most.values())
 
 
-async def _part_pieces(part: BodyPartReader, pace: Pace, field: str) -> AsyncIterator[bytes]:
+async def _part_pieces(part: BodyPartReader, pace: TransferRate, field: str) -> AsyncIterator[bytes]:
     encodings = {part.headers.get(name, "binary").lower() for name in ("Content-Encoding", "Content-Transfer-Encoding")}
     if not encodings <= {"binary", "8bit", "7bit", "identity"}:
         raise InvalidError("expected the bytes as they are, in no encoding", field=field)
@@ -200,7 +200,7 @@ async def _part_pieces(part: BodyPartReader, pace: Pace, field: str) -> AsyncIte
         yield piece
 
 
-async def _read_kind(call: Call[State], part: BodyPartReader, pace: Pace) -> MediaKind:
+async def _read_kind(call: Call[State], part: BodyPartReader, pace: TransferRate) -> MediaKind:
     async with call.state.bodies.receive(_part_pieces(part, pace, "kind"), WORD_BYTES, field="kind") as word:
         said = word.read().decode("ascii", "replace").strip()
     for kind in KINDS:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import BusyError, InvalidError, TooLargeError
 from storage.content.body import body_of
-from storage.images.worker_pool import ImageWork
+from storage.images.worker_pool import ImageProcessPool
 from support.waiting import until
 
 PHOTO = body_of((Path(__file__).parents[4] / "demo" / "photo.jpg").read_bytes())
@@ -24,7 +24,7 @@ def workers() -> list[psutil.Process]:
 
 
 async def test_picture_comes_with_its_thumbnails() -> None:
-    async with ImageWork() as work:
+    async with ImageProcessPool() as work:
         picture = await work.look(PHOTO, sides_px=SIDES)
 
     assert (640, 427) == (picture.width, picture.height)
@@ -33,7 +33,7 @@ async def test_picture_comes_with_its_thumbnails() -> None:
 
 
 async def test_what_is_wrong_with_a_picture_comes_back() -> None:
-    async with ImageWork(processes=1) as work:
+    async with ImageProcessPool(processes=1) as work:
         with pytest.raises(InvalidError, match="damaged"):
             await work.look(body_of(PHOTO.read()[:5000]), sides_px=SIDES)
         assert 640 == (await work.look(PHOTO, sides_px=SIDES)).width
@@ -41,7 +41,7 @@ async def test_what_is_wrong_with_a_picture_comes_back() -> None:
 
 
 async def test_processes_start_with_the_first_picture_and_end_with_the_service() -> None:
-    async with ImageWork(processes=2) as work:
+    async with ImageProcessPool(processes=2) as work:
         assert [] == workers()
         await asyncio.gather(*(work.look(PHOTO, sides_px=SIDES) for _ in range(5)))
         assert 2 == len(workers())
@@ -51,7 +51,7 @@ async def test_processes_start_with_the_first_picture_and_end_with_the_service()
 
 async def test_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_SECRET_KEYS", "a secret")
-    async with ImageWork(processes=1) as work:
+    async with ImageProcessPool(processes=1) as work:
         await work.look(PHOTO, sides_px=SIDES)
         (worker,) = workers()
 
@@ -59,7 +59,7 @@ async def test_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_full_queue_is_busy_until_a_picture_is_done() -> None:
-    async with ImageWork(processes=1, waiting=1) as work, asyncio.TaskGroup() as group:
+    async with ImageProcessPool(processes=1, waiting=1) as work, asyncio.TaskGroup() as group:
         tasks = [group.create_task(work.look(PHOTO, sides_px=SIDES)) for _ in range(2)]
         await asyncio.sleep(0)
 
@@ -71,7 +71,7 @@ async def test_full_queue_is_busy_until_a_picture_is_done() -> None:
         assert await work.look(PHOTO, sides_px=SIDES)
 
 
-async def stopped(work: ImageWork) -> psutil.Process:
+async def stopped(work: ImageProcessPool) -> psutil.Process:
     """The process of the pool, which does nothing any more."""
     await work.look(PHOTO, sides_px=SIDES)
     (worker,) = workers()
@@ -80,7 +80,7 @@ async def stopped(work: ImageWork) -> psutil.Process:
 
 
 async def test_picture_that_takes_too_long_is_given_up_and_the_next_one_has_a_new_process() -> None:
-    async with ImageWork(processes=1, look_s=5) as work:
+    async with ImageProcessPool(processes=1, look_s=5) as work:
         worker = await stopped(work)
         work._look_s = 0.1
 
@@ -93,7 +93,7 @@ async def test_picture_that_takes_too_long_is_given_up_and_the_next_one_has_a_ne
 
 
 async def test_caller_that_leaves_makes_room_at_once() -> None:
-    async with ImageWork(processes=1, waiting=0) as work:
+    async with ImageProcessPool(processes=1, waiting=0) as work:
         worker = await stopped(work)
         task = asyncio.create_task(work.look(PHOTO, sides_px=SIDES))
         await until(lambda: not work._idle)
@@ -109,7 +109,7 @@ async def test_caller_that_leaves_makes_room_at_once() -> None:
 async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with ImageWork(processes=1) as work:
+    async with ImageProcessPool(processes=1) as work:
         with monkeypatch.context() as patched:
             patched.setattr("storage.images.worker_pool.sys.executable", "/bin/false")
             with pytest.raises(InvalidError, match="made its decoder fail"):
@@ -119,7 +119,7 @@ async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not
 
 
 async def test_process_that_died_while_it_waited_is_replaced() -> None:
-    async with ImageWork(processes=1) as work:
+    async with ImageProcessPool(processes=1) as work:
         await work.look(PHOTO, sides_px=SIDES)
         (worker,) = workers()
         os.kill(worker.pid, signal.SIGKILL)

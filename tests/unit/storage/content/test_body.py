@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidError, TooLargeError, UnavailableError
-from storage.content.body import PIECE_BYTES, SPOOL_BYTES, Bodies, Pace, body_of
+from storage.content.body import PIECE_BYTES, SPOOL_BYTES, Bodies, TransferRate, body_of
 from storage.content.content_types import HEAD_BYTES
 
 LARGE = os.urandom(PIECE_BYTES) * 9 + b"the end"
@@ -116,7 +116,7 @@ async def test_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
 
 async def test_slow_body_is_refused() -> None:
     async def trickle() -> None:
-        async with Pace(grace_s=0.05, bytes_per_s=1000) as pace:
+        async with TransferRate(grace_s=0.05, bytes_per_s=1000) as pace:
             pace.came(10)
             await asyncio.Event().wait()
 
@@ -125,7 +125,7 @@ async def test_slow_body_is_refused() -> None:
 
 
 async def test_body_that_keeps_its_pace_is_not_hurried() -> None:
-    async with Pace(grace_s=0.2, bytes_per_s=1) as pace:
+    async with TransferRate(grace_s=0.2, bytes_per_s=1) as pace:
         for _ in range(10):
             await asyncio.sleep(0.04)
             pace.came(100)

@@ -1,6 +1,6 @@
 """When a provider that is in trouble is asked again."""
 
-from storage.placement.circuit_breaker import Breaker
+from storage.placement.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -13,15 +13,15 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(clock, outages=3, pause_s=30)
+def opened(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(clock, outages=3, pause_s=30)
     for _ in range(3):
         breaker.failed()
     return breaker
 
 
 def test_everybody_is_let_through_until_it_opens() -> None:
-    breaker = Breaker(Clock(), outages=3, pause_s=30)
+    breaker = CircuitBreaker(Clock(), outages=3, pause_s=30)
 
     for _ in range(2):
         assert breaker.let_through()
@@ -32,7 +32,7 @@ def test_everybody_is_let_through_until_it_opens() -> None:
 
 
 def test_answer_between_two_outages_counts_anew() -> None:
-    breaker = Breaker(Clock(), outages=2, pause_s=30)
+    breaker = CircuitBreaker(Clock(), outages=2, pause_s=30)
 
     breaker.failed()
     breaker.answered()

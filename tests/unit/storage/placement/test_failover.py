@@ -17,7 +17,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from storage.placement.failover import Provider, Standing, place
+from storage.placement.failover import Provider, ProviderHealth, store_with_failover
 
 
 class Clock:
@@ -50,7 +50,7 @@ class Row:
                 raise error
             return provider.name
 
-        return await place(self.seats, store)
+        return await store_with_failover(self.seats, store)
 
     def told(self) -> list[tuple[str, str]]:
         return [(alert.kind, alert.subject) for alert in self.alerts]
@@ -66,7 +66,7 @@ class RowSeat:
 
     def __init__(self, row: Row, name: str) -> None:
         self._name = name
-        self.standing = Standing(
+        self.standing = ProviderHealth(
             "shop", name, alert=row.alert, now=lambda: datetime(2026, 11, 22, tzinfo=UTC), clock=row.clock
         )
 

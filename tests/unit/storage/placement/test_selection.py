@@ -12,7 +12,7 @@ from shared.config.registry import Entry
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, InvalidError
 from storage.content.body import Body
-from storage.placement.failover import Headers, Provider, Standing
+from storage.placement.failover import Headers, Provider, ProviderHealth
 from storage.placement.selection import Selection, Source
 
 
@@ -57,7 +57,7 @@ class Shelf:
         self.selection = Selection(
             sources={name: Source(entries.get, self._opening(name)) for name, entries in self.entries.items()},
             local=self.local if local else None,
-            standing_of=lambda app_key, name: Standing(
+            standing_of=lambda app_key, name: ProviderHealth(
                 app_key, name, alert=unheard, now=lambda: datetime(2026, 11, 22, tzinfo=UTC), clock=lambda: 0.0
             ),
             most_open=most_open,

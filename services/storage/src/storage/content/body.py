@@ -217,7 +217,7 @@ class _Reader(io.RawIOBase):
         return self._at
 
 
-class Pace:
+class TransferRate:
     """
     Whoever sends a byte now and then would hold a place for ever. An async context manager around the reading.
 
@@ -232,7 +232,7 @@ class Pace:
         self._bytes_per_s = bytes_per_s
         self._timeout = asyncio.timeout(grace_s)
 
-    async def __aenter__(self) -> "Pace":
+    async def __aenter__(self) -> "TransferRate":
         await self._timeout.__aenter__()
         return self
 

@@ -36,7 +36,7 @@ LOOK_S: Final = 15.0
 PIECE_BYTES: Final = 256 * 1024
 
 
-class ImageWork:
+class ImageProcessPool:
     """An async context manager; leaving it ends the processes."""
 
     def __init__(self, *, processes: int = PROCESSES, waiting: int = WAITING, look_s: float = LOOK_S) -> None:

@@ -13,7 +13,7 @@ PAUSE_S: Final = 30.0
 """Between the tries while it is open."""
 
 
-class Breaker:
+class CircuitBreaker:
     """
     Closed lets everybody through. Open lets nobody through until `pause_s` is over, and then one, who decides.
 

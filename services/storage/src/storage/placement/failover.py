@@ -17,7 +17,7 @@ from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.objects.errors import is_outage
 from storage.content.body import Body
-from storage.placement.circuit_breaker import Breaker
+from storage.placement.circuit_breaker import CircuitBreaker
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class Provider(Protocol):
     """
     Where objects lie. Uploads call it, many at a time, and again for about two seconds while its error is retryable.
 
-    `place` tells the bucket, container or directory and stays the same while objects are found there; `prefix` is what
-    every key begins with, without a slash at the end, and may be empty.
+    `store_with_failover` tells the bucket, container or directory and stays the same while objects are found there;
+    `prefix` is what every key begins with, without a slash at the end, and may be empty.
 
     Errors decide what happens next: `CredentialsError` and `DeniedError` go to the uploader, as do `NotFoundError` (no
     such bucket) and `InvalidError` (the bucket is elsewhere), and an operator hears of them; an outage
@@ -49,7 +49,7 @@ class Provider(Protocol):
     """
 
     name: str
-    place: str
+    store_with_failover: str
     prefix: str
 
     async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
@@ -70,7 +70,7 @@ class Provider(Protocol):
         ...
 
 
-class Standing:
+class ProviderHealth:
     """
     How one provider of one app does, and what an operator hears of it: once when it begins to fail, once when it is
     well again, and anew when its configuration was changed without mending it.
@@ -87,7 +87,7 @@ class Standing:
     ) -> None:
         self.app_key = app_key
         self.name = name
-        self.breaker = Breaker(clock)
+        self.breaker = CircuitBreaker(clock)
         self.state: State = "ok"
         self.error: MillraceError | None = None
         self.since: datetime | None = None
@@ -136,17 +136,19 @@ class Standing:
         )
 
 
-class Seat(Protocol):
+class ProviderSlot(Protocol):
     """A provider that is active for an app, opened only when it is asked."""
 
-    standing: Standing
+    standing: ProviderHealth
 
     def open(self) -> AbstractAsyncContextManager[Provider]:
         """The provider, open at least while the block runs. Raises what opening it raises."""
         ...
 
 
-async def place(seats: Sequence[Seat], store: Callable[[Provider], Awaitable[T]]) -> tuple[T, bool]:
+async def store_with_failover(
+    seats: Sequence[ProviderSlot], store: Callable[[Provider], Awaitable[T]]
+) -> tuple[T, bool]:
     """
     Store with the first provider that is not in trouble; and whether one with precedence was passed over.
 
@@ -181,6 +183,6 @@ async def place(seats: Sequence[Seat], store: Callable[[Provider], Awaitable[T]]
     raise first or UnavailableError("no provider is active for this app: activate a connector")
 
 
-def _passed_over(standing: Standing) -> MillraceError:
+def _passed_over(standing: ProviderHealth) -> MillraceError:
     said = standing.error.message if standing.error is not None else "it was in trouble"
     return UnavailableError(f"{standing.name} is not asked at present: {said}", retry_after_s=standing.breaker.wait_s)

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, Self
 from msgspec import Struct
 
 from shared.config.registry import Entry
-from storage.placement.failover import Provider, Seat, Standing, State
+from storage.placement.failover import Provider, ProviderHealth, ProviderSlot, State
 
 MOST_OPEN: Final = 256
 """Providers that stay open while nobody uses them: each has connections of its own."""
@@ -65,9 +65,9 @@ class _Held:
 
 
 class _ConnectorSeat:
-    """Satisfies `placement.Seat`."""
+    """Satisfies `placement.ProviderSlot`."""
 
-    def __init__(self, selection: "Selection", key: Key, entry: Entry[Any], standing: Standing) -> None:
+    def __init__(self, selection: "Selection", key: Key, entry: Entry[Any], standing: ProviderHealth) -> None:
         self.standing = standing
         self._selection = selection
         self._key = key
@@ -78,9 +78,9 @@ class _ConnectorSeat:
 
 
 class _LocalSeat:
-    """Satisfies `placement.Seat`."""
+    """Satisfies `placement.ProviderSlot`."""
 
-    def __init__(self, provider: Provider, standing: Standing) -> None:
+    def __init__(self, provider: Provider, standing: ProviderHealth) -> None:
         self.standing = standing
         self._provider = provider
 
@@ -103,7 +103,7 @@ class Selection:
         *,
         sources: Mapping[str, Source],
         local: Provider | None,
-        standing_of: Callable[[str, str], Standing],
+        standing_of: Callable[[str, str], ProviderHealth],
         most_open: int = MOST_OPEN,
     ) -> None:
         self._sources = sources
@@ -112,7 +112,7 @@ class Selection:
         self._most_open = most_open
         self._held: OrderedDict[Key, _Held] = OrderedDict()
         self._opening: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._standings: dict[Key, Standing] = {}
+        self._standings: dict[Key, ProviderHealth] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,9 +122,9 @@ class Selection:
             _, held = self._held.popitem()
             await held.stack.aclose()
 
-    def seats(self, app_key: str) -> list[Seat]:
+    def seats(self, app_key: str) -> list[ProviderSlot]:
         """See `uploads.Providers`."""
-        seats: list[Seat] = []
+        seats: list[ProviderSlot] = []
         for name, source in self._sources.items():
             entry = source.entry_of(app_key)
             if entry is not None and entry.value.active:
@@ -228,7 +228,7 @@ class Selection:
         entry = source.entry_of(app_key)
         return entry is not None and bool(entry.value.active)
 
-    def _standing(self, key: Key, entry: Entry[Any] | None) -> Standing:
+    def _standing(self, key: Key, entry: Entry[Any] | None) -> ProviderHealth:
         standing = self._standings.get(key)
         if standing is None:
             standing = self._standings[key] = self._standing_of(*key)

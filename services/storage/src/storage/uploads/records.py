@@ -21,7 +21,7 @@ KINDS: Final[tuple[MediaKind, ...]] = get_args(MediaKind)
 ID: Final = re.compile(rf"({'|'.join(KINDS)})-([0-9a-f]{{32}})")
 
 
-class Home(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ObjectLocation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where an object and its thumbnails lie: `place` is the bucket, container or directory of the provider."""
 
     provider: str
@@ -37,11 +37,11 @@ class ObjectRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     app_key: str
     kind: MediaKind
-    home: Home
-    former_homes: tuple[Home, ...] = ()
+    home: ObjectLocation
+    former_homes: tuple[ObjectLocation, ...] = ()
 
     @property
-    def homes(self) -> tuple[Home, ...]:
+    def homes(self) -> tuple[ObjectLocation, ...]:
         """All of them, the newest first."""
         return (self.home, *self.former_homes)
 
@@ -82,7 +82,7 @@ class Records:
         """Raises `NotFoundError`."""
         return (await self._read(app_key, id))[0]
 
-    async def add(self, app_key: str, kind: MediaKind, home: Home) -> ObjectRecord:
+    async def add(self, app_key: str, kind: MediaKind, home: ObjectLocation) -> ObjectRecord:
         """
         Remember where an object lies now. What was known already is written again only where it has changed.
 
@@ -148,5 +148,5 @@ def _added(old: ObjectRecord | None, new: ObjectRecord) -> ObjectRecord:
     return msgspec.structs.replace(new, former_homes=former)
 
 
-def _where(home: Home) -> tuple[str, str]:
+def _where(home: ObjectLocation) -> tuple[str, str]:
     return home.place, home.original.key

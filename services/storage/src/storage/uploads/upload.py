@@ -23,9 +23,9 @@ from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
 from storage.content.content_types import SVG, ContentType, disposition, sniff
 from storage.images.image import PIPELINE, Picture
-from storage.images.worker_pool import ImageWork
-from storage.placement.failover import Headers, Provider, Seat, place
-from storage.uploads.records import Home, Records
+from storage.images.worker_pool import ImageProcessPool
+from storage.placement.failover import Headers, Provider, ProviderSlot, store_with_failover
+from storage.uploads.records import ObjectLocation, Records
 
 BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
 RETRY_S: Final = 2.0
@@ -39,7 +39,7 @@ LARGE_AT_ONCE: Final = 4
 LARGE_WAIT_S: Final = 10.0
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class UploadLimits(Struct, frozen=True, kw_only=True):
     """What is taken: the largest upload of each kind, the longer sides of thumbnails, and whether AVIF is an image."""
 
     most_bytes: Mapping[MediaKind, int]
@@ -50,11 +50,11 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Providers(Protocol):
     """Which providers an app has."""
 
-    def seats(self, app_key: str) -> Sequence[Seat]:
+    def seats(self, app_key: str) -> Sequence[ProviderSlot]:
         """Those that are active, in the order of their precedence."""
         ...
 
-    def at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
+    def at(self, app_key: str, store_with_failover: str) -> AbstractAsyncContextManager[Provider] | None:
         """The one, active or not, that reaches a place."""
         ...
 
@@ -90,11 +90,11 @@ class Uploads:
         self,
         *,
         providers: Providers,
-        image_work: ImageWork,
+        image_work: ImageProcessPool,
         records: Records,
         bus: Bus,
         metrics: Metrics,
-        limits: Limits,
+        limits: UploadLimits,
         now: Callable[[], datetime],
     ) -> None:
         self.limits = limits
@@ -139,10 +139,10 @@ class Uploads:
     async def store_examined(self, app_key: str, examined: Examined, *, file_name: str = "") -> StoreMediaReply:
         """The rest of `store`."""
 
-        async def put(provider: Provider) -> Home:
+        async def put(provider: Provider) -> ObjectLocation:
             return await self._put_all(provider, app_key, examined, file_name)
 
-        home, failed_over = await place(self._providers.seats(app_key), put)
+        home, failed_over = await store_with_failover(self._providers.seats(app_key), put)
         if failed_over:
             self._metrics.count("millrace_storage_failovers_total", provider=home.provider)
         record = await self._records.add(app_key, examined.kind, home)
@@ -189,7 +189,7 @@ class Uploads:
             raise InvalidError(f"expected a JPEG, PNG, GIF or WebP image, got {sniffed.name}", field="file")
         return await self._image_work.look(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
 
-    async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> Home:
+    async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> ObjectLocation:
         pieces = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
         puts = [self._put(provider, examined.kind, piece) for piece in pieces]
         # All come to their end before the first failure is told: nothing is stored behind an answer that was given.
@@ -197,9 +197,9 @@ class Uploads:
             if outcome is not None:
                 raise outcome
         original, *thumbnails = (piece.stored for piece in pieces)
-        return Home(
+        return ObjectLocation(
             provider=provider.name,
-            place=provider.place,
+            store_with_failover=provider.place,
             stored_at=self._now(),
             original=original,
             thumbnails=tuple(thumbnails),
