@@ -1,4 +1,4 @@
-"""Every sink of `SinkConfig` keeps the promises of `exporter.pipeline.ports.Sink`."""
+"""Every sink of `DestinationConfig` keeps the promises of `exporter.pipeline.ports.Destination`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,11 +10,11 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from exporter.destinations import SinkConfig
+from exporter.destinations import DestinationConfig
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.platform import Platform
-from exporter.destinations.s3 import ObjectSink, S3Config
+from exporter.destinations.s3 import S3Config, S3Destination
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.objects.app_reports import open_reports
@@ -40,12 +40,15 @@ async def gateway(moto: MotoServer) -> GatewayConfig:
     return GatewayConfig(directory="raw")
 
 
-PLACES: dict[type[SinkConfig], Callable[[MotoServer], Awaitable[SinkConfig]]] = {S3Config: s3, GatewayConfig: gateway}
+PLACES: dict[type[DestinationConfig], Callable[[MotoServer], Awaitable[DestinationConfig]]] = {
+    S3Config: s3,
+    GatewayConfig: gateway,
+}
 """Makes an empty place for a member of the union, and gives the configuration that leads there."""
 
 
 def test_every_sink_has_a_place() -> None:
-    assert set(get_args(SinkConfig)) == set(PLACES)
+    assert set(get_args(DestinationConfig)) == set(PLACES)
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def platform(tmp_path: Path) -> Platform:
 
 
 @pytest.fixture(params=PLACES, ids=lambda config: config.__name__)
-async def config(request: pytest.FixtureRequest, moto: MotoServer) -> SinkConfig:
+async def config(request: pytest.FixtureRequest, moto: MotoServer) -> DestinationConfig:
     return await PLACES[request.param](moto)
 
 
@@ -64,24 +67,24 @@ async def s3_config(moto: MotoServer) -> S3Config:
 
 
 @pytest.fixture
-async def sink(config: SinkConfig, platform: Platform) -> AsyncIterator[ObjectSink]:
+async def sink(config: DestinationConfig, platform: Platform) -> AsyncIterator[S3Destination]:
     async with config.open("shop", platform) as sink:
         yield sink
 
 
 @asynccontextmanager
-async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[ObjectSink]:
+async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[S3Destination]:
     async with msgspec.structs.replace(config, **fields).open("shop", platform) as sink:
         yield sink
 
 
-async def test_object_is_read_back_as_it_was_put(sink: ObjectSink) -> None:
+async def test_object_is_read_back_as_it_was_put(sink: S3Destination) -> None:
     await sink.put(KEY, b"\x1f\x8b bytes")
 
     assert b"\x1f\x8b bytes" == await sink.read(KEY, 8)
 
 
-async def test_object_is_not_overwritten_when_there_is_one(sink: ObjectSink) -> None:
+async def test_object_is_not_overwritten_when_there_is_one(sink: S3Destination) -> None:
     await sink.put(KEY, b"first")
 
     with pytest.raises(ConflictError):
@@ -90,14 +93,14 @@ async def test_object_is_not_overwritten_when_there_is_one(sink: ObjectSink) -> 
     assert b"first" == await sink.read(KEY, 5)
 
 
-async def test_nothing_is_read_when_there_is_no_object_of_the_size(sink: ObjectSink) -> None:
+async def test_nothing_is_read_when_there_is_no_object_of_the_size(sink: S3Destination) -> None:
     await sink.put(KEY, b"first")
 
     assert None is await sink.read(KEY, 6)
     assert None is await sink.read("raw/none", 5)
 
 
-async def test_object_as_large_as_a_file_is_put_in_one_piece(sink: ObjectSink) -> None:
+async def test_object_as_large_as_a_file_is_put_in_one_piece(sink: S3Destination) -> None:
     data = bytes(range(256)) * (20 << 12)
 
     await sink.put(KEY, data)
@@ -106,7 +109,7 @@ async def test_object_as_large_as_a_file_is_put_in_one_piece(sink: ObjectSink) -
 
 
 async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
-    config: SinkConfig, platform: Platform
+    config: DestinationConfig, platform: Platform
 ) -> None:
     report = await probe_store(lambda: config.open("shop", platform), "raw/.probe")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from exporter.config import Export, check_alone, job_of
-from exporter.destinations.gateway import GatewayConfig, report_name
+from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.exports.schedule import schedule_of
 from shared.config.registry import Entry
@@ -125,5 +125,5 @@ def test_directory_of_the_gateway_is_one_plain_name(directory: str) -> None:
 
 
 def test_name_on_the_gateway_is_one_that_every_file_system_takes() -> None:
-    assert "clicks_2026-11-22_02-45-00.csv.gz" == report_name("clicks/2026/11/22/2026-11-22 02:45:00.csv.gz")
-    assert ".millrace-probe" == report_name("clicks/.millrace-probe")
+    assert "clicks_2026-11-22_02-45-00.csv.gz" == destination_file_name("clicks/2026/11/22/2026-11-22 02:45:00.csv.gz")
+    assert ".millrace-probe" == destination_file_name("clicks/.millrace-probe")

@@ -6,15 +6,15 @@ from functools import partial
 
 from exporter.config import EXPORTS, job_of
 from exporter.destinations.platform import Platform
-from exporter.exports.file_writer import Workshop
-from exporter.exports.job import Job
-from exporter.exports.run_store import History
+from exporter.exports.file_writer import FileWriterDependencies
+from exporter.exports.job import ExportJob
+from exporter.exports.run_store import RunStore
 from exporter.exports.runner import Runner
-from exporter.exports.scheduler import Lanes
+from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.worker import Key
 from exporter.handlers import ENDPOINTS
 from exporter.pipeline.source import EventSource
-from exporter.retention import keep_removing
+from exporter.retention import remove_expired
 from exporter.routes import ROUTES
 from exporter.state import State
 from shared.contracts import streams
@@ -35,9 +35,9 @@ async def build(mesh: Mesh) -> State:
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings),
     )
-    history = History(mesh.bucket(streams.RUNS))
+    history = RunStore(mesh.bucket(streams.RUNS))
 
-    def jobs() -> dict[Key, Job]:
+    def jobs() -> dict[Key, ExportJob]:
         return {(entry.app_key, entry.id): job_of(entry, platform) for entry in exports.all() if entry.value.active}
 
     async def is_gone(key: Key) -> bool:
@@ -49,9 +49,9 @@ async def build(mesh: Mesh) -> State:
             return True
         return False
 
-    lanes = Lanes(
+    lanes = ExportScheduler(
         runner=Runner(
-            Workshop(source=EventSource(mesh.bus), history=history, clock=now),
+            FileWriterDependencies(source=EventSource(mesh.bus), history=history, clock=now),
             owner=secrets.token_hex(8),
             tell=mesh.bus.alert,
             metrics=mesh.metrics,
@@ -66,7 +66,7 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("exports", lanes.keep())
     if mesh.settings.reports_keep_days:
         keep_for = timedelta(days=mesh.settings.reports_keep_days)
-        mesh.spawn("reports", keep_removing(partial(open_reports, mesh.settings), keep_for, now))
+        mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings), keep_for, now))
     return State(
         lanes=lanes,
         history=history,

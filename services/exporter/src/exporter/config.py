@@ -1,15 +1,15 @@
 """
-What of the configuration registry is this service's: exports. Says what an export must fulfil, and makes it a `Job` of
-the domain. No I/O.
+What of the configuration registry is this service's: exports. Says what an export must fulfil, and makes it a
+`ExportJob` of the domain. No I/O.
 """
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from exporter.destinations import SinkConfig
+from exporter.destinations import DestinationConfig
 from exporter.destinations.platform import Platform
-from exporter.exports.job import Job
+from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
 from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS, LayoutName
@@ -32,7 +32,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     data: Data
-    destination: SinkConfig
+    destination: DestinationConfig
     frequency: Annotated[int, Meta(ge=1, le=1440)] = 15
     frequency_s: Annotated[float, Meta(ge=1, le=86400)] | None = None
     layout: LayoutName = "affise"
@@ -69,10 +69,10 @@ def check_alone(entries: list[Entry[Export]], app_key: str, export_id: str, expo
             raise ConflictError(message, field="destination.directory")
 
 
-def job_of(entry: Entry[Export], platform: Platform) -> Job:
+def job_of(entry: Entry[Export], platform: Platform) -> ExportJob:
     """An export as the domain sees it."""
     export = entry.value
-    return Job(
+    return ExportJob(
         app_key=entry.app_key,
         export_id=entry.id,
         revision=entry.revision,

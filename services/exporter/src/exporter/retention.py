@@ -22,7 +22,7 @@ AT_ONCE = 1000
 """Names that are held at a time."""
 
 
-async def keep_removing(
+async def remove_expired(
     open_store: Callable[[], AbstractAsyncContextManager[ObjectStore]],
     keep_for: timedelta,
     clock: Callable[[], datetime],

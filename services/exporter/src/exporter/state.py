@@ -9,8 +9,8 @@ from exporter.config import EXPORTS, Export
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import PROBE_LIMITS
-from exporter.exports.run_store import History
-from exporter.exports.scheduler import Lanes
+from exporter.exports.run_store import RunStore
+from exporter.exports.scheduler import ExportScheduler
 from shared.config.registry import Registry, View
 from shared.contracts.connection_report import ConnectionReport
 
@@ -18,8 +18,8 @@ from shared.contracts.connection_report import ConnectionReport
 class State(Struct, frozen=True, kw_only=True):
     """The running service."""
 
-    lanes: Lanes
-    history: History
+    lanes: ExportScheduler
+    history: RunStore
     registry: Registry
     exports: View[Export]
     platform: Platform

@@ -11,19 +11,19 @@ from io import StringIO
 import pytest
 from msgspec.structs import replace
 
-from exporter.exports.file_writer import Workshop
-from exporter.exports.job import Job
-from exporter.exports.progress import LEASE_S, Progress, Trigger
-from exporter.exports.progress_store import Ledger, TakenError
+from exporter.exports.file_writer import FileWriterDependencies
+from exporter.exports.job import ExportJob
+from exporter.exports.progress import LEASE_S, ExportProgress, Trigger
+from exporter.exports.progress_store import ProgressStore, TakenError
 from exporter.exports.retry_budget import Signals
-from exporter.exports.run_store import History, Run
+from exporter.exports.run_store import Run, RunStore
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import first_progress
 from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS
-from exporter.pipeline.file_builder import Limits
-from exporter.pipeline.ports import Sink
+from exporter.pipeline.file_builder import FileLimits
+from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import Selection
 from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
@@ -82,10 +82,10 @@ class World:
         self.store = Store()
         self.alerts: list[Alert] = []
         self.plans = BucketStore(bus, streams.PLANS)
-        self.history = History(BucketStore(bus, streams.RUNS))
-        self.limits = Limits()
+        self.history = RunStore(BucketStore(bus, streams.RUNS))
+        self.limits = FileLimits()
         self.metrics = Metrics()
-        self.job = Job(
+        self.job = ExportJob(
             app_key="shop",
             export_id="clicks",
             revision=1,
@@ -99,18 +99,20 @@ class World:
         )
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[Sink]:
+    async def _open(self) -> AsyncIterator[Destination]:
         yield self.store
 
     async def _tell(self, alert: Alert) -> None:
         self.alerts.append(alert)
 
     def runner(self, owner: str = "one") -> Runner:
-        shop = Workshop(source=EventSource(self.bus), history=self.history, clock=lambda: self.now, limits=self.limits)
+        shop = FileWriterDependencies(
+            source=EventSource(self.bus), history=self.history, clock=lambda: self.now, limits=self.limits
+        )
         return Runner(shop, owner=owner, tell=self._tell, metrics=self.metrics)
 
-    async def ledger(self) -> Ledger:
-        ledger = Ledger(self.plans, "shop.clicks")
+    async def ledger(self) -> ProgressStore:
+        ledger = ProgressStore(self.plans, "shop.clicks")
         if not await ledger.load():
             await ledger.begin(first_progress(self.job.schedule, 0, self.now))
         return ledger
@@ -128,7 +130,7 @@ class World:
         ]
         return await self.bus.publish(subjects.events(app, partition_of(user)), encode(events))
 
-    async def progress(self) -> Progress:
+    async def progress(self) -> ExportProgress:
         return (await self.ledger()).progress
 
     async def state(self) -> int:
@@ -188,7 +190,7 @@ async def test_events_that_the_lists_leave_out_are_counted_as_filtered(world: Wo
 
 
 async def test_run_writes_several_files_when_one_is_full(world: World) -> None:
-    world.limits = Limits(rows=4)
+    world.limits = FileLimits(rows=4)
     for number in range(5):
         await world.publish(f"{number}a", f"{number}b")
 
@@ -404,7 +406,7 @@ async def test_planned_file_is_known_again_when_its_events_are_gone(world: World
 
 
 async def test_run_stops_between_two_files_when_the_service_does(world: World) -> None:
-    world.limits = Limits(rows=1)
+    world.limits = FileLimits(rows=1)
     for name in "abc":
         await world.publish(name)
     signals = Signals()

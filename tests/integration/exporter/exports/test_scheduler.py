@@ -1,4 +1,6 @@
-"""Lanes on a real stream: none waits for another, a change takes over what was begun, and a stop ends in order."""
+"""
+ExportScheduler on a real stream: none waits for another, a change takes over what was begun, and a stop ends in order.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,17 +10,17 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from exporter.exports.file_writer import Workshop
-from exporter.exports.job import Job
-from exporter.exports.progress import Progress
-from exporter.exports.run_store import History
+from exporter.exports.file_writer import FileWriterDependencies
+from exporter.exports.job import ExportJob
+from exporter.exports.progress import ExportProgress
+from exporter.exports.run_store import RunStore
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
-from exporter.exports.scheduler import Lanes
+from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.worker import Key
 from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS
-from exporter.pipeline.ports import Sink
+from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import Selection
 from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
@@ -56,7 +58,7 @@ class Store:
         return self.objects.get(key)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Sink]:
+    async def open(self) -> AsyncIterator[Destination]:
         yield self
 
 
@@ -78,13 +80,13 @@ class Mesh:
         self.bus = bus
         self.plans = Plans(bus, streams.PLANS)
         self.stores = {CLICKS: Store(), OTHER: Store()}
-        self.jobs: dict[Key, Job] = {key: self.job(key, store) for key, store in self.stores.items()}
-        shop = Workshop(
+        self.jobs: dict[Key, ExportJob] = {key: self.job(key, store) for key, store in self.stores.items()}
+        shop = FileWriterDependencies(
             source=EventSource(bus),
-            history=History(BucketStore(bus, streams.RUNS)),
+            history=RunStore(BucketStore(bus, streams.RUNS)),
             clock=lambda: datetime.now(UTC),
         )
-        self.lanes = Lanes(
+        self.lanes = ExportScheduler(
             runner=Runner(shop, owner="one", tell=self._tell, metrics=Metrics()),
             plans=self.plans,
             metrics=Metrics(),
@@ -92,8 +94,8 @@ class Mesh:
             is_gone=self._is_gone,
         )
 
-    def job(self, key: Key, store: Store, revision: int = 1) -> Job:
-        return Job(
+    def job(self, key: Key, store: Store, revision: int = 1) -> ExportJob:
+        return ExportJob(
             app_key=key[0],
             export_id=key[1],
             revision=revision,
@@ -116,9 +118,9 @@ class Mesh:
         event = Event(id=name, app_key=key[0], type="click", code="c", user_id="u", occurred_at=1)
         await self.bus.publish(subjects.events(key[0], 0), encode([event]))
 
-    async def progress(self, key: Key) -> Progress | None:
+    async def progress(self, key: Key) -> ExportProgress | None:
         found = await self.plans.get(".".join(key))
-        return decode(found.data, Progress) if found else None
+        return decode(found.data, ExportProgress) if found else None
 
 
 @pytest.fixture
@@ -260,7 +262,7 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(bus: Bus, sett
     for spec in (streams.EVENTS, streams.PLANS, streams.RUNS):
         await ensure(bus, spec, settings)
     mesh = Mesh(bus)
-    await mesh.plans.put(".".join(OTHER), encode(Progress(cursor=0, slot_at=datetime.now(UTC))))
+    await mesh.plans.put(".".join(OTHER), encode(ExportProgress(cursor=0, slot_at=datetime.now(UTC))))
     del mesh.jobs[OTHER]
     mesh.plans.away = True
     async with asyncio.TaskGroup() as tasks:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.exports.progress import Claim, Plan, Progress, lease_until, may_claim, name_at
+from exporter.exports.progress import Claim, ExportProgress, FilePlan, lease_until, may_claim, name_at
 from exporter.exports.run_ids import run_id
 from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Attributes, Event, Value
@@ -20,9 +20,9 @@ def event(**attributes: Value) -> Event:
     return Event(id="e1", app_key="app", type="click", code="click", user_id="u1", occurred_at=0, attributes=attributes)
 
 
-def progress_held_by(owner: str, until: datetime) -> Progress:
+def progress_held_by(owner: str, until: datetime) -> ExportProgress:
     claim = Claim(run_id="r", owner=owner, trigger="schedule", started_at=NOW, until=until)
-    return Progress(cursor=0, slot_at=NOW, claim=claim)
+    return ExportProgress(cursor=0, slot_at=NOW, claim=claim)
 
 
 def test_everything_is_wanted_when_no_list_is_given() -> None:
@@ -73,7 +73,7 @@ def test_both_lists_must_match_when_both_are_given() -> None:
 
 
 def test_export_is_free_when_nobody_has_claimed_it() -> None:
-    assert may_claim(Progress(cursor=0, slot_at=NOW), "me", NOW)
+    assert may_claim(ExportProgress(cursor=0, slot_at=NOW), "me", NOW)
 
 
 def test_export_is_kept_by_a_living_run_of_another_process() -> None:
@@ -110,7 +110,7 @@ def test_run_ids_sort_by_time(moments: list[int], entropy: bytes) -> None:
 
 
 def test_progress_survives_being_stored() -> None:
-    plan = Plan(
+    plan = FilePlan(
         key="raw/x.csv.gz",
         named_at=NOW,
         revision=3,
@@ -124,6 +124,6 @@ def test_progress_survives_being_stored() -> None:
         size_bytes=100,
         sha256="ab",
     )
-    progress = Progress(cursor=4, slot_at=NOW, named_at=NOW, plan=plan)
+    progress = ExportProgress(cursor=4, slot_at=NOW, named_at=NOW, plan=plan)
 
-    assert progress == msgspec.json.decode(msgspec.json.encode(progress), type=Progress)
+    assert progress == msgspec.json.decode(msgspec.json.encode(progress), type=ExportProgress)

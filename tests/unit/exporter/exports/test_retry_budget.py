@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from exporter.exports.retry_budget import Patience, Signals, StopAsked
+from exporter.exports.retry_budget import RetryBudget, Signals, StopAsked
 from shared.errors import CredentialsError, UnavailableError
 
 
@@ -27,7 +27,7 @@ async def test_operation_is_tried_again_at_once_when_nudged() -> None:
     signals = Signals()
     signals.nudge.set()
     flaky = Flaky(1, UnavailableError("away", retry_after_s=20))
-    patience = Patience(60, signals)
+    patience = RetryBudget(60, signals)
 
     assert "done" == await patience.of(flaky)
     assert 2 == patience.attempts
@@ -35,20 +35,20 @@ async def test_operation_is_tried_again_at_once_when_nudged() -> None:
 
 async def test_error_is_raised_when_the_time_is_over() -> None:
     with pytest.raises(UnavailableError):
-        await Patience(60, Signals()).of(Flaky(1))
+        await RetryBudget(60, Signals()).of(Flaky(1))
 
 
 async def test_error_is_raised_at_once_when_trying_again_cannot_help() -> None:
     flaky = Flaky(1, CredentialsError("refused"))
 
     with pytest.raises(CredentialsError):
-        await Patience(60, Signals()).of(flaky)
+        await RetryBudget(60, Signals()).of(flaky)
     assert 1 == flaky.calls
 
 
 async def test_waiting_ends_when_the_service_stops() -> None:
     signals = Signals()
-    waiting = asyncio.ensure_future(Patience(60, signals).of(Flaky(1, UnavailableError("away", retry_after_s=20))))
+    waiting = asyncio.ensure_future(RetryBudget(60, signals).of(Flaky(1, UnavailableError("away", retry_after_s=20))))
     await asyncio.sleep(0)
 
     signals.stop()
@@ -62,4 +62,4 @@ async def test_no_waiting_begins_when_the_service_stops() -> None:
     signals.stop()
 
     with pytest.raises(StopAsked):
-        await Patience(60, signals).of(Flaky(1, UnavailableError("away")))
+        await RetryBudget(60, signals).of(Flaky(1, UnavailableError("away")))

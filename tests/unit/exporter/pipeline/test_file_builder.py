@@ -9,7 +9,7 @@ from io import StringIO
 import msgspec
 
 from exporter.formats.csv_gzip import CsvGzip
-from exporter.pipeline.file_builder import Draft, Limits
+from exporter.pipeline.file_builder import ExportFile, FileLimits
 from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Event, EventType
 
@@ -52,15 +52,15 @@ def message(sequence: int, *parts: list[Event]) -> Stored:
 
 
 @contextmanager
-def a_draft(selection: Selection = CLICKS, limits: Limits | None = None) -> Iterator[Draft]:
-    draft = Draft(selection, Letters(), CsvGzip, limits)
+def a_draft(selection: Selection = CLICKS, limits: FileLimits | None = None) -> Iterator[ExportFile]:
+    draft = ExportFile(selection, Letters(), CsvGzip, limits)
     try:
         yield draft
     finally:
         draft.close()
 
 
-def ids_in(draft: Draft) -> list[str]:
+def ids_in(draft: ExportFile) -> list[str]:
     return [row[0] for row in csv.reader(StringIO(gzip.decompress(draft.read()).decode()))][1:]
 
 
@@ -84,7 +84,7 @@ def test_events_that_the_lists_leave_out_are_counted_in_and_not_out() -> None:
 
 
 def test_message_that_would_pass_the_limit_is_left_for_the_next_file() -> None:
-    with a_draft(limits=Limits(rows=3)) as draft:
+    with a_draft(limits=FileLimits(rows=3)) as draft:
         taken = draft.add([message(1, events("a", "b")), message(2, events("c", "d")), message(3, events("e"))])
         draft.finish()
 
@@ -94,7 +94,7 @@ def test_message_that_would_pass_the_limit_is_left_for_the_next_file() -> None:
 
 
 def test_message_larger_than_a_file_is_a_file_of_its_own() -> None:
-    with a_draft(limits=Limits(rows=1)) as draft:
+    with a_draft(limits=FileLimits(rows=1)) as draft:
         assert 1 == draft.add([message(1, events("a", "b")), message(2, events("c"))])
 
 
@@ -103,7 +103,7 @@ def test_file_is_full_when_its_compressed_size_is_reached() -> None:
         message(number, events(*(f"{number}-{place * 7919 % 104729:x}" for place in range(5000))))
         for number in range(1, 40)
     ]
-    with a_draft(limits=Limits(size_bytes=1000)) as draft:
+    with a_draft(limits=FileLimits(size_bytes=1000)) as draft:
         taken = draft.add(noise)
 
         assert draft.full
@@ -125,7 +125,7 @@ def test_message_that_holds_no_events_is_dropped_and_counted() -> None:
 
 def test_file_is_the_same_when_it_is_drafted_again_from_other_batches() -> None:
     messages = [message(number, events(*(f"{number}.{place}" for place in range(50)))) for number in range(1, 400)]
-    with a_draft(limits=Limits(rows=10_000)) as first, a_draft() as again:
+    with a_draft(limits=FileLimits(rows=10_000)) as first, a_draft() as again:
         taken = first.add(messages)
         first.finish()
         for one in messages[:taken]:

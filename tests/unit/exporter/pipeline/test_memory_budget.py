@@ -2,7 +2,7 @@
 
 import asyncio
 
-from exporter.pipeline.memory_budget import Budget
+from exporter.pipeline.memory_budget import MemoryBudget
 
 
 async def settle() -> None:
@@ -14,12 +14,12 @@ async def settle() -> None:
 class Upload:
     """A task that holds its bytes until it is told to let go."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, budget: Budget, size_bytes: int) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, budget: MemoryBudget, size_bytes: int) -> None:
         self.running = False
         self._done = asyncio.Event()
         self.task = tasks.create_task(self._hold(budget, size_bytes))
 
-    async def _hold(self, budget: Budget, size_bytes: int) -> None:
+    async def _hold(self, budget: MemoryBudget, size_bytes: int) -> None:
         async with budget.hold(size_bytes):
             self.running = True
             await self._done.wait()
@@ -32,7 +32,7 @@ class Upload:
 
 async def test_uploads_run_side_by_side_when_there_is_room() -> None:
     async with asyncio.TaskGroup() as tasks:
-        budget = Budget(100)
+        budget = MemoryBudget(100)
         uploads = [Upload(tasks, budget, 50) for _ in range(3)]
         await settle()
 
@@ -46,7 +46,7 @@ async def test_uploads_run_side_by_side_when_there_is_room() -> None:
 
 async def test_large_upload_is_not_passed_by_small_ones() -> None:
     async with asyncio.TaskGroup() as tasks:
-        budget = Budget(100)
+        budget = MemoryBudget(100)
         first, large, small = (Upload(tasks, budget, size) for size in (60, 90, 10))
         await settle()
 
@@ -60,7 +60,7 @@ async def test_large_upload_is_not_passed_by_small_ones() -> None:
 
 async def test_upload_larger_than_everything_goes_alone() -> None:
     async with asyncio.TaskGroup() as tasks:
-        budget = Budget(100)
+        budget = MemoryBudget(100)
         huge = Upload(tasks, budget, 1000)
         small = Upload(tasks, budget, 1)
         await settle()
@@ -72,7 +72,7 @@ async def test_upload_larger_than_everything_goes_alone() -> None:
 
 async def test_room_is_given_on_when_who_waits_is_cancelled() -> None:
     async with asyncio.TaskGroup() as tasks:
-        budget = Budget(100)
+        budget = MemoryBudget(100)
         first, waiting, last = (Upload(tasks, budget, size) for size in (60, 90, 40))
         await settle()
 
@@ -86,7 +86,7 @@ async def test_room_is_given_on_when_who_waits_is_cancelled() -> None:
 
 async def test_room_is_given_on_when_who_was_just_let_in_is_cancelled() -> None:
     async with asyncio.TaskGroup() as tasks:
-        budget = Budget(100)
+        budget = MemoryBudget(100)
         first, waiting = (Upload(tasks, budget, 100) for _ in range(2))
         await settle()
 

@@ -3,4 +3,4 @@
 from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.s3 import S3Config
 
-SinkConfig = S3Config | GatewayConfig
+DestinationConfig = S3Config | GatewayConfig

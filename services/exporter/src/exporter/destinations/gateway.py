@@ -15,7 +15,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
-from exporter.destinations.s3 import FILE_LIMITS, ObjectSink
+from exporter.destinations.s3 import FILE_LIMITS, S3Destination
 from shared.objects.app_reports import report_key
 from shared.objects.config import Limits
 
@@ -40,13 +40,13 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
     @asynccontextmanager
     async def open(
         self, app_key: str, platform: Platform, *, limits: Limits = FILE_LIMITS
-    ) -> AsyncIterator[ObjectSink]:
+    ) -> AsyncIterator[S3Destination]:
         """Asks nothing of the store yet."""
         async with platform.open_reports(limits) as store:
-            yield ObjectSink(store, key_of=lambda key: report_key(app_key, report_name(key)))
+            yield S3Destination(store, key_of=lambda key: report_key(app_key, destination_file_name(key)))
 
 
-def report_name(key: str) -> str:
+def destination_file_name(key: str) -> str:
     """The name in `/reports` of a key. One that begins with a dot keeps it, with which the gateway does not show it."""
     directory, *_, name = key.split("/")
     if name.startswith("."):

@@ -80,7 +80,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     @asynccontextmanager
     async def open(
         self, app_key: str, platform: Platform, *, limits: Limits = FILE_LIMITS
-    ) -> AsyncIterator["ObjectSink"]:
+    ) -> AsyncIterator["S3Destination"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when the endpoint leads into our own network."""
         redactor.add(self.secret_key.reveal())
         if self.endpoint_url and not platform.allow_private:
@@ -93,12 +93,12 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             endpoint_url=self.endpoint_url.rstrip("/") or None,
         )
         async with config.open(limits) as store:
-            yield ObjectSink(store)
+            yield S3Destination(store)
 
 
-class ObjectSink:
+class S3Destination:
     """
-    A bucket. Satisfies `exporter.pipeline.ports.Sink` and `exporter.destinations.connection_test.Probed`.
+    A bucket. Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.Probed`.
 
     Args:
         key_of: The key in the store of a key of ours.

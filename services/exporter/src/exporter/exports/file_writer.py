@@ -1,5 +1,5 @@
 """
-One file of a run: draft -> plan -> object -> cursor. Holds the `Sink` port.
+One file of a run: draft -> plan -> object -> cursor. Holds the `Destination` port.
 
 What makes a file exact: its plan is stored before it is uploaded, the object is created and never overwritten, and the
 cursor moves in the same write that ends the plan. A crash in between leaves the plan, and whoever comes next writes the
@@ -14,14 +14,14 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from exporter.exports.job import Job
-from exporter.exports.progress import Plan, name_at, needs_renewal, renewed
-from exporter.exports.progress_store import Ledger
-from exporter.exports.retry_budget import Patience
-from exporter.exports.run_store import History, Run, counted, with_file
-from exporter.pipeline.file_builder import Draft, Limits
-from exporter.pipeline.memory_budget import Budget
-from exporter.pipeline.ports import Sink
+from exporter.exports.job import ExportJob
+from exporter.exports.progress import FilePlan, name_at, needs_renewal, renewed
+from exporter.exports.progress_store import ProgressStore
+from exporter.exports.retry_budget import RetryBudget
+from exporter.exports.run_store import Run, RunStore, counted, with_file
+from exporter.pipeline.file_builder import ExportFile, FileLimits
+from exporter.pipeline.memory_budget import MemoryBudget
+from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import Selection
 from exporter.pipeline.source import EventSource
 from shared.errors import ConflictError, UnavailableError
@@ -36,26 +36,26 @@ NAMES_TRIED = 60
 """Seconds to try one after the other when strangers' objects have the names of our files."""
 
 
-class Workshop:
+class FileWriterDependencies:
     """What all runs of this process share: the source, the records, and the bounds on work side by side."""
 
     def __init__(
         self,
         *,
         source: EventSource,
-        history: History,
+        history: RunStore,
         clock: Callable[[], datetime],
-        limits: Limits | None = None,
+        limits: FileLimits | None = None,
     ) -> None:
         self.source = source
         self.history = history
         self.clock = clock
-        self.limits = limits or Limits()
-        self.uploads = Budget()
+        self.limits = limits or FileLimits()
+        self.uploads = MemoryBudget()
         self.drafts = asyncio.Semaphore(DRAFTS_AT_ONCE)
 
 
-class Files:
+class FileWriter:
     """
     The files of one run. `run` is its record so far; the history has it from the first file on.
 
@@ -63,7 +63,15 @@ class Files:
     the sink's or the stream's `MillraceError` when the run's patience is over.
     """
 
-    def __init__(self, shop: Workshop, job: Job, ledger: Ledger, sink: Sink, run: Run, patience: Patience) -> None:
+    def __init__(
+        self,
+        shop: FileWriterDependencies,
+        job: ExportJob,
+        ledger: ProgressStore,
+        sink: Destination,
+        run: Run,
+        patience: RetryBudget,
+    ) -> None:
         self.run = run
         self._shop = shop
         self._job = job
@@ -108,12 +116,12 @@ class Files:
             draft.close()
         return draft.full
 
-    async def _draft(self, selection: Selection, after: int, until: int, limits: Limits | None) -> Draft:
+    async def _draft(self, selection: Selection, after: int, until: int, limits: FileLimits | None) -> ExportFile:
         """What is wanted of the events in (`after`, `until`] as a file, up to the limits."""
 
-        async def write() -> Draft:
+        async def write() -> ExportFile:
             await self._renew()
-            draft = Draft(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
+            draft = ExportFile(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
             try:
                 source = self._shop.source.open(self._job.app_key, after=after, until=until)
                 async with self._shop.drafts, source as window:
@@ -127,10 +135,10 @@ class Files:
 
         return await self._patience.of(write)
 
-    async def _plan(self, draft: Draft, spoilt: Plan | None) -> Plan:
+    async def _plan(self, draft: ExportFile, spoilt: FilePlan | None) -> FilePlan:
         """Store what is about to be written. `spoilt` is a plan whose file cannot be drafted any more as it was."""
         at = name_at(self._shop.clock(), self._ledger.progress.named_at)
-        plan = Plan(
+        plan = FilePlan(
             key=self._job.key(at),
             named_at=at,
             revision=self._job.revision,
@@ -147,11 +155,11 @@ class Files:
         await self._store(plan)
         return plan
 
-    async def _store(self, plan: Plan) -> None:
+    async def _store(self, plan: FilePlan) -> None:
         now = self._shop.clock()
         await self._ledger.change(lambda progress: replace(renewed(progress, now), plan=plan, named_at=plan.named_at))
 
-    async def _deliver(self, plan: Plan, draft: Draft) -> None:
+    async def _deliver(self, plan: FilePlan, draft: ExportFile) -> None:
         """Write the object under its name, or under the next one when a stranger's object has it; then move on."""
         for _ in range(NAMES_TRIED):
             if await self._upload(plan, draft):
@@ -162,7 +170,7 @@ class Files:
             await self._store(plan)
         raise ConflictError("other objects have the names of this export's files; give it a directory of its own")
 
-    async def _upload(self, plan: Plan, draft: Draft) -> bool:
+    async def _upload(self, plan: FilePlan, draft: ExportFile) -> bool:
         """Gives False when the name belongs to an object that is not ours."""
 
         async def put() -> bool:
@@ -179,7 +187,7 @@ class Files:
 
         return await self._patience.of(put)
 
-    async def _is_ours(self, plan: Plan) -> bool:
+    async def _is_ours(self, plan: FilePlan) -> bool:
         """Whether the plan's object is in the store: we wrote it, and did not come to say so."""
         try:
             async with asyncio.timeout(UPLOAD_S):
@@ -188,7 +196,7 @@ class Files:
             raise UnavailableError(f"the store did not show the object within {UPLOAD_S:.0f} s") from None
         return stored is not None and (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == plan.sha256
 
-    async def _end(self, plan: Plan) -> None:
+    async def _end(self, plan: FilePlan) -> None:
         """The object is durable: tell it in the record, then move the cursor and end the plan in one write."""
         # A crash between the two comes back to this plan, whose file the record then has already.
         self.run = with_file(self.run, plan)

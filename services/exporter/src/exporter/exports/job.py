@@ -1,4 +1,6 @@
-"""Job of a run: one export at one revision, with the destination and the layout that its files are written with."""
+"""
+ExportJob of a run: one export at one revision, with the destination and the layout that its files are written with.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -8,11 +10,11 @@ from msgspec import Struct
 
 from exporter.exports.schedule import Schedule
 from exporter.pipeline.file_builder import OpenEncoder
-from exporter.pipeline.ports import NamedLayout, Sink
+from exporter.pipeline.ports import Destination, NamedLayout
 from exporter.pipeline.selection import Data, Selection
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class ExportJob(Struct, frozen=True, kw_only=True):
     """
     An export as the domain sees it: its configuration at one revision.
 
@@ -28,7 +30,7 @@ class Job(Struct, frozen=True, kw_only=True):
     open_encoder: OpenEncoder
     location: str
     directory: str
-    open_sink: Callable[[], AbstractAsyncContextManager[Sink]]
+    open_sink: Callable[[], AbstractAsyncContextManager[Destination]]
 
     def key(self, at: datetime) -> str:
         """The key of a file that is written at `at`."""

@@ -19,7 +19,7 @@ LEASE_S = 180.0
 """How long a run that says nothing keeps its export. Longer than one attempt at an upload may take."""
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class FilePlan(Struct, frozen=True, kw_only=True):
     """
     One file: the events `first_sequence`..`last_sequence` of `EVENTS` that `selection` takes, under `key`.
 
@@ -58,7 +58,7 @@ class Failing(Struct, frozen=True, kw_only=True):
     since: datetime
 
 
-class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Everything that is known of an export's progress, under one key, so that it changes in one write.
 
@@ -70,11 +70,11 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     slot_at: datetime
     named_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     claim: Claim | None = None
-    plan: Plan | None = None
+    plan: FilePlan | None = None
     failing: Failing | None = None
 
 
-def may_claim(progress: Progress, owner: str, now: datetime) -> bool:
+def may_claim(progress: ExportProgress, owner: str, now: datetime) -> bool:
     """Nobody has it, or we do, or whoever had it has not been heard of for the time of a lease."""
     return progress.claim is None or progress.claim.owner == owner or progress.claim.until <= now
 
@@ -84,12 +84,12 @@ def lease_until(now: datetime) -> datetime:
     return now + timedelta(seconds=LEASE_S)
 
 
-def renewed(progress: Progress, now: datetime) -> Progress:
+def renewed(progress: ExportProgress, now: datetime) -> ExportProgress:
     """The same progress, its claim as good as new."""
     return replace(progress, claim=replace(progress.claim, until=lease_until(now))) if progress.claim else progress
 
 
-def needs_renewal(progress: Progress, now: datetime) -> bool:
+def needs_renewal(progress: ExportProgress, now: datetime) -> bool:
     """Half of the lease is over."""
     return progress.claim is not None and (progress.claim.until - now).total_seconds() < LEASE_S / 2
 

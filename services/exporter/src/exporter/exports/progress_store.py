@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from exporter.exports.progress import Progress
+from exporter.exports.progress import ExportProgress
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.kv import BucketStore
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Progress)
+_decoder = msgspec.json.Decoder(ExportProgress)
 
 
 class TakenError(ConflictError):
@@ -26,17 +26,17 @@ def ledger_key(app_key: str, export_id: str) -> str:
     return f"{app_key}.{export_id}"
 
 
-class Ledger:
+class ProgressStore:
     """The progress of one export, as this process knows it. `progress` is None until `load` has found one."""
 
     def __init__(self, store: BucketStore, key: str) -> None:
         self._store = store
         self._key = key
         self._revision = 0
-        self._progress: Progress | None = None
+        self._progress: ExportProgress | None = None
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> ExportProgress:
         """What is known. Only after `load` or `begin`."""
         assert self._progress is not None
         return self._progress
@@ -48,14 +48,14 @@ class Ledger:
         self._progress = _decoder.decode(found.data) if found else None
         return found is not None
 
-    async def begin(self, progress: Progress) -> None:
+    async def begin(self, progress: ExportProgress) -> None:
         """Write the first progress of an export, unless there is one; then know the one that is there."""
         try:
             await self._write(progress, expect_revision=0)
         except TakenError:
             await self.load()
 
-    async def change(self, change: Callable[[Progress], Progress]) -> Progress:
+    async def change(self, change: Callable[[ExportProgress], ExportProgress]) -> ExportProgress:
         """
         Write what `change` makes of the progress.
 
@@ -69,7 +69,7 @@ class Ledger:
         """Forget everything about the export."""
         await self._store.delete(self._key)
 
-    async def _write(self, progress: Progress, *, expect_revision: int) -> Progress:
+    async def _write(self, progress: ExportProgress, *, expect_revision: int) -> ExportProgress:
         data = _encoder.encode(progress)
         try:
             revision = await self._store.put(self._key, data, expect_revision=expect_revision)

@@ -52,7 +52,7 @@ class Signals:
         self.check()
 
 
-class Patience:
+class RetryBudget:
     """
     The time of one run for what fails and may get better: one period of its export, within bounds.
 

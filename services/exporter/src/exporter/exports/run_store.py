@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.exports.progress import Plan, Trigger
+from exporter.exports.progress import FilePlan, Trigger
 from shared.contracts.messages import decode
 from shared.errors import NotFoundError
 from shared.messaging.kv import BucketStore
@@ -79,7 +79,7 @@ def counted(run: Run, *, rows_in: int = 0, rows_out: int = 0, rows_dropped: int 
     )
 
 
-def with_file(run: Run, plan: Plan) -> Run:
+def with_file(run: Run, plan: FilePlan) -> Run:
     """The record after a plan's object was delivered; a file that it has already is not counted again."""
     if plan.key in {file.key for file in run.files}:
         return run
@@ -104,7 +104,7 @@ class Runs(Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
 
 
-class History:
+class RunStore:
     """The records. Ids sort by time, so the newest are the last keys."""
 
     def __init__(self, store: BucketStore) -> None:

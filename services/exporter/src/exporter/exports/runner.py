@@ -10,11 +10,11 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from exporter.exports.file_writer import Files, Workshop
-from exporter.exports.job import Job
-from exporter.exports.progress import Claim, Failing, Progress, Trigger, lease_until, may_claim
-from exporter.exports.progress_store import Ledger, TakenError
-from exporter.exports.retry_budget import Patience, Signals, StopAsked
+from exporter.exports.file_writer import FileWriter, FileWriterDependencies
+from exporter.exports.job import ExportJob
+from exporter.exports.progress import Claim, ExportProgress, Failing, Trigger, lease_until, may_claim
+from exporter.exports.progress_store import ProgressStore, TakenError
+from exporter.exports.retry_budget import RetryBudget, Signals, StopAsked
 from exporter.exports.run_ids import run_id
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
 from shared.contracts.messages import Alert
@@ -34,7 +34,7 @@ DROPPED = "events-dropped"
 class Runner:
     """Runs exports. `owner` names this process among its replicas; `tell` takes alerts and never raises."""
 
-    def __init__(self, shop: Workshop, *, owner: str, tell: Tell, metrics: Metrics) -> None:
+    def __init__(self, shop: FileWriterDependencies, *, owner: str, tell: Tell, metrics: Metrics) -> None:
         self.shop = shop
         self.owner = owner
         self._tell = tell
@@ -43,8 +43,8 @@ class Runner:
 
     async def run(
         self,
-        job: Job,
-        ledger: Ledger,
+        job: ExportJob,
+        ledger: ProgressStore,
         *,
         trigger: Trigger,
         signals: Signals,
@@ -66,11 +66,11 @@ class Runner:
         """
         run = await self._begin(job, ledger, trigger, slot_at, adopt)
         on_start(run)
-        patience = Patience(job.schedule.every_s, signals)
+        patience = RetryBudget(job.schedule.every_s, signals)
         newest = reached = 0
         try:
             async with job.open_sink() as sink:
-                files = Files(self.shop, job, ledger, sink, run, patience)
+                files = FileWriter(self.shop, job, ledger, sink, run, patience)
                 try:
                     state = await patience.of(self.shop.source.state)
                     newest = state.last_sequence
@@ -100,11 +100,13 @@ class Runner:
         self._lags.pop((app_key, export_id), None)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
 
-    def _note_lag(self, job: Job, lag: int) -> None:
+    def _note_lag(self, job: ExportJob, lag: int) -> None:
         self._lags[job.app_key, job.export_id] = max(0, lag)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
 
-    async def _begin(self, job: Job, ledger: Ledger, trigger: Trigger, slot_at: datetime | None, adopt: bool) -> Run:
+    async def _begin(
+        self, job: ExportJob, ledger: ProgressStore, trigger: Trigger, slot_at: datetime | None, adopt: bool
+    ) -> Run:
         """Claim the export, and give the record of the run: a new one, or that of the run that was left."""
         now = self.shop.clock()
         left = ledger.progress.claim
@@ -136,7 +138,9 @@ class Runner:
         await self.shop.history.put(run)
         return run
 
-    async def _deliver_new(self, files: Files, ledger: Ledger, state: StreamState, signals: Signals) -> None:
+    async def _deliver_new(
+        self, files: FileWriter, ledger: ProgressStore, state: StreamState, signals: Signals
+    ) -> None:
         """Everything that the stream held when the run began."""
         cursor = ledger.progress.cursor
         if cursor > state.last_sequence:
@@ -149,7 +153,7 @@ class Runner:
             while await files.next_file(state.last_sequence):
                 signals.check()
 
-    async def _settle(self, job: Job, ledger: Ledger, run: Run, reached: int) -> Run:
+    async def _settle(self, job: ExportJob, ledger: ProgressStore, run: Run, reached: int) -> Run:
         """Give the claim back, tell the operator what changed, and write the record."""
         now = self.shop.clock()
         cursor = max(ledger.progress.cursor, reached)
@@ -168,7 +172,7 @@ class Runner:
             text = f"run {run.id}: up to {run.rows_dropped} messages could not be exported: too old, or no events"
             await self._alert(job, DROPPED, text)
 
-        def settled(progress: Progress) -> Progress:
+        def settled(progress: ExportProgress) -> ExportProgress:
             return replace(progress, claim=None, failing=failing, cursor=cursor)
 
         # The record first: after a crash in between the run is gone on with, and its record written anew.
@@ -177,7 +181,7 @@ class Runner:
         self._measure(run)
         return run
 
-    async def _alert(self, job: Job, kind: str, message: str) -> None:
+    async def _alert(self, job: ExportJob, kind: str, message: str) -> None:
         await self._tell(
             Alert(
                 service="exporter",

@@ -2,7 +2,8 @@
 One lane an export: it runs its export when that is due, when somebody asks, and when something was left to end. No lane
 waits for another.
 
-`Lanes` keeps a lane for every active export, follows the configuration, and erases the progress of what was deleted.
+`ExportScheduler` keeps a lane for every active export, follows the configuration, and erases the progress of what was
+deleted.
 """
 
 import asyncio
@@ -11,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 
-from exporter.exports.job import Job
-from exporter.exports.progress_store import Ledger, ledger_key
+from exporter.exports.job import ExportJob
+from exporter.exports.progress_store import ProgressStore, ledger_key
 from exporter.exports.run_store import Run
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
-from exporter.exports.worker import Key, Lane, first_progress
+from exporter.exports.worker import ExportWorker, Key, first_progress
 from shared.errors import BusyError, ConflictError, MillraceError
 from shared.messaging.kv import BucketStore
 from shared.runtime.telemetry import Metrics
@@ -28,7 +29,7 @@ ERASE_S = 5.0
 CANCEL_S = 0.2
 
 
-class Lanes:
+class ExportScheduler:
     """
     The lanes of this process. Satisfies `shared.service.Intake`.
 
@@ -43,7 +44,7 @@ class Lanes:
         runner: Runner,
         plans: BucketStore,
         metrics: Metrics,
-        jobs: Callable[[], Mapping[Key, Job]],
+        jobs: Callable[[], Mapping[Key, ExportJob]],
         is_gone: Callable[[Key], Awaitable[bool]],
     ) -> None:
         self._runner = runner
@@ -51,7 +52,7 @@ class Lanes:
         self._metrics = metrics
         self._jobs = jobs
         self._is_gone = is_gone
-        self._lanes: dict[Key, Lane] = {}
+        self._lanes: dict[Key, ExportWorker] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._followed = asyncio.Condition()
@@ -99,14 +100,14 @@ class Lanes:
                 await _cancel(self._tasks.values())
                 raise
 
-    async def _follow(self, jobs: Mapping[Key, Job], tasks: asyncio.TaskGroup, *, adopt: bool) -> None:
+    async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup, *, adopt: bool) -> None:
         """A lane for every job, at its revision."""
         for key, lane in list(self._lanes.items()):
             job = jobs.get(key)
             if job is None or job.revision != lane.job.revision:
                 await self._end(key, job, tasks)
         for key in jobs.keys() - self._lanes.keys():
-            lane = Lane(jobs[key], self._ledger(key), self._runner, self._metrics, adopt=adopt)
+            lane = ExportWorker(jobs[key], self._ledger(key), self._runner, self._metrics, adopt=adopt)
             self._begin(key, lane, tasks)
         async with self._followed:
             self._followed.notify_all()
@@ -126,7 +127,7 @@ class Lanes:
             BusyError: No run has begun within `wait_s`.
             ConflictError: The export was deleted or made inactive meanwhile.
         """
-        lane: Lane | None = None
+        lane: ExportWorker | None = None
         try:
             async with asyncio.timeout(wait_s):
                 lane = await self._lane(key, revision)
@@ -136,7 +137,7 @@ class Lanes:
                 return lane.current
             raise BusyError("the export could not be run yet", retry_after_s=5) from None
 
-    async def _lane(self, key: Key, revision: int) -> Lane:
+    async def _lane(self, key: Key, revision: int) -> ExportWorker:
         async with self._followed:
             while True:
                 if self._stopping:
@@ -147,20 +148,20 @@ class Lanes:
                     return lane
                 await self._followed.wait()
 
-    def _ledger(self, key: Key) -> Ledger:
-        return Ledger(self._plans, ledger_key(*key))
+    def _ledger(self, key: Key) -> ProgressStore:
+        return ProgressStore(self._plans, ledger_key(*key))
 
-    def _begin(self, key: Key, lane: Lane, tasks: asyncio.TaskGroup) -> None:
+    def _begin(self, key: Key, lane: ExportWorker, tasks: asyncio.TaskGroup) -> None:
         self._lanes[key] = lane
         self._tasks[key] = tasks.create_task(lane.keep(), name=f"export {'.'.join(key)}")
 
-    async def _end(self, key: Key, successor: Job | None, tasks: asyncio.TaskGroup) -> None:
+    async def _end(self, key: Key, successor: ExportJob | None, tasks: asyncio.TaskGroup) -> None:
         """End a lane wherever it is: its plan is stored, so what follows it goes on."""
         lane, task = self._lanes.pop(key), self._tasks.pop(key)
         await _cancel([task])
         self._runner.forget(*key)
         if successor is not None:
-            following = Lane(successor, lane.ledger, self._runner, self._metrics, adopt=False)
+            following = ExportWorker(successor, lane.ledger, self._runner, self._metrics, adopt=False)
             following.asked = lane.asked
             self._begin(key, following, tasks)
             return

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import structlog
 
-from exporter.exports.job import Job
-from exporter.exports.progress import Progress, Trigger
-from exporter.exports.progress_store import Ledger, TakenError
+from exporter.exports.job import ExportJob
+from exporter.exports.progress import ExportProgress, Trigger
+from exporter.exports.progress_store import ProgressStore, TakenError
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run
 from exporter.exports.runner import Runner
@@ -30,10 +30,10 @@ LOOK_S = 60.0
 BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
-class Lane:
+class ExportWorker:
     """The life of one export at one revision of its configuration."""
 
-    def __init__(self, job: Job, ledger: Ledger, runner: Runner, metrics: Metrics, *, adopt: bool) -> None:
+    def __init__(self, job: ExportJob, ledger: ProgressStore, runner: Runner, metrics: Metrics, *, adopt: bool) -> None:
         self.job = job
         self.asked: list[asyncio.Future[Run]] = []
         """Who waits for a run that begins from now on."""
@@ -85,7 +85,7 @@ class Lane:
         self._adopt = False
         return min(self.job.schedule.wait_s(now, progress.slot_at), LOOK_S)
 
-    async def _progress(self, now: datetime) -> Progress:
+    async def _progress(self, now: datetime) -> ExportProgress:
         if not await self.ledger.load():
             # It was configured behind our back; else `begin` was called before the configuration was stored.
             state = await self._runner.shop.source.state()
@@ -129,6 +129,6 @@ class Lane:
         self.signals.nudge.clear()
 
 
-def first_progress(schedule: Schedule, last_sequence: int, now: datetime) -> Progress:
+def first_progress(schedule: Schedule, last_sequence: int, now: datetime) -> ExportProgress:
     """Begin with the event after `last_sequence`, and with the slot after this one."""
-    return Progress(cursor=last_sequence, slot_at=schedule.slot(now))
+    return ExportProgress(cursor=last_sequence, slot_at=schedule.slot(now))

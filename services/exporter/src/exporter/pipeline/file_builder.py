@@ -67,14 +67,14 @@ class Source(Protocol):
     def data(self) -> bytes: ...
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class FileLimits(Struct, frozen=True, kw_only=True):
     """When a file is full. A message is never cut, so `size_bytes` is passed by at most what one message adds."""
 
     rows: int = 100_000
     size_bytes: int = 64 << 20
 
 
-class Draft:
+class ExportFile:
     """
     One file in the making. `add` and `finish` work hard: call them in a thread.
 
@@ -83,7 +83,7 @@ class Draft:
     """
 
     def __init__(
-        self, selection: Selection, layout: Layout, open_encoder: OpenEncoder, limits: Limits | None = None
+        self, selection: Selection, layout: Layout, open_encoder: OpenEncoder, limits: FileLimits | None = None
     ) -> None:
         self._selection = selection
         self._layout = layout

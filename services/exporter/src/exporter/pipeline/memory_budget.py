@@ -11,7 +11,7 @@ UPLOAD_BYTES = 256 << 20
 """Four files of the largest size, or thousands of usual ones, at the same time."""
 
 
-class Budget:
+class MemoryBudget:
     """First come, first served, so that a large file is not starved by small ones. A file over the whole goes alone."""
 
     def __init__(self, size_bytes: int = UPLOAD_BYTES) -> None:

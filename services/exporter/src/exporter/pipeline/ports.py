@@ -6,7 +6,7 @@ from typing import Protocol
 from exporter.pipeline.file_builder import Layout
 
 
-class Sink(Protocol):
+class Destination(Protocol):
     """
     Where files go. The runtime tries again what raises a retryable error, and fails the run on any other.
 

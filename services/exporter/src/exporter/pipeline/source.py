@@ -18,7 +18,7 @@ SILENT_S = 60.0
 """A message that was announced and has not come by then is gone: its time was over while we read."""
 
 
-class Window:
+class SequenceRange:
     """The messages of one app after one sequence and up to another. Made by `EventSource.open`."""
 
     def __init__(self, scan: Pull, until: int) -> None:
@@ -58,8 +58,8 @@ class EventSource:
         return await self._bus.stream_state(streams.EVENTS)
 
     @asynccontextmanager
-    async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[Window]:
+    async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[SequenceRange]:
         """The messages of an app with sequences in (`after`, `until`]; `until` must be in the stream already."""
         subject = subjects.events_of_app(app_key)
         async with open_scan(self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1) as scan:
-            yield Window(scan, until)
+            yield SequenceRange(scan, until)
