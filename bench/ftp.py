@@ -31,7 +31,7 @@ from millrace.verbs.bench import Report, Row, compare, rounds
 from shared.contracts import profile_keys, streams, subjects
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
@@ -399,7 +399,7 @@ async def _wait_consumed(gateway: Gateway, messages: int) -> None:
 
 async def _plain_profiles() -> float:
     async with _streams() as bus:
-        store = BucketStore(bus, streams.PROFILES)
+        store = KeyValueStore(bus, streams.PROFILES)
         count = PROFILES // (5 * PLAIN_SHARE)
         started = perf_counter()
         for number in range(count):

@@ -36,7 +36,7 @@ from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts import streams
 from shared.messaging.connection import connect
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.objects.config import AzureStoreConfig, S3StoreConfig
 from shared.objects.store import ObjectStore
@@ -335,7 +335,7 @@ async def _widget_row(report: Report) -> Row:
         uploads = Uploads(
             providers=_Seats(ProviderHealth("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
             image_work=image_work,
-            records=Records(BucketStore(bus, streams.MEDIA)),
+            records=Records(KeyValueStore(bus, streams.MEDIA)),
             bus=bus,
             metrics=Metrics(),
             limits=UploadLimits(

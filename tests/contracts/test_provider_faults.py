@@ -18,7 +18,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shared.objects.config import AzureStoreConfig, Limits, S3StoreConfig
+from shared.objects.config import AzureStoreConfig, S3StoreConfig, StoreLimits
 from storage.content.body import SPOOL_BYTES, Bodies, body_of
 from storage.placement.failover import Headers
 from storage.providers.cloud import CloudProvider
@@ -50,7 +50,7 @@ async def provider(store: StubStore) -> AsyncIterator[CloudProvider]:
         )
     else:
         config = connector.store()
-    async with config.open(Limits(retries=0)) as objects:
+    async with config.open(StoreLimits(retries=0)) as objects:
         yield CloudProvider("stub", connector.place, "p", connector.url, objects, answer_s=0.5, s_per_mib=0.01)
 
 

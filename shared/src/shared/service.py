@@ -39,7 +39,7 @@ from shared.http.server import Listener, make_application
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime import logs
 from shared.runtime.settings import Settings, read_settings
@@ -99,9 +99,9 @@ class Mesh:
         """Open a part; it is closed, in reverse order, when nothing is in flight any more."""
         return await self._stack.enter_async_context(part)
 
-    def bucket(self, bucket: Bucket) -> BucketStore:
+    def bucket(self, bucket: Bucket) -> KeyValueStore:
         """Bytes in a bucket that the service declares."""
-        return BucketStore(self.bus, bucket)
+        return KeyValueStore(self.bus, bucket)
 
     def ping(self, name: str, check: Ping) -> None:
         """A named condition of readiness."""

@@ -6,14 +6,14 @@ import msgspec
 
 from hooks.backlog.checkpoints import Checkpoint
 from shared.errors import ConflictError, UnavailableError
-from shared.messaging.kv import Stored
+from shared.messaging.kv import KeyValue
 
 
 class MemoryBucket:
     """Satisfies `hooks.backlog.checkpoints.Store`. It can store a write and lose the answer."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, Stored] = {}
+        self.entries: dict[str, KeyValue] = {}
         self.revision = 0
         self.silent = False
         self.before_put: Callable[[], None] | None = None
@@ -21,9 +21,9 @@ class MemoryBucket:
     def write(self, key: str, value: Checkpoint) -> None:
         """As somebody else does."""
         self.revision += 1
-        self.entries[key] = Stored(key, msgspec.json.encode(value), self.revision)
+        self.entries[key] = KeyValue(key, msgspec.json.encode(value), self.revision)
 
-    async def get(self, key: str) -> Stored | None:
+    async def get(self, key: str) -> KeyValue | None:
         return self.entries.get(key)
 
     async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
@@ -32,7 +32,7 @@ class MemoryBucket:
             first()
         self._check(key, expect_revision)
         self.revision += 1
-        self.entries[key] = Stored(key, data, self.revision)
+        self.entries[key] = KeyValue(key, data, self.revision)
         if self.silent:
             self.silent = False
             raise UnavailableError("no answer")
@@ -42,7 +42,7 @@ class MemoryBucket:
         self._check(key, expect_revision)
         self.entries.pop(key, None)
 
-    async def scan(self, keys: str = ">") -> Sequence[Stored]:
+    async def scan(self, keys: str = ">") -> Sequence[KeyValue]:
         return list(self.entries.values())
 
     def _check(self, key: str, expected: int | None) -> None:

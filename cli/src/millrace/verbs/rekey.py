@@ -15,7 +15,7 @@ from millrace.terminal.event_loop import run_async
 from shared.config.registry import Registry
 from shared.contracts import streams
 from shared.errors import ConflictError, InvalidError
-from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.kv import KeyValue, KeyValueStore
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 async def rekey(registry: Registry) -> Outcome:
     """Every entry of `CONFIG`. One that changes meanwhile is read again, so no writer's work is lost."""
-    store = BucketStore(registry.bus, streams.CONFIG)
+    store = KeyValueStore(registry.bus, streams.CONFIG)
     changed = current = 0
     refused: list[str] = []
     for stored in await store.scan():
@@ -61,7 +61,7 @@ async def rekey(registry: Registry) -> Outcome:
     return Outcome(changed=changed, current=current, refused=tuple(refused))
 
 
-async def _rekey(registry: Registry, store: BucketStore, stored: Stored | None) -> bool:
+async def _rekey(registry: Registry, store: KeyValueStore, stored: KeyValue | None) -> bool:
     while stored is not None:
         encrypted = registry.secrets.rekey(stored.data)
         if encrypted is None:

@@ -22,7 +22,7 @@ from shared.contracts.messages import Alert
 from shared.errors import InvalidError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import BucketStore, is_deletion, present
+from shared.messaging.kv import KeyValueStore, is_deletion, present
 from shared.messaging.message import Message
 from shared.runtime.logs import redactor
 from shared.runtime.retry import Backoff
@@ -192,7 +192,7 @@ class Registry:
         self.secrets = secrets
         self.service = service
         self._relist_s = relist_s
-        self._store = BucketStore(bus, streams.CONFIG)
+        self._store = KeyValueStore(bus, streams.CONFIG)
         self._views: dict[str, View[Any]] = {}
 
     def view(self, kind: Kind[T]) -> View[T]:

@@ -26,7 +26,7 @@ from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, UnavailableError
 from shared.messaging.errors import api_error
-from shared.messaging.message import Message, Outgoing, headers_of
+from shared.messaging.message import Message, OutgoingMessage, headers_of
 from shared.messaging.nats_client import Client
 from shared.messaging.parser import Deliver, StreamParser
 from shared.runtime.retry import Backoff, retry
@@ -110,10 +110,10 @@ class Bus:
         given = dict(headers or {})
         if message_id is not None:
             given["Nats-Msg-Id"] = message_id
-        message = Outgoing(subject, data, given, expect_last_sequence)
+        message = OutgoingMessage(subject, data, given, expect_last_sequence)
         return await self._publish((message,), [headers_of(message)], timeout_s)
 
-    async def publish_together(self, messages: Sequence[Outgoing], *, timeout_s: float = 5.0) -> int:
+    async def publish_together(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = 5.0) -> int:
         """
         Put messages into one stream in their order, all or none (NATS ADR-50), and give the sequence of the last; the
         others have those right before it.
@@ -139,7 +139,9 @@ class Bus:
             timeout_s,
         )
 
-    async def _publish(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]], timeout_s: float) -> int:
+    async def _publish(
+        self, messages: Sequence[OutgoingMessage], headers: Sequence[dict[str, str]], timeout_s: float
+    ) -> int:
         """The last message is answered for all."""
         last = messages[-1]
         if len(messages) > 1:
@@ -160,7 +162,7 @@ class Bus:
         self.metrics.count("millrace_bus_published_total", len(messages), stream=ack.stream)
         return ack.seq
 
-    async def _send(self, messages: Sequence[Outgoing], headers: Sequence[dict[str, str]]) -> None:
+    async def _send(self, messages: Sequence[OutgoingMessage], headers: Sequence[dict[str, str]]) -> None:
         """
         What nats-py's `publish` does with each message, for all of them together: for a thousand small ones, a fifth of
         the time. They leave with the next message that goes the library's way.

@@ -13,7 +13,7 @@ from shared.contracts.streams import Bucket
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.message import Message, Outgoing
+from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.pull import Pull
 from shared.messaging.streams import subjects_in
 
@@ -25,7 +25,7 @@ SILENT_S: Final = 1.0
 """After so long without a message it is asked whether any is to come."""
 
 
-class Stored(Struct, frozen=True):
+class KeyValue(Struct, frozen=True):
     """What lies under a key. `revision` is the stream sequence that wrote it."""
 
     key: str
@@ -71,7 +71,7 @@ class Entry(Struct, frozen=True):
     revision: int
 
 
-class BucketStore:
+class KeyValueStore:
     """One bucket. Every method raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus, bucket: Bucket) -> None:
@@ -79,7 +79,7 @@ class BucketStore:
         self._bucket = bucket
         self._prefix = f"$KV.{bucket.name}."
 
-    async def get(self, key: str) -> Stored | None:
+    async def get(self, key: str) -> KeyValue | None:
         """What lies under `key`, or None."""
         message = await self._bus.last_message(self._bucket, self._prefix + key)
         if message is None or is_deletion(message.headers):
@@ -128,7 +128,7 @@ class BucketStore:
         """
         await self._bus.publish_together(
             [
-                Outgoing(self._prefix + entry.key, entry.data or b"", expect_last_sequence=entry.revision)
+                OutgoingMessage(self._prefix + entry.key, entry.data or b"", expect_last_sequence=entry.revision)
                 for entry in entries
             ]
         )
@@ -139,12 +139,12 @@ class BucketStore:
             self._prefix + key, b"", headers={OPERATION: "DEL"}, expect_last_sequence=expect_revision
         )
 
-    async def scan(self, keys: str = ">") -> list[Stored]:
+    async def scan(self, keys: str = ">") -> list[KeyValue]:
         """
         Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first. What is changed
         meanwhile is as it was before or after.
         """
-        found: dict[str, Stored] = {}
+        found: dict[str, KeyValue] = {}
         subject = self._prefix + keys
         async with open_scan(self._bus, self._bucket, subject=subject, last_per_subject=True) as scan:
             async for message in present(self._bus, self._bucket, subject, scan):
@@ -154,13 +154,13 @@ class BucketStore:
                     found[stored.key] = stored
         return list(found.values())
 
-    async def page(self, keys: str, *, after: int, most: int) -> list[Stored]:
+    async def page(self, keys: str, *, after: int, most: int) -> list[KeyValue]:
         """
         Up to `most` entries whose key matches and that were written after revision `after`, oldest first.
 
         Reads no more than it gives, which needs a bucket without history: each key is in it once.
         """
-        found: list[Stored] = []
+        found: list[KeyValue] = []
         async with open_scan(
             self._bus, self._bucket, subject=self._prefix + keys, start_sequence=after + 1, capacity=most
         ) as scan:
@@ -177,6 +177,6 @@ class BucketStore:
                     return found + await self.page(keys, after=after, most=most - len(found))
         return found[:most]
 
-    def stored(self, message: Message) -> Stored:
+    def stored(self, message: Message) -> KeyValue:
         """A message of this bucket's stream as an entry."""
-        return Stored(message.subject.removeprefix(self._prefix), message.data, message.sequence)
+        return KeyValue(message.subject.removeprefix(self._prefix), message.data, message.sequence)

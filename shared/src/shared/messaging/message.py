@@ -39,7 +39,7 @@ class Message(Struct, eq=False, gc=False):
         return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
 
 
-class Outgoing(Struct, frozen=True):
+class OutgoingMessage(Struct, frozen=True):
     """A message to be published together with others; the fields are those of `Bus.publish`."""
 
     subject: str
@@ -48,7 +48,7 @@ class Outgoing(Struct, frozen=True):
     expect_last_sequence: int | None = None
 
 
-def headers_of(message: Outgoing) -> dict[str, str]:
+def headers_of(message: OutgoingMessage) -> dict[str, str]:
     headers = dict(message.headers)
     if message.expect_last_sequence is not None:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect_last_sequence)

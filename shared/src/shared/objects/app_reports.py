@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.config.secret import Secret
 from shared.contracts.subjects import APP_KEY, check_app_key
-from shared.objects.config import USUAL, Limits, LocalStoreConfig, S3StoreConfig
+from shared.objects.config import USUAL, LocalStoreConfig, S3StoreConfig, StoreLimits
 from shared.objects.keys import check_key
 from shared.objects.store import ObjectStore
 from shared.runtime.settings import Settings
@@ -19,7 +19,7 @@ MAX_NAME_BYTES = 200
 
 
 @asynccontextmanager
-async def open_reports(settings: Settings, limits: Limits = USUAL) -> AsyncIterator[ObjectStore]:
+async def open_reports(settings: Settings, limits: StoreLimits = USUAL) -> AsyncIterator[ObjectStore]:
     """The store of all apps' reports. Asks nothing of it yet. Raises `InvalidError` when a setting cannot be right."""
     async with _config(settings).open(limits) as store:
         yield store

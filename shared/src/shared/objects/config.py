@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shared.aws.roles import CredentialProvider
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class StoreLimits(Struct, frozen=True, kw_only=True):
     """How long one request may take, and how often obstore tries again. A person who waits is served with less."""
 
     connect_s: float = 5.0
@@ -34,7 +34,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     retries: int = 2
 
 
-USUAL: Final = Limits()
+USUAL: Final = StoreLimits()
 
 Folder = Annotated[str, Meta(max_length=512)]
 Endpoint = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
@@ -57,7 +57,7 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
 
     @asynccontextmanager
     async def open(
-        self, limits: Limits = USUAL, *, credential_provider: "CredentialProvider | None" = None
+        self, limits: StoreLimits = USUAL, *, credential_provider: "CredentialProvider | None" = None
     ) -> AsyncIterator["ObjectStore"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
         virtual = self.endpoint_url is None and "." not in self.bucket
@@ -109,7 +109,7 @@ class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_on
     prefix: Folder = ""
 
     @asynccontextmanager
-    async def open(self, limits: Limits = USUAL) -> AsyncIterator["ObjectStore"]:
+    async def open(self, limits: StoreLimits = USUAL) -> AsyncIterator["ObjectStore"]:
         """Asks nothing of the container yet. Raises `InvalidError` when a field cannot be right."""
         key = self.account_key.reveal().strip()
         try:
@@ -141,7 +141,7 @@ class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_on
     prefix: Folder = ""
 
     @asynccontextmanager
-    async def open(self, limits: Limits = USUAL) -> AsyncIterator["ObjectStore"]:
+    async def open(self, limits: StoreLimits = USUAL) -> AsyncIterator["ObjectStore"]:
         """There is no network here, so the limits limit nothing."""
         files = await asyncio.to_thread(LocalFiles, Path(self.root) / (folder_of(self.prefix) or ""))
         yield ObjectStore(LocalStore(files.root), provider="local", place="the local store", files=files)
@@ -151,7 +151,7 @@ StoreConfig = S3StoreConfig | AzureStoreConfig | LocalStoreConfig
 """Where objects lie. The contract suite runs over every member."""
 
 
-def _client_options(endpoint: str, limits: Limits) -> "ClientConfig":
+def _client_options(endpoint: str, limits: StoreLimits) -> "ClientConfig":
     return {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=limits.connect_s),
@@ -162,7 +162,7 @@ def _client_options(endpoint: str, limits: Limits) -> "ClientConfig":
     }
 
 
-def _retry_config(limits: Limits) -> "RetryConfig":
+def _retry_config(limits: StoreLimits) -> "RetryConfig":
     return {
         "max_retries": limits.retries,
         "retry_timeout": timedelta(seconds=limits.request_s),

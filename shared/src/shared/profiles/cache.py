@@ -14,7 +14,7 @@ from shared.contracts.messages import decode
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import BucketStore, is_deletion
+from shared.messaging.kv import KeyValueStore, is_deletion
 from shared.messaging.message import Message
 from shared.profiles.store import Profile
 from shared.runtime.retry import Backoff
@@ -34,7 +34,7 @@ class ProfileCache:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, streams.PROFILES)
+        self._store = KeyValueStore(bus, streams.PROFILES)
         self._kept: OrderedDict[str, tuple[int, Profile | None]] = OrderedDict()
         self._read: asyncio.Queue[str] = asyncio.Queue()
         self._watches: dict[str, object | None] = {}

@@ -13,7 +13,7 @@ from shared.contracts import profile_keys, streams
 from shared.contracts.messages import Attributes, ProfileRow, decode
 from shared.errors import ConflictError, TooLargeError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore, Entry
+from shared.messaging.kv import Entry, KeyValueStore
 
 MERGE_ATTEMPTS = 20
 AT_ONCE = 1000
@@ -35,7 +35,7 @@ class Profiles:
     """Read and merge. Every method raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
-        self._store = BucketStore(bus, streams.PROFILES)
+        self._store = KeyValueStore(bus, streams.PROFILES)
         self._all_new = False
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None:

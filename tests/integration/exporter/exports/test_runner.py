@@ -31,7 +31,7 @@ from shared.contracts.messages import Alert, Event, EventType, encode
 from shared.contracts.subjects import partition_of
 from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -81,8 +81,8 @@ class World:
         self.now = NOON
         self.store = Store()
         self.alerts: list[Alert] = []
-        self.plans = BucketStore(bus, streams.PLANS)
-        self.history = RunStore(BucketStore(bus, streams.RUNS))
+        self.plans = KeyValueStore(bus, streams.PLANS)
+        self.history = RunStore(KeyValueStore(bus, streams.RUNS))
         self.limits = FileLimits()
         self.metrics = Metrics()
         self.job = ExportJob(

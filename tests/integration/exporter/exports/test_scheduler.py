@@ -27,7 +27,7 @@ from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, decode, encode
 from shared.errors import BusyError, ConflictError, UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.kv import KeyValue, KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -62,12 +62,12 @@ class Store:
         yield self
 
 
-class Plans(BucketStore):
+class Plans(KeyValueStore):
     """The bucket of plans, of which no list is to be had while `away`."""
 
     away = False
 
-    async def scan(self, keys: str = ">") -> list[Stored]:
+    async def scan(self, keys: str = ">") -> list[KeyValue]:
         if self.away:
             raise UnavailableError("away")
         return await super().scan(keys)
@@ -83,7 +83,7 @@ class Mesh:
         self.jobs: dict[Key, ExportJob] = {key: self.job(key, store) for key, store in self.stores.items()}
         shop = FileWriterDependencies(
             source=EventSource(bus),
-            history=RunStore(BucketStore(bus, streams.RUNS)),
+            history=RunStore(KeyValueStore(bus, streams.RUNS)),
             clock=lambda: datetime.now(UTC),
         )
         self.lanes = ExportScheduler(

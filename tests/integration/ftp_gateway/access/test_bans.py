@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from ftp_gateway.app import SERVICE
 from shared.contracts import streams
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
 from shared.service import running
 from support.clients.ftp_gateway import PASSWORD, Gateway, write
@@ -148,7 +148,7 @@ async def test_guesses_at_several_replicas_add_up(gateway: Gateway, start: Start
 
 
 async def _scored(bus: Bus) -> bool:
-    return bool(await BucketStore(bus, streams.DEFENDER).scan())
+    return bool(await KeyValueStore(bus, streams.DEFENDER).scan())
 
 
 async def test_a_ban_outlives_the_replica_that_made_it(gateway: Gateway, start: Start, bus: Bus) -> None:

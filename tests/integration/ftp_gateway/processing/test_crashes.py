@@ -24,7 +24,7 @@ from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, PushBatch, decode
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.message import Outgoing
+from shared.messaging.message import OutgoingMessage
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
@@ -155,7 +155,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
 ) -> None:
     publish_together, lost = bus.publish_together, set[bytes]()
 
-    async def lose_each_first_answer(messages: Sequence[Outgoing]) -> int:
+    async def lose_each_first_answer(messages: Sequence[OutgoingMessage]) -> int:
         sequence = await publish_together(messages)
         if messages[0].data not in lost:
             lost.add(messages[0].data)
@@ -180,7 +180,7 @@ async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
     publish_together = bus.publish_together
     packs = 0
 
-    async def away_for_a_while(messages: Sequence[Outgoing]) -> int:
+    async def away_for_a_while(messages: Sequence[OutgoingMessage]) -> int:
         nonlocal packs
         packs += 1
         if 3 <= packs <= 6:
@@ -252,7 +252,7 @@ async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
     intake = intake_of(spool, bus, file_work)
     closed = asyncio.Event()
 
-    async def close_at_the_first_pack(messages: Sequence[Outgoing]) -> int:
+    async def close_at_the_first_pack(messages: Sequence[OutgoingMessage]) -> int:
         intake.close()
         closed.set()
         return await publish_together(messages)

@@ -31,7 +31,7 @@ from shared.config.secret import dec_hook
 from shared.contracts import streams
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
@@ -91,10 +91,10 @@ async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
 
 
 @pytest.fixture
-async def memories(bus: Bus, settings: Settings) -> BucketStore:
+async def memories(bus: Bus, settings: Settings) -> KeyValueStore:
     for spec in (streams.PUSH, streams.FILES, streams.PROFILES, streams.REMOTES):
         await ensure(bus, spec, settings)
-    return BucketStore(bus, streams.REMOTES)
+    return KeyValueStore(bus, streams.REMOTES)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def file_work(bus: Bus) -> AsyncIterator[ParserPool]:
 class Process:
     """What one process has: its spool, and what it knows of the remote. `ahead` is what its clock is."""
 
-    def __init__(self, folder: Path, peer: SftpPeer, memories: BucketStore, app_key: str = "shop") -> None:
+    def __init__(self, folder: Path, peer: SftpPeer, memories: KeyValueStore, app_key: str = "shop") -> None:
         self.ahead = timedelta()
         self.app_key = app_key
         self.spool = Spool(folder, self.clock)
@@ -158,7 +158,7 @@ class Process:
 
 @pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: ParserPool, tmp_path: Path, restarted_with: str
+    bus: Bus, peer: SftpPeer, memories: KeyValueStore, file_work: ParserPool, tmp_path: Path, restarted_with: str
 ) -> None:
     for at in count(1):
         app_key, death = f"shop{at}", Death(at)
@@ -187,7 +187,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 
 async def test_what_was_pulled_waits_for_a_file_of_its_name(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, file_work: ParserPool, tmp_path: Path
+    bus: Bus, peer: SftpPeer, memories: KeyValueStore, file_work: ParserPool, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, memories)
     writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")
@@ -204,7 +204,7 @@ async def test_what_was_pulled_waits_for_a_file_of_its_name(
 
 
 async def test_a_file_that_is_gone_is_remembered_for_a_week(
-    bus: Bus, peer: SftpPeer, memories: BucketStore, tmp_path: Path
+    bus: Bus, peer: SftpPeer, memories: KeyValueStore, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, memories)
     path = peer.folder / "out" / "push.csv"
@@ -229,7 +229,7 @@ async def test_a_file_that_is_gone_is_remembered_for_a_week(
 
 
 async def test_a_file_that_cannot_be_remembered_is_remembered_later(
-    peer: SftpPeer, memories: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    peer: SftpPeer, memories: KeyValueStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = Process(tmp_path / "spool", peer, memories)
     (peer.folder / "out" / "push.csv").write_bytes(DATA)
@@ -247,7 +247,7 @@ async def test_a_file_that_cannot_be_remembered_is_remembered_later(
 
 
 async def test_a_server_that_fails_file_after_file_is_left_alone(
-    peer: SftpPeer, memories: BucketStore, tmp_path: Path
+    peer: SftpPeer, memories: KeyValueStore, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, memories)
     for number in range(9):

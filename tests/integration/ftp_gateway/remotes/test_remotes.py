@@ -20,7 +20,7 @@ from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
 from shared.service import running
 from support.clients.ftp_gateway import Gateway, events, rows
@@ -457,7 +457,7 @@ async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
     async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
         saved = await gateway.put(remote.path, sftp.config(schedule="0 0 1 1 *"))
         missed = PullProgress(next_look_at=datetime.now(UTC) - timedelta(hours=1), revision=saved["revision"])
-        await RemoteStateStore(BucketStore(bus, streams.REMOTES), "shop", "erp").note(missed)
+        await RemoteStateStore(KeyValueStore(bus, streams.REMOTES), "shop", "erp").note(missed)
         replica.kill()
         await until(lambda: events(bus, "completed"))
 

@@ -10,18 +10,18 @@ from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts import streams
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.kv import KeyValue, KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
 
-class Memories(BucketStore):
+class Memories(KeyValueStore):
     """The bucket of remotes, of which no list is to be had the first time."""
 
     asked = 0
 
-    async def scan(self, keys: str = ">") -> list[Stored]:
+    async def scan(self, keys: str = ">") -> list[KeyValue]:
         self.asked += 1
         if self.asked == 1:
             raise UnavailableError("away")
@@ -48,7 +48,7 @@ async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings
         await lanes.join()
 
 
-def _lanes(memories: BucketStore) -> PullScheduler:
+def _lanes(memories: KeyValueStore) -> PullScheduler:
     async def gone(_: object) -> bool:
         return True
 

@@ -18,7 +18,7 @@ from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, FileChanged, decode, encode
 from shared.mail import Mail, Mailer
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.service import running
@@ -94,7 +94,7 @@ async def test_files_of_a_day_are_told_on_the_next(
         async with gateway.sftp() as client:
             await process(client, "/good.csv", ROW)
             await process(client, "/broken.csv", BROKEN)
-        store = BucketStore(bus, streams.SUMMARIES)
+        store = KeyValueStore(bus, streams.SUMMARIES)
         clock = Clock()
         app = service.mesh.registry.view(APPS).get("shop")
         assert app is not None
@@ -117,7 +117,7 @@ async def test_service_sends_what_is_due_when_it_starts(
 ) -> None:
     await tell(bus, "yesterday.csv", NOON - DAY)
     today = datetime.now(UTC).date()
-    await BucketStore(bus, streams.SUMMARIES).put("shop", encode(Told(day=today - 2 * DAY)))
+    await KeyValueStore(bus, streams.SUMMARIES).put("shop", encode(Told(day=today - 2 * DAY)))
     app = App(summary=msgspec.structs.replace(SUMMARY, hour=0))
     await registry.put(APPS, "shop", "", app)
 

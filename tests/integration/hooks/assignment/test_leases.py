@@ -12,7 +12,7 @@ from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.contracts.subjects import PARTITIONS, hooks_lease
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 
@@ -47,13 +47,13 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ensure(bus, LEASES, settings)
-    store, work = BucketStore(bus, LEASES), Work()
+    store, work = KeyValueStore(bus, LEASES), Work()
     leases = LeaseKeeper("one", bus, work, timing=Timing(), now=now)
     plan, loop = leases.table.plan, asyncio.get_running_loop()
     theirs = Lease(owner="other", epoch=1, since=now(), renewed_at=now())
-    scan = BucketStore.scan
+    scan = KeyValueStore.scan
 
-    async def scan_before_theirs(self: BucketStore, keys: str = ">") -> object:
+    async def scan_before_theirs(self: KeyValueStore, keys: str = ">") -> object:
         found = await scan(self, keys)
         revision = await store.put(hooks_lease(0), encode(theirs))
         heard = partial(leases.table.see_lease, 0, theirs, revision)
@@ -64,7 +64,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
         loop.call_soon(heard)
         return made
 
-    monkeypatch.setattr(BucketStore, "scan", scan_before_theirs)
+    monkeypatch.setattr(KeyValueStore, "scan", scan_before_theirs)
 
     await leases.start()
 

@@ -19,7 +19,7 @@ from hooks.delivery.ack_window import Bounds
 from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
 from shared.service import Running, running, serve
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
@@ -237,7 +237,7 @@ async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
         await replicas.start("fourth")
         late = await kinesis.wait_records("orders", holds(3000))
         await wait_acknowledged(bus)
-        store = BucketStore(bus, streams.HOOKS)
+        store = KeyValueStore(bus, streams.HOOKS)
 
         async def nothing_left() -> bool:
             return not await store.scan()

@@ -13,7 +13,7 @@ from hooks.backlog.stall_detector import StallPolicy
 from hooks.delivery.ack_window import Bounds
 from shared.contracts import streams
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
 from shared.service import Running, running
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
@@ -63,7 +63,7 @@ async def post(client: HooksClient, posted: list[dict[str, object]]) -> None:
 
 async def entries(bus: Bus) -> int:
     """Backlogs in the bucket."""
-    return len(await BucketStore(bus, streams.HOOKS).scan())
+    return len(await KeyValueStore(bus, streams.HOOKS).scan())
 
 
 async def allow(client: HooksClient, kinesis: FaultyKinesis) -> None:

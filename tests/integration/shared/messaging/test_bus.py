@@ -10,7 +10,7 @@ from shared.contracts.subjects import push_send
 from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.message import Message, Outgoing
+from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -80,7 +80,7 @@ async def test_last_message_is_the_newest_of_its_subject(push: Bus) -> None:
 
 async def test_messages_together_are_stored_side_by_side(push: Bus) -> None:
     subject = push_send("shop", "f1")
-    parts = [Outgoing(subject, b"%d" % n, {"Part": str(n)}, 0 if n == 0 else None) for n in range(1000)]
+    parts = [OutgoingMessage(subject, b"%d" % n, {"Part": str(n)}, 0 if n == 0 else None) for n in range(1000)]
 
     last = await push.publish_together(parts)
 
@@ -92,12 +92,12 @@ async def test_messages_together_are_stored_side_by_side(push: Bus) -> None:
 
 async def test_messages_together_are_refused_together(push: Bus) -> None:
     await push.publish(push_send("shop", "f2"), b"1")
-    parts = [Outgoing(push_send("shop", f"f{n}"), b"2", expect_last_sequence=0) for n in (1, 2, 3)]
+    parts = [OutgoingMessage(push_send("shop", f"f{n}"), b"2", expect_last_sequence=0) for n in (1, 2, 3)]
 
     with pytest.raises(ConflictError):
         await push.publish_together(parts)
     with pytest.raises(TooLargeError):
-        await push.publish_together([Outgoing("push.send.shop.f4", bytes(push.max_payload + 1)), parts[0]])
+        await push.publish_together([OutgoingMessage("push.send.shop.f4", bytes(push.max_payload + 1)), parts[0]])
 
     assert 1 == (await push.stream_state(PUSH)).messages
 

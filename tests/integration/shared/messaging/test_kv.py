@@ -7,8 +7,8 @@ from contextlib import aclosing
 from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import BucketStore, present
-from shared.messaging.message import Outgoing
+from shared.messaging.kv import KeyValueStore, present
+from shared.messaging.message import OutgoingMessage
 from shared.messaging.streams import ensure, subjects_in
 from shared.runtime.settings import Settings
 
@@ -17,7 +17,7 @@ KEYS = 8
 
 async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PLANS, settings)
-    store = BucketStore(bus, streams.PLANS)
+    store = KeyValueStore(bus, streams.PLANS)
     dice = random.Random(1)
 
     async def change(key: int) -> None:
@@ -38,7 +38,7 @@ async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus:
 
 async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PLANS, settings)
-    store = BucketStore(bus, streams.PLANS)
+    store = KeyValueStore(bus, streams.PLANS)
     for key in ("a", "b", "c"):
         await store.put(key, b"old")
     everything = f"$KV.{streams.PLANS.name}.>"
@@ -57,7 +57,7 @@ async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, setting
 
 async def test_a_scan_of_nothing_ends(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PLANS, settings)
-    store = BucketStore(bus, streams.PLANS)
+    store = KeyValueStore(bus, streams.PLANS)
     await store.put("a.1", b"old")
 
     assert [] == await store.scan("b.*")
@@ -70,6 +70,6 @@ async def test_the_subjects_of_a_bucket_are_told_whole(bus: Bus, settings: Setti
     prefix = f"$KV.{streams.PLANS.name}."
     keys = [f"a.{number}" for number in range(100_500)]
     for at in range(0, len(keys), 1000):
-        await bus.publish_together([Outgoing(prefix + key, b"") for key in keys[at : at + 1000]], timeout_s=30)
+        await bus.publish_together([OutgoingMessage(prefix + key, b"") for key in keys[at : at + 1000]], timeout_s=30)
 
     assert {prefix + key for key in keys} == await subjects_in(bus, streams.PLANS, f"{prefix}a.*")

@@ -20,12 +20,12 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.objects.config import Limits, S3StoreConfig
+from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.errors import store_code
 from shared.objects.store import ObjectStore
 from support.servers.moto import MotoServer
 
-ONCE = Limits(request_s=5, retries=0)
+ONCE = StoreLimits(request_s=5, retries=0)
 OF_AN_OBJECT = {"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 05:23:36 GMT", "Content-Length": "0"}
 
 
@@ -161,7 +161,7 @@ async def test_a_store_without_conditions_is_asked_and_then_written_to(
 async def test_obstore_tries_again_as_often_as_it_is_let(s3: FakeS3) -> None:
     s3.fail(503, "SlowDown")
 
-    async with s3.config.open(Limits(request_s=5, retries=2)) as store:
+    async with s3.config.open(StoreLimits(request_s=5, retries=2)) as store:
         with pytest.raises(BusyError):
             await put(store)
 
@@ -171,7 +171,7 @@ async def test_obstore_tries_again_as_often_as_it_is_let(s3: FakeS3) -> None:
 async def test_a_store_that_says_nothing_is_unavailable_in_time(s3: FakeS3) -> None:
     s3.speaks.clear()
 
-    async with s3.config.open(Limits(request_s=0.2, retries=0)) as store:
+    async with s3.config.open(StoreLimits(request_s=0.2, retries=0)) as store:
         async with asyncio.timeout(5):
             with pytest.raises(UnavailableError, match="cannot be reached"):
                 await put(store)

@@ -10,7 +10,7 @@ from shared.contracts.profile_keys import profile_key
 from shared.contracts.streams import PROFILES
 from shared.messaging import kv
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore, Stored
+from shared.messaging.kv import KeyValue, KeyValueStore
 from shared.messaging.streams import ensure
 from shared.profiles.cache import ProfileCache
 from shared.profiles.store import Profiles
@@ -24,16 +24,16 @@ class Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         self.before_answer: Callable[[], Awaitable[None]] | None = None
-        get = BucketStore.get
+        get = KeyValueStore.get
 
-        async def counted(store: BucketStore, key: str) -> Stored | None:
+        async def counted(store: KeyValueStore, key: str) -> KeyValue | None:
             self.count += 1
             stored = await get(store, key)
             if self.before_answer is not None:
                 await self.before_answer()
             return stored
 
-        monkeypatch.setattr(kv.BucketStore, "get", counted)
+        monkeypatch.setattr(kv.KeyValueStore, "get", counted)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ async def test_a_deleted_profile_is_none(profiles: Profiles, cache: ProfileCache
     await move(profiles, USER, "Bursa")
     await until(partial(kept, cache, reads, USER))
 
-    await BucketStore(bus, PROFILES).delete(profile_key(*USER))
+    await KeyValueStore(bus, PROFILES).delete(profile_key(*USER))
 
     await until(partial(has, cache, USER, None))
 

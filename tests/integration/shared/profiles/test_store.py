@@ -9,7 +9,7 @@ from shared.contracts.profile_keys import profile_key
 from shared.contracts.streams import PROFILES
 from shared.errors import TooLargeError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profile, Profiles
 from shared.runtime.settings import Settings
@@ -96,7 +96,7 @@ async def test_batches_at_once_lose_nothing(profiles: Profiles, bus: Bus) -> Non
 
 async def test_a_deleted_profile_is_made_anew(profiles: Profiles, bus: Bus) -> None:
     await profiles.merge("shop", "1", attributes={"old": 1})
-    await BucketStore(bus, PROFILES).delete(profile_key("shop", "1"))
+    await KeyValueStore(bus, PROFILES).delete(profile_key("shop", "1"))
 
     await profiles.merge_all("shop", [row("1", new=1), row("2", new=2)])
 
@@ -105,7 +105,7 @@ async def test_a_deleted_profile_is_made_anew(profiles: Profiles, bus: Bus) -> N
 
 async def test_unknown_are_those_without_a_profile(profiles: Profiles, bus: Bus) -> None:
     await profiles.merge_all("shop", [row(f"{n}", n=n) for n in range(1200)])
-    await BucketStore(bus, PROFILES).delete(profile_key("shop", "3"))
+    await KeyValueStore(bus, PROFILES).delete(profile_key("shop", "3"))
 
     assert {"3", "x"} == await profiles.unknown("shop", [*(f"{n}" for n in range(1200)), "x"])
 

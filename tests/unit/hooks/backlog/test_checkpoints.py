@@ -5,7 +5,7 @@ import pytest
 
 from hooks.backlog.checkpoints import Checkpoint, Checkpoints
 from shared.errors import ConflictError, UnavailableError
-from shared.messaging.kv import Stored
+from shared.messaging.kv import KeyValue
 from support.fakes.bucket import MemoryBucket
 
 
@@ -19,7 +19,7 @@ async def test_what_was_written_is_found_again_the_lowest_first() -> None:
     await checkpoints.put("b", checkpoint(9), 0)
     revision = await checkpoints.put("a", checkpoint(7), 0)
     await checkpoints.put("a", checkpoint(12), revision)
-    bucket.entries["broken"] = Stored("broken", b"?", 99)
+    bucket.entries["broken"] = KeyValue("broken", b"?", 99)
 
     found = await checkpoints.load(0)
 

@@ -11,7 +11,7 @@ from hooks.backlog.reader import BacklogReaders, Scan
 from hooks.matching.rule import Target
 from shared.contracts.streams import EVENTS
 from shared.messaging.bus import StreamState
-from shared.messaging.kv import Stored
+from shared.messaging.kv import KeyValue
 from shared.messaging.message import Message
 from support.fakes.sink import NOW, TARGET
 
@@ -29,7 +29,7 @@ class Stream:
 class Bucket:
     """Not asked."""
 
-    async def get(self, key: str) -> Stored | None:
+    async def get(self, key: str) -> KeyValue | None:
         raise AssertionError
 
     async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
@@ -38,7 +38,7 @@ class Bucket:
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
         raise AssertionError
 
-    async def scan(self, keys: str = ">") -> list[Stored]:
+    async def scan(self, keys: str = ">") -> list[KeyValue]:
         raise AssertionError
 
 

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import FILE_LIMITS, S3Destination
 from shared.objects.app_reports import report_key
-from shared.objects.config import Limits
+from shared.objects.config import StoreLimits
 
 
 class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
 
     @asynccontextmanager
     async def open(
-        self, app_key: str, platform: Platform, *, limits: Limits = FILE_LIMITS
+        self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
     ) -> AsyncIterator[S3Destination]:
         """Asks nothing of the store yet."""
         async with platform.open_reports(limits) as store:

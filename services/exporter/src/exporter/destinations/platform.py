@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
-from shared.objects.config import Limits
+from shared.objects.config import StoreLimits
 from shared.objects.store import ObjectStore
 
 
@@ -13,4 +13,4 @@ class Platform(Struct, frozen=True, kw_only=True):
     """`allow_private` lets endpoints into our own network; `open_reports` opens the platform's store of reports."""
 
     allow_private: bool
-    open_reports: Callable[[Limits], AbstractAsyncContextManager[ObjectStore]]
+    open_reports: Callable[[StoreLimits], AbstractAsyncContextManager[ObjectStore]]

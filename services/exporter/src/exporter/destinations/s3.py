@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from exporter.destinations.platform import Platform
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
-from shared.objects.config import Limits, S3StoreConfig
+from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.store import ObjectStore
 from shared.private_addresses import refuse_private_addresses, refuse_private_host
 from shared.runtime.logs import redactor
@@ -28,9 +28,9 @@ from shared.runtime.logs import redactor
 CONTENT_TYPE: Final = "application/gzip"
 DIRECTORY_BYTES: Final = 512
 ENDPOINT_FIELD: Final = "destination.endpoint_url"
-FILE_LIMITS: Final = Limits(request_s=110)
+FILE_LIMITS: Final = StoreLimits(request_s=110)
 """A file of 64 MB passes at 5 Mbit/s."""
-PROBE_LIMITS: Final = Limits(connect_s=3, request_s=6, retries=0)
+PROBE_LIMITS: Final = StoreLimits(connect_s=3, request_s=6, retries=0)
 """A person waits in front of a form. A request that is sent is ended by the step of Test Connection, after 5 s."""
 
 
@@ -79,7 +79,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
 
     @asynccontextmanager
     async def open(
-        self, app_key: str, platform: Platform, *, limits: Limits = FILE_LIMITS
+        self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
     ) -> AsyncIterator["S3Destination"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when the endpoint leads into our own network."""
         redactor.add(self.secret_key.reveal())

@@ -11,7 +11,7 @@ import msgspec
 
 from exporter.exports.progress import ExportProgress
 from shared.errors import ConflictError, UnavailableError
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(ExportProgress)
@@ -29,7 +29,7 @@ def ledger_key(app_key: str, export_id: str) -> str:
 class ProgressStore:
     """The progress of one export, as this process knows it. `progress` is None until `load` has found one."""
 
-    def __init__(self, store: BucketStore, key: str) -> None:
+    def __init__(self, store: KeyValueStore, key: str) -> None:
         self._store = store
         self._key = key
         self._revision = 0

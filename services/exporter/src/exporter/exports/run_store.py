@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from exporter.exports.progress import FilePlan, Trigger
 from shared.contracts.messages import decode
 from shared.errors import NotFoundError
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 
 RunState = Literal["running", "completed", "failed", "stopped"]
 
@@ -107,7 +107,7 @@ class Runs(Struct, frozen=True, kw_only=True):
 class RunStore:
     """The records. Ids sort by time, so the newest are the last keys."""
 
-    def __init__(self, store: BucketStore) -> None:
+    def __init__(self, store: KeyValueStore) -> None:
         self._store = store
 
     async def put(self, run: Run) -> None:

@@ -19,7 +19,7 @@ from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import ExportWorker, Key, first_progress
 from shared.errors import BusyError, ConflictError, MillraceError
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class ExportScheduler:
         self,
         *,
         runner: Runner,
-        plans: BucketStore,
+        plans: KeyValueStore,
         metrics: Metrics,
         jobs: Callable[[], Mapping[Key, ExportJob]],
         is_gone: Callable[[Key], Awaitable[bool]],

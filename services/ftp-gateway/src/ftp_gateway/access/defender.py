@@ -20,7 +20,7 @@ from shared.contracts.messages import decode, encode
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import BucketStore, Stored, is_deletion, present
+from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion, present
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
@@ -51,14 +51,14 @@ class Defender:
 
     def __init__(self, bus: Bus, rules: BanRules, clock: Callable[[], datetime]) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, streams.DEFENDER)
+        self._store = KeyValueStore(bus, streams.DEFENDER)
         self._rules = rules
         self._clock = clock
         self._scores: dict[str, Score] = {}
         self._shared: dict[str, Shared] = {}
         self._untold: dict[str, int] = {}
         self._telling: str | None = None
-        self._meanwhile: tuple[Stored, bool] | None = None
+        self._meanwhile: tuple[KeyValue, bool] | None = None
         self._wake = asyncio.Event()
         self._swept_at = clock()
 
@@ -128,7 +128,7 @@ class Defender:
                 log.warning("watch_failed", kind="bans", message=error.message)
                 await asyncio.sleep(next(waits))
 
-    def _hear(self, stored: Stored, *, gone: bool) -> str:
+    def _hear(self, stored: KeyValue, *, gone: bool) -> str:
         network = subjects.defended_network(stored.key)
         if network == self._telling:
             # Perhaps it is what is just being told, whose failures must not count twice.

@@ -20,7 +20,7 @@ from ftp_gateway.parsing.formats import stream_of, subject_of
 from ftp_gateway.spool.upload_info import UploadInfo
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
-from shared.messaging.message import Message, Outgoing
+from shared.messaging.message import Message, OutgoingMessage
 from shared.runtime.retry import Backoff, retry
 
 UPLOAD_ID = "Millrace-Upload-Id"
@@ -115,7 +115,7 @@ class _Sender:
 
     async def send(self, pack: list[RowChunk]) -> None:
         messages = [
-            Outgoing(
+            OutgoingMessage(
                 self._subject,
                 chunk.data,
                 headers={UPLOAD_ID: self._upload_id},
@@ -127,7 +127,7 @@ class _Sender:
             lambda: self._attempt(messages, pack[-1].last_line), backoff=BACKOFF, deadline_s=IN_PLACE_S
         )
 
-    async def _attempt(self, messages: list[Outgoing], last_line: int) -> int:
+    async def _attempt(self, messages: list[OutgoingMessage], last_line: int) -> int:
         try:
             return await self._bus.publish_together(messages)
         except ConflictError:

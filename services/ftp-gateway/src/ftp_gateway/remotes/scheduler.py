@@ -23,7 +23,7 @@ from ftp_gateway.remotes.remote import UnknownHostError
 from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError, UnavailableError
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ class PullScheduler:
         self,
         *,
         take: Callable[[Key], int | None],
-        memories: BucketStore,
+        memories: KeyValueStore,
         jobs: Callable[[], Mapping[Key, RemoteJob]],
         is_gone: Callable[[Key], Awaitable[bool]],
         puller: Callable[[RemoteJob, RemoteStateStore], Puller],

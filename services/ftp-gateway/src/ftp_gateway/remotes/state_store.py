@@ -12,7 +12,7 @@ from ftp_gateway.remotes.remote import OfferedHostKey, offered_key
 from ftp_gateway.remotes.state import PulledFile, PullProgress, progress_key, taken_key
 from shared.contracts.messages import decode, encode
 from shared.errors import MillraceError
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 
 log = structlog.get_logger()
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 class RemoteStateStore:
     """One remote's. `load` it before anything else is read; `taken` is by the name on the server."""
 
-    def __init__(self, store: BucketStore, app_key: str, remote_id: str) -> None:
+    def __init__(self, store: KeyValueStore, app_key: str, remote_id: str) -> None:
         self._store = store
         self._app_key = app_key
         self._remote_id = remote_id

@@ -22,7 +22,7 @@ from shared.errors import ConflictError, MillraceError
 from shared.mail import Mail, Mailer
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ class SummarySender:
         clock: Callable[[], datetime],
     ) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, SUMMARIES)
+        self._store = KeyValueStore(bus, SUMMARIES)
         self._mailer = mailer
         self._subscriptions = subscriptions
         self._clock = clock

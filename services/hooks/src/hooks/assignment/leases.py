@@ -25,7 +25,7 @@ from shared.contracts.subjects import hooks_lease, hooks_member
 from shared.errors import ConflictError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import BucketStore, Stored, is_deletion
+from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion
 from shared.messaging.message import Message
 from shared.runtime.retry import Backoff
 
@@ -72,7 +72,7 @@ class LeaseKeeper:
 
     def __init__(self, name: str, bus: Bus, work: Work, *, timing: Timing, now: Callable[[], datetime]) -> None:
         self._bus = bus
-        self._store = BucketStore(bus, LEASES)
+        self._store = KeyValueStore(bus, LEASES)
         self._work = work
         self._timing = timing
         self._now = now
@@ -291,7 +291,7 @@ class LeaseKeeper:
         except TimeoutError:
             raise UnavailableError("NATS did not confirm it in time") from None
 
-    async def _look(self, number: int) -> Stored | None:
+    async def _look(self, number: int) -> KeyValue | None:
         """Read one lease. None when there is none, or NATS does not answer."""
         key = hooks_lease(number)
         try:
@@ -324,7 +324,7 @@ class LeaseKeeper:
             # Something was given back, or somebody came or went; renewals of others are no news.
             self._wake.set()
 
-    def _see(self, key: str, stored: Stored | None) -> None:
+    def _see(self, key: str, stored: KeyValue | None) -> None:
         revision = stored.revision if stored is not None else 0
         if key.startswith(LEASE_KEYS):
             self.table.see_lease(_number(key), decode(stored.data, Lease) if stored else None, revision)

@@ -42,7 +42,7 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Protocol):
-    """`shared.messaging.kv.Stored`, as far as it is needed here."""
+    """`shared.messaging.kv.KeyValue`, as far as it is needed here."""
 
     @property
     def key(self) -> str: ...
@@ -55,7 +55,7 @@ class Entry(Protocol):
 
 
 class Store(Protocol):
-    """`shared.messaging.kv.BucketStore`, as far as it is needed here."""
+    """`shared.messaging.kv.KeyValueStore`, as far as it is needed here."""
 
     async def get(self, key: str) -> Entry | None: ...
 

@@ -16,7 +16,7 @@ import aiohttp
 from shared.aws.clients import AwsClients
 from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError, NotFoundError
-from shared.objects.config import Limits
+from shared.objects.config import StoreLimits
 from shared.objects.errors import AZURE_HINTS, network_code, store_code, store_status
 from shared.objects.store import ObjectStore
 from shared.private_addresses import refuse_private_addresses
@@ -73,7 +73,7 @@ async def test_connection(
     """
     redactor.add(config.account_key.reveal())
     async with AsyncExitStack() as stack:
-        limits = Limits(connect_s=CONNECT_S, request_s=deadline_s, retries=0)
+        limits = StoreLimits(connect_s=CONNECT_S, request_s=deadline_s, retries=0)
         side = _Azure(config, app_key=app_key, limits=limits, stack=stack, allow_private=allow_private)
         return await probe(side, http=http, deadline_s=deadline_s)
 
@@ -85,7 +85,13 @@ class _Azure:
     errors: tuple[type[Exception], ...] = (MillraceError,)
 
     def __init__(
-        self, config: AzureStorageConfig, *, app_key: str, limits: Limits, stack: AsyncExitStack, allow_private: bool
+        self,
+        config: AzureStorageConfig,
+        *,
+        app_key: str,
+        limits: StoreLimits,
+        stack: AsyncExitStack,
+        allow_private: bool,
     ) -> None:
         self._config = config
         self._app_key = app_key

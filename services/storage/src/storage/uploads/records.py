@@ -15,7 +15,7 @@ from msgspec import Struct
 from shared.contracts import subjects
 from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, decode, encode
 from shared.errors import ConflictError, InvalidError, NotFoundError
-from shared.messaging.kv import BucketStore
+from shared.messaging.kv import KeyValueStore
 
 KINDS: Final[tuple[MediaKind, ...]] = get_args(MediaKind)
 ID: Final = re.compile(rf"({'|'.join(KINDS)})-([0-9a-f]{{32}})")
@@ -75,7 +75,7 @@ def object_id(kind: MediaKind, sha256: str) -> str:
 class Records:
     """The records of every app."""
 
-    def __init__(self, store: BucketStore) -> None:
+    def __init__(self, store: KeyValueStore) -> None:
         self._store = store
 
     async def get(self, app_key: str, id: str) -> ObjectRecord:
