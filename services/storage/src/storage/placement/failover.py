@@ -40,7 +40,7 @@ class Provider(Protocol):
     """
     Where objects lie. Uploads call it, many at a time, and again for about two seconds while its error is retryable.
 
-    `store_with_failover` tells the bucket, container or directory and stays the same while objects are found there;
+    `place` tells the bucket, container or directory and stays the same while objects are found there;
     `prefix` is what every key begins with, without a slash at the end, and may be empty.
 
     Errors decide what happens next: `CredentialsError` and `DeniedError` go to the uploader, as do `NotFoundError` (no
@@ -49,7 +49,7 @@ class Provider(Protocol):
     """
 
     name: str
-    store_with_failover: str
+    place: str
     prefix: str
 
     async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:

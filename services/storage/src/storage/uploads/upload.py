@@ -54,7 +54,7 @@ class Providers(Protocol):
         """Those that are active, in the order of their precedence."""
         ...
 
-    def at(self, app_key: str, store_with_failover: str) -> AbstractAsyncContextManager[Provider] | None:
+    def at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
         """The one, active or not, that reaches a place."""
         ...
 
@@ -199,7 +199,7 @@ class Uploads:
         original, *thumbnails = (piece.stored for piece in pieces)
         return ObjectLocation(
             provider=provider.name,
-            store_with_failover=provider.place,
+            place=provider.place,
             stored_at=self._now(),
             original=original,
             thumbnails=tuple(thumbnails),
