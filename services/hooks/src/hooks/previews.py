@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hooks.delivery.model import partition_key
-from hooks.events.admission import PostedEvent, admit, make_id
+from hooks.events.admission import PostedEvent, admit
 from hooks.events.decoding import read_message
 from hooks.matching.rendering import render
 from hooks.matching.routed_event import RoutedEvent
@@ -23,6 +23,7 @@ from hooks.matching.rule import HookIndex, Rule
 from shared.contracts import subjects
 from shared.contracts.streams import EVENTS
 from shared.errors import InvalidError
+from shared.ids import make_ulid
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message
@@ -97,7 +98,7 @@ class Previews:
             [msgspec.json.encode(posted)],
             max_payload=self._bus.max_payload,
             now_ms=int(self._clock().timestamp() * 1000),
-            new_id=make_id,
+            new_id=make_ulid,
         )
         for error in refused:
             raise InvalidError(error.message, field=f"event.{error.field}" if error.field else "event")

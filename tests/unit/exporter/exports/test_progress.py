@@ -1,14 +1,11 @@
-"""Which events an export takes, who may work on it, and what its files and runs are named after."""
+"""Which events an export takes, who may work on it, and what its files are named after."""
 
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporter.exports.progress import Claim, ExportProgress, FilePlan, lease_until, may_claim, name_at
-from exporter.exports.run_ids import run_id
 from exporter.pipeline.selection import Selection
 from shared.contracts.messages import Attributes, Event, Value
 
@@ -97,16 +94,6 @@ def test_file_is_named_after_the_next_second_when_this_one_is_taken() -> None:
     taken = NOW.replace(microsecond=0)
 
     assert taken + timedelta(seconds=1) == name_at(NOW, taken)
-
-
-@given(moments=st.lists(st.integers(0, 2**40), min_size=2), entropy=st.binary(min_size=10, max_size=10))
-def test_run_ids_sort_by_time(moments: list[int], entropy: bytes) -> None:
-    times = sorted({moment // 1000 for moment in moments})
-
-    ids = [run_id(datetime.fromtimestamp(time, UTC), entropy) for time in times]
-
-    assert sorted(ids) == ids
-    assert {26} == {len(name) for name in ids}
 
 
 def test_progress_survives_being_stored() -> None:

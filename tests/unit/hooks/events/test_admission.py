@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.events.admission import CHUNK_BYTES, admit, make_id, split_array, split_lines
+from hooks.events.admission import CHUNK_BYTES, admit, split_array, split_lines
 from hooks.events.decoding import read_message, routed
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError
+from shared.ids import make_ulid
 
 NOW_MS = 1763780000123
 GOOD: dict[str, Any] = {"code": "purchase", "user_id": "u1", "occurred_at": 5, "id": "e1"}
@@ -89,7 +90,7 @@ def test_an_event_that_no_message_can_hold_is_refused() -> None:
 def test_poison_lines_are_refused_one_by_one(poison: bytes) -> None:
     lines = split_lines(b"\n".join([*dump(GOOD), poison, b"", *dump(GOOD)]))
 
-    chunks, refused = admit("shop", lines, max_payload=1 << 20, now_ms=NOW_MS, new_id=make_id)
+    chunks, refused = admit("shop", lines, max_payload=1 << 20, now_ms=NOW_MS, new_id=make_ulid)
 
     assert 2 == len(events_of(chunks))
     assert [1] == [error.index for error in refused]
@@ -132,20 +133,11 @@ def test_the_same_events_make_the_same_message_ids_and_tenants_do_not_share_them
     single, several = dump(GOOD), dump(GOOD, GOOD | {"id": "e2"})
 
     def ids(app_key: str, posted: list[bytes]) -> list[str]:
-        return [c.message_id for c in admit(app_key, posted, max_payload=9999, now_ms=0, new_id=make_id)[0]]
+        return [c.message_id for c in admit(app_key, posted, max_payload=9999, now_ms=0, new_id=make_ulid)[0]]
 
     assert ["shop:e1"] == ids("shop", single)
     assert ids("shop", several) == ids("shop", several) != ids("shop", several[::-1])
     assert ids("shop", several) != ids("rival", several)
-
-
-def test_ids_sort_by_time_and_differ() -> None:
-    made = [make_id(now_ms) for now_ms in (1, 2, NOW_MS, 2**48 - 1)]
-
-    assert sorted(made) == made
-    assert {26} == {len(name) for name in made}
-    assert make_id(1) != make_id(1)
-    assert "01ARYZ6S41" == make_id(1469918176385)[:10], "the example of the ULID specification"
 
 
 def make_event(user_id: str = "u1", event_id: str = "e1", app_key: str = "shop") -> Event:

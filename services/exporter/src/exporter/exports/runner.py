@@ -3,7 +3,6 @@ One run of an export, from its claim to its record: what an earlier run left, th
 delivered that was in the stream when the run began. When a run begins is told by `exporter.exports.scheduler`.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
@@ -15,10 +14,10 @@ from exporter.exports.job import ExportJob
 from exporter.exports.progress import Claim, ExportProgress, Failing, Trigger, lease_until, may_claim
 from exporter.exports.progress_store import ProgressStore, TakenError
 from exporter.exports.retry_budget import RetryBudget, Signals, StopAsked
-from exporter.exports.run_ids import run_id
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError, NotFoundError
+from shared.ids import make_ulid
 from shared.messaging.bus import StreamState
 from shared.runtime.telemetry import Metrics
 
@@ -113,7 +112,7 @@ class Runner:
         if not (adopt or may_claim(ledger.progress, self.owner, now)):
             raise TakenError("another process works on this export")
         claim = Claim(
-            run_id=left.run_id if left else run_id(now, secrets.token_bytes(10)),
+            run_id=left.run_id if left else make_ulid(int(now.timestamp() * 1000)),
             owner=self.owner,
             trigger=left.trigger if left else trigger,
             started_at=left.started_at if left else now,

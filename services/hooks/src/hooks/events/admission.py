@@ -5,7 +5,6 @@ chunks.
 A bad event costs itself alone. The chunks keep the order in which the events came.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Annotated
@@ -21,8 +20,6 @@ CHUNK_BYTES = 256 << 10
 """Events of a partition that travel as one message. More would hold up the window of a partition in one piece."""
 HEADER_BYTES = 1024
 """Room for headers in a message of the server's `max_payload`."""
-
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class PostedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,9 +131,3 @@ def _chunk(app_key: str, partition: int, events: Sequence[tuple[str, bytes]]) ->
         count=len(events),
         message_id=f"{app_key}:{name}",
     )
-
-
-def make_id(now_ms: int) -> str:
-    """A ULID: 26 characters of Crockford's Base32, of which the first ten are the time (github.com/ulid/spec)."""
-    number = (now_ms & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))

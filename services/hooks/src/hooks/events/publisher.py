@@ -11,9 +11,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from hooks.alerts import Alerts
-from hooks.events.admission import EventChunk, EventError, admit, make_id
+from hooks.events.admission import EventChunk, EventError, admit
 from shared.contracts import streams, subjects
 from shared.errors import BusyError, MillraceError
+from shared.ids import make_ulid
 
 RETRY_AFTER_S = 5.0
 ERRORS_TOLD = 1000
@@ -58,7 +59,9 @@ class EventPublisher:
             UnavailableError: JetStream did not confirm all of it.
         """
         now_ms = int(self._clock().timestamp() * 1000)
-        chunks, refused = admit(app_key, posted, max_payload=self._publisher.max_payload, now_ms=now_ms, new_id=make_id)
+        chunks, refused = admit(
+            app_key, posted, max_payload=self._publisher.max_payload, now_ms=now_ms, new_id=make_ulid
+        )
         partitions: dict[int, list[EventChunk]] = {}
         for chunk in chunks:
             partitions.setdefault(chunk.partition, []).append(chunk)
