@@ -4,11 +4,12 @@ waiting; published in order by one task.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
 from hooks.matching.rule import Target
+from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError
 
@@ -24,16 +25,15 @@ AlertKind = Literal[
 class Alerts:
     """Satisfies `hooks.delivery.model.DeliveryObserver`. `run` is a task for the life of the service."""
 
-    def __init__(self, publish: Callable[[Alert], Awaitable[None]], clock: Callable[[], datetime]) -> None:
-        self._publish = publish
-        self._clock = clock
+    def __init__(self, publish: PublishAlert, clock: Callable[[], datetime]) -> None:
+        self._sender = AlertSender(SERVICE, publish, clock)
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue()
         self._far_behind: set[Target] = set()
 
     async def run(self) -> None:
         """Publish what is told."""
         while True:
-            await self._publish(await self._waiting.get())
+            await self._sender.publish(await self._waiting.get())
 
     @property
     def waiting(self) -> int:
@@ -43,10 +43,7 @@ class Alerts:
     def tell(self, app_key: str, kind: AlertKind, subject: str, message: str) -> None:
         """Something happened to `subject`."""
         if self.waiting < WAITING:
-            alert = Alert(
-                service=SERVICE, app_key=app_key, kind=kind, subject=subject, message=message, at=self._clock()
-            )
-            self._waiting.put_nowait(alert)
+            self._waiting.put_nowait(self._sender.make(app_key, kind, subject, message))
 
     def paused(self, target: Target, error: MillraceError) -> None:
         """Nothing goes to a target until somebody changes something."""

@@ -18,7 +18,7 @@ from msgspec import Struct
 from shared.config.secret import Secret
 from shared.config.secret_store import SecretStore
 from shared.contracts import streams, subjects
-from shared.contracts.messages import Alert
+from shared.contracts.alerts import AlertSender
 from shared.errors import InvalidError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
@@ -172,16 +172,7 @@ class View(Generic[T]):
         if error.field:
             message += f" ({error.field})"
         app_key = key.split(".")[1]
-        await self._registry.bus.alert(
-            Alert(
-                service=self._registry.service,
-                app_key=app_key,
-                kind="config-refused",
-                subject=key,
-                message=message,
-                at=datetime.now(UTC),
-            )
-        )
+        await self._registry.alerts.send(app_key, "config-refused", key, message)
 
 
 class Registry:
@@ -190,7 +181,7 @@ class Registry:
     def __init__(self, bus: Bus, secrets: SecretStore, *, service: str, relist_s: float) -> None:
         self.bus = bus
         self.secrets = secrets
-        self.service = service
+        self.alerts = AlertSender(service, bus.alert, lambda: datetime.now(UTC))
         self._relist_s = relist_s
         self._store = KeyValueStore(bus, streams.CONFIG)
         self._views: dict[str, View[Any]] = {}

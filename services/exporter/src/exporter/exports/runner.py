@@ -3,7 +3,7 @@ One run of an export, from its claim to its record: what an earlier run left, th
 delivered that was in the stream when the run began. When a run begins is told by `exporter.exports.scheduler`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -15,15 +15,13 @@ from exporter.exports.progress import Claim, ExportProgress, Failing, Trigger, l
 from exporter.exports.progress_store import ProgressStore, TakenError
 from exporter.exports.retry_budget import RetryBudget, Signals, StopAsked
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
-from shared.contracts.messages import Alert
+from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, NotFoundError
 from shared.ids import make_ulid
 from shared.messaging.bus import StreamState
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
-
-Tell = Callable[[Alert], Awaitable[None]]
 
 FAILED = "export-failed"
 RECOVERED = "export-recovered"
@@ -33,10 +31,10 @@ DROPPED = "events-dropped"
 class Runner:
     """Runs exports. `owner` names this process among its replicas; `tell` takes alerts and never raises."""
 
-    def __init__(self, shop: FileWriterDependencies, *, owner: str, tell: Tell, metrics: Metrics) -> None:
+    def __init__(self, shop: FileWriterDependencies, *, owner: str, tell: PublishAlert, metrics: Metrics) -> None:
         self.shop = shop
         self.owner = owner
-        self._tell = tell
+        self._alerts = AlertSender("exporter", tell, shop.clock)
         self._metrics = metrics
         self._lags: dict[tuple[str, str], int] = {}
 
@@ -162,14 +160,18 @@ class Runner:
             run = replace(run, first_sequence=None, last_sequence=None)
         if run.error is not None and failing is None:
             failing = Failing(code=run.error.code, since=now)
-            await self._alert(job, FAILED, f"run {run.id} failed ({run.error.code}): {run.error.message}")
+            await self._alerts.send(
+                job.app_key, FAILED, job.export_id, f"run {run.id} failed ({run.error.code}): {run.error.message}"
+            )
         elif run.files and run.error is None and failing is not None:
             # A run without a file has proved nothing about the store.
-            await self._alert(job, RECOVERED, f"run {run.id} delivered {run.rows_out} rows")
+            await self._alerts.send(
+                job.app_key, RECOVERED, job.export_id, f"run {run.id} delivered {run.rows_out} rows"
+            )
             failing = None
         if run.rows_dropped:
             text = f"run {run.id}: up to {run.rows_dropped} messages could not be exported: too old, or no events"
-            await self._alert(job, DROPPED, text)
+            await self._alerts.send(job.app_key, DROPPED, job.export_id, text)
 
         def settled(progress: ExportProgress) -> ExportProgress:
             return replace(progress, claim=None, failing=failing, cursor=cursor)
@@ -179,18 +181,6 @@ class Runner:
         await ledger.change(settled)
         self._measure(run)
         return run
-
-    async def _alert(self, job: ExportJob, kind: str, message: str) -> None:
-        await self._tell(
-            Alert(
-                service="exporter",
-                app_key=job.app_key,
-                kind=kind,
-                subject=job.export_id,
-                message=message,
-                at=self.shop.clock(),
-            )
-        )
 
     def _measure(self, run: Run) -> None:
         log.info(

@@ -21,7 +21,7 @@ from ftp_gateway.remotes.backoff import failed, first_look, next_look
 from ftp_gateway.remotes.pull import Puller, RemoteJob
 from ftp_gateway.remotes.remote import UnknownHostError
 from ftp_gateway.remotes.state_store import RemoteStateStore
-from shared.contracts.messages import Alert
+from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, UnavailableError
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.telemetry import Metrics
@@ -68,7 +68,7 @@ class PullScheduler:
         jobs: Callable[[], Mapping[Key, RemoteJob]],
         is_gone: Callable[[Key], Awaitable[bool]],
         puller: Callable[[RemoteJob, RemoteStateStore], Puller],
-        tell: Callable[[Alert], Awaitable[None]],
+        tell: PublishAlert,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
@@ -77,7 +77,7 @@ class PullScheduler:
         self._jobs = jobs
         self._is_gone = is_gone
         self._puller = puller
-        self._tell = tell
+        self._alerts = AlertSender("ftp-gateway", tell, clock)
         self._metrics = metrics
         self._clock = clock
         self._lanes: dict[Key, tuple[int, asyncio.Task[None]]] = {}
@@ -207,23 +207,11 @@ class PullScheduler:
         # Told before it is noted: an alert that is told twice is better than none.
         if tell and error is not None:
             kind = "remote-unknown-host" if isinstance(error, UnknownHostError) else "remote-failing"
-            await self._alert(job, kind, error.message)
+            await self._alerts.send(job.app_key, kind, job.id, error.message)
         elif error is None and before is not None and before.told_revision:
-            await self._alert(job, "remote-recovered", "files are pulled from there again")
+            await self._alerts.send(job.app_key, "remote-recovered", job.id, "files are pulled from there again")
         progress = replace(memory.progress, looked_at=now, trouble=trouble)
         await memory.note(replace(progress, next_look_at=next_look_at, revision=job.revision))
-
-    async def _alert(self, job: RemoteJob, kind: str, message: str) -> None:
-        await self._tell(
-            Alert(
-                service="ftp-gateway",
-                app_key=job.app_key,
-                kind=kind,
-                subject=job.id,
-                message=message,
-                at=self._clock(),
-            )
-        )
 
     async def _known(self) -> set[Key] | None:
         """Every remote of which something is known, configured or only tested. None: it cannot be read."""

@@ -15,7 +15,8 @@ import structlog
 from msgspec import Struct
 
 from ftp_gateway.summaries.rendering import Days, Summary, Tally, due_days, newest_day, render_subject, render_text
-from shared.contracts.messages import Alert, FileChanged, decode, encode
+from shared.contracts.alerts import AlertSender
+from shared.contracts.messages import FileChanged, decode, encode
 from shared.contracts.streams import FILES, SUMMARIES
 from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import ConflictError, MillraceError
@@ -74,6 +75,7 @@ class SummarySender:
         self._mailer = mailer
         self._subscriptions = subscriptions
         self._clock = clock
+        self._alerts = AlertSender("ftp-gateway", bus.alert, clock)
         self._known: dict[str, date] = {}
         self._wake = asyncio.Event()
 
@@ -133,7 +135,7 @@ class SummarySender:
             wait = min(AGAIN_MOST, AGAIN * 2 ** min(tries - 1, 10))
             later = Told(day=told.day, tries=tries, not_before=self._clock() + wait)
             if tries % TRIES_A_DAY == ALERT_AT:
-                await self._alert(wanted.app_key, f"the summary of {days} was not sent: {error.message}")
+                await self._alert(wanted, f"the summary of {days} was not sent: {error.message}")
             await self._store.put(wanted.app_key, encode(later), expect_revision=revision)
             raise
         await self._store.put(wanted.app_key, encode(Told(day=days.last)), expect_revision=revision)
@@ -151,7 +153,7 @@ class SummarySender:
         )
         log.info("summary_sent", app_key=wanted.app_key, days=str(days), files=tally.files)
         if refused:
-            await self._alert(wanted.app_key, f"the mail server refused {len(refused)} recipient(s) of the summary")
+            await self._alert(wanted, f"the mail server refused {len(refused)} recipient(s) of the summary")
 
     async def _tally(self, app_key: str, days: Days) -> Tally:
         tally = Tally()
@@ -169,14 +171,5 @@ class SummarySender:
                             tally.add(event)
         return tally
 
-    async def _alert(self, app_key: str, message: str) -> None:
-        await self._bus.alert(
-            Alert(
-                service="ftp-gateway",
-                app_key=app_key,
-                kind="summary-not-sent",
-                subject=app_key,
-                message=message,
-                at=self._clock(),
-            )
-        )
+    async def _alert(self, wanted: Subscription, message: str) -> None:
+        await self._alerts.send(wanted.app_key, "summary-not-sent", wanted.app_key, message)

@@ -13,7 +13,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from shared.contracts.messages import Alert
+from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.objects.errors import is_outage
 from storage.content.body import Body
@@ -81,7 +81,7 @@ class ProviderHealth:
         app_key: str,
         name: str,
         *,
-        alert: Callable[[Alert], Awaitable[None]],
+        alert: PublishAlert,
         now: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
@@ -91,7 +91,7 @@ class ProviderHealth:
         self.state: State = "ok"
         self.error: MillraceError | None = None
         self.since: datetime | None = None
-        self._alert = alert
+        self._alerts = AlertSender("storage", alert, now)
         self._now = now
         self._unwell = False
         self._revision = 0
@@ -129,11 +129,7 @@ class ProviderHealth:
         await self._tell("provider-down" if state == "down" else "provider-refuses", message)
 
     async def _tell(self, kind: AlertKind, message: str) -> None:
-        await self._alert(
-            Alert(
-                service="storage", app_key=self.app_key, kind=kind, subject=self.name, message=message, at=self._now()
-            )
-        )
+        await self._alerts.send(self.app_key, kind, self.name, message)
 
 
 class ProviderSlot(Protocol):
