@@ -112,8 +112,8 @@ async def test_who_may_not_be_here_any_more_is_put_out_at_once(
         async with asyncio.timeout(5):
             await connection.wait_closed()
         await write(other, "/other.csv")
-    [part] = [upload for upload in gateway.running.state.spool.uploads() if upload.ticket.name == "part.csv"]
-    assert part.broken
+    [part] = [upload for upload in gateway.running.state.spool.uploads() if upload.info.name == "part.csv"]
+    assert part.interrupted
 
 
 async def test_a_deleted_user_is_put_out_at_once(gateway: Gateway) -> None:

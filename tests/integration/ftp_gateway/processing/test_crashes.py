@@ -130,7 +130,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
             patch.setattr(bus, "publish", bomb.around(bus.publish))
             patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
             patch.setattr(spool.reports, "put", bomb.around(spool.reports.put))
-            for step in ("freeze", "mark_reported", "finish"):
+            for step in ("store_claim", "mark_reported", "finish"):
                 patch.setattr(spool, step, bomb.around(getattr(spool, step)))
             with contextlib.suppress(BaseExceptionGroup):
                 await run_until_done(spool, bus, file_work)
@@ -141,7 +141,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         assert [(ROWS, 1)] == [
             (event.rows_ok, event.rows_bad) for event in (decode(message.data, FileChanged) for message in told)
         ], f"moment {at}"
-        reports = sorted(entry.ticket.name for entry in after.entries(app_key, "errors"))
+        reports = sorted(entry.info.name for entry in after.entries(app_key, "errors"))
         assert ["push.csv.report.csv", "push.csv.result.json"] == reports, f"moment {at}"
         assert len(list((tmp_path / app_key).glob("*/*/*"))) == 4, f"moment {at}"
         if bomb.left > 0:
@@ -209,7 +209,7 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
     with monkeypatch.context() as patch:
         patch.setattr(bus, "publish", bomb.around(bus.publish))
         patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
-        patch.setattr(lost, "freeze", bomb.around(lost.freeze))
+        patch.setattr(lost, "store_claim", bomb.around(lost.store_claim))
         with pytest.raises(BaseExceptionGroup):
             await run_until_done(lost, bus, file_work)
     half = await sent_lines(bus, "shop")
@@ -233,9 +233,9 @@ async def test_content_is_a_duplicate_for_a_day(
     [*_, last] = await messages(bus, streams.PUSH, subjects.push_send("shop", "*"))
     survey = ValidationResult(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
     later = now() + timedelta(hours=hours)
-    ticket = UploadInfo(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
+    info = UploadInfo(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
 
-    point = await find_point(bus, "push", "another", ticket, survey)
+    point = await find_point(bus, "push", "another", info, survey)
 
     assert ResumePoint(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
 

@@ -168,7 +168,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         with suppress(KilledError):
             await before.look(death, **after)
         restarted = Process(tmp_path / app_key, peer, memories, app_key)
-        shown = {upload.ticket.name for upload in restarted.spool.entries(app_key, "")}
+        shown = {upload.info.name for upload in restarted.spool.entries(app_key, "")}
         assert shown <= {"push.csv"}, f"moment {at}"
         if restarted_with == "the files in hand":
             await restarted.work_off(bus, file_work)

@@ -57,12 +57,12 @@ class App:
     @property
     def uploads(self) -> list[Upload]:
         """What of its files waits."""
-        return [upload for upload in self.spool.uploads() if upload.ticket.app_key == self.key]
+        return [upload for upload in self.spool.uploads() if upload.info.app_key == self.key]
 
     def bytes_of(self, name: str) -> bytes:
         """What has arrived under a name."""
         upload = self.spool.find(Place(self.key, "", name))
-        assert upload is not None, [upload.ticket.name for upload in self.uploads]
+        assert upload is not None, [upload.info.name for upload in self.uploads]
         return self.spool.path(upload).read_bytes()
 
     async def under_way(self) -> None:
@@ -76,7 +76,7 @@ class App:
     def told(self) -> dict[str, bytes]:
         """What /errors holds."""
         found = self.spool.entries(self.key, "errors")
-        return {report.ticket.name: self.spool.path(report).read_bytes() for report in found}
+        return {report.info.name: self.spool.path(report).read_bytes() for report in found}
 
     def file(self, name: str, size: int = 0, first: int = 1) -> tuple[Path, list[str]]:
         """
@@ -165,7 +165,7 @@ async def test_files_are_listed_until_they_are_deleted(app: App, client: Client)
     await client.delete("/push.csv.part")
     assert {} == await client.sizes("/")
 
-    assert ["users.part"] == [upload.ticket.name for upload in app.uploads]
+    assert ["users.part"] == [upload.info.name for upload in app.uploads]
 
 
 async def test_an_upload_that_breaks_off_is_not_processed(app: App, client: Client) -> None:
@@ -212,7 +212,7 @@ async def test_a_program_that_dies_and_ends_its_channel_in_order_has_broken_off(
     await app.change(SETTLES)
     await until(lambda: events(app.bus, "partial", app.key))
 
-    assert [("push.csv", "open")] == [(upload.ticket.name, upload.state) for upload in app.uploads]
+    assert [("push.csv", "open")] == [(upload.info.name, upload.state) for upload in app.uploads]
 
 
 async def test_ctrl_c_closes_the_piece_and_the_piece_is_refused(app: App) -> None:

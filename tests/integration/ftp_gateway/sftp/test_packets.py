@@ -99,9 +99,9 @@ class Bench:
         folder = Path(self.gateway.running.mesh.settings.data_dir) / "ftp" / "spool"
 
         def clean() -> bool:
-            spool.look()
-            shelves = (*spool._shelves._files.values(), *spool._shelves._reports.values())
-            known = {upload_id for shelf in shelves for upload_id in shelf.uploads}
+            spool.scan()
+            indexes = (*spool._directories._files.values(), *spool._directories._reports.values())
+            known = {upload_id for index in indexes for upload_id in index.uploads}
             return (
                 not _open_files(folder)
                 and _stems(folder) <= known

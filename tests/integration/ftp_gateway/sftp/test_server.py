@@ -85,7 +85,7 @@ async def test_a_rename_goes_into_no_other_folder_and_no_other_app(gateway: Gate
                     ):
                         await rename(old, new)
 
-    assert ["a.csv.part"] == [upload.ticket.name for upload in spool.uploads()]
+    assert ["a.csv.part"] == [upload.info.name for upload in spool.uploads()]
 
 
 async def test_an_app_does_not_see_one_whose_name_begins_as_its_own(gateway: Gateway, spool: Spool) -> None:
@@ -103,7 +103,7 @@ async def test_an_app_does_not_see_one_whose_name_begins_as_its_own(gateway: Gat
                 await client.remove(path)
         await write(client, "/a.csv", b"of app1")
 
-    assert {"app1": 7, "app10": 8} == {upload.ticket.app_key: upload.size_bytes for upload in spool.uploads()}
+    assert {"app1": 7, "app10": 8} == {upload.info.app_key: upload.size_bytes for upload in spool.uploads()}
 
 
 async def test_dots_climb_to_the_root_and_no_further(gateway: Gateway) -> None:
@@ -221,7 +221,7 @@ async def test_a_write_far_beyond_the_limit_is_refused_and_leaves_a_part(gateway
             await file.close()
 
     [upload] = spool.uploads()
-    assert (0, True) == (upload.size_bytes, upload.broken)
+    assert (0, True) == (upload.size_bytes, upload.interrupted)
 
 
 async def test_a_read_of_everything_gives_a_block_and_one_beyond_the_end_gives_nothing(gateway: Gateway) -> None:

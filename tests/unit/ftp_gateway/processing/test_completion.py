@@ -40,7 +40,7 @@ async def put(spool: Spool, name: str, user: str = "nightly") -> Upload:
 def seen(spool: Spool, upload: Upload, completion: Completion) -> tuple[datetime, str, bool]:
     ready = due(upload, FileRules(settle_s=5, completion=completion), spool.find)
     assert isinstance(ready, Due)
-    return ready.at, ready.companion.ticket.name if ready.companion else "", ready.missing
+    return ready.at, ready.companion.info.name if ready.companion else "", ready.missing
 
 
 @pytest.mark.parametrize("completion", ["settle", "row_count"])

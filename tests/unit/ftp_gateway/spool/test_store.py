@@ -61,7 +61,7 @@ async def test_a_closed_file_survives_a_restart(spool: Spool, reopen: Callable[[
 
     [found] = reopen().uploads()
 
-    assert (PUSH, "closed", 5, False) == (found.place, found.state, found.size_bytes, found.broken)
+    assert (PUSH, "closed", 5, False) == (found.place, found.state, found.size_bytes, found.interrupted)
     assert await content(spool, found) == b"hello"
 
 
@@ -74,7 +74,7 @@ async def test_an_open_file_is_a_part_after_a_restart_and_can_be_resumed(
 
     again = reopen()
     [found] = again.uploads()
-    assert (True, None) == (found.broken, found.due_at(0))
+    assert (True, None) == (found.interrupted, found.due_at(0))
     writer = again.reopen(found)
     writer.write(3, b"lo")
     await writer.commit()
@@ -121,7 +121,7 @@ async def test_a_file_is_complete_only_when_every_writer_has_closed_it(spool: Sp
     assert first.upload.state == "open"
     second.abandon()
 
-    assert first.upload.broken
+    assert first.upload.interrupted
     assert first.upload.due_at(0) is None
 
 
@@ -139,7 +139,7 @@ async def test_who_goes_on_in_another_session_alone_says_when_the_file_is_comple
     await second.commit()
     first.abandon()
 
-    assert ("closed", False, 0) == (second.upload.state, second.upload.broken, second.upload.writers)
+    assert ("closed", False, 0) == (second.upload.state, second.upload.interrupted, second.upload.writers)
     assert b"hello" == await content(spool, second.upload)
 
 
@@ -160,7 +160,7 @@ async def test_a_close_that_another_session_overtakes_completes_nothing(spool: S
 async def test_a_claimed_name_is_free_again_and_its_bytes_are_not_touched(spool: Spool) -> None:
     first = await put(spool)
     spool.claim(first)
-    await spool.freeze(first, FileRules(), CompletionProof())
+    await spool.store_claim(first, FileRules(), CompletionProof())
 
     second = await put(spool, data=b"other")
 
@@ -179,7 +179,7 @@ async def test_a_file_of_the_same_name_replaces_one_that_waits(spool: Spool, tmp
     second = await put(spool, data=b"other")
 
     assert [second] == spool.uploads()
-    assert first.gone
+    assert first.deleted
     assert [".closed", ".data"] == on_disk(tmp_path)
 
 
@@ -190,13 +190,13 @@ async def test_every_state_is_found_again_by_the_next_process(
     spool.claim(upload)
     assert ["closed"] == [found.state for found in reopen().uploads()]
 
-    await spool.freeze(upload, FileRules(settle_s=7), CompletionProof())
+    await spool.store_claim(upload, FileRules(settle_s=7), CompletionProof())
     [claimed] = reopen().uploads()
-    assert ("claimed", FileRules(settle_s=7)) == (claimed.state, claimed.ticket.rules)
+    assert ("claimed", FileRules(settle_s=7)) == (claimed.state, claimed.info.rules)
 
     await spool.mark_reported(upload, OUTCOME, 12)
     [reported] = reopen().uploads()
-    assert ("reported", OUTCOME, 12) == (reported.state, reported.ticket.outcome, reported.ticket.told_after)
+    assert ("reported", OUTCOME, 12) == (reported.state, reported.info.outcome, reported.info.told_after)
 
     await spool.finish(upload, NOON)
     assert [] == reopen().uploads()
@@ -249,11 +249,11 @@ async def test_old_parts_and_reports_are_purged_and_nothing_else(spool: Spool, c
 async def test_what_a_crash_left_half_done_is_swept(spool: Spool, reopen: Callable[[], Spool], tmp_path: Path) -> None:
     await put(spool)
     directory = tmp_path / "spool" / "shop" / "files"
-    [ticket] = directory.glob("*.closed")
-    upload_id = ticket.name.partition(".")[0]
+    [info] = directory.glob("*.closed")
+    upload_id = info.name.partition(".")[0]
     left = [directory / name for name in ("a.1.open.half", "b.data", "c.1.open", f"{upload_id}.1.open")]
     for path in left:
-        path.write_bytes(ticket.read_bytes())
+        path.write_bytes(info.read_bytes())
     again = reopen()
     again.purge()
     assert {path.name for path in left} < {path.name for path in directory.iterdir()}
@@ -279,13 +279,13 @@ def test_what_a_network_file_system_keeps_of_an_open_file_is_left_alone(spool: S
     assert silly.exists()
 
 
-async def test_a_ticket_that_cannot_be_read_is_left_for_the_operator(
+async def test_an_info_file_that_cannot_be_read_is_left_for_the_operator(
     spool: Spool, reopen: Callable[[], Spool], tmp_path: Path
 ) -> None:
     await put(spool)
-    [ticket] = (tmp_path / "spool").glob("*/*/*.closed")
-    ticket.write_bytes(b"from a newer release")
-    for path in ticket.parent.iterdir():
+    [info] = (tmp_path / "spool").glob("*/*/*.closed")
+    info.write_bytes(b"from a newer release")
+    for path in info.parent.iterdir():
         os.utime(path, (0, 0))
     reopen().purge()
 
@@ -326,7 +326,7 @@ async def test_a_file_whose_disk_fails_at_the_end_is_a_part(spool: Spool, monkey
     with pytest.raises(OSError, match="broken"):
         await writer.commit()
 
-    assert ("open", True, 0) == (writer.upload.state, writer.upload.broken, writer.upload.writers)
+    assert ("open", True, 0) == (writer.upload.state, writer.upload.interrupted, writer.upload.writers)
 
 
 async def test_a_file_is_a_part_after_a_write_that_failed_although_its_client_closes_it(
@@ -345,7 +345,7 @@ async def test_a_file_is_a_part_after_a_write_that_failed_although_its_client_cl
     with pytest.raises(ConflictError, match="a write has failed"):
         await writer.commit()
 
-    assert ("open", True) == (writer.upload.state, writer.upload.broken)
+    assert ("open", True) == (writer.upload.state, writer.upload.interrupted)
     resumed = spool.reopen(writer.upload)
     resumed.write(5, b" all")
     await resumed.commit()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.spool import directory_index as shelves
+from ftp_gateway.spool import directory_index
 from ftp_gateway.spool.change_marks import ChangeMarks
 from ftp_gateway.spool.directories import ABANDONED_AFTER
 from ftp_gateway.spool.store import Spool
@@ -71,7 +71,7 @@ def marks(tmp_path: Path) -> list[Path]:
 
 
 def on_disk(tmp_path: Path) -> list[Path]:
-    """What lies on the shop's shelf, bytes first."""
+    """The shop's files on disk, bytes first."""
     return sorted(tmp_path.glob("spool/shop/files/*"), key=lambda path: path.suffix != ".data")
 
 
@@ -87,11 +87,11 @@ async def test_a_file_is_listed_and_read_by_another_replica(one: Spool, two: Spo
 async def test_an_upload_that_goes_on_elsewhere_grows_in_the_listing_and_is_no_part(one: Spool, two: Spool) -> None:
     writer = one.create(PUSH, "nightly")
     writer.write(0, b"hel")
-    assert (3, False) == (seen(two).size_bytes, seen(two).broken)
+    assert (3, False) == (seen(two).size_bytes, seen(two).interrupted)
 
     writer.write(3, b"lo")
 
-    assert (5, False) == (seen(two).size_bytes, seen(two).broken)
+    assert (5, False) == (seen(two).size_bytes, seen(two).interrupted)
     with pytest.raises(BusyError):
         two.reopen(seen(two))
     writer.abandon()
@@ -101,7 +101,7 @@ async def test_an_upload_that_broke_off_is_resumed_through_another_replica(one: 
     writer = one.create(PUSH, "nightly")
     writer.write(0, b"hel")
     writer.abandon()
-    assert seen(two).broken
+    assert seen(two).interrupted
 
     resumed = two.reopen(seen(two))
     resumed.write(3, b"lo")
@@ -114,7 +114,7 @@ async def test_an_upload_that_broke_off_is_resumed_through_another_replica(one: 
 async def test_a_closed_file_is_reopened_removed_and_renamed_through_another_replica(one: Spool, two: Spool) -> None:
     upload = await put(one)
     two.reopen(seen(two)).abandon()
-    assert ("open", True) == (seen(one).state, seen(one).broken)
+    assert ("open", True) == (seen(one).state, seen(one).interrupted)
     assert seen(one) is upload
     await two.cancel(seen(two))
     assert one.find(PUSH) is None
@@ -123,7 +123,7 @@ async def test_a_closed_file_is_reopened_removed_and_renamed_through_another_rep
     await two.rename(seen(two), OTHER, replace=False)
 
     assert one.find(PUSH) is None
-    assert seen(one, OTHER).ticket.committed
+    assert seen(one, OTHER).info.committed
 
 
 async def test_a_name_is_taken_by_the_newest_upload_whichever_replica_has_it(one: Spool, two: Spool) -> None:
@@ -131,7 +131,7 @@ async def test_a_name_is_taken_by_the_newest_upload_whichever_replica_has_it(one
     await put(two, data=b"newer")
 
     assert await content(one, seen(one)) == b"newer"
-    assert old.gone
+    assert old.deleted
     assert len(one.uploads()) == len(two.uploads()) == 1
 
 
@@ -142,7 +142,7 @@ async def test_an_open_upload_that_was_replaced_elsewhere_does_not_come_back(one
 
     await writer.commit()
 
-    two.look()
+    two.scan()
     assert [newer] == two.uploads()
     assert await content(one, seen(one)) == b"newer"
 
@@ -158,7 +158,7 @@ async def test_a_file_is_claimed_by_one_replica(one: Spool, two: Spool) -> None:
         await two.cancel(theirs)
     with pytest.raises(BusyError):
         await two.rename(theirs, OTHER, replace=True)
-    await one.freeze(seen(one), FileRules(), CompletionProof())
+    await one.store_claim(seen(one), FileRules(), CompletionProof())
 
     assert seen(two).state == "claimed"
 
@@ -177,7 +177,7 @@ async def test_what_is_not_as_it_was_seen_is_not_touched(one: Spool, two: Spool)
 async def test_a_claimed_name_is_free_for_another_replica(one: Spool, two: Spool) -> None:
     first = await put(one)
     one.claim(first)
-    await one.freeze(first, FileRules(), CompletionProof())
+    await one.store_claim(first, FileRules(), CompletionProof())
 
     await put(two, data=b"other")
 
@@ -187,27 +187,27 @@ async def test_a_claimed_name_is_free_for_another_replica(one: Spool, two: Spool
 
 async def test_a_replica_that_dies_lets_go_of_its_file_and_its_turn(one: Spool, two: Spool) -> None:
     upload = await put(one)
-    turn = one.take_turn("shop")
+    turn = one.try_lock_app("shop")
     assert turn is not None
     one.claim(upload)
-    await one.freeze(upload, FileRules(settle_s=7), CompletionProof())
-    assert two.take_turn("shop") is None
+    await one.store_claim(upload, FileRules(settle_s=7), CompletionProof())
+    assert two.try_lock_app("shop") is None
 
     # As the kernel does when a process ends.
     os.close(turn)
     upload.release()
 
-    turn = two.take_turn("shop")
+    turn = two.try_lock_app("shop")
     assert turn is not None
     two.claim(seen(two))
-    assert ("claimed", FileRules(settle_s=7)) == (seen(two).state, seen(two).ticket.rules)
+    assert ("claimed", FileRules(settle_s=7)) == (seen(two).state, seen(two).info.rules)
     os.close(turn)
 
 
 async def test_apps_have_turns_of_their_own(one: Spool, two: Spool) -> None:
     await put(one)
     await put(one, Place("rival", "", "a.csv"))
-    turn, another = one.take_turn("shop"), two.take_turn("rival")
+    turn, another = one.try_lock_app("shop"), two.try_lock_app("rival")
 
     assert turn is not None
     assert another is not None
@@ -260,7 +260,7 @@ async def test_parts_of_live_uploads_elsewhere_are_not_purged(one: Spool, two: S
 
     two.purge()
 
-    assert not seen(two).gone
+    assert not seen(two).deleted
     writer.abandon()
 
 
@@ -286,7 +286,7 @@ async def test_own_steps_cost_no_listing(one: Spool, monkeypatch: pytest.MonkeyP
         listed.append(path)
         return scandir(path)
 
-    monkeypatch.setattr(shelves, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(directory_index, "monotonic", lambda: 0.0)
     seen(one)
     monkeypatch.setattr(os, "scandir", counting)
     for number in range(3):
@@ -301,7 +301,7 @@ async def test_a_step_whose_replica_died_before_it_told_is_seen_all_the_same(
 ) -> None:
     seen_before = two.find(PUSH)
     with monkeypatch.context() as patched:
-        patched.setattr(ChangeMarks, "tell", lambda _: None)
+        patched.setattr(ChangeMarks, "mark_changed", lambda _: None)
         await put(one)
 
     await until(lambda: two.find(PUSH) is not None)
@@ -350,7 +350,7 @@ async def _agree(directory: Path, steps: list[tuple[int, str, Place]]) -> None:
         finally:
             views = [
                 {
-                    (upload.id, upload.label.revision, upload.state, upload.size_bytes, upload.place)
+                    (upload.id, upload.info_name.revision, upload.state, upload.size_bytes, upload.place)
                     for upload in (*replica.entries("shop", ""), *replica.uploads())
                 }
                 for replica in replicas
@@ -378,8 +378,8 @@ async def _take(spool: Spool, step: str, place: Place, found: Upload | None) -> 
         await spool.cancel(found)
     elif step == "claim" and found.state == "closed":
         spool.claim(found)
-        await spool.freeze(found, FileRules(), CompletionProof())
-        spool.let_go(found)
+        await spool.store_claim(found, FileRules(), CompletionProof())
+        spool.release(found)
     elif step == "finish" and found.state == "claimed":
         spool.claim(found)
         await spool.finish(found, NOON)

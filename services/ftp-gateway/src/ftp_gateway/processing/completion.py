@@ -69,11 +69,11 @@ def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]
     wanted = rules.completion
     if upload.state != "closed" or wanted in ("settle", "row_count"):
         return Due(settled_at, rules)
-    if upload.ticket.committed and upload.ticket.pulled:
+    if upload.info.committed and upload.info.pulled:
         # Frozen with the claim: from then on nothing else is expected of the file.
         return Due(settled_at, replace(rules, completion="rename"))
     if wanted == "rename":
-        if upload.ticket.committed:
+        if upload.info.committed:
             return Due(settled_at, rules)
     else:
         place = upload.place
@@ -88,7 +88,7 @@ def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]
 
 
 def _closed_at(upload: Upload) -> datetime:
-    return upload.ticket.closed_at or upload.ticket.opened_at
+    return upload.info.closed_at or upload.info.opened_at
 
 
 def proof_of(spool: Spool, upload: Upload, ready: Due) -> CompletionProof:
@@ -96,10 +96,10 @@ def proof_of(spool: Spool, upload: Upload, ready: Due) -> CompletionProof:
     if ready.companion is None:
         return CompletionProof(missing=ready.missing)
     try:
-        text, _, _ = spool.ends(ready.companion, MAX_CHECKSUM_BYTES)
+        text, _, _ = spool.read_ends(ready.companion, MAX_CHECKSUM_BYTES)
     except FileNotFoundError:
         raise ConflictError("the file's marker or checksum has been removed") from None
-    return CompletionProof(companion=ready.companion.id, checksum=parse_checksum(text, upload.ticket.name))
+    return CompletionProof(companion=ready.companion.id, checksum=parse_checksum(text, upload.info.name))
 
 
 def parse_checksum(data: bytes, name: str) -> str:
@@ -115,7 +115,7 @@ def find_trailer(spool: Spool, upload: Upload, rules: FileRules) -> Trailer | No
     """The trailer of a file whose app wants one."""
     if rules.completion != "row_count":
         return None
-    head, tail, size_bytes = spool.ends(upload, TAIL_BYTES)
+    head, tail, size_bytes = spool.read_ends(upload, TAIL_BYTES)
     return parse_trailer(head, tail, size_bytes)
 
 

@@ -23,13 +23,13 @@ async def last_told(bus: Bus, app_key: str, state: FileState) -> int:
     return last.sequence if last else 0
 
 
-async def tell_outcome(bus: Bus, upload_id: str, ticket: UploadInfo, outcome: Outcome, at: datetime) -> None:
-    """Publish the terminal event, unless it stands in the stream already after `ticket.told_after`."""
+async def tell_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: Outcome, at: datetime) -> None:
+    """Publish the terminal event, unless it stands in the stream already after `info.told_after`."""
     message_id = f"{upload_id}:{outcome.state}"
-    if await _is_told(bus, ticket.app_key, outcome.state, message_id, ticket.told_after):
+    if await _is_told(bus, info.app_key, outcome.state, message_id, info.told_after):
         return
     event = FileChanged(
-        app_key=ticket.app_key,
+        app_key=info.app_key,
         file_id=outcome.file_id,
         file_name=outcome.file_name,
         kind=outcome.kind,
@@ -43,17 +43,17 @@ async def tell_outcome(bus: Bus, upload_id: str, ticket: UploadInfo, outcome: Ou
         seconds=outcome.seconds,
         reason=outcome.reason,
     )
-    await bus.publish(ftp_file(ticket.app_key, outcome.state), encode(event), message_id=message_id)
+    await bus.publish(ftp_file(info.app_key, outcome.state), encode(event), message_id=message_id)
 
 
 async def tell_received(
-    bus: Bus, upload_id: str, ticket: UploadInfo, kind: FileKind, survey: ValidationResult, at: datetime
+    bus: Bus, upload_id: str, info: UploadInfo, kind: FileKind, survey: ValidationResult, at: datetime
 ) -> None:
     """A file was claimed and looked at; its rows follow. At least once."""
     event = FileChanged(
-        app_key=ticket.app_key,
+        app_key=info.app_key,
         file_id=survey.file_id,
-        file_name=ticket.name,
+        file_name=info.name,
         kind=kind,
         state="received",
         at=at,
@@ -63,7 +63,7 @@ async def tell_received(
         rows_bad=survey.ok + survey.bad if survey.refused else survey.bad,
         duplicates=survey.duplicates,
     )
-    await bus.publish(ftp_file(ticket.app_key, "received"), encode(event), message_id=_received_id(upload_id))
+    await bus.publish(ftp_file(info.app_key, "received"), encode(event), message_id=_received_id(upload_id))
 
 
 async def last_received(bus: Bus, app_key: str, upload_id: str) -> FileChanged | None:

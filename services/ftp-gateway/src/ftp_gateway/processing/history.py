@@ -104,12 +104,12 @@ class FileHistory:
         return max(found, key=lambda entry: entry.at)
 
     async def _here(self, app_key: str) -> list[FileEntry]:
-        self._spool.look()
+        self._spool.scan()
         rules = self._rules_of(app_key)
         return [
             await self._with_rows(_entry_here(self._spool, upload, rules), app_key, upload.id)
             for upload in self._spool.uploads(app_key)
-            if not upload.half_pulled
+            if not upload.partly_pulled
         ]
 
     async def _with_rows(self, entry: FileEntry, app_key: str, upload_id: str) -> FileEntry:
@@ -156,7 +156,7 @@ class FileHistory:
 
 def _entry_here(spool: Spool, upload: Upload, rules: FileRules) -> FileEntry:
     return FileEntry(
-        name=upload.ticket.name,
+        name=upload.info.name,
         kind=kind_in(upload.place.folder),
         state=_state(spool, upload, rules),
         at=upload.changed_at,
@@ -168,7 +168,7 @@ def _state(
     spool: Spool, upload: Upload, rules: FileRules
 ) -> Literal["uploading", "partial", "uploaded", "waiting", "processing"]:
     if upload.state == "open":
-        return "partial" if upload.broken and not upload.writers else "uploading"
+        return "partial" if upload.interrupted and not upload.writers else "uploading"
     if upload.state != "closed":
         return "processing"
     # One that is being changed has no time yet at which it is due, and is about to have one.

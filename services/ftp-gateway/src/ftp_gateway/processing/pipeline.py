@@ -3,8 +3,8 @@ What happens to a file once its upload is complete, exactly once:
 
     claim -> look at all of it -> publish its rows -> write the report -> tell -> remove
 
-Each arrow may be where the process dies. Claim, report and removal are steps of the ticket on disk; how far the rows
-and the event have come is read from their streams. So a restart goes on where it stopped, and repeats nothing.
+Each arrow may be where the process dies. Claim, report and removal are steps of the upload's info file; how far the
+rows and the event have come is read from their streams. So a restart goes on where it stopped, and repeats nothing.
 
 Which file is due, and the claim, are `intake`'s business.
 """
@@ -67,21 +67,21 @@ class FilePipeline:
             StoppedError: `stop` was called, and the file is left between two steps.
             MillraceError: What a step raises.
         """
-        app_key = upload.ticket.app_key
+        app_key = upload.info.app_key
         kind = kind_in(upload.place.folder)
-        if upload.ticket.rules is None:
+        if upload.info.rules is None:
             proof = completion.proof_of(self._spool, upload, ready)
-            await self._spool.freeze(upload, ready.rules, proof)
-        companion = upload.ticket.proof.companion
+            await self._spool.store_claim(upload, ready.rules, proof)
+        companion = upload.info.proof.companion
         if companion:
             await self._spool.finish_companion(app_key, companion, self._clock() + COMPANION_KEPT)
-        outcome = upload.ticket.outcome
+        outcome = upload.info.outcome
         if outcome is None:
             outcome = await self._apply(upload, kind)
             told_after = await file_events.last_told(self._bus, app_key, outcome.state)
             await self._spool.mark_reported(upload, outcome, told_after)
-        await file_events.tell_outcome(self._bus, upload.id, upload.ticket, outcome, self._clock())
-        settle_s = upload.ticket.rules.settle_s if upload.ticket.rules else 0.0
+        await file_events.tell_outcome(self._bus, upload.id, upload.info, outcome, self._clock())
+        settle_s = upload.info.rules.settle_s if upload.info.rules else 0.0
         visible_until = upload.changed_at + timedelta(seconds=settle_s)
         if companion:
             await self._spool.finish_companion(app_key, companion, visible_until)
@@ -93,8 +93,8 @@ class FilePipeline:
 
     async def _apply(self, upload: Upload, kind: FileKind) -> Outcome:
         """Look at the file, publish its rows, and leave the report. Safe to repeat from the start."""
-        rules = upload.ticket.rules or FileRules()
-        app_key, name_given = upload.ticket.app_key, upload.ticket.name
+        rules = upload.info.rules or FileRules()
+        app_key, name_given = upload.info.app_key, upload.info.name
         trailer = completion.find_trailer(self._spool, upload, rules)
 
         # An id of its own makes it another file everywhere, and the same name again a duplicate.
@@ -105,23 +105,23 @@ class FilePipeline:
             survey = await file.survey()
             if survey.refused is None:
                 rows = survey.ok + survey.bad
-                survey.refused = await completion.refusal(rules, upload.ticket.proof, upload.place, rows, trailer, path)
-            await file_events.tell_received(self._bus, upload.id, upload.ticket, kind, survey, self._clock())
+                survey.refused = await completion.refusal(rules, upload.info.proof, upload.place, rows, trailer, path)
+            await file_events.tell_received(self._bus, upload.id, upload.info, kind, survey, self._clock())
             name: OutcomeName
             if survey.refused is not None:
                 reason = survey.refused.reason
                 name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
             else:
-                point = await publisher.find_point(self._bus, kind, upload.id, upload.ticket, survey)
+                point = await publisher.find_point(self._bus, kind, upload.id, upload.info, survey)
                 if point.duplicate:
                     name = "duplicate"
                 else:
-                    async with aclosing(file.chunks(upload.ticket.name, point.line)) as chunks:
+                    async with aclosing(file.chunks(upload.info.name, point.line)) as chunks:
                         await publisher.publish_rows(
                             self._bus,
                             kind,
                             upload.id,
-                            upload.ticket,
+                            upload.info,
                             survey,
                             self._unless_stopped(chunks),
                             point,
@@ -138,12 +138,12 @@ class FilePipeline:
             yield chunk
 
     def _outcome(self, upload: Upload, kind: FileKind, survey: ValidationResult, name: OutcomeName) -> Outcome:
-        received_at = upload.ticket.closed_at or upload.ticket.opened_at
+        received_at = upload.info.closed_at or upload.info.opened_at
         rows = survey.ok + survey.bad
         taken = name in ("done", "done_with_errors")
         return Outcome(
             file_id=survey.file_id,
-            file_name=upload.ticket.name,
+            file_name=upload.info.name,
             kind=kind,
             outcome=name,
             size_bytes=survey.size_bytes,
@@ -173,6 +173,6 @@ class FilePipeline:
             total = max(len(errors), survey.bad)
             await self._spool.reports.put(report, error_report.render_report(errors, total))
         else:
-            self._spool.reports.drop(report)
+            self._spool.reports.delete(report)
         result = Place(app_key, "errors", result_name(outcome.kind, outcome.file_name))
         await self._spool.reports.put(result, error_report.render_result(outcome))

@@ -50,20 +50,20 @@ class ResumePoint(Struct, frozen=True, kw_only=True):
 
 
 async def find_point(
-    bus: Bus, kind: FileKind, upload_id: str, ticket: UploadInfo, survey: ValidationResult
+    bus: Bus, kind: FileKind, upload_id: str, info: UploadInfo, survey: ValidationResult
 ) -> ResumePoint:
     """
     Where to go on with a file.
 
     `duplicate` says that another upload has brought all of this content within the window: there is nothing to send.
     """
-    last = await bus.last_message(stream_of(kind), subject_of(kind, ticket.app_key, survey.file_id))
+    last = await bus.last_message(stream_of(kind), subject_of(kind, info.app_key, survey.file_id))
     if last is None:
         return ResumePoint()
     line = _last_line(last)
     if last.headers.get(UPLOAD_ID) == upload_id:
         return ResumePoint(line=line, sequence=last.sequence)
-    if _closed_at(ticket) - last.at >= DUPLICATE_WINDOW:
+    if _closed_at(info) - last.at >= DUPLICATE_WINDOW:
         return ResumePoint(sequence=last.sequence)
     return ResumePoint(line=line, sequence=last.sequence, duplicate=line >= survey.last_line)
 
@@ -78,7 +78,7 @@ async def publish_rows(
     bus: Bus,
     kind: FileKind,
     upload_id: str,
-    ticket: UploadInfo,
+    info: UploadInfo,
     survey: ValidationResult,
     chunks: AsyncIterator[RowChunk],
     point: ResumePoint,
@@ -90,7 +90,7 @@ async def publish_rows(
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
         BusyError, UnavailableError: The stream takes no more, for longer than `IN_PLACE_S`.
     """
-    sender = _Sender(bus, kind, upload_id, ticket.app_key, survey.file_id, point.sequence)
+    sender = _Sender(bus, kind, upload_id, info.app_key, survey.file_id, point.sequence)
     pack: list[RowChunk] = []
     pack_bytes = 0
     async for chunk in chunks:
@@ -142,5 +142,5 @@ def _last_line(message: Message) -> int:
     return msgspec.json.decode(message.data, type=_LastLine).last_line
 
 
-def _closed_at(ticket: UploadInfo) -> datetime:
-    return ticket.closed_at or ticket.opened_at
+def _closed_at(info: UploadInfo) -> datetime:
+    return info.closed_at or info.opened_at

@@ -83,7 +83,7 @@ class FileScheduler:
                         self._forget_gone()
                         purge_at = self._clock() + timedelta(seconds=PURGE_S)
                     began = perf_counter()
-                    self._spool.look()
+                    self._spool.scan()
                     wait_s = self._start_due(tasks)
                     pause_s = min(LOOK_S, PAUSE * (perf_counter() - began))
                     if self._bus.connected:
@@ -117,7 +117,7 @@ class FileScheduler:
         """Start what is due; gives the seconds until the next may be."""
         now = self._clock()
         next_at = now + timedelta(seconds=LOOK_S)
-        for app_key in dict.fromkeys(upload.ticket.app_key for upload in self._spool.uploads()):
+        for app_key in dict.fromkeys(upload.info.app_key for upload in self._spool.uploads()):
             if app_key in self._turns:
                 continue
             found = self._next(app_key)
@@ -146,7 +146,7 @@ class FileScheduler:
         return later
 
     def _start(self, tasks: asyncio.TaskGroup, app_key: str) -> None:
-        turn = self._spool.take_turn(app_key)
+        turn = self._spool.try_lock_app(app_key)
         if turn is None:
             return
         # Chosen anew: the turn has shown what the replica that had it before has left.
@@ -164,13 +164,13 @@ class FileScheduler:
             self._spool.claim(upload)
         except (BusyError, ConflictError, OSError) as error:
             self._delay(upload, None)
-            log.info("file_not_claimed", upload_id=upload.id, app_key=upload.ticket.app_key, message=str(error))
+            log.info("file_not_claimed", upload_id=upload.id, app_key=upload.info.app_key, message=str(error))
             return False
         return True
 
     async def _work(self, upload: Upload, ready: Due) -> None:
         """One attempt; where it fails, the file waits for the next one."""
-        app_key = upload.ticket.app_key
+        app_key = upload.info.app_key
         try:
             await self._processing.process(upload, ready)
             self._delayed.pop(upload.id, None)
@@ -184,7 +184,7 @@ class FileScheduler:
             log.exception("file_failed", upload_id=upload.id, app_key=app_key)
             self._metrics.count("millrace_bugs_total", where="intake")
         finally:
-            self._spool.let_go(upload)
+            self._spool.release(upload)
             os.close(self._turns.pop(app_key))
 
     def _worked(self, task: asyncio.Task[None]) -> None:
@@ -203,11 +203,11 @@ class FileScheduler:
 
     async def _tell_partials(self) -> None:
         for upload in self._spool.uploads():
-            broken = upload.state == "open" and upload.broken and not upload.writers
-            if broken and not upload.told_partial and not upload.half_pulled:
+            broken = upload.state == "open" and upload.interrupted and not upload.writers
+            if broken and not upload.partial_published and not upload.partly_pulled:
                 try:
                     await file_events.tell_partial(self._bus, upload, self._clock())
                 except MillraceError as error:
                     log.warning("partial_not_told", upload_id=upload.id, message=error.message)
                     return
-                upload.told_partial = True
+                upload.partial_published = True

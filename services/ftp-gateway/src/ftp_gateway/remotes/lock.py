@@ -9,7 +9,7 @@ before another replica may go on. Who cannot reach the spool any more cannot pul
 
 from pathlib import Path
 
-from ftp_gateway.spool.file_locks import lock_path
+from ftp_gateway.spool.file_locks import try_lock_path
 
 
 def take_remote(spool: Path, app_key: str, remote_id: str) -> int | None:
@@ -21,4 +21,4 @@ def take_remote(spool: Path, app_key: str, remote_id: str) -> int | None:
     """
     directory = spool / app_key / "remotes"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return lock_path(directory / remote_id)
+    return try_lock_path(directory / remote_id)

@@ -252,7 +252,7 @@ class Puller:
                 size_bytes=file.size_bytes,
                 modified_at=file.modified_at,
                 kind=kind,
-                closed_at=upload.ticket.closed_at or now,
+                closed_at=upload.info.closed_at or now,
                 reported=not self._remote.report_path,
             )
         )

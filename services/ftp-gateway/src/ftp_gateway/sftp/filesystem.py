@@ -204,7 +204,7 @@ class SftpFileSystem(SFTPServer):
         if not location.folder:
             names += [SFTPName(folder.encode(), attrs=self._folder(folder)) for folder in FOLDERS]
         for upload in self._spool.entries(self._account.app_key, location.folder):
-            names.append(SFTPName(upload.ticket.name.encode(), attrs=upload_attributes(upload)))
+            names.append(SFTPName(upload.info.name.encode(), attrs=upload_attributes(upload)))
         return Listing(names, self._reports if location.folder == "reports" else None)
 
     async def _reports(self) -> list[SFTPName]:

@@ -75,7 +75,7 @@ class WriteHandle(OpenFile):
         try:
             self._grow(max(size, end), end - size)
         except MillraceError:
-            self.writer.refuse()
+            self.writer.mark_failed()
             raise
         return self.writer.write(offset, data)
 
@@ -150,7 +150,7 @@ class Listing:
 
 def upload_attributes(upload: Upload) -> SFTPAttrs:
     """What STAT says of a file of the spool."""
-    mode = stat.S_IFREG | (0o640 if upload.ticket.folder in WRITABLE else 0o440)
+    mode = stat.S_IFREG | (0o640 if upload.info.folder in WRITABLE else 0o440)
     return _attributes(mode, upload.changed_at, size=upload.size_bytes)
 
 

@@ -173,7 +173,7 @@ class SftpServer:
         parts = split_login(login)
         assert parts is not None, "he has signed in"
         app_key, name = parts
-        sizes = [upload.size_bytes for upload in self.spool.waiting(app_key) if upload.ticket.user == name]
+        sizes = [upload.size_bytes for upload in self.spool.waiting(app_key) if upload.info.user == name]
         return len(sizes), sum(sizes)
 
     async def ping(self) -> None:

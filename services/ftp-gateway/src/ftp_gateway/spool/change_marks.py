@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-Heard = frozenset[tuple[str, int]]
+Marks = frozenset[tuple[str, int]]
 """The marks of the others. Unequal ones mean that somebody has done something in between."""
 
 
@@ -32,7 +32,7 @@ class ChangeMarks:
         # Whole seconds, which every file system keeps; no value comes twice.
         self._steps = count(1)
 
-    def tell(self) -> None:
+    def mark_changed(self) -> None:
         """This replica has changed the spool."""
         step = next(self._steps)
         # A full disk may have no room for the mark. The step is done all the same; the others find it a little later.
@@ -43,7 +43,7 @@ class ChangeMarks:
                 self._mark.touch(mode=0o600)
                 os.utime(self._mark, (step, step))
 
-    def heard(self) -> Heard:
+    def read_others(self) -> Marks:
         """What the others have told so far."""
         found: set[tuple[str, int]] = set()
         with os.scandir(self._directory) as entries:

@@ -41,46 +41,46 @@ class SpoolDirectories:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
-        self._replicas = ChangeMarks(directory / ".replicas")
+        self._change_marks = ChangeMarks(directory / ".replicas")
         self._files: dict[str, DirectoryIndex] = {}
         self._reports: dict[str, DirectoryIndex] = {}
 
-    def look(self) -> None:
+    def scan(self) -> None:
         """See what other replicas have done, in every app."""
         for path in self.directory.iterdir():
             app_key = path.name
             if APP_KEY.fullmatch(app_key):
-                self.shelf(app_key, "errors").look()
-                files = self.shelf(app_key, "")
-                files.look()
+                self.index(app_key, "errors").scan()
+                files = self.index(app_key, "")
+                files.scan()
                 for upload in list(files.uploads.values()):
                     files.refresh(upload)
 
     def files(self, app_key: str | None) -> Iterator[Upload]:
         """What customers of one app or all have uploaded, in no order, as of the last look."""
-        shelves = self._files.values() if app_key is None else (self.shelf(app_key, ""),)
-        return (upload for shelf in shelves for upload in shelf.uploads.values())
+        directories = self._files.values() if app_key is None else (self.index(app_key, ""),)
+        return (upload for index in directories for upload in index.uploads.values())
 
-    def shelf(self, app_key: str, folder: Folder) -> DirectoryIndex:
-        """The shelf of a folder."""
-        shelves, name = (self._files, "files") if folder in WRITABLE else (self._reports, "reports")
-        if app_key not in shelves:
-            shelves[app_key] = DirectoryIndex(self.directory / app_key / name, self._replicas)
-            shelves[app_key].look()
-        return shelves[app_key]
+    def index(self, app_key: str, folder: Folder) -> DirectoryIndex:
+        """The index of a folder."""
+        directories, name = (self._files, "files") if folder in WRITABLE else (self._reports, "reports")
+        if app_key not in directories:
+            directories[app_key] = DirectoryIndex(self.directory / app_key / name, self._change_marks)
+            directories[app_key].scan()
+        return directories[app_key]
 
-    def of(self, upload: Upload) -> DirectoryIndex:
-        """The shelf that an upload lies on."""
-        return self.shelf(upload.ticket.app_key, upload.ticket.folder)
+    def index_of(self, upload: Upload) -> DirectoryIndex:
+        """The index that lists an upload."""
+        return self.index(upload.info.app_key, upload.info.folder)
 
-    def named(self, place: Place) -> list[Upload]:
+    def uploads_at(self, place: Place) -> list[Upload]:
         """Those of one name, the latest first, as they are now."""
-        shelf = self.shelf(place.app_key, place.folder)
-        shelf.look()
-        return [shelf.refresh(upload) for upload in shelf.named(place)]
+        index = self.index(place.app_key, place.folder)
+        index.scan()
+        return [index.refresh(upload) for upload in index.uploads_at(place)]
 
     @contextmanager
-    def held(self, upload: Upload) -> Iterator[None]:
+    def locked(self, upload: Upload) -> Iterator[None]:
         """
         Alone with an upload, for as long as the block.
 
@@ -90,59 +90,59 @@ class SpoolDirectories:
         """
         if upload.busy:
             raise BusyError("the file is being changed by another session")
-        grasped = upload.handle is None
-        if grasped:
-            upload.handle = self.grasp(upload)
+        opened_here = upload.handle is None
+        if opened_here:
+            upload.handle = self.open_locked(upload)
         upload.busy = True
         try:
             yield
         finally:
             upload.busy = False
-            if grasped:
+            if opened_here:
                 upload.release()
 
-    def grasp(self, upload: Upload) -> int:
+    def open_locked(self, upload: Upload) -> int:
         """A handle on the bytes of an upload, with their lock. Raises as `held` does."""
-        shelf = self.of(upload)
+        index = self.index_of(upload)
         try:
-            handle = os.open(shelf.path(upload.id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            handle = os.open(index.path(upload.id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            shelf.drop(upload)
+            index.forget(upload)
             raise ConflictError("the file has been removed") from None
         try:
             if not try_lock(handle):
                 raise BusyError("the file is being changed by another session")
-            if not shelf.ticket_path(upload.label).exists():
+            if not index.info_path(upload.info_name).exists():
                 raise ConflictError("the file has been changed by another session")
         except BaseException:
             os.close(handle)
             raise
         return handle
 
-    async def write(self, upload: Upload, state: State, ticket: UploadInfo) -> None:
+    async def write_step(self, upload: Upload, state: State, info: UploadInfo) -> None:
         """Take the next step of an upload whose lock is held; durable when this returns."""
-        shelf, label = self.of(upload), upload.label.next(state)
-        await asyncio.to_thread(shelf.write, label, ticket, before=upload.label, durable=True)
-        if upload.gone:
+        index, info_name = self.index_of(upload), upload.info_name.next(state)
+        await asyncio.to_thread(index.write_info, info_name, info, before=upload.info_name, durable=True)
+        if upload.deleted:
             # Replaced or cancelled while the disk was busy: what was just written must not come back.
-            shelf.retract(label)
+            index.delete_info(info_name)
         else:
-            shelf.move(upload, label, ticket)
+            index.apply_step(upload, info_name, info)
 
     def purge(self, now: datetime) -> None:
         """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
-        self.look()
-        for shelf in (*self._files.values(), *self._reports.values()):
-            for upload in list(shelf.uploads.values()):
-                age = now - shelf.refresh(upload).changed_at
+        self.scan()
+        for index in (*self._files.values(), *self._reports.values()):
+            for upload in list(index.uploads.values()):
+                age = now - index.refresh(upload).changed_at
                 if upload.state == "done":
                     if not upload.is_visible(now) and not upload.busy:
-                        shelf.unlink(upload)
+                        index.delete(upload)
                 elif upload.state == "report":
                     if age > REPORTS_KEPT:
-                        shelf.unlink(upload)
+                        index.delete(upload)
                 elif upload.idle and not upload.unfinished and age > ABANDONED_AFTER:
-                    with suppress(BusyError, ConflictError), self.held(upload):
-                        shelf.unlink(upload)
-            shelf.sweep(now - SWEPT_AFTER)
-        self._replicas.sweep(now - ABANDONED_AFTER)
+                    with suppress(BusyError, ConflictError), self.locked(upload):
+                        index.delete(upload)
+            index.sweep(now - SWEPT_AFTER)
+        self._change_marks.sweep(now - ABANDONED_AFTER)

@@ -34,7 +34,7 @@ def is_locked(handle: int) -> bool:
     return bool(kind != fcntl.F_UNLCK)
 
 
-def lock_path(path: Path) -> int | None:
+def try_lock_path(path: Path) -> int | None:
     """A handle that holds the lock of a file, made if missing; None while somebody else has it. Closing it lets go."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     taken = False

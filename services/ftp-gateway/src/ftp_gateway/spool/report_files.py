@@ -23,31 +23,31 @@ class ReportFiles:
         clock: Aware UTC.
     """
 
-    def __init__(self, shelves: SpoolDirectories, clock: Callable[[], datetime]) -> None:
-        self._shelves = shelves
+    def __init__(self, directories: SpoolDirectories, clock: Callable[[], datetime]) -> None:
+        self._directories = directories
         self._clock = clock
 
     async def put(self, place: Place, data: bytes) -> None:
         """Write one, in place of an earlier one of its name."""
         now = self._clock()
-        label = InfoFileName(uuid.uuid4().hex, 1, "report")
-        ticket = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
-        shelf = self._shelves.shelf(place.app_key, place.folder)
-        await asyncio.to_thread(_write, shelf, label, data, ticket)
-        self.drop(place, but=label.upload_id)
-        if label.upload_id not in shelf.uploads:
-            shelf.add(Upload(label, ticket, size_bytes=len(data), changed_at=now))
+        info_name = InfoFileName(uuid.uuid4().hex, 1, "report")
+        info = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
+        index = self._directories.index(place.app_key, place.folder)
+        await asyncio.to_thread(_write, index, info_name, data, info)
+        self.delete(place, but=info_name.upload_id)
+        if info_name.upload_id not in index.uploads:
+            index.add(Upload(info_name, info, size_bytes=len(data), changed_at=now))
 
-    def drop(self, place: Place, *, but: str = "") -> None:
+    def delete(self, place: Place, *, but: str = "") -> None:
         """Remove the one of a name, if there is one."""
-        for earlier in self._shelves.named(place):
+        for earlier in self._directories.uploads_at(place):
             if earlier.state == "report" and earlier.id != but:
-                self._shelves.of(earlier).unlink(earlier)
+                self._directories.index_of(earlier).delete(earlier)
 
 
-def _write(shelf: DirectoryIndex, label: InfoFileName, data: bytes, ticket: UploadInfo) -> None:
-    with shelf.path(label.upload_id).open("xb") as file:
+def _write(index: DirectoryIndex, info_name: InfoFileName, data: bytes, info: UploadInfo) -> None:
+    with index.path(info_name.upload_id).open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    shelf.write(label, ticket, before=None, durable=True)
+    index.write_info(info_name, info, before=None, durable=True)

@@ -1,9 +1,9 @@
 """
 The files that are here, under opaque ids, and where each is in its life. Replicas share the directory.
 
-A name that a customer gives is a key in memory and a word in a ticket; it never reaches the operating system. A claim
-is a step of the ticket, so a name is free again at once and no client ever writes into a claimed file. `OK` to a client
-means durable: the bytes are synced when a file is closed, the ticket when its state changes.
+A name that a customer gives is a key in memory and a word in an info file; it never reaches the operating system. A
+claim is a step of the info, so a name is free again at once and no client ever writes into a claimed file. `OK` to a
+client means durable: the bytes are synced when a file is closed, the info when its state changes.
 
 Who writes, renames, removes or processes a file holds the lock of its bytes meanwhile, so it is one replica at a time;
 the lock ends with its process. Files of one app are processed in turns: a second lock, one an app.
@@ -26,7 +26,7 @@ from ftp_gateway.model.outcome import Outcome
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of
 from ftp_gateway.spool.directories import SpoolDirectories
-from ftp_gateway.spool.file_locks import lock_path, try_lock
+from ftp_gateway.spool.file_locks import try_lock, try_lock_path
 from ftp_gateway.spool.report_files import ReportFiles
 from ftp_gateway.spool.upload import Upload, Writer
 from ftp_gateway.spool.upload_info import CompletionProof, InfoFileName, UploadInfo, sync_directory
@@ -43,7 +43,7 @@ CLOCK_S = 0.001
 
 class Spool:
     """
-    The files of every app, in one directory with two shelves an app: `<app>/files` and `<app>/reports`.
+    The files of every app, in one directory with two folders an app: `<app>/files` and `<app>/reports`.
 
     Args:
         directory: Made if missing. On one disk, or on a file system that replicas share and that has locks.
@@ -51,36 +51,36 @@ class Spool:
     """
 
     def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
-        self._shelves = SpoolDirectories(directory)
+        self._directories = SpoolDirectories(directory)
         self._clock = clock
-        self.reports = ReportFiles(self._shelves, clock)
+        self.reports = ReportFiles(self._directories, clock)
         """What customers are told about their files."""
         self.changed = asyncio.Event()
         """Set whenever something may have become due."""
-        self.look()
+        self.scan()
 
-    def look(self) -> None:
+    def scan(self) -> None:
         """See what other replicas have done, in every app."""
-        self._shelves.look()
+        self._directories.scan()
 
     def find(self, place: Place) -> Upload | None:
         """What a customer sees under a name: the newest file of that name."""
-        return self._newest(self._shelves.named(place))
+        return self._newest(self._directories.uploads_at(place))
 
     def entries(self, app_key: str, folder: Folder) -> list[Upload]:
         """What a customer sees in a folder."""
-        shelf = self._shelves.shelf(app_key, folder)
-        shelf.look()
-        named = [self._newest(uploads) for place, uploads in shelf.names() if place.folder == folder]
-        return [shelf.refresh(newest) for newest in named if newest is not None]
+        index = self._directories.index(app_key, folder)
+        index.scan()
+        named = [self._newest(uploads) for place, uploads in index.by_place() if place.folder == folder]
+        return [index.refresh(newest) for newest in named if newest is not None]
 
     def uploads(self, app_key: str | None = None) -> list[Upload]:
         """Every file that is here, of one app or all, in the order in which they were closed; as of the last look."""
-        return sorted(self.waiting(app_key), key=lambda upload: upload.ticket.closed_at or upload.ticket.opened_at)
+        return sorted(self.waiting(app_key), key=lambda upload: upload.info.closed_at or upload.info.opened_at)
 
     def waiting(self, app_key: str | None = None) -> Iterator[Upload]:
         """The same, in no order."""
-        return (upload for upload in self._shelves.files(app_key) if upload.waiting)
+        return (upload for upload in self._directories.files(app_key) if upload.waiting)
 
     def _newest(self, uploads: list[Upload]) -> Upload | None:
         now = self._clock()
@@ -93,24 +93,24 @@ class Spool:
         Raises:
             BusyError: Too many files of the app wait, or the disk is nearly full.
         """
-        self._check_room(place.app_key)
+        self._check_capacity(place.app_key)
         now = self._clock()
-        label = InfoFileName(uuid.uuid4().hex, 1, "open")
-        ticket = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, user=user, opened_at=now)
-        shelf = self._shelves.shelf(place.app_key, place.folder)
-        upload = Upload(label, ticket, size_bytes=0, changed_at=now)
-        upload.broken = False
+        info_name = InfoFileName(uuid.uuid4().hex, 1, "open")
+        info = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, user=user, opened_at=now)
+        index = self._directories.index(place.app_key, place.folder)
+        upload = Upload(info_name, info, size_bytes=0, changed_at=now)
+        upload.interrupted = False
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        upload.handle = os.open(shelf.path(upload.id), flags, 0o600)
+        upload.handle = os.open(index.path(upload.id), flags, 0o600)
         try:
             try_lock(upload.handle)
-            shelf.write(label, ticket, before=None, durable=False)
-            shelf.add(upload)
-            for earlier in self._shelves.named(place):
+            index.write_info(info_name, info, before=None, durable=False)
+            index.add(upload)
+            for earlier in self._directories.uploads_at(place):
                 if earlier.changeable and earlier is not upload:
                     self._replace(earlier)
         except BaseException:
-            shelf.unlink(upload)
+            index.delete(upload)
             upload.release()
             raise
         return self._writer(upload, session)
@@ -128,23 +128,23 @@ class Spool:
         if upload.busy:
             raise BusyError("the file is being changed by another session")
         if upload.handle is None:
-            upload.handle = self._shelves.grasp(upload)
+            upload.handle = self._directories.open_locked(upload)
         try:
             if upload.state == "closed":
-                shelf, label = self._shelves.of(upload), upload.label.next("open")
-                shelf.write(label, upload.ticket, before=upload.label, durable=False)
-                shelf.move(upload, label, upload.ticket)
+                index, info_name = self._directories.index_of(upload), upload.info_name.next("open")
+                index.write_info(info_name, upload.info, before=upload.info_name, durable=False)
+                index.apply_step(upload, info_name, upload.info)
         except BaseException:
             if not upload.writers:
                 upload.release()
             raise
-        upload.broken = False
-        upload.told_partial = False
+        upload.interrupted = False
+        upload.partial_published = False
         return self._writer(upload, session)
 
     def open_bytes(self, upload: Upload) -> int:
         """A handle for reading. Raises `FileNotFoundError` when the file is gone."""
-        return os.open(self._shelves.of(upload).path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(self._directories.index_of(upload).path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def rename(self, upload: Upload, to: Place, *, replace: bool) -> None:
         """
@@ -156,49 +156,51 @@ class Spool:
         if not upload.changeable:
             raise ConflictError("the file is being processed")
         if upload.state != "closed":
-            raise ConflictError("the upload broke off; resume it first" if upload.broken else "the file is still open")
-        there = [other for other in self._shelves.named(to) if other.changeable and other is not upload]
+            raise ConflictError(
+                "the upload broke off; resume it first" if upload.interrupted else "the file is still open"
+            )
+        there = [other for other in self._directories.uploads_at(to) if other.changeable and other is not upload]
         if there and not replace:
             raise ConflictError("there is a file of this name")
         if any(other.busy for other in there):
             raise BusyError("a file of this name is being changed")
-        with self._shelves.held(upload):
+        with self._directories.locked(upload):
             # Before and not after: a crash in between must not leave two files to be processed.
             for other in there:
                 self._replace(other)
             self._restart_settling(upload)
-            ticket = structs.replace(
-                upload.ticket,
+            info = structs.replace(
+                upload.info,
                 folder=to.folder,
                 name=to.name,
                 renamed_at=self._clock(),
                 committed=kind_of(to) is not None,
             )
-            await self._shelves.write(upload, "closed", ticket)
+            await self._directories.write_step(upload, "closed", info)
         self.changed.set()
 
     async def cancel(self, upload: Upload) -> None:
         """Remove a file that is not claimed yet. Raises `DeniedError` when it is too late."""
         if not upload.changeable:
             raise DeniedError("the file is being processed")
-        with self._shelves.held(upload):
-            self._shelves.of(upload).unlink(upload)
-            await asyncio.to_thread(sync_directory, self._shelves.of(upload).directory)
+        with self._directories.locked(upload):
+            self._directories.index_of(upload).delete(upload)
+            await asyncio.to_thread(sync_directory, self._directories.index_of(upload).directory)
 
     def touch(self, upload: Upload) -> None:
         """A client still cares for the file (it sets its times): let it settle anew."""
-        if upload.state == "closed" and not upload.ticket.committed:
+        if upload.state == "closed" and not upload.info.committed:
             with suppress(FileNotFoundError):
                 self._restart_settling(upload)
 
-    def take_turn(self, app_key: str) -> int | None:
+    def try_lock_app(self, app_key: str) -> int | None:
         """
         The right to process files of an app, until the handle is closed; None while another replica has it. What others
         did before is seen then.
         """
-        handle = lock_path(self._shelves.directory / app_key / "turn")
+        handle = try_lock_path(self._directories.directory / app_key / "turn")
         if handle is not None:
-            self._shelves.shelf(app_key, "").look()
+            self._directories.index(app_key, "").scan()
         return handle
 
     def claim(self, upload: Upload) -> None:
@@ -208,8 +210,8 @@ class Spool:
         Raises:
             BusyError, ConflictError: A customer is changing it this very moment, or has just cared for it elsewhere.
         """
-        handle = self._shelves.grasp(upload)
-        if upload.state == "closed" and not upload.ticket.committed:
+        handle = self._directories.open_locked(upload)
+        if upload.state == "closed" and not upload.info.committed:
             changed_at = os.fstat(handle).st_mtime
             if changed_at > upload.changed_at.timestamp() + CLOCK_S:
                 os.close(handle)
@@ -219,42 +221,42 @@ class Spool:
         if upload.state == "closed":
             upload.state = "claimed"
 
-    async def freeze(self, upload: Upload, rules: FileRules, proof: CompletionProof) -> None:
+    async def store_claim(self, upload: Upload, rules: FileRules, proof: CompletionProof) -> None:
         """Make the claim durable, with the rules that the file is read by from now on."""
-        await self._shelves.write(upload, "claimed", structs.replace(upload.ticket, rules=rules, proof=proof))
+        await self._directories.write_step(upload, "claimed", structs.replace(upload.info, rules=rules, proof=proof))
 
-    def let_go(self, upload: Upload) -> None:
+    def release(self, upload: Upload) -> None:
         """End the processing of a file, wherever it is: the next turn goes on from the step that is on disk."""
-        upload.state = upload.label.state
+        upload.state = upload.info_name.state
         upload.release()
 
     async def mark_reported(self, upload: Upload, outcome: Outcome, told_after: int) -> None:
         """All rows are published and the reports are written."""
-        ticket = structs.replace(upload.ticket, outcome=outcome, told_after=told_after)
-        await self._shelves.write(upload, "reported", ticket)
+        info = structs.replace(upload.info, outcome=outcome, told_after=told_after)
+        await self._directories.write_step(upload, "reported", info)
 
     async def finish(self, upload: Upload, visible_until: datetime) -> None:
         """Let the file go. Its name stays visible until then, because clients look once more after an upload."""
-        shelf = self._shelves.of(upload)
+        index = self._directories.index_of(upload)
         if visible_until > self._clock():
-            ticket = structs.replace(upload.ticket, size_bytes=upload.size_bytes, visible_until=visible_until)
-            await self._shelves.write(upload, "done", ticket)
-            shelf.path(upload.id).unlink(missing_ok=True)
+            info = structs.replace(upload.info, size_bytes=upload.size_bytes, visible_until=visible_until)
+            await self._directories.write_step(upload, "done", info)
+            index.path(upload.id).unlink(missing_ok=True)
         else:
-            shelf.unlink(upload)
+            index.delete(upload)
         upload.release()
-        await asyncio.to_thread(sync_directory, shelf.directory)
+        await asyncio.to_thread(sync_directory, index.directory)
 
     async def finish_companion(self, app_key: str, upload_id: str, visible_until: datetime) -> None:
         """Let the marker or checksum of a file go, if it is still there, so that it counts for no other file."""
-        upload = self._shelves.shelf(app_key, "").uploads.get(upload_id)
+        upload = self._directories.index(app_key, "").uploads.get(upload_id)
         if upload is not None and upload.state == "done":
             await self.finish(upload, visible_until)
         elif upload is not None and upload.changeable:
-            with self._shelves.held(upload):
+            with self._directories.locked(upload):
                 await self.finish(upload, visible_until)
 
-    def ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
+    def read_ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
         """The first and the last bytes of a file, `size` of each, and how many it has."""
         with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
@@ -263,19 +265,21 @@ class Spool:
 
     def path(self, upload: Upload) -> Path:
         """Where the bytes lie, for a process that reads them."""
-        return self._shelves.of(upload).path(upload.id)
+        return self._directories.index_of(upload).path(upload.id)
 
     def purge(self) -> None:
         """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
-        self._shelves.purge(self._clock())
+        self._directories.purge(self._clock())
 
     async def _close(self, upload: Upload) -> None:
         # The last writer has closed, and its bytes are durable.
-        if upload.gone:
+        if upload.deleted:
             return
         now = self._clock()
-        with self._shelves.held(upload):
-            await self._shelves.write(upload, "closed", structs.replace(upload.ticket, closed_at=now, committed=False))
+        with self._directories.locked(upload):
+            await self._directories.write_step(
+                upload, "closed", structs.replace(upload.info, closed_at=now, committed=False)
+            )
         upload.changed_at = now
         self.changed.set()
 
@@ -283,30 +287,30 @@ class Spool:
         if upload.session is not session:
             upload.session = session
             upload.writers = 0
-        return Writer(upload, clock=self._clock, close=self._close, broke_off=self.changed.set)
+        return Writer(upload, clock=self._clock, on_commit=self._close, on_abandon=self.changed.set)
 
     def _replace(self, earlier: Upload) -> None:
         """Remove a file whose name another one takes. An open one needs no lock: nobody claims it."""
         try:
             if earlier.state == "open":
-                self._shelves.of(earlier).unlink(earlier)
+                self._directories.index_of(earlier).delete(earlier)
             else:
-                with self._shelves.held(earlier):
-                    self._shelves.of(earlier).unlink(earlier)
+                with self._directories.locked(earlier):
+                    self._directories.index_of(earlier).delete(earlier)
         except (BusyError, ConflictError):
-            self._shelves.of(earlier).look()
+            self._directories.index_of(earlier).scan()
             if earlier.changeable:
                 raise
 
     def _restart_settling(self, upload: Upload) -> None:
         upload.changed_at = self._clock()
         at = upload.changed_at.timestamp()
-        os.utime(self._shelves.of(upload).path(upload.id), (at, at))
+        os.utime(self._directories.index_of(upload).path(upload.id), (at, at))
 
-    def _check_room(self, app_key: str) -> None:
+    def _check_capacity(self, app_key: str) -> None:
         if sum(1 for _ in self.waiting(app_key)) >= MAX_WAITING_FILES:
             raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
-        free = os.statvfs(self._shelves.directory)
+        free = os.statvfs(self._directories.directory)
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
             log.error("disk_nearly_full", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
             raise BusyError("the disk is nearly full", retry_after_s=60)

@@ -1,8 +1,8 @@
 """
 What stands beside each spool file on disk, and how it is written so that it survives a crash.
 
-A ticket is one small JSON file that is never changed: each step of an upload writes the next revision and lets the one
-before go. Its ending is the state of the upload, for people; the highest revision counts.
+An info file is one small JSON file that is never changed: each step of an upload writes the next revision and lets the
+one before go. Its ending is the state of the upload, for people; the highest revision counts.
 
     <id>.data               the bytes, from the first write to the end
     <id>.<n>.open           being uploaded, or broken off
@@ -92,7 +92,7 @@ _decoder = msgspec.json.Decoder(UploadInfo)
 
 
 class InfoFileName(Struct, frozen=True):
-    """The name of a ticket's file."""
+    """The name of an info file's file."""
 
     upload_id: str
     revision: int
@@ -102,12 +102,12 @@ class InfoFileName(Struct, frozen=True):
         return f"{self.upload_id}.{self.revision}.{self.state}"
 
     def next(self, state: State) -> "InfoFileName":
-        """The label of the step that follows."""
+        """The name of the step that follows."""
         return InfoFileName(self.upload_id, self.revision + 1, state)
 
 
-def parse_label(name: str) -> InfoFileName | None:
-    """The label that a file's name is; None for all other files."""
+def parse_info_name(name: str) -> InfoFileName | None:
+    """The name that a file's name is; None for all other files."""
     match name.split("."):
         case [upload_id, revision, ending] if revision.isdecimal():
             for state in STATES:
@@ -116,29 +116,29 @@ def parse_label(name: str) -> InfoFileName | None:
     return None
 
 
-def read_ticket(path: Path) -> UploadInfo | None:
-    """A ticket, or None when it is gone or of another release; the latter stays, for an operator to look at."""
+def read_info(path: Path) -> UploadInfo | None:
+    """An info file, or None when it is gone or of another release; the latter stays, for an operator to look at."""
     try:
         return _decoder.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
-        log.error("ticket_unreadable", ticket=path.name, message=str(error))
+        log.error("upload_info_unreadable", file=path.name, message=str(error))
         return None
 
 
-def write_ticket(
-    directory: Path, label: InfoFileName, ticket: UploadInfo, *, before: InfoFileName | None, durable: bool
+def write_info(
+    directory: Path, info_name: InfoFileName, info: UploadInfo, *, before: InfoFileName | None, durable: bool
 ) -> None:
-    """Write a ticket whole or not at all, then let the earlier one go. Blocks; with `durable`, for the disk."""
-    half = directory / f"{label}.half"
+    """Write an info file whole or not at all, then let the earlier one go. Blocks; with `durable`, for the disk."""
+    half = directory / f"{info_name}.half"
     try:
         with half.open("wb") as file:
-            file.write(msgspec.json.encode(ticket))
+            file.write(msgspec.json.encode(info))
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        half.replace(directory / str(label))
+        half.replace(directory / str(info_name))
     except BaseException:
         half.unlink(missing_ok=True)
         raise
