@@ -16,7 +16,7 @@ import pytest
 from aiohttp import ClientSession
 
 from exporter.app import SERVICE
-from exporter.handlers import ProbeConnector
+from exporter.handlers import ProbeExport
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
@@ -326,9 +326,9 @@ async def test_connection_is_tested_by_nats_request(customer: Customer) -> None:
     await customer.ask("PUT", "/clicks", customer.form())
     subject = subjects.connector_test("exporter")
 
-    saved = await customer.bus.request(subject, ProbeConnector(app_key="shop", id="clicks"), ConnectionReport)
+    saved = await customer.bus.request(subject, ProbeExport(app_key="shop", id="clicks"), ConnectionReport)
     with pytest.raises(NotFoundError):
-        await customer.bus.request(subject, ProbeConnector(app_key="rival", id="clicks"), ConnectionReport)
+        await customer.bus.request(subject, ProbeExport(app_key="rival", id="clicks"), ConnectionReport)
 
     assert "ok" == saved.status
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.config import Export, check_alone, job_of
+from exporter.config import Export, check_directory_unused, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.exports.schedule import schedule_of
@@ -88,7 +88,7 @@ def test_directory_of_another_export_is_refused_however_it_is_written(directory:
     there = [Entry("rival", "theirs", export(), 1)]
 
     with pytest.raises(ConflictError) as caught:
-        check_alone(there, "shop", "clicks", export(destination={"directory": directory}))
+        check_directory_unused(there, "shop", "clicks", export(destination={"directory": directory}))
 
     assert "destination.directory" == caught.value.field
     assert "rival" not in caught.value.message
@@ -99,19 +99,19 @@ def test_directory_of_another_export_is_refused_however_it_is_written(directory:
     [{"directory": "clicks2"}, {"directory": ""}, {"bucket": "other"}, {"endpoint_url": "https://s3.example.com"}],
 )
 def test_another_place_is_not_refused(changes: dict[str, Any]) -> None:
-    check_alone([Entry("rival", "theirs", export(), 1)], "shop", "clicks", export(destination=changes))
+    check_directory_unused([Entry("rival", "theirs", export(), 1)], "shop", "clicks", export(destination=changes))
 
 
 def test_export_may_stay_where_it_is() -> None:
-    check_alone([Entry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))
+    check_directory_unused([Entry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))
 
 
 def test_folders_of_the_gateway_are_each_an_apps_own() -> None:
     value = Export(data="clicks", destination=GatewayConfig(directory="clicks"))
 
-    check_alone([Entry("rival", "clicks", value, 1)], "shop", "clicks", value)
+    check_directory_unused([Entry("rival", "clicks", value, 1)], "shop", "clicks", value)
     with pytest.raises(ConflictError):
-        check_alone([Entry("shop", "other", value, 1)], "shop", "clicks", value)
+        check_directory_unused([Entry("shop", "other", value, 1)], "shop", "clicks", value)
 
 
 @pytest.mark.parametrize("directory", ["", "a/b", "..", "a b", "a\n"])

@@ -35,12 +35,12 @@ async def build(mesh: Mesh) -> State:
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings),
     )
-    history = RunStore(mesh.bucket(streams.RUNS))
+    run_store = RunStore(mesh.bucket(streams.RUNS))
 
     def jobs() -> dict[Key, ExportJob]:
         return {(entry.app_key, entry.id): job_of(entry, platform) for entry in exports.all() if entry.value.active}
 
-    async def is_gone(key: Key) -> bool:
+    async def is_deleted(key: Key) -> bool:
         if exports.get(*key) is not None:
             return False
         try:
@@ -49,27 +49,27 @@ async def build(mesh: Mesh) -> State:
             return True
         return False
 
-    lanes = ExportScheduler(
+    scheduler = ExportScheduler(
         runner=Runner(
-            FileWriterDependencies(source=EventSource(mesh.bus), history=history, clock=now),
+            FileWriterDependencies(source=EventSource(mesh.bus), run_store=run_store, clock=now),
             owner=secrets.token_hex(8),
-            tell=mesh.bus.alert,
+            publish_alert=mesh.bus.alert,
             metrics=mesh.metrics,
         ),
         plans=mesh.bucket(streams.PLANS),
         metrics=mesh.metrics,
         jobs=jobs,
-        is_gone=is_gone,
+        is_deleted=is_deleted,
     )
-    exports.on_change(lanes.changed)
-    mesh.intake("exports", lanes)
-    mesh.spawn("exports", lanes.keep())
+    exports.on_change(scheduler.changed)
+    mesh.intake("exports", scheduler)
+    mesh.spawn("exports", scheduler.keep())
     if mesh.settings.reports_keep_days:
         keep_for = timedelta(days=mesh.settings.reports_keep_days)
         mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings), keep_for, now))
     return State(
-        lanes=lanes,
-        history=history,
+        scheduler=scheduler,
+        run_store=run_store,
         registry=mesh.registry,
         exports=exports,
         platform=platform,

@@ -13,7 +13,7 @@ from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
 from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS, LayoutName
-from exporter.pipeline.selection import Data, Selection
+from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import Entry, Kind
 from shared.errors import ConflictError, InvalidError
 
@@ -55,7 +55,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 EXPORTS = Kind(prefix="exports", type=Export)
 
 
-def check_alone(entries: list[Entry[Export]], app_key: str, export_id: str, export: Export) -> None:
+def check_directory_unused(entries: list[Entry[Export]], app_key: str, export_id: str, export: Export) -> None:
     """
     Two exports in one folder would have one name for two files.
 
@@ -76,7 +76,7 @@ def job_of(entry: Entry[Export], platform: Platform) -> ExportJob:
         app_key=entry.app_key,
         export_id=entry.id,
         revision=entry.revision,
-        selection=Selection(
+        selection=EventSelection(
             data=export.data,
             affiliates=export.affiliates,
             advertisers=tuple(advertiser.lower() for advertiser in export.advertisers),
@@ -86,5 +86,5 @@ def job_of(entry: Entry[Export], platform: Platform) -> ExportJob:
         open_encoder=CsvGzip,
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
-        open_sink=lambda: export.destination.open(entry.app_key, platform),
+        open_destination=lambda: export.destination.open(entry.app_key, platform),
     )

@@ -10,7 +10,7 @@ from shared.contracts.connection_report import ConnectionReport
 from shared.messaging.endpoints import Endpoint
 
 
-class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProbeExport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Ask for a Test Connection by NATS, of a saved export over which `config` is laid.
 
@@ -22,10 +22,10 @@ class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     config: dict[str, Any] = {}
 
 
-async def test_connector(state: State, request: ProbeConnector) -> ConnectionReport:
+async def test_connector(state: State, request: ProbeExport) -> ConnectionReport:
     """`exporter.connector.test`: Test Connection of a saved export, or of a form's values."""
     app_key = subjects.check_app_key(request.app_key)
     return await state.test_connection(app_key, subjects.check_name(request.id, "id"), request.config)
 
 
-ENDPOINTS = (Endpoint(subject=subjects.connector_test("exporter"), request=ProbeConnector, handler=test_connector),)
+ENDPOINTS = (Endpoint(subject=subjects.connector_test("exporter"), request=ProbeExport, handler=test_connector),)

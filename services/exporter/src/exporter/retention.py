@@ -17,7 +17,7 @@ from shared.objects.store import ObjectStore
 
 log = structlog.get_logger()
 
-LOOK_S = 3600.0
+INTERVAL_S = 3600.0
 AT_ONCE = 1000
 """Names that are held at a time."""
 
@@ -37,7 +37,7 @@ async def remove_expired(
         else:
             if removed:
                 log.info("old_reports_removed", files=removed)
-        await asyncio.sleep(LOOK_S * random.uniform(0.9, 1.1))
+        await asyncio.sleep(INTERVAL_S * random.uniform(0.9, 1.1))
 
 
 async def remove_old(store: ObjectStore, before: datetime) -> int:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from exporter.config import EXPORTS, Export, check_alone
+from exporter.config import EXPORTS, Export, check_directory_unused
 from exporter.exports.run_store import Run, Runs
 from exporter.state import State
 from shared.contracts import subjects
@@ -26,9 +26,9 @@ async def check_export(call: Call[State], value: Export, _: Export | None) -> Ex
     """What an export must be before it is saved. It begins here, so that no event is missed in between."""
     export_id = call.path["id"]
     value.check(allow_private=call.state.platform.allow_private)
-    check_alone(call.state.exports.all(), call.app_key, export_id, value)
+    check_directory_unused(call.state.exports.all(), call.app_key, export_id, value)
     if not call.dry_run:
-        await call.state.lanes.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))
+        await call.state.scheduler.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))
     return value
 
 
@@ -37,7 +37,7 @@ async def flush(call: Call[State]) -> Run:
     entry = await call.registry.get(EXPORTS, call.app_key, _id(call))
     if not entry.value.active:
         raise ConflictError("the export is not active")
-    return await call.state.lanes.flush((call.app_key, entry.id), entry.revision, FLUSH_WAIT_S)
+    return await call.state.scheduler.flush((call.app_key, entry.id), entry.revision, FLUSH_WAIT_S)
 
 
 async def test_export(call: Call[State]) -> ConnectionReport:
@@ -48,14 +48,14 @@ async def test_export(call: Call[State]) -> ConnectionReport:
 
 async def list_runs(call: Call[State]) -> Runs:
     """The newest runs first."""
-    newest = await call.state.history.newest(call.app_key, _id(call), call.asked["limit"])
+    newest = await call.state.run_store.newest(call.app_key, _id(call), call.asked["limit"])
     return Runs(runs=tuple(newest))
 
 
 async def get_run(call: Call[State]) -> Run:
     """One run, whether its export is still there or not."""
     run_id = subjects.check_name(call.path["run_id"], "run_id")
-    return await call.state.history.get(call.app_key, _id(call), run_id)
+    return await call.state.run_store.get(call.app_key, _id(call), run_id)
 
 
 def _id(call: Call[State]) -> str:

@@ -18,8 +18,8 @@ from shared.contracts.connection_report import ConnectionReport
 class State(Struct, frozen=True, kw_only=True):
     """The running service."""
 
-    lanes: ExportScheduler
-    history: RunStore
+    scheduler: ExportScheduler
+    run_store: RunStore
     registry: Registry
     exports: View[Export]
     platform: Platform

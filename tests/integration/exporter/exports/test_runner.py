@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import LEASE_S, ExportProgress, Trigger
-from exporter.exports.progress_store import ProgressStore, TakenError
+from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run, RunStore
 from exporter.exports.runner import Runner
@@ -24,7 +24,7 @@ from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS
 from exporter.pipeline.file_builder import FileLimits
 from exporter.pipeline.ports import Destination
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, EventType, encode
@@ -82,20 +82,20 @@ class World:
         self.store = Store()
         self.alerts: list[Alert] = []
         self.plans = KeyValueStore(bus, streams.PLANS)
-        self.history = RunStore(KeyValueStore(bus, streams.RUNS))
+        self.run_store = RunStore(KeyValueStore(bus, streams.RUNS))
         self.limits = FileLimits()
         self.metrics = Metrics()
         self.job = ExportJob(
             app_key="shop",
             export_id="clicks",
             revision=1,
-            selection=Selection(data="clicks"),
+            selection=EventSelection(data="clicks"),
             schedule=Schedule(every_s=900),
             layout=LAYOUTS["affise"],
             open_encoder=CsvGzip,
             location="here",
             directory="raw",
-            open_sink=self._open,
+            open_destination=self._open,
         )
 
     @asynccontextmanager
@@ -106,22 +106,24 @@ class World:
         self.alerts.append(alert)
 
     def runner(self, owner: str = "one") -> Runner:
-        shop = FileWriterDependencies(
-            source=EventSource(self.bus), history=self.history, clock=lambda: self.now, limits=self.limits
+        dependencies = FileWriterDependencies(
+            source=EventSource(self.bus), run_store=self.run_store, clock=lambda: self.now, limits=self.limits
         )
-        return Runner(shop, owner=owner, tell=self._tell, metrics=self.metrics)
+        return Runner(dependencies, owner=owner, publish_alert=self._tell, metrics=self.metrics)
 
-    async def ledger(self) -> ProgressStore:
-        ledger = ProgressStore(self.plans, "shop.clicks")
-        if not await ledger.load():
-            await ledger.begin(first_progress(self.job.schedule, 0, self.now))
-        return ledger
+    async def progress_store(self) -> ProgressStore:
+        progress_store = ProgressStore(self.plans, "shop.clicks")
+        if not await progress_store.load():
+            await progress_store.begin(first_progress(self.job.schedule, 0, self.now))
+        return progress_store
 
-    async def run(self, trigger: Trigger = "schedule", owner: str = "one", adopt: bool = False) -> Run:
+    async def run(self, trigger: Trigger = "schedule", owner: str = "one", take_over: bool = False) -> Run:
         """Run once, a second after whatever was before."""
         self.now += timedelta(seconds=1)
-        ledger = await self.ledger()
-        return await self.runner(owner).run(self.job, ledger, trigger=trigger, signals=Signals(), adopt=adopt)
+        progress_store = await self.progress_store()
+        return await self.runner(owner).run(
+            self.job, progress_store, trigger=trigger, signals=Signals(), take_over=take_over
+        )
 
     async def publish(self, *ids: str, kind: EventType = "click", app: str = "shop", user: str = "u1") -> int:
         events = [
@@ -131,7 +133,7 @@ class World:
         return await self.bus.publish(subjects.events(app, partition_of(user)), encode(events))
 
     async def progress(self) -> ExportProgress:
-        return (await self.ledger()).progress
+        return (await self.progress_store()).progress
 
     async def state(self) -> int:
         return (await self.bus.stream_state(streams.EVENTS)).last_sequence
@@ -156,7 +158,7 @@ async def test_events_of_the_app_and_kind_become_one_file(world: World) -> None:
     assert ["a", "b", "d"] == world.store.ids
     assert ("completed", 3, 3, 0, 0) == (run.state, run.rows_in, run.rows_out, run.rows_filtered, run.rows_dropped)
     assert (1, await world.state()) == (run.first_sequence, run.last_sequence)
-    assert run == await world.history.get("shop", "clicks", run.id)
+    assert run == await world.run_store.get("shop", "clicks", run.id)
 
 
 async def test_second_run_writes_nothing_when_nothing_is_new(world: World) -> None:
@@ -180,7 +182,7 @@ async def test_run_that_finds_only_other_events_moves_on_without_a_file(world: W
 
 
 async def test_events_that_the_lists_leave_out_are_counted_as_filtered(world: World) -> None:
-    world.job = replace(world.job, selection=Selection(data="clicks", affiliates=(4,)))
+    world.job = replace(world.job, selection=EventSelection(data="clicks", affiliates=(4,)))
     await world.publish("a", "b")
 
     run = await world.run()
@@ -241,7 +243,7 @@ async def test_object_is_there_once_when_a_run_dies_between_the_object_and_the_c
     run_id = await killed_after_the_put(world)
     await world.publish("c")
 
-    run = await world.run(owner="two", adopt=True)
+    run = await world.run(owner="two", take_over=True)
 
     assert run_id == run.id
     assert ["a", "b", "c"] == world.store.ids
@@ -289,7 +291,7 @@ async def test_lag_is_what_waits_for_the_slowest_export(world: World) -> None:
     behind = world.metrics.render().decode()
     world.store.refusal = None
     runner = world.runner()
-    await runner.run(world.job, await world.ledger(), trigger="schedule", signals=Signals())
+    await runner.run(world.job, await world.progress_store(), trigger="schedule", signals=Signals())
 
     assert "millrace_export_lag_messages 2.0" in behind
     assert "millrace_export_lag_messages 0.0" in world.metrics.render().decode()
@@ -299,7 +301,7 @@ async def test_empty_run_does_not_tell_of_a_recovery(world: World) -> None:
     world.store.refusal = CredentialsError("refused")
     await world.publish("a")
     await world.run()
-    world.job = replace(world.job, location="elsewhere", selection=Selection(data="conversions"))
+    world.job = replace(world.job, location="elsewhere", selection=EventSelection(data="conversions"))
 
     await world.run()
 
@@ -310,12 +312,12 @@ async def test_upload_is_tried_again_when_the_store_was_away(world: World) -> No
     world.store.refusal = UnavailableError("503")
     await world.publish("a")
     signals = Signals()
-    ledger = await world.ledger()
-    running = asyncio.ensure_future(world.runner().run(world.job, ledger, trigger="schedule", signals=signals))
+    progress_store = await world.progress_store()
+    running = asyncio.ensure_future(world.runner().run(world.job, progress_store, trigger="schedule", signals=signals))
     while world.store.puts < 2:
         await asyncio.sleep(0.01)
     world.store.refusal = None
-    signals.nudge.set()
+    signals.wake.set()
 
     run = await running
 
@@ -341,7 +343,7 @@ async def test_second_process_leaves_an_export_alone_while_the_first_works_on_it
     await world.publish("a")
     await killed_after_the_put(world)
 
-    with pytest.raises(TakenError):
+    with pytest.raises(ClaimedElsewhereError):
         await world.run(owner="two")
 
     world.now += timedelta(seconds=LEASE_S)
@@ -351,16 +353,16 @@ async def test_second_process_leaves_an_export_alone_while_the_first_works_on_it
 
 async def test_process_that_was_overtaken_leaves_off(world: World) -> None:
     await world.publish("a")
-    first = await world.ledger()
+    first = await world.progress_store()
     overtaken = asyncio.Event()
 
     async def be_overtaken() -> None:
         world.store.after_put = None
-        await world.run(owner="two", adopt=True)
+        await world.run(owner="two", take_over=True)
         overtaken.set()
 
     world.store.after_put = be_overtaken
-    with pytest.raises(TakenError):
+    with pytest.raises(ClaimedElsewhereError):
         await world.runner().run(world.job, first, trigger="schedule", signals=Signals())
 
     assert overtaken.is_set()
@@ -412,7 +414,7 @@ async def test_run_stops_between_two_files_when_the_service_does(world: World) -
     signals = Signals()
     world.store.after_put = signals.stop
 
-    run = await world.runner().run(world.job, await world.ledger(), trigger="schedule", signals=signals)
+    run = await world.runner().run(world.job, await world.progress_store(), trigger="schedule", signals=signals)
     world.store.after_put = None
     again = await world.run()
 
@@ -424,6 +426,6 @@ async def test_run_stops_between_two_files_when_the_service_does(world: World) -
 async def test_runs_are_listed_with_the_newest_first(world: World) -> None:
     ids = [(await world.run()).id for _ in range(3)]
 
-    found = await world.history.newest("shop", "clicks", 2)
+    found = await world.run_store.newest("shop", "clicks", 2)
 
     assert [ids[2], ids[1]] == [run.id for run in found]

@@ -21,7 +21,7 @@ from exporter.exports.worker import Key
 from exporter.formats.csv_gzip import CsvGzip
 from exporter.layouts import LAYOUTS
 from exporter.pipeline.ports import Destination
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, decode, encode
@@ -81,17 +81,17 @@ class Mesh:
         self.plans = Plans(bus, streams.PLANS)
         self.stores = {CLICKS: Store(), OTHER: Store()}
         self.jobs: dict[Key, ExportJob] = {key: self.job(key, store) for key, store in self.stores.items()}
-        shop = FileWriterDependencies(
+        dependencies = FileWriterDependencies(
             source=EventSource(bus),
-            history=RunStore(KeyValueStore(bus, streams.RUNS)),
+            run_store=RunStore(KeyValueStore(bus, streams.RUNS)),
             clock=lambda: datetime.now(UTC),
         )
-        self.lanes = ExportScheduler(
-            runner=Runner(shop, owner="one", tell=self._tell, metrics=Metrics()),
+        self.scheduler = ExportScheduler(
+            runner=Runner(dependencies, owner="one", publish_alert=self._tell, metrics=Metrics()),
             plans=self.plans,
             metrics=Metrics(),
             jobs=lambda: dict(self.jobs),
-            is_gone=self._is_gone,
+            is_deleted=self._is_deleted,
         )
 
     def job(self, key: Key, store: Store, revision: int = 1) -> ExportJob:
@@ -99,19 +99,19 @@ class Mesh:
             app_key=key[0],
             export_id=key[1],
             revision=revision,
-            selection=Selection(data="clicks"),
+            selection=EventSelection(data="clicks"),
             schedule=Schedule(every_s=900),
             layout=LAYOUTS["affise"],
             open_encoder=CsvGzip,
             location="here",
             directory="",
-            open_sink=store.open,
+            open_destination=store.open,
         )
 
     async def _tell(self, alert: Alert) -> None:
         return
 
-    async def _is_gone(self, key: Key) -> bool:
+    async def _is_deleted(self, key: Key) -> bool:
         return key not in self.jobs
 
     async def publish(self, key: Key, name: str) -> None:
@@ -129,9 +129,9 @@ async def mesh(bus: Bus, settings: Settings) -> AsyncIterator[Mesh]:
         await ensure(bus, spec, settings)
     mesh = Mesh(bus)
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(mesh.lanes.keep())
+        keeping = tasks.create_task(mesh.scheduler.keep())
         for key in mesh.jobs:
-            await mesh.lanes.flush(key, 1, 10)
+            await mesh.scheduler.flush(key, 1, 10)
         yield mesh
         keeping.cancel()
 
@@ -140,10 +140,10 @@ async def test_export_does_not_wait_for_another_ones_slow_store(mesh: Mesh) -> N
     mesh.stores[CLICKS].door.clear()
     await mesh.publish(CLICKS, "a")
     await mesh.publish(OTHER, "b")
-    slow = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    slow = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await mesh.stores[CLICKS].knocked.wait()
 
-    run = await mesh.lanes.flush(OTHER, 1, 10)
+    run = await mesh.scheduler.flush(OTHER, 1, 10)
 
     assert ("completed", 1) == (run.state, run.rows_out)
     assert not slow.done()
@@ -154,10 +154,10 @@ async def test_export_does_not_wait_for_another_ones_slow_store(mesh: Mesh) -> N
 async def test_flush_behind_a_run_exports_what_was_published_meanwhile(mesh: Mesh) -> None:
     mesh.stores[CLICKS].door.clear()
     await mesh.publish(CLICKS, "a")
-    first = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    first = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await mesh.stores[CLICKS].knocked.wait()
     await mesh.publish(CLICKS, "b")
-    second = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    second = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
 
     mesh.stores[CLICKS].door.set()
 
@@ -169,7 +169,7 @@ async def test_flush_tells_the_run_that_goes_on_when_it_takes_too_long(mesh: Mes
     mesh.stores[CLICKS].door.clear()
     await mesh.publish(CLICKS, "a")
 
-    run = await mesh.lanes.flush(CLICKS, 1, 0.5)
+    run = await mesh.scheduler.flush(CLICKS, 1, 0.5)
 
     assert "running" == run.state
     mesh.stores[CLICKS].door.set()
@@ -179,12 +179,12 @@ async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
     store = mesh.stores[CLICKS]
     store.away = True
     await mesh.publish(CLICKS, "a")
-    waiting = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    waiting = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await store.knocked.wait()
     await asyncio.sleep(0.05)
     store.away = False
 
-    run = await mesh.lanes.flush(CLICKS, 1, 10)
+    run = await mesh.scheduler.flush(CLICKS, 1, 10)
 
     assert "completed" == run.state
     assert ("completed", 2) == ((await waiting).state, (await waiting).attempts)
@@ -193,12 +193,12 @@ async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
 async def test_changed_configuration_goes_on_with_the_run_that_hangs(mesh: Mesh) -> None:
     mesh.stores[CLICKS].door.clear()
     await mesh.publish(CLICKS, "a")
-    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await mesh.stores[CLICKS].knocked.wait()
     better = Store()
 
     mesh.jobs[CLICKS] = replace(mesh.job(CLICKS, better), revision=2)
-    mesh.lanes.changed()
+    mesh.scheduler.changed()
 
     run = await asked
     assert ("completed", 1) == (run.state, run.rows_out)
@@ -208,11 +208,11 @@ async def test_changed_configuration_goes_on_with_the_run_that_hangs(mesh: Mesh)
 async def test_deleted_export_ends_in_the_middle_and_is_erased(mesh: Mesh) -> None:
     mesh.stores[CLICKS].door.clear()
     await mesh.publish(CLICKS, "a")
-    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await mesh.stores[CLICKS].knocked.wait()
 
     del mesh.jobs[CLICKS]
-    mesh.lanes.changed()
+    mesh.scheduler.changed()
 
     with pytest.raises(ConflictError):
         await asked
@@ -224,13 +224,13 @@ async def test_deleted_export_ends_in_the_middle_and_is_erased(mesh: Mesh) -> No
 async def test_stop_finishes_the_file_in_hand_and_begins_no_run(mesh: Mesh) -> None:
     mesh.stores[CLICKS].door.clear()
     await mesh.publish(CLICKS, "a")
-    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await mesh.stores[CLICKS].knocked.wait()
 
-    mesh.lanes.close()
-    joining = asyncio.ensure_future(mesh.lanes.join())
+    mesh.scheduler.close()
+    joining = asyncio.ensure_future(mesh.scheduler.join())
     with pytest.raises(BusyError):
-        await mesh.lanes.flush(OTHER, 1, 10)
+        await mesh.scheduler.flush(OTHER, 1, 10)
     assert not joining.done()
     mesh.stores[CLICKS].door.set()
     await joining
@@ -245,12 +245,12 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
     store = mesh.stores[CLICKS]
     store.away = True
     await mesh.publish(CLICKS, "a")
-    asked = asyncio.ensure_future(mesh.lanes.flush(CLICKS, 1, 30))
+    asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await store.knocked.wait()
 
-    mesh.lanes.close()
+    mesh.scheduler.close()
     async with asyncio.timeout(5):
-        await mesh.lanes.join()
+        await mesh.scheduler.join()
 
     assert "stopped" == (await asked).state
     progress = await mesh.progress(CLICKS)
@@ -266,15 +266,15 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(bus: Bus, sett
     del mesh.jobs[OTHER]
     mesh.plans.away = True
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(mesh.lanes.keep())
+        keeping = tasks.create_task(mesh.scheduler.keep())
         await mesh.publish(CLICKS, "a")
 
-        run = await mesh.lanes.flush(CLICKS, 1, 10)
+        run = await mesh.scheduler.flush(CLICKS, 1, 10)
 
         assert "completed" == run.state
         assert await mesh.progress(OTHER) is not None
         mesh.plans.away = False
-        mesh.lanes.changed()
+        mesh.scheduler.changed()
         while await mesh.progress(OTHER) is not None:
             await asyncio.sleep(0.01)
         keeping.cancel()

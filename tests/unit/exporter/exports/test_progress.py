@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from exporter.exports.progress import Claim, ExportProgress, FilePlan, lease_until, may_claim, name_at
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 from shared.contracts.messages import Attributes, Event, Value
 
 NOW = datetime(2026, 11, 22, 12, 0, 7, 250_000, tzinfo=UTC)
@@ -23,7 +23,7 @@ def progress_held_by(owner: str, until: datetime) -> ExportProgress:
 
 
 def test_everything_is_wanted_when_no_list_is_given() -> None:
-    assert Selection(data="clicks").wants(event())
+    assert EventSelection(data="clicks").matches(event())
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_everything_is_wanted_when_no_list_is_given() -> None:
     ],
 )
 def test_affiliate_is_matched_by_its_number(attributes: Attributes, wanted: bool) -> None:
-    selection = Selection(data="clicks", affiliates=(1, 4))
+    selection = EventSelection(data="clicks", affiliates=(1, 4))
 
-    assert wanted is selection.wants(event(**attributes))
+    assert wanted is selection.matches(event(**attributes))
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_affiliate_is_matched_by_its_number(attributes: Attributes, wanted: bool
     ],
 )
 def test_advertiser_is_matched_by_its_digits(attributes: Attributes, wanted: bool) -> None:
-    selection = Selection(data="conversions", advertisers=(ADVERTISER,))
+    selection = EventSelection(data="conversions", advertisers=(ADVERTISER,))
 
-    assert wanted is selection.wants(event(**attributes))
+    assert wanted is selection.matches(event(**attributes))
 
 
 def test_both_lists_must_match_when_both_are_given() -> None:
-    selection = Selection(data="clicks", affiliates=(4,), advertisers=(ADVERTISER,))
+    selection = EventSelection(data="clicks", affiliates=(4,), advertisers=(ADVERTISER,))
 
-    assert selection.wants(event(partner_id=4, supplier_id=ADVERTISER))
-    assert not selection.wants(event(partner_id=4))
-    assert not selection.wants(event(supplier_id=ADVERTISER))
+    assert selection.matches(event(partner_id=4, supplier_id=ADVERTISER))
+    assert not selection.matches(event(partner_id=4))
+    assert not selection.matches(event(supplier_id=ADVERTISER))
 
 
 def test_export_is_free_when_nobody_has_claimed_it() -> None:
@@ -102,7 +102,7 @@ def test_progress_survives_being_stored() -> None:
         named_at=NOW,
         revision=3,
         location="s3://b/raw",
-        selection=Selection(data="clicks", affiliates=(4,)),
+        selection=EventSelection(data="clicks", affiliates=(4,)),
         first_sequence=5,
         last_sequence=9,
         rows_in=2,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from exporter.exports.retry_budget import RetryBudget, Signals, StopAsked
+from exporter.exports.retry_budget import RetryBudget, Signals, StopRequested
 from shared.errors import CredentialsError, UnavailableError
 
 
@@ -25,35 +25,35 @@ class Flaky:
 
 async def test_operation_is_tried_again_at_once_when_nudged() -> None:
     signals = Signals()
-    signals.nudge.set()
+    signals.wake.set()
     flaky = Flaky(1, UnavailableError("away", retry_after_s=20))
-    patience = RetryBudget(60, signals)
+    retry_budget = RetryBudget(60, signals)
 
-    assert "done" == await patience.of(flaky)
-    assert 2 == patience.attempts
+    assert "done" == await retry_budget.run(flaky)
+    assert 2 == retry_budget.attempts
 
 
 async def test_error_is_raised_when_the_time_is_over() -> None:
     with pytest.raises(UnavailableError):
-        await RetryBudget(60, Signals()).of(Flaky(1))
+        await RetryBudget(60, Signals()).run(Flaky(1))
 
 
 async def test_error_is_raised_at_once_when_trying_again_cannot_help() -> None:
     flaky = Flaky(1, CredentialsError("refused"))
 
     with pytest.raises(CredentialsError):
-        await RetryBudget(60, Signals()).of(flaky)
+        await RetryBudget(60, Signals()).run(flaky)
     assert 1 == flaky.calls
 
 
 async def test_waiting_ends_when_the_service_stops() -> None:
     signals = Signals()
-    waiting = asyncio.ensure_future(RetryBudget(60, signals).of(Flaky(1, UnavailableError("away", retry_after_s=20))))
+    waiting = asyncio.ensure_future(RetryBudget(60, signals).run(Flaky(1, UnavailableError("away", retry_after_s=20))))
     await asyncio.sleep(0)
 
     signals.stop()
 
-    with pytest.raises(StopAsked):
+    with pytest.raises(StopRequested):
         await waiting
 
 
@@ -61,5 +61,5 @@ async def test_no_waiting_begins_when_the_service_stops() -> None:
     signals = Signals()
     signals.stop()
 
-    with pytest.raises(StopAsked):
-        await RetryBudget(60, signals).of(Flaky(1, UnavailableError("away")))
+    with pytest.raises(StopRequested):
+        await RetryBudget(60, signals).run(Flaky(1, UnavailableError("away")))

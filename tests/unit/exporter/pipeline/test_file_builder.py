@@ -10,13 +10,13 @@ import msgspec
 
 from exporter.formats.csv_gzip import CsvGzip
 from exporter.pipeline.file_builder import ExportFile, FileLimits
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 from shared.contracts.messages import Event, EventType
 
-CLICKS = Selection(data="clicks")
+CLICKS = EventSelection(data="clicks")
 
 
-class Letters:
+class TwoColumns:
     """The smallest layout."""
 
     columns: Sequence[str] = ("id", "partner_id")
@@ -52,50 +52,50 @@ def message(sequence: int, *parts: list[Event]) -> Stored:
 
 
 @contextmanager
-def a_draft(selection: Selection = CLICKS, limits: FileLimits | None = None) -> Iterator[ExportFile]:
-    draft = ExportFile(selection, Letters(), CsvGzip, limits)
+def opened_file(selection: EventSelection = CLICKS, limits: FileLimits | None = None) -> Iterator[ExportFile]:
+    file = ExportFile(selection, TwoColumns(), CsvGzip, limits)
     try:
-        yield draft
+        yield file
     finally:
-        draft.close()
+        file.close()
 
 
-def ids_in(draft: ExportFile) -> list[str]:
-    return [row[0] for row in csv.reader(StringIO(gzip.decompress(draft.read()).decode()))][1:]
+def ids_in(file: ExportFile) -> list[str]:
+    return [row[0] for row in csv.reader(StringIO(gzip.decompress(file.read()).decode()))][1:]
 
 
 def test_events_of_the_type_become_rows_in_their_order() -> None:
-    with a_draft() as draft:
-        draft.add([message(3, events("a", "b"), events("c", kind="conversion")), message(8, events("d"))])
-        draft.finish()
+    with opened_file() as file:
+        file.add([message(3, events("a", "b"), events("c", kind="conversion")), message(8, events("d"))])
+        file.finish()
 
-        assert ["a", "b", "d"] == ids_in(draft)
-        assert (3, 8) == (draft.first_sequence, draft.last_sequence)
-        assert (3, 3, 0) == (draft.rows_in, draft.rows_out, draft.rows_dropped)
+        assert ["a", "b", "d"] == ids_in(file)
+        assert (3, 8) == (file.first_sequence, file.last_sequence)
+        assert (3, 3, 0) == (file.rows_in, file.rows_out, file.rows_dropped)
 
 
 def test_events_that_the_lists_leave_out_are_counted_in_and_not_out() -> None:
-    with a_draft(Selection(data="clicks", affiliates=(4,))) as draft:
-        draft.add([message(1, events("a"), events("b", partner_id=5))])
-        draft.finish()
+    with opened_file(EventSelection(data="clicks", affiliates=(4,))) as file:
+        file.add([message(1, events("a"), events("b", partner_id=5))])
+        file.finish()
 
-        assert ["a"] == ids_in(draft)
-        assert (2, 1) == (draft.rows_in, draft.rows_out)
+        assert ["a"] == ids_in(file)
+        assert (2, 1) == (file.rows_in, file.rows_out)
 
 
 def test_message_that_would_pass_the_limit_is_left_for_the_next_file() -> None:
-    with a_draft(limits=FileLimits(rows=3)) as draft:
-        taken = draft.add([message(1, events("a", "b")), message(2, events("c", "d")), message(3, events("e"))])
-        draft.finish()
+    with opened_file(limits=FileLimits(rows=3)) as file:
+        accepted = file.add([message(1, events("a", "b")), message(2, events("c", "d")), message(3, events("e"))])
+        file.finish()
 
-        assert 1 == taken
-        assert draft.full
-        assert ["a", "b"] == ids_in(draft)
+        assert 1 == accepted
+        assert file.full
+        assert ["a", "b"] == ids_in(file)
 
 
 def test_message_larger_than_a_file_is_a_file_of_its_own() -> None:
-    with a_draft(limits=FileLimits(rows=1)) as draft:
-        assert 1 == draft.add([message(1, events("a", "b")), message(2, events("c"))])
+    with opened_file(limits=FileLimits(rows=1)) as file:
+        assert 1 == file.add([message(1, events("a", "b")), message(2, events("c"))])
 
 
 def test_file_is_full_when_its_compressed_size_is_reached() -> None:
@@ -103,32 +103,32 @@ def test_file_is_full_when_its_compressed_size_is_reached() -> None:
         message(number, events(*(f"{number}-{place * 7919 % 104729:x}" for place in range(5000))))
         for number in range(1, 40)
     ]
-    with a_draft(limits=FileLimits(size_bytes=1000)) as draft:
-        taken = draft.add(noise)
+    with opened_file(limits=FileLimits(size_bytes=1000)) as file:
+        accepted = file.add(noise)
 
-        assert draft.full
-        assert 0 < taken < len(noise)
-        assert draft.size_bytes >= 1000
+        assert file.full
+        assert 0 < accepted < len(noise)
+        assert file.size_bytes >= 1000
 
 
 def test_message_that_holds_no_events_is_dropped_and_counted() -> None:
-    with a_draft() as draft:
-        draft.add(
+    with opened_file() as file:
+        file.add(
             [message(1, events("a")), Stored(2, b"\xff not json"), Stored(3, b'{"id": 1}'), message(4, events("b"))]
         )
-        draft.finish()
+        file.finish()
 
-        assert ["a", "b"] == ids_in(draft)
-        assert 2 == draft.rows_dropped
-        assert 4 == draft.last_sequence
+        assert ["a", "b"] == ids_in(file)
+        assert 2 == file.rows_dropped
+        assert 4 == file.last_sequence
 
 
 def test_file_is_the_same_when_it_is_drafted_again_from_other_batches() -> None:
     messages = [message(number, events(*(f"{number}.{place}" for place in range(50)))) for number in range(1, 400)]
-    with a_draft(limits=FileLimits(rows=10_000)) as first, a_draft() as again:
-        taken = first.add(messages)
+    with opened_file(limits=FileLimits(rows=10_000)) as first, opened_file() as again:
+        accepted = first.add(messages)
         first.finish()
-        for one in messages[:taken]:
+        for one in messages[:accepted]:
             again.add([one])
         again.finish()
 

@@ -23,7 +23,7 @@ KIND_HINTS: Final = {
 """What a person can do about a kind of error whose code says nothing better."""
 
 
-class Probed(Protocol):
+class ProbedDestination(Protocol):
     """A sink that can be tried out. Each method raises the `MillraceError` that a run would meet."""
 
     async def put(self, key: str, data: bytes) -> None:
@@ -40,14 +40,17 @@ class Probed(Protocol):
 
 
 async def probe_store(
-    open_sink: Callable[[], AbstractAsyncContextManager[Probed]], key: str, *, deadline_s: float = DEADLINE_S
+    open_destination: Callable[[], AbstractAsyncContextManager[ProbedDestination]],
+    key: str,
+    *,
+    deadline_s: float = DEADLINE_S,
 ) -> ConnectionReport:
     """Write, read and remove the object `key`, within `deadline_s` whatever the store does."""
     async with AsyncExitStack() as stack:
-        opened: list[Probed] = []
+        opened: list[ProbedDestination] = []
 
         async def open_it() -> Finding:
-            opened.append(await stack.enter_async_context(open_sink()))
+            opened.append(await stack.enter_async_context(open_destination()))
             return Finding(message="the form can be right")
 
         async def put() -> Finding:

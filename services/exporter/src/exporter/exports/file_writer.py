@@ -22,13 +22,13 @@ from exporter.exports.run_store import Run, RunStore, counted, with_file
 from exporter.pipeline.file_builder import ExportFile, FileLimits
 from exporter.pipeline.memory_budget import MemoryBudget
 from exporter.pipeline.ports import Destination
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
 from shared.errors import ConflictError, UnavailableError
 
 log = structlog.get_logger()
 
-DRAFTS_AT_ONCE = 4
+BUILDS_AT_ONCE = 4
 """Drafts that are written side by side. Reading is ours alone, so no customer's bucket can hold a place."""
 UPLOAD_S = 120.0
 """One attempt at one object."""
@@ -43,16 +43,16 @@ class FileWriterDependencies:
         self,
         *,
         source: EventSource,
-        history: RunStore,
+        run_store: RunStore,
         clock: Callable[[], datetime],
         limits: FileLimits | None = None,
     ) -> None:
         self.source = source
-        self.history = history
+        self.run_store = run_store
         self.clock = clock
         self.limits = limits or FileLimits()
         self.uploads = MemoryBudget()
-        self.drafts = asyncio.Semaphore(DRAFTS_AT_ONCE)
+        self.builds = asyncio.Semaphore(BUILDS_AT_ONCE)
 
 
 class FileWriter:
@@ -65,133 +65,137 @@ class FileWriter:
 
     def __init__(
         self,
-        shop: FileWriterDependencies,
+        dependencies: FileWriterDependencies,
         job: ExportJob,
-        ledger: ProgressStore,
-        sink: Destination,
+        progress_store: ProgressStore,
+        destination: Destination,
         run: Run,
-        patience: RetryBudget,
+        retry_budget: RetryBudget,
     ) -> None:
         self.run = run
-        self._shop = shop
+        self._dependencies = dependencies
         self._job = job
-        self._ledger = ledger
-        self._sink = sink
-        self._patience = patience
+        self._progress_store = progress_store
+        self._destination = destination
+        self._retry_budget = retry_budget
 
     async def finish_planned(self) -> None:
         """Deliver the file that an earlier run planned and did not end."""
-        plan = self._ledger.progress.plan
+        plan = self._progress_store.progress.plan
         if plan is None:
             return
         if plan.location != self._job.location:
             # The customer has moved: the events are read again, for where they shall go now.
-            await self._ledger.change(lambda progress: replace(progress, plan=None))
+            await self._progress_store.change(lambda progress: replace(progress, plan=None))
             return
-        draft = await self._draft(plan.selection, plan.first_sequence - 1, plan.last_sequence, None)
+        file = await self._build(plan.selection, plan.first_sequence - 1, plan.last_sequence, None)
         try:
-            if draft.sha256 == plan.sha256:
-                await self._deliver(plan, draft)
-            elif await self._patience.of(lambda: self._is_ours(plan)):
+            if file.sha256 == plan.sha256:
+                await self._deliver(plan, file)
+            elif await self._retry_budget.run(lambda: self._is_ours(plan)):
                 await self._end(plan)
-            elif draft.rows_out:
+            elif file.rows_out:
                 # Time has taken events, or this release writes other bytes: what the plan says is no longer true.
-                await self._deliver(await self._plan(draft, plan), draft)
+                await self._deliver(await self._plan(file, plan), file)
             else:
                 self.run = counted(self.run, rows_dropped=plan.rows_out)
-                await self._ledger.change(lambda progress: replace(progress, plan=None, cursor=plan.last_sequence))
+                await self._progress_store.change(
+                    lambda progress: replace(progress, plan=None, cursor=plan.last_sequence)
+                )
         finally:
-            draft.close()
+            file.close()
 
     async def next_file(self, until: int) -> bool:
         """Deliver the events after the cursor. Gives False when everything up to `until` is delivered."""
-        after = self._ledger.progress.cursor
-        draft = await self._draft(self._job.selection, after, until, self._shop.limits)
+        after = self._progress_store.progress.cursor
+        file = await self._build(self._job.selection, after, until, self._dependencies.limits)
         try:
-            if draft.rows_out:
-                await self._deliver(await self._plan(draft, None), draft)
+            if file.rows_out:
+                await self._deliver(await self._plan(file, None), file)
             else:
-                self.run = counted(self.run, rows_in=draft.rows_in, rows_dropped=draft.rows_dropped)
+                self.run = counted(self.run, rows_in=file.rows_in, rows_dropped=file.rows_dropped)
         finally:
-            draft.close()
-        return draft.full
+            file.close()
+        return file.full
 
-    async def _draft(self, selection: Selection, after: int, until: int, limits: FileLimits | None) -> ExportFile:
+    async def _build(self, selection: EventSelection, after: int, until: int, limits: FileLimits | None) -> ExportFile:
         """What is wanted of the events in (`after`, `until`] as a file, up to the limits."""
 
         async def write() -> ExportFile:
             await self._renew()
-            draft = ExportFile(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
+            file = ExportFile(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
             try:
-                source = self._shop.source.open(self._job.app_key, after=after, until=until)
-                async with self._shop.drafts, source as window:
-                    while not draft.full and (messages := await window.next()):
-                        await asyncio.to_thread(draft.add, messages)
-                await asyncio.to_thread(draft.finish)
+                source = self._dependencies.source.open(self._job.app_key, after=after, until=until)
+                async with self._dependencies.builds, source as window:
+                    while not file.full and (messages := await window.next()):
+                        await asyncio.to_thread(file.add, messages)
+                await asyncio.to_thread(file.finish)
             except BaseException:
-                draft.close()
+                file.close()
                 raise
-            return draft
+            return file
 
-        return await self._patience.of(write)
+        return await self._retry_budget.run(write)
 
-    async def _plan(self, draft: ExportFile, spoilt: FilePlan | None) -> FilePlan:
+    async def _plan(self, file: ExportFile, spoilt: FilePlan | None) -> FilePlan:
         """Store what is about to be written. `spoilt` is a plan whose file cannot be drafted any more as it was."""
-        at = name_at(self._shop.clock(), self._ledger.progress.named_at)
+        at = name_at(self._dependencies.clock(), self._progress_store.progress.named_at)
         plan = FilePlan(
             key=self._job.key(at),
             named_at=at,
             revision=self._job.revision,
             location=self._job.location,
             selection=spoilt.selection if spoilt else self._job.selection,
-            first_sequence=draft.first_sequence,
-            last_sequence=spoilt.last_sequence if spoilt else draft.last_sequence,
-            rows_in=draft.rows_in,
-            rows_out=draft.rows_out,
-            rows_dropped=draft.rows_dropped + (max(0, spoilt.rows_out - draft.rows_out) if spoilt else 0),
-            size_bytes=draft.size_bytes,
-            sha256=draft.sha256,
+            first_sequence=file.first_sequence,
+            last_sequence=spoilt.last_sequence if spoilt else file.last_sequence,
+            rows_in=file.rows_in,
+            rows_out=file.rows_out,
+            rows_dropped=file.rows_dropped + (max(0, spoilt.rows_out - file.rows_out) if spoilt else 0),
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
         )
         await self._store(plan)
         return plan
 
     async def _store(self, plan: FilePlan) -> None:
-        now = self._shop.clock()
-        await self._ledger.change(lambda progress: replace(renewed(progress, now), plan=plan, named_at=plan.named_at))
+        now = self._dependencies.clock()
+        await self._progress_store.change(
+            lambda progress: replace(renewed(progress, now), plan=plan, named_at=plan.named_at)
+        )
 
-    async def _deliver(self, plan: FilePlan, draft: ExportFile) -> None:
+    async def _deliver(self, plan: FilePlan, file: ExportFile) -> None:
         """Write the object under its name, or under the next one when a stranger's object has it; then move on."""
         for _ in range(NAMES_TRIED):
-            if await self._upload(plan, draft):
+            if await self._upload(plan, file):
                 await self._end(plan)
                 return
-            at = name_at(self._shop.clock(), self._ledger.progress.named_at)
+            at = name_at(self._dependencies.clock(), self._progress_store.progress.named_at)
             plan = replace(plan, key=self._job.key(at), named_at=at)
             await self._store(plan)
         raise ConflictError("other objects have the names of this export's files; give it a directory of its own")
 
-    async def _upload(self, plan: FilePlan, draft: ExportFile) -> bool:
+    async def _upload(self, plan: FilePlan, file: ExportFile) -> bool:
         """Gives False when the name belongs to an object that is not ours."""
 
         async def put() -> bool:
             await self._renew()
-            async with self._shop.uploads.hold(draft.size_bytes):
+            async with self._dependencies.uploads.hold(file.size_bytes):
                 try:
                     async with asyncio.timeout(UPLOAD_S):
-                        await self._sink.put(plan.key, await asyncio.to_thread(draft.read))
+                        await self._destination.put(plan.key, await asyncio.to_thread(file.read))
                 except TimeoutError:
                     raise UnavailableError(f"the store did not take the object within {UPLOAD_S:.0f} s") from None
                 except ConflictError:
                     return await self._is_ours(plan)
             return True
 
-        return await self._patience.of(put)
+        return await self._retry_budget.run(put)
 
     async def _is_ours(self, plan: FilePlan) -> bool:
         """Whether the plan's object is in the store: we wrote it, and did not come to say so."""
         try:
             async with asyncio.timeout(UPLOAD_S):
-                stored = await self._sink.read(plan.key, plan.size_bytes)
+                stored = await self._destination.read(plan.key, plan.size_bytes)
         except TimeoutError:
             raise UnavailableError(f"the store did not show the object within {UPLOAD_S:.0f} s") from None
         return stored is not None and (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == plan.sha256
@@ -200,14 +204,14 @@ class FileWriter:
         """The object is durable: tell it in the record, then move the cursor and end the plan in one write."""
         # A crash between the two comes back to this plan, whose file the record then has already.
         self.run = with_file(self.run, plan)
-        await self._shop.history.put(self.run)
-        now = self._shop.clock()
-        await self._ledger.change(
+        await self._dependencies.run_store.put(self.run)
+        now = self._dependencies.clock()
+        await self._progress_store.change(
             lambda progress: replace(renewed(progress, now), plan=None, cursor=plan.last_sequence)
         )
 
     async def _renew(self) -> None:
         """Say that we are still at it."""
-        now = self._shop.clock()
-        if needs_renewal(self._ledger.progress, now):
-            await self._ledger.change(lambda progress: renewed(progress, now))
+        now = self._dependencies.clock()
+        if needs_renewal(self._progress_store.progress, now):
+            await self._progress_store.change(lambda progress: renewed(progress, now))

@@ -11,7 +11,7 @@ from msgspec import Struct
 from exporter.exports.schedule import Schedule
 from exporter.pipeline.file_builder import OpenEncoder
 from exporter.pipeline.ports import Destination, NamedLayout
-from exporter.pipeline.selection import Data, Selection
+from exporter.pipeline.selection import Data, EventSelection
 
 
 class ExportJob(Struct, frozen=True, kw_only=True):
@@ -24,13 +24,13 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     app_key: str
     export_id: str
     revision: int
-    selection: Selection
+    selection: EventSelection
     schedule: Schedule
     layout: Callable[[Data], NamedLayout]
     open_encoder: OpenEncoder
     location: str
     directory: str
-    open_sink: Callable[[], AbstractAsyncContextManager[Destination]]
+    open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
 
     def key(self, at: datetime) -> str:
         """The key of a file that is written at `at`."""

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 
 Trigger = Literal["schedule", "manual"]
 
@@ -31,7 +31,7 @@ class FilePlan(Struct, frozen=True, kw_only=True):
     named_at: datetime
     revision: int
     location: str
-    selection: Selection
+    selection: EventSelection
     first_sequence: int
     last_sequence: int
     rows_in: int

@@ -17,11 +17,11 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(ExportProgress)
 
 
-class TakenError(ConflictError):
+class ClaimedElsewhereError(ConflictError):
     """Another process works on this export."""
 
 
-def ledger_key(app_key: str, export_id: str) -> str:
+def progress_key(app_key: str, export_id: str) -> str:
     """The key of an export's progress."""
     return f"{app_key}.{export_id}"
 
@@ -52,7 +52,7 @@ class ProgressStore:
         """Write the first progress of an export, unless there is one; then know the one that is there."""
         try:
             await self._write(progress, expect_revision=0)
-        except TakenError:
+        except ClaimedElsewhereError:
             await self.load()
 
     async def change(self, change: Callable[[ExportProgress], ExportProgress]) -> ExportProgress:
@@ -79,7 +79,7 @@ class ProgressStore:
             if found is None or found.data != data:
                 if isinstance(error, UnavailableError):
                     raise
-                raise TakenError("another process works on this export") from None
+                raise ClaimedElsewhereError("another process works on this export") from None
             revision = found.revision
         self._revision, self._progress = revision, progress
         return progress

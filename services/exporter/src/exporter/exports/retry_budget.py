@@ -19,7 +19,7 @@ MOST_S = 900.0
 BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
-class StopAsked(Exception):
+class StopRequested(Exception):
     """The service stops; what is left is for the next run."""
 
 
@@ -27,28 +27,28 @@ class Signals:
     """What a run listens to while it works: `nudge` cuts a back-off short, `stopping` ends the run where it can end."""
 
     def __init__(self) -> None:
-        self.nudge = asyncio.Event()
+        self.wake = asyncio.Event()
         self.stopping = False
 
     def stop(self) -> None:
         """Leave off between two files, and wait for nothing any more."""
         self.stopping = True
-        self.nudge.set()
+        self.wake.set()
 
     def check(self) -> None:
         """Raises `StopAsked` when the service stops."""
         if self.stopping:
-            raise StopAsked
+            raise StopRequested
 
     async def wait(self, delay_s: float) -> None:
         """Wait so long, or until the nudge. Raises `StopAsked` when the service stops."""
         self.check()
         try:
             async with asyncio.timeout(delay_s):
-                await self.nudge.wait()
+                await self.wake.wait()
         except TimeoutError:
             return
-        self.nudge.clear()
+        self.wake.clear()
         self.check()
 
 
@@ -64,7 +64,7 @@ class RetryBudget:
         self.attempts = 1
         self._give_up_at = asyncio.get_running_loop().time() + min(max(every_s, LEAST_S), MOST_S)
 
-    async def of(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """
         The operation's result, tried again with a back-off while its error is retryable and there is time.
 

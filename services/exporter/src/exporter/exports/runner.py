@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from exporter.exports.file_writer import FileWriter, FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import Claim, ExportProgress, Failing, Trigger, lease_until, may_claim
-from exporter.exports.progress_store import ProgressStore, TakenError
-from exporter.exports.retry_budget import RetryBudget, Signals, StopAsked
+from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
+from exporter.exports.retry_budget import RetryBudget, Signals, StopRequested
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, NotFoundError
@@ -31,22 +31,24 @@ DROPPED = "events-dropped"
 class Runner:
     """Runs exports. `owner` names this process among its replicas; `tell` takes alerts and never raises."""
 
-    def __init__(self, shop: FileWriterDependencies, *, owner: str, tell: PublishAlert, metrics: Metrics) -> None:
-        self.shop = shop
+    def __init__(
+        self, dependencies: FileWriterDependencies, *, owner: str, publish_alert: PublishAlert, metrics: Metrics
+    ) -> None:
+        self.dependencies = dependencies
         self.owner = owner
-        self._alerts = AlertSender("exporter", tell, shop.clock)
+        self._alerts = AlertSender("exporter", publish_alert, dependencies.clock)
         self._metrics = metrics
         self._lags: dict[tuple[str, str], int] = {}
 
     async def run(
         self,
         job: ExportJob,
-        ledger: ProgressStore,
+        progress_store: ProgressStore,
         *,
         trigger: Trigger,
         signals: Signals,
         slot_at: datetime | None = None,
-        adopt: bool = False,
+        take_over: bool = False,
         on_start: Callable[[Run], None] = lambda run: None,
     ) -> Run:
         """
@@ -61,24 +63,24 @@ class Runner:
             TakenError: Another process works on this export.
             UnavailableError: The progress or the record cannot be written now. Nothing is lost; run again.
         """
-        run = await self._begin(job, ledger, trigger, slot_at, adopt)
+        run = await self._begin(job, progress_store, trigger, slot_at, take_over)
         on_start(run)
-        patience = RetryBudget(job.schedule.every_s, signals)
+        retry_budget = RetryBudget(job.schedule.every_s, signals)
         newest = reached = 0
         try:
-            async with job.open_sink() as sink:
-                files = FileWriter(self.shop, job, ledger, sink, run, patience)
+            async with job.open_destination() as destination:
+                files = FileWriter(self.dependencies, job, progress_store, destination, run, retry_budget)
                 try:
-                    state = await patience.of(self.shop.source.state)
+                    state = await retry_budget.run(self.dependencies.source.state)
                     newest = state.last_sequence
                     await files.finish_planned()
-                    await self._deliver_new(files, ledger, state, signals)
+                    await self._deliver_new(files, progress_store, state, signals)
                     reached = newest
                 finally:
                     run = files.run
-        except TakenError:
+        except ClaimedElsewhereError:
             raise
-        except StopAsked:
+        except StopRequested:
             run = replace(run, state="stopped")
         except MillraceError as error:
             run = _failed(run, error.code, error.message)
@@ -88,8 +90,8 @@ class Runner:
             run = _failed(run, MillraceError.code, "internal error")
         else:
             run = replace(run, state="completed", error=None)
-        run = await self._settle(job, ledger, replace(run, attempts=patience.attempts), reached)
-        self._note_lag(job, newest - ledger.progress.cursor)
+        run = await self._settle(job, progress_store, replace(run, attempts=retry_budget.attempts), reached)
+        self._note_lag(job, newest - progress_store.progress.cursor)
         return run
 
     def forget(self, app_key: str, export_id: str) -> None:
@@ -102,13 +104,13 @@ class Runner:
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
 
     async def _begin(
-        self, job: ExportJob, ledger: ProgressStore, trigger: Trigger, slot_at: datetime | None, adopt: bool
+        self, job: ExportJob, progress_store: ProgressStore, trigger: Trigger, slot_at: datetime | None, take_over: bool
     ) -> Run:
         """Claim the export, and give the record of the run: a new one, or that of the run that was left."""
-        now = self.shop.clock()
-        left = ledger.progress.claim
-        if not (adopt or may_claim(ledger.progress, self.owner, now)):
-            raise TakenError("another process works on this export")
+        now = self.dependencies.clock()
+        left = progress_store.progress.claim
+        if not (take_over or may_claim(progress_store.progress, self.owner, now)):
+            raise ClaimedElsewhereError("another process works on this export")
         claim = Claim(
             run_id=left.run_id if left else make_ulid(int(now.timestamp() * 1000)),
             owner=self.owner,
@@ -116,7 +118,7 @@ class Runner:
             started_at=left.started_at if left else now,
             until=lease_until(now),
         )
-        await ledger.change(
+        await progress_store.change(
             lambda progress: replace(progress, claim=claim, slot_at=max(progress.slot_at, slot_at or progress.slot_at))
         )
         run = Run(
@@ -125,36 +127,36 @@ class Runner:
             export_id=job.export_id,
             trigger=claim.trigger,
             started_at=claim.started_at,
-            first_sequence=ledger.progress.cursor + 1,
+            first_sequence=progress_store.progress.cursor + 1,
         )
         if left is not None:
             try:
-                return await self.shop.history.get(job.app_key, job.export_id, claim.run_id)
+                return await self.dependencies.run_store.get(job.app_key, job.export_id, claim.run_id)
             except NotFoundError:
                 log.warning("run_without_record", run=claim.run_id)
-        await self.shop.history.put(run)
+        await self.dependencies.run_store.put(run)
         return run
 
     async def _deliver_new(
-        self, files: FileWriter, ledger: ProgressStore, state: StreamState, signals: Signals
+        self, files: FileWriter, progress_store: ProgressStore, state: StreamState, signals: Signals
     ) -> None:
         """Everything that the stream held when the run began."""
-        cursor = ledger.progress.cursor
+        cursor = progress_store.progress.cursor
         if cursor > state.last_sequence:
             log.error("stream_made_anew", cursor=cursor, last_sequence=state.last_sequence)
-            await ledger.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
+            await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         elif cursor + 1 < state.first_sequence:
             files.run = counted(files.run, rows_dropped=state.first_sequence - 1 - cursor)
-            await ledger.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
-        if ledger.progress.cursor < state.last_sequence:
+            await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
+        if progress_store.progress.cursor < state.last_sequence:
             while await files.next_file(state.last_sequence):
                 signals.check()
 
-    async def _settle(self, job: ExportJob, ledger: ProgressStore, run: Run, reached: int) -> Run:
+    async def _settle(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
         """Give the claim back, tell the operator what changed, and write the record."""
-        now = self.shop.clock()
-        cursor = max(ledger.progress.cursor, reached)
-        failing = ledger.progress.failing
+        now = self.dependencies.clock()
+        cursor = max(progress_store.progress.cursor, reached)
+        failing = progress_store.progress.failing
         run = replace(run, finished_at=now, last_sequence=cursor)
         if run.first_sequence is not None and run.first_sequence > cursor:
             run = replace(run, first_sequence=None, last_sequence=None)
@@ -177,8 +179,8 @@ class Runner:
             return replace(progress, claim=None, failing=failing, cursor=cursor)
 
         # The record first: after a crash in between the run is gone on with, and its record written anew.
-        await self.shop.history.put(run)
-        await ledger.change(settled)
+        await self.dependencies.run_store.put(run)
+        await progress_store.change(settled)
         self._measure(run)
         return run
 

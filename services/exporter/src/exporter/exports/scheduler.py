@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 
 from exporter.exports.job import ExportJob
-from exporter.exports.progress_store import ProgressStore, ledger_key
+from exporter.exports.progress_store import ProgressStore, progress_key
 from exporter.exports.run_store import Run
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
@@ -45,14 +45,14 @@ class ExportScheduler:
         plans: KeyValueStore,
         metrics: Metrics,
         jobs: Callable[[], Mapping[Key, ExportJob]],
-        is_gone: Callable[[Key], Awaitable[bool]],
+        is_deleted: Callable[[Key], Awaitable[bool]],
     ) -> None:
         self._runner = runner
         self._plans = plans
         self._metrics = metrics
         self._jobs = jobs
-        self._is_gone = is_gone
-        self._lanes: dict[Key, ExportWorker] = {}
+        self._is_deleted = is_deleted
+        self._workers: dict[Key, ExportWorker] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._followed = asyncio.Condition()
@@ -66,9 +66,9 @@ class ExportScheduler:
         """Begin no run; runs in progress end after the file in hand."""
         self._stopping = True
         self._changed.set()
-        for lane in self._lanes.values():
-            lane.signals.stop()
-            for asked in lane.asked:
+        for worker in self._workers.values():
+            worker.signals.stop()
+            for asked in worker.asked:
                 if not asked.done():
                     asked.set_exception(BusyError("the service stops", retry_after_s=5))
 
@@ -80,14 +80,14 @@ class ExportScheduler:
     async def keep(self) -> None:
         """Follow the configuration, for the life of the service."""
         known: set[Key] | None = None
-        adopt = True
+        take_over = True
         async with asyncio.TaskGroup() as tasks:
             try:
                 while not self._stopping:
                     self._changed.clear()
                     jobs = self._jobs()
-                    await self._follow(jobs, tasks, adopt=adopt)
-                    adopt = False
+                    await self._follow(jobs, tasks, take_over=take_over)
+                    take_over = False
                     if known is None:
                         known = await self._known()
                     if known is not None:
@@ -100,22 +100,26 @@ class ExportScheduler:
                 await _cancel(self._tasks.values())
                 raise
 
-    async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup, *, adopt: bool) -> None:
+    async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup, *, take_over: bool) -> None:
         """A lane for every job, at its revision."""
-        for key, lane in list(self._lanes.items()):
+        for key, worker in list(self._workers.items()):
             job = jobs.get(key)
-            if job is None or job.revision != lane.job.revision:
+            if job is None or job.revision != worker.job.revision:
                 await self._end(key, job, tasks)
-        for key in jobs.keys() - self._lanes.keys():
-            lane = ExportWorker(jobs[key], self._ledger(key), self._runner, self._metrics, adopt=adopt)
-            self._begin(key, lane, tasks)
+        for key in jobs.keys() - self._workers.keys():
+            worker = ExportWorker(
+                jobs[key], self._progress_store(key), self._runner, self._metrics, take_over=take_over
+            )
+            self._begin(key, worker, tasks)
         async with self._followed:
             self._followed.notify_all()
 
     async def begin(self, key: Key, schedule: Schedule) -> None:
         """Let an export that is about to be configured begin with the next event; one that has begun goes on."""
-        state = await self._runner.shop.source.state()
-        await self._ledger(key).begin(first_progress(schedule, state.last_sequence, self._runner.shop.clock()))
+        state = await self._runner.dependencies.source.state()
+        await self._progress_store(key).begin(
+            first_progress(schedule, state.last_sequence, self._runner.dependencies.clock())
+        )
 
     async def flush(self, key: Key, revision: int, wait_s: float) -> Run:
         """
@@ -127,45 +131,45 @@ class ExportScheduler:
             BusyError: No run has begun within `wait_s`.
             ConflictError: The export was deleted or made inactive meanwhile.
         """
-        lane: ExportWorker | None = None
+        worker: ExportWorker | None = None
         try:
             async with asyncio.timeout(wait_s):
-                lane = await self._lane(key, revision)
-                return await lane.flush()
+                worker = await self._worker(key, revision)
+                return await worker.flush()
         except TimeoutError:
-            if lane is not None and lane.current is not None:
-                return lane.current
+            if worker is not None and worker.current is not None:
+                return worker.current
             raise BusyError("the export could not be run yet", retry_after_s=5) from None
 
-    async def _lane(self, key: Key, revision: int) -> ExportWorker:
+    async def _worker(self, key: Key, revision: int) -> ExportWorker:
         async with self._followed:
             while True:
                 if self._stopping:
                     raise BusyError("the service stops", retry_after_s=5)
                 # Another replica may have taken the configuration, and our copy of it is a moment behind.
-                lane = self._lanes.get(key)
-                if lane is not None and lane.job.revision >= revision:
-                    return lane
+                worker = self._workers.get(key)
+                if worker is not None and worker.job.revision >= revision:
+                    return worker
                 await self._followed.wait()
 
-    def _ledger(self, key: Key) -> ProgressStore:
-        return ProgressStore(self._plans, ledger_key(*key))
+    def _progress_store(self, key: Key) -> ProgressStore:
+        return ProgressStore(self._plans, progress_key(*key))
 
-    def _begin(self, key: Key, lane: ExportWorker, tasks: asyncio.TaskGroup) -> None:
-        self._lanes[key] = lane
-        self._tasks[key] = tasks.create_task(lane.keep(), name=f"export {'.'.join(key)}")
+    def _begin(self, key: Key, worker: ExportWorker, tasks: asyncio.TaskGroup) -> None:
+        self._workers[key] = worker
+        self._tasks[key] = tasks.create_task(worker.run(), name=f"export {'.'.join(key)}")
 
     async def _end(self, key: Key, successor: ExportJob | None, tasks: asyncio.TaskGroup) -> None:
         """End a lane wherever it is: its plan is stored, so what follows it goes on."""
-        lane, task = self._lanes.pop(key), self._tasks.pop(key)
+        worker, task = self._workers.pop(key), self._tasks.pop(key)
         await _cancel([task])
         self._runner.forget(*key)
         if successor is not None:
-            following = ExportWorker(successor, lane.ledger, self._runner, self._metrics, adopt=False)
-            following.asked = lane.asked
+            following = ExportWorker(successor, worker.progress_store, self._runner, self._metrics, take_over=False)
+            following.asked = worker.asked
             self._begin(key, following, tasks)
             return
-        for asked in lane.asked:
+        for asked in worker.asked:
             if not asked.done():
                 asked.set_exception(ConflictError("the export is not active"))
 
@@ -183,8 +187,8 @@ class ExportScheduler:
         left = set(candidates)
         for key in candidates:
             try:
-                if await self._is_gone(key):
-                    await self._ledger(key).erase()
+                if await self._is_deleted(key):
+                    await self._progress_store(key).erase()
                     left.discard(key)
                     log.info("export_erased", app_key=key[0], export=key[1])
             except MillraceError as error:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from exporter.pipeline.selection import Selection
+from exporter.pipeline.selection import EventSelection
 from shared.contracts.messages import Event
 
 log = structlog.get_logger()
@@ -57,7 +57,7 @@ OpenEncoder = Callable[[BinaryIO, Sequence[str]], Encoder]
 """Opens an encoder on a binary file, with the header of its columns."""
 
 
-class Source(Protocol):
+class EventMessage(Protocol):
     """A message of `EVENTS`: a JSON array of events."""
 
     @property
@@ -83,7 +83,7 @@ class ExportFile:
     """
 
     def __init__(
-        self, selection: Selection, layout: Layout, open_encoder: OpenEncoder, limits: FileLimits | None = None
+        self, selection: EventSelection, layout: Layout, open_encoder: OpenEncoder, limits: FileLimits | None = None
     ) -> None:
         self._selection = selection
         self._layout = layout
@@ -103,15 +103,15 @@ class ExportFile:
         """The size of the file; exact after `finish`."""
         return self._encoder.size_bytes
 
-    def add(self, messages: Sequence[Source]) -> int:
+    def add(self, messages: Sequence[EventMessage]) -> int:
         """Take messages in their order until the file is full. Gives how many were taken."""
-        taken = 0
+        accepted = 0
         for message in messages:
-            if self.full or not self._take(message):
+            if self.full or not self._add(message):
                 self.full = True
                 break
-            taken += 1
-        return taken
+            accepted += 1
+        return accepted
 
     def finish(self) -> None:
         """Close the file. Nothing can be added afterwards."""
@@ -126,7 +126,7 @@ class ExportFile:
         """Give the spool back."""
         self._spool.close()
 
-    def _take(self, message: Source) -> bool:
+    def _add(self, message: EventMessage) -> bool:
         try:
             events = _decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -136,7 +136,7 @@ class ExportFile:
             events = []
         wanted = self._selection.event_type
         found = [event for event in events if event.type == wanted]
-        chosen = [event for event in found if self._selection.wants(event)]
+        chosen = [event for event in found if self._selection.matches(event)]
         if self._limits is not None and self.rows_out and self.rows_out + len(chosen) > self._limits.rows:
             return False
         self._encoder.write([self._layout.row(event) for event in chosen])

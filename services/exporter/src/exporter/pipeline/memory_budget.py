@@ -24,16 +24,16 @@ class MemoryBudget:
         """Wait until there is room for so many bytes, and keep it for the block."""
         needed = min(size_bytes, self._size)
         if self._waiting or needed > self._free:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((needed, turn))
+            admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((needed, admitted))
             try:
-                await turn
+                await admitted
             except asyncio.CancelledError:
                 # Given the room and cancelled in the same moment: pass it on.
-                if turn.done() and not turn.cancelled():
-                    self._give_back(needed)
+                if admitted.done() and not admitted.cancelled():
+                    self._release(needed)
                 else:
-                    self._waiting = deque(entry for entry in self._waiting if entry[1] is not turn)
+                    self._waiting = deque(entry for entry in self._waiting if entry[1] is not admitted)
                     self._admit()
                 raise
         else:
@@ -41,15 +41,15 @@ class MemoryBudget:
         try:
             yield
         finally:
-            self._give_back(needed)
+            self._release(needed)
 
-    def _give_back(self, size_bytes: int) -> None:
+    def _release(self, size_bytes: int) -> None:
         self._free += size_bytes
         self._admit()
 
     def _admit(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
-            needed, turn = self._waiting.popleft()
-            if not turn.done():
+            needed, admitted = self._waiting.popleft()
+            if not admitted.done():
                 self._free -= needed
-                turn.set_result(None)
+                admitted.set_result(None)

@@ -14,7 +14,7 @@ ADVERTISER_ATTRIBUTES = ("supplier_id", "advertiser_id")
 """Affise's API calls the advertiser `supplier_id`, its panel `advertiser`; the first that is there counts."""
 
 
-class Selection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Which events an export takes: its kind, and where lists are given, only these affiliates *and* these advertisers.
 
@@ -30,7 +30,7 @@ class Selection(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The type of the events that are rows of this export."""
         return EVENT_TYPES[self.data]
 
-    def wants(self, event: Event) -> bool:
+    def matches(self, event: Event) -> bool:
         """Whether an event of the right type passes the lists."""
         attributes = event.attributes
         if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:

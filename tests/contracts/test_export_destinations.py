@@ -67,45 +67,45 @@ async def s3_config(moto: MotoServer) -> S3Config:
 
 
 @pytest.fixture
-async def sink(config: DestinationConfig, platform: Platform) -> AsyncIterator[S3Destination]:
-    async with config.open("shop", platform) as sink:
-        yield sink
+async def destination(config: DestinationConfig, platform: Platform) -> AsyncIterator[S3Destination]:
+    async with config.open("shop", platform) as destination:
+        yield destination
 
 
 @asynccontextmanager
 async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[S3Destination]:
-    async with msgspec.structs.replace(config, **fields).open("shop", platform) as sink:
-        yield sink
+    async with msgspec.structs.replace(config, **fields).open("shop", platform) as destination:
+        yield destination
 
 
-async def test_object_is_read_back_as_it_was_put(sink: S3Destination) -> None:
-    await sink.put(KEY, b"\x1f\x8b bytes")
+async def test_object_is_read_back_as_it_was_put(destination: S3Destination) -> None:
+    await destination.put(KEY, b"\x1f\x8b bytes")
 
-    assert b"\x1f\x8b bytes" == await sink.read(KEY, 8)
+    assert b"\x1f\x8b bytes" == await destination.read(KEY, 8)
 
 
-async def test_object_is_not_overwritten_when_there_is_one(sink: S3Destination) -> None:
-    await sink.put(KEY, b"first")
+async def test_object_is_not_overwritten_when_there_is_one(destination: S3Destination) -> None:
+    await destination.put(KEY, b"first")
 
     with pytest.raises(ConflictError):
-        await sink.put(KEY, b"second")
+        await destination.put(KEY, b"second")
 
-    assert b"first" == await sink.read(KEY, 5)
-
-
-async def test_nothing_is_read_when_there_is_no_object_of_the_size(sink: S3Destination) -> None:
-    await sink.put(KEY, b"first")
-
-    assert None is await sink.read(KEY, 6)
-    assert None is await sink.read("raw/none", 5)
+    assert b"first" == await destination.read(KEY, 5)
 
 
-async def test_object_as_large_as_a_file_is_put_in_one_piece(sink: S3Destination) -> None:
+async def test_nothing_is_read_when_there_is_no_object_of_the_size(destination: S3Destination) -> None:
+    await destination.put(KEY, b"first")
+
+    assert None is await destination.read(KEY, 6)
+    assert None is await destination.read("raw/none", 5)
+
+
+async def test_object_as_large_as_a_file_is_put_in_one_piece(destination: S3Destination) -> None:
     data = bytes(range(256)) * (20 << 12)
 
-    await sink.put(KEY, data)
+    await destination.put(KEY, data)
 
-    assert data == await sink.read(KEY, len(data))
+    assert data == await destination.read(KEY, len(data))
 
 
 async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
@@ -115,14 +115,14 @@ async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
 
     assert ("ok", ["ok"] * 4) == (report.status, [step.status for step in report.steps])
     assert ["open", "put", "get", "delete"] == [step.name for step in report.steps]
-    async with config.open("shop", platform) as sink:
-        assert None is await sink.read("raw/.probe", 59)
+    async with config.open("shop", platform) as destination:
+        assert None is await destination.read("raw/.probe", 59)
 
 
 async def test_bucket_that_is_not_there_is_told(s3_config: S3Config, platform: Platform) -> None:
-    async with changed(s3_config, platform, bucket="nobodys") as sink:
+    async with changed(s3_config, platform, bucket="nobodys") as destination:
         with pytest.raises(MillraceError) as caught:
-            await sink.put(KEY, b"x")
+            await destination.put(KEY, b"x")
 
     assert "not_found" == caught.value.code
     assert "NoSuchBucket" in caught.value.message
@@ -130,9 +130,11 @@ async def test_bucket_that_is_not_there_is_told(s3_config: S3Config, platform: P
 
 async def test_keys_that_nobody_has_are_refused(s3_config: S3Config, platform: Platform, moto: MotoServer) -> None:
     await moto.demand_real_keys()
-    async with changed(s3_config, platform, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")) as sink:
+    async with changed(
+        s3_config, platform, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")
+    ) as destination:
         with pytest.raises(MillraceError) as caught:
-            await sink.put(KEY, b"x")
+            await destination.put(KEY, b"x")
 
     assert "credentials" == caught.value.code
     assert "wrong-wrong-wrong" not in str(caught.value)
