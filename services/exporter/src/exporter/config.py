@@ -3,7 +3,7 @@ What of the configuration registry is this service's: exports. Says what an expo
 `ExportJob` of the domain. No I/O.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -11,11 +11,14 @@ from exporter.destinations import DestinationConfig
 from exporter.destinations.platform import Platform
 from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
-from exporter.formats.csv_gzip import CsvGzip
+from exporter.formats import FORMATS, FormatName
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import Entry, Kind
 from shared.errors import ConflictError, InvalidError
+
+FORMAT: Final[FormatName] = "csv_gzip"
+"""The format of every export: the configuration has no field for it yet."""
 
 Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
 Advertiser = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{24}$(?!\n)")]
@@ -83,7 +86,7 @@ def job_of(entry: Entry[Export], platform: Platform) -> ExportJob:
         ),
         schedule=export.schedule(entry.app_key, entry.id),
         layout=LAYOUTS[export.layout],
-        open_encoder=CsvGzip,
+        open_encoder=FORMATS[FORMAT],
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
         open_destination=lambda: export.destination.open(entry.app_key, platform),

@@ -4,6 +4,7 @@ import csv
 import gzip
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from io import StringIO
 
 import msgspec
@@ -23,6 +24,9 @@ class TwoColumns:
 
     def row(self, event: Event) -> list[str]:
         return [event.id, str(event.attributes.get("partner_id", ""))]
+
+    def name(self, at: datetime) -> str:
+        return f"{at:%H%M%S}"
 
 
 class Stored(msgspec.Struct, frozen=True):

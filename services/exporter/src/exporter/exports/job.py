@@ -9,8 +9,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from exporter.exports.schedule import Schedule
-from exporter.pipeline.file_builder import OpenEncoder
-from exporter.pipeline.ports import Destination, NamedLayout
+from exporter.pipeline.ports import Destination, Layout, OpenEncoder
 from exporter.pipeline.selection import Data, EventSelection
 
 
@@ -26,7 +25,7 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     revision: int
     selection: EventSelection
     schedule: Schedule
-    layout: Callable[[Data], NamedLayout]
+    layout: Callable[[Data], Layout]
     open_encoder: OpenEncoder
     location: str
     directory: str

@@ -1,4 +1,8 @@
-"""How exported files look. Adding a layout: a file here, a line below, a row in the service's README."""
+"""
+Layouts of exported files: columns, cells and names.
+
+To add a layout: a file here, an entry in `LAYOUTS`, a row in the service's README.
+"""
 
 from typing import Literal
 

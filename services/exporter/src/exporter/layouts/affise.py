@@ -56,7 +56,7 @@ CONVERSION_COLUMNS: tuple[str, ...] = (
 
 
 class AffiseLayout:
-    """Satisfies `exporter.pipeline.file_builder.Layout`."""
+    """Satisfies `exporter.pipeline.ports.Layout`."""
 
     def __init__(self, data: Data) -> None:
         self.columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS

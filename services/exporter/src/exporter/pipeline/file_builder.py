@@ -5,13 +5,14 @@ The same messages give the same bytes, however they are cut into calls: a file c
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from typing import BinaryIO, Protocol, cast
+from collections.abc import Sequence
+from typing import BinaryIO, cast
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from exporter.pipeline.ports import EventMessage, Layout, OpenEncoder
 from exporter.pipeline.selection import EventSelection
 from shared.contracts.messages import Event
 
@@ -21,50 +22,6 @@ SPOOL_MEMORY_BYTES = 256 << 10
 """A draft up to this size stays in memory; a larger one goes to an unnamed file, which a crash leaves no trace of."""
 
 _decoder = msgspec.json.Decoder(list[Event])
-
-
-class Layout(Protocol):
-    """How a file looks. Pure: the same event gives the same cells for ever, or plans could not be drafted again."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The header."""
-        ...
-
-    def row(self, event: Event) -> list[str]:
-        """The cells of an event, as many as `columns`. Must not raise: one odd event would stop its export."""
-        ...
-
-
-class Encoder(Protocol):
-    """Rows to the bytes of one file. The same rows give the same bytes, however they are cut into calls."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes written so far; may lag the rows."""
-        ...
-
-    def write(self, rows: Iterable[Sequence[str]]) -> None:
-        """Append rows, each as long as the header."""
-        ...
-
-    def finish(self) -> str:
-        """Write the rest. Returns: the SHA-256 of the whole file in hexadecimal digits."""
-        ...
-
-
-OpenEncoder = Callable[[BinaryIO, Sequence[str]], Encoder]
-"""Opens an encoder on a binary file, with the header of its columns."""
-
-
-class EventMessage(Protocol):
-    """A message of `EVENTS`: a JSON array of events."""
-
-    @property
-    def sequence(self) -> int: ...
-
-    @property
-    def data(self) -> bytes: ...
 
 
 class FileLimits(Struct, frozen=True, kw_only=True):
