@@ -19,10 +19,11 @@ import psutil
 
 from millrace.machine.child_process import Child, child
 from millrace.machine.ports import free_ports
-from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.bench import Report, Row, compare, rounds
+from shared.contracts.services import SERVICES
 from shared.runtime.settings import child_environment
 
 NAME = "mesh"

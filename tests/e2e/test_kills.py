@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from shared.contracts.messages import PushBatch, PushRow, decode
+from shared.contracts.services import SERVICE_NAMES
 from shared.contracts.streams import EVENTS, PUSH, Stream
 from shared.errors import UnavailableError
 from shared.messaging.consumers import open_scan
@@ -322,11 +323,11 @@ async def test_nats_killed_and_started_again_loses_nothing(mesh: Mesh) -> None:
     await send_events(mesh, 1, 2000)
 
     await mesh.local.nats.kill()
-    for service in ("storage", "hooks", "ftp-gateway", "exporter"):
+    for service in SERVICE_NAMES:
         async with mesh.http.get(mesh.url(service, "/readyz")) as response:
             assert response.status == 503, f"{service} says it is ready without NATS"
     await mesh.local.nats.restart()
-    for service in ("storage", "hooks", "ftp-gateway", "exporter"):
+    for service in SERVICE_NAMES:
         await mesh.until_ready(service)
     await send_events(mesh, 2001, 2500)
 
@@ -347,7 +348,7 @@ async def test_an_entrance_without_nats_refuses_and_keeps_nothing_back(mesh: Mes
     assert await messages(mesh, EVENTS) == 1
 
 
-@pytest.mark.parametrize("service", ["storage", "hooks", "ftp-gateway", "exporter"])
+@pytest.mark.parametrize("service", SERVICE_NAMES)
 async def test_sigterm_under_load_finishes_what_is_in_flight_and_exits_0(mesh: Mesh, service: str) -> None:
     await connect_kinesis(mesh)
     await make_ftp_user(mesh)

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import asyncssh
 
+from shared.contracts.services import SERVICE_NAMES
 from support.servers.mesh import Mesh
 
 APP = "/v1/apps/shop"
@@ -114,7 +115,7 @@ async def test_no_secret_is_anywhere_it_could_be_seen(mesh: Mesh) -> None:
             await asyncio.sleep(0.05)
     metrics = [
         await say(mesh, "GET", service, path)
-        for service in ("storage", "hooks", "ftp-gateway", "exporter")
+        for service in SERVICE_NAMES
         for path in ("/metrics", "/readyz", "/openapi.json")
     ]
     stored = await messages(mesh)

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from millrace.machine.ports import free_ports
-from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.folder import MeshFolder
 from millrace.verbs.up import USUAL_PORTS
+from shared.contracts.services import SERVICE_NAMES
 from shared.runtime.settings import child_environment
 
 READY_S = 60.0
@@ -91,7 +92,7 @@ async def test_mesh_is_alone_on_its_data_and_finds_it_again(tmp_path: Path) -> N
 
     async with up(data) as first:
         addresses = MeshFolder(data).addresses()
-        assert set(SERVICES) == set(addresses.services)
+        assert set(SERVICE_NAMES) == set(addresses.services)
         assert all(any(url in line for line in first.said) for url in addresses.services.values())
         assert any(line.endswith(str(data / "admin-token")) for line in first.said)
 

@@ -5,20 +5,18 @@ The routes come from the services' own tables, so a new one cannot be forgotten.
 """
 
 import re
+from importlib import import_module
 
 import aiohttp
 import pytest
 
-from exporter.app import SERVICE as EXPORTER
-from ftp_gateway.app import SERVICE as FTP_GATEWAY
-from hooks.app import SERVICE as HOOKS
 from shared.config.tokens import new_token
+from shared.contracts import services
 from shared.http.routes import Route
 from shared.service import Service
-from storage.app import SERVICE as STORAGE
 from support.run_service import RunService
 
-SERVICES = (STORAGE, HOOKS, FTP_GATEWAY, EXPORTER)
+SERVICES: list[Service] = [import_module(f"{entry.module}.app").SERVICE for entry in services.SERVICES]
 
 OPEN = {("GET", "/cdn/{key:.+}")}
 """What needs no token, beside the health routes: what the CDN serves is public."""

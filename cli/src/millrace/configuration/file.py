@@ -14,19 +14,21 @@ from msgspec import Struct
 
 from millrace.configuration.toml_positions import Path as KeyPath
 from millrace.configuration.toml_positions import dotted, key_lines, line_of, path_from_dotted
+from shared.contracts.services import SERVICES
 from shared.errors import InvalidError, MillraceError
 
-APP_SERVICE = "ftp-gateway"
-CONNECTORS = {"amazon-storage": "storage", "azure-storage": "storage", "kinesis": "hooks"}
-COLLECTIONS = {
-    "hooks": ("hooks", "hooks"),
-    "ftp_users": ("ftp-gateway", "ftp-users"),
-    "remotes": ("ftp-gateway", "remotes"),
-    "exports": ("exporter", "exports"),
+_KINDS = {kind: service.name for service in SERVICES for kind in service.kinds}
+APP_SERVICE = _KINDS["apps.*"]
+"""The service that has the app itself."""
+CONNECTORS = {
+    kind.removeprefix("connectors.*."): service for kind, service in _KINDS.items() if kind.startswith("connectors.*.")
 }
-"""Table below an app: the service that has it, and its name in the service's paths."""
-ORDER = ("", "connectors", "ftp_users", "remotes", "hooks", "exports")
-"""What others refer to comes first: the app itself, then its connectors."""
+"""Connector: the service that has it."""
+COLLECTIONS = {kind.removesuffix(".*.*"): service for kind, service in _KINDS.items() if kind.endswith(".*.*")}
+"""Table below an app: the service that has it. Its name in paths has hyphens for underscores."""
+_FIRST = ("", "connectors", "ftp_users", "remotes")
+ORDER = (*_FIRST, *(table for table in COLLECTIONS if table not in _FIRST))
+"""Referred to first: the app itself, then its connectors. Sources of files come before receivers of events."""
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]+)`")
@@ -145,9 +147,9 @@ def _of_app(app: str, table: dict[str, Any], is_written: bool, refuse: Refuse) -
             raise refuse((*keys, "connectors", kind), f"unknown connector; expected {' or '.join(CONNECTORS)}")
         path = f"{root}/connectors/{kind}"
         found.append(Resource(keys=(*keys, "connectors", kind), service=CONNECTORS[kind], path=path, body=body))
-    for collection, (service, segment) in COLLECTIONS.items():
+    for collection, service in COLLECTIONS.items():
         for name, body in _tables(table, (*keys, collection), refuse).items():
-            path = f"{root}/{segment}/{name}"
+            path = f"{root}/{collection.replace('_', '-')}/{name}"
             found.append(Resource(keys=(*keys, collection, name), service=service, path=path, body=body))
     return found
 

@@ -23,8 +23,6 @@ from shared.config.secret_store import generate_key
 from shared.config.tokens import new_token
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
-SERVICES = ("storage", "hooks", "ftp-gateway", "exporter")
-
 
 class Addresses(Struct, frozen=True, kw_only=True):
     """Where a running mesh is. `services` are the URLs of the services by name."""

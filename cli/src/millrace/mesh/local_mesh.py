@@ -17,7 +17,7 @@ import msgspec
 
 from millrace.machine.child_process import Child, start_child
 from millrace.mesh.access import ELECTION, ELECTION_S, access_of_folder, open_registry
-from millrace.mesh.folder import SERVICES, Addresses, MeshFolder
+from millrace.mesh.folder import Addresses, MeshFolder
 from millrace.nats_servers.cluster import NatsCluster
 from millrace.nats_servers.config import seed_file
 from millrace.nats_servers.server import NatsServer
@@ -25,6 +25,7 @@ from millrace.terminal.event_loop import first_error
 from shared.config.registry import Registry
 from shared.config.tokens import ADMIN, TOKENS, Token, token_hash
 from shared.contracts import streams
+from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
 from shared.messaging.streams import ensure
 from shared.runtime.retry import Backoff, retry
@@ -65,7 +66,8 @@ class LocalMesh:
         self._ports = dict(ports or {})
         self._settings = dict(settings or {})
         self._urls: dict[str, str] = {}
-        self._sftp = ""
+        self._listeners: dict[str, str] = {}
+        """Addresses of the listeners other than HTTP, by name."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -102,11 +104,13 @@ class LocalMesh:
         await self._stack.enter_async_context(self.nats)
         self._stack.push_async_callback(self._stop_services)
         async with asyncio.TaskGroup() as starting:
-            for name in SERVICES:
-                starting.create_task(self._start_service(name))
+            for service in SERVICES:
+                starting.create_task(self._start_service(service))
             starting.create_task(self._issue_admin_token())
         addresses = Addresses(
-            nats=self.nats.url, services={name: self._urls[name] for name in SERVICES}, sftp=self._sftp
+            nats=self.nats.url,
+            services={name: self._urls[name] for name in SERVICE_NAMES},
+            sftp=self._listeners["sftp"],
         )
         self._stack.enter_context(self.folder.announced(addresses))
         self._remember_ports()
@@ -125,34 +129,35 @@ class LocalMesh:
     def _remember_ports(self) -> None:
         nats_ports = [self.nats.port] if isinstance(self.nats, NatsServer) else self.nats.ports
         self._ports = dict(zip(self._nats_names(), nats_ports, strict=True))
-        self._ports |= {name: _port_of(url) for name, url in self._urls.items()} | {"sftp": _port_of(self._sftp)}
+        self._ports |= {name: _port_of(address) for name, address in (self._urls | self._listeners).items()}
         self.folder.remember_ports(self._ports)
 
-    def _environment(self, service: str) -> dict[str, str]:
+    def _environment(self, service: ServiceEntry) -> dict[str, str]:
         settings: dict[str, object] = {
             "nats_url": self.nats.url,
-            "nats_seed_file": seed_file(self.folder.keys, service),
+            "nats_seed_file": seed_file(self.folder.keys, service.name),
             "nats_replicas": self._replicas,
             "secret_keys_file": self.folder.secret_keys_file,
-            "http_port": self._ports.get(service, 0),
-            "announce_file": self.folder.announcement(service),
-            "data_dir": self.folder.data(service),
+            "http_port": self._ports.get(service.name, 0),
+            "announce_file": self.folder.announcement(service.name),
+            "data_dir": self.folder.data(service.name),
             "reports_dir": self.folder.data("reports"),
             "stop_deadline_s": STOP_DEADLINE_S,
             "log_format": "console",
-            "sftp_port": self._ports.get("sftp", 0),
+            **{f"{listener}_port": self._ports.get(listener, 0) for listener in service.ports},
         }
         return child_environment(**(settings | self._settings))
 
-    async def _start_service(self, name: str) -> None:
+    async def _start_service(self, service: ServiceEntry) -> None:
         """Start one service and wait until it is ready. Raises `UnavailableError`."""
+        name = service.name
         announcement = self.folder.announcement(name)
         announcement.parent.mkdir(parents=True, exist_ok=True)
         announcement.unlink(missing_ok=True)
         self.folder.data(name).mkdir(parents=True, exist_ok=True)
         # -P: nothing in the working directory may stand in for a service.
-        command = (sys.executable, "-P", "-m", name.replace("-", "_"))
-        child = await start_child(name, command, environment=self._environment(name), log=self.folder.log(name))
+        command = (sys.executable, "-P", "-m", service.module)
+        child = await start_child(name, command, environment=self._environment(service), log=self.folder.log(name))
         self.children[name] = child
         try:
             async with asyncio.timeout(READY_S):
@@ -163,12 +168,12 @@ class LocalMesh:
         except TimeoutError:
             raise UnavailableError(f"{name} was not ready within {READY_S:.0f} s; its log is {child.log}") from None
         told = msgspec.json.decode(announcement.read_bytes(), type=dict[str, str])
-        self._urls[name] = told["http"]
-        self._sftp = told.get("sftp", self._sftp)
+        self._urls[name] = told.pop("http")
+        self._listeners |= told
 
     async def restart(self, service: str) -> None:
         """Start a service that has ended, where it was. Raises `UnavailableError`."""
-        await self._start_service(service)
+        await self._start_service(next(entry for entry in SERVICES if entry.name == service))
 
     async def _issue_admin_token(self) -> None:
         access = access_of_folder(self.folder, self.nats.url)
@@ -192,7 +197,7 @@ class LocalMesh:
     async def supervise(self, say: Callable[[str], None]) -> None:
         """Start again what dies, until cancelled; waits longer each time while it goes on dying."""
         async with asyncio.TaskGroup() as tasks:
-            for name in SERVICES:
+            for name in SERVICE_NAMES:
                 tasks.create_task(_keep(partial(self._child, name), partial(self.restart, name), say))
             for node in range(self._replicas):
                 tasks.create_task(_keep(partial(self._node, node), partial(self.nats.restart, node), say))

@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.folder import MeshFolder
+from shared.contracts.services import SERVICE_NAMES
 from shared.errors import KINDS, InvalidError, MillraceError, UnavailableError
 
 TIMEOUT_S = 30.0
@@ -31,8 +32,8 @@ def parse_urls(given: list[str]) -> dict[str, str]:
     urls: dict[str, str] = {}
     for text in given:
         name, _, url = text.partition("=")
-        if name not in SERVICES or not url.startswith(("http://", "https://")):
-            expected = f"expected SERVICE=http(s)://…, SERVICE being one of {', '.join(SERVICES)}; got {text!r}"
+        if name not in SERVICE_NAMES or not url.startswith(("http://", "https://")):
+            expected = f"expected SERVICE=http(s)://…, SERVICE being one of {', '.join(SERVICE_NAMES)}; got {text!r}"
             raise InvalidError(expected, field="--url")
         urls[name] = url.rstrip("/")
     return urls

@@ -9,13 +9,18 @@ from contextlib import AsyncExitStack
 
 from millrace.machine.ports import check_free, is_free
 from millrace.mesh.access import add_data_argument
-from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
 from millrace.terminal.console import Teller
 from millrace.terminal.event_loop import run_async
+from shared.contracts.services import SERVICE_NAMES, SERVICES
 from shared.runtime.settings import PREFIX, environment, read_settings
 
-USUAL_PORTS = {"storage": 8081, "hooks": 8082, "ftp-gateway": 8083, "exporter": 8084, "sftp": 2022, "nats": 4222}
+USUAL_PORTS = {
+    **{service.name: service.http_port for service in SERVICES},
+    **{listener: port for service in SERVICES for listener, port in service.ports.items()},
+    "nats": 4222,
+}
 """Those of compose.yaml; taken where nothing else has them, because a newcomer can guess them."""
 
 PASSED_ON = ("allow_private_endpoints", "events_max_age_h", "events_max_bytes", "relist_s")
@@ -32,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="3 runs a real cluster, with three copies of each stream",
     )
-    parser.add_argument(
-        "--http-port-base", type=int, metavar="N", help="take N to N+3 for storage, hooks, ftp-gateway and exporter"
-    )
+    names = f"{', '.join(SERVICE_NAMES[:-1])} and {SERVICE_NAMES[-1]}"
+    parser.add_argument("--http-port-base", type=int, metavar="N", help=f"take N to N+{len(SERVICES) - 1} for {names}")
     parser.add_argument("--sftp-port", type=int, metavar="N", help="the port for SFTP")
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="[%(default)s]"
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the mesh. Ctrl-C is the usual end, so it is a success."""
     read_settings()
     settings: dict[str, object] = {"log_level": args.log_level} | passed_on()
-    wanted = {name: args.http_port_base + number for number, name in enumerate(SERVICES) if args.http_port_base}
+    wanted = {name: args.http_port_base + number for number, name in enumerate(SERVICE_NAMES) if args.http_port_base}
     if args.sftp_port:
         wanted["sftp"] = args.sftp_port
     return run_async(_up(MeshFolder(args.data), args.nats_nodes, wanted, settings, Teller()))
@@ -63,7 +67,7 @@ async def _up(
     async with AsyncExitStack() as stack:
         stack.enter_context(folder.lock())
         ports = choose_ports(folder, wanted, teller.say)
-        with teller.doing("starting NATS and the four services"):
+        with teller.doing("starting NATS and the services"):
             mesh = LocalMesh(folder, nats_nodes=nats_nodes, ports=ports, settings=settings)
             await stack.enter_async_context(mesh)
         _show(mesh, teller)

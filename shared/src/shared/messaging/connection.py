@@ -8,7 +8,7 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 
-from shared.contracts import grants
+from shared.contracts import permissions
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus, log
 from shared.messaging.nats_client import Client
@@ -64,7 +64,7 @@ async def connect(
             await client.connect(
                 servers=[server.strip() for server in servers.split(",")],
                 name=user,
-                inbox_prefix=grants.inbox_prefix(user),
+                inbox_prefix=permissions.inbox_prefix(user),
                 error_cb=on_error,
                 disconnected_cb=on_disconnect,
                 reconnected_cb=on_reconnect,

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from millrace.machine.ports import free_ports
-from millrace.mesh.folder import SERVICES, MeshFolder
+from millrace.mesh.folder import MeshFolder
 from millrace.verbs.up import USUAL_PORTS, choose_ports
+from shared.contracts.services import SERVICE_NAMES
 from shared.errors import ConflictError
 
 
@@ -59,4 +60,4 @@ def test_port_that_the_operator_wants_has_to_be_free(folder: MeshFolder) -> None
 
 
 def test_usual_ports_are_those_of_every_service() -> None:
-    assert {*SERVICES, "sftp", "nats"} == set(USUAL_PORTS)
+    assert {*SERVICE_NAMES, "sftp", "nats"} == set(USUAL_PORTS)

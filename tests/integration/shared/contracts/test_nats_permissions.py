@@ -19,8 +19,9 @@ from nats.errors import Error as NatsError
 
 from millrace.nats_servers.config import ensure_seeds, make_seed
 from millrace.nats_servers.server import NatsServer
-from shared.contracts import grants
 from shared.contracts.grants import GRANTS, permissions
+from shared.contracts.permissions import inbox_prefix
+from shared.contracts.services import SERVICE_NAMES
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
@@ -73,9 +74,7 @@ async def watched(server: NatsServer, user: str, seed: str) -> AsyncIterator[tup
     async def on_error(error: Exception) -> None:
         refused.extend(re.findall(r'violation for (?:publish|subscription) to "([^"]+)"', str(error).lower()))
 
-    client = await nats.connect(
-        server.url, nkeys_seed_str=seed, inbox_prefix=grants.inbox_prefix(user), error_cb=on_error
-    )
+    client = await nats.connect(server.url, nkeys_seed_str=seed, inbox_prefix=inbox_prefix(user), error_cb=on_error)
     try:
         yield client, refused
     finally:
@@ -111,7 +110,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 def test_table_has_every_service() -> None:
-    assert {"storage", "hooks", "ftp-gateway", "exporter"} <= set(GRANTS)
+    assert {*SERVICE_NAMES} <= set(GRANTS)
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -248,7 +247,7 @@ async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
 
 @pytest.mark.parametrize("user", USERS)
 async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
-    inboxes = {f"{grants.inbox_prefix(other)}.>" for other in GRANTS if other != user}
+    inboxes = {f"{inbox_prefix(other)}.>" for other in GRANTS if other != user}
     answered = {subject for other, grant in GRANTS.items() for subject in grant.answers if other != user}
     wanted = {">", "_INBOX.>", "events.>", "$KV.>", "$JS.>", *inboxes, *answered}
 

@@ -1,0 +1,171 @@
+"""
+Table of the services of the mesh: the one place, beside its folder and its block in compose.yaml, that names a service.
+
+The command line, the permissions and the tests read it. It imports no service.
+"""
+
+from msgspec import Struct
+
+from shared.contracts.permissions import Grant
+from shared.contracts.streams import (
+    ALERTS,
+    CONFIG,
+    DEFENDER,
+    DLQ,
+    EVENTS,
+    FILES,
+    HOOKS,
+    LEASES,
+    MEDIA,
+    OBJECTS,
+    PLANS,
+    PROFILE_UPDATES,
+    PROFILES,
+    PUSH,
+    REMOTES,
+    RUNS,
+    SUMMARIES,
+)
+from shared.contracts.subjects import (
+    PARTITIONS,
+    PROFILES_CONSUMER,
+    RESOLVE_MEDIA,
+    STORE_MEDIA,
+    alert,
+    connector_test,
+    dead_letter,
+    hooks_consumer,
+    object_stored,
+    profile_update,
+    push_send,
+)
+
+
+class ServiceEntry(Struct, frozen=True, kw_only=True):
+    """One service. Its folder is `services/<name>`; `name` is also its NATS user and its name in logs and metrics."""
+
+    name: str
+    http_port: int
+    """Port of its HTTP interface in `millrace up` and in compose.yaml."""
+    ports: dict[str, int] = {}
+    """Further listeners by name. The setting `<name>_port` moves one, and the service announces its address."""
+    settings: str = ""
+    """Prefix of the settings that this service alone reads; empty where it has none."""
+    kinds: tuple[str, ...] = ()
+    """
+    Keys in CONFIG of the kinds of configuration that it owns; it reads and writes these.
+
+    `apps.*` is an app and `connectors.*.<kind>` a connector of an app. `<kind>.*.*` is a table
+    `[apps.<app>.<kind>.<id>]` of a configuration file, which `millrace apply` puts to `/v1/apps/<app>/<kind>/<id>`,
+    with hyphens for underscores. Other keys have no table in a configuration file.
+    """
+    own: Grant
+    """Permissions beyond those that every service has; `grant` adds the common ones."""
+
+    @property
+    def module(self) -> str:
+        """The name of its Python package."""
+        return self.name.replace("-", "_")
+
+    @property
+    def grant(self) -> Grant:
+        """All of its permissions: its own, its configuration and the tokens, and its alerts."""
+        config = tuple(f"$KV.CONFIG.{kind}" for kind in self.kinds)
+        return Grant(
+            makes=(*self.own.makes, ALERTS, CONFIG),
+            reads=self.own.reads,
+            scans=(*((CONFIG.stream, key) for key in (*config, "$KV.CONFIG.tokens.*")), *self.own.scans),
+            writes=(*self.own.writes, alert(self.name, "*", "*"), *config),
+            asks=self.own.asks,
+            answers=self.own.answers,
+            purges=self.own.purges,
+        )
+
+
+SERVICES = (
+    ServiceEntry(
+        name="storage",
+        http_port=8081,
+        settings="storage_",
+        kinds=("connectors.*.amazon-storage", "connectors.*.azure-storage"),
+        own=Grant(
+            makes=(OBJECTS, MEDIA),
+            scans=((MEDIA.stream, "$KV.MEDIA.>"),),
+            writes=(object_stored("*"), "$KV.MEDIA.>"),
+            answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
+        ),
+    ),
+    ServiceEntry(
+        name="hooks",
+        http_port=8082,
+        kinds=("connectors.*.kinesis", "hooks.*.*"),
+        own=Grant(
+            makes=(EVENTS, DLQ, PROFILES, LEASES, HOOKS),
+            reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
+            scans=(
+                (PROFILES.stream, "$KV.PROFILES.>"),
+                (EVENTS.name, EVENTS.subjects[0]),
+                (DLQ.name, dead_letter("hooks", "*", "*", "*")),
+                (LEASES.stream, "$KV.LEASES.hooks.>"),
+                (HOOKS.stream, "$KV.HOOKS.>"),
+            ),
+            writes=(
+                EVENTS.subjects[0],
+                dead_letter("hooks", "*", "*", "*"),
+                "$KV.LEASES.hooks.>",
+                "$KV.HOOKS.>",
+            ),
+            answers=(connector_test("hooks"),),
+            purges=(DLQ,),
+        ),
+    ),
+    ServiceEntry(
+        name="ftp-gateway",
+        http_port=8083,
+        ports={"sftp": 2022},
+        settings="sftp_",
+        kinds=("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
+        own=Grant(
+            makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, PROFILES, DEFENDER, SUMMARIES, REMOTES),
+            reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
+            scans=(
+                (PUSH.name, push_send("*", "*")),
+                (PROFILE_UPDATES.name, profile_update("*", "*")),
+                (FILES.name, "ftp.file.*.*"),
+                (PROFILES.stream, "$KV.PROFILES.>"),
+                (DEFENDER.stream, "$KV.DEFENDER.>"),
+                (SUMMARIES.stream, "$KV.SUMMARIES.*"),
+                (REMOTES.stream, "$KV.REMOTES.>"),
+            ),
+            writes=(
+                push_send("*", "*"),
+                profile_update("*", "*"),
+                "ftp.file.*.*",
+                dead_letter("ftp-gateway", "*", "*", "*"),
+                "$KV.PROFILES.>",
+                "$KV.DEFENDER.>",
+                "$KV.SUMMARIES.*",
+                "$KV.REMOTES.>",
+            ),
+            asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),
+        ),
+    ),
+    ServiceEntry(
+        name="exporter",
+        http_port=8084,
+        kinds=("exports.*.*",),
+        own=Grant(
+            makes=(EVENTS, RUNS, PLANS),
+            scans=(
+                (EVENTS.name, EVENTS.subjects[0]),
+                (RUNS.stream, "$KV.RUNS.>"),
+                (PLANS.stream, "$KV.PLANS.>"),
+            ),
+            writes=("$KV.RUNS.>", "$KV.PLANS.>"),
+            answers=(connector_test("exporter"),),
+        ),
+    ),
+)
+"""In the order of their ports, in which the command line shows them."""
+
+SERVICE_NAMES = tuple(service.name for service in SERVICES)
