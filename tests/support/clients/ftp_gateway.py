@@ -3,8 +3,8 @@
 import asyncio
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,10 @@ class Gateway:
             yield client
         finally:
             transport.close()
+
+
+StartGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
+"""The fixture `start_gateway`; keywords change settings."""
 
 
 @asynccontextmanager

@@ -20,8 +20,9 @@ USERS = "/v1/apps/shop/ftp-users"
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
+async def gateway(run_service: RunService, http: aiohttp.ClientSession) -> AsyncIterator[Gateway]:
+    """A gateway without users."""
+    async with run_service(SERVICE) as running:
         yield Gateway(running, http)
 
 

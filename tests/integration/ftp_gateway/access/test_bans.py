@@ -29,10 +29,9 @@ Start = Callable[[str], Awaitable[Gateway]]
 
 
 @pytest.fixture
-async def start(settings: Settings, host_keys: bytes, admin: dict[str, str]) -> AsyncIterator[Start]:
+async def start(settings: Settings, host_keys: bytes, http: aiohttp.ClientSession) -> AsyncIterator[Start]:
     """Start a replica, with a folder of its own."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(headers=admin))
 
         async def one(name: str) -> Gateway:
             folder = Path(settings.data_dir) / name

@@ -2,18 +2,14 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import asyncssh
-import pytest
 from msgspec import json
 
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER
-from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
 from millrace.verbs.rekey import rekey
 from shared.config.registry import Registry
@@ -22,16 +18,7 @@ from shared.contracts.streams import CONFIG
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from support.clients.ftp_gateway import Gateway
-from support.run_service import RunService
 from support.waiting import until
-
-
-@pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as service, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(service, http)
-        await gateway.user()
-        yield gateway
 
 
 async def ask(gateway: Gateway, method: str, path: str = "", status: int = 200) -> Any:

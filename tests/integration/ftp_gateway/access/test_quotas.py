@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
-import aiohttp
 import asyncssh
 import pytest
 from msgspec import structs
@@ -14,19 +12,15 @@ from msgspec import structs
 from ftp_gateway.app import SERVICE
 from shared.runtime.settings import Settings
 from shared.service import running
-from support.clients.ftp_gateway import PASSWORD, ROW, Gateway, write
+from support.clients.ftp_gateway import PASSWORD, ROW, Gateway, StartGateway, write
 from support.run_service import RunService
 
 USER = "/v1/apps/shop/ftp-users/nightly"
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 600})
-        await gateway.user()
-        yield gateway
+def app_config() -> dict[str, object]:
+    return {"settle_s": 600}
 
 
 async def limit(gateway: Gateway, **limits: object) -> None:
@@ -151,23 +145,16 @@ async def test_a_user_expires_while_he_is_here(gateway: Gateway) -> None:
             pass
 
 
-async def test_who_only_looks_is_idle_and_who_transfers_is_not(
-    settings: Settings, host_keys: bytes, run_service: RunService, admin: dict[str, str]
-) -> None:
-    hasty = structs.replace(settings, sftp_idle_s=1.0)
-    async with running(SERVICE, hasty) as service, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(service, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 600})
-        await gateway.user()
-        async with gateway.connect() as looking, gateway.sftp() as working:
-            client = await looking.start_sftp_client()
-            ended = asyncio.create_task(looking.wait_closed())
-            async with asyncio.timeout(10):
-                while not ended.done():
-                    with contextlib.suppress(asyncssh.SFTPError):
-                        await client.stat("/")
-                    await write(working, "/a.csv")
-            await write(working, "/b.csv")
+async def test_who_only_looks_is_idle_and_who_transfers_is_not(start_gateway: StartGateway) -> None:
+    async with start_gateway(sftp_idle_s=1.0) as gateway, gateway.connect() as looking, gateway.sftp() as working:
+        client = await looking.start_sftp_client()
+        ended = asyncio.create_task(looking.wait_closed())
+        async with asyncio.timeout(10):
+            while not ended.done():
+                with contextlib.suppress(asyncssh.SFTPError):
+                    await client.stat("/")
+                await write(working, "/a.csv")
+        await write(working, "/b.csv")
 
 
 async def test_who_does_not_sign_in_is_put_out(settings: Settings, run_service: RunService) -> None:

@@ -2,33 +2,21 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
-import aiohttp
 import asyncssh
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from ftp_gateway.app import SERVICE
 from ftp_gateway.processing import completion
 from ftp_gateway.spool import store as spools
 from shared.messaging.bus import Bus
 from support.clients.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
-from support.run_service import RunService
 from support.waiting import until
-
-
-@pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
-        await gateway.user()
-        yield gateway
 
 
 async def state_of(gateway: Gateway, name: str) -> list[str]:

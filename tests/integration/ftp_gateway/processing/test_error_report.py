@@ -3,16 +3,13 @@
 import csv
 import gzip
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import asyncssh
 import msgspec
 import pytest
 
 from exporter.app import SERVICE as EXPORTER
-from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.report_folder import PART_BYTES
 from shared.contracts import subjects
 from shared.contracts.messages import Event, encode
@@ -43,12 +40,9 @@ async def settings(request: pytest.FixtureRequest, settings: Settings, moto: Mot
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.user()
-        await gateway.user(app_key="rival")
-        yield gateway
+async def gateway(gateway: Gateway) -> Gateway:
+    await gateway.user(app_key="rival")
+    return gateway
 
 
 async def put(settings: Settings, name: str, data: bytes, *, app_key: str = "shop") -> None:

@@ -1,21 +1,17 @@
 """What happens to an uploaded file, from the rename or the settled close to the stream, the report and the event."""
 
 import codecs
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import asyncssh
 import pytest
 
-from ftp_gateway.app import SERVICE
 from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams, subjects
 from shared.contracts.messages import ProfileBatch, PushBatch, decode
 from shared.messaging.bus import Bus
 from shared.profiles.store import Profiles
 from support.clients.ftp_gateway import ROW, Gateway, events, process, read, rows, wait_gone, write
-from support.run_service import RunService
 from support.stored_messages import messages
 from support.waiting import until
 
@@ -23,13 +19,9 @@ DEMO = Path(__file__).parents[4] / "demo"
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
-        await gateway.user()
-        await gateway.user(app_key="rival")
-        yield gateway
+async def gateway(gateway: Gateway) -> Gateway:
+    await gateway.user(app_key="rival")
+    return gateway
 
 
 async def test_a_push_file_becomes_commands_and_a_report_and_is_gone(gateway: Gateway, bus: Bus) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import aiohttp
 import pytest
 from nats.js.api import DiscardPolicy
 
@@ -16,19 +15,9 @@ from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from shared.service import running
 from support.clients.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
-from support.run_service import RunService
 from support.waiting import until
 
 MIXED = b"1;Hello;https://x.example\n2;no link\n1;Again;https://x.example\n;Hello;https://x.example\n"
-
-
-@pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
-        await gateway.user()
-        yield gateway
 
 
 async def stop_after(bus: Bus, messages: int | None) -> None:

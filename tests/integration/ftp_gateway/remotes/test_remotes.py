@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 
@@ -24,7 +23,6 @@ from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
 from shared.service import running
 from support.clients.ftp_gateway import Gateway, events, rows
-from support.run_service import RunService
 from support.servers.remotes import PASSWORD, Peer, SftpPeer, ftps_peer, sftp_peer
 from support.stored_messages import messages
 from support.waiting import until
@@ -48,20 +46,14 @@ async def sftp(tmp_path: Path) -> AsyncIterator[SftpPeer]:
         yield peer
 
 
-@pytest.fixture
-async def gateway(
-    run_service: RunService, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Gateway]:
-    """Its waits between looks are a tenth of what is configured."""
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits between polls are a tenth of what is configured."""
 
     def soon(remote: remote.Remote, now: datetime, **after: Any) -> datetime:
         return now + (next_look(remote, now, **after) - now) / 10
 
     monkeypatch.setattr("ftp_gateway.remotes.scheduler.next_look", soon)
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 0.05})
-        yield gateway
 
 
 class Remote:

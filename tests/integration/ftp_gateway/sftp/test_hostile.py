@@ -8,32 +8,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from time import monotonic
 
-import aiohttp
 import asyncssh
 import psutil
 import pytest
 from asyncssh.constants import FXF_READ, FXP_READ, MSG_IGNORE
 from asyncssh.packet import String, UInt32, UInt64
-from msgspec import structs
 
 from ftp_gateway.access.quotas import Quotas
-from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.listener import Connection
 from ftp_gateway.sftp.server import SftpServer
-from shared.runtime.settings import Settings
-from shared.service import running
-from support.clients.ftp_gateway import Gateway, write
-from support.run_service import RunService
+from support.clients.ftp_gateway import Gateway, StartGateway, write
 from support.waiting import until
 
 
 @pytest.fixture
-async def gateway(settings: Settings, run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    small = structs.replace(settings, sftp_connections=64, sftp_connections_per_address=20)
-    async with running(SERVICE, small) as service, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(service, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 600})
-        await gateway.user()
+def app_config() -> dict[str, object]:
+    return {"settle_s": 600}
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Gateway]:
+    async with start_gateway(sftp_connections=64, sftp_connections_per_address=20) as gateway:
         yield gateway
 
 
@@ -117,13 +112,9 @@ async def test_an_address_that_takes_its_connections_leaves_room_for_others(gate
 
 
 @pytest.fixture
-async def impatient(settings: Settings, run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
+async def impatient(start_gateway: StartGateway) -> AsyncIterator[Gateway]:
     """A gateway with short time-outs."""
-    short = structs.replace(settings, sftp_login_s=1.0, sftp_idle_s=1.0)
-    async with running(SERVICE, short) as service, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(service, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 600})
-        await gateway.user()
+    async with start_gateway(sftp_login_s=1.0, sftp_idle_s=1.0) as gateway:
         yield gateway
 
 

@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import asyncssh
 import pytest
 from msgspec import structs
@@ -16,17 +15,15 @@ from ftp_gateway.sftp.proxy_protocol import V2_START
 from shared.errors import InvalidError
 from shared.runtime.settings import Settings
 from shared.service import running
-from support.clients.ftp_gateway import PASSWORD, Gateway
+from support.clients.ftp_gateway import PASSWORD, Gateway, StartGateway
 from support.run_service import RunService
 
 PROXY = "127.0.0.7"
 
 
 @pytest.fixture
-async def gateway(settings: Settings, run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    behind = structs.replace(settings, sftp_proxies=f"{PROXY}/32, 2001:db8::/64", sftp_ban_failures=3)
-    async with running(SERVICE, behind) as service, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(service, http)
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Gateway]:
+    async with start_gateway(sftp_proxies=f"{PROXY}/32, 2001:db8::/64", sftp_ban_failures=3) as gateway:
         await gateway.user(password=PASSWORD, allowed_ips=["203.0.113.0/24", "2001:db8:7::/48"])
         yield gateway
 

@@ -1,7 +1,6 @@
 """The SFTP server against real clients and hostile ones: paths, folders, handles, packets, sign-in."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,12 @@ from ftp_gateway.spool.store import Spool
 from support.clients.ftp_gateway import PASSWORD, ROW, Gateway, read, write
 from support.run_service import RunService
 
-LONG_SETTLE = {"settle_s": 600}
+LONG_SETTLE: dict[str, object] = {"settle_s": 600}
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", LONG_SETTLE)
-        await gateway.user()
-        yield gateway
+def app_config() -> dict[str, object]:
+    return LONG_SETTLE
 
 
 @pytest.fixture
@@ -350,10 +345,10 @@ async def test_old_algorithms_are_not_offered(gateway: Gateway) -> None:
                 pass
 
 
-async def test_host_key_and_files_survive_a_restart(run_service: RunService, admin: dict[str, str]) -> None:
+async def test_host_key_and_files_survive_a_restart(run_service: RunService, http: aiohttp.ClientSession) -> None:
     fingerprints = set()
     for attempt in range(2):
-        async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
+        async with run_service(SERVICE) as running:
             gateway = Gateway(running, http)
             if attempt == 0:
                 await gateway.put("/v1/apps/shop", LONG_SETTLE)

@@ -4,29 +4,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import asyncssh
 import pytest
 
-from ftp_gateway.app import SERVICE
 from shared.contracts.streams import PUSH
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from support.clients.ftp_gateway import PASSWORD, ROW, Gateway, events, gateway_process, read, rows, wait_gone, write
-from support.run_service import RunService
 from support.waiting import until
 
 ROWS = 60_000
 
 
 @pytest.fixture
-async def gateway(run_service: RunService, admin: dict[str, str]) -> AsyncIterator[Gateway]:
-    """The replica that lives on."""
-    async with run_service(SERVICE) as running, aiohttp.ClientSession(headers=admin) as http:
-        gateway = Gateway(running, http)
-        await gateway.put("/v1/apps/shop", {"settle_s": 0.2})
-        await gateway.user()
-        yield gateway
+def app_config() -> dict[str, object]:
+    return {"settle_s": 0.2}
 
 
 @asynccontextmanager

@@ -83,10 +83,10 @@ def text_of(server: MailServer) -> str:
 
 
 async def test_files_of_a_day_are_told_on_the_next(
-    run_service: RunService, admin: dict[str, str], registry: Registry, bus: Bus, server: MailServer
+    run_service: RunService, http: aiohttp.ClientSession, registry: Registry, bus: Bus, server: MailServer
 ) -> None:
     await ensure(bus, streams.SUMMARIES, Settings())
-    async with run_service(SERVICE) as service, aiohttp.ClientSession(headers=admin) as http:
+    async with run_service(SERVICE) as service:
         gateway = Gateway(service, http)
         form = {"recipients": ["ada@shop.example", "can@shop.example"], "hour": 0}
         await gateway.put("/v1/apps/shop", {"settle_s": 0.05, "display_name": "The Shop", "summary": form})
@@ -254,23 +254,23 @@ async def test_day_without_files_is_told_where_that_is_wanted(
     ],
 )
 async def test_summary_that_cannot_be_is_refused(
-    run_service: RunService, admin: dict[str, str], summary: dict[str, object]
+    run_service: RunService, http: aiohttp.ClientSession, summary: dict[str, object]
 ) -> None:
     async with (
         run_service(SERVICE) as service,
-        aiohttp.ClientSession(headers=admin) as http,
         http.put(f"{service.url}/v1/apps/shop", json={"summary": summary}) as answer,
     ):
         assert 400 == answer.status
         assert (await answer.json())["error"]["field"].startswith("summary.")
 
 
-async def test_summary_is_refused_where_there_is_no_mail_server(settings: Settings, admin: dict[str, str]) -> None:
+async def test_summary_is_refused_where_there_is_no_mail_server(
+    settings: Settings, http: aiohttp.ClientSession
+) -> None:
     closed = msgspec.structs.replace(settings, smtp_host="")
 
     async with (
         running(SERVICE, closed) as gateway,
-        aiohttp.ClientSession(headers=admin) as http,
         http.put(f"{gateway.url}/v1/apps/shop", json={"summary": {"recipients": ["a@b"]}}) as answer,
     ):
         assert (400, "summary") == (answer.status, (await answer.json())["error"]["field"])

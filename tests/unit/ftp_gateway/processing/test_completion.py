@@ -20,16 +20,6 @@ PUSH = Place("shop", "", "push.csv")
 LATE = NOON + ABANDONED_AFTER
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, clock: Clock) -> Spool:
-    return Spool(tmp_path / "spool", clock)
-
-
 async def put(spool: Spool, name: str, user: str = "nightly") -> Upload:
     writer = spool.create(Place("shop", "", name), user)
     writer.write(0, b"hello")

@@ -24,22 +24,6 @@ REPORT = Place("shop", "errors", "push.csv.report.csv")
 OUTCOME = Outcome(file_id="f", file_name="push.csv", kind="push", outcome="done", size_bytes=5, received_at=NOON)
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def reopen(tmp_path: Path, clock: Clock) -> Callable[[], Spool]:
-    """The spool as the next process finds it."""
-    return lambda: Spool(tmp_path / "spool", clock)
-
-
-@pytest.fixture
-def spool(reopen: Callable[[], Spool]) -> Spool:
-    return reopen()
-
-
 async def put(spool: Spool, place: Place = PUSH, data: bytes = b"hello") -> Upload:
     writer = spool.create(place, "nightly")
     writer.write(0, data)

@@ -29,14 +29,9 @@ REPORT = Place("shop", "errors", "push.csv.report.csv")
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def replica(tmp_path: Path, clock: Clock) -> Callable[[], Spool]:
+def replica(reopen: Callable[[], Spool]) -> Callable[[], Spool]:
     """Another replica."""
-    return lambda: Spool(tmp_path / "spool", clock)
+    return reopen
 
 
 @pytest.fixture
