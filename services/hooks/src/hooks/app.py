@@ -33,7 +33,7 @@ from hooks.metrics import read_hooks
 from hooks.partitions.consumer import PartitionConsumer
 from hooks.partitions.pool import ConsumerPool
 from hooks.previews import Previews
-from hooks.routes.hooks import ROUTES
+from hooks.routes import ROUTES
 from hooks.sinks.kinesis.checks import kinesis_checks
 from hooks.sinks.kinesis.put_record import open_stream
 from hooks.sinks.kinesis.sink import LIMITS, KinesisConfig

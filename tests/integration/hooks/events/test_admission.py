@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from hooks.app import SERVICE
-from hooks.routes.hooks import BODY_BYTES
+from hooks.routes.events import BODY_BYTES
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus

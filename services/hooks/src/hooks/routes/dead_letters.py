@@ -147,7 +147,7 @@ REASON = Query("Only those for this reason, such as `oversize`", Name)
 SINCE = Query("Only those stored then or later, RFC 3339", Moment)
 UNTIL = Query("Only those stored before, RFC 3339", Moment)
 
-LETTER_ROUTES: tuple[Route, ...] = (
+ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         PATH,

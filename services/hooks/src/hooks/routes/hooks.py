@@ -1,55 +1,26 @@
-"""HTTP: parse -> call -> answer. No rules."""
+"""HTTP for hooks: parse -> call -> answer. No rules."""
 
 from datetime import datetime
 from typing import Literal
 
 import msgspec
-from aiohttp import web
 from msgspec import Struct
 
-from hooks.assignment.status import PartitionsStanding
 from hooks.config import HOOKS, KINESIS, read_kinesis
-from hooks.events.admission import PostedEvent, split_array, split_lines
-from hooks.events.publisher import EventsReply
-from hooks.matching.hook import Batch, EventCode, Hook, HookType, StreamName, TriggerType
+from hooks.matching.hook import Batch, EventCode, Hook, HookType, TriggerType
 from hooks.matching.rule import Rule
 from hooks.previews import Preview, PreviewForm
-from hooks.routes.dead_letters import LETTER_ROUTES
-from hooks.sinks.kinesis.sink import KinesisConfig
 from hooks.sinks.webhook.sink import WebhookConfig
 from hooks.state import State
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
-from shared.errors import InvalidError, TooLargeError
+from shared.errors import InvalidError
 from shared.http.resources import resource_routes
 from shared.http.routes import Route
 from shared.http.server import Call
 
-BODY_BYTES = 16 << 20
-"""Of a request with events, counted while it is read and after it is unpacked."""
-
 LAST = 10
 """Events that a preview renders where nothing is asked."""
-
-NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-
-
-class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """
-    What Test Connection is asked with: values of the form, each left-out one as it is saved.
-
-    With `stream_name` the stream is looked at as well, and with `test_record` one marked record is put into it.
-    """
-
-    region: str | None = None
-    api_key: str | None = None
-    secret_key: str | None = None
-    role_arn: str | None = None
-    external_id: str | None = None
-    endpoint_url: str | None = None
-    active: bool | None = None
-    stream_name: StreamName | None = None
-    test_record: bool = False
 
 
 class HookForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -101,37 +72,6 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     advice: str | None
     detached: bool
     lag: int
-
-
-async def post_events(call: Call[State]) -> web.Response:
-    """The entrance for events."""
-    body = await _read(call.request)
-    content_type = call.request.content_type
-    if content_type in NDJSON:
-        posted = split_lines(body)
-    elif content_type == "application/json":
-        posted = split_array(body)
-    else:
-        raise InvalidError("expected application/json or application/x-ndjson", field="Content-Type")
-    if not posted:
-        raise InvalidError("expected at least one event")
-    reply = await call.state.publishing.take(call.app_key, posted)
-    status = 202 if reply.accepted else 400
-    return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
-
-
-async def test_kinesis(call: Call[State]) -> ConnectionReport:
-    """Test Connection, on the values of the form over the saved ones."""
-    form = decode(await call.request.read() or b"{}", KinesisForm)
-    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None, test_record=False))
-    allow_private = call.state.allow_private_endpoints
-    config = await read_kinesis(call.registry, call.app_key, values, allow_private=allow_private)
-    return await call.state.test_connector(config, form.stream_name, form.test_record)
-
-
-async def check_kinesis(call: Call[State], value: KinesisConfig, _: KinesisConfig | None) -> KinesisConfig:
-    """What a connector must be before it is saved."""
-    return value.checked(allow_private=call.state.allow_private_endpoints, app_key=call.app_key)
 
 
 async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
@@ -205,38 +145,7 @@ async def preview(call: Call[State]) -> Preview:
     return await call.state.previews.of_last(rule, LAST if form.last is None else form.last)
 
 
-async def get_partitions(call: Call[State]) -> PartitionsStanding:
-    """Who reads which partition."""
-    return await call.state.standing.look()
-
-
-async def _read(request: web.Request) -> bytes:
-    """The body, unpacked by aiohttp where `Content-Encoding` says so."""
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > BODY_BYTES:
-                raise TooLargeError(f"expected at most {BODY_BYTES} bytes")
-            pieces.append(piece)
-    except web.RequestPayloadError:
-        raise InvalidError("the body cannot be unpacked, or ends too early") from None
-    return b"".join(pieces)
-
-
 ROUTES: tuple[Route, ...] = (
-    Route(
-        "POST",
-        "/v1/apps/{app_key}/events",
-        post_events,
-        "Take events, as an array or as NDJSON; answers once they are stored. 400 where none is good",
-        body=list[PostedEvent],
-        reads_body=True,
-        reply=EventsReply,
-        status=202,
-        also={400: EventsReply},
-    ),
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check_hook),
     Route(
         "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
@@ -260,24 +169,5 @@ ROUTES: tuple[Route, ...] = (
         reads_body=True,
         body_required=False,
         reply=Preview,
-    ),
-    *LETTER_ROUTES,
-    Route(
-        "GET",
-        "/v1/partitions",
-        get_partitions,
-        "The replicas, the owner of each partition, and how far it is",
-        reply=PartitionsStanding,
-        scope="admin",
-    ),
-    *resource_routes(KINESIS, "/v1/apps/{app_key}/connectors/kinesis", "the Kinesis connector", check=check_kinesis),
-    Route(
-        "POST",
-        "/v1/apps/{app_key}/connectors/kinesis/test",
-        test_kinesis,
-        "Test Connection on the posted values, each left-out one as it is saved",
-        body=KinesisForm,
-        reads_body=True,
-        reply=ConnectionReport,
     ),
 )

@@ -1,0 +1,63 @@
+"""HTTP for events: parse -> call -> answer. No rules."""
+
+import msgspec
+from aiohttp import web
+
+from hooks.events.admission import PostedEvent, split_array, split_lines
+from hooks.events.publisher import EventsReply
+from hooks.state import State
+from shared.errors import InvalidError, TooLargeError
+from shared.http.routes import Route
+from shared.http.server import Call
+
+BODY_BYTES = 16 << 20
+"""Of a request with events, counted while it is read and after it is unpacked."""
+
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+
+async def post_events(call: Call[State]) -> web.Response:
+    """The entrance for events."""
+    body = await _read(call.request)
+    content_type = call.request.content_type
+    if content_type in NDJSON:
+        posted = split_lines(body)
+    elif content_type == "application/json":
+        posted = split_array(body)
+    else:
+        raise InvalidError("expected application/json or application/x-ndjson", field="Content-Type")
+    if not posted:
+        raise InvalidError("expected at least one event")
+    reply = await call.state.publishing.take(call.app_key, posted)
+    status = 202 if reply.accepted else 400
+    return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body, unpacked by aiohttp where `Content-Encoding` says so."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > BODY_BYTES:
+                raise TooLargeError(f"expected at most {BODY_BYTES} bytes")
+            pieces.append(piece)
+    except web.RequestPayloadError:
+        raise InvalidError("the body cannot be unpacked, or ends too early") from None
+    return b"".join(pieces)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/events",
+        post_events,
+        "Take events, as an array or as NDJSON; answers once they are stored. 400 where none is good",
+        body=list[PostedEvent],
+        reads_body=True,
+        reply=EventsReply,
+        status=202,
+        also={400: EventsReply},
+    ),
+)

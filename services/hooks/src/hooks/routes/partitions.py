@@ -1,0 +1,23 @@
+"""HTTP for partitions: parse -> call -> answer. No rules."""
+
+from hooks.assignment.status import PartitionsStanding
+from hooks.state import State
+from shared.http.routes import Route
+from shared.http.server import Call
+
+
+async def get_partitions(call: Call[State]) -> PartitionsStanding:
+    """Who reads which partition."""
+    return await call.state.standing.look()
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/v1/partitions",
+        get_partitions,
+        "The replicas, the owner of each partition, and how far it is",
+        reply=PartitionsStanding,
+        scope="admin",
+    ),
+)

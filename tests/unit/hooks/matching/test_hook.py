@@ -1,0 +1,74 @@
+"""Configuration of a hook: defaults, bounds and fields that fit its type."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from hooks.matching.hook import Batch, Hook
+from shared.errors import InvalidError
+from support.fakes.rules import HOOK, WEBHOOK, make_rule
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"name": ""}, "$.name"),
+        ({"stream_name": "a b"}, "$.stream_name"),
+        ({"stream_name": "orders\n"}, "$.stream_name"),
+        ({"stream_name": "x" * 129}, "$.stream_name"),
+        ({"trigger_type": "CONVERSION"}, "$.trigger_type"),
+        ({"event_code": []}, "$.event_code"),
+        ({"event_code": ["a", ""]}, "$.event_code[1]"),
+        ({"type": "FIREHOSE"}, "$.type"),
+        ({"batch": {"max_records": 0}}, "$.batch.max_records"),
+        ({"batch": {"max_records": 501}}, "$.batch.max_records"),
+        ({"batch": {"max_bytes": (10 << 20) + 1}}, "$.batch.max_bytes"),
+        ({"batch": {"linger_ms": 60_001}}, "$.batch.linger_ms"),
+        ({"batch": {"format": "xml"}}, "$.batch.format"),
+        ({"max_record_bytes": 1023}, "$.max_record_bytes"),
+        ({"max_record_bytes": (10 << 20) + 1}, "$.max_record_bytes"),
+        ({"oversize": "gzip"}, "$.oversize"),
+        ({"url": "https://example.com/" + "x" * 2048}, "$.url"),
+    ],
+)
+def test_a_hook_out_of_bounds_is_refused_and_the_field_named(change: dict[str, Any], path: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(HOOK | change, Hook)
+
+    assert f"`{path}`" in str(caught.value)
+
+
+def test_what_a_hook_leaves_out_is_what_kinesis_takes_without_being_asked() -> None:
+    hook = make_rule("h1").hook
+
+    assert Batch(max_records=500, max_bytes=10 << 20, linger_ms=20, format="single") == hook.batch
+    assert (1 << 20, "dead_letter", "KINESIS") == (hook.max_record_bytes, hook.oversize, hook.type)
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        (HOOK | {"stream_name": ""}, "stream_name"),
+        (HOOK | {"url": "https://example.com"}, "url"),
+        (WEBHOOK | {"url": ""}, "url"),
+        (WEBHOOK | {"stream_name": "orders"}, "stream_name"),
+    ],
+)
+def test_a_hook_whose_fields_do_not_fit_its_type_is_refused(form: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        msgspec.convert(form, Hook).checked()
+
+    assert field == caught.value.field
+
+
+def test_a_hook_that_was_a_webhook_keeps_no_secret() -> None:
+    left_over = msgspec.convert(HOOK | {"secret": WEBHOOK["secret"]}, Hook)
+
+    assert msgspec.convert(HOOK, Hook) == left_over.checked()
+    assert msgspec.convert(WEBHOOK, Hook) == msgspec.convert(WEBHOOK, Hook).checked()
+
+
+def test_a_hook_with_an_unknown_field_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `region`"):
+        msgspec.convert(HOOK | {"region": "eu-central-1"}, Hook)
