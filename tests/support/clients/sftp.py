@@ -36,7 +36,7 @@ class Site(msgspec.Struct, frozen=True):
         return tuple(word for option in options for word in ("-o", option))
 
 
-class Client(ABC):
+class CustomerClient(ABC):
     """
     What a data team does with its client. A call skips the test where the client cannot do it, or is not installed.
     """
@@ -82,7 +82,7 @@ def rest_of(source: Path, size: int) -> bytes:
     return source.read_bytes()[size:]
 
 
-class Paramiko(Client):
+class Paramiko(CustomerClient):
     """paramiko, which many a Python script of a customer uses. `put` sends its blocks without waiting."""
 
     @contextmanager
@@ -149,7 +149,7 @@ class Paramiko(Client):
         return await asyncio.to_thread(work)
 
 
-class AsyncSsh(Client):
+class AsyncSsh(CustomerClient):
     """asyncssh."""
 
     @asynccontextmanager

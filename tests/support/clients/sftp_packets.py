@@ -133,7 +133,7 @@ UNANSWERABLE = st.one_of(
 """Packets that are too short to be a request, or tell a length that is too long."""
 
 
-class Session:
+class PacketSession:
     """One SFTP session, packet by packet."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:

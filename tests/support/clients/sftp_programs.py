@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from support.clients.sftp import BLOCK_BYTES, Client, Moment, block_of, rest_of
+from support.clients.sftp import BLOCK_BYTES, CustomerClient, Moment, block_of, rest_of
 from support.waiting import until
 
 
-class Program(Client):
+class Program(CustomerClient):
     """A client that is a program: every call is a process."""
 
     program = ""

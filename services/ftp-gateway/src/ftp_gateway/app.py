@@ -137,7 +137,7 @@ async def build(mesh: Mesh) -> State:
             mesh.settings,
             proxies=proxies,
             spool=spool,
-            app_reports=ReportFolder(store, asyncio.get_running_loop().time),
+            report_folder=ReportFolder(store, asyncio.get_running_loop().time),
             find=find,
             passwords=passwords,
             defender=defender,

@@ -109,7 +109,7 @@ def account_of(entry: Entry[FtpUser]) -> Account | None:
         keys=parse_keys(user.public_keys),
         networks=parse_networks(user.allowed_ips),
         expires_at=user.expires_at,
-        limits=user.limits,
+        quotas=user.limits,
     )
 
 

@@ -20,13 +20,13 @@ from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
 from shared.messaging.bus import Bus
 from support.clients.ftp_gateway import PASSWORD, Gateway, events, open_gateway, rows
-from support.clients.sftp import AsyncSsh, Client, Paramiko, Site
+from support.clients.sftp import AsyncSsh, CustomerClient, Paramiko, Site
 from support.clients.sftp_programs import Lftp, NewRclone, OpenSsh, Rclone, Scp, Sshfs
 from support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CLIENTS: tuple[type[Client], ...] = (OpenSsh, Scp, Rclone, NewRclone, Lftp, Paramiko, AsyncSsh, Sshfs)
+CLIENTS: tuple[type[CustomerClient], ...] = (OpenSsh, Scp, Rclone, NewRclone, Lftp, Paramiko, AsyncSsh, Sshfs)
 NUMBERS = count(1)
 SLOWLY = {"bandwidth_bytes_s": 64 << 10}
 """Of a user whose uploads are still under way when they are looked at, however fast the client is."""
@@ -113,12 +113,14 @@ async def app(mesh: tuple[Gateway, Bus], tmp_path: Path) -> App:
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda client: client.__name__)
-def client(request: pytest.FixtureRequest, app: App) -> Client:
-    made: Client = request.param(app.site)
+def client(request: pytest.FixtureRequest, app: App) -> CustomerClient:
+    made: CustomerClient = request.param(app.site)
     return made
 
 
-async def test_an_upload_is_published_its_bad_rows_are_reported_and_it_is_gone(app: App, client: Client) -> None:
+async def test_an_upload_is_published_its_bad_rows_are_reported_and_it_is_gone(
+    app: App, client: CustomerClient
+) -> None:
     source, ids = app.file("push.csv")
     source.write_text(source.read_text() + "no row\n")
 
@@ -133,7 +135,7 @@ async def test_an_upload_is_published_its_bad_rows_are_reported_and_it_is_gone(a
     assert [] == await events(app.bus, "partial", app.key)
 
 
-async def test_a_rename_to_the_final_name_publishes_at_once(app: App, client: Client) -> None:
+async def test_a_rename_to_the_final_name_publishes_at_once(app: App, client: CustomerClient) -> None:
     await app.change(WAITS)
     source, ids = app.file("push.csv")
 
@@ -145,7 +147,7 @@ async def test_a_rename_to_the_final_name_publishes_at_once(app: App, client: Cl
     assert ids == await app.sent()
 
 
-async def test_three_megabytes_arrive_as_they_were_sent(app: App, client: Client) -> None:
+async def test_three_megabytes_arrive_as_they_were_sent(app: App, client: CustomerClient) -> None:
     await app.change(WAITS)
     source, _ = app.file("big.csv", size=3_000_000)
 
@@ -154,7 +156,7 @@ async def test_three_megabytes_arrive_as_they_were_sent(app: App, client: Client
     assert source.read_bytes() == app.bytes_of("big.csv")
 
 
-async def test_files_are_listed_until_they_are_deleted(app: App, client: Client) -> None:
+async def test_files_are_listed_until_they_are_deleted(app: App, client: CustomerClient) -> None:
     await app.change(WAITS)
     source, _ = app.file("push.csv")
 
@@ -168,7 +170,7 @@ async def test_files_are_listed_until_they_are_deleted(app: App, client: Client)
     assert ["users.part"] == [upload.info.name for upload in app.uploads]
 
 
-async def test_an_upload_that_breaks_off_is_not_processed(app: App, client: Client) -> None:
+async def test_an_upload_that_breaks_off_is_not_processed(app: App, client: CustomerClient) -> None:
     await app.change(SETTLES, SLOWLY)
     source, _ = app.file("broken.csv", size=256 << 10)
 
@@ -183,7 +185,7 @@ async def test_an_upload_that_breaks_off_is_not_processed(app: App, client: Clie
     assert ["later.csv.result.json"] == list(app.told())
 
 
-async def test_an_upload_that_broke_off_is_resumed_and_published_once(app: App, client: Client) -> None:
+async def test_an_upload_that_broke_off_is_resumed_and_published_once(app: App, client: CustomerClient) -> None:
     await app.change(SETTLES, SLOWLY)
     source, ids = app.file("push.csv", size=256 << 10)
 

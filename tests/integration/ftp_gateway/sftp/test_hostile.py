@@ -83,7 +83,7 @@ async def test_a_client_that_reads_nothing_takes_no_memory(gateway: Gateway) -> 
 def gateway_connections(gateway: Gateway) -> list[Connection]:
     """The server's side of who is connected."""
     [sftp] = [intake for intake in dict(gateway.running.mesh.intakes).values() if isinstance(intake, SftpServer)]
-    return [connection for connection in sftp._gates if isinstance(connection, Connection)]
+    return [connection for connection in sftp._authenticators if isinstance(connection, Connection)]
 
 
 async def test_500_connections_that_say_nothing_keep_nobody_out(gateway: Gateway) -> None:

@@ -40,8 +40,8 @@ from support.clients.sftp_packets import (
     VERSION,
     WRITE,
     Handle,
+    PacketSession,
     Request,
-    Session,
     requests,
 )
 from support.waiting import until
@@ -70,7 +70,7 @@ class Bench:
 
         return asyncio.run_coroutine_threadsafe(bounded(), self.loop).result()
 
-    async def connect(self, login: str = "shop.bad") -> Session:
+    async def connect(self, login: str = "shop.bad") -> PacketSession:
         connection = await asyncssh.connect(
             self.gateway.host,
             self.gateway.port,
@@ -79,7 +79,7 @@ class Bench:
             known_hosts=None,
             config=None,
         )
-        return Session(connection)
+        return PacketSession(connection)
 
     async def serves_others(self) -> None:
         other = await self.connect("shop.good")
@@ -87,14 +87,16 @@ class Bench:
             await write(client, "/good.csv.part")
             await client.remove("/good.csv.part")
 
-    async def leave(self, session: Session) -> None:
+    async def leave(self, session: PacketSession) -> None:
         session.connection.abort()
         await session.connection.wait_closed()
 
     async def nothing_is_left(self) -> None:
         """Return when no session, handle or file without an owner is there."""
         [server] = [each for each in dict(self.gateway.running.mesh.intakes).values() if isinstance(each, SftpServer)]
-        await until(lambda: not server._gates and not server._trees and not len(server._crowd), within_s=LEAVE_S)
+        await until(
+            lambda: not server._authenticators and not server._filesystems and not len(server._limits), within_s=LEAVE_S
+        )
         spool = self.gateway.running.state.spool
         folder = Path(self.gateway.running.mesh.settings.data_dir) / "ftp" / "spool"
 
@@ -135,7 +137,7 @@ class BadClient(RuleBasedStateMachine):
         self.given: list[bytes] = []
         self.open: set[bytes] = set()
         self.number = 0
-        self.session: Session | None = None
+        self.session: PacketSession | None = None
 
     @initialize(version=st.sampled_from([3, 3, 3, 3, 4, 6, (1 << 32) - 1]))
     def begin(self, version: int) -> None:
@@ -241,7 +243,7 @@ class BadClient(RuleBasedStateMachine):
         self.session = None
         self.bench.run(leave())
 
-    def begun(self) -> Session:
+    def begun(self) -> PacketSession:
         """The session, or a new one after one that has ended."""
         if self.session is None:
             self.begin(3)

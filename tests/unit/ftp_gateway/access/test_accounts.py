@@ -31,8 +31,8 @@ def test_a_login_is_the_app_and_the_user() -> None:
 def test_an_address_is_admitted_by_its_network(address: str, admitted: bool) -> None:
     account = Account(app_key="shop", name="a", networks=parse_networks(["203.0.113.0/24", "2001:db8::/32"]))
 
-    assert admitted == account.admits(address)
-    assert Account(app_key="shop", name="a").admits(address)
+    assert admitted == account.allows_address(address)
+    assert Account(app_key="shop", name="a").allows_address(address)
 
 
 def test_a_wrong_network_is_named() -> None:

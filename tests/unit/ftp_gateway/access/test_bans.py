@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftp_gateway.access.addresses import network_of
-from ftp_gateway.access.bans import LONGEST, QUIET, WINDOW, BanRules, Score, after_failures
+from ftp_gateway.access.bans import (
+    BANS_FORGOTTEN_AFTER,
+    FAILURES_FADE_AFTER,
+    LONGEST_BAN,
+    BanRules,
+    Score,
+    after_failures,
+)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RULES = BanRules(failures=15, first=timedelta(minutes=15))
@@ -28,9 +35,9 @@ def test_the_last_failure_of_so_many_bans_and_the_one_before_does_not() -> None:
     almost = after_failures(None, ADDRESS, 14, NOW, RULES)
     banned = after_failures(almost, ADDRESS, 1, NOW, RULES)
 
-    assert not almost.banned(NOW)
-    assert banned.banned(NOW + timedelta(minutes=14))
-    assert not banned.banned(NOW + timedelta(minutes=15))
+    assert not almost.is_banned(NOW)
+    assert banned.is_banned(NOW + timedelta(minutes=14))
+    assert not banned.is_banned(NOW + timedelta(minutes=15))
 
 
 def test_failures_that_are_some_seconds_apart_count_whole() -> None:
@@ -50,15 +57,15 @@ def test_each_ban_is_twice_as_long_up_to_a_day() -> None:
         lengths.append(score.banned_until - began_at)
 
     assert [timedelta(minutes=15 * 2**n) for n in range(7)] == lengths[:7]
-    assert [LONGEST, LONGEST] == lengths[7:]
+    assert [LONGEST_BAN, LONGEST_BAN] == lengths[7:]
 
 
 def test_after_a_quiet_time_the_next_ban_is_a_first_one() -> None:
     score, _ = banned_times(3)
     assert score.banned_until is not None
 
-    soon = after_failures(score, ADDRESS, 15, score.banned_until + QUIET - timedelta(seconds=1), RULES)
-    late = after_failures(score, ADDRESS, 15, score.banned_until + QUIET, RULES)
+    soon = after_failures(score, ADDRESS, 15, score.banned_until + BANS_FORGOTTEN_AFTER - timedelta(seconds=1), RULES)
+    late = after_failures(score, ADDRESS, 15, score.banned_until + BANS_FORGOTTEN_AFTER, RULES)
 
     assert (4, 1) == (soon.bans, late.bans)
 
@@ -70,7 +77,7 @@ def test_failures_fade_so_that_a_few_wrong_passwords_a_day_never_ban() -> None:
 
     assert score is not None
     assert 0 == score.bans
-    assert score.forgotten(score.changed_at + WINDOW)
+    assert score.is_forgotten(score.changed_at + FAILURES_FADE_AFTER)
 
 
 def test_failures_during_a_ban_do_not_make_it_longer() -> None:
@@ -88,7 +95,7 @@ def test_no_order_of_failures_gives_a_ban_longer_than_a_day_or_negative_failures
         now += timedelta(seconds=seconds)
         score = after_failures(score, ADDRESS, count, now, RULES)
         assert score.failures >= 0
-        assert score.banned_until is None or score.banned_until - now <= LONGEST
+        assert score.banned_until is None or score.banned_until - now <= LONGEST_BAN
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.model.virtual_paths import FOLDERS, Location, Place, is_sent_again, kind_of, locate, place, writable
+from ftp_gateway.model.virtual_paths import (
+    FOLDERS,
+    Location,
+    Place,
+    is_sent_again,
+    kind_of,
+    locate,
+    place_of,
+    writable_place,
+)
 from shared.errors import DeniedError, InvalidError, MillraceError, NotFoundError
 
 
@@ -45,12 +54,12 @@ def test_a_name_that_no_file_may_have_is_refused(path: bytes) -> None:
 
 
 def test_only_files_of_the_writable_folders_can_be_written() -> None:
-    assert writable("shop", Location("Profile", "a.txt")) == Place("shop", "Profile", "a.txt")
+    assert writable_place("shop", Location("Profile", "a.txt")) == Place("shop", "Profile", "a.txt")
     for location in (Location("errors", "a"), Location("reports", "a"), Location("Profile"), Location("")):
         with pytest.raises(DeniedError):
-            writable("shop", location)
+            writable_place("shop", location)
     with pytest.raises(DeniedError):
-        place("shop", Location("errors"))
+        place_of("shop", Location("errors"))
 
 
 @pytest.mark.parametrize(

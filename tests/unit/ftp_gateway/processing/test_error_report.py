@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.model.outcome import MAX_REPORTED, Outcome, RowError, report_name, result_name
+from ftp_gateway.model.outcome import MAX_REPORTED, Outcome, RowError, error_report_name, result_file_name
 from ftp_gateway.processing.error_report import render_report, render_result
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -39,7 +39,7 @@ def shown(excerpt: str) -> str:
 def test_push_and_profile_files_share_no_report(
     kind: Literal["push", "profile"], name: str, expected: tuple[str, str]
 ) -> None:
-    assert expected == (report_name(kind, name), result_name(kind, name))
+    assert expected == (error_report_name(kind, name), result_file_name(kind, name))
 
 
 def test_a_report_begins_with_the_mark_by_which_excel_knows_its_encoding() -> None:

@@ -49,13 +49,13 @@ class Account(Struct, frozen=True, kw_only=True):
     keys: frozenset[bytes] = frozenset()
     networks: tuple[Network, ...] = ()
     expires_at: datetime | None = None
-    limits: Quotas = Quotas()
+    quotas: Quotas = Quotas()
 
     @property
     def login(self) -> str:
         return login_name(self.app_key, self.name)
 
-    def admits(self, address: str) -> bool:
+    def allows_address(self, address: str) -> bool:
         """Whether a client at this address may try at all."""
         return not self.networks or is_within(address, self.networks)
 
@@ -74,7 +74,7 @@ def split_login(login: str) -> tuple[str, str] | None:
     return (app_key, name) if dot and APP_KEY.fullmatch(app_key) and NAME.fullmatch(name) else None
 
 
-Find = Callable[[str, str], Account | None]
+FindAccount = Callable[[str, str], Account | None]
 """An enabled user by app key and name, as the configuration is now."""
 
 
@@ -90,8 +90,8 @@ class Passwords:
         self._pool = ThreadPoolExecutor(HASHING_AT_ONCE, thread_name_prefix="passwords")
         # A user that does not exist costs the same time as one that does.
         began = perf_counter()
-        self._nobody = self._hasher.hash(os.urandom(16).hex())
-        self._usual_s = perf_counter() - began
+        self._dummy_hash = self._hasher.hash(os.urandom(16).hex())
+        self._verify_s = perf_counter() - began
 
     async def __aenter__(self) -> "Passwords":
         return self
@@ -104,17 +104,19 @@ class Passwords:
     async def hash(self, password: str) -> str:
         """The string that is stored: algorithm, parameters, salt and hash."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._hasher.hash, _normal(password))
+        return await loop.run_in_executor(self._pool, self._hasher.hash, _normalized(password))
 
     async def verify(self, password: str, stored: str | None) -> bool:
         """Whether this is the password; without a stored hash it is not, after the same work."""
         loop = asyncio.get_running_loop()
-        matches = await loop.run_in_executor(self._pool, self._matches, stored or self._nobody, _normal(password))
+        matches = await loop.run_in_executor(
+            self._pool, self._matches, stored or self._dummy_hash, _normalized(password)
+        )
         return matches and stored is not None
 
-    async def waste_time(self) -> None:
+    async def delay_refusal(self) -> None:
         """As long as a check takes, without its work: for who is refused before any password matters."""
-        await asyncio.sleep(self._usual_s)
+        await asyncio.sleep(self._verify_s)
 
     def _matches(self, stored: str, password: str) -> bool:
         try:
@@ -123,7 +125,7 @@ class Passwords:
             return False
 
 
-def _normal(password: str) -> str:
+def _normalized(password: str) -> str:
     # SSH clients send NFKC (RFC 4013); a browser sends what was typed.
     return unicodedata.normalize("NFKC", password)
 

@@ -1,9 +1,9 @@
 """
 The scores of addresses, shared by all replicas: kept in `DEFENDER`, read from a copy in memory.
 
-`banned` and `failed` never wait: what a failure means here holds at once, and a task of the service tells the others. A
-failure or two are told to nobody, since most come from people who then find their password. Without NATS each replica
-goes on by what it knows.
+`is_banned` and `record_failure` never wait: what a failure means here holds at once, and a task of the service tells
+the others. A failure or two are told to nobody, since most come from people who then find their password. Without NATS
+each replica goes on by what it knows.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ log = structlog.get_logger()
 
 MAX_SCORES = 20_000
 """Addresses that are remembered, about 10 MB; one more takes the place of the one that was quiet for longest."""
-TOLD_FROM = 3
+PUBLISH_FROM = 3
 """Failures of an address after which the other replicas are told."""
 RELIST_S = 300.0
 """How often the watch is opened anew, because watches have been seen to die silently."""
-SWEEP = timedelta(minutes=1)
+SWEEP_INTERVAL = timedelta(minutes=1)
 
 
-class Shared(Struct, frozen=True):
+class StoredScore(Struct, frozen=True):
     """What lies in the bucket, as far as this replica has seen."""
 
     score: Score
@@ -55,31 +55,31 @@ class Defender:
         self._rules = rules
         self._clock = clock
         self._scores: dict[str, Score] = {}
-        self._shared: dict[str, Shared] = {}
-        self._untold: dict[str, int] = {}
-        self._telling: str | None = None
-        self._meanwhile: tuple[KeyValue, bool] | None = None
+        self._shared: dict[str, StoredScore] = {}
+        self._unpublished: dict[str, int] = {}
+        self._publishing: str | None = None
+        self._heard_meanwhile: tuple[KeyValue, bool] | None = None
         self._wake = asyncio.Event()
         self._swept_at = clock()
 
-    def banned(self, address: str) -> bool:
+    def is_banned(self, address: str) -> bool:
         """Whether this address is kept out."""
         score = self._scores.get(network_of(address))
-        return score is not None and score.banned(self._clock())
+        return score is not None and score.is_banned(self._clock())
 
     def bans(self) -> list[Score]:
         """Who is kept out just now, the longest first."""
         now = self._clock()
-        kept_out = (score for score in self._scores.values() if score.banned(now))
+        kept_out = (score for score in self._scores.values() if score.is_banned(now))
         return sorted(kept_out, key=lambda score: score.banned_until or now, reverse=True)
 
-    def failed(self, address: str) -> None:
+    def record_failure(self, address: str) -> None:
         """A wrong password or key came from there."""
         network = network_of(address)
         before = self._scores.get(network)
-        self._untold[network] = self._untold.get(network, 0) + 1
-        self._take(network, after_failures(before, address, 1, self._clock(), self._rules))
-        if network in self._shared or self._untold[network] >= min(TOLD_FROM, self._rules.failures):
+        self._unpublished[network] = self._unpublished.get(network, 0) + 1
+        self._set_score(network, after_failures(before, address, 1, self._clock(), self._rules))
+        if network in self._shared or self._unpublished[network] >= min(PUBLISH_FROM, self._rules.failures):
             self._wake.set()
 
     async def lift(self, address: str) -> None:
@@ -91,7 +91,7 @@ class Defender:
             UnavailableError: NATS does not answer.
         """
         network = network_of(address)
-        if not self.banned(address):
+        if not self.is_banned(address):
             raise NotFoundError("this address is not banned")
         await self._store.delete(subjects.defender_key(network))
         self._forget(network)
@@ -101,7 +101,7 @@ class Defender:
         """Follow the other replicas and tell them, for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
-            tasks.create_task(self._tell())
+            tasks.create_task(self._publish())
 
     async def _watch(self) -> None:
         subject = f"$KV.{streams.DEFENDER.name}.>"
@@ -130,9 +130,9 @@ class Defender:
 
     def _hear(self, stored: KeyValue, *, gone: bool) -> str:
         network = subjects.defended_network(stored.key)
-        if network == self._telling:
+        if network == self._publishing:
             # Perhaps it is what is just being told, whose failures must not count twice.
-            self._meanwhile = stored, gone
+            self._heard_meanwhile = stored, gone
             return network
         known = self._shared.get(network)
         if known is not None and known.revision >= stored.revision:
@@ -141,79 +141,79 @@ class Defender:
             self._forget(network)
             return network
         try:
-            self._see(network, Shared(decode(stored.data, Score), stored.revision))
+            self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
         except InvalidError as error:
             log.warning("score_unreadable", key=stored.key, message=error.message)
         return network
 
-    def _see(self, network: str, shared: Shared) -> None:
+    def _set_stored(self, network: str, shared: StoredScore) -> None:
         self._shared[network] = shared
         score = shared.score
-        if untold := self._untold.get(network):
+        if untold := self._unpublished.get(network):
             score = after_failures(score, network, untold, self._clock(), self._rules)
-        self._take(network, score)
+        self._set_score(network, score)
 
-    async def _tell(self) -> None:
+    async def _publish(self) -> None:
         waits = iter(Backoff(first_s=0.2, max_s=10.0).delays())
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
-                for network in [network for network in self._untold if self._worth_telling(network)]:
-                    await self._tell_of(network)
+                for network in [network for network in self._unpublished if self._is_due(network)]:
+                    await self._publish_score(network)
                 waits = iter(Backoff(first_s=0.2, max_s=10.0).delays())
             except MillraceError as error:
-                log.warning("scores_not_told", message=error.message)
+                log.warning("scores_publish_failed", message=error.message)
                 await asyncio.sleep(next(waits))
                 self._wake.set()
 
-    def _worth_telling(self, network: str) -> bool:
-        return network in self._shared or self._untold[network] >= min(TOLD_FROM, self._rules.failures)
+    def _is_due(self, network: str) -> bool:
+        return network in self._shared or self._unpublished[network] >= min(PUBLISH_FROM, self._rules.failures)
 
-    async def _tell_of(self, network: str) -> None:
+    async def _publish_score(self, network: str) -> None:
         key = subjects.defender_key(network)
-        while count := self._untold.get(network):
+        while count := self._unpublished.get(network):
             known = self._shared.get(network)
             score = after_failures(known.score if known else None, network, count, self._clock(), self._rules)
-            self._telling = network
+            self._publishing = network
             try:
                 revision = await self._store.put(key, encode(score), expect_revision=known.revision if known else 0)
                 # More may have come, or all have been forgotten, while NATS answered.
-                if network in self._untold:
-                    self._untold[network] -= count
-                    if not self._untold[network]:
-                        del self._untold[network]
-                    self._see(network, Shared(score, revision))
+                if network in self._unpublished:
+                    self._unpublished[network] -= count
+                    if not self._unpublished[network]:
+                        del self._unpublished[network]
+                    self._set_stored(network, StoredScore(score, revision))
                 return
             except ConflictError:
                 stored = await self._store.get(key)
                 self._shared.pop(network, None)
                 if stored is not None:
-                    self._see(network, Shared(decode(stored.data, Score), stored.revision))
+                    self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
             finally:
-                self._telling = None
-                if self._meanwhile is not None:
-                    heard, self._meanwhile = self._meanwhile, None
+                self._publishing = None
+                if self._heard_meanwhile is not None:
+                    heard, self._heard_meanwhile = self._heard_meanwhile, None
                     self._hear(heard[0], gone=heard[1])
 
-    def _take(self, network: str, score: Score) -> None:
+    def _set_score(self, network: str, score: Score) -> None:
         before, now = self._scores.pop(network, None), self._clock()
         self._scores[network] = score
         until = score.banned_until
         # Reckoned a second time when it is told to the others, it is the same ban, and ends a moment later.
-        if until is not None and score.banned(now) and not (before is not None and before.banned(now)):
+        if until is not None and score.is_banned(now) and not (before is not None and before.is_banned(now)):
             log.warning("address_banned", address=network, until=until.isoformat(timespec="seconds"), bans=score.bans)
         self._sweep()
 
     def _sweep(self) -> None:
         now = self._clock()
-        if now - self._swept_at >= SWEEP:
+        if now - self._swept_at >= SWEEP_INTERVAL:
             self._swept_at = now
-            for network in [network for network, score in self._scores.items() if score.forgotten(now)]:
+            for network in [network for network, score in self._scores.items() if score.is_forgotten(now)]:
                 self._forget(network)
         while len(self._scores) > MAX_SCORES:
             self._forget(next(iter(self._scores)))
 
     def _forget(self, network: str) -> None:
-        for known in (self._scores, self._shared, self._untold):
+        for known in (self._scores, self._shared, self._unpublished):
             known.pop(network, None)

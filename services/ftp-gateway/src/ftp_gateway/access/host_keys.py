@@ -62,26 +62,26 @@ def first_generation(keys: tuple[HostKey, ...], now: datetime) -> HostKeys:
     return HostKeys(in_use=1, generations=(Generation(number=1, made_at=now, keys=keys),))
 
 
-def check_room(known: HostKeys) -> None:
+def check_generations(known: HostKeys) -> None:
     """Raises `ConflictError` when there are as many generations as may be."""
     if len(known.generations) >= MAX_GENERATIONS:
         raise ConflictError(f"expected at most {MAX_GENERATIONS} generations; delete one that is not in use")
 
 
-def with_next(known: HostKeys, keys: tuple[HostKey, ...], now: datetime) -> HostKeys:
+def with_new_generation(known: HostKeys, keys: tuple[HostKey, ...], now: datetime) -> HostKeys:
     """With a new generation, announced and not used yet."""
-    check_room(known)
+    check_generations(known)
     number = max(generation.number for generation in known.generations) + 1
     return structs.replace(known, generations=(*known.generations, Generation(number=number, made_at=now, keys=keys)))
 
 
-def using(known: HostKeys, number: int) -> HostKeys:
+def with_generation_in_use(known: HostKeys, number: int) -> HostKeys:
     """With that generation in use. Raises `NotFoundError`."""
     _find(known, number)
     return structs.replace(known, in_use=number)
 
 
-def without(known: HostKeys, number: int) -> HostKeys:
+def without_generation(known: HostKeys, number: int) -> HostKeys:
     """Without that generation. Raises `NotFoundError`, or `ConflictError` for the one in use."""
     found = _find(known, number)
     if number == known.in_use:

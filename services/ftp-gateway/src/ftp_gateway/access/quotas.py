@@ -49,17 +49,17 @@ class QuotaUsage:
         self._clock = clock
         self._waiting_bytes = 0
         self._counted_at: float | None = None
-        self._owed_bytes = 0.0
-        self._paid_at = clock()
+        self._debt_bytes = 0.0
+        self._debt_at = clock()
         self.sessions = 0
 
-    def check_file(self, limits: Quotas) -> None:
+    def check_file(self, quotas: Quotas) -> None:
         """Raises `BusyError` when the user may not begin one more file."""
         files, _ = self._waiting()
-        if files >= limits.waiting_files:
-            raise BusyError(f"limit waiting_files: expected at most {limits.waiting_files} files that wait")
+        if files >= quotas.waiting_files:
+            raise BusyError(f"limit waiting_files: expected at most {quotas.waiting_files} files that wait")
 
-    def grow(self, limits: Quotas, size: int, growth: int) -> None:
+    def reserve(self, quotas: Quotas, size: int, growth: int) -> None:
         """
         A file is to have `size` bytes, `growth` more than before.
 
@@ -67,32 +67,32 @@ class QuotaUsage:
             TooLargeError: Over the limit of a file.
             BusyError: Over the limit of all that waits.
         """
-        if size > limits.file_bytes:
-            raise TooLargeError(f"limit file_bytes: expected a file of at most {limits.file_bytes} bytes")
+        if size > quotas.file_bytes:
+            raise TooLargeError(f"limit file_bytes: expected a file of at most {quotas.file_bytes} bytes")
         if growth <= 0:
             return
         now = self._clock()
         if self._counted_at is None or now - self._counted_at >= RECOUNT_S:
             _, self._waiting_bytes = self._waiting()
             self._counted_at = now
-        if self._waiting_bytes + growth > limits.waiting_bytes:
-            raise BusyError(f"limit waiting_bytes: expected at most {limits.waiting_bytes} bytes that wait")
+        if self._waiting_bytes + growth > quotas.waiting_bytes:
+            raise BusyError(f"limit waiting_bytes: expected at most {quotas.waiting_bytes} bytes that wait")
         self._waiting_bytes += growth
 
-    def transfer(self, size: int) -> None:
-        """Bytes have gone through; `wait_s` says for how long to pause after them."""
-        if not self._owed_bytes:
+    def record_transfer(self, size: int) -> None:
+        """Bytes have gone through; `pause_s` says for how long to pause after them."""
+        if not self._debt_bytes:
             # Time in which nothing was transferred saves nothing up.
-            self._paid_at = self._clock()
-        self._owed_bytes += size
+            self._debt_at = self._clock()
+        self._debt_bytes += size
 
-    def wait_s(self, limits: Quotas) -> float:
+    def pause_s(self, quotas: Quotas) -> float:
         """How long it takes at the user's rate until what went through is paid for. Asked anew, it knows a new rate."""
         now = self._clock()
-        rate = limits.bandwidth_bytes_s
-        passed_s, self._paid_at = now - self._paid_at, now
-        self._owed_bytes = max(0.0, self._owed_bytes - passed_s * rate) if rate is not None else 0.0
-        return self._owed_bytes / rate if rate is not None else 0.0
+        rate = quotas.bandwidth_bytes_s
+        passed_s, self._debt_at = now - self._debt_at, now
+        self._debt_bytes = max(0.0, self._debt_bytes - passed_s * rate) if rate is not None else 0.0
+        return self._debt_bytes / rate if rate is not None else 0.0
 
 
 class QuotaUsages:
@@ -103,16 +103,16 @@ class QuotaUsages:
         self._clock = clock
         self._by_login: dict[str, QuotaUsage] = {}
 
-    def enter(self, login: str, limits: Quotas) -> QuotaUsage:
+    def open_session(self, login: str, quotas: Quotas) -> QuotaUsage:
         """A session begins. Raises `BusyError` when it is one too many."""
         usage = self._by_login.get(login) or QuotaUsage(lambda: self._waiting(login), self._clock)
-        if usage.sessions >= limits.sessions:
-            raise BusyError(f"limit sessions: expected at most {limits.sessions} sessions at a time")
+        if usage.sessions >= quotas.sessions:
+            raise BusyError(f"limit sessions: expected at most {quotas.sessions} sessions at a time")
         usage.sessions += 1
         self._by_login[login] = usage
         return usage
 
-    def leave(self, login: str) -> None:
+    def close_session(self, login: str) -> None:
         """A session is over."""
         usage = self._by_login[login]
         usage.sessions -= 1

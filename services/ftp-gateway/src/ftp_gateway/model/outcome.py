@@ -59,12 +59,12 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return _STATES[self.outcome]
 
 
-def report_name(kind: Literal["push", "profile"], file_name: str) -> str:
+def error_report_name(kind: Literal["push", "profile"], file_name: str) -> str:
     """Where the rows that were not taken are."""
     return f"{_stem(kind, file_name)}.report.csv"
 
 
-def result_name(kind: Literal["push", "profile"], file_name: str) -> str:
+def result_file_name(kind: Literal["push", "profile"], file_name: str) -> str:
     """Where the outcome is."""
     return f"{_stem(kind, file_name)}.result.json"
 

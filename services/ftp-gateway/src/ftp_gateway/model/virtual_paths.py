@@ -88,18 +88,18 @@ def locate(path: bytes) -> Location:
     raise NotFoundError("there is no such folder")
 
 
-def place(app_key: str, location: Location) -> Place:
+def place_of(app_key: str, location: Location) -> Place:
     """The file at a location. Raises `DeniedError` for a folder."""
     if not location.name:
         raise DeniedError("this is a folder")
     return Place(app_key, location.folder, location.name)
 
 
-def writable(app_key: str, location: Location) -> Place:
+def writable_place(app_key: str, location: Location) -> Place:
     """The file at a location that customers may write to. Raises `DeniedError` for all else."""
     if location.folder not in WRITABLE:
         raise DeniedError(f"/{location.folder} is read-only")
-    return place(app_key, location)
+    return place_of(app_key, location)
 
 
 @lru_cache(maxsize=4096)

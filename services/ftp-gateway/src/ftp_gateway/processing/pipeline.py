@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from ftp_gateway.model.outcome import Outcome, OutcomeName, RowError, report_name, result_name
+from ftp_gateway.model.outcome import Outcome, OutcomeName, RowError, error_report_name, result_file_name
 from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.model.virtual_paths import Place, is_sent_again, kind_in
 from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
@@ -168,11 +168,11 @@ class FilePipeline:
             ending = f".resend.{outcome.file_name.rpartition('.')[2]}"
             message = f"the same content came within the last 24 hours; nothing was sent. A name in {ending} sends it"
             errors = [RowError(line=0, code="duplicate", message=message)]
-        report = Place(app_key, "errors", report_name(outcome.kind, outcome.file_name))
+        report = Place(app_key, "errors", error_report_name(outcome.kind, outcome.file_name))
         if errors:
             total = max(len(errors), survey.bad)
             await self._spool.reports.put(report, error_report.render_report(errors, total))
         else:
             self._spool.reports.delete(report)
-        result = Place(app_key, "errors", result_name(outcome.kind, outcome.file_name))
+        result = Place(app_key, "errors", result_file_name(outcome.kind, outcome.file_name))
         await self._spool.reports.put(result, error_report.render_result(outcome))

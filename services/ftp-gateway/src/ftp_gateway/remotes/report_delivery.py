@@ -39,15 +39,15 @@ class ReportDelivery:
         directory = job.remote.report_path
         due = [taken for taken in memory.taken.values() if not taken.reported]
         for taken in due if directory else ():
-            result_name = outcome.result_name(taken.kind, taken.name)
-            result = await self._content(job.app_key, result_name)
+            result_file_name = outcome.result_file_name(taken.kind, taken.name)
+            result = await self._content(job.app_key, result_file_name)
             if result is not None and decode(result, Outcome).received_at >= taken.closed_at:
                 await server.make_directory(directory)
-                report_name = outcome.report_name(taken.kind, taken.name)
-                report = await self._content(job.app_key, report_name)
+                error_report_name = outcome.error_report_name(taken.kind, taken.name)
+                report = await self._content(job.app_key, error_report_name)
                 if report is not None:
-                    await _put(server, directory, report_name, report)
-                await _put(server, directory, result_name, result)
+                    await _put(server, directory, error_report_name, report)
+                await _put(server, directory, result_file_name, result)
             elif self._clock() - taken.closed_at < WAIT_FOR:
                 continue
             else:

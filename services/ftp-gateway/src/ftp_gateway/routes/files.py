@@ -11,7 +11,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ftp_gateway.access.addresses import parse_address
-from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys, check_room, using, with_next, without
+from ftp_gateway.access.host_keys import (
+    HOST_KEYS,
+    OWNER,
+    HostKeys,
+    check_generations,
+    with_generation_in_use,
+    with_new_generation,
+    without_generation,
+)
 from ftp_gateway.config import (
     APPS,
     FTP_USERS,
@@ -112,21 +120,21 @@ async def show_host_keys(call: Call[State]) -> AllKeys:
 async def add_host_keys(call: Call[State]) -> AllKeys:
     """Announced from now on to who signs in, and not used before an operator says so."""
     known = await _host_keys(call)
-    check_room(known.value)
+    check_generations(known.value)
     made = await asyncio.to_thread(make_host_keys)
-    return await _keep(call, known, with_next(known.value, made, datetime.now(UTC)))
+    return await _keep(call, known, with_new_generation(known.value, made, datetime.now(UTC)))
 
 
 async def use_host_keys(call: Call[State]) -> AllKeys:
     """The others stay announced."""
     known = await _host_keys(call)
-    return await _keep(call, known, using(known.value, _generation(call)))
+    return await _keep(call, known, with_generation_in_use(known.value, _generation(call)))
 
 
 async def remove_host_keys(call: Call[State]) -> None:
     """Clients that heed announcements forget them."""
     known = await _host_keys(call)
-    await _keep(call, known, without(known.value, _generation(call)))
+    await _keep(call, known, without_generation(known.value, _generation(call)))
 
 
 def _generation(call: Call[State]) -> int:

@@ -35,11 +35,11 @@ MAX_TRIES = 6
 """Wrong passwords and keys on one connection, as OpenSSH's `MaxAuthTries`."""
 
 
-class Host(Protocol):
+class ConnectionHost(Protocol):
     """What a connection needs of the server."""
 
     spool: Spool
-    app_reports: ReportFolder
+    report_folder: ReportFolder
     passwords: Passwords
     defender: Defender
     usages: QuotaUsages
@@ -57,23 +57,23 @@ class Host(Protocol):
         """The user of a login name who may sign in now."""
         ...
 
-    def arrive(self, gate: "Authenticator", connection: SSHServerConnection) -> None:
+    def connection_opened(self, authenticator: "Authenticator", connection: SSHServerConnection) -> None:
         """A connection is there."""
         ...
 
-    def sign_in(self, connection: SSHServerConnection) -> None:
+    def connection_signed_in(self, connection: SSHServerConnection) -> None:
         """It has signed in."""
         ...
 
-    def leave(self, gate: "Authenticator", connection: SSHServerConnection) -> None:
+    def connection_closed(self, authenticator: "Authenticator", connection: SSHServerConnection) -> None:
         """It is gone."""
         ...
 
-    def begin(self, tree: SftpFileSystem) -> None:
+    def session_started(self, filesystem: SftpFileSystem) -> None:
         """A session has begun."""
         ...
 
-    def end(self, tree: SftpFileSystem) -> None:
+    def session_ended(self, filesystem: SftpFileSystem) -> None:
         """A session is over."""
         ...
 
@@ -81,13 +81,13 @@ class Host(Protocol):
 class Authenticator(SSHServer):
     """One connection, from the first byte to its session."""
 
-    def __init__(self, server: Host) -> None:
+    def __init__(self, server: ConnectionHost) -> None:
         self._server = server
         self._connection: Connection | None = None
         self._address = ""
         self._tries = 0
-        self._wrong_key_of: str | None = None
-        self._shown: str | bytes | None = None
+        self._wrong_key_login: str | None = None
+        self._credential: str | bytes | None = None
         self._account: Account | None = None
         self._usage: QuotaUsage | None = None
         self._progress_at = server.monotonic()
@@ -96,15 +96,15 @@ class Authenticator(SSHServer):
         assert isinstance(conn, Connection)
         self._connection = conn
         self._address = conn.address
-        self._server.arrive(self, conn)
+        self._server.connection_opened(self, conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._usage is not None and self._account is not None:
-            self._server.usages.leave(self._account.login)
-        if self._wrong_key_of is not None and self._account is None:
-            self._failed(self._wrong_key_of, "publickey")
+            self._server.usages.close_session(self._account.login)
+        if self._wrong_key_login is not None and self._account is None:
+            self._record_failure(self._wrong_key_login, "publickey")
         if self._connection is not None:
-            self._server.leave(self, self._connection)
+            self._server.connection_closed(self, self._connection)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -119,26 +119,26 @@ class Authenticator(SSHServer):
         # Counted before the work, since a client may send the next password without waiting.
         self._count_try(username)
         account = self._server.account(username)
-        if account is not None and not account.admits(self._address):
-            self._refused(username)
-            self._server.defender.failed(self._address)
-            await self._server.passwords.waste_time()
+        if account is not None and not account.allows_address(self._address):
+            self._log_refusal(username)
+            self._server.defender.record_failure(self._address)
+            await self._server.passwords.delay_refusal()
             return False
         stored = account.password_hash if account else None
-        if await self._server.passwords.verify(password, stored) and self._still(username, stored):
-            self._shown = stored
+        if await self._server.passwords.verify(password, stored) and self._is_current_hash(username, stored):
+            self._credential = stored
             return True
-        self._failed(username, "password")
+        self._record_failure(username, "password")
         return False
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         account = self._server.account(username)
-        if account is not None and not account.admits(self._address):
-            self._refused(username)
+        if account is not None and not account.allows_address(self._address):
+            self._log_refusal(username)
         elif account is not None and key.public_data in account.keys:
-            self._shown = key.public_data
+            self._credential = key.public_data
             return True
-        self._wrong_key_of = username
+        self._wrong_key_login = username
         self._count_try(username)
         return False
 
@@ -147,7 +147,7 @@ class Authenticator(SSHServer):
         # Read anew: the user may have been changed while he signed in.
         self._account = self._server.account(self._connection.get_extra_info("username"))
         self._progress_at = self._server.monotonic()
-        self._server.sign_in(self._connection)
+        self._server.connection_signed_in(self._connection)
         self.recheck()
 
     def recheck(self) -> None:
@@ -156,65 +156,65 @@ class Authenticator(SSHServer):
             return
         account = self._server.account(self._connection.get_extra_info("username"))
         if account is None:
-            self.end("the user is deleted, disabled or expired")
-        elif not account.admits(self._address):
-            self.end("the address is not allowed any more")
-        elif self._shown != account.password_hash and self._shown not in account.keys:
-            self.end("the password or key that was used is not valid any more")
+            self.disconnect("the user is deleted, disabled or expired")
+        elif not account.allows_address(self._address):
+            self.disconnect("the address is not allowed any more")
+        elif self._credential != account.password_hash and self._credential not in account.keys:
+            self.disconnect("the password or key that was used is not valid any more")
         else:
             self._account = account
 
-    def check_time(self, now: datetime, idle_s: float) -> None:
+    def check_expiry(self, now: datetime, idle_s: float) -> None:
         """End the connection if its user has expired, or has done nothing for so long."""
         if self._account is None:
             return
         if self._account.expired(now):
-            self.end("the user is expired")
+            self.disconnect("the user is expired")
         elif self._server.monotonic() - self._progress_at > idle_s:
-            self.end("nothing was transferred for too long")
+            self.disconnect("nothing was transferred for too long")
 
-    def end(self, reason: str) -> None:
+    def disconnect(self, reason: str) -> None:
         """Close the connection and tell why."""
         if self._connection is not None:
             login = self._connection.get_extra_info("username")
             log.info("session_ended", login=login, address=self._address, message=reason)
             self._connection.disconnect(DISC_BY_APPLICATION, reason)
 
-    def session_requested(self) -> "Session | bool":
+    def session_requested(self) -> "SftpSession | bool":
         if self._connection is None or self._usage is not None or self._account is None:
             return False
         try:
-            self._usage = self._server.usages.enter(self._account.login, self._account.limits)
+            self._usage = self._server.usages.open_session(self._account.login, self._account.quotas)
         except BusyError as error:
             log.warning("session_refused", login=self._account.login, address=self._address, message=error.message)
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, error.message) from None
-        log.info("session_begun", login=self._account.login, address=self._address)
-        return Session(self, self._usage)
+        log.info("session_started", login=self._account.login, address=self._address)
+        return SftpSession(self, self._usage)
 
-    def tree(self, channel: "asyncssh.SSHServerChannel[bytes]", usage: QuotaUsage) -> SftpFileSystem:
+    def filesystem(self, channel: "asyncssh.SSHServerChannel[bytes]", usage: QuotaUsage) -> SftpFileSystem:
         """What the session sees."""
         assert self._connection is not None
         return SftpFileSystem(
             channel,
             self._server.spool,
-            self._server.app_reports,
+            self._server.report_folder,
             self._current,
             usage,
             self._server.clock(),
-            progress=self._progress,
-            listening=self._connection.listening,
+            note_progress=self._progress,
+            wait_until_read=self._connection.wait_until_read,
         )
 
-    async def serve(self, tree: SftpFileSystem, handler: PacketHandler) -> None:
+    async def serve(self, filesystem: SftpFileSystem, handler: PacketHandler) -> None:
         """The session, to its end."""
         try:
             await handler.run()
         finally:
             # asyncssh's own clean-up is skipped when the task is cancelled.
-            self._server.end(tree)
+            self._server.session_ended(filesystem)
 
-    def begin(self, tree: SftpFileSystem) -> None:
-        self._server.begin(tree)
+    def session_begins(self, filesystem: SftpFileSystem) -> None:
+        self._server.session_started(filesystem)
 
     def _current(self) -> Account:
         assert self._account is not None
@@ -223,32 +223,32 @@ class Authenticator(SSHServer):
     def _progress(self) -> None:
         self._progress_at = self._server.monotonic()
 
-    def _still(self, username: str, stored: str | None) -> bool:
+    def _is_current_hash(self, username: str, stored: str | None) -> bool:
         account = self._server.account(username)
         return account is not None and account.password_hash == stored
 
-    def _refused(self, username: str) -> None:
+    def _log_refusal(self, username: str) -> None:
         log.warning("login_refused", login=username, address=self._address, message="the address is not allowed")
 
-    def _failed(self, username: str, method: str) -> None:
+    def _record_failure(self, username: str, method: str) -> None:
         log.warning("login_failed", login=username[:130], address=self._address, method=method)
-        self._server.defender.failed(self._address)
+        self._server.defender.record_failure(self._address)
 
     def _count_try(self, username: str) -> None:
         self._tries += 1
         if self._tries > MAX_TRIES:
-            log.warning("login_given_up", login=username[:130], address=self._address, tries=MAX_TRIES)
+            log.warning("login_tries_exceeded", login=username[:130], address=self._address, tries=MAX_TRIES)
             raise asyncssh.PermissionDenied("Too many authentication failures")
-        if self._server.defender.banned(self._address):
+        if self._server.defender.is_banned(self._address):
             raise asyncssh.PermissionDenied("Too many authentication failures")
 
 
-class Session(SSHServerStreamSession[bytes]):
+class SftpSession(SSHServerStreamSession[bytes]):
     """The one channel of a connection: only the `sftp` subsystem is granted."""
 
-    def __init__(self, gate: Authenticator, usage: QuotaUsage) -> None:
+    def __init__(self, authenticator: Authenticator, usage: QuotaUsage) -> None:
         super().__init__(None)
-        self._gate = gate
+        self._authenticator = authenticator
         self._usage = usage
 
     def subsystem_requested(self, subsystem: str) -> bool:
@@ -258,7 +258,7 @@ class Session(SSHServerStreamSession[bytes]):
         assert self._chan is not None
         assert self._conn is not None
         channel = cast("asyncssh.SSHServerChannel[bytes]", self._chan)
-        tree = self._gate.tree(channel, self._usage)
-        handler = PacketHandler(tree, SSHReader(self, self._chan), SSHWriter(self, self._chan), VERSION)
-        self._gate.begin(tree)
-        self._conn.create_task(self._gate.serve(tree, handler))
+        filesystem = self._authenticator.filesystem(channel, self._usage)
+        handler = PacketHandler(filesystem, SSHReader(self, self._chan), SSHWriter(self, self._chan), VERSION)
+        self._authenticator.session_begins(filesystem)
+        self._conn.create_task(self._authenticator.serve(filesystem, handler))

@@ -15,49 +15,49 @@ class ConnectionLimits:
     connections that are opened and left alone keep nobody out.
 
     Args:
-        most: Connections in all.
-        most_per_address: Of one IPv4 address, or of one /64 of IPv6.
+        max_connections: Connections in all.
+        max_per_address: Of one IPv4 address, or of one /64 of IPv6.
     """
 
-    def __init__(self, most: int, most_per_address: int) -> None:
-        self._most = most
-        self._most_per_address = most_per_address
-        self._here: dict[object, str] = {}
-        self._strangers: dict[object, Callable[[], None]] = {}
+    def __init__(self, max_connections: int, max_per_address: int) -> None:
+        self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._networks: dict[object, str] = {}
+        self._unauthenticated: dict[object, Callable[[], None]] = {}
         self._by_network: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._here)
+        return len(self._networks)
 
     def has_room(self, address: str) -> bool:
         """Whether one more may come from there."""
-        if len(self._here) >= self._most:
+        if len(self._networks) >= self._max_connections:
             return False
-        return self._by_network.get(network_of(address), 0) < self._most_per_address
+        return self._by_network.get(network_of(address), 0) < self._max_per_address
 
-    def enter(self, visitor: object, address: str, turn_out: Callable[[], None]) -> None:
+    def add(self, connection: object, address: str, disconnect: Callable[[], None]) -> None:
         """
         Someone comes, for whom there is room.
 
         Args:
-            turn_out: Ends his connection, if he has not signed in by the time that others need the place.
+            disconnect: Ends his connection, if he has not signed in by the time that others need the place.
         """
         network = network_of(address)
-        self._here[visitor] = network
+        self._networks[connection] = network
         self._by_network[network] = self._by_network.get(network, 0) + 1
-        self._strangers[visitor] = turn_out
-        if len(self._strangers) > max(1, self._most // 2):
-            oldest = next(iter(self._strangers))
-            self._strangers.pop(oldest)()
+        self._unauthenticated[connection] = disconnect
+        if len(self._unauthenticated) > max(1, self._max_connections // 2):
+            oldest = next(iter(self._unauthenticated))
+            self._unauthenticated.pop(oldest)()
 
-    def sign_in(self, visitor: object) -> None:
+    def mark_signed_in(self, connection: object) -> None:
         """He is no stranger any more."""
-        self._strangers.pop(visitor, None)
+        self._unauthenticated.pop(connection, None)
 
-    def leave(self, visitor: object) -> None:
+    def remove(self, connection: object) -> None:
         """He is gone; also for one who never came in."""
-        network = self._here.pop(visitor, None)
-        self._strangers.pop(visitor, None)
+        network = self._networks.pop(connection, None)
+        self._unauthenticated.pop(connection, None)
         if network is None:
             return
         self._by_network[network] -= 1

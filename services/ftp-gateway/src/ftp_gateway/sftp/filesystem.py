@@ -1,6 +1,6 @@
 """
-The tree that an SFTP session sees, on top of the spool. Every path is looked up in the catalogue; none reaches the
-disk.
+The filesystem that an SFTP session sees, on top of the spool. Every path is looked up in the catalogue; none reaches
+the disk.
 
 Configuration: none.
 Implementation: asyncssh's `SFTPServer` with every path method replaced; what is open is `sftp_files`.
@@ -17,12 +17,12 @@ from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_W
 
 from ftp_gateway.access.accounts import Account
 from ftp_gateway.access.quotas import QuotaUsage
-from ftp_gateway.model.virtual_paths import FOLDERS, WRITABLE, Folder, Location, locate, place, writable
+from ftp_gateway.model.virtual_paths import FOLDERS, WRITABLE, Folder, Location, locate, place_of, writable_place
 from ftp_gateway.sftp.handles import (
-    Listing,
-    OpenFile,
+    DirectoryListing,
+    FileHandle,
     ReadHandle,
-    Reading,
+    ReportHandle,
     WriteHandle,
     folder_attributes,
     report_attributes,
@@ -44,48 +44,48 @@ class SftpFileSystem(SFTPServer):
 
     Args:
         account: The user as he is now.
-        progress: Says that the client did something.
-        listening: Returns when the client reads what was sent to him.
+        note_progress: Says that the client did something.
+        wait_until_read: Returns when the client reads what was sent to him.
     """
 
     def __init__(
         self,
         channel: "SSHServerChannel[bytes]",
         spool: Spool,
-        app_reports: ReportFolder,
+        report_folder: ReportFolder,
         account: Callable[[], Account],
         usage: QuotaUsage,
         now: datetime,
         *,
-        progress: Callable[[], None],
-        listening: Callable[[], Awaitable[None]],
+        note_progress: Callable[[], None],
+        wait_until_read: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(channel)
         self._spool = spool
-        self._app_reports = app_reports
-        self._account_now = account
+        self._report_folder = report_folder
+        self._current_account = account
         self._usage = usage
         self._began_at = now
-        self._open: set[OpenFile] = set()
-        self.progress = progress
-        self.listening = listening
+        self._open: set[FileHandle] = set()
+        self.note_progress = note_progress
+        self.wait_until_read = wait_until_read
 
     @property
     def _account(self) -> Account:
-        return self._account_now()
+        return self._current_account()
 
     @property
     def max_handles(self) -> int:
         """How many files and folders the session may have open."""
-        return self._account.limits.open_handles
+        return self._account.quotas.open_handles
 
     async def pace(self, size: int) -> None:
         """Bytes went through: pause for as long as the bandwidth asks."""
-        self._usage.transfer(size)
+        self._usage.record_transfer(size)
         # Not for who is gone: what he sent is here, and his handles should not outlive him by minutes.
-        while not self.channel.is_closing() and (pause_s := self._usage.wait_s(self._account.limits)) > 0:
+        while not self.channel.is_closing() and (pause_s := self._usage.pause_s(self._account.quotas)) > 0:
             await asyncio.sleep(min(PAUSE_S, pause_s))
-            self.progress()
+            self.note_progress()
 
     @property
     def uploading(self) -> bool:
@@ -99,21 +99,21 @@ class SftpFileSystem(SFTPServer):
         return self._track(self._write(location, pflags) if pflags & FXF_WRITE else self._read(location))
 
     async def _open_report(self, location: Location) -> object:
-        return self._track(Reading(self._app_reports, await self._report(location)))
+        return self._track(ReportHandle(self._report_folder, await self._report(location)))
 
-    def _track(self, file: OpenFile) -> OpenFile:
+    def _track(self, file: FileHandle) -> FileHandle:
         self._open.add(file)
         return file
 
     def _write(self, location: Location, pflags: int) -> WriteHandle:
-        to = writable(self._account.app_key, location)
+        to = writable_place(self._account.app_key, location)
         there = self._spool.find(to)
         if there is not None and pflags & FXF_CREAT and pflags & FXF_EXCL:
             raise ConflictError("there is a file of this name")
         if there is None and not pflags & FXF_CREAT:
             raise NotFoundError("there is no such file")
         if there is None:
-            self._usage.check_file(self._account.limits)
+            self._usage.check_file(self._account.quotas)
         if there is None or pflags & FXF_TRUNC:
             writer = self._spool.create(to, self._account.name, self)
         else:
@@ -121,7 +121,7 @@ class SftpFileSystem(SFTPServer):
         return WriteHandle(writer, append=bool(pflags & FXF_APPEND), grow=self._grow)
 
     def _grow(self, size: int, growth: int) -> None:
-        self._usage.grow(self._account.limits, size, growth)
+        self._usage.reserve(self._account.quotas, size, growth)
 
     def _read(self, location: Location) -> ReadHandle:
         upload = self._find(location)
@@ -132,23 +132,23 @@ class SftpFileSystem(SFTPServer):
         size = min(size, MAX_BLOCK_BYTES)
         if offset > MAX_FILE_BYTES:
             return b""
-        return _opened(file_obj).read(offset, size)
+        return _handle(file_obj).read(offset, size)
 
     def write(self, file_obj: object, offset: int, data: bytes) -> int:
-        return _opened(file_obj).write(offset, data)
+        return _handle(file_obj).write(offset, data)
 
     async def close_by_client(self, file: object) -> None:
         """The client closed the file: an upload is complete, and durable when this returns."""
-        opened = _opened(file)
-        self._open.discard(opened)
-        await opened.close_by_client()
+        handle = _handle(file)
+        self._open.discard(handle)
+        await handle.close_by_client()
 
     def close(self, file_obj: object) -> None:
         """The client went away: an upload has broken off."""
-        opened = _opened(file_obj)
-        if opened in self._open:
-            self._open.discard(opened)
-            opened.close()
+        handle = _handle(file_obj)
+        if handle in self._open:
+            self._open.discard(handle)
+            handle.close()
 
     def exit(self) -> None:
         """The session is over; also called when its task was cancelled, so that no handle is left."""
@@ -156,7 +156,7 @@ class SftpFileSystem(SFTPServer):
             self.close(file)
 
     async def fsync(self, file_obj: object) -> None:
-        await _opened(file_obj).sync()
+        await _handle(file_obj).sync()
 
     def stat(self, path: bytes) -> SFTPAttrs | Awaitable[SFTPAttrs]:
         location = locate(path)
@@ -171,11 +171,11 @@ class SftpFileSystem(SFTPServer):
         return self.stat(path)
 
     def fstat(self, file_obj: object) -> SFTPAttrs:
-        return _opened(file_obj).attributes()
+        return _handle(file_obj).attributes()
 
     def setstat(self, path: bytes, attrs: SFTPAttrs) -> None:
         location = locate(path)
-        upload = self._spool.find(place(self._account.app_key, location)) if location.name else None
+        upload = self._spool.find(place_of(self._account.app_key, location)) if location.name else None
         if upload is None:
             return
         # All else may be passed over, but not what the file holds.
@@ -192,7 +192,7 @@ class SftpFileSystem(SFTPServer):
 
     def fsetstat(self, file_obj: object, attrs: SFTPAttrs) -> None:
         if attrs.size is not None:
-            _opened(file_obj).set_size(attrs.size)
+            _handle(file_obj).set_size(attrs.size)
 
     def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:
         location = locate(path)
@@ -205,17 +205,17 @@ class SftpFileSystem(SFTPServer):
             names += [SFTPName(folder.encode(), attrs=self._folder(folder)) for folder in FOLDERS]
         for upload in self._spool.entries(self._account.app_key, location.folder):
             names.append(SFTPName(upload.info.name.encode(), attrs=upload_attributes(upload)))
-        return Listing(names, self._reports if location.folder == "reports" else None)
+        return DirectoryListing(names, self._reports if location.folder == "reports" else None)
 
     async def _reports(self) -> list[SFTPName]:
-        found = await self._app_reports.list(self._account.app_key)
+        found = await self._report_folder.list(self._account.app_key)
         return [SFTPName(report.name.encode(), attrs=report_attributes(report)) for report in found]
 
     async def remove(self, path: bytes) -> None:
-        gone = self._spool.find(writable(self._account.app_key, locate(path)))
-        if gone is None:
+        upload = self._spool.find(writable_place(self._account.app_key, locate(path)))
+        if upload is None:
             raise NotFoundError("there is no such file")
-        await self._spool.cancel(gone)
+        await self._spool.cancel(upload)
 
     async def rename(self, oldpath: bytes, newpath: bytes) -> None:
         await self._rename(oldpath, newpath, replace=False)
@@ -224,8 +224,8 @@ class SftpFileSystem(SFTPServer):
         await self._rename(oldpath, newpath, replace=True)
 
     async def _rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
-        upload = self._spool.find(writable(self._account.app_key, locate(old)))
-        to = writable(self._account.app_key, locate(new))
+        upload = self._spool.find(writable_place(self._account.app_key, locate(old)))
+        to = writable_place(self._account.app_key, locate(new))
         if upload is None:
             raise NotFoundError("there is no such file")
         await self._spool.rename(upload, to, replace=replace)
@@ -251,10 +251,10 @@ class SftpFileSystem(SFTPServer):
     async def _report(self, location: Location) -> AppReport:
         if not location.name:
             raise DeniedError("this is a folder")
-        return await self._app_reports.find(self._account.app_key, location.name)
+        return await self._report_folder.find(self._account.app_key, location.name)
 
     def _find(self, location: Location) -> Upload:
-        upload = self._spool.find(place(self._account.app_key, location))
+        upload = self._spool.find(place_of(self._account.app_key, location))
         if upload is None:
             raise NotFoundError("there is no such file")
         return upload
@@ -263,6 +263,6 @@ class SftpFileSystem(SFTPServer):
         return folder_attributes(self._began_at, writable=folder in WRITABLE)
 
 
-def _opened(file_obj: object) -> OpenFile:
-    assert isinstance(file_obj, OpenFile)
+def _handle(file_obj: object) -> FileHandle:
+    assert isinstance(file_obj, FileHandle)
     return file_obj

@@ -24,7 +24,7 @@ OWNER_ID = 1000
 """Shown as owner and group of everything: clients expect one, and ours have none."""
 
 
-class OpenFile:
+class FileHandle:
     """A handle, for reading unless it says otherwise."""
 
     def read(self, offset: int, size: int) -> bytes | Awaitable[bytes]:
@@ -50,7 +50,7 @@ class OpenFile:
         """The client went away."""
 
 
-class WriteHandle(OpenFile):
+class WriteHandle(FileHandle):
     """
     A file that is being uploaded, whose bytes can be read back.
 
@@ -98,7 +98,7 @@ class WriteHandle(OpenFile):
         self.writer.abandon()
 
 
-class ReadHandle(OpenFile):
+class ReadHandle(FileHandle):
     """A file of the spool that is read."""
 
     def __init__(self, upload: Upload, handle: int) -> None:
@@ -115,21 +115,21 @@ class ReadHandle(OpenFile):
         os.close(self._handle)
 
 
-class Reading(OpenFile):
+class ReportHandle(FileHandle):
     """A report of the app that is read."""
 
-    def __init__(self, app_reports: ReportFolder, report: AppReport) -> None:
-        self._app_reports = app_reports
+    def __init__(self, report_folder: ReportFolder, report: AppReport) -> None:
+        self._report_folder = report_folder
         self._report = report
 
     def read(self, offset: int, size: int) -> Awaitable[bytes]:
-        return self._app_reports.read(self._report, offset, size)
+        return self._report_folder.read(self._report, offset, size)
 
     def attributes(self) -> SFTPAttrs:
         return report_attributes(self._report)
 
 
-class Listing:
+class DirectoryListing:
     """The entries of a folder, over as many READDIRs as it takes. What is `later` is asked for by the first."""
 
     def __init__(self, names: Iterable[SFTPName], later: Callable[[], Awaitable[Iterable[SFTPName]]] | None) -> None:

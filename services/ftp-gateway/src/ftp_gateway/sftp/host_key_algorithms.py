@@ -93,14 +93,14 @@ def make_host_keys(file: Path | None = None) -> tuple[HostKey, ...]:
     return tuple(HostKey(private=Secret(key.export_private_key().decode()), public=_public(key)) for key in keys)
 
 
-def loaded(known: HostKeys) -> list[asyncssh.SSHKey]:
+def load_private_keys(known: HostKeys) -> list[asyncssh.SSHKey]:
     """Every key, those in use first. Blocks."""
     return [
         asyncssh.import_private_key(key.private.reveal()) for generation in known.ordered for key in generation.keys
     ]
 
 
-def offer_sha2_alone(options: asyncssh.SSHServerConnectionOptions, keys: Sequence[asyncssh.SSHKey]) -> None:
+def restrict_rsa_to_sha2(options: asyncssh.SSHServerConnectionOptions, keys: Sequence[asyncssh.SSHKey]) -> None:
     """
     Take SHA-1 signatures of RSA keys, and those of another vendor, out of what asyncssh offers.
 

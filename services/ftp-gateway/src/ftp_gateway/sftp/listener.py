@@ -77,12 +77,12 @@ class Connection(SSHServerConnection):
         self._read_by_client.set()
         super().connection_lost(exc)
 
-    async def listening(self) -> None:
+    async def wait_until_read(self) -> None:
         """Return when the client has read what was sent, or is gone."""
         await self._read_by_client.wait()
 
 
-class ListeningSocket:
+class ConnectionAdmission:
     """
     What everybody who comes in passes.
 
@@ -96,62 +96,62 @@ class ListeningSocket:
         self,
         *,
         proxies: Sequence[Network],
-        crowd: ConnectionLimits,
+        limits: ConnectionLimits,
         banned: Callable[[str], bool],
         options: Callable[[], asyncssh.SSHServerConnectionOptions],
         metrics: Metrics,
     ) -> None:
         self._proxies = proxies
-        self._crowd = crowd
+        self._limits = limits
         self._banned = banned
         self._options = options
         self._metrics = metrics
-        self._waiting: dict[Listener, None] = {}
+        self._pending: dict[PendingConnection, None] = {}
 
     def is_proxy(self, peer: str) -> bool:
         return bool(self._proxies) and is_within(peer, self._proxies)
 
-    def wait(self, entrance: "Listener") -> None:
+    def header_expected(self, pending: "PendingConnection") -> None:
         """A proxy has connected; its header is to come. The one that waits for longest makes room for it."""
-        self._waiting[entrance] = None
-        if len(self._waiting) > MAX_HEADERS:
-            next(iter(self._waiting)).refuse("header")
+        self._pending[pending] = None
+        if len(self._pending) > MAX_HEADERS:
+            next(iter(self._pending)).refuse("header")
 
-    def waited(self, entrance: "Listener") -> None:
+    def header_done(self, pending: "PendingConnection") -> None:
         """It has come, or never will."""
-        self._waiting.pop(entrance, None)
+        self._pending.pop(pending, None)
 
-    def enter(self, address: str) -> Connection | None:
+    def admit(self, address: str) -> Connection | None:
         """The SSH connection of who comes from there; None where he may not come in."""
         if self._banned(address):
-            self.refused("banned")
+            self.count_refusal("banned")
             return None
-        if not self._crowd.has_room(address):
-            self.refused("crowded")
+        if not self._limits.has_room(address):
+            self.count_refusal("crowded")
             return None
         connection = Connection(self._options(), address)
 
-        def turn_out() -> None:
-            self.refused("strangers")
+        def disconnect() -> None:
+            self.count_refusal("strangers")
             connection.abort()
 
-        self._crowd.enter(connection, address, turn_out)
+        self._limits.add(connection, address, disconnect)
         return connection
 
-    def refused(self, reason: str) -> None:
+    def count_refusal(self, reason: str) -> None:
         self._metrics.count("millrace_ftp_refused_total", reason=reason)
 
     def close(self) -> None:
         """Nobody comes in any more."""
-        for entrance in list(self._waiting):
-            entrance.refuse("closing")
+        for pending in list(self._pending):
+            pending.refuse("closing")
 
 
-class Listener(asyncio.Protocol):
+class PendingConnection(asyncio.Protocol):
     """One who has connected, until SSH takes over."""
 
-    def __init__(self, door: ListeningSocket) -> None:
-        self._door = door
+    def __init__(self, admission: ConnectionAdmission) -> None:
+        self._admission = admission
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._header = b""
@@ -165,11 +165,11 @@ class Listener(asyncio.Protocol):
             self._transport.abort()
             return
         self._peer = str(peer[0])
-        if not self._door.is_proxy(self._peer):
-            self._hand_over(self._peer, b"")
+        if not self._admission.is_proxy(self._peer):
+            self._start_ssh(self._peer, b"")
             return
         self._timer = asyncio.get_running_loop().call_later(HEADER_S, self.refuse, "header")
-        self._door.wait(self)
+        self._admission.header_expected(self)
 
     def data_received(self, data: bytes) -> None:
         self._header += data
@@ -181,7 +181,7 @@ class Listener(asyncio.Protocol):
             return
         if header is not None:
             self._stop_waiting()
-            self._hand_over(header.address or self._peer, self._header[header.size :])
+            self._start_ssh(header.address or self._peer, self._header[header.size :])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -189,19 +189,19 @@ class Listener(asyncio.Protocol):
     def refuse(self, reason: str) -> None:
         """Close without a word."""
         self._stop_waiting()
-        self._door.refused(reason)
+        self._admission.count_refusal(reason)
         if self._transport is not None:
             self._transport.abort()
 
     def _stop_waiting(self) -> None:
-        self._door.waited(self)
+        self._admission.header_done(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _hand_over(self, address: str, rest: bytes) -> None:
+    def _start_ssh(self, address: str, rest: bytes) -> None:
         assert self._transport is not None
-        connection = self._door.enter(address)
+        connection = self._admission.admit(address)
         if connection is None:
             self._transport.abort()
             return

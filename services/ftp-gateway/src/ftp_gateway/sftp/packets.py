@@ -74,7 +74,7 @@ _ERRORS: dict[str, Callable[[str], SFTPError]] = {
 }
 
 
-class GatewayServer(Protocol):
+class PacketFileSystem(Protocol):
     """What the handler needs beyond asyncssh's server."""
 
     @property
@@ -90,11 +90,11 @@ class GatewayServer(Protocol):
         """Bytes went through: pause for as long as the bandwidth asks."""
         ...
 
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         """The client did something."""
         ...
 
-    async def listening(self) -> None:
+    async def wait_until_read(self) -> None:
         """Return when the client reads."""
         ...
 
@@ -126,8 +126,8 @@ def _translated(handler: Handler) -> Handler:
     return handle
 
 
-def _server(handler: SFTPServerHandler) -> GatewayServer:
-    return cast(GatewayServer, handler._server)
+def _filesystem(handler: SFTPServerHandler) -> PacketFileSystem:
+    return cast(PacketFileSystem, handler._server)
 
 
 async def _close(self: SFTPServerHandler, packet: SSHPacket) -> None:
@@ -135,7 +135,7 @@ async def _close(self: SFTPServerHandler, packet: SSHPacket) -> None:
     packet.check_end()
     file = self._file_handles.pop(handle, None)
     if file is not None:
-        await _server(self).close_by_client(file)
+        await _filesystem(self).close_by_client(file)
     elif self._dir_handles.pop(handle, None) is None:
         raise SFTPInvalidHandle("Invalid file handle")
 
@@ -148,24 +148,24 @@ async def _write(self: SFTPServerHandler, packet: SSHPacket) -> None:
     if file is None:
         raise SFTPInvalidHandle("Invalid file handle")
     self._server.write(file, offset, data)
-    await _server(self).pace(len(data))
+    await _filesystem(self).pace(len(data))
 
 
 async def _read(self: SFTPServerHandler, packet: SSHPacket) -> tuple[bytes, bool]:
     data, at_end = await self._process_read(packet)
-    await _server(self).pace(len(data))
+    await _filesystem(self).pace(len(data))
     return data, at_end
 
 
 async def _limits(self: SFTPServerHandler, packet: SSHPacket) -> SFTPLimits:
     packet.check_end()
-    return SFTPLimits(MAX_PACKET_BYTES, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES, _server(self).max_handles)
+    return SFTPLimits(MAX_PACKET_BYTES, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES, _filesystem(self).max_handles)
 
 
-def _counted(handler: Handler) -> Handler:
+def _within_handle_limit(handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def handle(self: SFTPServerHandler, packet: SSHPacket) -> object:
-        most = _server(self).max_handles
+        most = _filesystem(self).max_handles
         if len(self._file_handles) + len(self._dir_handles) >= most:
             raise SFTPFailure(f"limit open_handles: expected at most {most} open files and folders")
         return await handler(self, packet)
@@ -180,7 +180,7 @@ _EXTENSIONS = [
     (b"limits@openssh.com", b"1"),
 ]
 _HANDLERS: dict[int | bytes, Handler] = {
-    FXP_OPEN: _counted(SFTPServerHandler._process_open),
+    FXP_OPEN: _within_handle_limit(SFTPServerHandler._process_open),
     FXP_CLOSE: _close,
     FXP_READ: _read,
     FXP_WRITE: _write,
@@ -188,7 +188,7 @@ _HANDLERS: dict[int | bytes, Handler] = {
     FXP_FSTAT: SFTPServerHandler._process_fstat,
     FXP_SETSTAT: SFTPServerHandler._process_setstat,
     FXP_FSETSTAT: SFTPServerHandler._process_fsetstat,
-    FXP_OPENDIR: _counted(SFTPServerHandler._process_opendir),
+    FXP_OPENDIR: _within_handle_limit(SFTPServerHandler._process_opendir),
     FXP_READDIR: SFTPServerHandler._process_readdir,
     FXP_REMOVE: SFTPServerHandler._process_remove,
     FXP_MKDIR: SFTPServerHandler._process_mkdir,
@@ -201,23 +201,27 @@ _HANDLERS: dict[int | bytes, Handler] = {
     b"lsetstat@openssh.com": SFTPServerHandler._process_lsetstat,
     b"limits@openssh.com": _limits,
 }
-_LOOKS: frozenset[int | bytes] = frozenset((FXP_STAT, FXP_LSTAT, FXP_FSTAT, FXP_REALPATH, b"limits@openssh.com"))
+_KEEPALIVE_REQUESTS: frozenset[int | bytes] = frozenset(
+    (FXP_STAT, FXP_LSTAT, FXP_FSTAT, FXP_REALPATH, b"limits@openssh.com")
+)
 """What clients ask only to keep a session open: no progress."""
 
 
-def _noted(kind: int | bytes, handler: Handler) -> Handler:
-    if kind in _LOOKS:
+def _noting_progress(kind: int | bytes, handler: Handler) -> Handler:
+    if kind in _KEEPALIVE_REQUESTS:
         return handler
 
     @functools.wraps(handler)
     async def handle(self: SFTPServerHandler, packet: SSHPacket) -> object:
-        _server(self).progress()
+        _filesystem(self).note_progress()
         return await handler(self, packet)
 
     return handle
 
 
-_TRANSLATED: dict[int | bytes, Any] = {kind: _translated(_noted(kind, handler)) for kind, handler in _HANDLERS.items()}
+_TRANSLATED: dict[int | bytes, Any] = {
+    kind: _translated(_noting_progress(kind, handler)) for kind, handler in _HANDLERS.items()
+}
 
 
 class PacketHandler(SFTPServerHandler):
@@ -245,7 +249,7 @@ class PacketHandler(SFTPServerHandler):
         assert self._reader is not None
         assert self._writer is not None
         await self._writer.drain()
-        await _server(self).listening()
+        await _filesystem(self).wait_until_read()
         size = int.from_bytes(await self._reader.readexactly(4))
         if size > MAX_PACKET_BYTES:
             raise SFTPBadMessage(f"expected a packet of at most {MAX_PACKET_BYTES} bytes")

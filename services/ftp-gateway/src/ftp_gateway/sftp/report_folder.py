@@ -39,7 +39,7 @@ class AppReport(Struct, frozen=True):
     info: ObjectInfo
 
 
-class _Listing(Struct):
+class _CachedListing(Struct):
     reports: dict[str, AppReport]
     good_until: float
 
@@ -57,25 +57,25 @@ class ReportFolder:
     def __init__(self, store: ObjectStore, monotonic: Callable[[], float]) -> None:
         self._store = store
         self._monotonic = monotonic
-        self._listings: OrderedDict[str, _Listing] = OrderedDict()
-        self._asked: dict[str, asyncio.Future[_Listing]] = {}
+        self._listings: OrderedDict[str, _CachedListing] = OrderedDict()
+        self._pending_listings: dict[str, asyncio.Future[_CachedListing]] = {}
         self._parts: OrderedDict[tuple[AppReport, int], bytes] = OrderedDict()
         self._fetched: dict[tuple[AppReport, int], asyncio.Future[bytes]] = {}
         self._fetching = asyncio.Semaphore(PARTS_AT_ONCE)
 
     async def list(self, app_key: str) -> list[AppReport]:
         """The app's newest reports, by name. What an SFTP path cannot name is left out, and what begins with a dot."""
-        found = self._known(app_key)
+        found = self._fresh_listing(app_key)
         if found is None:
-            if app_key not in self._asked:
-                asked = self._asked[app_key] = asyncio.ensure_future(self._list(app_key))
+            if app_key not in self._pending_listings:
+                asked = self._pending_listings[app_key] = asyncio.ensure_future(self._list(app_key))
                 asked.add_done_callback(lambda _: self._listed(app_key))
-            found = await asyncio.shield(self._asked[app_key])
+            found = await asyncio.shield(self._pending_listings[app_key])
         return list(found.reports.values())
 
     async def find(self, app_key: str, name: str) -> AppReport:
         """A report by its name. Raises `NotFoundError`."""
-        known = self._known(app_key)
+        known = self._fresh_listing(app_key)
         if known is not None and name in known.reports:
             return known.reports[name]
         try:
@@ -101,13 +101,13 @@ class ReportFolder:
         return bytes(found)
 
     def _listed(self, app_key: str) -> None:
-        _tell(app_key, self._asked.pop(app_key))
+        _log_failure(app_key, self._pending_listings.pop(app_key))
 
-    def _known(self, app_key: str) -> _Listing | None:
+    def _fresh_listing(self, app_key: str) -> _CachedListing | None:
         listing = self._listings.get(app_key)
         return listing if listing is not None and listing.good_until > self._monotonic() else None
 
-    async def _list(self, app_key: str) -> _Listing:
+    async def _list(self, app_key: str) -> _CachedListing:
         folder = folder_of_app(app_key)
         found: list[ObjectInfo] = []
         async for info in self._store.list(folder):
@@ -117,7 +117,7 @@ class ReportFolder:
                     found = _newest(found)
         named = ((info.key.removeprefix(f"{folder}/"), info) for info in _newest(found))
         reports = {name: AppReport(app_key, name, info) for name, info in sorted(named, key=lambda pair: pair[0])}
-        listing = _Listing(reports, self._monotonic() + LISTED_S)
+        listing = _CachedListing(reports, self._monotonic() + LISTED_S)
         self._listings[app_key] = listing
         self._listings.move_to_end(app_key)
         for stale in [key for key, known in self._listings.items() if known.good_until <= self._monotonic()]:
@@ -127,28 +127,28 @@ class ReportFolder:
         return listing
 
     async def _part(self, report: AppReport, number: int) -> bytes:
-        fetched = self._begin(report, number)
+        fetched = self._start_fetch(report, number)
         if (number + 1) * PART_BYTES < report.info.size_bytes:
             # A session has one READ answered after the other: without this it would wait for each part.
-            self._begin(report, number + 1)
+            self._start_fetch(report, number + 1)
         if fetched is None:
             self._parts.move_to_end((report, number))
             return self._parts[report, number]
         # A client that goes away must not take the part from another one.
         return await asyncio.shield(fetched)
 
-    def _begin(self, report: AppReport, number: int) -> asyncio.Future[bytes] | None:
+    def _start_fetch(self, report: AppReport, number: int) -> asyncio.Future[bytes] | None:
         """Fetch a part, unless it is kept."""
         at = report, number
         if at in self._parts:
             return None
         if at not in self._fetched:
             fetched = self._fetched[at] = asyncio.ensure_future(self._fetch(report, number))
-            fetched.add_done_callback(lambda _: self._end(at))
+            fetched.add_done_callback(lambda _: self._fetch_done(at))
         return self._fetched[at]
 
-    def _end(self, at: tuple[AppReport, int]) -> None:
-        _tell(at[0].app_key, self._fetched.pop(at))
+    def _fetch_done(self, at: tuple[AppReport, int]) -> None:
+        _log_failure(at[0].app_key, self._fetched.pop(at))
 
     async def _fetch(self, report: AppReport, number: int) -> bytes:
         start = number * PART_BYTES
@@ -161,10 +161,10 @@ class ReportFolder:
         return part
 
 
-def _tell(app_key: str, asked: asyncio.Future[Any]) -> None:
+def _log_failure(app_key: str, asked: asyncio.Future[Any]) -> None:
     # Whoever waited for it is told as well, if he is still there.
     if not asked.cancelled() and asked.exception() is not None:
-        log.warning("reports_not_read", app_key=app_key, message=str(asked.exception()))
+        log.warning("report_read_failed", app_key=app_key, message=str(asked.exception()))
 
 
 def _newest(found: list[ObjectInfo]) -> list[ObjectInfo]:

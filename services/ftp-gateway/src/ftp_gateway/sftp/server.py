@@ -16,7 +16,7 @@ import asyncssh
 import structlog
 from asyncssh import SSHServerConnection
 
-from ftp_gateway.access.accounts import Account, Find, Passwords, split_login
+from ftp_gateway.access.accounts import Account, FindAccount, Passwords, split_login
 from ftp_gateway.access.addresses import Network
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HostKeys
@@ -24,8 +24,15 @@ from ftp_gateway.access.quotas import QuotaUsages
 from ftp_gateway.sftp.authentication import Authenticator
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
 from ftp_gateway.sftp.filesystem import SftpFileSystem
-from ftp_gateway.sftp.host_key_algorithms import ENCRYPTION, KEX, MACS, SIGNATURES, loaded, offer_sha2_alone
-from ftp_gateway.sftp.listener import Listener, ListeningSocket
+from ftp_gateway.sftp.host_key_algorithms import (
+    ENCRYPTION,
+    KEX,
+    MACS,
+    SIGNATURES,
+    load_private_keys,
+    restrict_rsa_to_sha2,
+)
+from ftp_gateway.sftp.listener import ConnectionAdmission, PendingConnection
 from ftp_gateway.sftp.packets import check_hooks
 from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
@@ -37,7 +44,7 @@ log = structlog.get_logger()
 
 BACKLOG = 1024
 KEEPALIVE_S = 30
-LOOK_S = 0.5
+CHECK_INTERVAL_S = 0.5
 """How often it is looked for who is idle or has expired."""
 GRACE_S = 10.0
 """How long an open upload may still take when the service stops. Then it is a part, to be resumed after the restart."""
@@ -61,8 +68,8 @@ class SftpServer:
         *,
         proxies: tuple[Network, ...],
         spool: Spool,
-        app_reports: ReportFolder,
-        find: Find,
+        report_folder: ReportFolder,
+        find: FindAccount,
         passwords: Passwords,
         defender: Defender,
         host_keys: Callable[[], HostKeys],
@@ -70,28 +77,28 @@ class SftpServer:
         clock: Callable[[], datetime],
     ) -> None:
         self.spool = spool
-        self.app_reports = app_reports
+        self.report_folder = report_folder
         self.passwords = passwords
         self.defender = defender
         self.clock = clock
         self.monotonic = asyncio.get_running_loop().time
-        self.usages = QuotaUsages(self._waiting_of, self.monotonic)
+        self.usages = QuotaUsages(self._waiting_of_login, self.monotonic)
         self._settings = settings
         self._find = find
         self._host_keys = host_keys
         self._metrics = metrics
-        self._gates: dict[SSHServerConnection, Authenticator] = {}
-        self._trees: set[SftpFileSystem] = set()
+        self._authenticators: dict[SSHServerConnection, Authenticator] = {}
+        self._filesystems: set[SftpFileSystem] = set()
         self._changed = asyncio.Event()
-        self._crowd = ConnectionLimits(settings.sftp_connections, settings.sftp_connections_per_address)
-        self._door = ListeningSocket(
+        self._limits = ConnectionLimits(settings.sftp_connections, settings.sftp_connections_per_address)
+        self._admission = ConnectionAdmission(
             proxies=proxies,
-            crowd=self._crowd,
-            banned=defender.banned,
+            limits=self._limits,
+            banned=defender.is_banned,
             options=lambda: self._options,
             metrics=metrics,
         )
-        self._shown: HostKeys | None = None
+        self._loaded_host_keys: HostKeys | None = None
         self._listener: asyncio.Server | None = None
 
     async def __aenter__(self) -> "SftpServer":
@@ -102,7 +109,7 @@ class SftpServer:
         host, port = self._settings.sftp_host, self._settings.sftp_port
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Listener(self._door), host, port, backlog=BACKLOG
+                lambda: PendingConnection(self._admission), host, port, backlog=BACKLOG
             )
         except OSError as error:
             raise UnavailableError(f"SFTP cannot listen on {host}:{port}: {error.strerror}") from None
@@ -125,21 +132,21 @@ class SftpServer:
     async def keep(self) -> None:
         """Take over new host keys, and end sessions whose time is over, for ever."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            if self._host_keys() is not self._shown:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            if self._host_keys() is not self._loaded_host_keys:
                 await self._load_keys()
             now = self.clock()
-            for gate in list(self._gates.values()):
-                gate.check_time(now, self._settings.sftp_idle_s)
+            for authenticator in list(self._authenticators.values()):
+                authenticator.check_expiry(now, self._settings.sftp_idle_s)
 
     def recheck(self) -> None:
         """Users have changed: whoever may not be here any more has to go."""
-        for gate in list(self._gates.values()):
-            gate.recheck()
+        for authenticator in list(self._authenticators.values()):
+            authenticator.recheck()
 
     async def _load_keys(self) -> None:
         known = self._host_keys()
-        keys = await asyncio.to_thread(loaded, known)
+        keys = await asyncio.to_thread(load_private_keys, known)
         self._options = asyncssh.SSHServerConnectionOptions(
             config=None,
             server_factory=lambda: Authenticator(self),
@@ -164,12 +171,12 @@ class SftpServer:
             keepalive_count_max=3,
             sftp_version=3,
         )
-        offer_sha2_alone(self._options, keys)
-        self._shown = known
+        restrict_rsa_to_sha2(self._options, keys)
+        self._loaded_host_keys = known
         shown = [key.fingerprint for generation in known.ordered for key in generation.keys]
         log.info("host_keys", in_use=known.in_use, fingerprints=shown)
 
-    def _waiting_of(self, login: str) -> tuple[int, int]:
+    def _waiting_of_login(self, login: str) -> tuple[int, int]:
         parts = split_login(login)
         assert parts is not None, "he has signed in"
         app_key, name = parts
@@ -187,48 +194,48 @@ class SftpServer:
         account = self._find(*parts) if parts else None
         return account if account is not None and not account.expired(self.clock()) else None
 
-    def arrive(self, gate: Authenticator, connection: SSHServerConnection) -> None:
+    def connection_opened(self, authenticator: Authenticator, connection: SSHServerConnection) -> None:
         """A connection is there."""
-        self._gates[connection] = gate
+        self._authenticators[connection] = authenticator
 
-    def sign_in(self, connection: SSHServerConnection) -> None:
+    def connection_signed_in(self, connection: SSHServerConnection) -> None:
         """It has signed in."""
-        self._crowd.sign_in(connection)
+        self._limits.mark_signed_in(connection)
 
-    def leave(self, gate: Authenticator, connection: SSHServerConnection) -> None:
+    def connection_closed(self, authenticator: Authenticator, connection: SSHServerConnection) -> None:
         """It is gone."""
-        self._gates.pop(connection, None)
-        self._crowd.leave(connection)
+        self._authenticators.pop(connection, None)
+        self._limits.remove(connection)
         self._changed.set()
 
-    def begin(self, tree: SftpFileSystem) -> None:
+    def session_started(self, filesystem: SftpFileSystem) -> None:
         """A session has begun."""
-        self._trees.add(tree)
-        self._metrics.gauge("millrace_ftp_sessions", len(self._trees))
+        self._filesystems.add(filesystem)
+        self._metrics.gauge("millrace_ftp_sessions", len(self._filesystems))
 
-    def end(self, tree: SftpFileSystem) -> None:
+    def session_ended(self, filesystem: SftpFileSystem) -> None:
         """A session is over; no handle of it is left."""
-        tree.exit()
-        self._trees.discard(tree)
-        self._metrics.gauge("millrace_ftp_sessions", len(self._trees))
+        filesystem.exit()
+        self._filesystems.discard(filesystem)
+        self._metrics.gauge("millrace_ftp_sessions", len(self._filesystems))
         self._changed.set()
 
     def close(self) -> None:
         """Take no new connections."""
         if self._listener is not None:
             self._listener.close()
-        self._door.close()
+        self._admission.close()
 
     async def join(self) -> None:
         """Let open uploads end for a while, then close the connections."""
         try:
             async with asyncio.timeout(GRACE_S):
-                await self._wait_until(lambda: not any(tree.uploading for tree in self._trees))
+                await self._wait_until(lambda: not any(filesystem.uploading for filesystem in self._filesystems))
         except TimeoutError:
-            log.warning("uploads_cut_off", sessions=len(self._trees))
-        for connection in list(self._gates):
+            log.warning("uploads_cut_off", sessions=len(self._filesystems))
+        for connection in list(self._authenticators):
             connection.close()
-        await self._wait_until(lambda: not self._gates and not self._trees)
+        await self._wait_until(lambda: not self._authenticators and not self._filesystems)
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
         while not holds():

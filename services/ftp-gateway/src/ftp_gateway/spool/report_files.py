@@ -15,7 +15,7 @@ from ftp_gateway.spool.upload import Upload
 from ftp_gateway.spool.upload_info import InfoFileName, UploadInfo
 
 
-class ReportFiles:
+class ErrorReportFiles:
     """
     What customers are told about their files.
 

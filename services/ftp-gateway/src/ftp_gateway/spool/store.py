@@ -27,7 +27,7 @@ from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of
 from ftp_gateway.spool.directories import SpoolDirectories
 from ftp_gateway.spool.file_locks import try_lock, try_lock_path
-from ftp_gateway.spool.report_files import ReportFiles
+from ftp_gateway.spool.report_files import ErrorReportFiles
 from ftp_gateway.spool.upload import Upload, Writer
 from ftp_gateway.spool.upload_info import CompletionProof, InfoFileName, UploadInfo, sync_directory
 from shared.errors import BusyError, ConflictError, DeniedError
@@ -53,7 +53,7 @@ class Spool:
     def __init__(self, directory: Path, clock: Callable[[], datetime]) -> None:
         self._directories = SpoolDirectories(directory)
         self._clock = clock
-        self.reports = ReportFiles(self._directories, clock)
+        self.reports = ErrorReportFiles(self._directories, clock)
         """What customers are told about their files."""
         self.changed = asyncio.Event()
         """Set whenever something may have become due."""
