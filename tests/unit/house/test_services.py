@@ -1,0 +1,85 @@
+"""The table of services is in step with the folders, pyproject.toml, compose.yaml and the settings."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
+from shared.runtime.settings import Settings
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    tools: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
+    return tools
+
+
+def missing_in_pyproject(pyproject: dict[str, Any], service: ServiceEntry) -> list[str]:
+    """What pyproject.toml does not say of a service, as a list of sentences."""
+    module = service.module
+    mypy_path = f"$MYPY_CONFIG_FILE_DIR/services/{service.name}/src"
+    rules = pyproject["importlinter"]
+    contracts = {contract["name"]: contract for contract in rules["contracts"]}
+    neighbours = contracts["services meet only through shared; the command line imports no service"]["layers"][0]
+    inside = contracts.get(f"inside {module}", {})
+    said = {
+        f'"{mypy_path}" in mypy_path of [tool.mypy]': mypy_path in pyproject["mypy"]["mypy_path"],
+        f'"{module}" in root_packages of [tool.importlinter]': module in rules["root_packages"],
+        f'"{module}" in layers of the contract "services meet only …"': module in neighbours.split(" | "),
+        f'"{module}" in ancestors of the contract "no circles"': module in contracts["no circles"]["ancestors"],
+        f'an exhaustive contract "inside {module}"': inside.get("containers") == [module] and inside.get("exhaustive"),
+    }
+    return [line for line, is_there in said.items() if not is_there]
+
+
+def test_table_of_services_has_a_row_for_each_folder() -> None:
+    folders = {project.parent.name for project in REPOSITORY.glob("services/*/pyproject.toml")}
+
+    assert folders == set(SERVICE_NAMES), "shared/contracts/services.py and services/ differ"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_pyproject_names_every_service(pyproject: dict[str, Any], service: ServiceEntry) -> None:
+    missing = missing_in_pyproject(pyproject, service)
+
+    assert [] == missing, f"pyproject.toml lacks {'; '.join(missing)}"
+
+
+def test_service_that_pyproject_does_not_name_is_told_line_by_line(pyproject: dict[str, Any]) -> None:
+    fifth = ServiceEntry(name="send-panel", http_port=8085, own=SERVICES[0].own)
+
+    assert [
+        '"$MYPY_CONFIG_FILE_DIR/services/send-panel/src" in mypy_path of [tool.mypy]',
+        '"send_panel" in root_packages of [tool.importlinter]',
+        '"send_panel" in layers of the contract "services meet only …"',
+        '"send_panel" in ancestors of the contract "no circles"',
+        'an exhaustive contract "inside send_panel"',
+    ] == missing_in_pyproject(pyproject, fifth)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_compose_file_publishes_the_ports_of_the_table(service: ServiceEntry) -> None:
+    compose = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())
+
+    published = [int(ports.split(":")[-2]) for ports in compose["services"][service.name]["ports"]]
+    assert [service.http_port, *service.ports.values()] == published
+
+
+def test_ports_of_the_table_are_all_different() -> None:
+    ports = [port for service in SERVICES for port in (service.http_port, *service.ports.values())]
+
+    assert len(ports) == len(set(ports))
+
+
+@pytest.mark.parametrize("service", [one for one in SERVICES if one.settings], ids=lambda service: service.name)
+def test_settings_of_a_service_are_read_by_it_alone(service: ServiceEntry) -> None:
+    own = [field for field in Settings.__struct_fields__ if field.startswith(service.settings)]
+    others = [path for one in SERVICES if one != service for path in (REPOSITORY / "services" / one.name).rglob("*.py")]
+
+    assert own
+    assert [] == [path for path in others if any(f".{field}" in path.read_text() for field in own)]
