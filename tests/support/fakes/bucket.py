@@ -10,7 +10,7 @@ from shared.messaging.kv import KeyValue
 
 
 class MemoryBucket:
-    """Satisfies `hooks.backlog.checkpoints.Store`. It can store a write and lose the answer."""
+    """Satisfies `hooks.backlog.checkpoints.CheckpointStore`. It can store a write and lose the answer."""
 
     def __init__(self) -> None:
         self.entries: dict[str, KeyValue] = {}

@@ -10,7 +10,7 @@ from shared.messaging.pull import ClosedError
 
 
 class MemoryEvents:
-    """Satisfies `hooks.backlog.reader.Events`. `floor` is the sequence up to which everything is acknowledged."""
+    """Satisfies `hooks.backlog.reader.EventStream`. `floor` is the sequence up to which everything is acknowledged."""
 
     def __init__(self, subject: str) -> None:
         self.floor = 0
@@ -55,7 +55,7 @@ class MemoryEvents:
 
 
 class MemoryPull:
-    """Satisfies `hooks.partitions.consumer.Pull` and `hooks.backlog.reader.Scan`."""
+    """Satisfies `hooks.partitions.consumer.PartitionPull` and `hooks.backlog.reader.EventScan`."""
 
     def __init__(self, events: MemoryEvents, start: int) -> None:
         self.pending_at_open = max(0, events.last + 1 - start)

@@ -17,8 +17,8 @@ from shared.runtime.telemetry import Metrics
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TARGET = Target("shop", "orders")
-HASTY = Batch(linger_ms=0)
-AT_ONCE = Policy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
+NO_LINGER = Batch(linger_ms=0)
+NO_BACKOFF = Policy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
 
 Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
 """What one call does: stores what it stores by `MemorySink.store`, and gives the outcomes or raises."""
@@ -112,7 +112,7 @@ class MemorySink:
         return Sent("shard-0", str(next(self._sequence)))
 
 
-class Heard:
+class RecordingObserver:
     """Satisfies `hooks.delivery.model.DeliveryObserver`: keeps what an operator would have heard."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class Heard:
         self.said.append(f"resumed {target.stream_name}")
 
 
-class Letters:
+class RecordingDeadLetters:
     """Satisfies `hooks.delivery.model.DeadLetters`."""
 
     def __init__(self) -> None:
@@ -136,15 +136,15 @@ class Letters:
         self.put.append((record.source, reason))
 
 
-class LanesAround:
+class TargetQueueHarness:
     """
     Lanes over any sink with everything around them, as an async context manager. `finished` are the records that are
     done; they are numbered from `first` on.
     """
 
     def __init__(self, sink: Sink, policy: Policy, *, first: int = 0) -> None:
-        self.heard = Heard()
-        self.letters = Letters()
+        self.heard = RecordingObserver()
+        self.letters = RecordingDeadLetters()
         self.metrics = Metrics()
         self.tally = HookCounters(lambda: NOW)
         self.finished: list[Record] = []
@@ -168,7 +168,7 @@ class LanesAround:
         self.lanes.close()
         await self._tasks.__aexit__(None, None, None)
 
-    def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = HASTY) -> Record:
+    def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = NO_LINGER) -> Record:
         """One more record of a user."""
         record = make_record(
             key=user,
@@ -200,10 +200,10 @@ class LanesAround:
         self.finished.append(record)
 
 
-class Bench(LanesAround):
+class MemoryTargetQueue(TargetQueueHarness):
     """TargetQueue over a sink in memory, which has to be used as its port allows."""
 
-    def __init__(self, sink: MemorySink, policy: Policy = AT_ONCE, *, first: int = 0) -> None:
+    def __init__(self, sink: MemorySink, policy: Policy = NO_BACKOFF, *, first: int = 0) -> None:
         super().__init__(sink, policy, first=first)
         self.sink = sink
 

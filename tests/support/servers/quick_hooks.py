@@ -1,9 +1,9 @@
 """The hooks service with leases that are over soon: `python -m support.servers.quick_hooks`. No test lives here."""
 
 from hooks import app
-from hooks.assignment.plan import Timing
+from hooks.assignment.plan import LeaseTiming
 from shared.service import run
 
 if __name__ == "__main__":
-    app.TIMING = Timing(renew_s=0.3, stop_s=1.2, take_s=2.0, give_s=1.0)
+    app.TIMING = LeaseTiming(renew_s=0.3, stop_s=1.2, take_s=2.0, give_s=1.0)
     run(app.SERVICE)

@@ -11,7 +11,7 @@ import aiohttp
 
 from hooks.alerts import Alerts
 from hooks.assignment.leases import LeaseKeeper
-from hooks.assignment.plan import Timing
+from hooks.assignment.plan import LeaseTiming
 from hooks.assignment.replica_id import named
 from hooks.assignment.status import AssignmentStatus
 from hooks.backlog.checkpoints import Checkpoints
@@ -25,7 +25,7 @@ from hooks.delivery.ack_window import Bounds
 from hooks.delivery.advisories import Advisories
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Policy, Sink
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.events.publisher import EventPublisher
 from hooks.handlers import ENDPOINTS
 from hooks.matching.rule import HookIndex, Rule, Target
@@ -53,7 +53,7 @@ from shared.service import Mesh, Service
 
 BOUNDS = Bounds()
 PATIENCE = StallPolicy()
-TIMING = Timing()
+TIMING = LeaseTiming()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
 """What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
@@ -68,7 +68,7 @@ def now() -> datetime:
 
 
 class StoredEvents:
-    """Satisfies `hooks.backlog.reader.Events`."""
+    """Satisfies `hooks.backlog.reader.EventStream`."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -195,17 +195,17 @@ def _follow(
     """Keep `destinations` at the newest configuration."""
     hooks, connectors = mesh.registry.view(HOOKS), mesh.registry.view(KINESIS)
 
-    def connector(app_key: str, config: KinesisConfig, revision: int) -> Connector:
+    def connector(app_key: str, config: KinesisConfig, revision: int) -> ActiveConnector:
         def open_sink(stream_name: str) -> Sink:
             return open_stream(config, clients, stream_name, partial(advice.give, Target(app_key, stream_name)))
 
-        return Connector(revision=revision, open=open_sink)
+        return ActiveConnector(revision=revision, open=open_sink)
 
-    def webhook(rule: Rule) -> Connector:
+    def webhook(rule: Rule) -> ActiveConnector:
         hook = rule.hook
         content_type = "application/x-ndjson" if hook.batch.format == "ndjson" else "application/json"
         config = WebhookConfig(url=hook.url, secret=hook.secret, content_type=content_type)
-        return Connector(revision=rule.revision, open=lambda _: config.open(webhooks, now))
+        return ActiveConnector(revision=rule.revision, open=lambda _: config.open(webhooks, now))
 
     def apply() -> None:
         rules = [

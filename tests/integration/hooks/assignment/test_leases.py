@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from hooks.assignment.leases import LeaseKeeper
-from hooks.assignment.plan import AssignmentPlan, Lease, Timing
+from hooks.assignment.plan import AssignmentPlan, Lease, LeaseTiming
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.contracts.subjects import PARTITIONS, hooks_lease
@@ -48,7 +48,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
 ) -> None:
     await ensure(bus, LEASES, settings)
     store, work = KeyValueStore(bus, LEASES), Work()
-    leases = LeaseKeeper("one", bus, work, timing=Timing(), now=now)
+    leases = LeaseKeeper("one", bus, work, timing=LeaseTiming(), now=now)
     plan, loop = leases.table.plan, asyncio.get_running_loop()
     theirs = Lease(owner="other", epoch=1, since=now(), renewed_at=now())
     scan = KeyValueStore.scan

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from hooks import app
-from hooks.assignment.plan import Timing
-from hooks.assignment.status import PartitionsStanding
+from hooks.assignment.plan import LeaseTiming
+from hooks.assignment.status import PartitionsStatus
 from hooks.backlog.stall_detector import StallPolicy
 from hooks.delivery.ack_window import Bounds
 from millrace.nats_servers.server import NatsServer
@@ -27,7 +27,7 @@ from support.servers.hooks_process import hooks_process
 from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
 
-QUICK = Timing(renew_s=0.2, stop_s=0.8, take_s=1.6, give_s=1.0)
+QUICK = LeaseTiming(renew_s=0.2, stop_s=0.8, take_s=1.6, give_s=1.0)
 
 
 @pytest.fixture
@@ -95,12 +95,12 @@ def owned(running: Running) -> int:
     return int(float(rendered.split("\nmillrace_hooks_partitions_owned ")[1].split("\n")[0]))
 
 
-async def standing(url: str, admin: dict[str, str]) -> PartitionsStanding:
+async def standing(url: str, admin: dict[str, str]) -> PartitionsStatus:
     async with (
         aiohttp.ClientSession(headers=admin) as http,
         http.get(f"{url}/v1/partitions", raise_for_status=True) as answer,
     ):
-        return msgspec.json.decode(await answer.read(), type=PartitionsStanding)
+        return msgspec.json.decode(await answer.read(), type=PartitionsStatus)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from hooks.sinks.kinesis.sink import KinesisConfig
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.runtime.retry import Backoff
-from support.fakes.sink import LanesAround
+from support.fakes.sink import TargetQueueHarness
 from support.servers.kinesis import CallFault, FaultyKinesis, Stored
 from support.waiting import until
 
@@ -39,11 +39,11 @@ def call_s() -> float:
 
 
 @pytest.fixture
-async def around(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[LanesAround]:
+async def around(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[TargetQueueHarness]:
     """Lanes over the real sink."""
     async with AwsClients() as clients:
         sink = config(kinesis).open(clients, "orders", call_s=call_s)
-        async with LanesAround(sink, POLICY) as around:
+        async with TargetQueueHarness(sink, POLICY) as around:
             yield around
 
 
@@ -53,7 +53,7 @@ def config(kinesis: FaultyKinesis) -> KinesisConfig:
     )
 
 
-async def put(around: LanesAround, first: int, last: int, batch: Batch = BATCH) -> None:
+async def put(around: TargetQueueHarness, first: int, last: int, batch: Batch = BATCH) -> None:
     """Numbered records, the users taking turns, a few at a time."""
     for number in range(first, last):
         around.put(f"user-{number % USERS}", str(number), batch=batch)
@@ -100,7 +100,7 @@ def check(kinesis: FaultyKinesis, last: int) -> None:
     ],
 )
 async def test_a_call_that_fails_costs_neither_a_record_nor_the_order(
-    around: LanesAround, kinesis: FaultyKinesis, fault: CallFault
+    around: TargetQueueHarness, kinesis: FaultyKinesis, fault: CallFault
 ) -> None:
     kinesis.call_faults.extend([fault, "none", fault, fault])
 
@@ -117,7 +117,7 @@ async def test_a_call_that_fails_costs_neither_a_record_nor_the_order(
 )
 @pytest.mark.parametrize("call_s", [60.0])
 async def test_records_that_fail_cost_neither_a_record_nor_the_order(
-    around: LanesAround, kinesis: FaultyKinesis, code: str
+    around: TargetQueueHarness, kinesis: FaultyKinesis, code: str
 ) -> None:
     kinesis.record_failure_code, kinesis.record_failure_rate = code, 0.2
 
@@ -129,7 +129,9 @@ async def test_records_that_fail_cost_neither_a_record_nor_the_order(
     assert [] == around.letters.put
 
 
-async def test_a_shard_at_its_limit_slows_its_own_users_alone(around: LanesAround, kinesis: FaultyKinesis) -> None:
+async def test_a_shard_at_its_limit_slows_its_own_users_alone(
+    around: TargetQueueHarness, kinesis: FaultyKinesis
+) -> None:
     kinesis.shard_records_per_s, kinesis.shard_bytes_per_s = 40, 1 << 20
     kinesis.create_stream("orders", shards=2)
     began = time.monotonic()
@@ -148,7 +150,7 @@ async def test_a_shard_at_its_limit_slows_its_own_users_alone(around: LanesAroun
 
 
 async def test_a_packed_hot_user_is_not_bound_to_one_event_a_round_trip(
-    around: LanesAround, kinesis: FaultyKinesis
+    around: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.delay_s = 0.05
 
@@ -160,7 +162,9 @@ async def test_a_packed_hot_user_is_not_bound_to_one_event_a_round_trip(
     assert kinesis.calls <= 5
 
 
-async def test_packs_keep_the_order_while_calls_and_records_fail(around: LanesAround, kinesis: FaultyKinesis) -> None:
+async def test_packs_keep_the_order_while_calls_and_records_fail(
+    around: TargetQueueHarness, kinesis: FaultyKinesis
+) -> None:
     kinesis.record_failure_rate = 0.2
     kinesis.call_faults.extend(["none", "dropped", "short", "internal", "late", "none", "long"])
 
@@ -174,7 +178,9 @@ async def test_packs_keep_the_order_while_calls_and_records_fail(around: LanesAr
         assert list(range(user, 2000, USERS)) == list(dict.fromkeys(numbers(records, f"user-{user}")))
 
 
-async def test_shards_that_are_split_meanwhile_change_nothing(around: LanesAround, kinesis: FaultyKinesis) -> None:
+async def test_shards_that_are_split_meanwhile_change_nothing(
+    around: TargetQueueHarness, kinesis: FaultyKinesis
+) -> None:
     kinesis.record_failure_rate = 0.1
     for round_ in range(8):
         await put(around, round_ * 200, round_ * 200 + 200)
@@ -187,7 +193,7 @@ async def test_shards_that_are_split_meanwhile_change_nothing(around: LanesAroun
     assert b"millrace_hooks_order_inversions_total 0.0" in around.metrics.render()
 
 
-async def test_kinesis_gone_and_back_costs_nothing(around: LanesAround, kinesis: FaultyKinesis) -> None:
+async def test_kinesis_gone_and_back_costs_nothing(around: TargetQueueHarness, kinesis: FaultyKinesis) -> None:
     kinesis.delay_s = 0.01
     for round_ in range(3):
         await put(around, round_ * 300, round_ * 300 + 300)
@@ -201,7 +207,7 @@ async def test_kinesis_gone_and_back_costs_nothing(around: LanesAround, kinesis:
 
 
 async def test_keys_revoked_and_restored_are_told_once_and_lose_nothing(
-    around: LanesAround, kinesis: FaultyKinesis
+    around: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     await put(around, 0, 200)
     await around.wait_finished(20)
@@ -217,7 +223,7 @@ async def test_keys_revoked_and_restored_are_told_once_and_lose_nothing(
 
 
 async def test_a_round_trip_of_20_ms_is_made_up_for_by_calls_at_once(
-    around: LanesAround, kinesis: FaultyKinesis
+    around: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.delay_s = 0.02
     for number in range(20_000):

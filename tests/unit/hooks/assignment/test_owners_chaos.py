@@ -21,7 +21,7 @@ from hooks.delivery.ack_window import Bounds
 from hooks.delivery.batching import RecordBatch
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Outcome, Policy, Record, Sent, SinkLimits
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rule import HookIndex, Rule, Target
 from hooks.partitions.consumer import PartitionConsumer
@@ -35,7 +35,7 @@ from shared.runtime.telemetry import Metrics
 from support.fakes.bucket import MemoryBucket
 from support.fakes.events import MemoryEvents
 from support.fakes.random_sink import chaos
-from support.fakes.sink import NOW, Heard, Letters, MemorySink
+from support.fakes.sink import NOW, MemorySink, RecordingDeadLetters, RecordingObserver
 from support.virtual_time import run_virtually
 
 PARTITION = 3
@@ -181,8 +181,8 @@ class Replica:
 
     async def _live(self) -> None:
         world = self.world
-        letters = Letters()
-        destinations = Targets(Policy(), watcher=Heard(), dead_letters=letters, metrics=self.metrics)
+        letters = RecordingDeadLetters()
+        destinations = Targets(Policy(), watcher=RecordingObserver(), dead_letters=letters, metrics=self.metrics)
         tallies = DeliveryCounters(lambda: NOW)
         catch_ups = BacklogReaders(world.events, Checkpoints(world.bucket), listener=Unheard(), clock=lambda: NOW)
 
@@ -210,7 +210,7 @@ class Replica:
                 )
                 for name, code in HOOKS.items()
             ]
-            destinations.apply(HookIndex(rules), {"shop": Connector(revision=1, open=self._open_sink)})
+            destinations.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=self._open_sink)})
             self.partitions = ConsumerPool(
                 open_partition, destinations, self.metrics, lambda name, work: tasks.create_task(work)
             )

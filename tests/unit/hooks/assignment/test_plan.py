@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hooks.assignment.plan import Lease, LeaseTable, Member, Timing
+from hooks.assignment.plan import Lease, LeaseTable, LeaseTiming, Member
 from shared.contracts.subjects import PARTITIONS
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-TIMING = Timing()
+TIMING = LeaseTiming()
 NAMES = ("a", "b", "c")
 
 

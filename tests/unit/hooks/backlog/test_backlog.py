@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.backlog.backlog import NOWHERE, Backlog, Place, place_of
+from hooks.backlog.backlog import BEFORE_ALL, Backlog, EventPosition, position_of
 from hooks.delivery.ack_window import AckWindow, Bounds, PendingMessage
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Record
@@ -105,7 +105,7 @@ def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order
         else:
             getattr(told, step)()
         if told.backlog is not None:
-            unfinished = [place_of(record.source).sequence for record in told.lanes]
+            unfinished = [position_of(record.source).sequence for record in told.lanes]
             covered = told.live.floor.sequence + 1 if told.live.floor else 1
             assert all(min(covered, told.backlog.start) <= sequence for sequence in unfinished)
     for _ in range(4 * messages + 4):
@@ -145,7 +145,7 @@ def test_hooks_that_move_apart_have_a_backlog_each_with_what_they_had_before_the
         behind={"stays": 2, "moves": 2},
         start=3,
         missed=9,
-        boundary=Place(6, 0),
+        boundary=EventPosition(6, 0),
         wanted=[("EVENTS:4:0", "stays"), ("EVENTS:4:0", "moves")],
     )
     right = Target("shop", "right")
@@ -160,5 +160,5 @@ def test_hooks_that_move_apart_have_a_backlog_each_with_what_they_had_before_the
 
 
 def test_a_record_that_was_never_put_is_nowhere() -> None:
-    assert NOWHERE == place_of("")
-    assert Place(12, 3) == place_of("EVENTS:12:3")
+    assert BEFORE_ALL == position_of("")
+    assert EventPosition(12, 3) == position_of("EVENTS:12:3")

@@ -7,7 +7,7 @@ import pytest
 
 from hooks.backlog.backlog import Backlog
 from hooks.backlog.checkpoints import Checkpoints
-from hooks.backlog.reader import BacklogReaders, Scan
+from hooks.backlog.reader import BacklogReaders, EventScan
 from hooks.matching.rule import Target
 from shared.contracts.streams import EVENTS
 from shared.messaging.bus import StreamState
@@ -19,7 +19,7 @@ from support.fakes.sink import NOW, TARGET
 class Stream:
     """`EVENTS`, which has forgotten what is before message 10."""
 
-    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Scan]:
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[EventScan]:
         raise AssertionError
 
     async def state(self) -> StreamState:

@@ -6,12 +6,12 @@ from hooks.backlog.stall_detector import StallDetector, StallPolicy
 from hooks.delivery.ack_window import AckWindow, Bounds
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Policy
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Batch, Hook
 from hooks.matching.rule import HookIndex, Rule, Target
 from shared.messaging.message import Message
 from shared.runtime.telemetry import Metrics
-from support.fakes.sink import NOW, Heard, Letters, MemorySink, make_record
+from support.fakes.sink import NOW, MemorySink, RecordingDeadLetters, RecordingObserver, make_record
 
 TARGET = Target("shop", "orders")
 
@@ -29,8 +29,10 @@ async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_
     batch = Batch(linger_ms=linger_ms)
     hook = Hook(name="all", stream_name="orders", trigger_type="EVENT", event_code="*", batch=batch)
     rule = Rule(app_key="shop", hook_id="all", revision=1, hook=hook)
-    async with Targets(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics()) as destinations:
-        destinations.apply(HookIndex([rule]), {"shop": Connector(revision=1, open=lambda _: sink)})
+    async with Targets(
+        Policy(), watcher=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
+    ) as destinations:
+        destinations.apply(HookIndex([rule]), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
         window = AckWindow(Bounds())
         stalls = StallDetector(window, destinations, StallPolicy(), lambda: now)
         taken = window.take(Message("events.shop.0", b"", sequence=1, at_ns=0))

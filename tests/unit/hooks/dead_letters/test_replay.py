@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks.dead_letters.replay import ReplayReply, Replays
-from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, Letter
+from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, StoredDeadLetter
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Failed, Outcome, Policy, Record
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Hook
 from hooks.matching.rule import HookIndex, Rule
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
-from support.fakes.sink import AT_ONCE, NOW, Answer, Heard, Letters, MemorySink
+from support.fakes.sink import NO_BACKOFF, NOW, Answer, MemorySink, RecordingDeadLetters, RecordingObserver
 
 RULE = Rule(
     app_key="shop",
@@ -28,9 +28,9 @@ RULE = Rule(
 )
 
 
-def letter(id: int, place: int, user: str = "ann", *, hook: str = "all", cut: bool = False) -> Letter:
+def letter(id: int, place: int, user: str = "ann", *, hook: str = "all", cut: bool = False) -> StoredDeadLetter:
     """One whose event is the `place`-th of the stream."""
-    return Letter(
+    return StoredDeadLetter(
         id=id,
         at=NOW,
         hook=hook,
@@ -45,14 +45,14 @@ def letter(id: int, place: int, user: str = "ann", *, hook: str = "all", cut: bo
 
 
 class Drawer(DeadLetterStore):
-    """Letters in memory."""
+    """RecordingDeadLetters in memory."""
 
-    def __init__(self, letters: Sequence[Letter]) -> None:
+    def __init__(self, letters: Sequence[StoredDeadLetter]) -> None:
         self.letters = {letter.id: letter for letter in letters}
 
     async def read(
         self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
-    ) -> tuple[list[Letter], int | None]:
+    ) -> tuple[list[StoredDeadLetter], int | None]:
         assert through is not None
         found = [one for one in self.letters.values() if after < one.id <= through]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
@@ -69,16 +69,18 @@ async def replay(
     drawer: Drawer,
     sink: MemorySink,
     *,
-    policy: Policy = AT_ONCE,
+    policy: Policy = NO_BACKOFF,
     rules: Sequence[Rule] = (RULE,),
     after: str | None = None,
     work_s: float = 5,
     limit: int = 1000,
 ) -> ReplayReply:
     """One call of a service whose only stream is `sink`."""
-    box = Letters()
-    async with Targets(policy, watcher=Heard(), dead_letters=Counting(box), metrics=Metrics()) as destinations:
-        destinations.apply(HookIndex(rules), {"shop": Connector(revision=1, open=lambda _: sink)})
+    box = RecordingDeadLetters()
+    async with Targets(
+        policy, watcher=RecordingObserver(), dead_letters=Counting(box), metrics=Metrics()
+    ) as destinations:
+        destinations.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
         replays = Replays(drawer, destinations, DeliveryCounters(clock), Metrics(), clock, work_s=work_s)
         return await replays.run(
             DeadLetterFilter(app_key="shop"), after=after, limit=limit, per_second=10_000, dry_run=False
@@ -88,7 +90,7 @@ async def replay(
 class Counting:
     """Satisfies `hooks.delivery.model.DeadLetters`, and counts as the real one."""
 
-    def __init__(self, letters: Letters) -> None:
+    def __init__(self, letters: RecordingDeadLetters) -> None:
         self._letters = letters
 
     async def put_record(self, target: object, record: Record, reason: str, message: str) -> None:
@@ -201,7 +203,9 @@ async def test_one_call_ends_where_the_next_begins() -> None:
 
 @pytest.mark.parametrize("after", ["", "7", "-", "a-b", "1-"])
 async def test_a_place_that_nobody_gave_is_refused(after: str) -> None:
-    destinations = Targets(AT_ONCE, watcher=Heard(), dead_letters=Counting(Letters()), metrics=Metrics())
+    destinations = Targets(
+        NO_BACKOFF, watcher=RecordingObserver(), dead_letters=Counting(RecordingDeadLetters()), metrics=Metrics()
+    )
     replays = Replays(Drawer([]), destinations, DeliveryCounters(clock), Metrics(), clock)
 
     with pytest.raises(InvalidError) as caught:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hooks.dead_letters.writer import DeadLetterWriter, Resent
+from hooks.dead_letters.writer import DeadLetterWriter, ReplayedRecord
 from hooks.delivery.counters import HookCounters
 from shared.contracts.messages import DeadLetter, decode
 from shared.errors import BusyError, MillraceError
@@ -80,7 +80,7 @@ async def test_a_body_that_no_message_can_hold_is_cut(body: bytes) -> None:
 
 async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> None:
     bus, tally = Bus(), HookCounters(lambda: NOW)
-    record = Resent(
+    record = ReplayedRecord(
         letter=12,
         key="ann",
         data=b"{}",

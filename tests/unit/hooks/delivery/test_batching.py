@@ -8,7 +8,7 @@ import pytest
 from hooks.delivery.model import Failed, Outcome, Record, SinkLimits
 from hooks.matching.hook import Batch
 from shared.errors import InvalidError, UnavailableError
-from support.fakes.sink import Bench, MemorySink, store_all
+from support.fakes.sink import MemorySink, MemoryTargetQueue, store_all
 
 ARRAY = Batch(linger_ms=0, format="json_array")
 LINES = Batch(linger_ms=0, format="ndjson")
@@ -21,7 +21,7 @@ def data(sink: MemorySink) -> list[bytes]:
 @pytest.mark.parametrize(("batch", "wanted"), [(ARRAY, b"[1,2,3]"), (LINES, b"1\n2\n3\n")])
 async def test_what_waits_for_a_user_goes_as_one_record(batch: Batch, wanted: bytes) -> None:
     sink = MemorySink()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         records = [bench.put("ann", str(number), batch=batch) for number in (1, 2, 3)]
         await bench.wait_finished(3)
 
@@ -34,7 +34,7 @@ async def test_what_waits_for_a_user_goes_as_one_record(batch: Batch, wanted: by
 @pytest.mark.parametrize(("batch", "wanted"), [(ARRAY, b"[1]"), (LINES, b"1\n")])
 async def test_a_single_event_has_the_same_form(batch: Batch, wanted: bytes) -> None:
     sink = MemorySink()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         record = bench.put("ann", "1", batch=batch)
         await bench.wait_finished(1)
 
@@ -44,7 +44,7 @@ async def test_a_single_event_has_the_same_form(batch: Batch, wanted: bytes) -> 
 
 async def test_users_and_hooks_are_not_mixed_in_a_record() -> None:
     sink = MemorySink()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(3):
             bench.put("ann", f'"a{number}"', batch=ARRAY)
             bench.put("bob", f'"b{number}"', batch=ARRAY)
@@ -58,7 +58,7 @@ async def test_users_and_hooks_are_not_mixed_in_a_record() -> None:
 
 async def test_a_pack_holds_no_more_than_a_record_may() -> None:
     sink = MemorySink(limits=SinkLimits(call_records=500, call_bytes=1000, record_bytes=25))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(10, 20):
             bench.put("ann", str(number), batch=LINES)
         await bench.wait_finished(10)
@@ -70,7 +70,7 @@ async def test_a_pack_holds_no_more_than_a_record_may() -> None:
 async def test_what_arrives_later_goes_behind_the_pack_under_way() -> None:
     sink = MemorySink()
     sink.gate.clear()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         bench.put("ann", "1", batch=LINES)
         bench.put("ann", "2", batch=LINES)
         await bench.wait(lambda: bool(sink.batches))
@@ -89,7 +89,7 @@ async def test_a_pack_goes_again_as_it_was() -> None:
         raise UnavailableError("timeout")
 
     sink = MemorySink(silent, lambda sink, batch: [Failed("InternalFailure", "Internal Service Failure")])
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         bench.put("ann", "1", batch=LINES)
         bench.put("ann", "2", batch=LINES)
         await bench.wait_finished(3)
@@ -108,7 +108,7 @@ async def test_of_a_refused_pack_only_the_guilty_event_is_put_aside() -> None:
         return store_all(sink, batch)
 
     sink = MemorySink(*[refuse_poison] * 99)
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         records = [bench.put("ann", str(number), batch=ARRAY) for number in range(10, 16)]
         await bench.wait_finished(8)
         bench.put("ann", "18", batch=ARRAY)
@@ -121,7 +121,7 @@ async def test_of_a_refused_pack_only_the_guilty_event_is_put_aside() -> None:
 async def test_released_records_leave_a_pack_one_by_one() -> None:
     sink = MemorySink()
     sink.gate.clear()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         records = [bench.put("ann", str(number), batch=LINES) for number in range(3)]
         await bench.wait(lambda: bool(sink.batches))
         records.append(bench.put("ann", "3", batch=LINES))

@@ -9,7 +9,7 @@ from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent
 from hooks.delivery.shard_backoff import USERS_REMEMBERED, ShardBackoff
 from shared.runtime.retry import Backoff
-from support.fakes.sink import AT_ONCE, NOW, Bench, MemorySink, make_record
+from support.fakes.sink import NO_BACKOFF, NOW, MemorySink, MemoryTargetQueue, make_record
 from support.waiting import until
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
@@ -50,7 +50,7 @@ def users(sink: MemorySink) -> set[str]:
 
 async def test_a_full_shard_holds_up_no_other() -> None:
     sink = ShardedSink("a")
-    async with Bench(sink, PATIENT) as bench:
+    async with MemoryTargetQueue(sink, PATIENT) as bench:
         bench.put("ann")
         for _ in range(50):
             bench.put("bob")
@@ -67,7 +67,7 @@ def refusal(shard: int = 0) -> Failed:
 
 async def test_one_refusal_holds_nobody_else_up_and_a_second_one_its_shard() -> None:
     back: list[Record] = []
-    shards = ShardBackoff(AT_ONCE.retry, asyncio.get_running_loop(), back.extend)
+    shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
     ann, abe, bob = record("ann"), record("abe"), record("bob")
     shards.learn([abe, bob], [Sent("shardId-000000000000", "1"), Sent("shardId-000000000001", "2")])
 
@@ -82,7 +82,7 @@ async def test_one_refusal_holds_nobody_else_up_and_a_second_one_its_shard() -> 
 
 async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> None:
     back: list[Record] = []
-    shards = ShardBackoff(AT_ONCE.retry, asyncio.get_running_loop(), back.extend)
+    shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
     for round_ in (1, 2):
         shards.failed([(record("ann"), refusal(0)), (record("bob"), refusal(1))])
         if round_ == 1:
@@ -129,7 +129,7 @@ async def test_what_is_remembered_of_users_is_bounded() -> None:
 @pytest.mark.parametrize("named", [True, False])
 async def test_everything_arrives_when_the_shard_takes_records_again(named: bool) -> None:
     sink = ShardedSink("a", named=named)
-    async with Bench(sink, AT_ONCE) as bench:
+    async with MemoryTargetQueue(sink, NO_BACKOFF) as bench:
         records = [bench.put(user) for user in ("ann", "abe", "bob", "ann", "abe", "bob")]
         await bench.wait(lambda: bench.tally.failed >= 20)
         sink.full = set()
@@ -141,7 +141,7 @@ async def test_everything_arrives_when_the_shard_takes_records_again(named: bool
 
 async def test_a_change_of_the_configuration_ends_every_wait() -> None:
     sink = ShardedSink("a")
-    async with Bench(sink, PATIENT) as bench:
+    async with MemoryTargetQueue(sink, PATIENT) as bench:
         bench.put("ann")
         await bench.wait(lambda: bench.tally.failed == 1)
         sink.full = set()
@@ -153,7 +153,7 @@ async def test_a_change_of_the_configuration_ends_every_wait() -> None:
 
 async def test_what_waits_for_a_shard_can_be_released() -> None:
     sink = ShardedSink("a")
-    async with Bench(sink, PATIENT) as bench:
+    async with MemoryTargetQueue(sink, PATIENT) as bench:
         records = [bench.put("ann"), bench.put("ann")]
         await bench.wait(lambda: bench.tally.failed == 1)
         released = bench.lanes.release(lambda _: True)

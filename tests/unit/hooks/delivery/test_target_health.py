@@ -6,7 +6,7 @@ from hooks.delivery.model import Policy
 from hooks.delivery.target_health import TargetHealth, wait_s
 from shared.errors import BusyError, CredentialsError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
-from support.fakes.sink import TARGET, Heard
+from support.fakes.sink import TARGET, RecordingObserver
 
 POLICY = Policy(retry=Backoff(first_s=1, max_s=8), probe=Backoff(first_s=60, max_s=60))
 
@@ -24,12 +24,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def heard() -> RecordingObserver:
+    return RecordingObserver()
 
 
 @pytest.fixture
-def trouble(clock: Clock, heard: Heard) -> TargetHealth:
+def trouble(clock: Clock, heard: RecordingObserver) -> TargetHealth:
     return TargetHealth(TARGET, POLICY, heard, clock)
 
 
@@ -73,7 +73,7 @@ def test_failures_of_calls_that_ran_side_by_side_count_once(trouble: TargetHealt
     assert 30 == pytest.approx(trouble.wait_s)
 
 
-def test_a_pause_is_told_once_until_it_is_over(trouble: TargetHealth, clock: Clock, heard: Heard) -> None:
+def test_a_pause_is_told_once_until_it_is_over(trouble: TargetHealth, clock: Clock, heard: RecordingObserver) -> None:
     for error in (CredentialsError("revoked"), UnavailableError("timeout"), CredentialsError("revoked")):
         fail_and_wait(trouble, clock, error)
     trouble.answered()
@@ -82,7 +82,9 @@ def test_a_pause_is_told_once_until_it_is_over(trouble: TargetHealth, clock: Clo
     assert ["paused orders: credentials", "resumed orders", "paused orders: credentials"] == heard.said
 
 
-def test_a_change_that_mends_nothing_is_told_again(trouble: TargetHealth, clock: Clock, heard: Heard) -> None:
+def test_a_change_that_mends_nothing_is_told_again(
+    trouble: TargetHealth, clock: Clock, heard: RecordingObserver
+) -> None:
     trouble.failed(CredentialsError("revoked"))
     trouble.renewed()
 
@@ -92,7 +94,7 @@ def test_a_change_that_mends_nothing_is_told_again(trouble: TargetHealth, clock:
     assert ["paused orders: credentials"] * 2 == heard.said
 
 
-def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: TargetHealth, heard: Heard) -> None:
+def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: TargetHealth, heard: RecordingObserver) -> None:
     trouble.failed(CredentialsError("revoked"))
     trouble.renewed()
     trouble.answered()
@@ -101,7 +103,7 @@ def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: TargetHealt
     assert ["paused orders: credentials", "resumed orders"] == heard.said
 
 
-def test_a_passing_failure_is_told_to_nobody(trouble: TargetHealth, clock: Clock, heard: Heard) -> None:
+def test_a_passing_failure_is_told_to_nobody(trouble: TargetHealth, clock: Clock, heard: RecordingObserver) -> None:
     fail_and_wait(trouble, clock, UnavailableError("timeout"))
     trouble.answered()
 

@@ -16,7 +16,7 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.runtime.retry import Backoff
-from support.fakes.sink import AT_ONCE, Answer, Bench, MemorySink, store_all
+from support.fakes.sink import NO_BACKOFF, Answer, MemorySink, MemoryTargetQueue, store_all
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 PATIENT = Policy(retry=NEVER, probe=NEVER)
@@ -55,7 +55,7 @@ def stored_of(sink: MemorySink, user: str) -> list[str]:
 
 async def test_records_of_many_users_travel_in_one_call() -> None:
     sink = MemorySink()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(100):
             bench.put(f"user-{number}")
         await bench.wait_finished(100)
@@ -65,7 +65,7 @@ async def test_records_of_many_users_travel_in_one_call() -> None:
 
 async def test_a_call_holds_no_more_than_the_sink_takes() -> None:
     sink = MemorySink(limits=SinkLimits(call_records=10, call_bytes=100, record_bytes=90))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(25):
             bench.put(f"small-{number}", "")
         for number in range(4):
@@ -85,18 +85,18 @@ async def test_more_and_more_calls_run_at_once_and_no_more_than_the_policy_says(
 
     limits = SinkLimits(call_records=1, call_bytes=1000, record_bytes=1000)
     sink = MemorySink(*[note] * 400, limits=limits, turns=3)
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(400):
             bench.put(f"user-{number}")
         await bench.wait_finished(400)
 
     assert START == at_once[0]
-    assert AT_ONCE.calls == sink.most_at_once == 16
+    assert NO_BACKOFF.calls == sink.most_at_once == 16
 
 
 async def test_only_the_failed_records_are_sent_again() -> None:
     sink = MemorySink(fail_some(1, 3))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         records = [bench.put(f"user-{number}") for number in range(5)]
         await bench.wait_finished(5)
 
@@ -106,7 +106,7 @@ async def test_only_the_failed_records_are_sent_again() -> None:
 
 async def test_later_records_of_a_user_wait_for_the_failed_one() -> None:
     sink = MemorySink(fail_some(0), fail_some(0), fail_some(0))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         wanted = [bench.put("ann").source for _ in range(4)]
         bench.put("bob")
         await bench.wait_finished(5)
@@ -119,7 +119,7 @@ async def test_an_answer_of_another_length_counts_as_none() -> None:
         return store_all(sink, batch)[1:]
 
     sink = MemorySink(too_short)
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         records = [bench.put("ann"), bench.put("bob")]
         await bench.wait_finished(2)
 
@@ -129,7 +129,7 @@ async def test_an_answer_of_another_length_counts_as_none() -> None:
 
 async def test_a_silent_call_that_landed_makes_an_adjacent_duplicate() -> None:
     sink = MemorySink(refuse(UnavailableError("timeout"), stored=True))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         first, second = bench.put("ann").source, bench.put("ann").source
         await bench.wait_finished(2)
 
@@ -147,7 +147,7 @@ async def test_a_target_in_trouble_is_asked_by_one_call_at_a_time() -> None:
 
     limits = SinkLimits(call_records=1, call_bytes=99, record_bytes=99)
     sink = MemorySink(*[refuse(BusyError("throttled"))] * START, *[still_busy] * 5, limits=limits)
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(20):
             bench.put(f"user-{number}")
         await bench.wait_finished(20)
@@ -159,7 +159,7 @@ async def test_a_target_in_trouble_is_asked_by_one_call_at_a_time() -> None:
 @pytest.mark.parametrize("error", [CredentialsError("revoked"), NotFoundError("no such stream")])
 async def test_a_pause_keeps_the_records_and_is_told_once(error: MillraceError) -> None:
     sink = MemorySink(refuse(error), refuse(error), refuse(error))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         record = bench.put("ann")
         await bench.wait_finished(1)
 
@@ -171,7 +171,7 @@ async def test_a_pause_keeps_the_records_and_is_told_once(error: MillraceError) 
 async def test_a_pause_sends_nothing_until_the_configuration_changes() -> None:
     broken = MemorySink(refuse(CredentialsError("revoked")))
     mended = MemorySink()
-    async with Bench(broken, PATIENT) as bench:
+    async with MemoryTargetQueue(broken, PATIENT) as bench:
         records = [bench.put("ann"), bench.put("ann")]
         await bench.wait(lambda: bench.lanes.error is not None)
         bench.put("bob")
@@ -186,7 +186,7 @@ async def test_a_pause_sends_nothing_until_the_configuration_changes() -> None:
 async def test_a_call_that_began_with_the_old_keys_does_not_pause_the_new_ones() -> None:
     old, new = MemorySink(refuse(CredentialsError("revoked"))), MemorySink()
     old.gate.clear()
-    async with Bench(old, PATIENT) as bench:
+    async with MemoryTargetQueue(old, PATIENT) as bench:
         bench.put("ann")
         await bench.wait(lambda: bool(old.batches))
         bench.lanes.renew(new)
@@ -204,7 +204,7 @@ async def test_a_refused_call_is_taken_apart_and_the_guilty_record_put_aside() -
         return store_all(sink, batch)
 
     sink = MemorySink(*[refuse_poison] * 50)
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for number in range(10):
             bench.put(f"user-{number}")
         poison = bench.put("mallory", "poison")
@@ -218,7 +218,7 @@ async def test_a_refused_call_is_taken_apart_and_the_guilty_record_put_aside() -
 
 async def test_a_record_refused_for_good_is_put_aside_and_holds_up_nobody() -> None:
     sink = MemorySink(fail_some(0, retryable=False))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         refused, following, other = bench.put("ann"), bench.put("ann"), bench.put("bob")
         await bench.wait_finished(3)
 
@@ -231,7 +231,7 @@ async def test_a_bug_of_a_sink_is_counted_and_loses_nothing() -> None:
         raise ZeroDivisionError
 
     sink = MemorySink(bug)
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         record = bench.put("ann")
         await bench.wait_finished(1)
 
@@ -244,7 +244,7 @@ async def test_an_inversion_in_the_stream_is_counted() -> None:
         return lambda sink, batch: [Sent("shard-0", str(number))]
 
     sink = MemorySink(numbered(7), numbered(8), numbered(8))
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         for _ in range(3):
             bench.put("ann")
         await bench.wait_finished(3)
@@ -255,7 +255,7 @@ async def test_an_inversion_in_the_stream_is_counted() -> None:
 async def test_released_records_leave_in_order_and_the_rest_goes_on() -> None:
     sink = MemorySink()
     sink.gate.clear()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         moving = [bench.put("ann", hook_id="moving")]
         staying = [bench.put("ann", hook_id="staying")]
         moving += [bench.put("ann", hook_id="moving"), bench.put("bob", hook_id="moving")]
@@ -272,7 +272,7 @@ async def test_released_records_leave_in_order_and_the_rest_goes_on() -> None:
 async def test_release_breaks_no_call_off_when_nothing_leaves() -> None:
     sink = MemorySink()
     sink.gate.clear()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         bench.put("ann")
         await bench.wait(lambda: bool(sink.batches))
         released = bench.lanes.release(lambda record: record.hook_id == "another")
@@ -285,7 +285,7 @@ async def test_release_breaks_no_call_off_when_nothing_leaves() -> None:
 
 async def test_drain_sends_what_waits() -> None:
     sink = MemorySink(fail_some(0), limits=SinkLimits(call_records=3, call_bytes=1000, record_bytes=1000))
-    async with Bench(sink, Policy(retry=Backoff(first_s=0, max_s=0))) as bench:
+    async with MemoryTargetQueue(sink, Policy(retry=Backoff(first_s=0, max_s=0))) as bench:
         for number in range(20):
             bench.put(f"user-{number % 7}")
         await bench.lanes.drain()
@@ -295,7 +295,7 @@ async def test_drain_sends_what_waits() -> None:
 
 async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
     sink = MemorySink(refuse(CredentialsError("revoked")))
-    async with Bench(sink, PATIENT) as bench:
+    async with MemoryTargetQueue(sink, PATIENT) as bench:
         bench.put("ann")
         await bench.wait(lambda: bench.lanes.error is not None)
         await bench.lanes.drain()
@@ -306,7 +306,7 @@ async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
 async def test_parting_takes_what_waits_and_breaks_off_no_call() -> None:
     sink = MemorySink()
     sink.gate.clear()
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         first = [bench.put("ann", hook_id=hook) for hook in ("leaves", "leaves", "stays", "leaves")]
         second = bench.put("bob", hook_id="stays")
         await bench.wait(lambda: sink.calls > 0)
@@ -324,7 +324,7 @@ async def test_a_pack_in_a_call_stays_whole_when_others_part_and_comes_apart_whe
     sink = MemorySink(refuse(InvalidError("no")))
     sink.gate.clear()
     packed = Batch(linger_ms=0, format="json_array")
-    async with Bench(sink) as bench:
+    async with MemoryTargetQueue(sink) as bench:
         flying = [bench.put("ann", hook_id="leaves", batch=packed) for _ in range(3)]
         await bench.wait(lambda: sink.calls > 0)
         waiting = [bench.put("ann", hook_id=hook, batch=packed) for hook in ("leaves", "stays", "leaves", "stays")]
@@ -339,7 +339,7 @@ async def test_a_pack_in_a_call_stays_whole_when_others_part_and_comes_apart_whe
 
 async def test_parting_finds_what_waits_for_its_shard() -> None:
     sink = MemorySink(fail_some(0), fail_some(0))
-    async with Bench(sink, PATIENT) as bench:
+    async with MemoryTargetQueue(sink, PATIENT) as bench:
         failed = bench.put("ann", hook_id="leaves")
         behind = bench.put("ann", hook_id="stays")
         await bench.wait(lambda: bench.lanes.failing and not sink.calls)

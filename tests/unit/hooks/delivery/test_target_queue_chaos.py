@@ -12,7 +12,7 @@ from hooks.delivery.batching import RecordBatch
 from hooks.delivery.model import Record, SinkLimits
 from hooks.matching.hook import Batch
 from support.fakes.random_sink import chaos
-from support.fakes.sink import AT_ONCE, Bench, MemorySink
+from support.fakes.sink import NO_BACKOFF, MemorySink, MemoryTargetQueue
 
 FORMATS = st.sampled_from(["single", "json_array", "ndjson"])
 
@@ -63,11 +63,11 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
     dice = random.Random(seed)
     limits = SinkLimits(call_records=per_call, call_bytes=1000, record_bytes=30)
     sink = MemorySink(*[chaos(dice) for _ in range(faults)], limits=limits, turns=dice.randint(0, 3))
-    policy = msgspec.structs.replace(AT_ONCE, calls=calls)
+    policy = msgspec.structs.replace(NO_BACKOFF, calls=calls)
     floor, done, begins = 0, set[int](), []
     while floor < len(users):
         begins.append(len(sink.stored))
-        async with Bench(sink, policy, first=floor) as bench:
+        async with MemoryTargetQueue(sink, policy, first=floor) as bench:
             for number in range(floor, len(users)):
                 bench.put(name(users[number]), str(number), hook_id=f"hook-{users[number] % 2}", batch=batch)
                 if number in renewals:

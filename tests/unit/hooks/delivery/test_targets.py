@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Policy, Record
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Hook
 from hooks.matching.rule import HookIndex, Rule, Target
 from shared.errors import NotFoundError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
-from support.fakes.sink import NOW, Heard, Letters, MemorySink, make_record
+from support.fakes.sink import NOW, MemorySink, RecordingDeadLetters, RecordingObserver, make_record
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 
@@ -52,18 +52,18 @@ class Scene:
     """Targets of `shop`, with hooks that put records."""
 
     def __init__(self) -> None:
-        self.heard = Heard()
+        self.heard = RecordingObserver()
         self.tally = HookCounters(lambda: NOW)
         self.done: list[str] = []
         self.count = 0
         self.destinations = Targets(
             Policy(retry=NEVER, probe=NEVER),
             watcher=self.heard,
-            dead_letters=Letters(),
+            dead_letters=RecordingDeadLetters(),
             metrics=Metrics(),
         )
 
-    def apply(self, rules: HookIndex, connectors: Mapping[str, Connector]) -> None:
+    def apply(self, rules: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
         self.destinations.apply(rules, connectors)
 
     def put(self, hook_id: str, user: str = "ann", partition: int | None = None) -> str:
@@ -98,7 +98,7 @@ class Scene:
 async def test_each_stream_has_lanes_of_its_own() -> None:
     scene, streams = Scene(), Streams()
     async with scene.destinations:
-        scene.apply(index(("one", "a"), ("two", "b")), {"shop": Connector(revision=1, open=streams)})
+        scene.apply(index(("one", "a"), ("two", "b")), {"shop": ActiveConnector(revision=1, open=streams)})
         first, second = scene.put("one"), scene.put("two")
         await scene.wait(lambda: len(scene.done) == 2)
 
@@ -108,7 +108,7 @@ async def test_each_stream_has_lanes_of_its_own() -> None:
 async def test_there_are_no_lanes_without_an_active_connector() -> None:
     scene = Scene()
     async with scene.destinations:
-        scene.apply(index(("one", "a")), {"rival": Connector(revision=1, open=Streams())})
+        scene.apply(index(("one", "a")), {"rival": ActiveConnector(revision=1, open=Streams())})
 
         assert scene.destinations.find(Target("shop", "a")) is None
 
@@ -116,10 +116,10 @@ async def test_there_are_no_lanes_without_an_active_connector() -> None:
 async def test_a_new_revision_of_the_connector_resumes_at_once() -> None:
     scene, before, after = Scene(), Streams("a"), Streams()
     async with scene.destinations:
-        scene.apply(index(("one", "a")), {"shop": Connector(revision=1, open=before)})
+        scene.apply(index(("one", "a")), {"shop": ActiveConnector(revision=1, open=before)})
         sources = [scene.put("one"), scene.put("one")]
         await scene.wait_paused("a")
-        scene.apply(index(("one", "a")), {"shop": Connector(revision=2, open=after)})
+        scene.apply(index(("one", "a")), {"shop": ActiveConnector(revision=2, open=after)})
         await scene.wait(lambda: len(scene.done) == 2)
 
     assert sources == after.stored("a")
@@ -129,7 +129,7 @@ async def test_a_new_revision_of_the_connector_resumes_at_once() -> None:
 async def test_a_change_elsewhere_does_not_resume() -> None:
     scene, streams = Scene(), Streams("a")
     async with scene.destinations:
-        connectors = {"shop": Connector(revision=1, open=streams)}
+        connectors = {"shop": ActiveConnector(revision=1, open=streams)}
         scene.apply(index(("one", "a")), connectors)
         scene.put("one")
         await scene.wait_paused("a")
@@ -142,7 +142,7 @@ async def test_a_change_elsewhere_does_not_resume() -> None:
 async def test_what_waits_follows_its_hook_to_the_right_stream() -> None:
     scene, streams = Scene(), Streams("typo")
     async with scene.destinations:
-        connectors = {"shop": Connector(revision=1, open=streams)}
+        connectors = {"shop": ActiveConnector(revision=1, open=streams)}
         scene.apply(index(("moving", "typo"), ("staying", "typo")), connectors)
         moving = [scene.put("moving")]
         scene.put("staying")
@@ -159,7 +159,7 @@ async def test_what_waits_follows_its_hook_to_the_right_stream() -> None:
 async def test_what_waits_is_let_go_when_its_hook_is_deleted() -> None:
     scene, streams = Scene(), Streams("a")
     async with scene.destinations:
-        connectors = {"shop": Connector(revision=1, open=streams)}
+        connectors = {"shop": ActiveConnector(revision=1, open=streams)}
         scene.apply(index(("one", "a")), connectors)
         source = scene.put("one")
         await scene.wait_paused("a")
@@ -172,7 +172,7 @@ async def test_what_waits_is_let_go_when_its_hook_is_deleted() -> None:
 async def test_what_waits_is_let_go_when_the_connector_becomes_inactive() -> None:
     scene, streams = Scene(), Streams("a")
     async with scene.destinations:
-        scene.apply(index(("one", "a")), {"shop": Connector(revision=1, open=streams)})
+        scene.apply(index(("one", "a")), {"shop": ActiveConnector(revision=1, open=streams)})
         source = scene.put("one")
         await scene.wait_paused("a")
         scene.apply(index(("one", "a")), {})
@@ -186,7 +186,7 @@ async def test_what_waits_is_let_go_when_the_connector_becomes_inactive() -> Non
 async def test_drain_empties_every_target_that_answers() -> None:
     scene, streams = Scene(), Streams("gone")
     async with scene.destinations:
-        scene.apply(index(("one", "a"), ("two", "gone")), {"shop": Connector(revision=1, open=streams)})
+        scene.apply(index(("one", "a"), ("two", "gone")), {"shop": ActiveConnector(revision=1, open=streams)})
         stuck = scene.put("two")
         await scene.wait_paused("gone")
         sources = [scene.put("one") for _ in range(5)]
@@ -199,7 +199,7 @@ async def test_drain_empties_every_target_that_answers() -> None:
 async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
     scene, streams = Scene(), Streams("orders")
     async with scene.destinations:
-        scene.apply(index(("all", "orders"), ("other", "orders")), {"shop": Connector(revision=1, open=streams)})
+        scene.apply(index(("all", "orders"), ("other", "orders")), {"shop": ActiveConnector(revision=1, open=streams)})
         lanes = scene.destinations.find(Target("shop", "orders"))
         assert lanes is not None
         records = [
@@ -221,7 +221,7 @@ async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
 async def test_only_the_records_of_a_lost_partition_are_dropped() -> None:
     told, streams = Scene(), Streams()
     async with told.destinations:
-        told.apply(index(("all", "orders")), {"shop": Connector(revision=1, open=streams)})
+        told.apply(index(("all", "orders")), {"shop": ActiveConnector(revision=1, open=streams)})
         told.put("all", "ann", partition=3)
         kept = told.put("all", "bob", partition=4)
         told.put("all", "ann", partition=3)

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 
-from hooks.backlog.checkpoints import Checkpoints, Found
-from hooks.backlog.reader import BacklogReaders, Scan
+from hooks.backlog.checkpoints import Checkpoints, StoredCheckpoint
+from hooks.backlog.reader import BacklogReaders, EventScan
 from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Policy
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Hook
 from hooks.matching.rule import HookIndex, Rule, Target
 from hooks.partitions.consumer import PartitionConsumer
@@ -25,7 +25,7 @@ from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 from shared.profiles.store import Profile
 from shared.runtime.telemetry import Metrics
-from support.fakes.sink import NOW, Heard, Letters, MemorySink
+from support.fakes.sink import NOW, MemorySink, RecordingDeadLetters, RecordingObserver
 
 USER = "u1"
 RULE = Rule(
@@ -91,7 +91,7 @@ def message(*ids: str) -> bytes:
 class NoEvents:
     """`EVENTS`, where nothing has to be read again."""
 
-    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Scan]:
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[EventScan]:
         raise AssertionError
 
     async def state(self) -> StreamState:
@@ -104,7 +104,7 @@ class NoCheckpoints(Checkpoints):
     def __init__(self) -> None:
         pass
 
-    async def take_over(self, partition: int, owner: str) -> list[Found]:
+    async def take_over(self, partition: int, owner: str) -> list[StoredCheckpoint]:
         return []
 
 
@@ -127,7 +127,9 @@ class Scene:
         self.sink = MemorySink()
         self.bus = Bus()
         self.tallies = DeliveryCounters(lambda: NOW)
-        self.destinations = Targets(Policy(), watcher=Heard(), dead_letters=Letters(), metrics=Metrics())
+        self.destinations = Targets(
+            Policy(), watcher=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
+        )
         self.partition = PartitionConsumer(
             partition_of(USER),
             stream,
@@ -141,7 +143,7 @@ class Scene:
         )
 
     def serve(self) -> None:
-        connector = Connector(revision=1, open=lambda _: self.sink)
+        connector = ActiveConnector(revision=1, open=lambda _: self.sink)
         self.destinations.apply(HookIndex([RULE]), {"shop": connector})
 
     async def wait(self, condition: Callable[[], bool]) -> None:

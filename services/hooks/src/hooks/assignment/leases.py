@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import structlog
 
-from hooks.assignment.plan import Lease, LeaseTable, Member, Timing
+from hooks.assignment.plan import Lease, LeaseTable, LeaseTiming, Member
 from hooks.assignment.replica_id import new_name
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
@@ -36,7 +36,7 @@ LEASE_KEYS = hooks_lease(0).rpartition(".")[0] + "."
 MEMBER_KEYS = hooks_member("")
 
 
-class Work(Protocol):
+class Partitions(Protocol):
     """`hooks.partitions.pool.ConsumerPool`, as far as it is needed here."""
 
     def open(self, number: int) -> None: ...
@@ -50,7 +50,7 @@ class Work(Protocol):
     async def join(self) -> None: ...
 
 
-class Holding:
+class HeldLease:
     """A lease of ours."""
 
     def __init__(self, number: int, lease: Lease, revision: int) -> None:
@@ -70,7 +70,9 @@ class LeaseKeeper:
     replicas.
     """
 
-    def __init__(self, name: str, bus: Bus, work: Work, *, timing: Timing, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, name: str, bus: Bus, work: Partitions, *, timing: LeaseTiming, now: Callable[[], datetime]
+    ) -> None:
         self._bus = bus
         self._store = KeyValueStore(bus, LEASES)
         self._work = work
@@ -80,7 +82,7 @@ class LeaseKeeper:
         self._loop = asyncio.get_running_loop()
         self._run = uuid4().hex
         self._since = now()
-        self._held: dict[int, Holding] = {}
+        self._held: dict[int, HeldLease] = {}
         self._member_revision = 0
         self._renew_at = 0.0
         self._closing = False
@@ -149,11 +151,11 @@ class LeaseKeeper:
             self._tasks.create_task(self._give(self._held[number]))
         # As the plan saw them: before a task begins, another replica's lease may be heard of.
         wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.take]
-        await _together(self._take(*lease) for lease in wanted)
+        await _run_all(self._take(*lease) for lease in wanted)
 
     async def _renew_all(self) -> None:
         holdings = list(self._held.values())
-        await _together((self._renew_member(), *(self._renew(holding) for holding in holdings)))
+        await _run_all((self._renew_member(), *(self._renew(holding) for holding in holdings)))
 
     async def _renew_member(self) -> None:
         if self._left:
@@ -201,12 +203,12 @@ class LeaseKeeper:
             log.warning("lease_not_taken", partition=number, message=error.message)
             return
         self.table.see_lease(number, lease, revision)
-        holding = self._held[number] = Holding(number, lease, revision)
+        holding = self._held[number] = HeldLease(number, lease, revision)
         self._confirmed(holding, at)
         log.info("partition_taken", partition=number, epoch=lease.epoch, owner_before=seen.owner if seen else "")
         self._work.open(number)
 
-    async def _renew(self, holding: Holding) -> None:
+    async def _renew(self, holding: HeldLease) -> None:
         async with holding.writing:
             if self._held.get(holding.number) is not holding:
                 return
@@ -222,7 +224,7 @@ class LeaseKeeper:
                 self.table.see_lease(holding.number, lease, holding.revision)
                 self._confirmed(holding, at)
 
-    async def _find_again(self, holding: Holding) -> None:
+    async def _find_again(self, holding: HeldLease) -> None:
         """The revision is another one: ours, of a renewal whose answer was lost, or somebody else's."""
         stored = await self._look(holding.number)
         lease = self.table.leases.get(holding.number)
@@ -234,12 +236,12 @@ class LeaseKeeper:
         else:
             self._lose(holding, "another replica has taken it")
 
-    async def _give(self, holding: Holding) -> None:
+    async def _give(self, holding: HeldLease) -> None:
         log.info("partition_given", partition=holding.number, epoch=holding.lease.epoch)
         await self._work.give(holding.number, self._timing.give_s)
         await self._release(holding)
 
-    async def _release(self, holding: Holding) -> None:
+    async def _release(self, holding: HeldLease) -> None:
         async with holding.writing:
             if self._held.get(holding.number) is not holding:
                 return
@@ -259,7 +261,7 @@ class LeaseKeeper:
         except MillraceError as error:
             log.warning("membership_not_ended", replica=self.name, message=error.message)
 
-    def _confirmed(self, holding: Holding, at: float) -> None:
+    def _confirmed(self, holding: HeldLease, at: float) -> None:
         """The lease was written by a call that began at `at`. The timer, and no loop, ends it: it cannot be late."""
         self._beat()
         if self._held.get(holding.number) is not holding:
@@ -268,13 +270,13 @@ class LeaseKeeper:
             holding.timer.cancel()
         holding.timer = self._loop.call_at(at + self._timing.stop_s, self._lose, holding, "it was not renewed in time")
 
-    def _lose(self, holding: Holding, reason: str) -> None:
+    def _lose(self, holding: HeldLease, reason: str) -> None:
         if self._held.get(holding.number) is holding:
             self._forget(holding)
             log.warning("partition_lost", partition=holding.number, epoch=holding.lease.epoch, reason=reason)
             self._work.drop(holding.number)
 
-    def _forget(self, holding: Holding) -> None:
+    def _forget(self, holding: HeldLease) -> None:
         if holding.timer is not None:
             holding.timer.cancel()
         del self._held[holding.number]
@@ -337,7 +339,7 @@ def _number(key: str) -> int:
     return int(key.removeprefix(LEASE_KEYS))
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for one in work:
             tasks.create_task(one)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from shared.contracts.subjects import PARTITIONS
 
 
-class Timing(Struct, frozen=True, kw_only=True):
+class LeaseTiming(Struct, frozen=True, kw_only=True):
     """
     The times of a lease. What is between `stop_s` and `take_s` is for what an owner that stops has still on its way: it
     breaks its calls off, so it need not be as long as a call may take.
@@ -57,7 +57,7 @@ class AssignmentPlan(Struct, frozen=True):
     give: tuple[int, ...] = ()
 
 
-class _Seen(Struct):
+class _Observed(Struct):
     revision: int
     changed_at: float
 
@@ -65,13 +65,13 @@ class _Seen(Struct):
 class LeaseTable:
     """What one replica, `me`, sees of the members and leases. `clock` is monotonic, in seconds."""
 
-    def __init__(self, me: str, timing: Timing, clock: Callable[[], float]) -> None:
+    def __init__(self, me: str, timing: LeaseTiming, clock: Callable[[], float]) -> None:
         self.me = me
         self.leases: dict[int, Lease] = {}
         self.members: dict[str, Member] = {}
         self._timing = timing
         self._clock = clock
-        self._seen: dict[str | int, _Seen] = {}
+        self._seen: dict[str | int, _Observed] = {}
         self._contact_at = clock()
 
     def see_lease(self, number: int, lease: Lease | None, revision: int) -> None:
@@ -155,5 +155,5 @@ class LeaseTable:
         seen = self._seen.get(key)
         if seen is not None and revision <= seen.revision:
             return False
-        self._seen[key] = _Seen(revision, self._clock())
+        self._seen[key] = _Observed(revision, self._clock())
         return True

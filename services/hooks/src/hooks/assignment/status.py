@@ -13,7 +13,7 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumer_state import ConsumerState, consumer_state
 
 
-class PartitionStanding(Struct, frozen=True, kw_only=True):
+class PartitionStatus(Struct, frozen=True, kw_only=True):
     """
     One partition. `owner` is null while nobody has it; `epoch` grows with every change. Up to `floor`, a sequence of
     `EVENTS`, everything is delivered; `lag` messages are above it.
@@ -27,7 +27,7 @@ class PartitionStanding(Struct, frozen=True, kw_only=True):
     floor: int
 
 
-class ReplicaStanding(Struct, frozen=True, kw_only=True):
+class ReplicaStatus(Struct, frozen=True, kw_only=True):
     """A replica that is alive. `since` is null where it is only known by its leases."""
 
     name: str
@@ -35,12 +35,12 @@ class ReplicaStanding(Struct, frozen=True, kw_only=True):
     partitions: int
 
 
-class PartitionsStanding(Struct, frozen=True, kw_only=True):
+class PartitionsStatus(Struct, frozen=True, kw_only=True):
     """The partitions of the mesh, as the replica `told_by` sees them."""
 
     told_by: str
-    replicas: tuple[ReplicaStanding, ...]
-    partitions: tuple[PartitionStanding, ...]
+    replicas: tuple[ReplicaStatus, ...]
+    partitions: tuple[PartitionStatus, ...]
 
 
 class AssignmentStatus:
@@ -50,24 +50,24 @@ class AssignmentStatus:
         self._bus = bus
         self._table = table
 
-    async def look(self) -> PartitionsStanding:
+    async def look(self) -> PartitionsStatus:
         """Raises `UnavailableError` when JetStream does not answer."""
         states = await asyncio.gather(*(self._state(number) for number in range(PARTITIONS)))
         partitions = tuple(self._partition(number, state) for number, state in enumerate(states))
         owners = [partition.owner for partition in partitions]
         members = self._table.members
         replicas = tuple(
-            ReplicaStanding(
+            ReplicaStatus(
                 name=name, since=members[name].since if name in members else None, partitions=owners.count(name)
             )
             for name in self._table.alive()
         )
-        return PartitionsStanding(told_by=self._table.me, replicas=replicas, partitions=partitions)
+        return PartitionsStatus(told_by=self._table.me, replicas=replicas, partitions=partitions)
 
-    def _partition(self, number: int, state: ConsumerState) -> PartitionStanding:
+    def _partition(self, number: int, state: ConsumerState) -> PartitionStatus:
         owner = self._table.owner(number)
         lease = self._table.leases.get(number)
-        return PartitionStanding(
+        return PartitionStatus(
             partition=number,
             owner=owner,
             epoch=lease.epoch if lease is not None else 0,

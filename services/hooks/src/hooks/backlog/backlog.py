@@ -20,23 +20,23 @@ PROBING = Bounds(records=4, bytes=1 << 20, messages=4096)
 """While a target is in trouble: enough to ask whether it still is. Hundreds may be in trouble at once."""
 
 
-class Place(NamedTuple):
+class EventPosition(NamedTuple):
     """Of an event: the sequence of its message in `EVENTS`, and its number in it, from 0."""
 
     sequence: int
     number: int
 
 
-NOWHERE = Place(0, -1)
+BEFORE_ALL = EventPosition(0, -1)
 """Before every event."""
 
 
-def place_of(source: str) -> Place:
+def position_of(source: str) -> EventPosition:
     """Of a record's `source`; an empty one is nowhere."""
     if not source:
-        return NOWHERE
+        return BEFORE_ALL
     _, sequence, number = source.split(":")
-    return Place(int(sequence), int(number))
+    return EventPosition(int(sequence), int(number))
 
 
 class Backlog:
@@ -57,7 +57,7 @@ class Backlog:
         behind: Mapping[str, int],
         start: int,
         missed: int,
-        boundary: Place = NOWHERE,
+        boundary: EventPosition = BEFORE_ALL,
         wanted: Iterable[tuple[str, str]] = (),
         revision: int = 0,
     ) -> None:
@@ -117,7 +117,7 @@ class Backlog:
 
     def detach(self, released: Iterable[Record], fired: str) -> None:
         """The partition's reader let go what it held for the hooks; `fired` is the newest event it gave to lanes."""
-        self.boundary = place_of(fired)
+        self.boundary = position_of(fired)
         self.missed = self.boundary.sequence
         for record in released:
             self.wanted.add((record.source, record.hook_id))
@@ -134,7 +134,7 @@ class Backlog:
         """Whether an event that the backlog's reader has come to is still to be given to a hook."""
         if hook_id not in self.behind:
             return False
-        place = place_of(source)
+        place = position_of(source)
         if place <= self.boundary and (source, hook_id) not in self.wanted:
             return False
         self.wanted.discard((source, hook_id))
@@ -166,7 +166,7 @@ class Backlog:
 
         `released` are their records that this one held; what it has not come to they still have before them.
         """
-        at = place_of(self.window.fired)
+        at = position_of(self.window.fired)
         behind = {hook_id: self.behind.pop(hook_id) for hook_id in hooks}
         wanted = {(source, hook_id) for source, hook_id in self.wanted if hook_id in behind}
         for record in released:

@@ -33,7 +33,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     owner: str
 
 
-class Found(Struct, frozen=True, kw_only=True):
+class StoredCheckpoint(Struct, frozen=True, kw_only=True):
     """An entry as it lies in the bucket."""
 
     key: str
@@ -41,7 +41,7 @@ class Found(Struct, frozen=True, kw_only=True):
     checkpoint: Checkpoint
 
 
-class Entry(Protocol):
+class CheckpointEntry(Protocol):
     """`shared.messaging.kv.KeyValue`, as far as it is needed here."""
 
     @property
@@ -54,37 +54,37 @@ class Entry(Protocol):
     def revision(self) -> int: ...
 
 
-class Store(Protocol):
+class CheckpointStore(Protocol):
     """`shared.messaging.kv.KeyValueStore`, as far as it is needed here."""
 
-    async def get(self, key: str) -> Entry | None: ...
+    async def get(self, key: str) -> CheckpointEntry | None: ...
 
     async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int: ...
 
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None: ...
 
-    async def scan(self, keys: str = ">") -> Sequence[Entry]: ...
+    async def scan(self, keys: str = ">") -> Sequence[CheckpointEntry]: ...
 
 
 class Checkpoints:
     """The entries of the bucket. A write over somebody else's is refused, because partitions change owners."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: CheckpointStore) -> None:
         self._store = store
 
-    async def load(self, partition: int) -> list[Found]:
+    async def load(self, partition: int) -> list[StoredCheckpoint]:
         """The entries of a partition, lowest start first. One that cannot be read is left where it is."""
-        found: list[Found] = []
+        found: list[StoredCheckpoint] = []
         for stored in await self._store.scan(backlogs_of_partition(partition)):
             try:
                 checkpoint = decode(stored.data, Checkpoint)
             except InvalidError as error:
                 log.error("checkpoint_unreadable", key=stored.key, message=error.message)
             else:
-                found.append(Found(key=stored.key, revision=stored.revision, checkpoint=checkpoint))
+                found.append(StoredCheckpoint(key=stored.key, revision=stored.revision, checkpoint=checkpoint))
         return sorted(found, key=lambda entry: entry.checkpoint.start)
 
-    async def take_over(self, partition: int, owner: str) -> list[Found]:
+    async def take_over(self, partition: int, owner: str) -> list[StoredCheckpoint]:
         """What `load` gives, as `owner`'s own from now on: whoever had it before moves it no more."""
         while True:
             try:
@@ -93,10 +93,10 @@ class Checkpoints:
                 # The one before has just written.
                 log.info("checkpoints_moved", partition=partition)
 
-    async def _claim(self, entry: Found, owner: str) -> Found:
+    async def _claim(self, entry: StoredCheckpoint, owner: str) -> StoredCheckpoint:
         checkpoint = replace(entry.checkpoint, owner=owner)
         revision = await self.put(entry.key, checkpoint, entry.revision)
-        return Found(key=entry.key, revision=revision, checkpoint=checkpoint)
+        return StoredCheckpoint(key=entry.key, revision=revision, checkpoint=checkpoint)
 
     async def put(self, key: str, checkpoint: Checkpoint, revision: int) -> int:
         """

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from hooks.backlog.backlog import Backlog
-from hooks.backlog.checkpoints import Found
+from hooks.backlog.checkpoints import StoredCheckpoint
 from hooks.backlog.reader import BacklogReader, BacklogReaders
 from hooks.backlog.routing import ReaderRouting
 from hooks.backlog.stall_detector import StallDetector
@@ -21,7 +21,7 @@ from hooks.delivery.ack_window import AckWindow, PendingMessage
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Record
 from hooks.delivery.target_queue import Spawn
-from hooks.delivery.targets import Connector, Targets
+from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import HookIndex, Rule, Target
 from shared.contracts.subjects import backlog_key
@@ -79,7 +79,7 @@ class TargetDetachment:
     async def load(self, spawn: Spawn) -> None:
         """Go on with what an earlier owner of the partition left. Tries until the bucket can be read, or `close`."""
         self._spawn = spawn
-        found: list[Found] = []
+        found: list[StoredCheckpoint] = []
         last = 0
         for delay_s in RETRY.delays():
             try:
@@ -96,7 +96,7 @@ class TargetDetachment:
             self._restore(entry, last)
         self._wake.set()
 
-    def _restore(self, entry: Found, last: int) -> None:
+    def _restore(self, entry: StoredCheckpoint, last: int) -> None:
         checkpoint = entry.checkpoint
         app_key = checkpoint.app_key
         groups: dict[Target | None, dict[str, int]] = {}
@@ -209,7 +209,7 @@ class TargetDetachment:
     def _gauge(self) -> None:
         self._metrics.gauge("millrace_hooks_detached_targets", self._shared.targets)
 
-    def _reconfigure(self, index: HookIndex, connectors: Mapping[str, Connector]) -> None:
+    def _reconfigure(self, index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
         """Before a configuration is taken over: hooks that go are forgotten, hooks that move have their events move."""
         for backlog in list(self._backlogs):
             if backlog.until is not None:

@@ -40,7 +40,7 @@ IDLE_S = 0.5
 RETRY = Backoff(first_s=0.1, max_s=10.0)
 
 
-class Scan(Protocol):
+class EventScan(Protocol):
     """`shared.messaging.pull.Pull` as `open_scan` gives it."""
 
     @property
@@ -49,15 +49,15 @@ class Scan(Protocol):
     async def next(self, most: int) -> list[Message]: ...
 
 
-class Events(Protocol):
+class EventStream(Protocol):
     """The stream `EVENTS`, as far as it is needed here."""
 
-    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[Scan]: ...
+    def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[EventScan]: ...
 
     async def state(self) -> StreamState: ...
 
 
-class Listener(Protocol):
+class BacklogObserver(Protocol):
     """Who is told what an operator has to know of backlogs."""
 
     def far_behind(self, target: Target, since: datetime) -> None: ...
@@ -72,10 +72,10 @@ class BacklogReaders:
 
     def __init__(
         self,
-        events: Events,
+        events: EventStream,
         checkpoints: Checkpoints,
         *,
-        listener: Listener,
+        listener: BacklogObserver,
         clock: Callable[[], datetime],
         patience: StallPolicy | None = None,
     ) -> None:

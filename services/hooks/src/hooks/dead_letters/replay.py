@@ -13,8 +13,8 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, Letter
-from hooks.dead_letters.writer import ENTRANCE, Resent
+from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, StoredDeadLetter
+from hooks.dead_letters.writer import ENTRANCE, ReplayedRecord
 from hooks.delivery.counters import DeliveryCounters, HookCounters
 from hooks.delivery.model import PAUSING, Record, size_of
 from hooks.delivery.targets import Targets
@@ -147,8 +147,8 @@ class _Replay:
         self._destinations = destinations
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._out: dict[int, Resent] = {}
-        self._settled: list[Resent] = []
+        self._out: dict[int, ReplayedRecord] = {}
+        self._settled: list[ReplayedRecord] = []
         self._changed = asyncio.Event()
         self._closed = False
         self._held: set[str] = set()
@@ -162,12 +162,12 @@ class _Replay:
         self._closed = True
         self._changed.set()
 
-    def look(self, letters: list[Letter]) -> None:
+    def look(self, letters: list[StoredDeadLetter]) -> None:
         """Count, and send nothing."""
         for letter in letters:
             self._target(letter)
 
-    async def send(self, letters: list[Letter], per_second: float, work_s: float) -> None:
+    async def send(self, letters: list[StoredDeadLetter], per_second: float, work_s: float) -> None:
         """Put everything that can go into the lanes, and take out what has arrived."""
         ordered = deque(sorted(letters, key=_place))
         try:
@@ -208,7 +208,7 @@ class _Replay:
             next=f"{after}-{through}" if after is not None else None,
         )
 
-    def _target(self, letter: Letter) -> Target | None:
+    def _target(self, letter: StoredDeadLetter) -> Target | None:
         """Where it would go; None where it cannot go, which is counted."""
         if letter.hook == ENTRANCE or letter.cut or not letter.key:
             self.not_replayable += 1
@@ -225,7 +225,7 @@ class _Replay:
         self.replayable += 1
         return rule.target
 
-    def _put(self, letter: Letter) -> bool:
+    def _put(self, letter: StoredDeadLetter) -> bool:
         """False where the letter stays where it is."""
         target = self._target(letter)
         if target is None:
@@ -240,7 +240,7 @@ class _Replay:
             self.last_error = error.message if error is not None else self.last_error
             return False
         data = letter.body.encode()
-        record = Resent(
+        record = ReplayedRecord(
             letter=letter.id,
             key=letter.key,
             data=data,
@@ -257,7 +257,7 @@ class _Replay:
         return True
 
     def _done(self, record: Record) -> None:
-        assert isinstance(record, Resent)
+        assert isinstance(record, ReplayedRecord)
         if self._out.pop(record.letter, None) is None:
             return
         tally = record.tally
@@ -288,7 +288,7 @@ class _Replay:
         del self._settled[: len(settled)]
 
 
-def _place(letter: Letter) -> tuple[int, int, int]:
+def _place(letter: StoredDeadLetter) -> tuple[int, int, int]:
     """Where the event lies in its stream. Letters come in the order in which their records failed, which is another."""
     _, *place = letter.source.split(":")
     if len(place) == 2 and all(part.isdecimal() for part in place):

@@ -43,7 +43,7 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
         return subjects.dead_letter(SERVICE, self.app_key, self.hook or "*", self.reason or "*")
 
 
-class Letter(Struct, frozen=True, kw_only=True):
+class StoredDeadLetter(Struct, frozen=True, kw_only=True):
     """
     A dead letter. `body` is the record that could not be delivered, or what came in and was no event; `cut` says that
     no message could hold all of it. `source` is the event's place in the mesh, `<stream>:<sequence>:<index>`.
@@ -69,14 +69,14 @@ class DeadLetterStore:
 
     async def read(
         self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
-    ) -> tuple[list[Letter], int | None]:
+    ) -> tuple[list[StoredDeadLetter], int | None]:
         """
         The oldest letters after the number `after`, up to `limit` of them or about `max_bytes`.
 
         Gives:
             The letters, and the number to go on after; None where there are no more up to `through`.
         """
-        found: list[Letter] = []
+        found: list[StoredDeadLetter] = []
         size = 0
         start_at = wanted.since if after == 0 else None
         async with open_scan(
@@ -105,7 +105,7 @@ class DeadLetterStore:
                         return found, message.sequence if left else None
         return found, None
 
-    async def get(self, app_key: str, id: int) -> Letter:
+    async def get(self, app_key: str, id: int) -> StoredDeadLetter:
         """Raises `NotFoundError` when the app has no such letter."""
         found, _ = await self.read(DeadLetterFilter(app_key=app_key), after=id - 1, through=id, limit=1, max_bytes=1)
         if not found:
@@ -143,7 +143,7 @@ def _beyond(message: Message, until: datetime | None, through: int | None) -> bo
     return (until is not None and message.at >= until) or (through is not None and message.sequence > through)
 
 
-def _letter(message: Message) -> Letter:
+def _letter(message: Message) -> StoredDeadLetter:
     _, _, app_key, owner_id, reason = message.subject.split(".")
     try:
         letter = decode(message.data, DeadLetter)
@@ -159,7 +159,7 @@ def _letter(message: Message) -> Letter:
             source="",
             body=message.data.decode(errors="replace"),
         )
-    return Letter(
+    return StoredDeadLetter(
         id=message.sequence,
         at=message.at,
         hook=owner_id,

@@ -34,7 +34,7 @@ ENVELOPE_BYTES = 4096
 RETRY = Backoff(first_s=0.1, max_s=10.0)
 
 
-class Publisher(Protocol):
+class DeadLetterBus(Protocol):
     """`shared.messaging.bus.Bus`, as far as it is needed here."""
 
     @property
@@ -43,7 +43,7 @@ class Publisher(Protocol):
     async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
 
 
-class Resent(Record, kw_only=True, eq=False, gc=True):
+class ReplayedRecord(Record, kw_only=True, eq=False, gc=True):
     """
     A record that comes from the letter with the number `letter`, and not from an event.
 
@@ -63,7 +63,7 @@ class DeadLetterWriter:
 
     def __init__(
         self,
-        publisher: Publisher,
+        publisher: DeadLetterBus,
         metrics: Metrics,
         clock: Callable[[], datetime],
         secrets_of: Callable[[str], Iterable[str]] = lambda _: (),
@@ -84,7 +84,7 @@ class DeadLetterWriter:
             body=record.data,
             attempts=max(1, record.attempts),
             key=record.key,
-            once=f":{record.letter}" if isinstance(record, Resent) else "",
+            once=f":{record.letter}" if isinstance(record, ReplayedRecord) else "",
         )
         record.tally.dead_lettered += 1
 

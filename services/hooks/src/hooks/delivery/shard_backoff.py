@@ -20,7 +20,7 @@ NAMED: Final = re.compile(r"\bshardId-\d+")
 """In "Rate exceeded for shard shardId-000000000000 in stream …" (API reference, PutRecords)."""
 
 
-class _Rest:
+class _ShardState:
     """A shard that refused something. It is in its wait while there is a timer."""
 
     __slots__ = ("failures", "timer", "waiting")
@@ -42,7 +42,7 @@ class ShardBackoff:
         self._resume = resume
         self._newer: dict[str, Sent] = {}
         self._older: dict[str, Sent] = {}
-        self._rests: dict[str, _Rest] = {}
+        self._rests: dict[str, _ShardState] = {}
         self.shut = 0
         """ShardBackoff that take nothing at all at present. Only then is it worth to ask `hold`."""
 
@@ -75,11 +75,11 @@ class ShardBackoff:
         for record, outcome in refused:
             named = NAMED.search(outcome.message)
             shard = named.group() if named else self._shard_of(record.key)
-            rest = self._rests.setdefault(shard, _Rest())
+            rest = self._rests.setdefault(shard, _ShardState())
             rest.waiting.append(record)
             if rest.timer is None:
                 rest.failures += 1
-                self.shut += _is_shut(rest)
+                self.shut += _is_blocked(rest)
                 rest.timer = self._loop.call_later(wait_s(self._backoff, rest.failures), self._awake, shard)
 
     def hold(self, record: Record) -> bool:
@@ -88,7 +88,7 @@ class ShardBackoff:
         holds nobody else up: it may be the record's own bad luck.
         """
         rest = self._rests.get(self._shard_of(record.key))
-        if rest is None or rest.timer is None or not _is_shut(rest):
+        if rest is None or rest.timer is None or not _is_blocked(rest):
             return False
         rest.waiting.append(record)
         return True
@@ -116,13 +116,13 @@ class ShardBackoff:
         if rest.timer is None:
             del self._rests[shard]
         else:
-            self.shut -= _is_shut(rest)
+            self.shut -= _is_blocked(rest)
             rest.failures = 0
 
     def _awake(self, shard: str) -> None:
         rest = self._rests[shard]
         rest.timer = None
-        self.shut -= _is_shut(rest)
+        self.shut -= _is_blocked(rest)
         waiting, rest.waiting = rest.waiting, []
         self._resume(waiting)
 
@@ -135,5 +135,5 @@ def _follows(number: str, other: str) -> bool:
     return number > other if len(number) == len(other) else len(number) > len(other)
 
 
-def _is_shut(rest: _Rest) -> bool:
+def _is_blocked(rest: _ShardState) -> bool:
     return rest.failures > 1

@@ -17,7 +17,7 @@ from shared.errors import MillraceError
 from shared.runtime.telemetry import Metrics
 
 
-class Connector(Struct, frozen=True, kw_only=True):
+class ActiveConnector(Struct, frozen=True, kw_only=True):
     """
     An app's active connector, or a webhook that is its own, at one revision: `open` gives the sink for a stream,
     without I/O.
@@ -27,7 +27,7 @@ class Connector(Struct, frozen=True, kw_only=True):
     open: Callable[[str], Sink]
 
 
-class Waiting(NamedTuple):
+class WaitingRecords(NamedTuple):
     """How many records of a hook wait, and when the mesh stored the oldest one's event, in ns since the epoch."""
 
     records: int
@@ -49,12 +49,12 @@ class Targets:
         self._watcher = watcher
         self._dead_letters = dead_letters
         self._metrics = metrics
-        self._connectors: Mapping[str, Connector] = {}
+        self._connectors: Mapping[str, ActiveConnector] = {}
         self._lanes: dict[Target, TargetQueue] = {}
         self._marks: dict[Target, object] = {}
         self._tasks = asyncio.TaskGroup()
         self.index = HookIndex()
-        self.before_change: list[Callable[[HookIndex, Mapping[str, Connector]], None]] = []
+        self.before_change: list[Callable[[HookIndex, Mapping[str, ActiveConnector]], None]] = []
         """Called with a configuration in the step in which it is taken over, before anything else is."""
 
     async def __aenter__(self) -> Self:
@@ -114,19 +114,19 @@ class Targets:
         lanes = self._lanes.get(target)
         return lanes.error if lanes is not None else None
 
-    def waiting(self, app_key: str | None = None) -> dict[tuple[str, str], Waiting]:
+    def waiting(self, app_key: str | None = None) -> dict[tuple[str, str], WaitingRecords]:
         """
         What waits for a target or is in a call, but for dead letters that are sent again: of every hook of an app, or
         of all, that has something there.
         """
-        found: dict[tuple[str, str], Waiting] = {}
+        found: dict[tuple[str, str], WaitingRecords] = {}
         for target, lanes in self._lanes.items():
             if app_key in (None, target.app_key):
                 for record in lanes.waiting():
                     if record.at_ns:
                         hook = target.app_key, record.hook_id
-                        events, oldest_ns = found.get(hook, Waiting(0, record.at_ns))
-                        found[hook] = Waiting(events + 1, min(oldest_ns, record.at_ns))
+                        events, oldest_ns = found.get(hook, WaitingRecords(0, record.at_ns))
+                        found[hook] = WaitingRecords(events + 1, min(oldest_ns, record.at_ns))
         return found
 
     def withdraw(self, records: Collection[Record]) -> None:
@@ -134,7 +134,7 @@ class Targets:
         for lanes in self._lanes.values():
             lanes.release(lambda record: record in records)
 
-    def apply(self, index: HookIndex, connectors: Mapping[str, Connector]) -> None:
+    def apply(self, index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
         """
         Take over a configuration; `connectors` are by `Target.connector`.
 

@@ -18,7 +18,7 @@ from shared.contracts.subjects import PARTITIONS, partition_of
 from shared.errors import InvalidError
 
 
-class Refused(Struct, frozen=True, kw_only=True):
+class RefusedEvent(Struct, frozen=True, kw_only=True):
     """A part of a message that is no event. `index` is None when it is the message as a whole."""
 
     index: int | None
@@ -34,7 +34,7 @@ OBJECT: Final = ord("{")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes of any kind; the last for arrays in arrays in arrays."""
 
-Read = tuple[Iterable[tuple[int, RoutedEvent]], Sequence[Refused]]
+DecodedMessage = tuple[Iterable[tuple[int, RoutedEvent]], Sequence[RefusedEvent]]
 
 
 def routed(event: Event) -> RoutedEvent:
@@ -42,7 +42,7 @@ def routed(event: Event) -> RoutedEvent:
     return _routed.decode(encode([event]))[0]
 
 
-def read_message(data: bytes, app_key: str, partition: int) -> Read:
+def read_message(data: bytes, app_key: str, partition: int) -> DecodedMessage:
     """The events of a message on `events.<app_key>.<partition>`, with their index, and what does not belong there."""
     try:
         if not data.isascii():
@@ -65,21 +65,21 @@ def read_message(data: bytes, app_key: str, partition: int) -> Read:
     return enumerate(events), ()
 
 
-def _read_each(data: bytes, app_key: str, partition: int) -> Read:
+def _read_each(data: bytes, app_key: str, partition: int) -> DecodedMessage:
     """One by one: a message of which not all is right."""
     try:
         found = _split(data)
     except (InvalidError, ValueError, RecursionError) as error:
-        return [], [Refused(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
+        return [], [RefusedEvent(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
     good: list[tuple[int, RoutedEvent]] = []
-    refused: list[Refused] = []
+    refused: list[RefusedEvent] = []
     for index, item in enumerate(found):
         try:
             event = decode(item, Event)
-            _check_place(event, app_key, partition)
+            _check_partition(event, app_key, partition)
         except InvalidError as error:
             where = f" ({error.field})" if error.field else ""
-            refused.append(Refused(index=index, reason="invalid", message=f"{error.message}{where}", body=item))
+            refused.append(RefusedEvent(index=index, reason="invalid", message=f"{error.message}{where}", body=item))
         else:
             good.append((index, routed(event)))
     return good, refused
@@ -98,7 +98,7 @@ def _split(data: bytes) -> list[bytes]:
         return [json.dumps(item).encode() for item in found]
 
 
-def _check_place(event: Event, app_key: str, partition: int) -> None:
+def _check_partition(event: Event, app_key: str, partition: int) -> None:
     """An event on another's subject: a tenant's border, or an order that cannot be kept."""
     if event.app_key != app_key:
         raise InvalidError(f"expected {app_key}, the app of the subject", field="app_key")

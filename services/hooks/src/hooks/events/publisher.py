@@ -17,7 +17,7 @@ from shared.errors import BusyError, MillraceError
 from shared.ids import make_ulid
 
 RETRY_AFTER_S = 5.0
-ERRORS_TOLD = 1000
+ERRORS_LISTED = 1000
 """Errors that an answer lists; `rejected` counts them all."""
 
 
@@ -29,7 +29,7 @@ class EventsReply(Struct, frozen=True, kw_only=True):
     errors: tuple[EventError, ...]
 
 
-class Publisher(Protocol):
+class EventBus(Protocol):
     """`shared.messaging.bus.Bus`, as far as it is needed here."""
 
     @property
@@ -41,7 +41,7 @@ class Publisher(Protocol):
 class EventPublisher:
     """The entrance by HTTP, behind its route."""
 
-    def __init__(self, publisher: Publisher, alerts: Alerts, clock: Callable[[], datetime]) -> None:
+    def __init__(self, publisher: EventBus, alerts: Alerts, clock: Callable[[], datetime]) -> None:
         self._publisher = publisher
         self._alerts = alerts
         self._clock = clock
@@ -74,7 +74,7 @@ class EventPublisher:
         if chunks:
             self._full = False
         return EventsReply(
-            accepted=sum(chunk.count for chunk in chunks), rejected=len(refused), errors=tuple(refused[:ERRORS_TOLD])
+            accepted=sum(chunk.count for chunk in chunks), rejected=len(refused), errors=tuple(refused[:ERRORS_LISTED])
         )
 
     async def _publish(self, app_key: str, chunks: Sequence[EventChunk]) -> None:

@@ -31,12 +31,12 @@ log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 256
 ACK_EVERY_S = 0.05
-LOOK_S = 10.0
+PULL_CHECK_S = 10.0
 """How often the pull is compared with what the server says of it."""
 
 
-class Pull(Protocol):
-    """`shared.messaging.pull.Pull`, as far as it is needed here."""
+class PartitionPull(Protocol):
+    """`shared.messaging.pull.PartitionPull`, as far as it is needed here."""
 
     async def next(self, most: int) -> list[Message]: ...
 
@@ -55,7 +55,7 @@ class PartitionConsumer:
     def __init__(
         self,
         number: int,
-        pull: Pull,
+        pull: PartitionPull,
         *,
         destinations: Targets,
         dead_letters: DeadLetterWriter,
@@ -189,7 +189,7 @@ class PartitionConsumer:
 
     async def _look_after(self) -> None:
         while not self._closed:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(PULL_CHECK_S)
             try:
                 await self._pull.look()
             except MillraceError as error:

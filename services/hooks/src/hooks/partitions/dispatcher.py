@@ -33,7 +33,7 @@ class ProfileStore(Protocol):
     async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
 
 
-class _Way(NamedTuple):
+class _Route(NamedTuple):
     """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
 
     tally: HookCounters
@@ -63,7 +63,7 @@ class Dispatcher:
         self._profiles = profiles
         self._metrics = metrics
         self._index = destinations.index
-        self._ways: dict[Rule, _Way] = {}
+        self._ways: dict[Rule, _Route] = {}
         self.lost = False
         """Set when the partition is not ours any more: from then on nothing is put into lanes."""
 
@@ -140,10 +140,10 @@ class Dispatcher:
             await self._dead_letters.put_record(target, record, "oversize", message)
             record.done(record)
 
-    def _find_way(self, rule: Rule) -> _Way:
+    def _find_way(self, rule: Rule) -> _Route:
         lanes = self._destinations.find(rule.target)
         most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes) if lanes is not None else 0
-        way = self._ways[rule] = _Way(self._tallies.of(rule.app_key, rule.hook_id), lanes, most)
+        way = self._ways[rule] = _Route(self._tallies.of(rule.app_key, rule.hook_id), lanes, most)
         return way
 
     async def _profile(self, event: RoutedEvent) -> Attributes | None:

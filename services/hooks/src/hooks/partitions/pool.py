@@ -17,7 +17,7 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 
-class _Serving:
+class _OpenPartition:
     """A partition that is open, or about to be."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class _Serving:
 
 class ConsumerPool:
     """
-    The partitions that this process has open. Satisfies `hooks.assignment.leases.Work`.
+    The partitions that this process has open. Satisfies `hooks.assignment.leases.Partitions`.
 
     Args:
         open_partition: Gives a partition that is read from its floor on; it is closed when the block is left.
@@ -47,12 +47,12 @@ class ConsumerPool:
         self._destinations = destinations
         self._metrics = metrics
         self._spawn = spawn
-        self._serving: dict[int, _Serving] = {}
+        self._serving: dict[int, _OpenPartition] = {}
         self._closed = False
 
     def open(self, number: int) -> None:
         """Begin to read a partition."""
-        serving = self._serving[number] = _Serving()
+        serving = self._serving[number] = _OpenPartition()
         serving.task = self._spawn(f"partition-{number:02d}", self._serve(number, serving))
         self._show()
 
@@ -115,7 +115,7 @@ class ConsumerPool:
                     self._destinations.drop(number)
                     settling.create_task(partition.settle())
 
-    async def _serve(self, number: int, serving: _Serving) -> None:
+    async def _serve(self, number: int, serving: _OpenPartition) -> None:
         try:
             async with self._open_partition(number) as partition:
                 if not serving.lost and not self._closed:
@@ -125,7 +125,7 @@ class ConsumerPool:
         finally:
             serving.opened.set()
 
-    def _end(self, number: int, serving: _Serving) -> None:
+    def _end(self, number: int, serving: _OpenPartition) -> None:
         if self._serving.get(number) is serving:
             del self._serving[number]
             self._show()

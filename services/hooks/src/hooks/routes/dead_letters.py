@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from hooks.dead_letters.replay import ReplayReply
-from hooks.dead_letters.store import DeadLetterFilter, Letter
+from hooks.dead_letters.store import DeadLetterFilter, StoredDeadLetter
 from hooks.state import State
 from shared.contracts.messages import decode
 from shared.errors import InvalidError, NotFoundError
@@ -85,7 +85,7 @@ async def list_letters(call: Call[State]) -> LetterPage:
     return LetterPage(letters=tuple(map(_summary, found)), next=following)
 
 
-async def get_letter(call: Call[State]) -> Letter:
+async def get_letter(call: Call[State]) -> StoredDeadLetter:
     """One, whole."""
     id = call.path["id"]
     if not NUMBER.fullmatch(id):
@@ -128,7 +128,7 @@ def _checked(wanted: DeadLetterFilter) -> DeadLetterFilter:
     return wanted
 
 
-def _summary(letter: Letter) -> LetterSummary:
+def _summary(letter: StoredDeadLetter) -> LetterSummary:
     return LetterSummary(
         id=letter.id,
         at=letter.at,
@@ -163,7 +163,7 @@ ROUTES: tuple[Route, ...] = (
             "after": Query("`next` of the page before", Number, 0),
         },
     ),
-    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_letter, "Show one dead letter whole", reply=Letter),
+    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_letter, "Show one dead letter whole", reply=StoredDeadLetter),
     Route(
         "POST",
         f"{PATH}/replay",

@@ -1,12 +1,12 @@
 """HTTP for partitions: parse -> call -> answer. No rules."""
 
-from hooks.assignment.status import PartitionsStanding
+from hooks.assignment.status import PartitionsStatus
 from hooks.state import State
 from shared.http.routes import Route
 from shared.http.server import Call
 
 
-async def get_partitions(call: Call[State]) -> PartitionsStanding:
+async def get_partitions(call: Call[State]) -> PartitionsStatus:
     """Who reads which partition."""
     return await call.state.standing.look()
 
@@ -17,7 +17,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/partitions",
         get_partitions,
         "The replicas, the owner of each partition, and how far it is",
-        reply=PartitionsStanding,
+        reply=PartitionsStatus,
         scope="admin",
     ),
 )

@@ -19,7 +19,7 @@ from shared.messaging.consumers import open_scan
 from shared.runtime.retry import Backoff
 from shared.service import Running
 from support.clients.hooks import HooksClient, by_user, events, first_successes, open_client, wait_acknowledged
-from support.fakes.sink import LanesAround
+from support.fakes.sink import TargetQueueHarness
 from support.run_service import RunService
 from support.servers.kinesis import CallFault, FaultyKinesis
 from support.waiting import until
@@ -65,7 +65,7 @@ def call_s() -> float:
 @pytest.fixture
 async def around(
     kinesis: FaultyKinesis, clock: Clock, advice: list[str | None], call_s: float
-) -> AsyncIterator[LanesAround]:
+) -> AsyncIterator[TargetQueueHarness]:
     """Lanes over the sink."""
     config = KinesisConfig(
         region="eu-west-1",
@@ -75,11 +75,11 @@ async def around(
     )
     async with AwsClients() as clients:
         sink = open_stream(config, clients, "orders", advice.append, call_s=call_s, clock=clock)
-        async with LanesAround(sink, POLICY) as around:
+        async with TargetQueueHarness(sink, POLICY) as around:
             yield around
 
 
-def put(around: LanesAround, first: int, last: int) -> None:
+def put(around: TargetQueueHarness, first: int, last: int) -> None:
     """Numbered records, the users taking turns."""
     for number in range(first, last):
         around.put(f"user-{number % USERS}", str(number), batch=BATCH)
@@ -99,7 +99,7 @@ def check(kinesis: FaultyKinesis, last: int) -> None:
     ["internal", "throttled", "limited", "denied", "expired", "closed", "hanging", "late", "dropped", "validation"],
 )
 async def test_a_single_call_that_fails_costs_neither_a_record_nor_the_order(
-    around: LanesAround, kinesis: FaultyKinesis, fault: CallFault
+    around: TargetQueueHarness, kinesis: FaultyKinesis, fault: CallFault
 ) -> None:
     put(around, 0, 100)
     await around.wait_finished(100)
@@ -117,7 +117,7 @@ async def test_a_single_call_that_fails_costs_neither_a_record_nor_the_order(
 
 
 @pytest.mark.parametrize("call_s", [60.0])
-async def test_only_records_that_fail_go_again(around: LanesAround, kinesis: FaultyKinesis) -> None:
+async def test_only_records_that_fail_go_again(around: TargetQueueHarness, kinesis: FaultyKinesis) -> None:
     kinesis.record_failure_rate = 0.2
 
     put(around, 0, 500)
@@ -129,7 +129,7 @@ async def test_only_records_that_fail_go_again(around: LanesAround, kinesis: Fau
 
 
 async def test_put_records_is_tried_again_after_a_while(
-    around: LanesAround, kinesis: FaultyKinesis, clock: Clock, advice: list[str | None]
+    around: TargetQueueHarness, kinesis: FaultyKinesis, clock: Clock, advice: list[str | None]
 ) -> None:
     put(around, 0, 20)
     await around.wait_finished(20)
@@ -147,7 +147,7 @@ async def test_put_records_is_tried_again_after_a_while(
 
 
 async def test_a_policy_that_grants_the_other_action_instead_is_noticed_at_once(
-    around: LanesAround, kinesis: FaultyKinesis, advice: list[str | None]
+    around: TargetQueueHarness, kinesis: FaultyKinesis, advice: list[str | None]
 ) -> None:
     put(around, 0, 20)
     await around.wait_finished(20)
