@@ -206,7 +206,7 @@ def record(key: str, data: bytes) -> Record:
         data=data,
         hook_id="hook",
         source="EVENTS:1:0",
-        tally=HookCounters(lambda: datetime(2026, 11, 22, tzinfo=UTC)),
+        counters=HookCounters(lambda: datetime(2026, 11, 22, tzinfo=UTC)),
         done=lambda _: None,
     )
 

@@ -26,7 +26,7 @@ class MemoryEvents:
     def publish(self, data: bytes) -> None:
         """Store a message."""
         self._messages.append(data)
-        self.stir()
+        self.notify()
 
     def pull(self) -> "MemoryPull":
         """A reader from the floor on, as whoever becomes the owner opens it."""
@@ -40,11 +40,11 @@ class MemoryEvents:
         return StreamState(first_sequence=1, last_sequence=self.last, messages=self.last, bytes=0)
 
     async def wait_change(self) -> None:
-        """Until something is stored, or `stir` is called."""
+        """Until something is stored, or `notify` is called."""
         self._more.clear()
         await self._more.wait()
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Wake whoever waits for a change."""
         self._more.set()
 
@@ -84,4 +84,4 @@ class MemoryPull:
 
     def close(self) -> None:
         self._closed = True
-        self._events.stir()
+        self._events.notify()

@@ -35,7 +35,7 @@ def make_record(
     data: bytes,
     hook_id: str,
     source: str,
-    tally: HookCounters,
+    counters: HookCounters,
     done: Callable[[Record], None],
     batch: Batch = PLAIN,
     at_ns: int = 0,
@@ -48,7 +48,7 @@ def make_record(
         size=size_of(key, data, batch),
         hook_id=hook_id,
         source=source,
-        tally=tally,
+        counters=counters,
         done=done,
         batch=batch,
         at_ns=at_ns,
@@ -146,16 +146,16 @@ class TargetQueueHarness:
         self.heard = RecordingObserver()
         self.letters = RecordingDeadLetters()
         self.metrics = Metrics()
-        self.tally = HookCounters(lambda: NOW)
+        self.counters = HookCounters(lambda: NOW)
         self.finished: list[Record] = []
         self._sources = count(first)
         self._tasks = asyncio.TaskGroup()
-        self.lanes = TargetQueue(
+        self.queue = TargetQueue(
             TARGET,
             sink,
             policy,
             spawn=self._tasks.create_task,
-            watcher=self.heard,
+            observer=self.heard,
             dead_letters=self.letters,
             metrics=self.metrics,
         )
@@ -165,7 +165,7 @@ class TargetQueueHarness:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.lanes.close()
+        self.queue.close()
         await self._tasks.__aexit__(None, None, None)
 
     def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = NO_LINGER) -> Record:
@@ -175,11 +175,11 @@ class TargetQueueHarness:
             data=data.encode(),
             hook_id=hook_id,
             source=f"EVENTS:{next(self._sources)}:0",
-            tally=self.tally,
+            counters=self.counters,
             done=self._done,
             batch=batch,
         )
-        self.lanes.put(record)
+        self.queue.put(record)
         return record
 
     async def wait_finished(self, number: int) -> None:

@@ -5,5 +5,5 @@ from hooks.assignment.plan import LeaseTiming
 from shared.service import run
 
 if __name__ == "__main__":
-    app.TIMING = LeaseTiming(renew_s=0.3, stop_s=1.2, take_s=2.0, give_s=1.0)
+    app.TIMING = LeaseTiming(renew_s=0.3, stop_s=1.2, expire_s=2.0, drain_s=1.0)
     run(app.SERVICE)

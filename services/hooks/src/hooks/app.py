@@ -12,7 +12,7 @@ import aiohttp
 from hooks.alerts import Alerts
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import LeaseTiming
-from hooks.assignment.replica_id import named
+from hooks.assignment.replica_id import hold_name
 from hooks.assignment.status import AssignmentStatus
 from hooks.backlog.checkpoints import Checkpoints
 from hooks.backlog.reader import BacklogReaders
@@ -97,11 +97,11 @@ async def build(mesh: Mesh) -> State:
     clients = await mesh.enter(AwsClients(sts_endpoint_url=mesh.settings.sts_endpoint_url or None))
     webhooks = await mesh.enter(open_session(allow_private=mesh.settings.allow_private_endpoints))
     dead_letters = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
-    destinations = await mesh.enter(Targets(Policy(), watcher=alerts, dead_letters=dead_letters, metrics=mesh.metrics))
+    destinations = await mesh.enter(Targets(Policy(), observer=alerts, dead_letters=dead_letters, metrics=mesh.metrics))
     advice = Advisories(alerts.advised)
     _follow(mesh, destinations, tallies, advice, clients, webhooks)
     checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
-    catch_ups = BacklogReaders(StoredEvents(mesh.bus), checkpoints, listener=alerts, clock=now, patience=PATIENCE)
+    catch_ups = BacklogReaders(StoredEvents(mesh.bus), checkpoints, observer=alerts, clock=now, stall_policy=PATIENCE)
 
     @asynccontextmanager
     async def open_partition(number: int) -> AsyncIterator[PartitionConsumer]:
@@ -116,18 +116,18 @@ async def build(mesh: Mesh) -> State:
             yield PartitionConsumer(
                 number,
                 pull,
-                destinations=destinations,
+                targets=destinations,
                 dead_letters=dead_letters,
-                tallies=tallies,
+                delivery_counters=tallies,
                 profiles=profiles,
                 metrics=mesh.metrics,
                 bounds=BOUNDS,
-                catch_ups=catch_ups,
+                backlog_readers=catch_ups,
             )
 
     mesh.metrics.read(partial(read_hooks, tallies, destinations, catch_ups, now))
     partitions = ConsumerPool(open_partition, destinations, mesh.metrics, mesh.spawn)
-    name = await mesh.enter(named(Path(mesh.settings.data_dir) / "hooks"))
+    name = await mesh.enter(hold_name(Path(mesh.settings.data_dir) / "hooks"))
     leases = LeaseKeeper(name, mesh.bus, partitions, timing=TIMING, now=now)
     await leases.start()
     mesh.spawn("leases", leases.keep())
@@ -197,7 +197,7 @@ def _follow(
 
     def connector(app_key: str, config: KinesisConfig, revision: int) -> ActiveConnector:
         def open_sink(stream_name: str) -> Sink:
-            return open_stream(config, clients, stream_name, partial(advice.give, Target(app_key, stream_name)))
+            return open_stream(config, clients, stream_name, partial(advice.set, Target(app_key, stream_name)))
 
         return ActiveConnector(revision=revision, open=open_sink)
 

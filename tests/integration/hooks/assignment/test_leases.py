@@ -26,7 +26,7 @@ class Work:
     def open(self, number: int) -> None:
         self.opened.add(number)
 
-    async def give(self, number: int, within_s: float) -> None:
+    async def release(self, number: int, within_s: float) -> None:
         self.drop(number)
 
     def drop(self, number: int) -> None:

@@ -27,7 +27,7 @@ from support.servers.hooks_process import hooks_process
 from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
 
-QUICK = LeaseTiming(renew_s=0.2, stop_s=0.8, take_s=1.6, give_s=1.0)
+QUICK = LeaseTiming(renew_s=0.2, stop_s=0.8, expire_s=1.6, drain_s=1.0)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def test_replicas_that_come_and_go_share_what_there_is(replicas: Replicas,
     await replicas.stop("second")
     await until(lambda: replicas.owned() == [8, 8])
 
-    assert asyncio.get_running_loop().time() - began < QUICK.take_s, "what was given back is not waited for"
+    assert asyncio.get_running_loop().time() - began < QUICK.expire_s, "what was given back is not waited for"
 
 
 async def test_events_arrive_in_order_while_replicas_come_go_and_are_killed(
@@ -210,8 +210,8 @@ async def test_a_target_that_does_not_answer_holds_no_partition_back(
 async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
     replicas: Replicas, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
-    monkeypatch.setattr(app, "PATIENCE", patience)
+    stall_policy = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
+    monkeypatch.setattr(app, "PATIENCE", stall_policy)
     monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
     posted = events(3000, users=100)
     kinesis.create_stream("good", shards=2)

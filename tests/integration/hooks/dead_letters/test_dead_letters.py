@@ -393,8 +393,8 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
 
     async def all_can_be_confirmed() -> bool:
         target = next(iter(state.destinations.index.rules.values())).target
-        lanes = state.destinations.find(target)
-        return lanes is not None and len(lanes.waiting()) == 2
+        queue = state.destinations.find(target)
+        return queue is not None and len(queue.waiting()) == 2
 
     async def slowly(letters: list[int]) -> None:
         if letters:

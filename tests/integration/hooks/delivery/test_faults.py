@@ -146,7 +146,7 @@ async def test_a_shard_at_its_limit_slows_its_own_users_alone(
 
     assert list(range(100)) == numbers(kinesis.records("orders"), "hot")
     assert time.monotonic() - began < 10
-    assert around.lanes.error is None
+    assert around.queue.error is None
 
 
 async def test_a_packed_hot_user_is_not_bound_to_one_event_a_round_trip(
@@ -199,7 +199,7 @@ async def test_kinesis_gone_and_back_costs_nothing(around: TargetQueueHarness, k
         await put(around, round_ * 300, round_ * 300 + 300)
         await around.wait_finished(round_ * 300 + 1)
         await kinesis.stop()
-        await until(lambda: around.lanes.error is not None)
+        await until(lambda: around.queue.error is not None)
         await kinesis.start()
     await around.wait_finished(900)
 
@@ -213,7 +213,7 @@ async def test_keys_revoked_and_restored_are_told_once_and_lose_nothing(
     await around.wait_finished(20)
     kinesis.known_keys = {"AKIAOTHEROTHEREXAMPL"}
     await put(around, 200, 400)
-    await around.wait(lambda: around.tally.failed >= 20 and around.lanes.error is not None)
+    await around.wait(lambda: around.counters.failed >= 20 and around.queue.error is not None)
     assert ["paused orders: credentials"] == around.heard.said
     kinesis.known_keys = {KEY}
     await around.wait_finished(400)

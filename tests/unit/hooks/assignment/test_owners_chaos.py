@@ -182,25 +182,25 @@ class Replica:
     async def _live(self) -> None:
         world = self.world
         letters = RecordingDeadLetters()
-        destinations = Targets(Policy(), watcher=RecordingObserver(), dead_letters=letters, metrics=self.metrics)
-        tallies = DeliveryCounters(lambda: NOW)
-        catch_ups = BacklogReaders(world.events, Checkpoints(world.bucket), listener=Unheard(), clock=lambda: NOW)
+        targets = Targets(Policy(), observer=RecordingObserver(), dead_letters=letters, metrics=self.metrics)
+        delivery_counters = DeliveryCounters(lambda: NOW)
+        backlog_readers = BacklogReaders(world.events, Checkpoints(world.bucket), observer=Unheard(), clock=lambda: NOW)
 
         @asynccontextmanager
         async def open_partition(number: int) -> AsyncIterator[PartitionConsumer]:
             yield PartitionConsumer(
                 number,
                 world.events.pull(),
-                destinations=destinations,
+                targets=targets,
                 dead_letters=DeadLetterWriter(self, self.metrics, lambda: NOW),
-                tallies=tallies,
+                delivery_counters=delivery_counters,
                 profiles=None,
                 metrics=self.metrics,
                 bounds=BOUNDS,
-                catch_ups=catch_ups,
+                backlog_readers=backlog_readers,
             )
 
-        async with destinations, asyncio.TaskGroup() as tasks:
+        async with targets, asyncio.TaskGroup() as tasks:
             rules = [
                 Rule(
                     app_key="shop",
@@ -210,9 +210,9 @@ class Replica:
                 )
                 for name, code in HOOKS.items()
             ]
-            destinations.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=self._open_sink)})
+            targets.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=self._open_sink)})
             self.partitions = ConsumerPool(
-                open_partition, destinations, self.metrics, lambda name, work: tasks.create_task(work)
+                open_partition, targets, self.metrics, lambda name, work: tasks.create_task(work)
             )
             self._ready.set()
             await asyncio.Event().wait()
@@ -288,7 +288,7 @@ async def leave(world: World, replicas: list[Replica], owner: int, ending: Endin
     if ending == "lost":
         partitions.drop(PARTITION)
     elif ending == "given":
-        await partitions.give(PARTITION, 3.0)
+        await partitions.release(PARTITION, 3.0)
     else:
         if ending == "stopped":
             partitions.close()

@@ -72,10 +72,10 @@ class Replica:
 
     def act(self) -> None:
         plan = self.table.plan(self.held())
-        for number in plan.take:
+        for number in plan.claim:
             seen = self.table.leases.get(number)
             self._write(number, self.table.me, (seen.epoch if seen else 0) + 1, self.table.revision(number))
-        for number in plan.give:
+        for number in plan.release:
             self._write(number, "", self.table.leases[number].epoch, self.revisions[number])
             self.sends_until.pop(number)
 
@@ -230,7 +230,7 @@ def test_nobody_is_taken_for_dead_when_nobody_could_renew() -> None:
     plan = a.table.plan(a.held())
 
     assert ["a", "b"] == a.table.alive()
-    assert {number for number, (lease, _) in world.bucket.leases.items() if lease.owner == "a"} == set(plan.take)
+    assert {number for number, (lease, _) in world.bucket.leases.items() if lease.owner == "a"} == set(plan.claim)
     assert [] == b.held()
 
 

@@ -26,7 +26,7 @@ class Simulation:
         self.messages = messages
         self.live = AckWindow(WIDE)
         self.live_at = 0
-        self.lanes: list[Record] = []
+        self.queue: list[Record] = []
         self.given: list[str] = []
         self.backlog: Backlog | None = None
 
@@ -35,10 +35,10 @@ class Simulation:
         if self.live_at == self.messages:
             return
         self.live_at += 1
-        taken = self.live.take(Message("", b"", sequence=self.live_at, at_ns=0))
+        taken = self.live.add(Message("", b"", sequence=self.live_at, at_ns=0))
         for number in range(2):
             source = f"EVENTS:{self.live_at}:{number}"
-            self.live.fired = source
+            self.live.dispatched = source
             away = self.backlog is not None and (self.backlog.until is None or self.live_at <= self.backlog.until)
             if away:
                 assert self.backlog is not None
@@ -53,16 +53,16 @@ class Simulation:
             data=b"",
             hook_id=HOOK,
             source=source,
-            tally=HookCounters(lambda: NOW),
+            counters=HookCounters(lambda: NOW),
             done=taken,
         )
         taken.expect(record)
-        self.lanes.append(record)
+        self.queue.append(record)
 
     def finish(self) -> None:
         """The target takes the oldest record."""
-        if self.lanes:
-            record = self.lanes.pop(0)
+        if self.queue:
+            record = self.queue.pop(0)
             self.given.append(record.source)
             record.done(record)
 
@@ -71,26 +71,26 @@ class Simulation:
         if self.backlog is not None or self.live.oldest is None:
             return
         self.backlog = backlog(self.live.oldest.message.sequence, missed=0)
-        self.lanes, released = self.lanes[:flying], self.lanes[flying:]
-        self.backlog.hold(self.lanes)
-        self.backlog.detach(released, self.live.fired)
+        self.queue, released = self.queue[:flying], self.queue[flying:]
+        self.backlog.hold(self.queue)
+        self.backlog.detach(released, self.live.dispatched)
         for record in released:
             record.done(record)
 
     def catch_up(self) -> None:
         """The backlog's reader takes a message, or gives the hook back."""
         found = self.backlog
-        if found is None or found.attach() or found.taken_to >= self.messages:
+        if found is None or found.attach() or found.dispatched_to >= self.messages:
             return
-        sequence = found.taken_to + 1
-        taken = found.window.take(Message("", b"", sequence=sequence, at_ns=0))
+        sequence = found.dispatched_to + 1
+        taken = found.window.add(Message("", b"", sequence=sequence, at_ns=0))
         for number in range(2):
             source = f"EVENTS:{sequence}:{number}"
-            found.window.fired = source
-            if found.gives(HOOK, source):
+            found.window.dispatched = source
+            if found.accepts(HOOK, source):
                 self._put(taken, source)
         taken.close()
-        found.taken_to = sequence
+        found.dispatched_to = sequence
 
 
 steps = st.lists(st.sampled_from(["read", "finish", "detach", "catch_up"]), max_size=60)
@@ -105,7 +105,7 @@ def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order
         else:
             getattr(told, step)()
         if told.backlog is not None:
-            unfinished = [position_of(record.source).sequence for record in told.lanes]
+            unfinished = [position_of(record.source).sequence for record in told.queue]
             covered = told.live.floor.sequence + 1 if told.live.floor else 1
             assert all(min(covered, told.backlog.start) <= sequence for sequence in unfinished)
     for _ in range(4 * messages + 4):
@@ -124,13 +124,13 @@ def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order
 
 def test_a_hook_is_given_back_only_when_something_was_finished_since_it_caught_up() -> None:
     found = backlog(start=5, missed=5)
-    taken = found.window.take(Message("", b"", sequence=5, at_ns=0))
+    taken = found.window.add(Message("", b"", sequence=5, at_ns=0))
     record = make_record(
-        key="u", data=b"", hook_id=HOOK, source="EVENTS:5:0", tally=HookCounters(lambda: NOW), done=taken
+        key="u", data=b"", hook_id=HOOK, source="EVENTS:5:0", counters=HookCounters(lambda: NOW), done=taken
     )
     taken.expect(record)
     taken.close()
-    found.taken_to = 5
+    found.dispatched_to = 5
 
     assert not found.attach()
     record.done(record)
@@ -154,9 +154,9 @@ def test_hooks_that_move_apart_have_a_backlog_each_with_what_they_had_before_the
 
     assert ({"stays": 2}, {"moves": 2}) == (found.behind, moved.behind)
     assert (right, 3, 9) == (moved.target, moved.start, moved.missed)
-    given = [source for source in ("EVENTS:3:0", "EVENTS:4:0", "EVENTS:6:1") if moved.gives("moves", source)]
+    given = [source for source in ("EVENTS:3:0", "EVENTS:4:0", "EVENTS:6:1") if moved.accepts("moves", source)]
     assert ["EVENTS:4:0", "EVENTS:6:1"] == given
-    assert not moved.gives("stays", "EVENTS:7:0")
+    assert not moved.accepts("stays", "EVENTS:7:0")
 
 
 def test_a_record_that_was_never_put_is_nowhere() -> None:

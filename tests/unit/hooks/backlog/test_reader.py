@@ -59,7 +59,7 @@ class Heard:
 
 
 def shared(heard: Heard) -> BacklogReaders:
-    return BacklogReaders(Stream(), Checkpoints(Bucket()), listener=heard, clock=lambda: NOW)
+    return BacklogReaders(Stream(), Checkpoints(Bucket()), observer=heard, clock=lambda: NOW)
 
 
 def backlog(start: int, behind: int = 0) -> Backlog:
@@ -78,18 +78,18 @@ async def test_an_operator_hears_when_half_of_the_time_is_over(part: float, told
     heard = Heard()
     found = backlog(5)
     at = NOW - timedelta(seconds=part * EVENTS.max_age_s)
-    found.window.take(Message("events.shop.0", b"", sequence=5, at_ns=int(at.timestamp() * 1e9)))
+    found.window.add(Message("events.shop.0", b"", sequence=5, at_ns=int(at.timestamp() * 1e9)))
 
-    shared(heard).look_at_age(found)
+    shared(heard).check_age(found)
 
     assert told == heard.far
 
 
 async def test_the_lag_of_a_hook_is_that_of_all_partitions() -> None:
-    catch_ups = shared(Heard())
-    catch_ups.backlogs |= {backlog(1, 3), backlog(1, 4)}
+    backlog_readers = shared(Heard())
+    backlog_readers.backlogs |= {backlog(1, 3), backlog(1, 4)}
 
-    assert 7 == catch_ups.lag_of("shop", "hook")
-    assert catch_ups.lag_of("rival", "hook") is None
-    assert catch_ups.lag_of("shop", "other") is None
-    assert 1 == catch_ups.targets
+    assert 7 == backlog_readers.lag_of("shop", "hook")
+    assert backlog_readers.lag_of("rival", "hook") is None
+    assert backlog_readers.lag_of("shop", "other") is None
+    assert 1 == backlog_readers.targets

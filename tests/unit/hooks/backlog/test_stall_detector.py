@@ -30,20 +30,26 @@ async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_
     hook = Hook(name="all", stream_name="orders", trigger_type="EVENT", event_code="*", batch=batch)
     rule = Rule(app_key="shop", hook_id="all", revision=1, hook=hook)
     async with Targets(
-        Policy(), watcher=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
-    ) as destinations:
-        destinations.apply(HookIndex([rule]), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
+        Policy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
+    ) as targets:
+        targets.apply(HookIndex([rule]), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
         window = AckWindow(Bounds())
-        stalls = StallDetector(window, destinations, StallPolicy(), lambda: now)
-        taken = window.take(Message("events.shop.0", b"", sequence=1, at_ns=0))
+        stalls = StallDetector(window, targets, StallPolicy(), lambda: now)
+        taken = window.add(Message("events.shop.0", b"", sequence=1, at_ns=0))
         record = make_record(
-            key="ann", data=b"{}", hook_id="all", source="s", tally=HookCounters(lambda: NOW), done=taken, batch=batch
+            key="ann",
+            data=b"{}",
+            hook_id="all",
+            source="s",
+            counters=HookCounters(lambda: NOW),
+            done=taken,
+            batch=batch,
         )
         taken.expect(record)
         taken.close()
-        lanes = destinations.find(TARGET)
-        assert lanes is not None
-        lanes.put(record)
+        queue = targets.find(TARGET)
+        assert queue is not None
+        queue.put(record)
         assert [] == stalls.blocked()
 
         now += after_s

@@ -77,11 +77,9 @@ async def replay(
 ) -> ReplayReply:
     """One call of a service whose only stream is `sink`."""
     box = RecordingDeadLetters()
-    async with Targets(
-        policy, watcher=RecordingObserver(), dead_letters=Counting(box), metrics=Metrics()
-    ) as destinations:
-        destinations.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
-        replays = Replays(drawer, destinations, DeliveryCounters(clock), Metrics(), clock, work_s=work_s)
+    async with Targets(policy, observer=RecordingObserver(), dead_letters=Counting(box), metrics=Metrics()) as targets:
+        targets.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
+        replays = Replays(drawer, targets, DeliveryCounters(clock), Metrics(), clock, work_s=work_s)
         return await replays.run(
             DeadLetterFilter(app_key="shop"), after=after, limit=limit, per_second=10_000, dry_run=False
         )
@@ -95,7 +93,7 @@ class Counting:
 
     async def put_record(self, target: object, record: Record, reason: str, message: str) -> None:
         self._letters.put.append((record.source, reason))
-        record.tally.dead_lettered += 1
+        record.counters.dead_lettered += 1
 
 
 def clock() -> datetime:
@@ -203,10 +201,10 @@ async def test_one_call_ends_where_the_next_begins() -> None:
 
 @pytest.mark.parametrize("after", ["", "7", "-", "a-b", "1-"])
 async def test_a_place_that_nobody_gave_is_refused(after: str) -> None:
-    destinations = Targets(
-        NO_BACKOFF, watcher=RecordingObserver(), dead_letters=Counting(RecordingDeadLetters()), metrics=Metrics()
+    targets = Targets(
+        NO_BACKOFF, observer=RecordingObserver(), dead_letters=Counting(RecordingDeadLetters()), metrics=Metrics()
     )
-    replays = Replays(Drawer([]), destinations, DeliveryCounters(clock), Metrics(), clock)
+    replays = Replays(Drawer([]), targets, DeliveryCounters(clock), Metrics(), clock)
 
     with pytest.raises(InvalidError) as caught:
         await replays.run(DeadLetterFilter(app_key="shop"), after=after, limit=1, per_second=1, dry_run=False)

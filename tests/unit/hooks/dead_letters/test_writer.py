@@ -34,9 +34,9 @@ def make_box(bus: Bus) -> DeadLetterWriter:
 
 
 async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
-    bus, tally = Bus(), HookCounters(lambda: NOW)
+    bus, counters = Bus(), HookCounters(lambda: NOW)
     record = make_record(
-        key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", tally=tally, done=lambda _: None
+        key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", counters=counters, done=lambda _: None
     )
 
     await make_box(bus).put_record(TARGET, record, "oversize", "too large")
@@ -55,7 +55,7 @@ async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
         key="ann",
         body='{"a":1}',
     ) == decode(data, DeadLetter)
-    assert 1 == tally.dead_lettered
+    assert 1 == counters.dead_lettered
 
 
 async def test_putting_waits_until_the_letter_is_stored() -> None:
@@ -79,16 +79,16 @@ async def test_a_body_that_no_message_can_hold_is_cut(body: bytes) -> None:
 
 
 async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> None:
-    bus, tally = Bus(), HookCounters(lambda: NOW)
+    bus, counters = Bus(), HookCounters(lambda: NOW)
     record = ReplayedRecord(
-        letter=12,
+        dead_letter_id=12,
         key="ann",
         data=b"{}",
         size=5,
         hook_id="all",
         source="EVENTS:7:1",
         attempts=2,
-        tally=tally,
+        counters=counters,
         done=lambda _: None,
     )
 

@@ -16,16 +16,16 @@ def window() -> AckWindow:
     return AckWindow(Bounds(records=3, bytes=100, messages=4))
 
 
-def take(window: AckWindow, sequence: int, *sizes: int) -> tuple[PendingMessage, list[Record]]:
+def add(window: AckWindow, sequence: int, *sizes: int) -> tuple[PendingMessage, list[Record]]:
     """A message with a record of each of these sizes."""
-    taken = window.take(Message("events.shop.0", b"[]", sequence=sequence, at_ns=0))
+    taken = window.add(Message("events.shop.0", b"[]", sequence=sequence, at_ns=0))
     records = [
         make_record(
             key="k",
             data=b"x" * (size - 1),
             hook_id="hook",
             source=f"EVENTS:{sequence}:{index}",
-            tally=HookCounters(lambda: NOW),
+            counters=HookCounters(lambda: NOW),
             done=taken,
         )
         for index, size in enumerate(sizes)
@@ -41,15 +41,15 @@ def floor_of(window: AckWindow) -> int | None:
 
 
 def test_a_message_that_matched_nothing_moves_the_floor_at_once(window: AckWindow) -> None:
-    take(window, 5)
+    add(window, 5)
 
     assert 5 == floor_of(window)
 
 
 def test_the_floor_moves_by_the_contiguous_prefix_only(window: AckWindow) -> None:
-    _, (first,) = take(window, 5, 10)
-    _, (second,) = take(window, 8, 10)
-    _, (third,) = take(window, 9, 10)
+    _, (first,) = add(window, 5, 10)
+    _, (second,) = add(window, 8, 10)
+    _, (third,) = add(window, 9, 10)
 
     third.done(third)
     second.done(second)
@@ -59,7 +59,7 @@ def test_the_floor_moves_by_the_contiguous_prefix_only(window: AckWindow) -> Non
 
 
 def test_a_message_is_complete_with_its_last_record(window: AckWindow) -> None:
-    _, (first, second) = take(window, 5, 10, 10)
+    _, (first, second) = add(window, 5, 10, 10)
 
     first.done(first)
     assert floor_of(window) is None
@@ -68,7 +68,7 @@ def test_a_message_is_complete_with_its_last_record(window: AckWindow) -> None:
 
 
 def test_a_message_that_is_still_being_read_is_not_complete(window: AckWindow) -> None:
-    taken = window.take(Message("events.shop.0", b"[]", sequence=5, at_ns=0))
+    taken = window.add(Message("events.shop.0", b"[]", sequence=5, at_ns=0))
 
     assert floor_of(window) is None
     taken.close()
@@ -77,7 +77,7 @@ def test_a_message_that_is_still_being_read_is_not_complete(window: AckWindow) -
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (100,)])
 def test_records_and_bytes_fill_it_and_finished_ones_make_room(window: AckWindow, sizes: tuple[int, ...]) -> None:
-    _, records = take(window, 5, *sizes)
+    _, records = add(window, 5, *sizes)
 
     assert window.full
     records[0].done(records[0])
@@ -85,9 +85,9 @@ def test_records_and_bytes_fill_it_and_finished_ones_make_room(window: AckWindow
 
 
 def test_messages_behind_an_open_one_fill_it(window: AckWindow) -> None:
-    _, (record,) = take(window, 1, 1)
+    _, (record,) = add(window, 1, 1)
     for sequence in (2, 3, 4):
-        take(window, sequence)
+        add(window, sequence)
 
     assert window.full
     record.done(record)
@@ -95,7 +95,7 @@ def test_messages_behind_an_open_one_fill_it(window: AckWindow) -> None:
 
 
 async def test_waiting_ends_with_room_or_when_it_is_closed(window: AckWindow) -> None:
-    _, records = take(window, 5, 1, 1, 1)
+    _, records = add(window, 5, 1, 1, 1)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(window.wait_room())
         await asyncio.sleep(0)
@@ -103,7 +103,7 @@ async def test_waiting_ends_with_room_or_when_it_is_closed(window: AckWindow) ->
         records[0].done(records[0])
     assert await waiting
 
-    take(window, 6, 1)
+    add(window, 6, 1)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(window.wait_room())
         await asyncio.sleep(0)
@@ -113,7 +113,7 @@ async def test_waiting_ends_with_room_or_when_it_is_closed(window: AckWindow) ->
 
 def test_the_oldest_is_the_first_message_that_is_not_complete(window: AckWindow) -> None:
     assert window.oldest_ns is None
-    taken = [window.take(Message("events.shop.0", b"[]", sequence=at, at_ns=at)) for at in (5, 6)]
+    taken = [window.add(Message("events.shop.0", b"[]", sequence=at, at_ns=at)) for at in (5, 6)]
 
     assert 5 == window.oldest_ns
     taken[0].close()

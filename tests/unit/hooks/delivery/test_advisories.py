@@ -12,7 +12,7 @@ def test_advice_is_told_once_until_it_is_mended() -> None:
     advice = Advisories(lambda target, message: told.append((target, message)))
 
     for message in ("grant it", "grant it", None, "grant it"):
-        advice.give(ORDERS, message)
+        advice.set(ORDERS, message)
 
     assert [(ORDERS, "grant it")] * 2 == told
     assert ("grant it", None) == (advice.of(ORDERS), advice.of(OTHERS))
@@ -20,8 +20,8 @@ def test_advice_is_told_once_until_it_is_mended() -> None:
 
 def test_advice_is_forgotten_with_its_target() -> None:
     advice = Advisories(lambda _, __: None)
-    advice.give(ORDERS, "grant it")
-    advice.give(OTHERS, "grant it")
+    advice.set(ORDERS, "grant it")
+    advice.set(OTHERS, "grant it")
 
     advice.keep([OTHERS])
 

@@ -27,7 +27,7 @@ async def test_what_waits_for_a_user_goes_as_one_record(batch: Batch, wanted: by
 
     assert [wanted] == data(sink)
     assert records == bench.finished
-    assert (3, 3) == (bench.tally.sent, sink.stored[0].events)
+    assert (3, 3) == (bench.counters.sent, sink.stored[0].events)
     assert b'millrace_hooks_records_total{outcome="sent",stream="orders"} 3.0' in bench.metrics.render()
 
 
@@ -125,7 +125,7 @@ async def test_released_records_leave_a_pack_one_by_one() -> None:
         records = [bench.put("ann", str(number), batch=LINES) for number in range(3)]
         await bench.wait(lambda: bool(sink.batches))
         records.append(bench.put("ann", "3", batch=LINES))
-        released = bench.lanes.release(lambda record: record.data != b"1")
+        released = bench.queue.release(lambda record: record.data != b"1")
         sink.gate.set()
         await bench.wait_finished(1)
 

@@ -5,22 +5,22 @@ from support.fakes.sink import NOW
 
 
 def test_a_hook_has_one_tally_until_it_is_forgotten() -> None:
-    tallies = DeliveryCounters(lambda: NOW)
-    tallies.of("shop", "orders").sent += 1
+    delivery_counters = DeliveryCounters(lambda: NOW)
+    delivery_counters.of("shop", "orders").sent += 1
 
-    assert 1 == tallies.of("shop", "orders").sent
-    assert 0 == tallies.of("rival", "orders").sent
-    tallies.keep({("rival", "orders")})
-    assert 0 == tallies.of("shop", "orders").sent
+    assert 1 == delivery_counters.of("shop", "orders").sent
+    assert 0 == delivery_counters.of("rival", "orders").sent
+    delivery_counters.keep({("rival", "orders")})
+    assert 0 == delivery_counters.of("shop", "orders").sent
 
 
 def test_a_failure_is_kept_with_its_time() -> None:
-    tally = DeliveryCounters(lambda: NOW).of("shop", "orders")
+    counters = DeliveryCounters(lambda: NOW).of("shop", "orders")
 
-    tally.fail("InternalFailure: Internal Service Failure")
+    counters.fail("InternalFailure: Internal Service Failure")
 
     assert (1, "InternalFailure: Internal Service Failure", NOW) == (
-        tally.failed,
-        tally.last_error,
-        tally.last_error_at,
+        counters.failed,
+        counters.last_error,
+        counters.last_error_at,
     )

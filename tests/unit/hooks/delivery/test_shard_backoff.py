@@ -40,7 +40,7 @@ class ShardedSink(MemorySink):
 
 def record(key: str) -> Record:
     return make_record(
-        key=key, data=b"1", hook_id="hook", source="EVENTS:1:0", tally=HookCounters(lambda: NOW), done=lambda _: None
+        key=key, data=b"1", hook_id="hook", source="EVENTS:1:0", counters=HookCounters(lambda: NOW), done=lambda _: None
     )
 
 
@@ -72,12 +72,12 @@ async def test_one_refusal_holds_nobody_else_up_and_a_second_one_its_shard() -> 
     shards.learn([abe, bob], [Sent("shardId-000000000000", "1"), Sent("shardId-000000000001", "2")])
 
     shards.failed([(ann, refusal())])
-    assert (0, False) == (shards.shut, shards.hold(abe))
+    assert (0, False) == (shards.blocked, shards.hold(abe))
     await until(lambda: back == [ann])
     shards.failed([(ann, refusal())])
-    assert (1, True, False) == (shards.shut, shards.hold(abe), shards.hold(bob))
+    assert (1, True, False) == (shards.blocked, shards.hold(abe), shards.hold(bob))
     await until(lambda: back == [ann, ann, abe])
-    assert 0 == shards.shut
+    assert 0 == shards.blocked
 
 
 async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> None:
@@ -87,13 +87,13 @@ async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> N
         shards.failed([(record("ann"), refusal(0)), (record("bob"), refusal(1))])
         if round_ == 1:
             await until(lambda: len(back) == 2)
-    assert 2 == shards.shut
+    assert 2 == shards.blocked
 
     shards.learn([record("abe")], [Sent("shardId-000000000000", "1")])
 
-    assert 1 == shards.shut
+    assert 1 == shards.blocked
     shards.clear()
-    assert [0, []] == [shards.shut, list(shards.waiting)]
+    assert [0, []] == [shards.blocked, list(shards.waiting)]
 
 
 async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
@@ -102,7 +102,7 @@ async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
     for _ in range(5):
         shards.failed([(record("ann"), refusal())])
 
-    assert (0, 5) == (shards.shut, len(list(shards.waiting)))
+    assert (0, 5) == (shards.blocked, len(list(shards.waiting)))
     shards.clear()
 
 
@@ -131,7 +131,7 @@ async def test_everything_arrives_when_the_shard_takes_records_again(named: bool
     sink = ShardedSink("a", named=named)
     async with MemoryTargetQueue(sink, NO_BACKOFF) as bench:
         records = [bench.put(user) for user in ("ann", "abe", "bob", "ann", "abe", "bob")]
-        await bench.wait(lambda: bench.tally.failed >= 20)
+        await bench.wait(lambda: bench.counters.failed >= 20)
         sink.full = set()
         await bench.wait_finished(6)
 
@@ -143,9 +143,9 @@ async def test_a_change_of_the_configuration_ends_every_wait() -> None:
     sink = ShardedSink("a")
     async with MemoryTargetQueue(sink, PATIENT) as bench:
         bench.put("ann")
-        await bench.wait(lambda: bench.tally.failed == 1)
+        await bench.wait(lambda: bench.counters.failed == 1)
         sink.full = set()
-        bench.lanes.renew(sink)
+        bench.queue.renew(sink)
         await bench.wait_finished(1)
 
     assert {"ann"} == users(sink)
@@ -155,7 +155,7 @@ async def test_what_waits_for_a_shard_can_be_released() -> None:
     sink = ShardedSink("a")
     async with MemoryTargetQueue(sink, PATIENT) as bench:
         records = [bench.put("ann"), bench.put("ann")]
-        await bench.wait(lambda: bench.tally.failed == 1)
-        released = bench.lanes.release(lambda _: True)
+        await bench.wait(lambda: bench.counters.failed == 1)
+        released = bench.queue.release(lambda _: True)
 
     assert records == released

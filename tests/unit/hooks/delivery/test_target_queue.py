@@ -101,7 +101,7 @@ async def test_only_the_failed_records_are_sent_again() -> None:
         await bench.wait_finished(5)
 
     assert [records, [records[1], records[3]]] == sink.batches
-    assert (5, 2) == (bench.tally.sent, bench.tally.failed)
+    assert (5, 2) == (bench.counters.sent, bench.counters.failed)
 
 
 async def test_later_records_of_a_user_wait_for_the_failed_one() -> None:
@@ -173,9 +173,9 @@ async def test_a_pause_sends_nothing_until_the_configuration_changes() -> None:
     mended = MemorySink()
     async with MemoryTargetQueue(broken, PATIENT) as bench:
         records = [bench.put("ann"), bench.put("ann")]
-        await bench.wait(lambda: bench.lanes.error is not None)
+        await bench.wait(lambda: bench.queue.error is not None)
         bench.put("bob")
-        bench.lanes.renew(mended)
+        bench.queue.renew(mended)
         await bench.wait_finished(3)
 
     assert 1 == len(broken.batches)
@@ -189,7 +189,7 @@ async def test_a_call_that_began_with_the_old_keys_does_not_pause_the_new_ones()
     async with MemoryTargetQueue(old, PATIENT) as bench:
         bench.put("ann")
         await bench.wait(lambda: bool(old.batches))
-        bench.lanes.renew(new)
+        bench.queue.renew(new)
         old.gate.set()
         await bench.wait_finished(1)
 
@@ -261,7 +261,7 @@ async def test_released_records_leave_in_order_and_the_rest_goes_on() -> None:
         moving += [bench.put("ann", hook_id="moving"), bench.put("bob", hook_id="moving")]
         staying += [bench.put("ann", hook_id="staying"), bench.put("cid", hook_id="staying")]
         await bench.wait(lambda: bool(sink.batches))
-        released = bench.lanes.release(lambda record: record.hook_id == "moving")
+        released = bench.queue.release(lambda record: record.hook_id == "moving")
         sink.gate.set()
         await bench.wait_finished(3)
 
@@ -275,7 +275,7 @@ async def test_release_breaks_no_call_off_when_nothing_leaves() -> None:
     async with MemoryTargetQueue(sink) as bench:
         bench.put("ann")
         await bench.wait(lambda: bool(sink.batches))
-        released = bench.lanes.release(lambda record: record.hook_id == "another")
+        released = bench.queue.release(lambda record: record.hook_id == "another")
         sink.gate.set()
         await bench.wait_finished(1)
 
@@ -288,7 +288,7 @@ async def test_drain_sends_what_waits() -> None:
     async with MemoryTargetQueue(sink, Policy(retry=Backoff(first_s=0, max_s=0))) as bench:
         for number in range(20):
             bench.put(f"user-{number % 7}")
-        await bench.lanes.drain()
+        await bench.queue.drain()
 
     assert 20 == len(bench.finished)
 
@@ -297,8 +297,8 @@ async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
     sink = MemorySink(refuse(CredentialsError("revoked")))
     async with MemoryTargetQueue(sink, PATIENT) as bench:
         bench.put("ann")
-        await bench.wait(lambda: bench.lanes.error is not None)
-        await bench.lanes.drain()
+        await bench.wait(lambda: bench.queue.error is not None)
+        await bench.queue.drain()
 
     assert [] == bench.finished
 
@@ -310,7 +310,7 @@ async def test_parting_takes_what_waits_and_breaks_off_no_call() -> None:
         first = [bench.put("ann", hook_id=hook) for hook in ("leaves", "leaves", "stays", "leaves")]
         second = bench.put("bob", hook_id="stays")
         await bench.wait(lambda: sink.calls > 0)
-        parted, flying = bench.lanes.part(lambda record: record.hook_id == "leaves")
+        parted, flying = bench.queue.withdraw_waiting(lambda record: record.hook_id == "leaves")
         sink.gate.set()
         await bench.wait_finished(3)
 
@@ -328,7 +328,7 @@ async def test_a_pack_in_a_call_stays_whole_when_others_part_and_comes_apart_whe
         flying = [bench.put("ann", hook_id="leaves", batch=packed) for _ in range(3)]
         await bench.wait(lambda: sink.calls > 0)
         waiting = [bench.put("ann", hook_id=hook, batch=packed) for hook in ("leaves", "stays", "leaves", "stays")]
-        parted = bench.lanes.part(lambda record: record.hook_id == "leaves")
+        parted = bench.queue.withdraw_waiting(lambda record: record.hook_id == "leaves")
         sink.gate.set()
         await bench.wait_finished(5)
 
@@ -342,9 +342,9 @@ async def test_parting_finds_what_waits_for_its_shard() -> None:
     async with MemoryTargetQueue(sink, PATIENT) as bench:
         failed = bench.put("ann", hook_id="leaves")
         behind = bench.put("ann", hook_id="stays")
-        await bench.wait(lambda: bench.lanes.failing and not sink.calls)
+        await bench.wait(lambda: bench.queue.failing and not sink.calls)
 
-        assert ([failed], []) == bench.lanes.part(lambda record: record.hook_id == "leaves")
+        assert ([failed], []) == bench.queue.withdraw_waiting(lambda record: record.hook_id == "leaves")
 
         sink.answers.clear()
         await bench.wait_finished(1)

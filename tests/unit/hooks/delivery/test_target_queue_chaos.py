@@ -71,14 +71,14 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
             for number in range(floor, len(users)):
                 bench.put(name(users[number]), str(number), hook_id=f"hook-{users[number] % 2}", batch=batch)
                 if number in renewals:
-                    bench.lanes.renew(sink)
+                    bench.queue.renew(sink)
                 if number in releases:
-                    for record in bench.lanes.release(lambda record: record.hook_id == "hook-1"):
-                        bench.lanes.put(record)
+                    for record in bench.queue.release(lambda record: record.hook_id == "hook-1"):
+                        bench.queue.put(record)
                 if number in partings:
-                    parted, _ = bench.lanes.part(lambda record: record.hook_id == "hook-1")
+                    parted, _ = bench.queue.withdraw_waiting(lambda record: record.hook_id == "hook-1")
                     for record in parted:
-                        bench.lanes.put(record)
+                        bench.queue.put(record)
                 await bench.turn(dice.choice([0, 0, 1, 9]))
                 if number in restarts:
                     restarts.remove(number)

@@ -53,18 +53,18 @@ class Scene:
 
     def __init__(self) -> None:
         self.heard = RecordingObserver()
-        self.tally = HookCounters(lambda: NOW)
+        self.counters = HookCounters(lambda: NOW)
         self.done: list[str] = []
         self.count = 0
-        self.destinations = Targets(
+        self.targets = Targets(
             Policy(retry=NEVER, probe=NEVER),
-            watcher=self.heard,
+            observer=self.heard,
             dead_letters=RecordingDeadLetters(),
             metrics=Metrics(),
         )
 
     def apply(self, rules: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
-        self.destinations.apply(rules, connectors)
+        self.targets.apply(rules, connectors)
 
     def put(self, hook_id: str, user: str = "ann", partition: int | None = None) -> str:
         """A record of a hook, as a partition puts it."""
@@ -74,13 +74,13 @@ class Scene:
             data=b"{}",
             hook_id=hook_id,
             source=str(self.count),
-            tally=self.tally,
+            counters=self.counters,
             done=lambda record: self.done.append(record.source),
             partition=partition,
         )
-        lanes = self.destinations.find(self.destinations.index.rules["shop", hook_id].target)
-        assert lanes is not None
-        lanes.put(record)
+        queue = self.targets.find(self.targets.index.rules["shop", hook_id].target)
+        assert queue is not None
+        queue.put(record)
         return record.source
 
     async def wait(self, condition: Callable[[], bool]) -> None:
@@ -90,14 +90,14 @@ class Scene:
             await asyncio.sleep(0)
 
     async def wait_paused(self, stream_name: str) -> None:
-        lanes = self.destinations.find(Target("shop", stream_name))
-        assert lanes is not None
-        await self.wait(lambda: lanes.error is not None)
+        queue = self.targets.find(Target("shop", stream_name))
+        assert queue is not None
+        await self.wait(lambda: queue.error is not None)
 
 
 async def test_each_stream_has_lanes_of_its_own() -> None:
     scene, streams = Scene(), Streams()
-    async with scene.destinations:
+    async with scene.targets:
         scene.apply(index(("one", "a"), ("two", "b")), {"shop": ActiveConnector(revision=1, open=streams)})
         first, second = scene.put("one"), scene.put("two")
         await scene.wait(lambda: len(scene.done) == 2)
@@ -107,15 +107,15 @@ async def test_each_stream_has_lanes_of_its_own() -> None:
 
 async def test_there_are_no_lanes_without_an_active_connector() -> None:
     scene = Scene()
-    async with scene.destinations:
+    async with scene.targets:
         scene.apply(index(("one", "a")), {"rival": ActiveConnector(revision=1, open=Streams())})
 
-        assert scene.destinations.find(Target("shop", "a")) is None
+        assert scene.targets.find(Target("shop", "a")) is None
 
 
 async def test_a_new_revision_of_the_connector_resumes_at_once() -> None:
     scene, before, after = Scene(), Streams("a"), Streams()
-    async with scene.destinations:
+    async with scene.targets:
         scene.apply(index(("one", "a")), {"shop": ActiveConnector(revision=1, open=before)})
         sources = [scene.put("one"), scene.put("one")]
         await scene.wait_paused("a")
@@ -128,7 +128,7 @@ async def test_a_new_revision_of_the_connector_resumes_at_once() -> None:
 
 async def test_a_change_elsewhere_does_not_resume() -> None:
     scene, streams = Scene(), Streams("a")
-    async with scene.destinations:
+    async with scene.targets:
         connectors = {"shop": ActiveConnector(revision=1, open=streams)}
         scene.apply(index(("one", "a")), connectors)
         scene.put("one")
@@ -141,7 +141,7 @@ async def test_a_change_elsewhere_does_not_resume() -> None:
 
 async def test_what_waits_follows_its_hook_to_the_right_stream() -> None:
     scene, streams = Scene(), Streams("typo")
-    async with scene.destinations:
+    async with scene.targets:
         connectors = {"shop": ActiveConnector(revision=1, open=streams)}
         scene.apply(index(("moving", "typo"), ("staying", "typo")), connectors)
         moving = [scene.put("moving")]
@@ -158,7 +158,7 @@ async def test_what_waits_follows_its_hook_to_the_right_stream() -> None:
 
 async def test_what_waits_is_let_go_when_its_hook_is_deleted() -> None:
     scene, streams = Scene(), Streams("a")
-    async with scene.destinations:
+    async with scene.targets:
         connectors = {"shop": ActiveConnector(revision=1, open=streams)}
         scene.apply(index(("one", "a")), connectors)
         source = scene.put("one")
@@ -166,31 +166,31 @@ async def test_what_waits_is_let_go_when_its_hook_is_deleted() -> None:
         scene.apply(index(), connectors)
 
     assert [source] == scene.done
-    assert 1 == scene.tally.skipped_inactive
+    assert 1 == scene.counters.skipped_inactive
 
 
 async def test_what_waits_is_let_go_when_the_connector_becomes_inactive() -> None:
     scene, streams = Scene(), Streams("a")
-    async with scene.destinations:
+    async with scene.targets:
         scene.apply(index(("one", "a")), {"shop": ActiveConnector(revision=1, open=streams)})
         source = scene.put("one")
         await scene.wait_paused("a")
         scene.apply(index(("one", "a")), {})
 
-        assert scene.destinations.find(Target("shop", "a")) is None
+        assert scene.targets.find(Target("shop", "a")) is None
 
     assert [source] == scene.done
-    assert 1 == scene.tally.skipped_inactive
+    assert 1 == scene.counters.skipped_inactive
 
 
 async def test_drain_empties_every_target_that_answers() -> None:
     scene, streams = Scene(), Streams("gone")
-    async with scene.destinations:
+    async with scene.targets:
         scene.apply(index(("one", "a"), ("two", "gone")), {"shop": ActiveConnector(revision=1, open=streams)})
         stuck = scene.put("two")
         await scene.wait_paused("gone")
         sources = [scene.put("one") for _ in range(5)]
-        await scene.destinations.drain()
+        await scene.targets.drain()
 
     assert sources == streams.stored("a")
     assert stuck not in scene.done
@@ -198,34 +198,40 @@ async def test_drain_empties_every_target_that_answers() -> None:
 
 async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
     scene, streams = Scene(), Streams("orders")
-    async with scene.destinations:
+    async with scene.targets:
         scene.apply(index(("all", "orders"), ("other", "orders")), {"shop": ActiveConnector(revision=1, open=streams)})
-        lanes = scene.destinations.find(Target("shop", "orders"))
-        assert lanes is not None
+        queue = scene.targets.find(Target("shop", "orders"))
+        assert queue is not None
         records = [
             make_record(
-                key=user, data=b"{}", hook_id=hook_id, source="s", tally=scene.tally, done=lambda _: None, at_ns=at_ns
+                key=user,
+                data=b"{}",
+                hook_id=hook_id,
+                source="s",
+                counters=scene.counters,
+                done=lambda _: None,
+                at_ns=at_ns,
             )
             for user, hook_id, at_ns in (("ann", "all", 7), ("ann", "all", 8), ("bob", "other", 5), ("bob", "all", 0))
         ]
         for record in records:
-            lanes.put(record)
+            queue.put(record)
 
         # What has no time comes from no event.
-        assert {("shop", "all"): (2, 7), ("shop", "other"): (1, 5)} == scene.destinations.waiting("shop")
-        scene.destinations.withdraw({records[0]})
-        assert {("shop", "all"): (1, 8), ("shop", "other"): (1, 5)} == scene.destinations.waiting()
-        assert {} == scene.destinations.waiting("other")
+        assert {("shop", "all"): (2, 7), ("shop", "other"): (1, 5)} == scene.targets.waiting("shop")
+        scene.targets.withdraw({records[0]})
+        assert {("shop", "all"): (1, 8), ("shop", "other"): (1, 5)} == scene.targets.waiting()
+        assert {} == scene.targets.waiting("other")
 
 
 async def test_only_the_records_of_a_lost_partition_are_dropped() -> None:
     told, streams = Scene(), Streams()
-    async with told.destinations:
+    async with told.targets:
         told.apply(index(("all", "orders")), {"shop": ActiveConnector(revision=1, open=streams)})
         told.put("all", "ann", partition=3)
         kept = told.put("all", "bob", partition=4)
         told.put("all", "ann", partition=3)
-        told.destinations.drop(3)
+        told.targets.drop_partition(3)
         await told.wait(lambda: bool(told.done))
 
     assert [kept] == told.done == streams.stored("orders")

@@ -72,6 +72,6 @@ async def test_drain_does_not_wait_for_company() -> None:
     async with MemoryTargetQueue(sink) as bench:
         for _ in range(3):
             bench.put("ann", batch=Batch(linger_ms=LONG))
-        await bench.lanes.drain()
+        await bench.queue.drain()
 
     assert 3 == len(bench.finished)

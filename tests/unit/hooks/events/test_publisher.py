@@ -61,7 +61,7 @@ def posted(number: int, user: str = "u", **attributes: Any) -> list[bytes]:
 async def test_chunks_of_a_partition_follow_each_other() -> None:
     bus = Bus()
 
-    reply = await Scene(bus).publishing.take("shop", posted(40, a="x" * 1000))
+    reply = await Scene(bus).publishing.accept("shop", posted(40, a="x" * 1000))
 
     assert 40 == reply.accepted
     assert len(bus.taken) > 4
@@ -72,7 +72,7 @@ async def test_nothing_of_a_partition_follows_a_chunk_that_failed() -> None:
     bus = Bus({1: UnavailableError("no answer")})
 
     with pytest.raises(UnavailableError):
-        await Scene(bus).publishing.take("shop", posted(40, a="x" * 1000))
+        await Scene(bus).publishing.accept("shop", posted(40, a="x" * 1000))
 
     assert 1 == len(bus.taken)
 
@@ -83,12 +83,12 @@ async def test_a_full_stream_is_told_once_until_there_is_room() -> None:
 
     for _ in range(2):
         with pytest.raises(BusyError) as caught:
-            await scene.publishing.take("shop", posted(1))
+            await scene.publishing.accept("shop", posted(1))
         assert caught.value.retry_after_s
     assert ["events-full"] == await scene.told()
-    await scene.publishing.take("shop", posted(1))
+    await scene.publishing.accept("shop", posted(1))
     with pytest.raises(BusyError):
-        await scene.publishing.take("shop", posted(1))
+        await scene.publishing.accept("shop", posted(1))
     assert ["events-full"] * 2 == await scene.told()
 
 
@@ -96,10 +96,10 @@ async def test_a_full_stream_goes_before_another_failure() -> None:
     bus = Bus({0: UnavailableError("no answer"), 1: BusyError("full")})
 
     with pytest.raises(BusyError):
-        await Scene(bus).publishing.take("shop", [*posted(1, "u1"), *posted(1, "u2")])
+        await Scene(bus).publishing.accept("shop", [*posted(1, "u1"), *posted(1, "u2")])
 
 
 async def test_a_long_list_of_errors_is_cut_and_counted() -> None:
-    reply = await Scene(Bus()).publishing.take("shop", [b"{}"] * 1500)
+    reply = await Scene(Bus()).publishing.accept("shop", [b"{}"] * 1500)
 
     assert (0, 1500, 1000) == (reply.accepted, reply.rejected, len(reply.errors))

@@ -126,25 +126,25 @@ class Scene:
         self.stream = stream
         self.sink = MemorySink()
         self.bus = Bus()
-        self.tallies = DeliveryCounters(lambda: NOW)
-        self.destinations = Targets(
-            Policy(), watcher=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
+        self.delivery_counters = DeliveryCounters(lambda: NOW)
+        self.targets = Targets(
+            Policy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
         )
         self.partition = PartitionConsumer(
             partition_of(USER),
             stream,
-            destinations=self.destinations,
+            targets=self.targets,
             dead_letters=DeadLetterWriter(self.bus, Metrics(), lambda: NOW),
-            tallies=self.tallies,
+            delivery_counters=self.delivery_counters,
             profiles=profiles,
             metrics=Metrics(),
             bounds=bounds,
-            catch_ups=BacklogReaders(NoEvents(), NoCheckpoints(), listener=Unheard(), clock=lambda: NOW),
+            backlog_readers=BacklogReaders(NoEvents(), NoCheckpoints(), observer=Unheard(), clock=lambda: NOW),
         )
 
     def serve(self) -> None:
         connector = ActiveConnector(revision=1, open=lambda _: self.sink)
-        self.destinations.apply(HookIndex([RULE]), {"shop": connector})
+        self.targets.apply(HookIndex([RULE]), {"shop": connector})
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -162,11 +162,11 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """A partition that is being read."""
     scene = Scene(Stream(*messages), bounds or Bounds(), profiles)
-    async with scene.destinations, asyncio.TaskGroup() as tasks:
+    async with scene.targets, asyncio.TaskGroup() as tasks:
         if served:
             scene.serve()
         else:
-            scene.destinations.apply(HookIndex([RULE]), {})
+            scene.targets.apply(HookIndex([RULE]), {})
         running = tasks.create_task(scene.partition.run())
         yield scene
         running.cancel()
@@ -207,7 +207,7 @@ async def test_closing_ends_the_reading_although_the_window_is_full() -> None:
 
 async def test_nothing_is_sent_and_nothing_held_without_a_connector() -> None:
     async with scene(message("a", "b"), message("c"), served=False) as told:
-        await told.wait(lambda: told.tallies.of("shop", "all").skipped_inactive == 3)
+        await told.wait(lambda: told.delivery_counters.of("shop", "all").skipped_inactive == 3)
         await told.partition.settle()
 
     assert 2 == told.stream.acked
@@ -254,7 +254,7 @@ async def test_nothing_of_a_lost_partition_is_sent_or_acknowledged() -> None:
         told.sink.gate.clear()
         await told.rest()
         told.partition.lose()
-        told.destinations.drop(partition_of(USER))
+        told.targets.drop_partition(partition_of(USER))
         told.sink.gate.set()
         await told.rest()
         await told.partition.settle()
@@ -268,7 +268,7 @@ async def test_a_profile_that_comes_too_late_sends_nothing() -> None:
     async with scene(message("a"), profiles=profiles) as told:
         await profiles.asked.wait()
         told.partition.lose()
-        told.destinations.drop(partition_of(USER))
+        told.targets.drop_partition(partition_of(USER))
         profiles.answer.set()
         await told.rest()
 
@@ -307,10 +307,10 @@ class Opened:
 async def partitions(*messages: bytes) -> AsyncIterator[tuple[ConsumerPool, Scene, Opened]]:
     """The partition of `USER`, open."""
     told = Scene(Stream(*messages), Bounds(), None)
-    async with told.destinations, asyncio.TaskGroup() as tasks:
+    async with told.targets, asyncio.TaskGroup() as tasks:
         told.serve()
         opened = Opened(told)
-        open_ones = ConsumerPool(opened, told.destinations, Metrics(), lambda name, work: tasks.create_task(work))
+        open_ones = ConsumerPool(opened, told.targets, Metrics(), lambda name, work: tasks.create_task(work))
         open_ones.open(partition_of(USER))
         await open_ones.wait_opened()
         yield open_ones, told, opened
@@ -318,8 +318,8 @@ async def partitions(*messages: bytes) -> AsyncIterator[tuple[ConsumerPool, Scen
 
 async def test_a_partition_is_given_away_when_what_was_taken_is_sent_and_acknowledged() -> None:
     async with partitions(message("a", "b"), message("c")) as (open_ones, told, opened):
-        await told.wait(lambda: told.tallies.of("shop", "all").matched == 3)
-        await open_ones.give(partition_of(USER), 10)
+        await told.wait(lambda: told.delivery_counters.of("shop", "all").matched == 3)
+        await open_ones.release(partition_of(USER), 10)
         await opened.closed.wait()
 
     assert 3 == len(told.sink.stored)
@@ -329,8 +329,8 @@ async def test_a_partition_is_given_away_when_what_was_taken_is_sent_and_acknowl
 async def test_a_partition_is_given_away_without_what_its_target_does_not_take() -> None:
     async with partitions(message("a", "b"), message("c")) as (open_ones, told, opened):
         told.sink.gate.clear()
-        await told.wait(lambda: told.tallies.of("shop", "all").matched == 3)
-        await open_ones.give(partition_of(USER), 0.01)
+        await told.wait(lambda: told.delivery_counters.of("shop", "all").matched == 3)
+        await open_ones.release(partition_of(USER), 0.01)
         await opened.closed.wait()
         told.sink.gate.set()
         await told.rest()

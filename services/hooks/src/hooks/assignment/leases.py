@@ -41,7 +41,7 @@ class Partitions(Protocol):
 
     def open(self, number: int) -> None: ...
 
-    async def give(self, number: int, within_s: float) -> None: ...
+    async def release(self, number: int, within_s: float) -> None: ...
 
     def drop(self, number: int) -> None: ...
 
@@ -75,7 +75,7 @@ class LeaseKeeper:
     ) -> None:
         self._bus = bus
         self._store = KeyValueStore(bus, LEASES)
-        self._work = work
+        self._partitions = work
         self._timing = timing
         self._now = now
         self._clock = asyncio.get_running_loop().time
@@ -89,7 +89,7 @@ class LeaseKeeper:
         self._left = False
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
-        self._beaten_at = self._clock()
+        self._contact_at = self._clock()
         self.table = LeaseTable(name, timing, self._clock)
 
     @property
@@ -118,24 +118,24 @@ class LeaseKeeper:
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when nothing was renewed for long: readiness does not ask for a partition."""
-        silent_s = self._clock() - self._beaten_at
-        if silent_s > self._timing.take_s:
+        silent_s = self._clock() - self._contact_at
+        if silent_s > self._timing.expire_s:
             raise UnavailableError(f"no lease was renewed for {silent_s:.0f} s")
 
     def close(self) -> None:
         """Take no more partitions, and no more events of those that are held."""
         self._closing = True
-        self._work.close()
+        self._partitions.close()
 
     async def join(self) -> None:
         """Finish what is in flight, and give everything back, so that other replicas go on at once."""
         try:
-            await self._work.join()
+            await self._partitions.join()
         finally:
             self._left = True
             async with asyncio.TaskGroup() as leaving:
                 for holding in list(self._held.values()):
-                    leaving.create_task(self._release(holding))
+                    leaving.create_task(self._release_lease(holding))
                 leaving.create_task(self._leave())
 
     async def _round(self) -> None:
@@ -146,12 +146,12 @@ class LeaseKeeper:
             return
         leaving = [number for number, holding in self._held.items() if holding.leaving]
         plan = self.table.plan(self._held, leaving)
-        for number in plan.give:
+        for number in plan.release:
             self._held[number].leaving = True
-            self._tasks.create_task(self._give(self._held[number]))
+            self._tasks.create_task(self._release_partition(self._held[number]))
         # As the plan saw them: before a task begins, another replica's lease may be heard of.
-        wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.take]
-        await _run_all(self._take(*lease) for lease in wanted)
+        wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.claim]
+        await _run_all(self._claim(*lease) for lease in wanted)
 
     async def _renew_all(self) -> None:
         holdings = list(self._held.values())
@@ -165,13 +165,13 @@ class LeaseKeeper:
         try:
             self._member_revision = await self._write(key, member, self._member_revision)
         except ConflictError:
-            await self._look_at_myself()
+            await self._check_membership()
         except MillraceError as error:
             log.warning("membership_not_renewed", replica=self.name, message=error.message)
         else:
-            self._beat()
+            self._record_contact()
 
-    async def _look_at_myself(self) -> None:
+    async def _check_membership(self) -> None:
         """Why our membership has changed: an answer of before was lost, it was too old, or another has our name."""
         try:
             stored = await self._store.get(hooks_member(self.name))
@@ -190,14 +190,14 @@ class LeaseKeeper:
         self.table.me = name
         self._member_revision = 0
 
-    async def _take(self, number: int, seen: Lease | None, revision_seen: int) -> None:
+    async def _claim(self, number: int, seen: Lease | None, revision_seen: int) -> None:
         now = self._now()
         lease = Lease(owner=self.name, epoch=(seen.epoch if seen else 0) + 1, since=now, renewed_at=now)
         at = self._clock()
         try:
             revision = await self._write(hooks_lease(number), lease, revision_seen)
         except ConflictError:
-            await self._look(number)
+            await self._read_lease(number)
             return
         except MillraceError as error:
             log.warning("lease_not_taken", partition=number, message=error.message)
@@ -206,7 +206,7 @@ class LeaseKeeper:
         holding = self._held[number] = HeldLease(number, lease, revision)
         self._confirmed(holding, at)
         log.info("partition_taken", partition=number, epoch=lease.epoch, owner_before=seen.owner if seen else "")
-        self._work.open(number)
+        self._partitions.open(number)
 
     async def _renew(self, holding: HeldLease) -> None:
         async with holding.writing:
@@ -217,16 +217,16 @@ class LeaseKeeper:
             try:
                 holding.revision = await self._write(hooks_lease(holding.number), lease, holding.revision)
             except ConflictError:
-                await self._find_again(holding)
+                await self._reconcile(holding)
             except MillraceError as error:
                 log.warning("lease_not_renewed", partition=holding.number, message=error.message)
             else:
                 self.table.see_lease(holding.number, lease, holding.revision)
                 self._confirmed(holding, at)
 
-    async def _find_again(self, holding: HeldLease) -> None:
+    async def _reconcile(self, holding: HeldLease) -> None:
         """The revision is another one: ours, of a renewal whose answer was lost, or somebody else's."""
-        stored = await self._look(holding.number)
+        stored = await self._read_lease(holding.number)
         lease = self.table.leases.get(holding.number)
         if stored is None or lease is None:
             return
@@ -236,12 +236,12 @@ class LeaseKeeper:
         else:
             self._lose(holding, "another replica has taken it")
 
-    async def _give(self, holding: HeldLease) -> None:
+    async def _release_partition(self, holding: HeldLease) -> None:
         log.info("partition_given", partition=holding.number, epoch=holding.lease.epoch)
-        await self._work.give(holding.number, self._timing.give_s)
-        await self._release(holding)
+        await self._partitions.release(holding.number, self._timing.drain_s)
+        await self._release_lease(holding)
 
-    async def _release(self, holding: HeldLease) -> None:
+    async def _release_lease(self, holding: HeldLease) -> None:
         async with holding.writing:
             if self._held.get(holding.number) is not holding:
                 return
@@ -263,7 +263,7 @@ class LeaseKeeper:
 
     def _confirmed(self, holding: HeldLease, at: float) -> None:
         """The lease was written by a call that began at `at`. The timer, and no loop, ends it: it cannot be late."""
-        self._beat()
+        self._record_contact()
         if self._held.get(holding.number) is not holding:
             return
         if holding.timer is not None:
@@ -274,15 +274,15 @@ class LeaseKeeper:
         if self._held.get(holding.number) is holding:
             self._forget(holding)
             log.warning("partition_lost", partition=holding.number, epoch=holding.lease.epoch, reason=reason)
-            self._work.drop(holding.number)
+            self._partitions.drop(holding.number)
 
     def _forget(self, holding: HeldLease) -> None:
         if holding.timer is not None:
             holding.timer.cancel()
         del self._held[holding.number]
 
-    def _beat(self) -> None:
-        self._beaten_at = self._clock()
+    def _record_contact(self) -> None:
+        self._contact_at = self._clock()
         self.table.contact()
 
     async def _write(self, key: str, value: Lease | Member, revision: int) -> int:
@@ -293,7 +293,7 @@ class LeaseKeeper:
         except TimeoutError:
             raise UnavailableError("NATS did not confirm it in time") from None
 
-    async def _look(self, number: int) -> KeyValue | None:
+    async def _read_lease(self, number: int) -> KeyValue | None:
         """Read one lease. None when there is none, or NATS does not answer."""
         key = hooks_lease(number)
         try:

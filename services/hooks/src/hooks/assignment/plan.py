@@ -4,8 +4,8 @@ Which replica reads which partition: what each may take and what it has to give 
 Nobody decides for all. Each replica looks at the members and leases that it sees and acts for itself. A lease is
 written with a check of its revision, so of two replicas that want the same one, one gets it.
 
-Clocks of machines are never compared. A lease is free when its revision has not changed for `take_s` on the observer's
-own monotonic clock. Its owner has stopped before, `stop_s` after it began the last renewal that was confirmed.
+Clocks of machines are never compared. A lease is free when its revision has not changed for `expire_s` on the
+observer's own monotonic clock. Its owner has stopped before: `stop_s` after it began the last confirmed renewal.
 """
 
 from collections import Counter
@@ -19,14 +19,14 @@ from shared.contracts.subjects import PARTITIONS
 
 class LeaseTiming(Struct, frozen=True, kw_only=True):
     """
-    The times of a lease. What is between `stop_s` and `take_s` is for what an owner that stops has still on its way: it
-    breaks its calls off, so it need not be as long as a call may take.
+    The times of a lease. Between `stop_s` and `expire_s` the last calls of an owner that stops come to their end. The
+    owner cancels them, so this may be shorter than a call may take.
     """
 
     renew_s: float = 2.0
     stop_s: float = 6.0
-    take_s: float = 10.0
-    give_s: float = 3.0
+    expire_s: float = 10.0
+    drain_s: float = 3.0
     """How long the targets have for what a partition has in the lanes when it is given away."""
 
 
@@ -53,8 +53,8 @@ class Member(Struct, frozen=True, kw_only=True):
 class AssignmentPlan(Struct, frozen=True):
     """What a replica should do now."""
 
-    take: tuple[int, ...] = ()
-    give: tuple[int, ...] = ()
+    claim: tuple[int, ...] = ()
+    release: tuple[int, ...] = ()
 
 
 class _Observed(Struct):
@@ -79,7 +79,7 @@ class LeaseTable:
         if lease is None:
             self.leases.pop(number, None)
             self._seen.pop(number, None)
-        elif self._is_news(number, revision):
+        elif self._is_newer(number, revision):
             self.leases[number] = lease
 
     def see_member(self, name: str, member: Member | None, revision: int) -> None:
@@ -87,7 +87,7 @@ class LeaseTable:
         if member is None:
             self.members.pop(name, None)
             self._seen.pop(name, None)
-        elif self._is_news(name, revision):
+        elif self._is_newer(name, revision):
             self.members[name] = member
 
     def contact(self) -> None:
@@ -126,13 +126,13 @@ class LeaseTable:
         staying = sorted(set(held) - set(leaving))
         surplus = len(staying) - self._share(len(staying))
         if surplus > 0:
-            return AssignmentPlan(give=tuple(staying[-surplus:]))
+            return AssignmentPlan(release=tuple(staying[-surplus:]))
         free = [number for number in range(PARTITIONS) if number not in held and self._is_free(number)]
         # Each begins somewhere else, so that replicas that start together do not all try for the same ones.
         alive = self.alive()
         begin = alive.index(self.me) * PARTITIONS // len(alive)
         free.sort(key=lambda number: (number - begin) % PARTITIONS)
-        return AssignmentPlan(take=tuple(free[:-surplus]))
+        return AssignmentPlan(claim=tuple(free[:-surplus]))
 
     def _share(self, mine: int) -> int:
         """Partitions for this replica. What cannot be divided goes to those who have most, so that little moves."""
@@ -149,9 +149,9 @@ class LeaseTable:
         return lease is None or lease.owner in ("", self.me) or not self._is_fresh(number)
 
     def _is_fresh(self, key: str | int) -> bool:
-        return self._clock() - self._seen[key].changed_at < self._timing.take_s
+        return self._clock() - self._seen[key].changed_at < self._timing.expire_s
 
-    def _is_news(self, key: str | int, revision: int) -> bool:
+    def _is_newer(self, key: str | int, revision: int) -> bool:
         seen = self._seen.get(key)
         if seen is not None and revision <= seen.revision:
             return False

@@ -27,7 +27,7 @@ def new_name() -> str:
 
 
 @asynccontextmanager
-async def named(directory: Path) -> AsyncIterator[str]:
+async def hold_name(directory: Path) -> AsyncIterator[str]:
     """
     The name of the replica whose folder it is, for as long as the block.
 

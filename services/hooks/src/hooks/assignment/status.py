@@ -50,7 +50,7 @@ class AssignmentStatus:
         self._bus = bus
         self._table = table
 
-    async def look(self) -> PartitionsStatus:
+    async def read(self) -> PartitionsStatus:
         """Raises `UnavailableError` when JetStream does not answer."""
         states = await asyncio.gather(*(self._state(number) for number in range(PARTITIONS)))
         partitions = tuple(self._partition(number, state) for number, state in enumerate(states))

@@ -71,7 +71,7 @@ class Backlog:
         """Of the entry in the bucket; 0 while there is none."""
         self.written: Checkpoint | None = None
         self.window = AckWindow(BOUNDS)
-        self.taken_to = start - 1
+        self.dispatched_to = start - 1
         """Everything up to this sequence was given to the lanes."""
         self.until: int | None = None
         """Set when the hooks are attached again: the backlog gives up to here, the partition's reader what follows."""
@@ -82,7 +82,7 @@ class Backlog:
     def start(self) -> int:
         """The first sequence that may hold something unfinished."""
         if self.window.oldest is None:
-            return max(self.began, self.taken_to + 1)
+            return max(self.began, self.dispatched_to + 1)
         return self.window.floor.sequence + 1 if self.window.floor else self.began
 
     @property
@@ -107,17 +107,17 @@ class Backlog:
 
     def hold(self, records: Iterable[Record]) -> None:
         """Records that are in a call finish here from now on: the checkpoint does not move before they have."""
-        taken = self.window.take(Message("", b"", sequence=self.began - 1, at_ns=0))
+        pending = self.window.add(Message("", b"", sequence=self.began - 1, at_ns=0))
         for record in records:
             finish = record.done
-            taken.expect(record)
-            record.done = taken
+            pending.expect(record)
+            record.done = pending
             finish(record)
-        taken.close()
+        pending.close()
 
-    def detach(self, released: Iterable[Record], fired: str) -> None:
-        """The partition's reader let go what it held for the hooks; `fired` is the newest event it gave to lanes."""
-        self.boundary = position_of(fired)
+    def detach(self, released: Iterable[Record], dispatched: str) -> None:
+        """The partition's reader has released its records of the hooks; `dispatched` is the newest event it queued."""
+        self.boundary = position_of(dispatched)
         self.missed = self.boundary.sequence
         for record in released:
             self.wanted.add((record.source, record.hook_id))
@@ -126,19 +126,19 @@ class Backlog:
     def passed_over(self, hook_id: str, sequence: int) -> None:
         """The partition's reader has left an event to this backlog."""
         self.missed = max(self.missed, sequence)
-        if sequence > self.taken_to:
+        if sequence > self.dispatched_to:
             self.behind[hook_id] += 1
-        self.window.stir()
+        self.window.notify()
 
-    def gives(self, hook_id: str, source: str) -> bool:
+    def accepts(self, hook_id: str, source: str) -> bool:
         """Whether an event that the backlog's reader has come to is still to be given to a hook."""
         if hook_id not in self.behind:
             return False
-        place = position_of(source)
-        if place <= self.boundary and (source, hook_id) not in self.wanted:
+        position = position_of(source)
+        if position <= self.boundary and (source, hook_id) not in self.wanted:
             return False
         self.wanted.discard((source, hook_id))
-        if place.sequence <= self.missed:
+        if position.sequence <= self.missed:
             # After a restart the count is the last one written, which may be too low.
             self.behind[hook_id] = max(0, self.behind[hook_id] - 1)
         return True
@@ -146,7 +146,7 @@ class Backlog:
     @property
     def caught_up(self) -> bool:
         """The partition's reader has passed over nothing beyond what was taken here."""
-        return self.missed <= self.taken_to
+        return self.missed <= self.dispatched_to
 
     def attach(self) -> bool:
         """
@@ -155,9 +155,9 @@ class Backlog:
         """
         if self.until is None and self.caught_up:
             if self._caught_up_at is None:
-                self._caught_up_at = self.taken_to
+                self._caught_up_at = self.dispatched_to
             if self.start > self._caught_up_at:
-                self.until = self.taken_to
+                self.until = self.dispatched_to
         return self.until is not None
 
     def split(self, hooks: Iterable[str], *, key: str, target: Target, released: Iterable[Record]) -> "Backlog":
@@ -166,7 +166,7 @@ class Backlog:
 
         `released` are their records that this one held; what it has not come to they still have before them.
         """
-        at = position_of(self.window.fired)
+        at = position_of(self.window.dispatched)
         behind = {hook_id: self.behind.pop(hook_id) for hook_id in hooks}
         wanted = {(source, hook_id) for source, hook_id in self.wanted if hook_id in behind}
         for record in released:

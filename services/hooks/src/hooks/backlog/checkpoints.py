@@ -109,7 +109,7 @@ class Checkpoints:
         try:
             return await self._store.put(key, data, expect_revision=revision)
         except ConflictError:
-            return await self._store.put(key, data, expect_revision=await self._ours(key, checkpoint.owner))
+            return await self._store.put(key, data, expect_revision=await self._own_revision(key, checkpoint.owner))
 
     async def delete(self, key: str, owner: str, revision: int) -> None:
         """Take an entry away. Raises `ConflictError` as `put` does."""
@@ -117,9 +117,9 @@ class Checkpoints:
             await self._store.delete(key, expect_revision=revision)
         except ConflictError:
             if await self._store.get(key) is not None:
-                await self._store.delete(key, expect_revision=await self._ours(key, owner))
+                await self._store.delete(key, expect_revision=await self._own_revision(key, owner))
 
-    async def _ours(self, key: str, owner: str) -> int:
+    async def _own_revision(self, key: str, owner: str) -> int:
         """The revision of a write of our own whose answer was lost."""
         stored = await self._store.get(key)
         if stored is None or decode(stored.data, Checkpoint).owner != owner:

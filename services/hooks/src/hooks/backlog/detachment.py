@@ -36,7 +36,8 @@ RETRY = Backoff(first_s=0.1, max_s=5.0)
 
 class TargetDetachment:
     """
-    The backlogs of one partition. `load` before the partition is read; `watch` and `keep` are tasks while it is.
+    The backlogs of one partition. `load` comes before the partition is read; `watch` and `write_checkpoints` are tasks
+    while it is read.
 
     Args:
         window: The partition's own, which blocked targets must not fill.
@@ -48,30 +49,30 @@ class TargetDetachment:
         self,
         partition: int,
         window: AckWindow,
-        switch: ReaderRouting,
+        routing: ReaderRouting,
         shared: BacklogReaders,
         *,
-        destinations: Targets,
-        tallies: DeliveryCounters,
-        fire: Callable[[PendingMessage, RoutedEvent, str, Backlog | None], Awaitable[None]],
+        targets: Targets,
+        delivery_counters: DeliveryCounters,
+        dispatch: Callable[[PendingMessage, RoutedEvent, str, Backlog | None], Awaitable[None]],
         metrics: Metrics,
     ) -> None:
         self._partition = partition
         self._window = window
         self._shared = shared
-        self._destinations = destinations
-        self._tallies = tallies
-        self._fire = fire
+        self._targets = targets
+        self._delivery_counters = delivery_counters
+        self._dispatch = dispatch
         self._metrics = metrics
         self._owner = secrets.token_hex(8)
         loop = asyncio.get_running_loop()
         self._spawn: Spawn = loop.create_task
-        self._asked: dict[Target, Backlog] = {}
+        self._requested: dict[Target, Backlog] = {}
         self._backlogs: list[Backlog] = []
         self._readers: dict[Backlog, tuple[BacklogReader, asyncio.Task[None]]] = {}
-        self._by_hook = switch.by_hook
-        self._others: set[str] = set()
-        self._stalls = StallDetector(window, destinations, shared.patience, loop.time)
+        self._by_hook = routing.by_hook
+        self._foreign_keys: set[str] = set()
+        self._stalls = StallDetector(window, targets, shared.stall_policy, loop.time)
         self._closed = False
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -91,7 +92,7 @@ class TargetDetachment:
             await asyncio.sleep(delay_s)
             if self._closed:
                 return
-        self._destinations.before_change.append(self._reconfigure)
+        self._targets.before_change.append(self._reconfigure)
         for entry in found:
             self._restore(entry, last)
         self._wake.set()
@@ -103,7 +104,7 @@ class TargetDetachment:
         for hook_id, events in checkpoint.hooks.items():
             # Of two entries for one hook the earlier holds all.
             if (app_key, hook_id) not in self._by_hook:
-                groups.setdefault(self._destinations.target_of(app_key, hook_id), {})[hook_id] = events
+                groups.setdefault(self._targets.target_of(app_key, hook_id), {})[hook_id] = events
         for hook_id, events in groups.pop(None, {}).items():
             self._skip(app_key, hook_id, events)
         key, revision = entry.key, entry.revision
@@ -119,25 +120,25 @@ class TargetDetachment:
     async def watch(self) -> None:
         """Look for targets that hold up others."""
         while True:
-            await asyncio.sleep(self._shared.patience.check_s)
+            await asyncio.sleep(self._shared.stall_policy.check_s)
             for target in self._stalls.blocked():
-                self._ask(target)
+                self._request(target)
             for backlog in self._backlogs:
-                self._shared.look_at_age(backlog)
+                self._shared.check_age(backlog)
 
-    def _ask(self, target: Target) -> None:
-        if target in self._asked or self._closed:
+    def _request(self, target: Target) -> None:
+        if target in self._requested or self._closed:
             return
         hooks = {
             rule.hook_id: 0
-            for rule in self._destinations.index.rules.values()
+            for rule in self._targets.index.rules.values()
             if rule.target == target and not self._is_detached(rule)
         }
         oldest = self._window.oldest
         if hooks and oldest is not None:
             start = oldest.message.sequence
             key = self._free_key(target)
-            self._asked[target] = Backlog(key=key, target=target, behind=hooks, start=start, missed=start)
+            self._requested[target] = Backlog(key=key, target=target, behind=hooks, start=start, missed=start)
             self._wake.set()
 
     def _is_detached(self, rule: Rule) -> bool:
@@ -148,7 +149,7 @@ class TargetDetachment:
         return backlog.until is None or newest is None or newest.message.sequence <= backlog.until
 
     def _free_key(self, target: Target) -> str:
-        used = self._others | {backlog.key for backlog in (*self._backlogs, *self._asked.values())}
+        used = self._foreign_keys | {backlog.key for backlog in (*self._backlogs, *self._requested.values())}
         number = 0
         while (key := backlog_key(target.app_key, self._partition, target.stream_name, number)) in used:
             number += 1
@@ -157,37 +158,39 @@ class TargetDetachment:
     def _detach(self, backlog: Backlog) -> None:
         """The checkpoint is in the bucket: let go of everything that the target holds here."""
         target = backlog.target
-        del self._asked[target]
+        del self._requested[target]
         for hook_id in list(backlog.behind):
-            if self._destinations.target_of(target.app_key, hook_id) != target:
+            if self._targets.target_of(target.app_key, hook_id) != target:
                 del backlog.behind[hook_id]
         self._begin(backlog)
-        released, flying = self._part(target, self._window, backlog.behind)
-        backlog.hold(flying)
-        backlog.detach(released, self._window.fired)
+        released, in_calls = self._withdraw(target, self._window, backlog.behind)
+        backlog.hold(in_calls)
+        backlog.detach(released, self._window.dispatched)
         log.warning("target_detached", app_key=target.app_key, stream_name=target.stream_name, key=backlog.key)
 
-    def _part(self, target: Target, window: AckWindow, hooks: Mapping[str, int]) -> tuple[list[Record], list[Record]]:
+    def _withdraw(
+        self, target: Target, window: AckWindow, hooks: Mapping[str, int]
+    ) -> tuple[list[Record], list[Record]]:
         """Take out of the lanes what a window's messages have there for hooks; gives it, and what stays in a call."""
-        lanes = self._destinations.lanes_of(target)
-        if lanes is None:
+        queue = self._targets.queue_of(target)
+        if queue is None:
             return [], []
-        held = window.holder()
-        released, flying = lanes.part(lambda record: record.hook_id in hooks and held(record))
+        held = window.record_filter()
+        released, in_calls = queue.withdraw_waiting(lambda record: record.hook_id in hooks and held(record))
         for record in released:
             # It is matched again when its backlog comes to it.
-            record.tally.matched -= 1
+            record.counters.matched -= 1
             record.done(record)
-        return released, flying
+        return released, in_calls
 
     def _begin(self, backlog: Backlog) -> None:
         self._backlogs.append(backlog)
         self._shared.backlogs.add(backlog)
         for hook_id in backlog.behind:
             self._by_hook[backlog.target.app_key, hook_id] = backlog
-        self._gauge()
+        self._update_gauge()
         if backlog.behind and not self._closed:
-            reader = BacklogReader(backlog, self._partition, self._shared, self._destinations, self._fire)
+            reader = BacklogReader(backlog, self._partition, self._shared, self._targets, self._dispatch)
             self._readers[backlog] = (reader, self._spawn(self._read(backlog, reader)))
 
     async def _read(self, backlog: Backlog, reader: BacklogReader) -> None:
@@ -195,18 +198,18 @@ class TargetDetachment:
         if backlog.until is None:
             return
         log.info("target_attached", key=backlog.key, sequence=backlog.until)
-        self._leave(backlog)
-        self._shared.listener.caught_up(backlog.target)
+        self._deregister(backlog)
+        self._shared.observer.caught_up(backlog.target)
         self._wake.set()
         if lost := await self._shared.lost_of(backlog):
             self._metrics.count("millrace_hooks_events_total", lost, outcome="lost")
-            self._shared.listener.lost(backlog.target, lost)
+            self._shared.observer.lost(backlog.target, lost)
 
-    def _leave(self, backlog: Backlog) -> None:
+    def _deregister(self, backlog: Backlog) -> None:
         self._shared.backlogs.discard(backlog)
-        self._gauge()
+        self._update_gauge()
 
-    def _gauge(self) -> None:
+    def _update_gauge(self) -> None:
         self._metrics.gauge("millrace_hooks_detached_targets", self._shared.targets)
 
     def _reconfigure(self, index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
@@ -230,25 +233,25 @@ class TargetDetachment:
             for target, hooks in groups.items():
                 if target != backlog.target:
                     moving = dict.fromkeys(hooks, 0)
-                    released, flying = self._part(old, backlog.window, moving)
+                    released, in_calls = self._withdraw(old, backlog.window, moving)
                     moved = backlog.split(hooks, key=self._free_key(target), target=target, released=released)
-                    moved.hold(flying)
+                    moved.hold(in_calls)
                     self._begin(moved)
             if not backlog.behind and (running := self._readers.get(backlog)) is not None:
                 running[0].close()
-                self._leave(backlog)
+                self._deregister(backlog)
         self._wake.set()
 
     def _skip(self, app_key: str, hook_id: str, events: int) -> None:
-        self._tallies.of(app_key, hook_id).skipped_inactive += events
+        self._delivery_counters.of(app_key, hook_id).skipped_inactive += events
         if events:
             self._metrics.count("millrace_hooks_events_total", events, outcome="skipped_inactive")
 
-    async def keep(self) -> None:
+    async def write_checkpoints(self) -> None:
         """Keep the bucket true to what is finished."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._shared.patience.checkpoint_s):
+                async with asyncio.timeout(self._shared.stall_policy.checkpoint_s):
                     await self._wake.wait()
             self._wake.clear()
             try:
@@ -258,13 +261,13 @@ class TargetDetachment:
 
     async def _write(self, *, final: bool) -> None:
         async with self._writing:
-            for asked in list(self._asked.values()):
-                if await self._put(asked):
-                    self._detach(asked)
+            for requested in list(self._requested.values()):
+                if await self._put(requested):
+                    self._detach(requested)
                 else:
                     # An earlier owner that was frozen has made it; the next one to own the partition goes on with it.
-                    self._others.add(asked.key)
-                    del self._asked[asked.target]
+                    self._foreign_keys.add(requested.key)
+                    del self._requested[requested.target]
             # What a split has given to a new backlog is covered by the old entry until the new one is there.
             while new := [backlog for backlog in self._backlogs if not backlog.revision]:
                 await self._update(new[0], final=final)
@@ -299,7 +302,7 @@ class TargetDetachment:
 
     def _drop(self, backlog: Backlog) -> None:
         self._backlogs.remove(backlog)
-        self._leave(backlog)
+        self._deregister(backlog)
         if (running := self._readers.pop(backlog, None)) is not None:
             running[0].close()
 
@@ -317,7 +320,7 @@ class TargetDetachment:
     async def wait_empty(self) -> None:
         """Until what was given to targets that answer is finished. Nothing may be put into the lanes any more."""
         for backlog in list(self._backlogs):
-            if self._destinations.error_of(backlog.target) is None:
+            if self._targets.error_of(backlog.target) is None:
                 await backlog.window.wait_empty()
 
     async def settle(self) -> None:
@@ -331,6 +334,6 @@ class TargetDetachment:
         """This partition is read by nobody here any more."""
         self._closed = True
         with contextlib.suppress(ValueError):
-            self._destinations.before_change.remove(self._reconfigure)
+            self._targets.before_change.remove(self._reconfigure)
         for backlog in self._backlogs:
-            self._leave(backlog)
+            self._deregister(backlog)

@@ -31,9 +31,9 @@ from shared.runtime.retry import Backoff
 log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 64
-TURNS = 8
+SCANS_AT_ONCE = 8
 """Scans that are open at a time in one process."""
-GATHER_S = 0.05
+REST_S = 0.05
 """Between two turns for which there was nothing to read yet."""
 IDLE_S = 0.5
 """How long a turn waits for a message."""
@@ -75,15 +75,15 @@ class BacklogReaders:
         events: EventStream,
         checkpoints: Checkpoints,
         *,
-        listener: BacklogObserver,
+        observer: BacklogObserver,
         clock: Callable[[], datetime],
-        patience: StallPolicy | None = None,
+        stall_policy: StallPolicy | None = None,
     ) -> None:
         self.events = events
         self.checkpoints = checkpoints
-        self.listener = listener
-        self.patience = patience or StallPolicy()
-        self.turns = asyncio.Semaphore(TURNS)
+        self.observer = observer
+        self.stall_policy = stall_policy or StallPolicy()
+        self.scan_slots = asyncio.Semaphore(SCANS_AT_ONCE)
         self.backlogs: set[Backlog] = set()
         self._clock = clock
 
@@ -112,13 +112,13 @@ class BacklogReaders:
                 await asyncio.sleep(delay_s)
         return backlog.lag if state.first_sequence > backlog.began else 0
 
-    def look_at_age(self, backlog: Backlog) -> None:
+    def check_age(self, backlog: Backlog) -> None:
         """Tell an operator when what waits has lived for half of the time for which `EVENTS` keeps it."""
         oldest = backlog.window.oldest
         if oldest is not None and oldest.message.at_ns:
             since = datetime.fromtimestamp(oldest.message.at_ns / 1e9, UTC)
             if (self._clock() - since).total_seconds() > EVENTS.max_age_s / 2:
-                self.listener.far_behind(backlog.target, since)
+                self.observer.far_behind(backlog.target, since)
 
 
 def _total(numbers: Iterable[int]) -> int | None:
@@ -139,16 +139,16 @@ class BacklogReader:
         backlog: Backlog,
         partition: int,
         shared: BacklogReaders,
-        destinations: Targets,
-        fire: Callable[[PendingMessage, RoutedEvent, str, Backlog], Awaitable[None]],
+        targets: Targets,
+        dispatch: Callable[[PendingMessage, RoutedEvent, str, Backlog], Awaitable[None]],
     ) -> None:
         self._backlog = backlog
         self._partition = partition
         self._shared = shared
-        self._destinations = destinations
-        self._fire = fire
+        self._targets = targets
+        self._dispatch = dispatch
         self._closed = asyncio.Event()
-        self._partly: PendingMessage | None = None
+        self._partial: PendingMessage | None = None
         self._next_index = 0
 
     def close(self) -> None:
@@ -162,12 +162,12 @@ class BacklogReader:
             if self._full:
                 await self._wait_room()
                 continue
-            if self._backlog.caught_up and self._partly is None:
+            if self._backlog.caught_up and self._partial is None:
                 await self._backlog.window.wait_change()
-                await self._pause(GATHER_S)
+                await self._pause(REST_S)
                 continue
             try:
-                await self._turn()
+                await self._scan()
             except MillraceError as error:
                 log.warning("catch_up_waits", key=self._backlog.key, code=error.code, message=error.message)
                 await self._pause(next(delays))
@@ -177,7 +177,7 @@ class BacklogReader:
     @property
     def _ended(self) -> bool:
         # Of a message that is given in part the partition's reader must not give the rest: it would begin anew.
-        return self._closed.is_set() or (self._partly is None and self._backlog.attach())
+        return self._closed.is_set() or (self._partial is None and self._backlog.attach())
 
     async def _wait_room(self) -> None:
         # A scan for every single record that is finished would be most of the work.
@@ -194,55 +194,57 @@ class BacklogReader:
     @property
     def _full(self) -> bool:
         window, target = self._backlog.window, self._backlog.target
-        window.bounds = BOUNDS if self._destinations.error_of(target) is None else PROBING
+        window.bounds = BOUNDS if self._targets.error_of(target) is None else PROBING
         return window.full
 
-    async def _turn(self) -> None:
+    async def _scan(self) -> None:
         backlog = self._backlog
-        async with self._shared.turns:
+        async with self._shared.scan_slots:
             # What the partition's reader passed over before the scan began is in the stream, or was forgotten by it.
             missed = backlog.missed
-            async with self._shared.events.scan(backlog.target.app_key, self._partition, backlog.taken_to + 1) as scan:
+            async with self._shared.events.scan(
+                backlog.target.app_key, self._partition, backlog.dispatched_to + 1
+            ) as scan:
                 if not scan.pending_at_open:
                     self._end_message()
-                    self._took(missed)
-                while not self._ended and not (backlog.caught_up and self._partly is None):
+                    self._advance(missed)
+                while not self._ended and not (backlog.caught_up and self._partial is None):
                     try:
                         async with asyncio.timeout(IDLE_S):
                             messages = await scan.next(MESSAGES_AT_ONCE)
                     except (TimeoutError, ClosedError):
                         return
                     for message in messages:
-                        if not await self._take(message):
+                        if not await self._dispatch_message(message):
                             return
                         if not message.pending:
-                            self._took(missed)
+                            self._advance(missed)
 
-    def _took(self, sequence: int) -> None:
-        self._backlog.taken_to = max(self._backlog.taken_to, sequence)
+    def _advance(self, sequence: int) -> None:
+        self._backlog.dispatched_to = max(self._backlog.dispatched_to, sequence)
 
-    async def _take(self, message: Message) -> bool:
+    async def _dispatch_message(self, message: Message) -> bool:
         """Give a message's events; False where it has to be read again for the rest of them."""
-        if self._partly is not None and self._partly.message.sequence != message.sequence:
+        if self._partial is not None and self._partial.message.sequence != message.sequence:
             self._end_message()
-        taken = self._partly or self._backlog.window.take(message)
+        pending = self._partial or self._backlog.window.add(message)
         events, _ = read_message(message.data, self._backlog.target.app_key, self._partition)
         message.data = b""
         place = f"{EVENTS.name}:{message.sequence}"
-        self._partly = taken
+        self._partial = pending
         for index, event in events:
             if index < self._next_index:
                 continue
             if self._full or self._closed.is_set():
                 return False
-            await self._fire(taken, event, f"{place}:{index}", self._backlog)
+            await self._dispatch(pending, event, f"{place}:{index}", self._backlog)
             self._next_index = index + 1
         self._end_message()
-        self._took(message.sequence)
+        self._advance(message.sequence)
         return True
 
     def _end_message(self) -> None:
-        if self._partly is not None:
-            self._partly.close()
-        self._partly = None
+        if self._partial is not None:
+            self._partial.close()
+        self._partial = None
         self._next_index = 0

@@ -15,10 +15,10 @@ class ReaderRouting:
         self.by_hook: dict[tuple[str, str], Backlog] = {}
         """The backlogs that hooks have here, by app and id. Without any, the partition's reader gives everything."""
 
-    def gives(self, rule: Rule, source: str, backlog: Backlog | None) -> bool:
+    def accepts(self, rule: Rule, source: str, backlog: Backlog | None) -> bool:
         """Whether a reader, the partition's or a backlog's, puts the record of this event into the lanes."""
         if backlog is not None:
-            return backlog.gives(rule.hook_id, source)
+            return backlog.accepts(rule.hook_id, source)
         detached = self.by_hook.get((rule.app_key, rule.hook_id))
         if detached is None:
             return True

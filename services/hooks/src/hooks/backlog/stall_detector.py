@@ -33,48 +33,48 @@ class StallDetector:
     """Asked every now and then. `clock` is monotonic, in seconds."""
 
     def __init__(
-        self, window: AckWindow, destinations: Targets, patience: StallPolicy, clock: Callable[[], float]
+        self, window: AckWindow, targets: Targets, stall_policy: StallPolicy, clock: Callable[[], float]
     ) -> None:
         self._window = window
-        self._destinations = destinations
-        self._patience = patience
+        self._targets = targets
+        self._stall_policy = stall_policy
         self._clock = clock
         self._marks: deque[tuple[float, int]] = deque()
         self._floor_still = (0, 0.0)
 
     def blocked(self) -> list[Target]:
         """The targets that hold the floor and have had their time."""
-        now, patience = self._clock(), self._patience
+        now, stall_policy = self._clock(), self._stall_policy
         oldest, newest = self._window.oldest, self._window.newest
         if oldest is None or newest is None:
             self._marks.clear()
             return []
-        place = oldest.message.sequence
+        floor = oldest.message.sequence
         self._marks.append((now, newest.message.sequence))
-        while len(self._marks) > 1 and self._marks[1][0] <= now - patience.after_s:
+        while len(self._marks) > 1 and self._marks[1][0] <= now - stall_policy.after_s:
             self._marks.popleft()
         at, sequence = self._marks[0]
-        aged = at <= now - patience.after_s and place <= sequence
-        if self._floor_still[0] != place:
-            self._floor_still = (place, now)
+        aged = at <= now - stall_policy.after_s and floor <= sequence
+        if self._floor_still[0] != floor:
+            self._floor_still = (floor, now)
         still_s = now - self._floor_still[1]
         half_full = self._window.half_full
-        if not aged and not (half_full and still_s >= patience.full_after_s):
+        if not aged and not (half_full and still_s >= stall_policy.full_after_s):
             return []
-        in_the_way = aged and half_full and self._destinations.several
+        obstructs = aged and half_full and self._targets.several
         return [
             target
-            for target, lanes in self._destinations.lanes_of_app(oldest.message.subject.split(".")[1])
+            for target, queue in self._targets.queues_of_app(oldest.message.subject.split(".")[1])
             if (
-                in_the_way
-                or (lanes.failing and (half_full or still_s >= patience.after_s))
-                or still_s >= patience.after_s + self._lingers_s(target)
+                obstructs
+                or (queue.failing and (half_full or still_s >= stall_policy.after_s))
+                or still_s >= stall_policy.after_s + self._lingers_s(target)
             )
             # Last, because it looks at every record there.
-            and lanes.holds(lambda record: record.done is oldest)
+            and queue.contains(lambda record: record.done is oldest)
         ]
 
     def _lingers_s(self, target: Target) -> float:
         """How long records may wait there for others, because a hook says so. That alone is no trouble."""
-        rules = self._destinations.index.rules.values()
+        rules = self._targets.index.rules.values()
         return max((rule.hook.batch.linger_ms / 1000 for rule in rules if rule.target == target), default=0.0)

@@ -22,7 +22,7 @@ from hooks.matching.rule import Target
 from shared.errors import ConflictError, InvalidError
 from shared.runtime.telemetry import Metrics
 
-LETTERS_BYTES = 8 << 20
+READ_BYTES = 8 << 20
 """Of the letters that one call holds in memory, about."""
 WORK_S = 25.0
 """How long one call takes at most, because somebody waits for its answer."""
@@ -61,16 +61,16 @@ class Replays:
     def __init__(
         self,
         letters: DeadLetterStore,
-        destinations: Targets,
-        tallies: DeliveryCounters,
+        targets: Targets,
+        delivery_counters: DeliveryCounters,
         metrics: Metrics,
         clock: Callable[[], datetime],
         *,
         work_s: float = WORK_S,
     ) -> None:
-        self._letters = letters
-        self._destinations = destinations
-        self._tallies = tallies
+        self._store = letters
+        self._targets = targets
+        self._delivery_counters = delivery_counters
         self._metrics = metrics
         self._clock = clock
         self._work_s = work_s
@@ -95,17 +95,15 @@ class Replays:
             raise ConflictError("a replay of this app is running")
         self._running[wanted.app_key] = None
         try:
-            start, through = _parse(after) if after is not None else (0, await self._letters.newest())
-            letters, following = await self._letters.read(
-                wanted, after=start, through=through, limit=limit, max_bytes=LETTERS_BYTES
+            start, through = _parse(after) if after is not None else (0, await self._store.newest())
+            letters, following = await self._store.read(
+                wanted, after=start, through=through, limit=limit, max_bytes=READ_BYTES
             )
-            replay = self._running[wanted.app_key] = _Replay(
-                wanted.app_key, self._letters, self._destinations, self._clock
-            )
+            replay = self._running[wanted.app_key] = _Replay(wanted.app_key, self._store, self._targets, self._clock)
             if self._closed:
                 replay.close()
             if dry_run:
-                replay.look(letters)
+                replay.count(letters)
             else:
                 try:
                     await replay.send(letters, per_second, self._work_s)
@@ -131,7 +129,7 @@ class Replays:
 
     def _count(self, app_key: str, replay: "_Replay") -> None:
         for hook_id, sent in replay.sent_of.items():
-            self._tallies.of(app_key, hook_id).replayed += sent
+            self._delivery_counters.of(app_key, hook_id).replayed += sent
         for outcome, records in (("sent", replay.sent), ("dead_lettered", replay.dead_lettered)):
             self._metrics.count("millrace_hooks_replayed_total", records, outcome=outcome)
 
@@ -139,19 +137,17 @@ class Replays:
 class _Replay:
     """One call: which letters are under way, and what became of the others."""
 
-    def __init__(
-        self, app_key: str, letters: DeadLetterStore, destinations: Targets, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, app_key: str, letters: DeadLetterStore, targets: Targets, clock: Callable[[], datetime]) -> None:
         self._app_key = app_key
-        self._letters = letters
-        self._destinations = destinations
+        self._store = letters
+        self._targets = targets
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._out: dict[int, ReplayedRecord] = {}
+        self._sending: dict[int, ReplayedRecord] = {}
         self._settled: list[ReplayedRecord] = []
         self._changed = asyncio.Event()
         self._closed = False
-        self._held: set[str] = set()
+        self._held_hooks: set[str] = set()
         self._unfinished: list[int] = []
         self.replayable = self.sent = self.dead_lettered = 0
         self.not_replayable = self.inactive = self.oversize = 0
@@ -162,14 +158,14 @@ class _Replay:
         self._closed = True
         self._changed.set()
 
-    def look(self, letters: list[StoredDeadLetter]) -> None:
+    def count(self, letters: list[StoredDeadLetter]) -> None:
         """Count, and send nothing."""
-        for letter in letters:
-            self._target(letter)
+        for dead_letter in letters:
+            self._target(dead_letter)
 
     async def send(self, letters: list[StoredDeadLetter], per_second: float, work_s: float) -> None:
         """Put everything that can go into the lanes, and take out what has arrived."""
-        ordered = deque(sorted(letters, key=_place))
+        ordered = deque(sorted(letters, key=_event_position))
         try:
             async with asyncio.timeout(work_s):
                 while ordered and not self._closed:
@@ -177,19 +173,19 @@ class _Replay:
                     if self._put(ordered.popleft()):
                         await asyncio.sleep(due - self._loop.time())
                     await self._remove()
-                    while len(self._out) >= AT_ONCE and not self._closed:
+                    while len(self._sending) >= AT_ONCE and not self._closed:
                         await self._wait()
-                while self._out and not self._closed:
+                while self._sending and not self._closed:
                     await self._wait()
         except TimeoutError:
             pass
         finally:
-            if self._out:
-                self._destinations.withdraw(set(self._out.values()))
-            for record in self._out.values():
-                self.last_error = record.tally.last_error or self.last_error
-            self._unfinished += [*self._out, *(letter.id for letter in ordered)]
-            self._out.clear()
+            if self._sending:
+                self._targets.withdraw(set(self._sending.values()))
+            for record in self._sending.values():
+                self.last_error = record.counters.last_error or self.last_error
+            self._unfinished += [*self._sending, *(dead_letter.id for dead_letter in ordered)]
+            self._sending.clear()
         await self._remove()
 
     def reply(self, letters: int, following: int | None, through: int) -> ReplayReply:
@@ -208,71 +204,71 @@ class _Replay:
             next=f"{after}-{through}" if after is not None else None,
         )
 
-    def _target(self, letter: StoredDeadLetter) -> Target | None:
+    def _target(self, dead_letter: StoredDeadLetter) -> Target | None:
         """Where it would go; None where it cannot go, which is counted."""
-        if letter.hook == ENTRANCE or letter.cut or not letter.key:
+        if dead_letter.hook == ENTRANCE or dead_letter.cut or not dead_letter.key:
             self.not_replayable += 1
             return None
-        rule = self._destinations.index.rules.get((self._app_key, letter.hook))
-        lanes = self._destinations.find(rule.target) if rule is not None else None
-        if rule is None or lanes is None:
+        rule = self._targets.index.rules.get((self._app_key, dead_letter.hook))
+        queue = self._targets.find(rule.target) if rule is not None else None
+        if rule is None or queue is None:
             self.inactive += 1
             return None
-        most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes)
-        if len(letter.body.encode()) + len(letter.key.encode()) > most:
+        most = min(rule.hook.max_record_bytes, queue.limits.record_bytes)
+        if len(dead_letter.body.encode()) + len(dead_letter.key.encode()) > most:
             self.oversize += 1
             return None
         self.replayable += 1
         return rule.target
 
-    def _put(self, letter: StoredDeadLetter) -> bool:
+    def _put(self, dead_letter: StoredDeadLetter) -> bool:
         """False where the letter stays where it is."""
-        target = self._target(letter)
+        target = self._target(dead_letter)
         if target is None:
             return False
-        lanes = self._destinations.find(target)
-        assert lanes is not None
-        error = lanes.error if isinstance(lanes.error, PAUSING) else None
-        if error is not None or letter.hook in self._held:
+        queue = self._targets.find(target)
+        assert queue is not None
+        error = queue.error if isinstance(queue.error, PAUSING) else None
+        if error is not None or dead_letter.hook in self._held_hooks:
             # Those behind it would overtake it.
-            self._held.add(letter.hook)
-            self._unfinished.append(letter.id)
+            self._held_hooks.add(dead_letter.hook)
+            self._unfinished.append(dead_letter.id)
             self.last_error = error.message if error is not None else self.last_error
             return False
-        data = letter.body.encode()
+        data = dead_letter.body.encode()
         record = ReplayedRecord(
-            letter=letter.id,
-            key=letter.key,
+            dead_letter_id=dead_letter.id,
+            key=dead_letter.key,
             data=data,
-            size=size_of(letter.key, data),
-            hook_id=letter.hook,
-            source=letter.source,
-            attempts=letter.attempts,
+            size=size_of(dead_letter.key, data),
+            hook_id=dead_letter.hook,
+            source=dead_letter.source,
+            attempts=dead_letter.attempts,
             # Its own, and not the hook's: it tells what became of this very record.
-            tally=HookCounters(self._clock),
+            counters=HookCounters(self._clock),
             done=self._done,
         )
-        self._out[letter.id] = record
-        lanes.put(record)
+        self._sending[dead_letter.id] = record
+        queue.put(record)
         return True
 
     def _done(self, record: Record) -> None:
         assert isinstance(record, ReplayedRecord)
-        if self._out.pop(record.letter, None) is None:
+        if self._sending.pop(record.dead_letter_id, None) is None:
             return
-        tally = record.tally
-        self.last_error = tally.last_error or self.last_error
-        if tally.sent:
+        counters = record.counters
+        self.last_error = counters.last_error or self.last_error
+        if counters.sent:
             self.sent += 1
             self.sent_of[record.hook_id] = self.sent_of.get(record.hook_id, 0) + 1
             self._settled.append(record)
-        elif tally.dead_lettered:
+        elif counters.dead_lettered:
             self.dead_lettered += 1
             self._settled.append(record)
         else:
             # Let go, because its hook or connector is inactive since.
-            self._held.add(record.hook_id)
-            self._unfinished.append(record.letter)
+            self._held_hooks.add(record.hook_id)
+            self._unfinished.append(record.dead_letter_id)
         self._changed.set()
 
     async def _wait(self) -> None:
@@ -283,17 +279,17 @@ class _Replay:
 
     async def _remove(self) -> None:
         settled = list(self._settled)
-        await self._letters.remove([record.letter for record in settled])
+        await self._store.remove([record.dead_letter_id for record in settled])
         # Only now: where the time is up in between, they are taken out at the end.
         del self._settled[: len(settled)]
 
 
-def _place(letter: StoredDeadLetter) -> tuple[int, int, int]:
+def _event_position(dead_letter: StoredDeadLetter) -> tuple[int, int, int]:
     """Where the event lies in its stream. Letters come in the order in which their records failed, which is another."""
-    _, *place = letter.source.split(":")
-    if len(place) == 2 and all(part.isdecimal() for part in place):
-        return int(place[0]), int(place[1]), letter.id
-    return 0, 0, letter.id
+    _, *position = dead_letter.source.split(":")
+    if len(position) == 2 and all(part.isdecimal() for part in position):
+        return int(position[0]), int(position[1]), dead_letter.id
+    return 0, 0, dead_letter.id
 
 
 def _parse(after: str) -> tuple[int, int]:

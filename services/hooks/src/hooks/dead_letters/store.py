@@ -99,7 +99,7 @@ class DeadLetterStore:
                         return found, None
                     if wanted.since is not None and message.at < wanted.since:
                         continue
-                    found.append(_letter(message))
+                    found.append(_stored(message))
                     size += len(message.data)
                     if len(found) == limit or size >= max_bytes:
                         return found, message.sequence if left else None
@@ -143,13 +143,13 @@ def _beyond(message: Message, until: datetime | None, through: int | None) -> bo
     return (until is not None and message.at >= until) or (through is not None and message.sequence > through)
 
 
-def _letter(message: Message) -> StoredDeadLetter:
+def _stored(message: Message) -> StoredDeadLetter:
     _, _, app_key, owner_id, reason = message.subject.split(".")
     try:
-        letter = decode(message.data, DeadLetter)
+        dead_letter = decode(message.data, DeadLetter)
     except InvalidError as error:
         # Of a later release, perhaps. It must not close the way to those behind it.
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             service=SERVICE,
             app_key=app_key,
             owner_id=owner_id,
@@ -164,10 +164,10 @@ def _letter(message: Message) -> StoredDeadLetter:
         at=message.at,
         hook=owner_id,
         reason=reason,
-        message=letter.message,
-        source=letter.source,
-        attempts=letter.attempts,
-        key=letter.key,
-        cut=letter.cut,
-        body=letter.body,
+        message=dead_letter.message,
+        source=dead_letter.source,
+        attempts=dead_letter.attempts,
+        key=dead_letter.key,
+        cut=dead_letter.cut,
+        body=dead_letter.body,
     )

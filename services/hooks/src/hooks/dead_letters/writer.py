@@ -45,12 +45,12 @@ class DeadLetterBus(Protocol):
 
 class ReplayedRecord(Record, kw_only=True, eq=False, gc=True):
     """
-    A record that comes from the letter with the number `letter`, and not from an event.
+    A record that comes from the letter with the number `dead_letter_id`, and not from an event.
 
     A letter that it becomes must not be taken for a repetition of the first one, or both would be gone.
     """
 
-    letter: int
+    dead_letter_id: int
 
 
 class DeadLetterWriter:
@@ -84,9 +84,9 @@ class DeadLetterWriter:
             body=record.data,
             attempts=max(1, record.attempts),
             key=record.key,
-            once=f":{record.letter}" if isinstance(record, ReplayedRecord) else "",
+            once=f":{record.dead_letter_id}" if isinstance(record, ReplayedRecord) else "",
         )
-        record.tally.dead_lettered += 1
+        record.counters.dead_lettered += 1
 
     async def put(
         self,
@@ -107,7 +107,7 @@ class DeadLetterWriter:
 
         A body over what one message can hold is cut: `source` tells where the whole lies while `EVENTS` keeps it.
         """
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             service=SERVICE,
             app_key=app_key,
             owner_id=owner_id,
@@ -120,7 +120,7 @@ class DeadLetterWriter:
             body=_mask(body.decode(errors="replace"), self._secrets_of(app_key)),
         )
         subject = subjects.dead_letter(SERVICE, app_key, owner_id, reason)
-        data = _fit(letter, self._publisher.max_payload)
+        data = _fit(dead_letter, self._publisher.max_payload)
         for delay_s in RETRY.delays():
             try:
                 await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}{once}")
@@ -131,15 +131,15 @@ class DeadLetterWriter:
         self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
 
 
-def _fit(letter: DeadLetter, max_bytes: int) -> bytes:
-    data = encode(letter)
+def _fit(dead_letter: DeadLetter, max_bytes: int) -> bytes:
+    data = encode(dead_letter)
     room = max_bytes - ENVELOPE_BYTES
-    body = letter.body
+    body = dead_letter.body
     while len(data) > room:
         # A character becomes six bytes of JSON at most, so halving ends soon.
         body = body[: min(room, len(body) // 2)]
-        message = f"{letter.message}; the body is cut here"
-        data = encode(msgspec.structs.replace(letter, body=body, message=message, cut=True))
+        message = f"{dead_letter.message}; the body is cut here"
+        data = encode(msgspec.structs.replace(dead_letter, body=body, message=message, cut=True))
     return data
 
 

@@ -26,12 +26,12 @@ class Bounds(Struct, frozen=True, kw_only=True):
 class PendingMessage:
     """A message that was taken and is not acknowledged, with what is still to be done for it."""
 
-    __slots__ = ("left", "message", "window")
+    __slots__ = ("message", "unfinished", "window")
 
     def __init__(self, message: Message, window: "AckWindow") -> None:
         self.message = message
         self.window = window
-        self.left = 1
+        self.unfinished = 1
         """What is still to be done; 0 when the message is complete."""
 
     def expect(self, record: Record) -> None:
@@ -39,22 +39,22 @@ class PendingMessage:
         window = self.window
         window.records += 1
         window.bytes += record.size
-        self.left += 1
+        self.unfinished += 1
 
     def __call__(self, record: Record) -> None:
         """A record is finished. No bound method: one for every record would be the collector's main work."""
         window = self.window
         window.records -= 1
         window.bytes -= record.size
-        self.left -= 1
-        if not self.left:
+        self.unfinished -= 1
+        if not self.unfinished:
             window.advance()
-        window.stir()
+        window.notify()
 
     def close(self) -> None:
         """Called by whoever took the message, once everything is expected."""
-        self.left -= 1
-        if not self.left:
+        self.unfinished -= 1
+        if not self.unfinished:
             self.window.advance()
 
 
@@ -63,8 +63,8 @@ class AckWindow:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._taken: deque[PendingMessage] = deque()
-        self._room = asyncio.Event()
+        self._pending: deque[PendingMessage] = deque()
+        self._changed = asyncio.Event()
         self._closed = False
         self.moved = asyncio.Event()
         self.records = 0
@@ -73,54 +73,54 @@ class AckWindow:
         """Of those records, with their keys."""
         self.floor: Message | None = None
         """The newest message up to which everything is complete."""
-        self.fired = ""
+        self.dispatched = ""
         """The source of the newest event whose records were put into lanes."""
 
-    def take(self, message: Message) -> PendingMessage:
-        taken = PendingMessage(message, self)
-        self._taken.append(taken)
-        return taken
+    def add(self, message: Message) -> PendingMessage:
+        pending = PendingMessage(message, self)
+        self._pending.append(pending)
+        return pending
 
     def advance(self) -> None:
         """Called when a message has become complete."""
-        taken = self._taken
-        if taken[0].left:
+        pending = self._pending
+        if pending[0].unfinished:
             return
-        while taken and not taken[0].left:
-            self.floor = taken.popleft().message
+        while pending and not pending[0].unfinished:
+            self.floor = pending.popleft().message
         self.moved.set()
-        self._room.set()
+        self._changed.set()
 
     @property
     def oldest_ns(self) -> int | None:
         """When the oldest message that is not complete was stored; None where all are complete."""
-        return self._taken[0].message.at_ns if self._taken else None
+        return self._pending[0].message.at_ns if self._pending else None
 
     @property
     def oldest(self) -> PendingMessage | None:
         """What holds the floor."""
-        return self._taken[0] if self._taken else None
+        return self._pending[0] if self._pending else None
 
     @property
     def newest(self) -> PendingMessage | None:
         """What was taken last, unless everything is complete."""
-        return self._taken[-1] if self._taken else None
+        return self._pending[-1] if self._pending else None
 
-    def holder(self) -> Callable[[Record], bool]:
+    def record_filter(self) -> Callable[[Record], bool]:
         """Tells the records of the messages that are in here now from all others."""
-        taken = set(self._taken)
-        return lambda record: record.done in taken
+        pending = set(self._pending)
+        return lambda record: record.done in pending
 
     @property
     def half_full(self) -> bool:
         bounds = self.bounds
-        most = max(self.records / bounds.records, self.bytes / bounds.bytes, len(self._taken) / bounds.messages)
+        most = max(self.records / bounds.records, self.bytes / bounds.bytes, len(self._pending) / bounds.messages)
         return most >= 0.5
 
     @property
     def full(self) -> bool:
         bounds = self.bounds
-        return self.records >= bounds.records or self.bytes >= bounds.bytes or len(self._taken) >= bounds.messages
+        return self.records >= bounds.records or self.bytes >= bounds.bytes or len(self._pending) >= bounds.messages
 
     async def wait_room(self) -> bool:
         """Until there is room; False when `close` was called."""
@@ -134,15 +134,15 @@ class AckWindow:
             await self.wait_change()
 
     async def wait_change(self) -> None:
-        """Until something is finished, or `stir` or `close` is called."""
-        self._room.clear()
-        await self._room.wait()
+        """Until something is finished, or `notify` or `close` is called."""
+        self._changed.clear()
+        await self._changed.wait()
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Wake whoever waits for a change."""
-        self._room.set()
+        self._changed.set()
 
     def close(self) -> None:
         """Nobody waits for room any more."""
         self._closed = True
-        self._room.set()
+        self._changed.set()

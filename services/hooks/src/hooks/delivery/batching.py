@@ -16,7 +16,7 @@ class RecordBatch(Record, kw_only=True, eq=False, gc=False):
 
     records: Sequence[Record]
 
-    def take_apart(self) -> Record:
+    def split(self) -> Record:
         """The first record again, with the rest behind it. None of them is packed with another any more."""
         for record in self.records:
             record.attempts = self.attempts
@@ -49,7 +49,7 @@ def pack(head: Record, most_bytes: int) -> RecordBatch:
         size=size_of(head.key, data),
         hook_id=head.hook_id,
         source=head.source,
-        tally=head.tally,
+        counters=head.counters,
         done=_finish_all,
         batch=head.batch,
         max_bytes=head.max_bytes,

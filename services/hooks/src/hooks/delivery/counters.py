@@ -51,20 +51,20 @@ class DeliveryCounters:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._tallies: dict[tuple[str, str], HookCounters] = {}
+        self._by_hook: dict[tuple[str, str], HookCounters] = {}
 
     def of(self, app_key: str, hook_id: str) -> HookCounters:
         """The tally of a hook."""
-        tally = self._tallies.get((app_key, hook_id))
-        if tally is None:
-            tally = self._tallies[app_key, hook_id] = HookCounters(self._clock)
-        return tally
+        counters = self._by_hook.get((app_key, hook_id))
+        if counters is None:
+            counters = self._by_hook[app_key, hook_id] = HookCounters(self._clock)
+        return counters
 
     def all(self) -> Mapping[tuple[str, str], HookCounters]:
         """Every hook's, by app and id."""
-        return self._tallies
+        return self._by_hook
 
     def keep(self, hooks: Collection[tuple[str, str]]) -> None:
         """Forget every hook but these, each an app's key and an id."""
-        for key in [key for key in self._tallies if key not in hooks]:
-            del self._tallies[key]
+        for key in [key for key in self._by_hook if key not in hooks]:
+            del self._by_hook[key]

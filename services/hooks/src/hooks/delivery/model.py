@@ -49,7 +49,7 @@ class Record(Struct, kw_only=True, eq=False, gc=False):
     size: int
     hook_id: str
     source: str
-    tally: HookCounters
+    counters: HookCounters
     done: Callable[["Record"], None]
     batch: Batch = PLAIN
     max_bytes: int = 1 << 20

@@ -42,14 +42,14 @@ class ShardBackoff:
         self._resume = resume
         self._newer: dict[str, Sent] = {}
         self._older: dict[str, Sent] = {}
-        self._rests: dict[str, _ShardState] = {}
-        self.shut = 0
+        self._states: dict[str, _ShardState] = {}
+        self.blocked = 0
         """ShardBackoff that take nothing at all at present. Only then is it worth to ask `hold`."""
 
     @property
     def waiting(self) -> Iterable[Record]:
         """What waits for a shard, heads of lanes all."""
-        return [record for rest in self._rests.values() for record in rest.waiting]
+        return [record for state in self._states.values() for record in state.waiting]
 
     def learn(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> int:
         """Take in an answer, and give how many records were stored before an earlier one of their user."""
@@ -64,10 +64,10 @@ class ShardBackoff:
                 newer[key] = outcome
         if len(newer) >= USERS_REMEMBERED:
             self._newer, self._older = {}, newer
-        if self._rests:
+        if self._states:
             answered = {outcome.shard for outcome in outcomes if isinstance(outcome, Sent)}
-            for shard in [shard for shard in self._rests if shard in answered or (answered and not shard)]:
-                self._forgive(shard)
+            for shard in [shard for shard in self._states if shard in answered or (answered and not shard)]:
+                self._recover(shard)
         return inversions
 
     def failed(self, refused: Sequence[tuple[Record, Failed]]) -> None:
@@ -75,31 +75,31 @@ class ShardBackoff:
         for record, outcome in refused:
             named = NAMED.search(outcome.message)
             shard = named.group() if named else self._shard_of(record.key)
-            rest = self._rests.setdefault(shard, _ShardState())
-            rest.waiting.append(record)
-            if rest.timer is None:
-                rest.failures += 1
-                self.shut += _is_blocked(rest)
-                rest.timer = self._loop.call_later(wait_s(self._backoff, rest.failures), self._awake, shard)
+            state = self._states.setdefault(shard, _ShardState())
+            state.waiting.append(record)
+            if state.timer is None:
+                state.failures += 1
+                self.blocked += _is_blocked(state)
+                state.timer = self._loop.call_later(wait_s(self._backoff, state.failures), self._end_wait, shard)
 
     def hold(self, record: Record) -> bool:
         """
         Whether the record is kept here, because its user's shard refused everything more than once. A single refusal
         holds nobody else up: it may be the record's own bad luck.
         """
-        rest = self._rests.get(self._shard_of(record.key))
-        if rest is None or rest.timer is None or not _is_blocked(rest):
+        state = self._states.get(self._shard_of(record.key))
+        if state is None or state.timer is None or not _is_blocked(state):
             return False
-        rest.waiting.append(record)
+        state.waiting.append(record)
         return True
 
     def clear(self) -> None:
         """Nothing waits any more, whatever is done with it."""
-        for rest in self._rests.values():
-            if rest.timer is not None:
-                rest.timer.cancel()
-        self._rests.clear()
-        self.shut = 0
+        for state in self._states.values():
+            if state.timer is not None:
+                state.timer.cancel()
+        self._states.clear()
+        self.blocked = 0
 
     def renewed(self) -> None:
         """The configuration changed: nothing that is known of a shard need be so any more."""
@@ -111,19 +111,19 @@ class ShardBackoff:
         sent = self._newer.get(key) or self._older.get(key)
         return sent.shard if sent is not None else ""
 
-    def _forgive(self, shard: str) -> None:
-        rest = self._rests[shard]
-        if rest.timer is None:
-            del self._rests[shard]
+    def _recover(self, shard: str) -> None:
+        state = self._states[shard]
+        if state.timer is None:
+            del self._states[shard]
         else:
-            self.shut -= _is_blocked(rest)
-            rest.failures = 0
+            self.blocked -= _is_blocked(state)
+            state.failures = 0
 
-    def _awake(self, shard: str) -> None:
-        rest = self._rests[shard]
-        rest.timer = None
-        self.shut -= _is_blocked(rest)
-        waiting, rest.waiting = rest.waiting, []
+    def _end_wait(self, shard: str) -> None:
+        state = self._states[shard]
+        state.timer = None
+        self.blocked -= _is_blocked(state)
+        waiting, state.waiting = state.waiting, []
         self._resume(waiting)
 
 
@@ -135,5 +135,5 @@ def _follows(number: str, other: str) -> bool:
     return number > other if len(number) == len(other) else len(number) > len(other)
 
 
-def _is_blocked(rest: _ShardState) -> bool:
-    return rest.failures > 1
+def _is_blocked(state: _ShardState) -> bool:
+    return state.failures > 1

@@ -22,14 +22,14 @@ class TargetHealth:
     An operator hears of a pause once, and again only when the configuration was changed without mending it.
     """
 
-    def __init__(self, target: Target, policy: Policy, watcher: DeliveryObserver, clock: Callable[[], float]) -> None:
+    def __init__(self, target: Target, policy: Policy, observer: DeliveryObserver, clock: Callable[[], float]) -> None:
         self._target = target
         self._policy = policy
-        self._watcher = watcher
+        self._observer = observer
         self._clock = clock
         self._failures = 0
         self._resume_at = 0.0
-        self._told = False
+        self._reported = False
         self._paused = False
         self.error: MillraceError | None = None
         """Why nothing goes out; None while the target answers."""
@@ -52,21 +52,21 @@ class TargetHealth:
             message=error.message,
             wait_s=round(delay_s, 3),
         )
-        if pausing and not self._told:
-            self._told = self._paused = True
-            self._watcher.paused(self._target, error)
+        if pausing and not self._reported:
+            self._reported = self._paused = True
+            self._observer.paused(self._target, error)
 
     def answered(self) -> None:
         """A call got through."""
         if self.error is not None:
             self._forget()
         if self._paused:
-            self._told = self._paused = False
-            self._watcher.resumed(self._target)
+            self._reported = self._paused = False
+            self._observer.resumed(self._target)
 
     def renewed(self) -> None:
         """The configuration changed, which may have mended it."""
-        self._told = False
+        self._reported = False
         self._forget()
 
     @property

@@ -51,7 +51,7 @@ class TargetQueue:
         policy: Policy,
         *,
         spawn: Spawn,
-        watcher: DeliveryObserver,
+        observer: DeliveryObserver,
         dead_letters: DeadLetters,
         metrics: Metrics,
     ) -> None:
@@ -62,17 +62,17 @@ class TargetQueue:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._chains = UserQueues()
+        self._user_queues = UserQueues()
         self._calls: dict[asyncio.Task[None], list[Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._lingering: Batch | None = None
         self._overdue = False
-        self._busy = False
+        self._saturated = False
         """As many calls run as may; when one ends, that is looked at again."""
         self._changed = asyncio.Event()
-        self._pace = ConcurrencyLimit(policy.calls)
-        self._shards = ShardBackoff(policy.retry, self._loop, self._resume)
-        self._trouble = TargetHealth(target, policy, watcher, self._loop.time)
+        self._concurrency = ConcurrencyLimit(policy.calls)
+        self._shard_backoff = ShardBackoff(policy.retry, self._loop, self._resume)
+        self._health = TargetHealth(target, policy, observer, self._loop.time)
 
     @property
     def limits(self) -> SinkLimits:
@@ -82,37 +82,37 @@ class TargetQueue:
     @property
     def error(self) -> MillraceError | None:
         """Why nothing goes out at present; None while the target answers."""
-        return self._trouble.error
+        return self._health.error
 
     @property
     def failing(self) -> bool:
         """Whether the target, or some record, waits to be tried again."""
-        return self.error is not None or bool(self._shards.waiting)
+        return self.error is not None or bool(self._shard_backoff.waiting)
 
-    def holds(self, picks: Callable[[Record], bool]) -> bool:
-        """Whether a record that `picks` picks is in here."""
-        return any(map(picks, self.waiting()))
+    def contains(self, matches: Callable[[Record], bool]) -> bool:
+        """Whether a record that `matches` picks is in here."""
+        return any(map(matches, self.waiting()))
 
     def put(self, record: Record) -> None:
         """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
-        if not self._chains.put(record) or self._busy:
+        if not self._user_queues.put(record) or self._saturated:
             return
         # Most records find a timer that was set for another one of their hook.
-        batch, ready = record.batch, len(self._chains.ready)
+        batch, ready = record.batch, len(self._user_queues.ready)
         if batch is not self._lingering or ready >= batch.max_records or ready >= self._sink.limits.call_records:
             self._wake(batch)
 
     def renew(self, sink: Sink) -> None:
         """The configuration changed: go on at once with `sink`. Calls in flight end with the sink they began with."""
         self._sink = sink
-        self._trouble.renewed()
-        self._shards.renewed()
-        self._look_again(0.0)
+        self._health.renewed()
+        self._shard_backoff.renewed()
+        self._schedule(0.0)
 
     def waiting(self) -> list[Record]:
         """Every record that is not finished, each user's in order."""
         in_calls = [head for batch in self._calls.values() for head in batch]
-        return self._chains.all([*in_calls, *self._shards.waiting])
+        return self._user_queues.all([*in_calls, *self._shard_backoff.waiting])
 
     def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
         """
@@ -134,7 +134,7 @@ class TargetQueue:
         self._changed.set()
         return released
 
-    def part(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+    def withdraw_waiting(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
         """
         Take out the waiting records that `leaves` picks, without breaking off a call, so that nothing is sent twice.
 
@@ -142,20 +142,20 @@ class TargetQueue:
             What was taken out, each user's in order, and what `leaves` picks and is in a call: it stays in here.
         """
         heads = [head for batch in self._calls.values() for head in batch]
-        flying = list(unpack(heads))
-        in_calls = set(flying)
+        sending = list(unpack(heads))
+        in_calls = set(sending)
         waiting = [record for record in self.waiting() if record not in in_calls]
-        self._shards.clear()
-        self._chains.keep(heads)
-        parted: list[Record] = []
+        self._shard_backoff.clear()
+        self._user_queues.keep(heads)
+        withdrawn: list[Record] = []
         for record in waiting:
             record.next = None
             if leaves(record):
-                parted.append(record)
+                withdrawn.append(record)
             else:
                 self.put(record)
         self._changed.set()
-        return parted, [record for record in flying if leaves(record)]
+        return withdrawn, [record for record in sending if leaves(record)]
 
     async def drain(self) -> None:
         """
@@ -164,7 +164,7 @@ class TargetQueue:
         What a silent or paused target leaves goes out after the next start. Nothing may be put any more.
         """
         self._pump()
-        while self._chains and (self._calls or self.error is None):
+        while self._user_queues and (self._calls or self.error is None):
             self._changed.clear()
             await self._changed.wait()
         self.close()
@@ -175,32 +175,32 @@ class TargetQueue:
         self._stop_timer()
 
     def _clear(self) -> None:
-        self._busy = False
+        self._saturated = False
         for call in self._calls:
             call.cancel()
-        for held in (self._calls, self._shards, self._chains):
+        for held in (self._calls, self._shard_backoff, self._user_queues):
             held.clear()
 
     def _wake(self, batch: Batch) -> None:
-        self._busy = len(self._calls) >= self._slots
-        if self._busy:
+        self._saturated = len(self._calls) >= self._max_calls
+        if self._saturated:
             return
-        wait_s = self._trouble.wait_s
-        if wait_s <= 0 and len(self._chains.ready) >= min(batch.max_records, self.limits.call_records):
+        wait_s = self._health.wait_s
+        if wait_s <= 0 and len(self._user_queues.ready) >= min(batch.max_records, self.limits.call_records):
             self._pump()
             return
         delay_s = max(wait_s, batch.linger_ms / 1000)
         if self._timer is None or self._loop.time() + delay_s < self._timer.when():
-            self._look_again(delay_s)
+            self._schedule(delay_s)
             self._lingering = batch
 
     @property
-    def _slots(self) -> int:
+    def _max_calls(self) -> int:
         # While the target is in trouble one call asks for all.
-        return 1 if self.error is not None else self._pace.calls
+        return 1 if self.error is not None else self._concurrency.calls
 
-    def _look_again(self, delay_s: float) -> None:
-        self._busy = False
+    def _schedule(self, delay_s: float) -> None:
+        self._saturated = False
         self._stop_timer()
         self._timer = self._loop.call_later(delay_s, self._pump)
 
@@ -211,100 +211,102 @@ class TargetQueue:
 
     def _pump(self) -> None:
         self._stop_timer()
-        if (delay_s := self._trouble.wait_s) > 0:
-            self._look_again(delay_s)
+        if (delay_s := self._health.wait_s) > 0:
+            self._schedule(delay_s)
             return
-        while not self._chains.idle and len(self._calls) < self._slots:
-            batch, full = self._chains.take(self.limits, self._shards.hold if self._shards.shut else None)
+        while not self._user_queues.idle and len(self._calls) < self._max_calls:
+            batch, full = self._user_queues.take_batch(
+                self.limits, self._shard_backoff.hold if self._shard_backoff.blocked else None
+            )
             if batch:
                 self._calls[self._spawn(self._call(batch, full))] = batch
-        self._overdue = not self._chains.idle
+        self._overdue = not self._user_queues.idle
 
     async def _call(self, batch: list[Record], full: bool) -> None:
-        sink, begun = self._sink, self._pace.begin()
+        sink, begun = self._sink, self._concurrency.begin()
         try:
             outcomes = await sink.send(batch)
             if len(outcomes) != len(batch):
                 raise UnavailableError(f"{len(outcomes)} outcomes for {len(batch)} records")
         except MillraceError as error:
-            self._pace.failed(begun)
-            await self._whole_call_failed(batch, error, sink)
+            self._concurrency.failed(begun)
+            await self._call_failed(batch, error, sink)
         except Exception as error:
             log.exception("sink_bug", app_key=self._target.app_key, stream_name=self._target.stream_name)
             self._metrics.count("millrace_bugs_total", where="sink")
-            self._pace.failed(begun)
-            await self._whole_call_failed(batch, UnavailableError(f"internal: {type(error).__name__}"), sink)
+            self._concurrency.failed(begun)
+            await self._call_failed(batch, UnavailableError(f"internal: {type(error).__name__}"), sink)
         else:
-            failed = await self._settle(batch, outcomes)
+            failed = await self._apply_outcomes(batch, outcomes)
             if failed * 2 > len(outcomes):
-                self._pace.failed(begun)
+                self._concurrency.failed(begun)
             else:
-                self._pace.succeeded(full=full)
+                self._concurrency.succeeded(full=full)
         task = asyncio.current_task()
         assert task is not None
         del self._calls[task]
         self._changed.set()
-        self._go_on()
+        self._continue()
 
-    def _go_on(self) -> None:
-        self._busy = False
+    def _continue(self) -> None:
+        self._saturated = False
         # What gathered while the last call ran, or found no call free when its time had come, has lingered enough.
         if self._overdue or not self._calls:
             self._pump()
-        elif self._chains.ready:
-            self._wake(self._chains.ready[0].batch)
+        elif self._user_queues.ready:
+            self._wake(self._user_queues.ready[0].batch)
 
-    async def _settle(self, batch: list[Record], outcomes: Sequence[Outcome]) -> int:
+    async def _apply_outcomes(self, batch: list[Record], outcomes: Sequence[Outcome]) -> int:
         """Give how many failed for now."""
-        if inversions := self._shards.learn(batch, outcomes):
+        if inversions := self._shard_backoff.learn(batch, outcomes):
             self._metrics.count("millrace_hooks_order_inversions_total", inversions)
-        sent, rest = self._chains.confirm(batch, outcomes)
+        sent, rest = self._user_queues.confirm(batch, outcomes)
         failed: list[tuple[Record, Failed]] = []
         refused: list[tuple[Record, Failed]] = []
         for record, outcome in rest:
-            record.tally.fail(f"{outcome.code}: {outcome.message}")
+            record.counters.fail(f"{outcome.code}: {outcome.message}")
             (failed if outcome.retryable else refused).append((record, outcome))
         if len(rest) < len(batch):
-            self._trouble.answered()
-        self._shards.failed(failed)
+            self._health.answered()
+        self._shard_backoff.failed(failed)
         self._count("sent", sent)
         self._count("failed", _events(record for record, _ in failed))
         self._count("refused", _events(record for record, _ in refused))
         # Whoever breaks the call off from here on finds only what is not finished.
         batch[:] = [record for record, _ in refused]
         for record, outcome in refused:
-            await self._refuse(record, outcome.message)
+            await self._reject(record, outcome.message)
             batch.remove(record)
         return len(failed)
 
-    async def _refuse(self, record: Record, message: str) -> None:
+    async def _reject(self, record: Record, message: str) -> None:
         """The target will never take it. Of a pack, that is found out record by record."""
         if record.events > 1:
-            self._chains.suspect([record])
+            self._user_queues.suspect([record])
             return
-        letter = record.records[0] if isinstance(record, RecordBatch) else record
-        await self._dead_letters.put_record(self._target, letter, "rejected", message)
-        self._chains.finish(record)
+        single = record.records[0] if isinstance(record, RecordBatch) else record
+        await self._dead_letters.put_record(self._target, single, "rejected", message)
+        self._user_queues.finish(record)
 
     def _resume(self, records: Sequence[Record]) -> None:
-        self._chains.again(records)
-        self._go_on()
+        self._user_queues.requeue(records)
+        self._continue()
 
-    async def _whole_call_failed(self, batch: list[Record], error: MillraceError, sink: Sink) -> None:
+    async def _call_failed(self, batch: list[Record], error: MillraceError, sink: Sink) -> None:
         self._count(error.code, _events(batch))
         for record in batch:
-            record.tally.fail(error.message)
+            record.counters.fail(error.message)
         if sink is not self._sink:
             pass  # The connector has changed since: its new values are tried at once.
         elif not isinstance(error, InvalidError | TooLargeError):
-            self._trouble.failed(error)
+            self._health.failed(error)
         elif len(batch) > 1:
-            self._chains.suspect(batch)
+            self._user_queues.suspect(batch)
             batch.clear()
         else:
-            await self._refuse(batch[0], error.message)
+            await self._reject(batch[0], error.message)
             return
-        self._chains.again(batch)
+        self._user_queues.requeue(batch)
         batch.clear()
 
     def _count(self, outcome: str, records: int) -> None:

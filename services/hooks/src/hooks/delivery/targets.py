@@ -43,15 +43,15 @@ class Targets:
     """
 
     def __init__(
-        self, policy: Policy, *, watcher: DeliveryObserver, dead_letters: DeadLetters, metrics: Metrics
+        self, policy: Policy, *, observer: DeliveryObserver, dead_letters: DeadLetters, metrics: Metrics
     ) -> None:
         self._policy = policy
-        self._watcher = watcher
+        self._observer = observer
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._connectors: Mapping[str, ActiveConnector] = {}
-        self._lanes: dict[Target, TargetQueue] = {}
-        self._marks: dict[Target, object] = {}
+        self._queues: dict[Target, TargetQueue] = {}
+        self._versions: dict[Target, object] = {}
         self._tasks = asyncio.TaskGroup()
         self.index = HookIndex()
         self.before_change: list[Callable[[HookIndex, Mapping[str, ActiveConnector]], None]] = []
@@ -64,36 +64,36 @@ class Targets:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for lanes in self._lanes.values():
-            lanes.close()
+        for queue in self._queues.values():
+            queue.close()
         await self._tasks.__aexit__(kind, error, trace)
 
     def find(self, target: Target) -> TargetQueue | None:
         """The lanes of a target, or None where its app has no active connector."""
-        lanes = self._lanes.get(target)
-        if lanes is not None:
-            return lanes
+        queue = self._queues.get(target)
+        if queue is not None:
+            return queue
         connector = self._connectors.get(target.connector)
         if connector is None:
             return None
-        lanes = self._lanes[target] = TargetQueue(
+        queue = self._queues[target] = TargetQueue(
             target,
             connector.open(target.stream_name),
             self._policy,
             spawn=self._tasks.create_task,
-            watcher=self._watcher,
+            observer=self._observer,
             dead_letters=self._dead_letters,
             metrics=self._metrics,
         )
-        return lanes
+        return queue
 
-    def lanes_of(self, target: Target) -> TargetQueue | None:
+    def queue_of(self, target: Target) -> TargetQueue | None:
         """The lanes of a target where something was sent to it."""
-        return self._lanes.get(target)
+        return self._queues.get(target)
 
-    def lanes_of_app(self, app_key: str) -> Sequence[tuple[Target, TargetQueue]]:
+    def queues_of_app(self, app_key: str) -> Sequence[tuple[Target, TargetQueue]]:
         """Every target of an app to which something was sent."""
-        return [(target, lanes) for target, lanes in self._lanes.items() if target.app_key == app_key]
+        return [(target, queue) for target, queue in self._queues.items() if target.app_key == app_key]
 
     def target_of(self, app_key: str, hook_id: str) -> Target | None:
         """Where a hook's records go; None where they go nowhere."""
@@ -103,7 +103,7 @@ class Targets:
     @property
     def several(self) -> bool:
         """Whether more than one target is served, so that one can hold up another."""
-        return len(self._marks) > 1
+        return len(self._versions) > 1
 
     def serves(self, target: Target) -> bool:
         """Whether the target's app has an active connector for it."""
@@ -111,8 +111,8 @@ class Targets:
 
     def error_of(self, target: Target) -> MillraceError | None:
         """Why nothing goes to a target at present; None while it answers, or nothing was sent yet."""
-        lanes = self._lanes.get(target)
-        return lanes.error if lanes is not None else None
+        queue = self._queues.get(target)
+        return queue.error if queue is not None else None
 
     def waiting(self, app_key: str | None = None) -> dict[tuple[str, str], WaitingRecords]:
         """
@@ -120,9 +120,9 @@ class Targets:
         of all, that has something there.
         """
         found: dict[tuple[str, str], WaitingRecords] = {}
-        for target, lanes in self._lanes.items():
+        for target, queue in self._queues.items():
             if app_key in (None, target.app_key):
-                for record in lanes.waiting():
+                for record in queue.waiting():
                     if record.at_ns:
                         hook = target.app_key, record.hook_id
                         events, oldest_ns = found.get(hook, WaitingRecords(0, record.at_ns))
@@ -131,8 +131,8 @@ class Targets:
 
     def withdraw(self, records: Collection[Record]) -> None:
         """Let these go wherever they wait, without a word to whoever put them. They may have been sent."""
-        for lanes in self._lanes.values():
-            lanes.release(lambda record: record in records)
+        for queue in self._queues.values():
+            queue.release(lambda record: record in records)
 
     def apply(self, index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
         """
@@ -141,44 +141,44 @@ class Targets:
         What waits for a stream that its hook has left follows the hook to the new one; what waits for a hook or
         connector that is gone or inactive is let go, and counted as `skipped_inactive`.
         """
-        for tell in self.before_change:
-            tell(index, connectors)
+        for notify in self.before_change:
+            notify(index, connectors)
         self.index, self._connectors = index, connectors
-        marks: dict[Target, list[object]] = {}
+        versions: dict[Target, list[object]] = {}
         for rule in index.rules.values():
             if connector := connectors.get(rule.target.connector):
-                marks.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
+                versions.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
         stray: list[tuple[Target, Record]] = []
-        for target, lanes in list(self._lanes.items()):
-            if target not in marks:
-                stray += [(target, record) for record in lanes.release(lambda _: True)]
-                del self._lanes[target]
-            elif marks[target] != self._marks.get(target):
-                stray += [(target, record) for record in lanes.release(self._has_left(target))]
-                lanes.renew(connectors[target.connector].open(target.stream_name))
-        self._marks = dict(marks)
+        for target, queue in list(self._queues.items()):
+            if target not in versions:
+                stray += [(target, record) for record in queue.release(lambda _: True)]
+                del self._queues[target]
+            elif versions[target] != self._versions.get(target):
+                stray += [(target, record) for record in queue.release(self._is_elsewhere(target))]
+                queue.renew(connectors[target.connector].open(target.stream_name))
+        self._versions = dict(versions)
         for target, record in stray:
             self._send_after(target, record)
 
-    def drop(self, partition: int) -> None:
+    def drop_partition(self, partition: int) -> None:
         """Forget what waits of a partition, without a word: who owns it next reads it again."""
-        for lanes in self._lanes.values():
-            lanes.release(lambda record: record.partition == partition)
+        for queue in self._queues.values():
+            queue.release(lambda record: record.partition == partition)
 
     async def drain(self) -> None:
         """Send what waits where the target answers."""
         async with asyncio.TaskGroup() as draining:
-            for lanes in self._lanes.values():
-                draining.create_task(lanes.drain())
+            for queue in self._queues.values():
+                draining.create_task(queue.drain())
 
-    def _has_left(self, target: Target) -> Callable[[Record], bool]:
+    def _is_elsewhere(self, target: Target) -> Callable[[Record], bool]:
         return lambda record: self.target_of(target.app_key, record.hook_id) != target
 
     def _send_after(self, old: Target, record: Record) -> None:
         target = self.target_of(old.app_key, record.hook_id)
-        lanes = self.find(target) if target is not None else None
-        if lanes is None:
-            record.tally.skipped_inactive += 1
+        queue = self.find(target) if target is not None else None
+        if queue is None:
+            record.counters.skipped_inactive += 1
             record.done(record)
         else:
-            lanes.put(record)
+            queue.put(record)

@@ -15,7 +15,7 @@ from hooks.matching.hook import Batch
 
 
 class UserQueues:
-    """No record is in two places: what `take` gives comes back by `again`, `suspect`, `confirm` or `finish`."""
+    """No record is in two places: what `take_batch` gives comes back by `requeue`, `suspect`, `confirm` or `finish`."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Record] = {}
@@ -43,7 +43,7 @@ class UserQueues:
         self.ready.append(record)
         return True
 
-    def take(self, limits: SinkLimits, hold: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
+    def take_batch(self, limits: SinkLimits, hold: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
         """
         The records of the next call, and whether there was no room in it for more. A suspect goes alone.
 
@@ -92,7 +92,7 @@ class UserQueues:
                 ready.append(following)
             events = record.events
             sent += events
-            record.tally.sent += events
+            record.counters.sent += events
             record.done(record)
         return sent, failed
 
@@ -105,7 +105,7 @@ class UserQueues:
             self.ready.append(following)
         record.done(record)
 
-    def again(self, records: Sequence[Record]) -> None:
+    def requeue(self, records: Sequence[Record]) -> None:
         """These go before all others."""
         self.ready.extendleft(reversed(records))
 
@@ -116,7 +116,7 @@ class UserQueues:
             packed = suspects[0]
             if packed.next is None:
                 self._tails[packed.key] = packed.records[-1]
-            suspects = [packed.take_apart()]
+            suspects = [packed.split()]
         self._suspects.extend(suspects)
 
     def clear(self) -> None:
@@ -124,10 +124,10 @@ class UserQueues:
         for held in (self._tails, self._suspects, self.ready):
             held.clear()
 
-    def keep(self, under_way: Iterable[Record]) -> None:
+    def keep(self, in_calls: Iterable[Record]) -> None:
         """Forget every record but these heads, which are in calls."""
         self.clear()
-        for head in under_way:
+        for head in in_calls:
             head.next = None
             self._tails[head.key] = head
 

@@ -47,7 +47,7 @@ class EventPublisher:
         self._clock = clock
         self._full = False
 
-    async def take(self, app_key: str, posted: Iterable[bytes]) -> EventsReply:
+    async def accept(self, app_key: str, posted: Iterable[bytes]) -> EventsReply:
         """
         Check events, one JSON object each, and store the good ones.
 
@@ -70,7 +70,7 @@ class EventPublisher:
         )
         failed = [error for error in ended if error is not None]
         if failed:
-            raise self._worst(app_key, failed)
+            raise self._error_to_raise(app_key, failed)
         if chunks:
             self._full = False
         return EventsReply(
@@ -83,7 +83,7 @@ class EventPublisher:
             subject = subjects.events(app_key, chunk.partition)
             await self._publisher.publish(subject, chunk.data, message_id=chunk.message_id)
 
-    def _worst(self, app_key: str, failed: Sequence[BaseException]) -> BaseException:
+    def _error_to_raise(self, app_key: str, failed: Sequence[BaseException]) -> BaseException:
         for error in failed:
             if not isinstance(error, MillraceError):
                 return error

@@ -57,38 +57,38 @@ class PartitionConsumer:
         number: int,
         pull: PartitionPull,
         *,
-        destinations: Targets,
+        targets: Targets,
         dead_letters: DeadLetterWriter,
-        tallies: DeliveryCounters,
+        delivery_counters: DeliveryCounters,
         profiles: ProfileStore | None,
         metrics: Metrics,
         bounds: Bounds,
-        catch_ups: BacklogReaders,
+        backlog_readers: BacklogReaders,
     ) -> None:
         self._number = number
         self._pull = pull
-        self._destinations = destinations
+        self._targets = targets
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._window = AckWindow(bounds)
-        switch = ReaderRouting(metrics)
-        self._dispatch = Dispatcher(
+        routing = ReaderRouting(metrics)
+        self._dispatcher = Dispatcher(
             number,
-            switch,
-            destinations=destinations,
+            routing,
+            targets=targets,
             dead_letters=dead_letters,
-            tallies=tallies,
+            delivery_counters=delivery_counters,
             profiles=profiles,
             metrics=metrics,
         )
-        self._detached = TargetDetachment(
+        self._detachment = TargetDetachment(
             number,
             self._window,
-            switch,
-            catch_ups,
-            destinations=destinations,
-            tallies=tallies,
-            fire=self._dispatch.fire,
+            routing,
+            backlog_readers,
+            targets=targets,
+            delivery_counters=delivery_counters,
+            dispatch=self._dispatcher.dispatch,
             metrics=metrics,
         )
         self._matched = 0
@@ -102,28 +102,28 @@ class PartitionConsumer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._acknowledge())
-                tasks.create_task(self._look_after())
+                tasks.create_task(self._check_pull())
                 try:
-                    await self._detached.load(tasks.create_task)
-                    tasks.create_task(self._detached.watch())
-                    tasks.create_task(self._detached.keep())
+                    await self._detachment.load(tasks.create_task)
+                    tasks.create_task(self._detachment.watch())
+                    tasks.create_task(self._detachment.write_checkpoints())
                     await self._read()
-                    await self._detached.wait_ended()
+                    await self._detachment.wait_ended()
                 finally:
                     self._ended.set()
         finally:
-            self._detached.end()
+            self._detachment.end()
 
     def close(self) -> None:
         """Take no more messages."""
         self._closed = True
-        self._detached.close()
+        self._detachment.close()
         self._window.close()
         self._pull.close()
 
     def lose(self) -> None:
         """It is not ours any more: from now on nothing is put into the lanes, and nothing acknowledged."""
-        self._lost = self._dispatch.lost = True
+        self._lost = self._dispatcher.lost = True
         self.close()
 
     async def wait_ended(self) -> None:
@@ -144,13 +144,13 @@ class PartitionConsumer:
         """Until nothing more is put into the lanes, and what was is finished."""
         await self._ended.wait()
         await self._window.wait_empty()
-        await self._detached.wait_empty()
+        await self._detachment.wait_empty()
 
     async def settle(self) -> None:
         """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
         if self._lost:
             return
-        await self._detached.settle()
+        await self._detachment.settle()
         if self._window.floor is None:
             return
         try:
@@ -167,14 +167,14 @@ class PartitionConsumer:
             for message in messages:
                 if self._closed or (self._window.full and not await self._wait_room()):
                     return
-                await self._take(message)
-            self._tell_matched()
+                await self._dispatch_message(message)
+            self._count_matched()
             self._metrics.gauge(
                 "millrace_bus_lag_messages", messages[-1].pending, consumer=hooks_consumer(self._number)
             )
 
     async def _wait_room(self) -> bool:
-        self._tell_matched()
+        self._count_matched()
         return await self._window.wait_room()
 
     async def _acknowledge(self) -> None:
@@ -187,7 +187,7 @@ class PartitionConsumer:
             assert self._window.floor is not None
             await self._pull.ack(self._window.floor)
 
-    async def _look_after(self) -> None:
+    async def _check_pull(self) -> None:
         while not self._closed:
             await asyncio.sleep(PULL_CHECK_S)
             try:
@@ -195,34 +195,34 @@ class PartitionConsumer:
             except MillraceError as error:
                 log.info("pull_not_looked_at", partition=self._number, message=error.message)
 
-    async def _take(self, message: Message) -> None:
-        taken = self._window.take(message)
+    async def _dispatch_message(self, message: Message) -> None:
+        pending = self._window.add(message)
         app_key = message.subject.split(".")[1]
         events, refused = read_message(message.data, app_key, self._number)
         # Acknowledging needs only the rest of the message, and a window full of bodies would double the memory.
         message.data = b""
         place = f"{EVENTS.name}:{message.sequence}"
-        for bad in refused:
-            source = place if bad.index is None else f"{place}:{bad.index}"
+        for refusal in refused:
+            source = place if refusal.index is None else f"{place}:{refusal.index}"
             await self._dead_letters.put(
-                app_key, ENTRANCE, bad.reason, message=bad.message, source=source, body=bad.body
+                app_key, ENTRANCE, refusal.reason, message=refusal.message, source=source, body=refusal.body
             )
         for index, event in events:
             if index and self._window.full and not await self._wait_room():
                 return
-            rules = self._destinations.index.match(event)
+            rules = self._targets.index.match(event)
             if not rules:
                 self._unmatched += 1
                 continue
             self._matched += 1
             source = f"{place}:{index}"
             if event.ext_id is not None:
-                await self._dispatch.fire(taken, event, source)
-            elif oversize := self._dispatch.give(rules, taken, event, source):
-                await self._dispatch.put_aside(oversize)
-        taken.close()
+                await self._dispatcher.dispatch(pending, event, source)
+            elif oversize := self._dispatcher.put_matched(rules, pending, event, source):
+                await self._dispatcher.put_oversize(oversize)
+        pending.close()
 
-    def _tell_matched(self) -> None:
+    def _count_matched(self) -> None:
         """Adding to a counter costs as much as matching an event."""
         for outcome, events in (("matched", self._matched), ("unmatched", self._unmatched)):
             if events:

@@ -36,8 +36,8 @@ class ProfileStore(Protocol):
 class _Route(NamedTuple):
     """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
 
-    tally: HookCounters
-    lanes: TargetQueue | None
+    counters: HookCounters
+    queue: TargetQueue | None
     max_bytes: int
 
 
@@ -47,40 +47,40 @@ class Dispatcher:
     def __init__(
         self,
         partition: int,
-        switch: ReaderRouting,
+        routing: ReaderRouting,
         *,
-        destinations: Targets,
+        targets: Targets,
         dead_letters: DeadLetterWriter,
-        tallies: DeliveryCounters,
+        delivery_counters: DeliveryCounters,
         profiles: ProfileStore | None,
         metrics: Metrics,
     ) -> None:
         self._partition = partition
-        self._switch = switch
-        self._destinations = destinations
+        self._routing = routing
+        self._targets = targets
         self._dead_letters = dead_letters
-        self._tallies = tallies
+        self._delivery_counters = delivery_counters
         self._profiles = profiles
         self._metrics = metrics
-        self._index = destinations.index
-        self._ways: dict[Rule, _Route] = {}
+        self._index = targets.index
+        self._routes: dict[Rule, _Route] = {}
         self.lost = False
         """Set when the partition is not ours any more: from then on nothing is put into lanes."""
 
-    async def fire(
-        self, taken: PendingMessage, event: RoutedEvent, source: str, backlog: Backlog | None = None
+    async def dispatch(
+        self, pending: PendingMessage, event: RoutedEvent, source: str, backlog: Backlog | None = None
     ) -> None:
         """Put an event's records into lanes, with what its user's profile adds. `source` is its place in `EVENTS`."""
         profile = await self._profile(event) if event.ext_id and self._profiles else None
         if self.lost:
             return
-        rules = self._destinations.index.match(event)
-        await self.put_aside(self.give(rules, taken, event, source, profile, backlog))
+        rules = self._targets.index.match(event)
+        await self.put_oversize(self.put_matched(rules, pending, event, source, profile, backlog))
 
-    def give(
+    def put_matched(
         self,
         rules: tuple[Rule, ...],
-        taken: PendingMessage,
+        pending: PendingMessage,
         event: RoutedEvent,
         source: str,
         profile: Attributes | None = None,
@@ -91,20 +91,20 @@ class Dispatcher:
 
         Nothing waits in here: the configuration that matches is the one that routes, and who is detached stays so.
         """
-        if self._index is not self._destinations.index:
-            self._index = self._destinations.index
-            self._ways.clear()
-        taken.window.fired = source
+        if self._index is not self._targets.index:
+            self._index = self._targets.index
+            self._routes.clear()
+        pending.window.dispatched = source
         key = partition_key(event.user_id)
         oversize: list[tuple[Target, Record]] = []
         for rule in rules:
-            if (backlog is not None or self._switch.by_hook) and not self._switch.gives(rule, source, backlog):
+            if (backlog is not None or self._routing.by_hook) and not self._routing.accepts(rule, source, backlog):
                 continue
-            way = self._ways.get(rule) or self._find_way(rule)
-            tally, lanes, batch, most = way.tally, way.lanes, rule.hook.batch, way.max_bytes
-            tally.matched += 1
-            if lanes is None:
-                tally.skipped_inactive += 1
+            route = self._routes.get(rule) or self._find_route(rule)
+            counters, queue, batch, most = route.counters, route.queue, rule.hook.batch, route.max_bytes
+            counters.matched += 1
+            if queue is None:
+                counters.skipped_inactive += 1
                 self._metrics.count("millrace_hooks_events_total", outcome="skipped_inactive")
                 continue
             data = render(rule, event, source, profile)
@@ -119,32 +119,32 @@ class Dispatcher:
                 size=size,
                 hook_id=rule.hook_id,
                 source=source,
-                tally=tally,
-                done=taken,
+                counters=counters,
+                done=pending,
                 batch=batch,
                 max_bytes=most,
-                at_ns=taken.message.at_ns,
+                at_ns=pending.message.at_ns,
                 partition=self._partition,
             )
-            taken.expect(record)
+            pending.expect(record)
             if size > most:
                 oversize.append((rule.target, record))
             else:
-                lanes.put(record)
+                queue.put(record)
         return oversize
 
-    async def put_aside(self, oversize: list[tuple[Target, Record]]) -> None:
-        """Store as dead letters what `give` gave."""
+    async def put_oversize(self, oversize: list[tuple[Target, Record]]) -> None:
+        """Store as dead letters what `put_matched` gave."""
         for target, record in oversize:
             message = f"expected at most {record.max_bytes} bytes with the key, got {record.size}"
             await self._dead_letters.put_record(target, record, "oversize", message)
             record.done(record)
 
-    def _find_way(self, rule: Rule) -> _Route:
-        lanes = self._destinations.find(rule.target)
-        most = min(rule.hook.max_record_bytes, lanes.limits.record_bytes) if lanes is not None else 0
-        way = self._ways[rule] = _Route(self._tallies.of(rule.app_key, rule.hook_id), lanes, most)
-        return way
+    def _find_route(self, rule: Rule) -> _Route:
+        queue = self._targets.find(rule.target)
+        most = min(rule.hook.max_record_bytes, queue.limits.record_bytes) if queue is not None else 0
+        route = self._routes[rule] = _Route(self._delivery_counters.of(rule.app_key, rule.hook_id), queue, most)
+        return route
 
     async def _profile(self, event: RoutedEvent) -> Attributes | None:
         assert event.ext_id is not None

@@ -39,98 +39,98 @@ class ConsumerPool:
     def __init__(
         self,
         open_partition: Callable[[int], AbstractAsyncContextManager[PartitionConsumer]],
-        destinations: Targets,
+        targets: Targets,
         metrics: Metrics,
         spawn: Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._open_partition = open_partition
-        self._destinations = destinations
+        self._targets = targets
         self._metrics = metrics
         self._spawn = spawn
-        self._serving: dict[int, _OpenPartition] = {}
+        self._open: dict[int, _OpenPartition] = {}
         self._closed = False
 
     def open(self, number: int) -> None:
         """Begin to read a partition."""
-        serving = self._serving[number] = _OpenPartition()
-        serving.task = self._spawn(f"partition-{number:02d}", self._serve(number, serving))
-        self._show()
+        opening = self._open[number] = _OpenPartition()
+        opening.task = self._spawn(f"partition-{number:02d}", self._run(number, opening))
+        self._update_gauge()
 
     def all(self) -> list[PartitionConsumer]:
         """Those that are read now."""
-        return [serving.partition for serving in self._serving.values() if serving.partition is not None]
+        return [opening.partition for opening in self._open.values() if opening.partition is not None]
 
     async def wait_opened(self) -> None:
         """Until all that are ours are read."""
-        for serving in list(self._serving.values()):
-            await serving.opened.wait()
+        for opening in list(self._open.values()):
+            await opening.opened.wait()
 
-    async def give(self, number: int, within_s: float) -> None:
+    async def release(self, number: int, within_s: float) -> None:
         """Take no more of a partition, send what was taken as far as that is quick, acknowledge it and close."""
-        serving = self._serving.get(number)
-        if serving is None:
+        opening = self._open.get(number)
+        if opening is None:
             return
-        await serving.opened.wait()
-        if (partition := serving.partition) is not None:
+        await opening.opened.wait()
+        if (partition := opening.partition) is not None:
             partition.close()
             try:
                 async with asyncio.timeout(within_s):
                     await partition.wait_empty()
             except TimeoutError:
                 log.info("partition_not_drained", partition=number)
-            if not serving.lost:
-                self._destinations.drop(number)
+            if not opening.lost:
+                self._targets.drop_partition(number)
             await partition.settle()
-        self._end(number, serving)
+        self._end(number, opening)
 
     def drop(self, number: int) -> None:
         """A partition is not ours any more. When this returns, nothing of it is sent or acknowledged."""
-        serving = self._serving.get(number)
-        if serving is None:
+        opening = self._open.get(number)
+        if opening is None:
             return
-        serving.lost = True
-        if serving.partition is not None:
-            serving.partition.lose()
-        self._destinations.drop(number)
-        self._end(number, serving)
+        opening.lost = True
+        if opening.partition is not None:
+            opening.partition.lose()
+        self._targets.drop_partition(number)
+        self._end(number, opening)
 
     def close(self) -> None:
         """Take no more events."""
         self._closed = True
-        for serving in self._serving.values():
-            if serving.partition is not None:
-                serving.partition.close()
+        for opening in self._open.values():
+            if opening.partition is not None:
+                opening.partition.close()
 
     async def join(self) -> None:
         """Send what was taken, as far as the targets answer, and acknowledge it."""
-        partitions = {number: serving.partition for number, serving in self._serving.items() if serving.partition}
+        partitions = {number: opening.partition for number, opening in self._open.items() if opening.partition}
         try:
             for partition in partitions.values():
                 await partition.wait_ended()
-            await self._destinations.drain()
+            await self._targets.drain()
         finally:
             async with asyncio.TaskGroup() as settling:
                 for number, partition in partitions.items():
                     # What is on its way must not arrive when somebody else has it.
-                    self._destinations.drop(number)
+                    self._targets.drop_partition(number)
                     settling.create_task(partition.settle())
 
-    async def _serve(self, number: int, serving: _OpenPartition) -> None:
+    async def _run(self, number: int, opening: _OpenPartition) -> None:
         try:
             async with self._open_partition(number) as partition:
-                if not serving.lost and not self._closed:
-                    serving.partition = partition
-                    serving.opened.set()
+                if not opening.lost and not self._closed:
+                    opening.partition = partition
+                    opening.opened.set()
                     await partition.run()
         finally:
-            serving.opened.set()
+            opening.opened.set()
 
-    def _end(self, number: int, serving: _OpenPartition) -> None:
-        if self._serving.get(number) is serving:
-            del self._serving[number]
-            self._show()
-        if serving.task is not None:
-            serving.task.cancel()
+    def _end(self, number: int, opening: _OpenPartition) -> None:
+        if self._open.get(number) is opening:
+            del self._open[number]
+            self._update_gauge()
+        if opening.task is not None:
+            opening.task.cancel()
 
-    def _show(self) -> None:
-        self._metrics.gauge("millrace_hooks_partitions_owned", len(self._serving))
+    def _update_gauge(self) -> None:
+        self._metrics.gauge("millrace_hooks_partitions_owned", len(self._open))

@@ -28,7 +28,7 @@ async def post_events(call: Call[State]) -> web.Response:
         raise InvalidError("expected application/json or application/x-ndjson", field="Content-Type")
     if not posted:
         raise InvalidError("expected at least one event")
-    reply = await call.state.publishing.take(call.app_key, posted)
+    reply = await call.state.publishing.accept(call.app_key, posted)
     status = 202 if reply.accepted else 400
     return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
 

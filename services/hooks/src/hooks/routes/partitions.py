@@ -8,7 +8,7 @@ from shared.http.server import Call
 
 async def get_partitions(call: Call[State]) -> PartitionsStatus:
     """Who reads which partition."""
-    return await call.state.standing.look()
+    return await call.state.standing.read()
 
 
 ROUTES: tuple[Route, ...] = (

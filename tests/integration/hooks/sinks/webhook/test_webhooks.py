@@ -201,7 +201,9 @@ async def test_a_bad_webhook_is_refused_and_the_field_named(
 def record(place: int, data: bytes) -> Record:
     tally = HookCounters(lambda: NOW)
     source = f"EVENTS:{place}:0"
-    return make_record(key=f"user-{place}", data=data, hook_id="all", source=source, tally=tally, done=lambda _: None)
+    return make_record(
+        key=f"user-{place}", data=data, hook_id="all", source=source, counters=tally, done=lambda _: None
+    )
 
 
 async def send(receiver: Receiver, http: aiohttp.ClientSession, *data: bytes, **changes: Any) -> Sequence[Outcome]:
