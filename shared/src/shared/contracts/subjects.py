@@ -5,7 +5,6 @@ No other file spells a subject. The permission table at the foot is what `millra
 let to do what stands there and nothing else.
 """
 
-import hashlib
 import re
 import zlib
 from typing import Literal
@@ -96,37 +95,6 @@ def connector_test(service: str) -> str:
 def hooks_consumer(partition: int) -> str:
     """The durable consumer that reads one partition for the hooks service."""
     return f"hooks-p{partition:02d}"
-
-
-def hooks_lease(partition: int) -> str:
-    """The key of the lease on one partition, in `LEASES`."""
-    return f"hooks.partition.{partition:02d}"
-
-
-def hooks_member(name: str) -> str:
-    """The key by which a replica of hooks says that it is there, in `LEASES`."""
-    return f"hooks.member.{name}"
-
-
-def backlog_key(app_key: str, partition: int, stream_name: str, number: int) -> str:
-    """The key in `HOOKS` of what a target has to catch up; `number` tells apart those that one target has at a time."""
-    name = hashlib.sha256(stream_name.encode()).hexdigest()[:32]
-    return f"{app_key}.{partition}.{name}.{number}"
-
-
-def backlogs_of_partition(partition: int) -> str:
-    """All keys in `HOOKS` of one partition: a filter."""
-    return f"*.{partition}.*.*"
-
-
-def defender_key(network: str) -> str:
-    """The key in `DEFENDER` of an address; a key may hold no colon."""
-    return network.replace(":", "_")
-
-
-def defended_network(key: str) -> str:
-    """The address of a key in `DEFENDER`."""
-    return key.replace("_", ":")
 
 
 PROFILES_CONSUMER = "ftp-gateway-profiles"

@@ -8,9 +8,10 @@ import pytest
 
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import AssignmentPlan, Lease, LeaseTiming
+from shared.contracts.keys import lease_key
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
-from shared.contracts.subjects import PARTITIONS, hooks_lease
+from shared.contracts.subjects import PARTITIONS
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
@@ -55,7 +56,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
 
     async def scan_before_theirs(self: KeyValueStore, keys: str = ">") -> object:
         found = await scan(self, keys)
-        revision = await store.put(hooks_lease(0), encode(theirs))
+        revision = await store.put(lease_key(0), encode(theirs))
         heard = partial(leases.table.see_lease, 0, theirs, revision)
         monkeypatch.setattr(leases.table, "plan", lambda *given: _and_soon(plan(*given), heard))
         return found
@@ -68,7 +69,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
 
     await leases.start()
 
-    stored = await store.get(hooks_lease(0))
+    stored = await store.get(lease_key(0))
     assert stored is not None
     assert theirs == decode(stored.data, Lease)
     assert set(range(1, PARTITIONS)) == work.opened

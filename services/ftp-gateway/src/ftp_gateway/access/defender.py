@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ftp_gateway.access.addresses import network_of
 from ftp_gateway.access.bans import BanRules, Score, after_failures
-from shared.contracts import streams, subjects
+from shared.contracts import keys, streams
 from shared.contracts.messages import decode, encode
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
@@ -93,7 +93,7 @@ class Defender:
         network = network_of(address)
         if not self.is_banned(address):
             raise NotFoundError("this address is not banned")
-        await self._store.delete(subjects.defender_key(network))
+        await self._store.delete(keys.defender_key(network))
         self._forget(network)
         log.info("ban_lifted", address=network)
 
@@ -129,7 +129,7 @@ class Defender:
                 await asyncio.sleep(next(waits))
 
     def _hear(self, stored: KeyValue, *, gone: bool) -> str:
-        network = subjects.defended_network(stored.key)
+        network = keys.network_of_defender_key(stored.key)
         if network == self._publishing:
             # Perhaps it is what is just being told, whose failures must not count twice.
             self._heard_meanwhile = stored, gone
@@ -171,7 +171,7 @@ class Defender:
         return network in self._shared or self._unpublished[network] >= min(PUBLISH_FROM, self._rules.failures)
 
     async def _publish_score(self, network: str) -> None:
-        key = subjects.defender_key(network)
+        key = keys.defender_key(network)
         while count := self._unpublished.get(network):
             known = self._shared.get(network)
             score = after_failures(known.score if known else None, network, count, self._clock(), self._rules)

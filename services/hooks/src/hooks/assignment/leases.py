@@ -19,9 +19,9 @@ import structlog
 
 from hooks.assignment.plan import Lease, LeaseTable, LeaseTiming, Member
 from hooks.assignment.replica_id import new_name
+from shared.contracts.keys import lease_key, member_key
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
-from shared.contracts.subjects import hooks_lease, hooks_member
 from shared.errors import ConflictError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
@@ -32,8 +32,8 @@ from shared.runtime.retry import Backoff
 log = structlog.get_logger()
 
 KEYS = "hooks.>"
-LEASE_KEYS = hooks_lease(0).rpartition(".")[0] + "."
-MEMBER_KEYS = hooks_member("")
+LEASE_KEYS = lease_key(0).rpartition(".")[0] + "."
+MEMBER_KEYS = member_key("")
 
 
 class Partitions(Protocol):
@@ -101,7 +101,7 @@ class LeaseKeeper:
         """Look round, and open what is free and ours. Raises `UnavailableError`."""
         for stored in await self._store.scan(KEYS):
             self._see(stored.key, stored)
-        mine = await self._store.get(hooks_member(self.name))
+        mine = await self._store.get(member_key(self.name))
         self._member_revision = mine.revision if mine is not None else 0
         await self._round()
 
@@ -160,7 +160,7 @@ class LeaseKeeper:
     async def _renew_member(self) -> None:
         if self._left:
             return
-        key = hooks_member(self.name)
+        key = member_key(self.name)
         member = Member(run=self._run, since=self._since, renewed_at=self._now())
         try:
             self._member_revision = await self._write(key, member, self._member_revision)
@@ -174,7 +174,7 @@ class LeaseKeeper:
     async def _check_membership(self) -> None:
         """Why our membership has changed: an answer of before was lost, it was too old, or another has our name."""
         try:
-            stored = await self._store.get(hooks_member(self.name))
+            stored = await self._store.get(member_key(self.name))
         except MillraceError as error:
             log.warning("membership_not_read", replica=self.name, message=error.message)
             return
@@ -195,7 +195,7 @@ class LeaseKeeper:
         lease = Lease(owner=self.name, epoch=(seen.epoch if seen else 0) + 1, since=now, renewed_at=now)
         at = self._clock()
         try:
-            revision = await self._write(hooks_lease(number), lease, revision_seen)
+            revision = await self._write(lease_key(number), lease, revision_seen)
         except ConflictError:
             await self._read_lease(number)
             return
@@ -215,7 +215,7 @@ class LeaseKeeper:
             at = self._clock()
             lease = Lease(owner=self.name, epoch=holding.lease.epoch, since=holding.lease.since, renewed_at=self._now())
             try:
-                holding.revision = await self._write(hooks_lease(holding.number), lease, holding.revision)
+                holding.revision = await self._write(lease_key(holding.number), lease, holding.revision)
             except ConflictError:
                 await self._reconcile(holding)
             except MillraceError as error:
@@ -248,7 +248,7 @@ class LeaseKeeper:
             self._forget(holding)
             lease = Lease(owner="", epoch=holding.lease.epoch, since=self._now(), renewed_at=self._now())
             try:
-                revision = await self._write(hooks_lease(holding.number), lease, holding.revision)
+                revision = await self._write(lease_key(holding.number), lease, holding.revision)
             except MillraceError as error:
                 # Others take it when they have seen it unchanged for long enough.
                 log.warning("lease_not_given_back", partition=holding.number, message=error.message)
@@ -257,7 +257,7 @@ class LeaseKeeper:
 
     async def _leave(self) -> None:
         try:
-            await self._store.delete(hooks_member(self.name), expect_revision=self._member_revision)
+            await self._store.delete(member_key(self.name), expect_revision=self._member_revision)
         except MillraceError as error:
             log.warning("membership_not_ended", replica=self.name, message=error.message)
 
@@ -295,7 +295,7 @@ class LeaseKeeper:
 
     async def _read_lease(self, number: int) -> KeyValue | None:
         """Read one lease. None when there is none, or NATS does not answer."""
-        key = hooks_lease(number)
+        key = lease_key(number)
         try:
             stored = await self._store.get(key)
         except MillraceError as error:

@@ -13,8 +13,8 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from shared.contracts.keys import backlog_keys
 from shared.contracts.messages import decode
-from shared.contracts.subjects import backlogs_of_partition
 from shared.errors import ConflictError, InvalidError
 
 log = structlog.get_logger()
@@ -75,7 +75,7 @@ class Checkpoints:
     async def load(self, partition: int) -> list[StoredCheckpoint]:
         """The entries of a partition, lowest start first. One that cannot be read is left where it is."""
         found: list[StoredCheckpoint] = []
-        for stored in await self._store.scan(backlogs_of_partition(partition)):
+        for stored in await self._store.scan(backlog_keys(partition)):
             try:
                 checkpoint = decode(stored.data, Checkpoint)
             except InvalidError as error:

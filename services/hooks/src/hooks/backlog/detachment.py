@@ -24,7 +24,7 @@ from hooks.delivery.target_queue import Spawn
 from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import HookIndex, Rule, Target
-from shared.contracts.subjects import backlog_key
+from shared.contracts.keys import backlog_key
 from shared.errors import ConflictError, MillraceError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
