@@ -15,7 +15,7 @@ import nkeys  # type: ignore[import-untyped]  # the package has no types
 from msgspec import Struct
 
 from millrace.machine.secret_files import read_or_make
-from shared.contracts.grants import GRANTS, permissions
+from shared.contracts.grants import GRANTS, consumers_of_others, permissions
 from shared.errors import InvalidError
 
 ACCOUNT = "MILLRACE"
@@ -145,32 +145,6 @@ def _user(user: str, key: str) -> list[str]:
         "        }",
         "      }",
     ]
-
-
-def consumers_of_others(user: str) -> tuple[str, ...]:
-    """
-    What has to be denied although `permissions` allows it.
-
-    Who scans a stream names its short-lived consumers itself, so it is allowed every name, and with it those of the
-    durable consumers by which others read the same stream: to take or acknowledge their messages, or to delete them.
-    """
-    scanned = {stream for stream, _ in GRANTS[user].scans}
-    others = {
-        (stream.name, durable)
-        for other, grant in GRANTS.items()
-        for stream, durable in grant.reads
-        if other != user and stream.name in scanned
-    }
-    return tuple(
-        subject
-        for stream, durable in sorted(others)
-        for subject in (
-            f"$JS.API.CONSUMER.*.{stream}.{durable}",
-            f"$JS.API.CONSUMER.CREATE.{stream}.{durable}.>",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
-            f"$JS.ACK.{stream}.{durable}.>",
-        )
-    )
 
 
 def _subjects(verb: str, subjects: tuple[str, ...]) -> list[str]:

@@ -53,7 +53,7 @@ class ProfileUpdates:
             raise BusyError("profiles are being changed by others") from None
 
     async def _put_aside(self, message: Message, error: MillraceError) -> None:
-        _, _, app_key, file_id = message.subject.split(".")
+        app_key, file_id = subjects.parse_profile_update(message.subject)
         letter = DeadLetter(
             service=NAME,
             app_key=app_key,

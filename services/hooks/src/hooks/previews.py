@@ -189,10 +189,10 @@ class _Window:
         return True
 
     def _take(self, message: Message) -> None:
-        partition = message.subject.rpartition(".")[2]
-        if not partition.isdecimal():
+        partition = subjects.partition_of_events(message.subject)
+        if partition is None:
             return  # No partition reads it either.
-        events, _ = read_message(message.data, self._app_key, int(partition))
+        events, _ = read_message(message.data, self._app_key, partition)
         place = f"{EVENTS.name}:{message.sequence}"
         self._found += ((event, f"{place}:{index}") for index, event in events if self._index.match(event))
 

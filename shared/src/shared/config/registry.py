@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from shared.config.secret import Secret
 from shared.config.secret_store import SecretStore
-from shared.contracts import streams, subjects
+from shared.contracts import keys, streams, subjects
 from shared.contracts.alerts import AlertSender
 from shared.errors import InvalidError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
@@ -45,16 +45,17 @@ class Kind(Struct, Generic[T], frozen=True, kw_only=True):
     @property
     def keys(self) -> str:
         """The filter that matches every key of the kind."""
-        if self.fixed_id is None:
-            return f"{self.prefix}.*.*"
-        return f"{self.prefix}.*.{self.fixed_id}" if self.fixed_id else f"{self.prefix}.*"
+        return keys.config_key(self.prefix, "*", "*" if self.fixed_id is None else self.fixed_id)
+
+    def keys_of_app(self, app_key: str) -> str:
+        """The filter that matches every key of the kind of one app."""
+        return keys.config_key(self.prefix, app_key, "*" if self.fixed_id is None else self.fixed_id)
 
     def key(self, app_key: str, id: str = "") -> str:
         """Raises `InvalidError` when a part is not fit for a key."""
         subjects.check_app_key(app_key)
-        if self.fixed_id is not None:
-            return f"{self.prefix}.{app_key}.{self.fixed_id}" if self.fixed_id else f"{self.prefix}.{app_key}"
-        return f"{self.prefix}.{app_key}.{subjects.check_name(id, 'id')}"
+        id = subjects.check_name(id, "id") if self.fixed_id is None else self.fixed_id
+        return keys.config_key(self.prefix, app_key, id)
 
 
 class Entry(Struct, Generic[T], frozen=True):
@@ -135,7 +136,7 @@ class View(Generic[T]):
                 await asyncio.sleep(next(waits))
 
     async def _take(self, message: Message) -> str:
-        key = message.subject.removeprefix("$KV.CONFIG.")
+        key = streams.CONFIG.key_of(message.subject)
         if self._revisions.get(key, 0) >= message.sequence:
             return key
         if is_deletion(message.headers):
@@ -171,7 +172,7 @@ class View(Generic[T]):
         message = f"revision {revision} of {key} is refused, the last good one stays: {error.message}"
         if error.field:
             message += f" ({error.field})"
-        app_key = key.split(".")[1]
+        app_key, _ = keys.parse_config_key(key)
         await self._registry.alerts.send(app_key, "config-refused", key, message)
 
 
@@ -192,11 +193,11 @@ class Registry:
 
     def entry(self, kind: Kind[T], key: str, data: bytes, revision: int) -> Entry[T]:
         """Decode a stored value. Raises `InvalidError` naming the field."""
-        _, app_key, *rest = key.split(".")
+        app_key, id = keys.parse_config_key(key)
         value = self.secrets.decode_sealed(data, kind.type)
         for secret in secrets_of(value):
             redactor.add(secret.reveal())
-        return Entry(app_key, rest[0] if rest and kind.fixed_id is None else "", value, revision)
+        return Entry(app_key, id if kind.fixed_id is None else "", value, revision)
 
     async def get(self, kind: Kind[T], app_key: str, id: str = "") -> Entry[T]:
         """Straight from the bucket. Raises `NotFoundError`."""
@@ -209,7 +210,7 @@ class Registry:
     async def list(self, kind: Kind[T], app_key: str | None = None) -> list[Entry[T]]:
         """Straight from the bucket; what does not decode is left out, since its writer was told by an alert."""
         entries = []
-        for stored in await self._store.scan(kind.keys.replace("*", app_key, 1) if app_key else kind.keys):
+        for stored in await self._store.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
             try:
                 entries.append(self.entry(kind, stored.key, stored.data, stored.revision))
             except InvalidError as error:

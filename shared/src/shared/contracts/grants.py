@@ -18,8 +18,8 @@ GRANTS: dict[str, Grant] = {
     **{service.name: service.grant for service in SERVICES},
     "operator": Grant(
         makes=(CONFIG,),
-        scans=((CONFIG.stream, "$KV.CONFIG.>"),),
-        writes=("$KV.CONFIG.>",),
+        scans=((CONFIG.stream, CONFIG.subject_of(">")),),
+        writes=(CONFIG.subject_of(">"),),
         asks=("$SRV.PING", "$SRV.INFO", "$SRV.STATS", *_CONNECTOR_TESTS),
     ),
     "publisher": Grant(makes=(EVENTS,), writes=(EVENTS.subjects[0],), asks=(STORE_MEDIA, RESOLVE_MEDIA)),
@@ -38,3 +38,29 @@ Every user by name. `operator` is the command line, `publisher` a program of the
 def permissions(user: str) -> Permissions:
     """The subjects that a user of `GRANTS` may publish and subscribe."""
     return permissions_of(user, GRANTS[user])
+
+
+def consumers_of_others(user: str) -> tuple[str, ...]:
+    """
+    What has to be denied although `permissions` allows it.
+
+    Who scans a stream names its short-lived consumers itself, so it is allowed every name, and with it those of the
+    durable consumers by which others read the same stream: to take or acknowledge their messages, or to delete them.
+    """
+    scanned = {stream for stream, _ in GRANTS[user].scans}
+    others = {
+        (stream.name, durable)
+        for other, grant in GRANTS.items()
+        for stream, durable in grant.reads
+        if other != user and stream.name in scanned
+    }
+    return tuple(
+        subject
+        for stream, durable in sorted(others)
+        for subject in (
+            f"$JS.API.CONSUMER.*.{stream}.{durable}",
+            f"$JS.API.CONSUMER.CREATE.{stream}.{durable}.>",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+            f"$JS.ACK.{stream}.{durable}.>",
+        )
+    )

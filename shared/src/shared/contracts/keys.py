@@ -1,20 +1,61 @@
-"""Keys of the key-value buckets, built and parsed side by side. No other file spells one."""
+"""
+Keys of the key-value buckets, built and parsed side by side. No other file spells one.
+
+A filter is a key with wildcards: `*` for one token, `>` for the rest. The subject of a key is `Bucket.subject_of`.
+`shared.contracts.profile_keys` has the keys of `PROFILES`, which are many at a time.
+"""
 
 import hashlib
+
+# CONFIG: <kind>.<app>.<id>, or <kind>.<app>[.<fixed id>] for a kind that an app has one of.
+
+
+def config_key(kind: str, app_key: str, id: str = "") -> str:
+    """The key in `CONFIG` of one value; `id` is empty for a kind whose keys end with the app."""
+    return f"{kind}.{app_key}.{id}" if id else f"{kind}.{app_key}"
+
+
+def parse_config_key(key: str) -> tuple[str, str]:
+    """The app and the id of a key in `CONFIG`; the id is empty where the key has none."""
+    _, app_key, *rest = key.split(".")
+    return app_key, rest[0] if rest else ""
+
+
+# LEASES
+
+
+LEASES_OF_HOOKS = "hooks.>"
+"""All keys of hooks in `LEASES`: a filter."""
+
+_LEASE = "hooks.partition."
+_MEMBER = "hooks.member."
 
 
 def lease_key(partition: int) -> str:
     """The key of the lease on one partition, in `LEASES`."""
-    return f"hooks.partition.{partition:02d}"
+    return f"{_LEASE}{partition:02d}"
+
+
+def partition_of_lease_key(key: str) -> int | None:
+    """The partition of a lease's key; None for another key."""
+    return int(key.removeprefix(_LEASE)) if key.startswith(_LEASE) else None
 
 
 def member_key(name: str) -> str:
     """The key by which a replica of hooks says that it is there, in `LEASES`."""
-    return f"hooks.member.{name}"
+    return f"{_MEMBER}{name}"
+
+
+def replica_of_member_key(key: str) -> str | None:
+    """The replica's name in a member's key; None for another key."""
+    return key.removeprefix(_MEMBER) if key.startswith(_MEMBER) else None
+
+
+# HOOKS
 
 
 def backlog_key(app_key: str, partition: int, stream_name: str, number: int) -> str:
-    """The key in `HOOKS` of what a target has to catch up; `number` tells apart those that one target has at a time."""
+    """The key in `HOOKS` of a target's backlog; `number` tells apart those that one target has at a time."""
     name = hashlib.sha256(stream_name.encode()).hexdigest()[:32]
     return f"{app_key}.{partition}.{name}.{number}"
 
@@ -22,6 +63,9 @@ def backlog_key(app_key: str, partition: int, stream_name: str, number: int) -> 
 def backlog_keys(partition: int) -> str:
     """All keys in `HOOKS` of one partition: a filter."""
     return f"*.{partition}.*.*"
+
+
+# DEFENDER
 
 
 def defender_key(network: str) -> str:
@@ -32,3 +76,87 @@ def defender_key(network: str) -> str:
 def network_of_defender_key(key: str) -> str:
     """The address of a key in `DEFENDER`."""
     return key.replace("_", ":")
+
+
+# MEDIA
+
+
+def media_key(app_key: str, kind: str, digest: str) -> str:
+    """The key in `MEDIA` of an object; `digest` is the first half of its SHA-256 in hexadecimal."""
+    return f"{app_key}.{kind}.{digest}"
+
+
+def media_keys(app_key: str, kind: str | None = None) -> str:
+    """All keys in `MEDIA` of one app, or of one kind of its objects: a filter."""
+    return f"{app_key}.{kind or '*'}.*"
+
+
+# RUNS and PLANS
+
+
+def run_key(app_key: str, export_id: str, run_id: str) -> str:
+    """The key in `RUNS` of a run of an export."""
+    return f"{app_key}.{export_id}.{run_id}"
+
+
+def run_keys(app_key: str, export_id: str) -> str:
+    """All keys in `RUNS` of one export: a filter."""
+    return f"{app_key}.{export_id}.*"
+
+
+def export_progress_key(app_key: str, export_id: str) -> str:
+    """The key in `PLANS` of an export's progress."""
+    return f"{app_key}.{export_id}"
+
+
+def parse_export_progress_key(key: str) -> tuple[str, str]:
+    """The app and the export of a key in `PLANS`."""
+    app_key, export_id = key.split(".")
+    return app_key, export_id
+
+
+# REMOTES
+
+
+def pulled_file_key(app_key: str, remote_id: str, name: str) -> str:
+    """The key in `REMOTES` of a file that was pulled; a name may hold what a key may not."""
+    return f"{app_key}.{remote_id}.taken.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def pulled_file_keys(app_key: str, remote_id: str) -> str:
+    """All keys in `REMOTES` of the files that one remote has pulled: a filter."""
+    return f"{app_key}.{remote_id}.taken.*"
+
+
+def pull_progress_key(app_key: str, remote_id: str) -> str:
+    """The key in `REMOTES` of a remote's progress."""
+    return f"{app_key}.{remote_id}.progress"
+
+
+def offered_host_key_key(app_key: str, remote_id: str) -> str:
+    """The key in `REMOTES` of a host key that a server showed and nobody has accepted."""
+    return f"{app_key}.{remote_id}.offered"
+
+
+def remote_keys(app_key: str, remote_id: str) -> str:
+    """All keys in `REMOTES` of one remote: a filter."""
+    return f"{app_key}.{remote_id}.>"
+
+
+EVERY_PULL_PROGRESS = pull_progress_key("*", "*")
+EVERY_OFFERED_HOST_KEY = offered_host_key_key("*", "*")
+"""The keys of these kinds in `REMOTES` over all remotes: filters."""
+
+
+def remote_of_key(key: str) -> tuple[str, str]:
+    """The app and the remote of any key in `REMOTES`."""
+    app_key, remote_id, _ = key.split(".", 2)
+    return app_key, remote_id
+
+
+# SUMMARIES
+
+
+def summary_key(app_key: str) -> str:
+    """The key in `SUMMARIES` of an app."""
+    return app_key

@@ -9,6 +9,16 @@ def profile_key(app_key: str, ext_id: str) -> str:
     return f"{app_key}.{base64.b32encode(ext_id.encode()).decode().rstrip('=')}"
 
 
+def profile_keys_of_app(app_key: str) -> str:
+    """All keys in `PROFILES` of one app: a filter."""
+    return f"{app_key}.>"
+
+
+def is_profile_key_of(app_key: str, key: str) -> bool:
+    """Whether a key in `PROFILES` is that of an app's profile."""
+    return key.startswith(f"{app_key}.")
+
+
 _BASE32 = bytes.maketrans(bytes(range(32)), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 _BASE32_STEPS = ((8, 20, 12), (4, 10, 6), (2, 5, 3))
 """

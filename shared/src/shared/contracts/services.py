@@ -6,6 +6,8 @@ The command line, the permissions and the tests read it. It imports no service.
 
 from msgspec import Struct
 
+from shared.contracts import jetstream
+from shared.contracts.keys import LEASES_OF_HOOKS
 from shared.contracts.permissions import Grant
 from shared.contracts.streams import (
     ALERTS,
@@ -70,11 +72,11 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
     @property
     def grant(self) -> Grant:
         """All of its permissions: its own, its configuration and the tokens, and its alerts."""
-        config = tuple(f"$KV.CONFIG.{kind}" for kind in self.kinds)
+        config = tuple(CONFIG.subject_of(kind) for kind in self.kinds)
         return Grant(
             makes=(*self.own.makes, ALERTS, CONFIG),
             reads=self.own.reads,
-            scans=(*((CONFIG.stream, key) for key in (*config, "$KV.CONFIG.tokens.*")), *self.own.scans),
+            scans=(*((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))), *self.own.scans),
             writes=(*self.own.writes, alert(self.name, "*", "*"), *config),
             asks=self.own.asks,
             answers=self.own.answers,
@@ -90,8 +92,8 @@ SERVICES = (
         kinds=("connectors.*.amazon-storage", "connectors.*.azure-storage"),
         own=Grant(
             makes=(OBJECTS, MEDIA),
-            scans=((MEDIA.stream, "$KV.MEDIA.>"),),
-            writes=(object_stored("*"), "$KV.MEDIA.>"),
+            scans=((MEDIA.stream, MEDIA.subject_of(">")),),
+            writes=(object_stored("*"), MEDIA.subject_of(">")),
             answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
         ),
     ),
@@ -103,17 +105,17 @@ SERVICES = (
             makes=(EVENTS, DLQ, PROFILES, LEASES, HOOKS),
             reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
             scans=(
-                (PROFILES.stream, "$KV.PROFILES.>"),
+                (PROFILES.stream, PROFILES.subject_of(">")),
                 (EVENTS.name, EVENTS.subjects[0]),
                 (DLQ.name, dead_letter("hooks", "*", "*", "*")),
-                (LEASES.stream, "$KV.LEASES.hooks.>"),
-                (HOOKS.stream, "$KV.HOOKS.>"),
+                (LEASES.stream, LEASES.subject_of(LEASES_OF_HOOKS)),
+                (HOOKS.stream, HOOKS.subject_of(">")),
             ),
             writes=(
                 EVENTS.subjects[0],
                 dead_letter("hooks", "*", "*", "*"),
-                "$KV.LEASES.hooks.>",
-                "$KV.HOOKS.>",
+                LEASES.subject_of(LEASES_OF_HOOKS),
+                HOOKS.subject_of(">"),
             ),
             answers=(connector_test("hooks"),),
             purges=(DLQ,),
@@ -131,23 +133,23 @@ SERVICES = (
             scans=(
                 (PUSH.name, push_send("*", "*")),
                 (PROFILE_UPDATES.name, profile_update("*", "*")),
-                (FILES.name, "ftp.file.*.*"),
-                (PROFILES.stream, "$KV.PROFILES.>"),
-                (DEFENDER.stream, "$KV.DEFENDER.>"),
-                (SUMMARIES.stream, "$KV.SUMMARIES.*"),
-                (REMOTES.stream, "$KV.REMOTES.>"),
+                (FILES.name, FILES.subjects[0]),
+                (PROFILES.stream, PROFILES.subject_of(">")),
+                (DEFENDER.stream, DEFENDER.subject_of(">")),
+                (SUMMARIES.stream, SUMMARIES.subject_of("*")),
+                (REMOTES.stream, REMOTES.subject_of(">")),
             ),
             writes=(
                 push_send("*", "*"),
                 profile_update("*", "*"),
-                "ftp.file.*.*",
+                FILES.subjects[0],
                 dead_letter("ftp-gateway", "*", "*", "*"),
-                "$KV.PROFILES.>",
-                "$KV.DEFENDER.>",
-                "$KV.SUMMARIES.*",
-                "$KV.REMOTES.>",
+                PROFILES.subject_of(">"),
+                DEFENDER.subject_of(">"),
+                SUMMARIES.subject_of("*"),
+                REMOTES.subject_of(">"),
             ),
-            asks=(f"$JS.API.DIRECT.GET.{PROFILES.stream}",),
+            asks=(jetstream.direct_get(PROFILES.stream),),
         ),
     ),
     ServiceEntry(
@@ -158,10 +160,10 @@ SERVICES = (
             makes=(EVENTS, RUNS, PLANS),
             scans=(
                 (EVENTS.name, EVENTS.subjects[0]),
-                (RUNS.stream, "$KV.RUNS.>"),
-                (PLANS.stream, "$KV.PLANS.>"),
+                (RUNS.stream, RUNS.subject_of(">")),
+                (PLANS.stream, PLANS.subject_of(">")),
             ),
-            writes=("$KV.RUNS.>", "$KV.PLANS.>"),
+            writes=(RUNS.subject_of(">"), PLANS.subject_of(">")),
             answers=(connector_test("exporter"),),
         ),
     ),

@@ -36,6 +36,19 @@ class Bucket(Struct, frozen=True, kw_only=True):
         """The stream under the bucket (NATS ADR-8)."""
         return f"KV_{self.name}"
 
+    @property
+    def prefix(self) -> str:
+        """The beginning of every subject of the bucket (NATS ADR-8)."""
+        return f"$KV.{self.name}."
+
+    def subject_of(self, key: str) -> str:
+        """The subject of a key, or of a filter over keys."""
+        return f"$KV.{self.name}.{key}"
+
+    def key_of(self, subject: str) -> str:
+        """The key of a subject."""
+        return subject.removeprefix(f"$KV.{self.name}.")
+
 
 EVENTS = Stream(name="EVENTS", subjects=("events.*.*",), max_age_s=3 * DAY_S, refuses_when_full=True)
 PUSH = Stream(name="PUSH", subjects=("push.send.*.*",), max_age_s=7 * DAY_S, duplicate_window_s=1800.0)

@@ -47,6 +47,17 @@ def events(app_key: str, partition: int) -> str:
     return f"events.{app_key}.{partition}"
 
 
+def app_of_events(subject: str) -> str:
+    """The app of a subject of events."""
+    return subject.split(".", 2)[1]
+
+
+def partition_of_events(subject: str) -> int | None:
+    """The partition in a subject of events; None where its last token is no number."""
+    partition = subject.rpartition(".")[2]
+    return int(partition) if partition.isdecimal() else None
+
+
 def events_of_app(app_key: str) -> str:
     """All partitions of one app: a filter."""
     return f"events.{app_key}.*"
@@ -67,6 +78,12 @@ def profile_update(app_key: str, file_id: str) -> str:
     return f"profile.update.{app_key}.{file_id}"
 
 
+def parse_profile_update(subject: str) -> tuple[str, str]:
+    """The app and the file of a subject of profile updates."""
+    _, _, app_key, file_id = subject.split(".")
+    return app_key, file_id
+
+
 def ftp_file(app_key: str, state: FileState) -> str:
     """The life of an uploaded file."""
     return f"ftp.file.{app_key}.{state}"
@@ -80,6 +97,12 @@ def object_stored(app_key: str) -> str:
 def dead_letter(service: str, app_key: str, owner_id: str, reason: str) -> str:
     """A record that cannot be delivered; `owner_id` is the hook, file or export it belongs to."""
     return f"dlq.{service}.{app_key}.{owner_id}.{reason}"
+
+
+def parse_dead_letter(subject: str) -> tuple[str, str, str, str]:
+    """The service, app, owner and reason in a dead letter's subject."""
+    _, service, app_key, owner_id, reason = subject.split(".")
+    return service, app_key, owner_id, reason
 
 
 def alert(service: str, app_key: str, kind: str) -> str:

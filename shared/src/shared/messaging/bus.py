@@ -21,7 +21,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 from nats.micro.request import ERROR_CODE_HEADER
 from nats.nuid import NUID
 
-from shared.contracts import subjects
+from shared.contracts import jetstream, subjects
 from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, UnavailableError
@@ -206,7 +206,7 @@ class Bus:
 
         async def ask() -> Msg:
             try:
-                return await self.client.request(f"$JS.API.DIRECT.GET.{name}.{subject}", b"", timeout=5.0)
+                return await self.client.request(jetstream.direct_get(name, subject), b"", timeout=5.0)
             except NoRespondersError:
                 raise UnavailableError(f"{name} cannot be read now") from None
 
@@ -256,7 +256,7 @@ class Bus:
             self._answered[subscription._id] = take
             try:
                 question = msgspec.json.encode({"multi_last": wanted})
-                await self.client.publish(f"$JS.API.DIRECT.GET.{name}", question, reply=inbox)
+                await self.client.publish(jetstream.direct_get(name), question, reply=inbox)
                 async with asyncio.timeout(5):
                     status = await ended
             finally:

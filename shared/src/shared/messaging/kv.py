@@ -77,7 +77,7 @@ class KeyValueStore:
     def __init__(self, bus: Bus, bucket: Bucket) -> None:
         self._bus = bus
         self._bucket = bucket
-        self._prefix = f"$KV.{bucket.name}."
+        self._prefix = bucket.prefix
 
     async def get(self, key: str) -> KeyValue | None:
         """What lies under `key`, or None."""

@@ -23,6 +23,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 from nats.nuid import NUID
 
+from shared.contracts import jetstream
 from shared.errors import MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.consumer_state import consumer_state
@@ -83,6 +84,7 @@ class Pull:
         self._stale = False
         self._subscription: Subscription | None = None
         self._inbox = ""
+        self._next_subject = ""
         self._consumer = config.name or ""
         self._consumer_sequence = 0
         self._delivered = 0
@@ -239,6 +241,7 @@ class Pull:
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{self._stream} cannot be read: {type(error).__name__}") from error
         self.pending_at_open = pending or 0
+        self._next_subject = jetstream.next_messages(self._stream, self._consumer)
         self._consumer_sequence = 0
         self._delivered = 0
         self._asked = 0
@@ -287,11 +290,7 @@ class Pull:
         }
         self._asked += room
         try:
-            await self._bus.client.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
-                json.dumps(request).encode(),
-                reply=self._inbox,
-            )
+            await self._bus.client.publish(self._next_subject, json.dumps(request).encode(), reply=self._inbox)
         except (NatsError, ConnectionError):
             self._stale = True
 

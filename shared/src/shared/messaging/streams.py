@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError
 
+from shared.contracts import jetstream
 from shared.contracts.streams import EVENTS, Bucket, Stream
 from shared.contracts.subjects import PARTITIONS
 from shared.errors import ConflictError, UnavailableError
@@ -52,7 +53,7 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
     if isinstance(spec, Bucket):
         return StreamConfig(
             name=spec.stream,
-            subjects=[f"$KV.{spec.name}.>"],
+            subjects=[spec.subject_of(">")],
             max_age=spec.ttl_s,
             max_bytes=-1,
             max_msgs_per_subject=spec.history,
@@ -144,7 +145,7 @@ async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
     while True:
         # The server tells 100,000 at a time (nats-server, JSMaxSubjectDetails).
         asked = {"subjects_filter": matching, "offset": len(found)}
-        told = await _ask(bus, f"$JS.API.STREAM.INFO.{bucket.stream}", asked)
+        told = await _ask(bus, jetstream.stream_info(bucket.stream), asked)
         more = told["state"].get("subjects") or {}
         found.update(more)
         if not more or len(found) >= told.get("total", 0):
@@ -162,7 +163,7 @@ async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int)
         UnavailableError: No answer. They may or may not be gone.
     """
     asked = {"filter": subject, "seq": before_sequence}
-    purged: int = (await _ask(bus, f"$JS.API.STREAM.PURGE.{stream.name}", asked))["purged"]
+    purged: int = (await _ask(bus, jetstream.purge(stream.name), asked))["purged"]
     return purged
 
 
@@ -174,7 +175,7 @@ async def take_out(bus: Bus, stream: Stream, sequence: int) -> None:
         UnavailableError: No answer. It may or may not be gone.
     """
     # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
-    await _ask(bus, f"$JS.API.STREAM.MSG.DELETE.{stream.name}", {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
+    await _ask(bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
 
 
 async def _ask(bus: Bus, subject: str, asked: dict[str, Any], *, gone: tuple[int, ...] = ()) -> dict[str, Any]:

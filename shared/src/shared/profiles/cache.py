@@ -75,7 +75,7 @@ class ProfileCache:
                 await self._watch(app_key)
             except MillraceError as error:
                 self._watches[app_key] = None
-                for key in [key for key in self._kept if key.startswith(f"{app_key}.")]:
+                for key in [key for key in self._kept if profile_keys.is_profile_key_of(app_key, key)]:
                     del self._kept[key]
                 log.warning("profiles_watch_failed", app_key=app_key, message=error.message)
             await asyncio.sleep(delay_s)
@@ -85,7 +85,7 @@ class ProfileCache:
         async with open_scan(
             self._bus,
             streams.PROFILES,
-            subject=f"$KV.{streams.PROFILES.name}.{app_key}.>",
+            subject=streams.PROFILES.subject_of(profile_keys.profile_keys_of_app(app_key)),
             start_sequence=state.last_sequence + 1,
             capacity=WATCH_MESSAGES,
             capacity_bytes=WATCH_BYTES,

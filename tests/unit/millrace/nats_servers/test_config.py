@@ -9,14 +9,13 @@ import pytest
 from millrace.nats_servers import config
 from millrace.nats_servers.config import (
     ServerConfig,
-    consumers_of_others,
     ensure_seeds,
     make_seed,
     public_key,
     render,
     seed_file,
 )
-from shared.contracts.grants import GRANTS, permissions
+from shared.contracts.grants import GRANTS, consumers_of_others, permissions
 from shared.errors import InvalidError
 
 

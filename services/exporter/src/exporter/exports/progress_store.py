@@ -21,11 +21,6 @@ class ClaimedElsewhereError(ConflictError):
     """Another process works on this export."""
 
 
-def progress_key(app_key: str, export_id: str) -> str:
-    """The key of an export's progress."""
-    return f"{app_key}.{export_id}"
-
-
 class ProgressStore:
     """The progress of one export, as this process knows it. `progress` is None until `load` has found one."""
 

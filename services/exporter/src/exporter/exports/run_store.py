@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.exports.progress import FilePlan, Trigger
+from shared.contracts import keys
 from shared.contracts.messages import decode
 from shared.errors import NotFoundError
 from shared.messaging.kv import KeyValueStore
@@ -112,17 +113,17 @@ class RunStore:
 
     async def put(self, run: Run) -> None:
         """Write a record, or write it again."""
-        await self._store.put(f"{run.app_key}.{run.export_id}.{run.id}", msgspec.json.encode(run))
+        await self._store.put(keys.run_key(run.app_key, run.export_id, run.id), msgspec.json.encode(run))
 
     async def get(self, app_key: str, export_id: str, run_id: str) -> Run:
         """Raises `NotFoundError`."""
-        found = await self._store.get(f"{app_key}.{export_id}.{run_id}")
+        found = await self._store.get(keys.run_key(app_key, export_id, run_id))
         if found is None:
             raise NotFoundError(f"there is no run {run_id}")
         return decode(found.data, Run)
 
     async def newest(self, app_key: str, export_id: str, most: int) -> list[Run]:
         """Up to `most` runs, the newest first."""
-        stored = await self._store.scan(f"{app_key}.{export_id}.*")
+        stored = await self._store.scan(keys.run_keys(app_key, export_id))
         stored.sort(key=lambda one: one.key, reverse=True)
         return [decode(one.data, Run) for one in stored[:most]]

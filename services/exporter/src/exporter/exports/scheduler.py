@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 
 from exporter.exports.job import ExportJob
-from exporter.exports.progress_store import ProgressStore, progress_key
+from exporter.exports.progress_store import ProgressStore
 from exporter.exports.run_store import Run
 from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import ExportWorker, Key, first_progress
+from shared.contracts.keys import export_progress_key, parse_export_progress_key
 from shared.errors import BusyError, ConflictError, MillraceError
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.telemetry import Metrics
@@ -153,7 +154,7 @@ class ExportScheduler:
                 await self._followed.wait()
 
     def _progress_store(self, key: Key) -> ProgressStore:
-        return ProgressStore(self._plans, progress_key(*key))
+        return ProgressStore(self._plans, export_progress_key(*key))
 
     def _begin(self, key: Key, worker: ExportWorker, tasks: asyncio.TaskGroup) -> None:
         self._workers[key] = worker
@@ -176,11 +177,10 @@ class ExportScheduler:
     async def _known(self) -> set[Key] | None:
         """Every export that has progress, whether it is still configured or not. None: it cannot be read."""
         try:
-            keys = [tuple(stored.key.split(".")) for stored in await self._plans.scan()]
+            return {parse_export_progress_key(stored.key) for stored in await self._plans.scan()}
         except MillraceError as error:
             log.warning("exports_not_erased", message=error.message)
             return None
-        return {(app_key, export_id) for app_key, export_id in keys}
 
     async def _erase(self, candidates: set[Key]) -> set[Key]:
         """Forget what was deleted, and give the rest: an export that is only inactive keeps its cursor."""

@@ -104,7 +104,7 @@ class Defender:
             tasks.create_task(self._publish())
 
     async def _watch(self) -> None:
-        subject = f"$KV.{streams.DEFENDER.name}.>"
+        subject = streams.DEFENDER.subject_of(">")
         delays = Backoff(first_s=0.2, max_s=10.0)
         waits = iter(delays.delays())
         while True:

@@ -166,8 +166,3 @@ def archive_name(name: str, now: datetime) -> str:
 def download_name(remote_id: str, name: str) -> str:
     """The temporary name in our own tree under which a file is pulled."""
     return f".pull-{hashlib.sha256(f'{remote_id}/{name}'.encode()).hexdigest()[:32]}"
-
-
-def offered_key(app_key: str, remote_id: str) -> str:
-    """The key in `REMOTES` of the `OfferedHostKey` that the server showed and that was not accepted."""
-    return f"{app_key}.{remote_id}.offered"

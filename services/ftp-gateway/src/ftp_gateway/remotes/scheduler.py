@@ -21,6 +21,7 @@ from ftp_gateway.remotes.backoff import failed, first_look, next_look
 from ftp_gateway.remotes.pull import Puller, RemoteJob
 from ftp_gateway.remotes.remote import UnknownHostError
 from ftp_gateway.remotes.state_store import RemoteStateStore
+from shared.contracts import keys
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, UnavailableError
 from shared.messaging.kv import KeyValueStore
@@ -216,12 +217,14 @@ class PullScheduler:
     async def _known(self) -> set[Key] | None:
         """Every remote of which something is known, configured or only tested. None: it cannot be read."""
         try:
-            stored = [*await self._memories.scan("*.*.progress"), *await self._memories.scan("*.*.offered")]
+            stored = [
+                *await self._memories.scan(keys.EVERY_PULL_PROGRESS),
+                *await self._memories.scan(keys.EVERY_OFFERED_HOST_KEY),
+            ]
         except MillraceError as error:
             log.warning("remotes_not_erased", message=error.message)
             return None
-        keys = [one.key.split(".") for one in stored]
-        return {(app_key, remote_id) for app_key, remote_id, _ in keys}
+        return {keys.remote_of_key(one.key) for one in stored}
 
     async def _erase(self, candidates: set[Key]) -> set[Key]:
         """Forget what was deleted, and give the rest: a remote that is only inactive keeps what it knows."""

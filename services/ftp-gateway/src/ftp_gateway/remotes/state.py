@@ -2,7 +2,6 @@
 State of the pulls, kept in the bucket `REMOTES`: files that were pulled, failures, and the progress of each remote.
 """
 
-import hashlib
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -70,16 +69,6 @@ class PullProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trouble: RemoteFailure | None = None
     next_look_at: datetime | None = None
     revision: int = 0
-
-
-def taken_key(app_key: str, remote_id: str, name: str) -> str:
-    """The key of a `PulledFile` in `REMOTES`."""
-    return f"{app_key}.{remote_id}.taken.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def progress_key(app_key: str, remote_id: str) -> str:
-    """The key of a `PullProgress` in `REMOTES`."""
-    return f"{app_key}.{remote_id}.progress"
 
 
 def _parts(directory: str) -> list[str]:

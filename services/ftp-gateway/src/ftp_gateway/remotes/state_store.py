@@ -8,8 +8,9 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from ftp_gateway.remotes.remote import OfferedHostKey, offered_key
-from ftp_gateway.remotes.state import PulledFile, PullProgress, progress_key, taken_key
+from ftp_gateway.remotes.remote import OfferedHostKey
+from ftp_gateway.remotes.state import PulledFile, PullProgress
+from shared.contracts import keys
 from shared.contracts.messages import decode, encode
 from shared.errors import MillraceError
 from shared.messaging.kv import KeyValueStore
@@ -31,7 +32,7 @@ class RemoteStateStore:
     async def load(self) -> None:
         """Raises `UnavailableError`."""
         self.progress = await self.progress_now()
-        found = await self._store.scan(f"{self._app_key}.{self._remote_id}.taken.*")
+        found = await self._store.scan(keys.pulled_file_keys(self._app_key, self._remote_id))
         self.taken = {taken.name: taken for taken in (decode(stored.data, PulledFile) for stored in found)}
         self._unsaved.clear()
 
@@ -56,35 +57,35 @@ class RemoteStateStore:
     async def save(self) -> None:
         """Store what could not be stored before. Raises `UnavailableError`."""
         for name in list(self._unsaved):
-            await self._store.put(taken_key(self._app_key, self._remote_id, name), encode(self.taken[name]))
+            await self._store.put(keys.pulled_file_key(self._app_key, self._remote_id, name), encode(self.taken[name]))
             self._unsaved.discard(name)
 
     async def forget(self, name: str) -> None:
         """Nothing on the server can be mistaken for this file any more. Raises `UnavailableError`."""
-        await self._store.delete(taken_key(self._app_key, self._remote_id, name))
+        await self._store.delete(keys.pulled_file_key(self._app_key, self._remote_id, name))
         self.taken.pop(name, None)
         self._unsaved.discard(name)
 
     async def note(self, progress: PullProgress) -> None:
         """How it goes. Raises `UnavailableError`."""
         self.progress = progress
-        await self._store.put(progress_key(self._app_key, self._remote_id), encode(progress))
+        await self._store.put(keys.pull_progress_key(self._app_key, self._remote_id), encode(progress))
 
     async def progress_now(self) -> PullProgress:
         """How it goes, as whoever has the turn wrote it. Raises `UnavailableError`."""
-        stored = await self._store.get(progress_key(self._app_key, self._remote_id))
+        stored = await self._store.get(keys.pull_progress_key(self._app_key, self._remote_id))
         return decode(stored.data, PullProgress) if stored else PullProgress()
 
     async def note_offer(self, offered: OfferedHostKey) -> None:
         """The server shows a key that was not accepted. Raises `UnavailableError`."""
-        await self._store.put(offered_key(self._app_key, self._remote_id), encode(offered))
+        await self._store.put(keys.offered_host_key_key(self._app_key, self._remote_id), encode(offered))
 
     async def offered(self) -> OfferedHostKey | None:
         """The key that the server showed last without having been accepted. Raises `UnavailableError`."""
-        stored = await self._store.get(offered_key(self._app_key, self._remote_id))
+        stored = await self._store.get(keys.offered_host_key_key(self._app_key, self._remote_id))
         return decode(stored.data, OfferedHostKey) if stored else None
 
     async def erase(self) -> None:
         """The remote is deleted. Raises `UnavailableError`."""
-        for stored in await self._store.scan(f"{self._app_key}.{self._remote_id}.>"):
+        for stored in await self._store.scan(keys.remote_keys(self._app_key, self._remote_id)):
             await self._store.delete(stored.key)

@@ -19,7 +19,7 @@ import structlog
 
 from hooks.assignment.plan import Lease, LeaseTable, LeaseTiming, Member
 from hooks.assignment.replica_id import new_name
-from shared.contracts.keys import lease_key, member_key
+from shared.contracts import keys
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.errors import ConflictError, MillraceError, UnavailableError
@@ -30,10 +30,6 @@ from shared.messaging.message import Message
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
-
-KEYS = "hooks.>"
-LEASE_KEYS = lease_key(0).rpartition(".")[0] + "."
-MEMBER_KEYS = member_key("")
 
 
 class Partitions(Protocol):
@@ -99,9 +95,9 @@ class LeaseKeeper:
 
     async def start(self) -> None:
         """Look round, and open what is free and ours. Raises `UnavailableError`."""
-        for stored in await self._store.scan(KEYS):
+        for stored in await self._store.scan(keys.LEASES_OF_HOOKS):
             self._see(stored.key, stored)
-        mine = await self._store.get(member_key(self.name))
+        mine = await self._store.get(keys.member_key(self.name))
         self._member_revision = mine.revision if mine is not None else 0
         await self._round()
 
@@ -160,7 +156,7 @@ class LeaseKeeper:
     async def _renew_member(self) -> None:
         if self._left:
             return
-        key = member_key(self.name)
+        key = keys.member_key(self.name)
         member = Member(run=self._run, since=self._since, renewed_at=self._now())
         try:
             self._member_revision = await self._write(key, member, self._member_revision)
@@ -174,7 +170,7 @@ class LeaseKeeper:
     async def _check_membership(self) -> None:
         """Why our membership has changed: an answer of before was lost, it was too old, or another has our name."""
         try:
-            stored = await self._store.get(member_key(self.name))
+            stored = await self._store.get(keys.member_key(self.name))
         except MillraceError as error:
             log.warning("membership_not_read", replica=self.name, message=error.message)
             return
@@ -195,7 +191,7 @@ class LeaseKeeper:
         lease = Lease(owner=self.name, epoch=(seen.epoch if seen else 0) + 1, since=now, renewed_at=now)
         at = self._clock()
         try:
-            revision = await self._write(lease_key(number), lease, revision_seen)
+            revision = await self._write(keys.lease_key(number), lease, revision_seen)
         except ConflictError:
             await self._read_lease(number)
             return
@@ -215,7 +211,7 @@ class LeaseKeeper:
             at = self._clock()
             lease = Lease(owner=self.name, epoch=holding.lease.epoch, since=holding.lease.since, renewed_at=self._now())
             try:
-                holding.revision = await self._write(lease_key(holding.number), lease, holding.revision)
+                holding.revision = await self._write(keys.lease_key(holding.number), lease, holding.revision)
             except ConflictError:
                 await self._reconcile(holding)
             except MillraceError as error:
@@ -248,7 +244,7 @@ class LeaseKeeper:
             self._forget(holding)
             lease = Lease(owner="", epoch=holding.lease.epoch, since=self._now(), renewed_at=self._now())
             try:
-                revision = await self._write(lease_key(holding.number), lease, holding.revision)
+                revision = await self._write(keys.lease_key(holding.number), lease, holding.revision)
             except MillraceError as error:
                 # Others take it when they have seen it unchanged for long enough.
                 log.warning("lease_not_given_back", partition=holding.number, message=error.message)
@@ -257,7 +253,7 @@ class LeaseKeeper:
 
     async def _leave(self) -> None:
         try:
-            await self._store.delete(member_key(self.name), expect_revision=self._member_revision)
+            await self._store.delete(keys.member_key(self.name), expect_revision=self._member_revision)
         except MillraceError as error:
             log.warning("membership_not_ended", replica=self.name, message=error.message)
 
@@ -295,7 +291,7 @@ class LeaseKeeper:
 
     async def _read_lease(self, number: int) -> KeyValue | None:
         """Read one lease. None when there is none, or NATS does not answer."""
-        key = lease_key(number)
+        key = keys.lease_key(number)
         try:
             stored = await self._store.get(key)
         except MillraceError as error:
@@ -309,7 +305,7 @@ class LeaseKeeper:
         for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
             try:
                 async with open_scan(
-                    self._bus, LEASES, subject=f"$KV.{LEASES.name}.{KEYS}", last_per_subject=True
+                    self._bus, LEASES, subject=LEASES.subject_of(keys.LEASES_OF_HOOKS), last_per_subject=True
                 ) as scan:
                     while True:
                         for message in await scan.next(1024):
@@ -321,22 +317,18 @@ class LeaseKeeper:
     def _hear(self, message: Message) -> None:
         stored = self._store.stored(message)
         self._see(stored.key, None if is_deletion(message.headers) else stored)
-        holder = self.table.leases.get(_number(stored.key)) if stored.key.startswith(LEASE_KEYS) else None
+        number = keys.partition_of_lease_key(stored.key)
+        holder = self.table.leases.get(number) if number is not None else None
         if holder is None or not holder.owner:
             # Something was given back, or somebody came or went; renewals of others are no news.
             self._wake.set()
 
     def _see(self, key: str, stored: KeyValue | None) -> None:
         revision = stored.revision if stored is not None else 0
-        if key.startswith(LEASE_KEYS):
-            self.table.see_lease(_number(key), decode(stored.data, Lease) if stored else None, revision)
-        elif key.startswith(MEMBER_KEYS):
-            name = key.removeprefix(MEMBER_KEYS)
+        if (number := keys.partition_of_lease_key(key)) is not None:
+            self.table.see_lease(number, decode(stored.data, Lease) if stored else None, revision)
+        elif (name := keys.replica_of_member_key(key)) is not None:
             self.table.see_member(name, decode(stored.data, Member) if stored else None, revision)
-
-
-def _number(key: str) -> int:
-    return int(key.removeprefix(LEASE_KEYS))
 
 
 async def _run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from hooks.delivery.ack_window import AckWindow
 from hooks.delivery.targets import Targets
 from hooks.matching.rule import Target
+from shared.contracts.subjects import app_of_events
 
 
 class StallPolicy(Struct, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ class StallDetector:
         obstructs = aged and half_full and self._targets.several
         return [
             target
-            for target, queue in self._targets.queues_of_app(oldest.message.subject.split(".")[1])
+            for target, queue in self._targets.queues_of_app(app_of_events(oldest.message.subject))
             if (
                 obstructs
                 or (queue.failing and (half_full or still_s >= stall_policy.after_s))

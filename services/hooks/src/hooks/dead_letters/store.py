@@ -144,7 +144,7 @@ def _beyond(message: Message, until: datetime | None, through: int | None) -> bo
 
 
 def _stored(message: Message) -> StoredDeadLetter:
-    _, _, app_key, owner_id, reason = message.subject.split(".")
+    _, app_key, owner_id, reason = subjects.parse_dead_letter(message.subject)
     try:
         dead_letter = decode(message.data, DeadLetter)
     except InvalidError as error:

@@ -21,7 +21,7 @@ from hooks.delivery.targets import Targets
 from hooks.events.decoding import read_message
 from hooks.partitions.dispatcher import Dispatcher, ProfileStore
 from shared.contracts.streams import EVENTS
-from shared.contracts.subjects import hooks_consumer
+from shared.contracts.subjects import app_of_events, hooks_consumer
 from shared.errors import MillraceError
 from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
@@ -197,7 +197,7 @@ class PartitionConsumer:
 
     async def _dispatch_message(self, message: Message) -> None:
         pending = self._window.add(message)
-        app_key = message.subject.split(".")[1]
+        app_key = app_of_events(message.subject)
         events, refused = read_message(message.data, app_key, self._number)
         # Acknowledging needs only the rest of the message, and a window full of bodies would double the memory.
         message.data = b""

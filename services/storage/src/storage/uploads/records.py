@@ -12,7 +12,7 @@ from typing import Final, get_args
 import msgspec
 from msgspec import Struct
 
-from shared.contracts import subjects
+from shared.contracts import keys, subjects
 from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, decode, encode
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.messaging.kv import KeyValueStore
@@ -114,7 +114,7 @@ class Records:
 
     async def page(self, app_key: str, *, kind: MediaKind | None, after: int, most: int) -> ObjectPage:
         """Up to `most` records that were written after revision `after`, in the order of their writing."""
-        stored = await self._store.page(f"{app_key}.{kind or '*'}.*", after=after, most=most + 1)
+        stored = await self._store.page(keys.media_keys(app_key, kind), after=after, most=most + 1)
         records = tuple(decode(entry.data, ObjectRecord) for entry in stored[:most])
         return ObjectPage(objects=records, next=str(stored[most - 1].revision) if len(stored) > most else None)
 
@@ -129,7 +129,7 @@ def _key(app_key: str, id: str) -> str:
     subjects.check_app_key(app_key)
     if (parts := ID.fullmatch(id)) is None:
         raise InvalidError("expected an id as an upload is answered with, such as file-<32 digits>", field="id")
-    return f"{app_key}.{parts[1]}.{parts[2]}"
+    return keys.media_key(app_key, parts[1], parts[2])
 
 
 def _added(old: ObjectRecord | None, new: ObjectRecord) -> ObjectRecord:
