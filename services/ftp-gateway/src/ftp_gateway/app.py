@@ -31,7 +31,7 @@ from ftp_gateway.remotes.report_delivery import ReportDelivery
 from ftp_gateway.remotes.scheduler import Key, PullScheduler
 from ftp_gateway.remotes.service import RemoteService
 from ftp_gateway.remotes.state_store import RemoteStateStore
-from ftp_gateway.routes.files import ROUTES
+from ftp_gateway.routes import ROUTES
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
 from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.sftp.server import SftpServer

@@ -1,61 +1,28 @@
-"""
-What the service answers over HTTP: apps, their SFTP users, and what became of their files; for operators, bans and
-host keys. Parse, call, answer.
-"""
+"""Routes of files: their list, and the state and counts of one."""
 
-import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
-from ftp_gateway.access.addresses import parse_address
-from ftp_gateway.access.host_keys import (
-    HOST_KEYS,
-    OWNER,
-    HostKeys,
-    check_generations,
-    with_generation_in_use,
-    with_new_generation,
-    without_generation,
-)
-from ftp_gateway.config import (
-    APPS,
-    FTP_USERS,
-    MAX_PASSWORD_CHARS,
-    MIN_PASSWORD_CHARS,
-    App,
-    FtpUser,
-    check_app,
-    check_user,
-    with_password,
-)
 from ftp_gateway.processing.history import FileEntry, FileFilter, ListedState
-from ftp_gateway.routes.remotes import ROUTES as REMOTE_ROUTES
-from ftp_gateway.sftp.host_key_algorithms import make_host_keys
 from ftp_gateway.state import State
-from shared.config.registry import Entry
-from shared.config.secret import Secret
-from shared.errors import InvalidError
-from shared.http.resources import resource_routes
 from shared.http.routes import Query, Route
 from shared.http.server import Call
 
 MAX_FILES = 500
-MAX_BANS = 1000
 
 
-class Files(Struct, frozen=True, kw_only=True):
+class FileList(Struct, frozen=True, kw_only=True):
     """Files of the app, newest first."""
 
     files: tuple[FileEntry, ...]
 
 
-async def list_files(call: Call[State]) -> Files:
+async def list_files(call: Call[State]) -> FileList:
     """Those that are here and those that are done."""
     wanted = FileFilter(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
-    return Files(files=tuple(await call.state.history.newest(call.app_key, wanted)))
+    return FileList(files=tuple(await call.state.history.newest(call.app_key, wanted)))
 
 
 async def show_file(call: Call[State]) -> FileEntry:
@@ -63,143 +30,13 @@ async def show_file(call: Call[State]) -> FileEntry:
     return await call.state.history.find(call.app_key, call.path["file_id"])
 
 
-class Ban(Struct, frozen=True, kw_only=True):
-    """An address that is kept out; of IPv6, the first one of a /64. `times` counts its bans."""
-
-    address: str
-    until: datetime
-    times: int
-
-
-class Bans(Struct, frozen=True, kw_only=True):
-    """Who is kept out, the longest first."""
-
-    bans: tuple[Ban, ...]
-
-
-class ShownKeys(Struct, frozen=True, kw_only=True):
-    """One generation of host keys. `fingerprints` are as OpenSSH shows them, `public_keys` as in `known_hosts`."""
-
-    generation: int
-    in_use: bool
-    made_at: datetime
-    fingerprints: tuple[str, ...]
-    public_keys: tuple[str, ...]
-
-
-class AllKeys(Struct, frozen=True, kw_only=True):
-    """Every generation of host keys, the one in use first."""
-
-    generations: tuple[ShownKeys, ...]
-
-
-async def list_bans(call: Call[State]) -> Bans:
-    """Those that this replica knows: all of them, a moment after they began."""
-    found = call.state.defender.bans()[: call.asked["most"]]
-    return Bans(
-        bans=tuple(
-            Ban(address=score.address, until=score.banned_until, times=score.bans)
-            for score in found
-            if score.banned_until is not None
-        )
-    )
-
-
-async def lift_ban(call: Call[State]) -> None:
-    """Let an address in again, on all replicas."""
-    if parse_address(call.path["address"]) is None:
-        raise InvalidError("expected an IPv4 or IPv6 address", field="address")
-    await call.state.defender.lift(call.path["address"])
-
-
-async def show_host_keys(call: Call[State]) -> AllKeys:
-    """What clients compare with."""
-    return _shown((await _host_keys(call)).value)
-
-
-async def add_host_keys(call: Call[State]) -> AllKeys:
-    """Announced from now on to who signs in, and not used before an operator says so."""
-    known = await _host_keys(call)
-    check_generations(known.value)
-    made = await asyncio.to_thread(make_host_keys)
-    return await _keep(call, known, with_new_generation(known.value, made, datetime.now(UTC)))
-
-
-async def use_host_keys(call: Call[State]) -> AllKeys:
-    """The others stay announced."""
-    known = await _host_keys(call)
-    return await _keep(call, known, with_generation_in_use(known.value, _generation(call)))
-
-
-async def remove_host_keys(call: Call[State]) -> None:
-    """Clients that heed announcements forget them."""
-    known = await _host_keys(call)
-    await _keep(call, known, without_generation(known.value, _generation(call)))
-
-
-def _generation(call: Call[State]) -> int:
-    try:
-        number: int = msgspec.convert(call.path["generation"], Annotated[int, Meta(ge=1)], strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidError(str(error), field="generation") from None
-    return number
-
-
-async def _host_keys(call: Call[State]) -> Entry[HostKeys]:
-    return await call.registry.get(HOST_KEYS, OWNER)
-
-
-async def _keep(call: Call[State], known: Entry[HostKeys], changed: HostKeys) -> AllKeys:
-    stored = await call.registry.put(HOST_KEYS, OWNER, "", changed, expect_revision=known.revision)
-    return _shown(stored.value)
-
-
-def _shown(known: HostKeys) -> AllKeys:
-    return AllKeys(
-        generations=tuple(
-            ShownKeys(
-                generation=generation.number,
-                in_use=generation.number == known.in_use,
-                made_at=generation.made_at,
-                fingerprints=tuple(key.fingerprint for key in generation.keys),
-                public_keys=tuple(key.public for key in generation.keys),
-            )
-            for generation in known.ordered
-        )
-    )
-
-
-async def _checked_app(call: Call[State], app: App, old: App | None) -> App:
-    check_app(app)
-    if app.summary is not None and not call.state.mailer.configured:
-        raise InvalidError("this mesh has no mail server (MILLRACE_SMTP_HOST)", field="summary")
-    return app
-
-
-async def _checked_user(call: Call[State], user: FtpUser, old: FtpUser | None) -> FtpUser:
-    check_user(user)
-    kept = old.password if old else None
-    if user.password is None or user.password == kept:
-        return user
-    password = user.password.reveal()
-    if not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
-        raise InvalidError(f"expected {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters", field="password")
-    # The same password again is no change, so that a file of configuration can be applied twice.
-    if kept is not None and await call.state.passwords.verify(password, kept.reveal()):
-        return with_password(user, kept)
-    return with_password(user, Secret(await call.state.passwords.hash(password)))
-
-
 ROUTES: tuple[Route, ...] = (
-    *resource_routes(APPS, "/v1/apps/{app_key}", "an app", check=_checked_app),
-    *resource_routes(FTP_USERS, "/v1/apps/{app_key}/ftp-users", "an SFTP user", check=_checked_user),
-    *REMOTE_ROUTES,
     Route(
         "GET",
         "/v1/apps/{app_key}/files",
         list_files,
         "List the app's files with their state and counts",
-        reply=Files,
+        reply=FileList,
         query={
             "most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50),
             "state": Query("Only those in this state", ListedState),
@@ -212,47 +49,5 @@ ROUTES: tuple[Route, ...] = (
         show_file,
         "Show what became of a file when its content came last",
         reply=FileEntry,
-    ),
-    Route(
-        "GET",
-        "/v1/bans",
-        list_bans,
-        "List the addresses that are kept out for wrong passwords and keys",
-        reply=Bans,
-        scope="admin",
-        query={"most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_BANS)], 100)},
-    ),
-    Route(
-        "DELETE",
-        "/v1/bans/{address:.+}",
-        lift_ban,
-        "Let an address in again",
-        scope="admin",
-        status=204,
-    ),
-    Route("GET", "/v1/host-keys", show_host_keys, "Show the server's host keys", reply=AllKeys, scope="admin"),
-    Route(
-        "POST",
-        "/v1/host-keys",
-        add_host_keys,
-        "Make new host keys and announce them to clients, beside those in use",
-        reply=AllKeys,
-        scope="admin",
-    ),
-    Route(
-        "POST",
-        "/v1/host-keys/{generation}/use",
-        use_host_keys,
-        "Use these host keys; the others stay announced",
-        reply=AllKeys,
-        scope="admin",
-    ),
-    Route(
-        "DELETE",
-        "/v1/host-keys/{generation}",
-        remove_host_keys,
-        "Remove host keys that are not in use",
-        scope="admin",
-        status=204,
     ),
 )

@@ -3,14 +3,14 @@ Customers' own servers over HTTP: their configuration, Test Connection, the host
 """
 
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ftp_gateway.remotes.remote import REMOTES, OfferedHostKey, Remote
-from ftp_gateway.remotes.service import RemoteService
 from ftp_gateway.remotes.state import RemoteFailure
+from ftp_gateway.state import State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
@@ -20,13 +20,6 @@ from shared.http.routes import Route
 from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/remotes"
-
-
-class State(Protocol):
-    """The service's state, as far as it is needed here."""
-
-    @property
-    def remotes(self) -> RemoteService: ...
 
 
 class Fingerprint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
