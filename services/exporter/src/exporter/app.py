@@ -1,4 +1,4 @@
-"""The composition root of the exporter: opens the parts and puts them together. The only constructor; no rules."""
+"""Composition root of the exporter: opens the parts and wires them. No rules, and nothing is constructed elsewhere."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ def now() -> datetime:
 
 
 async def build(mesh: Mesh) -> State:
-    """Open everything. Exports that were in the middle of a file when the last process ended go on at once."""
+    """Open every part. Exports that the last process left in the middle of a file continue at once."""
     exports = mesh.registry.view(EXPORTS)
     platform = Platform(
         allow_private=mesh.settings.allow_private_endpoints,

@@ -1,6 +1,5 @@
 """
-What of the configuration registry is this service's: exports. Says what an export must fulfil, and makes it a
-`ExportJob` of the domain. No I/O.
+Configuration of exports: the fields, the checks beyond their types, and the step to an `ExportJob`. No I/O.
 """
 
 from typing import Annotated, Final
@@ -29,8 +28,8 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     A continuous export: the clicks or the conversions of an app, as files, every `frequency` minutes.
 
     It begins with the events that are published after it was created. `affiliates` (`partner_id`) and `advertisers`
-    (`supplier_id`) let through only theirs; where both are given, an event must match both. `frequency_s`, in seconds,
-    goes before `frequency`. While it is not `active` nothing is sent, and its events wait for as long as `EVENTS` keeps
+    (`supplier_id`) select events; where both are given, an event must match both. `frequency_s`, in seconds, takes
+    precedence over `frequency`. While `active` is false nothing is sent, and events wait for as long as `EVENTS` keeps
     them.
     """
 
@@ -44,11 +43,16 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     active: bool = True
 
     def schedule(self, app_key: str, export_id: str) -> Schedule:
-        """When it runs."""
+        """The times of its runs."""
         return schedule_of(f"{app_key}.{export_id}", self.frequency_s or self.frequency * 60.0)
 
     def check(self, *, allow_private: bool) -> None:
-        """What the types do not say. Raises `InvalidError`."""
+        """
+        Check what the types do not express.
+
+        Raises:
+            InvalidError: A field is wrong; names it.
+        """
         for field, values in (("affiliates", self.affiliates), ("advertisers", self.advertisers)):
             if len(set(values)) < len(values):
                 raise InvalidError("expected each one once", field=field)
@@ -60,10 +64,10 @@ EXPORTS = Kind(prefix="exports", type=Export)
 
 def check_directory_unused(entries: list[Entry[Export]], app_key: str, export_id: str, export: Export) -> None:
     """
-    Two exports in one folder would have one name for two files.
+    Check that no other export writes to the directory: their files would have the same names.
 
     Raises:
-        ConflictError: Another export, of whichever app, writes there. Does not say whose.
+        ConflictError: Another export, of any app, writes there. Does not name the app.
     """
     for entry in entries:
         other = (entry.app_key, entry.id) != (app_key, export_id)
@@ -73,7 +77,7 @@ def check_directory_unused(entries: list[Entry[Export]], app_key: str, export_id
 
 
 def job_of(entry: Entry[Export], platform: Platform) -> ExportJob:
-    """An export as the domain sees it."""
+    """The job of an export at its current revision."""
     export = entry.value
     return ExportJob(
         app_key=entry.app_key,

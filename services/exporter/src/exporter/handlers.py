@@ -1,4 +1,4 @@
-"""NATS requests: decode -> call -> reply. No rules."""
+"""Handlers of NATS requests: decode, call, reply. No rules."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from shared.messaging.endpoints import Endpoint
 
 class ProbeExport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    Ask for a Test Connection by NATS, of a saved export over which `config` is laid.
+    Request for Test Connection of a saved export, with the values of `config` in place of the saved ones.
 
-    A secret that `config` leaves out, or masks with `***`, is the saved one.
+    A secret that `config` omits, or masks with `***`, is the saved one.
     """
 
     app_key: str
@@ -23,7 +23,7 @@ class ProbeExport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 async def test_connector(state: State, request: ProbeExport) -> ConnectionReport:
-    """`exporter.connector.test`: Test Connection of a saved export, or of a form's values."""
+    """`exporter.connector.test`: Test Connection of a saved export, or of the values of a form."""
     app_key = subjects.check_app_key(request.app_key)
     return await state.test_connection(app_key, subjects.check_name(request.id, "id"), request.config)
 

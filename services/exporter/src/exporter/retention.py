@@ -1,6 +1,8 @@
 """
-What becomes of the files that exporter left in the `/reports` of apps: they are removed when they are old. Whoever
-writes there removes; ftp-gateway only shows. Every replica does it, because removing what is gone is no error.
+Removal of old files in the `/reports` of apps.
+
+The writer of `/reports` removes its files; ftp-gateway only reads them. Every replica removes, because deleting a
+deleted file is no error.
 """
 
 import asyncio
@@ -19,7 +21,7 @@ log = structlog.get_logger()
 
 INTERVAL_S = 3600.0
 AT_ONCE = 1000
-"""Names that are held at a time."""
+"""Names held in memory at a time."""
 
 
 async def remove_expired(
@@ -27,21 +29,29 @@ async def remove_expired(
     keep_for: timedelta,
     clock: Callable[[], datetime],
 ) -> None:
-    """For ever, once an hour. While the store does not answer, old files stay."""
+    """Remove old files once an hour, until cancelled. While the store does not answer, old files stay."""
     while True:
         try:
             async with open_store() as store:
                 removed = await remove_old(store, clock() - keep_for)
         except MillraceError as error:
-            log.warning("old_reports_stay", message=error.message)
+            log.warning("report_removal_failed", message=error.message)
         else:
             if removed:
-                log.info("old_reports_removed", files=removed)
+                log.info("reports_removed", files=removed)
         await asyncio.sleep(INTERVAL_S * random.uniform(0.9, 1.1))
 
 
 async def remove_old(store: ObjectStore, before: datetime) -> int:
-    """Remove what was written before then, of all apps; gives how many. Raises the store's `MillraceError`."""
+    """
+    Remove the files of all apps that were written before a time.
+
+    Returns:
+        The number of removed files.
+
+    Raises:
+        MillraceError: The store failed.
+    """
     removed = 0
     while True:
         old: list[str] = []

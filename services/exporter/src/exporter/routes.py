@@ -1,4 +1,4 @@
-"""HTTP: parse -> call -> answer. No rules."""
+"""HTTP routes: parse, call, respond. No rules."""
 
 from typing import Annotated, Any, Final
 
@@ -17,13 +17,13 @@ from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/exports"
 FLUSH_WAIT_S: Final = 60.0
-"""How long a flush keeps its caller waiting, before it answers with a run that goes on."""
+"""The longest wait of a flush. Then it returns the record of the run in progress."""
 RUNS_USUAL: Final = 50
 RUNS_MOST: Final = 1000
 
 
 async def check_export(call: Call[State], value: Export, _: Export | None) -> Export:
-    """What an export must be before it is saved. It begins here, so that no event is missed in between."""
+    """Check an export before it is saved. Its progress begins here, so that no event in between is missed."""
     export_id = call.path["id"]
     value.check(allow_private=call.state.platform.allow_private)
     check_directory_unused(call.state.exports.all(), call.app_key, export_id, value)
@@ -33,7 +33,7 @@ async def check_export(call: Call[State], value: Export, _: Export | None) -> Ex
 
 
 async def flush(call: Call[State]) -> Run:
-    """Everything that was published before goes out now."""
+    """Export everything that was published before this call."""
     entry = await call.registry.get(EXPORTS, call.app_key, _id(call))
     if not entry.value.active:
         raise ConflictError("the export is not active")
@@ -41,19 +41,19 @@ async def flush(call: Call[State]) -> Run:
 
 
 async def test_export(call: Call[State]) -> ConnectionReport:
-    """Test Connection, of the form's values over the saved ones."""
+    """Test Connection with the values of the form in place of the saved ones."""
     form = decode(await call.request.read() or b"{}", dict[str, Any])
     return await call.state.test_connection(call.app_key, _id(call), form)
 
 
 async def list_runs(call: Call[State]) -> Runs:
-    """The newest runs first."""
+    """Runs of an export, the newest first."""
     newest = await call.state.run_store.newest(call.app_key, _id(call), call.asked["limit"])
     return Runs(runs=tuple(newest))
 
 
 async def get_run(call: Call[State]) -> Run:
-    """One run, whether its export is still there or not."""
+    """One run. Its export may be deleted."""
     run_id = subjects.check_name(call.path["run_id"], "run_id")
     return await call.state.run_store.get(call.app_key, _id(call), run_id)
 

@@ -1,4 +1,4 @@
-"""What `build` gives: the parts that routes and handlers call, and the one thing that both of them do."""
+"""The result of `build`: the parts that routes and handlers call, and Test Connection, which both of them offer."""
 
 import secrets
 from typing import Any
@@ -26,7 +26,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     async def test_connection(self, app_key: str, export_id: str, form: dict[str, Any]) -> ConnectionReport:
         """
-        Try the destination of an export, saved or not.
+        Test the destination of an export, saved or not.
 
         Raises:
             InvalidError: A field of the form is wrong; names it.

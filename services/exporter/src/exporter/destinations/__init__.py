@@ -1,4 +1,9 @@
-"""Where files go. Adding a sink: a file here, a member of the union, a contract fixture, a row in the README."""
+"""
+Destinations of exported files.
+
+To add a destination: a file here, a member of the union, a fixture in `tests/contracts/test_export_destinations.py`, a
+row in the service's README.
+"""
 
 from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.s3 import S3Config

@@ -1,6 +1,5 @@
 """
-Test Connection: what an export does with its store, done once with a small object, step by step, with what a person can
-do about a failure.
+Test Connection of a destination: an export's operations, once each, on a small object, with a hint for each failure.
 """
 
 from collections.abc import Callable
@@ -20,18 +19,18 @@ KIND_HINTS: Final = {
     "not_found": "Check the name of the bucket.",
     "unavailable": "Check the region and the endpoint, and that a firewall lets this host reach it.",
 }
-"""What a person can do about a kind of error whose code says nothing better."""
+"""Hints by kind of error, for errors whose code has no hint of its own."""
 
 
 class ProbedDestination(Protocol):
-    """A sink that can be tried out. Each method raises the `MillraceError` that a run would meet."""
+    """A destination as Test Connection uses it. Each method raises the `MillraceError` that a run would get."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Create an object."""
         ...
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
-        """The object of a key, or None."""
+        """Read an object, or return None when there is none of this size."""
         ...
 
     async def delete(self, key: str) -> None:
@@ -45,7 +44,7 @@ async def probe_store(
     *,
     deadline_s: float = DEADLINE_S,
 ) -> ConnectionReport:
-    """Write, read and remove the object `key`, within `deadline_s` whatever the store does."""
+    """Write, read and remove the object `key`. Ends within `deadline_s`, even when the store does not answer."""
     async with AsyncExitStack() as stack:
         opened: list[ProbedDestination] = []
 
@@ -70,7 +69,7 @@ async def probe_store(
             Check(name="open", run=open_it, explain=_explain),
             Check(name="put", run=put, explain=_explain, needs=("open",)),
             Check(name="get", run=get, explain=_explain, needs=("open", "put")),
-            # Exports delete nothing: a key that may not is a good key, and the probe stays.
+            # Exports delete nothing, so a key without that right is good enough; the probe object then stays.
             Check(name="delete", run=delete, explain=_explain, needs=("put",), at_worst="warning"),
         )
         return await run_checks(checks, deadline_s=deadline_s)

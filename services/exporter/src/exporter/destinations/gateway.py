@@ -1,11 +1,12 @@
 """
-Put files into the app's own `/reports` on ftp-gateway, where its customer gets them by SFTP.
+Write files into the app's own `/reports` on ftp-gateway, where its customer downloads them by SFTP.
 
-Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. There is nothing for a customer to set up.
-Implementation: the platform's store of reports through `shared.objects.app_reports`, created and never overwritten as
-in a bucket. Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
-`clicks_2026-11-22_02-45-00.csv.gz`, which file systems of Windows take too. They are removed after
-`MILLRACE_REPORTS_KEEP_DAYS` (`exporter.retention`).
+Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. A customer configures nothing.
+Implementation: the platform's store of reports through `shared.objects.app_reports`. Files are created and never
+overwritten, as in a bucket.
+Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
+`clicks_2026-11-22_02-45-00.csv.gz`, a name that Windows accepts too. `exporter.retention` removes the files after
+`MILLRACE_REPORTS_KEEP_DAYS`.
 """
 
 from collections.abc import AsyncIterator
@@ -21,33 +22,33 @@ from shared.objects.config import StoreLimits
 
 
 class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The app's `/reports` on ftp-gateway. `directory` is what the names of its files begin with."""
+    """The app's `/reports` on ftp-gateway. The names of the files begin with `directory`."""
 
     directory: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
 
     @property
     def folder(self) -> str:
-        """The directory as keys begin with it."""
+        """The directory as it stands in keys."""
         return self.directory
 
     def location(self, app_key: str) -> str:
-        """Where the files of an app go. Two apps never share a place."""
+        """The place of an app's files. Two apps never share one."""
         return f"gateway {app_key} {self.directory}"
 
     def check(self, *, allow_private: bool) -> None:
-        """The types say it all."""
+        """Check nothing: the types are enough."""
 
     @asynccontextmanager
     async def open(
         self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
     ) -> AsyncIterator[S3Destination]:
-        """Asks nothing of the store yet."""
+        """Open the destination, without a request to the store."""
         async with platform.open_reports(limits) as store:
             yield S3Destination(store, key_of=lambda key: report_key(app_key, destination_file_name(key)))
 
 
 def destination_file_name(key: str) -> str:
-    """The name in `/reports` of a key. One that begins with a dot keeps it, with which the gateway does not show it."""
+    """The name in `/reports` for a key. A name with a leading dot stays as it is: the gateway hides such files."""
     directory, *_, name = key.split("/")
     if name.startswith("."):
         return name

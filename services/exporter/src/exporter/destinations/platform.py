@@ -1,4 +1,4 @@
-"""What a sink needs of the platform that it runs on."""
+"""Dependencies of destinations on the platform."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +10,7 @@ from shared.objects.store import ObjectStore
 
 
 class Platform(Struct, frozen=True, kw_only=True):
-    """`allow_private` lets endpoints into our own network; `open_reports` opens the platform's store of reports."""
+    """`allow_private` allows endpoints in private networks; `open_reports` opens the platform's store of reports."""
 
     allow_private: bool
     open_reports: Callable[[StoreLimits], AbstractAsyncContextManager[ObjectStore]]

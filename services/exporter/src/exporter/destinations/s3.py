@@ -1,13 +1,13 @@
 """
-Put files into a bucket of Amazon S3, or of a store that speaks S3.
+Write files into a bucket of Amazon S3, or of a store that speaks S3.
 
-Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a name is taken, to tell an
-object of ours, whose writing was not confirmed, from a stranger's. Test Connection also tries s3:DeleteObject, without
-which exports work and its probe stays. `Content-Type` is application/gzip, and there is no `Content-Encoding`, with
-which a client would unpack the file on the way and keep the name.
+Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a key exists already, to tell an
+unconfirmed write of ours from another writer's object. Test Connection also tries s3:DeleteObject: without that right
+exports work, and the probe object stays. `Content-Type` is application/gzip. There is no `Content-Encoding`: with it a
+client would decompress the file in transit and keep the name.
 Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objects.store`.
-Considerations: names hold a space and colons, which S3 takes and file systems of Windows do not. A folder belongs to
-one export alone, over all apps: `location` is what two exports must not share.
+Considerations: names hold a space and colons, which S3 accepts and Windows file systems do not. A directory belongs to
+one export, across all apps: no two exports have the same `location`.
 """
 
 import re
@@ -31,14 +31,14 @@ ENDPOINT_FIELD: Final = "destination.endpoint_url"
 FILE_LIMITS: Final = StoreLimits(request_s=110)
 """A file of 64 MB passes at 5 Mbit/s."""
 PROBE_LIMITS: Final = StoreLimits(connect_s=3, request_s=6, retries=0)
-"""A person waits in front of a form. A request that is sent is ended by the step of Test Connection, after 5 s."""
+"""For Test Connection, where a person waits. Each of its steps ends after 5 s, and the request with it."""
 
 
 class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    A folder of a bucket, or the bucket itself. `access_key` and `secret_key` are those of an IAM user.
+    A directory of a bucket, or the whole bucket. `access_key` and `secret_key` are those of an IAM user.
 
-    `endpoint_url` is the address of another store that speaks S3; AWS's own where it is left out.
+    `endpoint_url` is the address of another store that speaks S3. Without it, AWS is used.
     """
 
     bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$(?!\n)")]
@@ -50,20 +50,20 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
 
     @property
     def folder(self) -> str:
-        """The directory as keys begin with it: one slash between its parts, none around it."""
+        """The directory as it stands in keys: one slash between its parts, none at its ends."""
         return "/".join(part for part in self.directory.split("/") if part)
 
     def location(self, app_key: str) -> str:
-        """Where the files go, the same for every way to write it and for every app. Holds no secret."""
+        """The normalized place of the files, the same for every spelling and every app. Holds no secret."""
         endpoint = self.endpoint_url.rstrip("/").lower() or "s3"
         return f"{endpoint} {self.bucket} {self.folder}"
 
     def check(self, *, allow_private: bool) -> None:
         """
-        What the types do not say.
+        Check what the types do not express.
 
         Raises:
-            InvalidError: A field cannot be right; names it, below `destination`.
+            InvalidError: A field is wrong; names it, below `destination`.
         """
         if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
             raise InvalidError("expected a secret access key, without spaces", field="destination.secret_key")
@@ -81,7 +81,12 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     async def open(
         self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
     ) -> AsyncIterator["S3Destination"]:
-        """Asks nothing of the bucket yet. Raises `InvalidError` when the endpoint leads into our own network."""
+        """
+        Open the destination, without a request to the bucket.
+
+        Raises:
+            InvalidError: The endpoint resolves to an address of a private network.
+        """
         redactor.add(self.secret_key.reveal())
         if self.endpoint_url and not platform.allow_private:
             await refuse_private_addresses(self.endpoint_url, ENDPOINT_FIELD)
@@ -101,7 +106,7 @@ class S3Destination:
     A bucket. Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.Probed`.
 
     Args:
-        key_of: The key in the store of a key of ours.
+        key_of: Maps a key of an export to a key of the store.
     """
 
     def __init__(self, store: ObjectStore, *, key_of: Callable[[str], str] = str) -> None:

@@ -1,1 +1,1 @@
-"""Exports: when a run is due, its progress, its retries, and the files that it writes."""
+"""Exports: their schedule, their runs with progress and retries, and the files of a run."""

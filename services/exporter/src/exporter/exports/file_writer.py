@@ -1,9 +1,9 @@
 """
-One file of a run: draft -> plan -> object -> cursor. Holds the `Destination` port.
+The files of a run. Each passes four steps: build, plan, upload, move the cursor.
 
-What makes a file exact: its plan is stored before it is uploaded, the object is created and never overwritten, and the
-cursor moves in the same write that ends the plan. A crash in between leaves the plan, and whoever comes next writes the
-same object again, or finds it written.
+A file is delivered exactly once, because its plan is stored before the upload, the object is created and never
+overwritten, and one write removes the plan and moves the cursor. A crash in between leaves the plan: the next run
+uploads the same object again, or finds it uploaded.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from shared.errors import ConflictError, UnavailableError
 log = structlog.get_logger()
 
 BUILDS_AT_ONCE = 4
-"""Drafts that are written side by side. Reading is ours alone, so no customer's bucket can hold a place."""
+"""Files built concurrently. Building reads only our own stream, so no customer's bucket can block a slot."""
 UPLOAD_S = 120.0
-"""One attempt at one object."""
+"""The longest upload or read of one object, in one attempt."""
 NAMES_TRIED = 60
-"""Seconds to try one after the other when strangers' objects have the names of our files."""
+"""Names to try, one a second, when other writers' objects have the names of our files."""
 
 
 class FileWriterDependencies:
-    """What all runs of this process share: the source, the records, and the bounds on work side by side."""
+    """Dependencies of all runs of this process: source, run store, clock, and the limits on concurrent work."""
 
     def __init__(
         self,
@@ -57,10 +57,12 @@ class FileWriterDependencies:
 
 class FileWriter:
     """
-    The files of one run. `run` is its record so far; the history has it from the first file on.
+    Writes the files of one run. `run` is its record so far; it is in the run store from the first file on.
 
-    Every method raises `TakenError` when another process works on this export, `StopAsked` when the service stops, and
-    the sink's or the stream's `MillraceError` when the run's patience is over.
+    Raises, in every method:
+        ClaimedElsewhereError: Another process works on this export.
+        StopRequested: The service stops.
+        MillraceError: The destination or the stream failed, and the retry budget of the run is used up.
     """
 
     def __init__(
@@ -80,12 +82,12 @@ class FileWriter:
         self._retry_budget = retry_budget
 
     async def finish_planned(self) -> None:
-        """Deliver the file that an earlier run planned and did not end."""
+        """Deliver the file that an earlier run planned and did not finish."""
         plan = self._progress_store.progress.plan
         if plan is None:
             return
         if plan.location != self._job.location:
-            # The customer has moved: the events are read again, for where they shall go now.
+            # The destination was changed: the events are read again and delivered to the new one.
             await self._progress_store.change(lambda progress: replace(progress, plan=None))
             return
         file = await self._build(plan.selection, plan.first_sequence - 1, plan.last_sequence, None)
@@ -95,7 +97,7 @@ class FileWriter:
             elif await self._retry_budget.run(lambda: self._is_ours(plan)):
                 await self._end(plan)
             elif file.rows_out:
-                # Time has taken events, or this release writes other bytes: what the plan says is no longer true.
+                # Events have expired, or this release writes other bytes: the plan no longer holds.
                 await self._deliver(await self._plan(file, plan), file)
             else:
                 self.run = counted(self.run, rows_dropped=plan.rows_out)
@@ -106,7 +108,7 @@ class FileWriter:
             file.close()
 
     async def next_file(self, until: int) -> bool:
-        """Deliver the events after the cursor. Gives False when everything up to `until` is delivered."""
+        """Deliver the events after the cursor, as one file. Returns False when all up to `until` are delivered."""
         after = self._progress_store.progress.cursor
         file = await self._build(self._job.selection, after, until, self._dependencies.limits)
         try:
@@ -119,15 +121,15 @@ class FileWriter:
         return file.full
 
     async def _build(self, selection: EventSelection, after: int, until: int, limits: FileLimits | None) -> ExportFile:
-        """What is wanted of the events in (`after`, `until`] as a file, up to the limits."""
+        """Build a file of the selected events in (`after`, `until`], up to the limits."""
 
         async def write() -> ExportFile:
             await self._renew()
             file = ExportFile(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
             try:
                 source = self._dependencies.source.open(self._job.app_key, after=after, until=until)
-                async with self._dependencies.builds, source as window:
-                    while not file.full and (messages := await window.next()):
+                async with self._dependencies.builds, source as events:
+                    while not file.full and (messages := await events.next()):
                         await asyncio.to_thread(file.add, messages)
                 await asyncio.to_thread(file.finish)
             except BaseException:
@@ -137,20 +139,20 @@ class FileWriter:
 
         return await self._retry_budget.run(write)
 
-    async def _plan(self, file: ExportFile, spoilt: FilePlan | None) -> FilePlan:
-        """Store what is about to be written. `spoilt` is a plan whose file cannot be drafted any more as it was."""
+    async def _plan(self, file: ExportFile, outdated: FilePlan | None) -> FilePlan:
+        """Store the plan of a file. `outdated` is the plan that it replaces, whose file cannot be built again."""
         at = name_at(self._dependencies.clock(), self._progress_store.progress.named_at)
         plan = FilePlan(
             key=self._job.key(at),
             named_at=at,
             revision=self._job.revision,
             location=self._job.location,
-            selection=spoilt.selection if spoilt else self._job.selection,
+            selection=outdated.selection if outdated else self._job.selection,
             first_sequence=file.first_sequence,
-            last_sequence=spoilt.last_sequence if spoilt else file.last_sequence,
+            last_sequence=outdated.last_sequence if outdated else file.last_sequence,
             rows_in=file.rows_in,
             rows_out=file.rows_out,
-            rows_dropped=file.rows_dropped + (max(0, spoilt.rows_out - file.rows_out) if spoilt else 0),
+            rows_dropped=file.rows_dropped + (max(0, outdated.rows_out - file.rows_out) if outdated else 0),
             size_bytes=file.size_bytes,
             sha256=file.sha256,
         )
@@ -164,7 +166,7 @@ class FileWriter:
         )
 
     async def _deliver(self, plan: FilePlan, file: ExportFile) -> None:
-        """Write the object under its name, or under the next one when a stranger's object has it; then move on."""
+        """Upload the file under the next free name, then move the cursor."""
         for _ in range(NAMES_TRIED):
             if await self._upload(plan, file):
                 await self._end(plan)
@@ -175,7 +177,7 @@ class FileWriter:
         raise ConflictError("other objects have the names of this export's files; give it a directory of its own")
 
     async def _upload(self, plan: FilePlan, file: ExportFile) -> bool:
-        """Gives False when the name belongs to an object that is not ours."""
+        """Upload a file. Returns False when the name belongs to another writer's object."""
 
         async def put() -> bool:
             await self._renew()
@@ -192,7 +194,7 @@ class FileWriter:
         return await self._retry_budget.run(put)
 
     async def _is_ours(self, plan: FilePlan) -> bool:
-        """Whether the plan's object is in the store: we wrote it, and did not come to say so."""
+        """Whether the destination holds the planned object already: an earlier upload of it was not confirmed."""
         try:
             async with asyncio.timeout(UPLOAD_S):
                 stored = await self._destination.read(plan.key, plan.size_bytes)
@@ -201,8 +203,8 @@ class FileWriter:
         return stored is not None and (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == plan.sha256
 
     async def _end(self, plan: FilePlan) -> None:
-        """The object is durable: tell it in the record, then move the cursor and end the plan in one write."""
-        # A crash between the two comes back to this plan, whose file the record then has already.
+        """Record the uploaded file, then remove the plan and move the cursor in one write."""
+        # After a crash between the two writes the plan is found again, and the record holds its file already.
         self.run = with_file(self.run, plan)
         await self._dependencies.run_store.put(self.run)
         now = self._dependencies.clock()
@@ -211,7 +213,7 @@ class FileWriter:
         )
 
     async def _renew(self) -> None:
-        """Say that we are still at it."""
+        """Renew the claim when half of its lease is over."""
         now = self._dependencies.clock()
         if needs_renewal(self._progress_store.progress, now):
             await self._progress_store.change(lambda progress: renewed(progress, now))

@@ -1,6 +1,4 @@
-"""
-ExportJob of a run: one export at one revision, with the destination and the layout that its files are written with.
-"""
+"""The job of a run: one export at one revision, with the layout, format and destination of its files."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -17,7 +15,7 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     """
     An export as the domain sees it: its configuration at one revision.
 
-    `location` tells where `open_sink` writes, without secrets; `directory` has no slash at its ends and may be empty.
+    `location` identifies the destination, without secrets; `directory` has no slash at its ends and may be empty.
     """
 
     app_key: str
@@ -32,6 +30,6 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
 
     def key(self, at: datetime) -> str:
-        """The key of a file that is written at `at`."""
+        """The key of a file written at `at`."""
         name = self.layout(self.selection.data).name(at)
         return f"{self.directory}/{name}" if self.directory else name

@@ -1,8 +1,8 @@
 """
-What an export has done and is about to do, as data: its cursor, the plan of its file in hand, who works on it. Pure.
+The progress of an export as data: its cursor, the plan of its current file, and the claim of a process. Pure.
 
-A plan is stored before its object is written. It holds all that the object's key and bytes depend on, so that whoever
-finds it after a crash writes the same object again, and tells its own object from a stranger's.
+A plan is stored before its object is written. It holds everything that the object's key and bytes depend on. The
+process that finds it after a crash writes the same object again, and tells that object from another writer's.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,15 +16,15 @@ from exporter.pipeline.selection import EventSelection
 Trigger = Literal["schedule", "manual"]
 
 LEASE_S = 180.0
-"""How long a run that says nothing keeps its export. Longer than one attempt at an upload may take."""
+"""The time after which an unrenewed claim ends. Longer than one attempt at an upload may take."""
 
 
 class FilePlan(Struct, frozen=True, kw_only=True):
     """
-    One file: the events `first_sequence`..`last_sequence` of `EVENTS` that `selection` takes, under `key`.
+    One file: the events `first_sequence`..`last_sequence` of `EVENTS` that match `selection`, under `key`.
 
-    `revision` is the configuration it was made under and `location` where that pointed. `sha256` and `size_bytes` are
-    the object's, by which it is known again.
+    `revision` is that of the configuration it was made under, and `location` that configuration's destination. `sha256`
+    and `size_bytes` identify the object.
     """
 
     key: str
@@ -42,7 +42,7 @@ class FilePlan(Struct, frozen=True, kw_only=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """A run in progress, and which process has it until when."""
+    """A run in progress: the process that works on it, and the end of its lease."""
 
     run_id: str
     owner: str
@@ -52,7 +52,7 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class Failing(Struct, frozen=True, kw_only=True):
-    """Since when an export fails, and with which code the operator was told."""
+    """The beginning of an export's failure, and the error code of its alert."""
 
     code: str
     since: datetime
@@ -60,10 +60,10 @@ class Failing(Struct, frozen=True, kw_only=True):
 
 class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    Everything that is known of an export's progress, under one key, so that it changes in one write.
+    The whole progress of an export, under one key, so that it changes in one write.
 
     Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run, and
-    `named_at` the second after which the last file was named: no two files of an export have one name.
+    `named_at` the second in the name of the last file: no two files of an export have the same name.
     """
 
     cursor: int
@@ -75,25 +75,25 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def may_claim(progress: ExportProgress, owner: str, now: datetime) -> bool:
-    """Nobody has it, or we do, or whoever had it has not been heard of for the time of a lease."""
+    """Whether the export is unclaimed, claimed by `owner`, or its claim has expired."""
     return progress.claim is None or progress.claim.owner == owner or progress.claim.until <= now
 
 
 def lease_until(now: datetime) -> datetime:
-    """When a claim made or renewed now ends."""
+    """The end of a claim that is made or renewed now."""
     return now + timedelta(seconds=LEASE_S)
 
 
 def renewed(progress: ExportProgress, now: datetime) -> ExportProgress:
-    """The same progress, its claim as good as new."""
+    """The same progress with a renewed claim."""
     return replace(progress, claim=replace(progress.claim, until=lease_until(now))) if progress.claim else progress
 
 
 def needs_renewal(progress: ExportProgress, now: datetime) -> bool:
-    """Half of the lease is over."""
+    """Whether half of the lease is over."""
     return progress.claim is not None and (progress.claim.until - now).total_seconds() < LEASE_S / 2
 
 
 def name_at(now: datetime, named_at: datetime) -> datetime:
-    """The second to name a file after: this one, or the next that no file of this export was named after."""
+    """The second for the name of a file: this one, or the next that no file of this export has in its name."""
     return max(now.replace(microsecond=0), named_at + timedelta(seconds=1))

@@ -1,8 +1,8 @@
 """
-One export's progress in `PLANS`, changed by whoever read it last and by nobody else.
+One export's progress in the bucket `PLANS`, written only by the process that read its latest revision.
 
-Every write names the revision that was read. A process that was overtaken by another notices at its next write and
-leaves off, so that two never move one cursor; the objects they both may write are the same, because the plan is.
+Every write names the revision that was read. A process whose claim was taken over fails at its next write, so two
+processes never move one cursor. Both may upload the planned object, which is the same for both.
 """
 
 from collections.abc import Callable
@@ -32,19 +32,19 @@ class ProgressStore:
 
     @property
     def progress(self) -> ExportProgress:
-        """What is known. Only after `load` or `begin`."""
+        """The progress as last read or written. Only after `load` or `begin`."""
         assert self._progress is not None
         return self._progress
 
     async def load(self) -> bool:
-        """Read it anew. Gives False when there is none."""
+        """Read the progress. Returns False when there is none."""
         found = await self._store.get(self._key)
         self._revision = found.revision if found else 0
         self._progress = _decoder.decode(found.data) if found else None
         return found is not None
 
     async def begin(self, progress: ExportProgress) -> None:
-        """Write the first progress of an export, unless there is one; then know the one that is there."""
+        """Write the first progress of an export, or load the one that exists."""
         try:
             await self._write(progress, expect_revision=0)
         except ClaimedElsewhereError:
@@ -52,16 +52,16 @@ class ProgressStore:
 
     async def change(self, change: Callable[[ExportProgress], ExportProgress]) -> ExportProgress:
         """
-        Write what `change` makes of the progress.
+        Write the result of `change`, applied to the progress.
 
         Raises:
-            TakenError: Somebody else has written in the meantime; nothing was changed.
-            UnavailableError: It is not known whether it was written.
+            ClaimedElsewhereError: Another process has written in the meantime; nothing was changed.
+            UnavailableError: It is not known whether the write took effect.
         """
         return await self._write(change(self.progress), expect_revision=self._revision)
 
     async def erase(self) -> None:
-        """Forget everything about the export."""
+        """Delete the progress."""
         await self._store.delete(self._key)
 
     async def _write(self, progress: ExportProgress, *, expect_revision: int) -> ExportProgress:
@@ -69,7 +69,7 @@ class ProgressStore:
         try:
             revision = await self._store.put(self._key, data, expect_revision=expect_revision)
         except (ConflictError, UnavailableError) as error:
-            # An answer may be lost while the write was not, and the next attempt then meets its own write.
+            # The reply may be lost although the write took effect; a retry then conflicts with its own write.
             found = await self._store.get(self._key)
             if found is None or found.data != data:
                 if isinstance(error, UnavailableError):

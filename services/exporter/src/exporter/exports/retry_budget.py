@@ -1,5 +1,5 @@
 """
-How long a run tries again what may get better, and what ends its waiting early.
+The retry budget of a run, and the signals that end its waits early.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
 class StopRequested(Exception):
-    """The service stops; what is left is for the next run."""
+    """The service stops. The next run continues."""
 
 
 class Signals:
-    """What a run listens to while it works: `nudge` cuts a back-off short, `stopping` ends the run where it can end."""
+    """Signals to a run: `wake` ends a back-off, `stopping` ends the run after the current file."""
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
         self.stopping = False
 
     def stop(self) -> None:
-        """Leave off between two files, and wait for nothing any more."""
+        """End the run after the current file, and end every wait now."""
         self.stopping = True
         self.wake.set()
 
     def check(self) -> None:
-        """Raises `StopAsked` when the service stops."""
+        """Raise `StopRequested` if the service stops."""
         if self.stopping:
             raise StopRequested
 
     async def wait(self, delay_s: float) -> None:
-        """Wait so long, or until the nudge. Raises `StopAsked` when the service stops."""
+        """Wait for `delay_s` or until `wake`. Raises `StopRequested` when the service stops."""
         self.check()
         try:
             async with asyncio.timeout(delay_s):
@@ -54,9 +54,9 @@ class Signals:
 
 class RetryBudget:
     """
-    The time of one run for what fails and may get better: one period of its export, within bounds.
+    The time in which one run retries its failures: one period of its export, within `LEAST_S` and `MOST_S`.
 
-    `attempts` counts the run's tries, from 1.
+    `attempts` counts the attempts of the run, from 1.
     """
 
     def __init__(self, every_s: float, signals: Signals) -> None:
@@ -66,10 +66,10 @@ class RetryBudget:
 
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """
-        The operation's result, tried again with a back-off while its error is retryable and there is time.
+        Run an operation, and retry it with a back-off while its error is retryable and the budget lasts.
 
         Raises:
-            StopAsked: The service stops, and the operation would have to wait.
+            StopRequested: The service stops, and the operation would have to wait.
             MillraceError: The operation's last error.
         """
         left_s = self._give_up_at - asyncio.get_running_loop().time()

@@ -1,7 +1,7 @@
 """
-The runs of every export in `RUNS`: one record a run, kept for as long as the bucket keeps them.
+The runs of every export in the bucket `RUNS`: one record a run, kept for as long as the bucket keeps them.
 
-A record is told to customers, so it holds no secret and no address.
+Customers read the records, so a record holds no secret and no address.
 """
 
 from datetime import datetime
@@ -20,11 +20,11 @@ from shared.messaging.kv import KeyValueStore
 RunState = Literal["running", "completed", "failed", "stopped"]
 
 ERROR_CHARACTERS = 1000
-"""What is kept of an error's message."""
+"""The longest error message in a record."""
 
 
 class RunFile(Struct, frozen=True, kw_only=True):
-    """An object that lies in the store, and the sequences of `EVENTS` whose events it holds."""
+    """An object in the destination, and the sequences of `EVENTS` whose events it holds."""
 
     key: str
     size_bytes: int
@@ -34,7 +34,7 @@ class RunFile(Struct, frozen=True, kw_only=True):
 
 
 class RunError(Struct, frozen=True, kw_only=True):
-    """Why a run failed, with the code of `shared.errors`."""
+    """The failure of a run, with the code of `shared.errors`."""
 
     code: str
     message: str
@@ -44,10 +44,10 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     One run of an export, over the sequences `first_sequence`..`last_sequence` of `EVENTS`; none where nothing was new.
 
-    `rows_in` are the events of the export's kind that were read, `rows_out` those that are in files, and
-    `rows_filtered` those that its lists leave out: in = out + filtered. `rows_dropped` counts what could not be
-    read: at most so many messages of `EVENTS` whose time was over, and messages that hold no events. `stopped` is a
-    run that ended early because the service did; the next one goes on.
+    `rows_in` counts the events of the export's kind that were read, `rows_out` those in files, and `rows_filtered`
+    those that its lists exclude: in = out + filtered. `rows_dropped` counts messages of `EVENTS` that could not be
+    exported: expired ones (an upper bound), and ones that hold no events. A `stopped` run ended early because the
+    service stopped; the next run continues.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def counted(run: Run, *, rows_in: int = 0, rows_out: int = 0, rows_dropped: int = 0) -> Run:
-    """The record after so many more rows."""
+    """The record with the counts added."""
     return replace(
         run,
         rows_in=run.rows_in + rows_in,
@@ -81,7 +81,7 @@ def counted(run: Run, *, rows_in: int = 0, rows_out: int = 0, rows_dropped: int 
 
 
 def with_file(run: Run, plan: FilePlan) -> Run:
-    """The record after a plan's object was delivered; a file that it has already is not counted again."""
+    """The record with the file of a plan added. A file that it holds already is not counted again."""
     if plan.key in {file.key for file in run.files}:
         return run
     file = RunFile(
@@ -100,23 +100,23 @@ def with_file(run: Run, plan: FilePlan) -> Run:
 
 
 class Runs(Struct, frozen=True, kw_only=True):
-    """Runs, the newest first."""
+    """Runs of an export, the newest first."""
 
     runs: tuple[Run, ...]
 
 
 class RunStore:
-    """The records. Ids sort by time, so the newest are the last keys."""
+    """The records of runs. Ids sort by time, so the newest are the last keys."""
 
     def __init__(self, store: KeyValueStore) -> None:
         self._store = store
 
     async def put(self, run: Run) -> None:
-        """Write a record, or write it again."""
+        """Create or overwrite a record."""
         await self._store.put(keys.run_key(run.app_key, run.export_id, run.id), msgspec.json.encode(run))
 
     async def get(self, app_key: str, export_id: str, run_id: str) -> Run:
-        """Raises `NotFoundError`."""
+        """The record of a run. Raises `NotFoundError`."""
         found = await self._store.get(keys.run_key(app_key, export_id, run_id))
         if found is None:
             raise NotFoundError(f"there is no run {run_id}")

@@ -1,6 +1,8 @@
 """
-One run of an export, from its claim to its record: what an earlier run left, then file after file, until everything is
-delivered that was in the stream when the run began. When a run begins is told by `exporter.exports.scheduler`.
+One run of an export, from its claim to its record.
+
+A run finishes the file that an earlier run planned, then writes file after file until every event is delivered that was
+in the stream when the run began. `exporter.exports.worker` decides when a run begins.
 """
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ DROPPED = "events-dropped"
 
 
 class Runner:
-    """Runs exports. `owner` names this process among its replicas; `tell` takes alerts and never raises."""
+    """Runs exports. `owner` identifies this process among its replicas; `publish_alert` never raises."""
 
     def __init__(
         self, dependencies: FileWriterDependencies, *, owner: str, publish_alert: PublishAlert, metrics: Metrics
@@ -52,15 +54,18 @@ class Runner:
         on_start: Callable[[Run], None] = lambda run: None,
     ) -> Run:
         """
-        Run an export once and give its record, which is in the history as well.
+        Run an export once.
 
         Args:
-            slot_at: The slot that this run is for, which then counts as run.
-            adopt: Take the export over, although another process may have it. A run that was begun is gone on with.
-            on_start: Gets the record when the run has begun.
+            slot_at: The slot of this run. It counts as run from then on.
+            take_over: Claim the export even if another process may hold it, and continue its run.
+            on_start: Called with the record when the run has begun.
+
+        Returns:
+            The record, as it is in the run store.
 
         Raises:
-            TakenError: Another process works on this export.
+            ClaimedElsewhereError: Another process works on this export.
             UnavailableError: The progress or the record cannot be written now. Nothing is lost; run again.
         """
         run = await self._begin(job, progress_store, trigger, slot_at, take_over)
@@ -95,7 +100,7 @@ class Runner:
         return run
 
     def forget(self, app_key: str, export_id: str) -> None:
-        """An export is not run any more."""
+        """Drop the lag of an export that is not run any more."""
         self._lags.pop((app_key, export_id), None)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
 
@@ -106,7 +111,7 @@ class Runner:
     async def _begin(
         self, job: ExportJob, progress_store: ProgressStore, trigger: Trigger, slot_at: datetime | None, take_over: bool
     ) -> Run:
-        """Claim the export, and give the record of the run: a new one, or that of the run that was left."""
+        """Claim the export. Returns the record of the run: a new one, or that of the run that was left unfinished."""
         now = self.dependencies.clock()
         left = progress_store.progress.claim
         if not (take_over or may_claim(progress_store.progress, self.owner, now)):
@@ -133,17 +138,17 @@ class Runner:
             try:
                 return await self.dependencies.run_store.get(job.app_key, job.export_id, claim.run_id)
             except NotFoundError:
-                log.warning("run_without_record", run=claim.run_id)
+                log.warning("run_record_not_found", run=claim.run_id)
         await self.dependencies.run_store.put(run)
         return run
 
     async def _deliver_new(
         self, files: FileWriter, progress_store: ProgressStore, state: StreamState, signals: Signals
     ) -> None:
-        """Everything that the stream held when the run began."""
+        """Deliver every event that the stream held when the run began."""
         cursor = progress_store.progress.cursor
         if cursor > state.last_sequence:
-            log.error("stream_made_anew", cursor=cursor, last_sequence=state.last_sequence)
+            log.error("stream_recreated", cursor=cursor, last_sequence=state.last_sequence)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         elif cursor + 1 < state.first_sequence:
             files.run = counted(files.run, rows_dropped=state.first_sequence - 1 - cursor)
@@ -153,7 +158,7 @@ class Runner:
                 signals.check()
 
     async def _settle(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
-        """Give the claim back, tell the operator what changed, and write the record."""
+        """Write the record, release the claim, and alert when the export began to fail, recovered or dropped events."""
         now = self.dependencies.clock()
         cursor = max(progress_store.progress.cursor, reached)
         failing = progress_store.progress.failing
@@ -166,7 +171,7 @@ class Runner:
                 job.app_key, FAILED, job.export_id, f"run {run.id} failed ({run.error.code}): {run.error.message}"
             )
         elif run.files and run.error is None and failing is not None:
-            # A run without a file has proved nothing about the store.
+            # A run without a file proves nothing about the destination.
             await self._alerts.send(
                 job.app_key, RECOVERED, job.export_id, f"run {run.id} delivered {run.rows_out} rows"
             )
@@ -178,7 +183,7 @@ class Runner:
         def settled(progress: ExportProgress) -> ExportProgress:
             return replace(progress, claim=None, failing=failing, cursor=cursor)
 
-        # The record first: after a crash in between the run is gone on with, and its record written anew.
+        # The record first: after a crash in between the run is continued and its record written again.
         await self.dependencies.run_store.put(run)
         await progress_store.change(settled)
         self._measure(run)

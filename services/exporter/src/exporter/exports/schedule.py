@@ -1,9 +1,9 @@
 """
-When a run is due. Pure: time comes in as `now`, and nothing here waits.
+The times at which runs are due. Pure: the time is passed in as `now`, and nothing here waits.
 
-Time is cut into slots of the export's frequency, counted from the Unix epoch. A run belongs to the start of its slot:
-two replicas name the same slot without talking, and a slot that was run is never run again. Slots that were missed are
-not made up one by one: the next run reads everything that is new.
+Time is divided into slots of the export's frequency, counted from the Unix epoch. A run is identified by the start of
+its slot: two replicas compute the same slot without communicating, and no slot is run twice. Missed slots are not run
+one by one: the next run reads everything that is new.
 """
 
 import zlib
@@ -22,14 +22,14 @@ class Schedule(Struct, frozen=True, kw_only=True):
     """
     Every `every_s` seconds, `offset_s` after the round time.
 
-    A change of frequency needs no care: a slot is kept as its start and not as a number.
+    Progress stores a slot by its start and not by a number, so the frequency may change at any time.
     """
 
     every_s: float
     offset_s: float = 0.0
 
     def slot(self, now: datetime) -> datetime:
-        """The start of the slot in which `now` lies."""
+        """The start of the slot that holds `now`."""
         offset = timedelta(seconds=self.offset_s)
         every = timedelta(seconds=self.every_s)
         return EPOCH + offset + (now - EPOCH - offset) // every * every
@@ -43,12 +43,12 @@ class Schedule(Struct, frozen=True, kw_only=True):
         """Seconds until a run is due; 0 when one is due now."""
         if self.due(now, last_slot_at):
             return 0.0
-        # A clock that was set back waits for the first slot after the last that was run, rather than run one twice.
+        # After a clock was set back, wait for the first slot after the last one that was run: none is run twice.
         following = self.slot(max(now, last_slot_at)) + timedelta(seconds=self.every_s)
         return (following - now).total_seconds()
 
 
 def schedule_of(name: str, every_s: float) -> Schedule:
-    """A schedule whose offset depends on the export's name alone, so that not all exports start in the same second."""
+    """A schedule whose offset depends on the export's name alone, so that exports do not all start in one second."""
     share = zlib.crc32(name.encode()) / (1 << 32)
     return Schedule(every_s=every_s, offset_s=share * min(every_s * SPREAD_SHARE, SPREAD_MAX_S))

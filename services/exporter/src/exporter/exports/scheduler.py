@@ -1,9 +1,7 @@
 """
-One lane an export: it runs its export when that is due, when somebody asks, and when something was left to end. No lane
-waits for another.
+The workers of all exports: one for every active export, so that no export waits for another.
 
-`ExportScheduler` keeps a lane for every active export, follows the configuration, and erases the progress of what was
-deleted.
+`ExportScheduler` starts and ends workers as the configuration changes, and erases the progress of deleted exports.
 """
 
 import asyncio
@@ -26,17 +24,17 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 ERASE_S = 5.0
-"""How soon to ask again what is to be erased, where NATS did not say."""
+"""The pause before the progress in NATS is listed again, after a failure to list it."""
 CANCEL_S = 0.2
 
 
 class ExportScheduler:
     """
-    The lanes of this process. Satisfies `shared.service.Intake`.
+    The export workers of this process. Satisfies `shared.service.Intake`.
 
     Args:
-        jobs: The active exports now, by key.
-        is_gone: Whether an export is deleted for certain: its progress is erased then.
+        jobs: Returns the active exports by key.
+        is_deleted: Whether an export is certainly deleted; then its progress is erased.
     """
 
     def __init__(
@@ -60,18 +58,18 @@ class ExportScheduler:
         self._stopping = False
 
     def changed(self) -> None:
-        """The configuration is another one."""
+        """Note that the configuration has changed."""
         self._changed.set()
 
     def close(self) -> None:
-        """Begin no run; runs in progress end after the file in hand."""
+        """Begin no run; runs in progress end after the current file."""
         self._stopping = True
         self._changed.set()
         for worker in self._workers.values():
             worker.signals.stop()
-            for asked in worker.asked:
-                if not asked.done():
-                    asked.set_exception(BusyError("the service stops", retry_after_s=5))
+            for flush in worker.flushes:
+                if not flush.done():
+                    flush.set_exception(BusyError("the service stops", retry_after_s=5))
 
     async def join(self) -> None:
         """Wait for the runs in progress."""
@@ -102,7 +100,7 @@ class ExportScheduler:
                 raise
 
     async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup, *, take_over: bool) -> None:
-        """A lane for every job, at its revision."""
+        """Have one worker for every job, at its revision."""
         for key, worker in list(self._workers.items()):
             job = jobs.get(key)
             if job is None or job.revision != worker.job.revision:
@@ -116,7 +114,7 @@ class ExportScheduler:
             self._followed.notify_all()
 
     async def begin(self, key: Key, schedule: Schedule) -> None:
-        """Let an export that is about to be configured begin with the next event; one that has begun goes on."""
+        """Store the first progress of an export, at the next event. An export that has progress keeps it."""
         state = await self._runner.dependencies.source.state()
         await self._progress_store(key).begin(
             first_progress(schedule, state.last_sequence, self._runner.dependencies.clock())
@@ -124,9 +122,10 @@ class ExportScheduler:
 
     async def flush(self, key: Key, revision: int, wait_s: float) -> Run:
         """
-        Run an export now, at this revision of its configuration or a later one, and give the record.
+        Run an export now, at this revision of its configuration or a later one.
 
-        Gives the record of the run in progress when it is not done within `wait_s`.
+        Returns:
+            The record of the run; of a run in progress when it is not done within `wait_s`.
 
         Raises:
             BusyError: No run has begun within `wait_s`.
@@ -147,7 +146,7 @@ class ExportScheduler:
             while True:
                 if self._stopping:
                     raise BusyError("the service stops", retry_after_s=5)
-                # Another replica may have taken the configuration, and our copy of it is a moment behind.
+                # Another replica may have accepted the configuration, and our copy of it is a moment behind.
                 worker = self._workers.get(key)
                 if worker is not None and worker.job.revision >= revision:
                     return worker
@@ -161,29 +160,29 @@ class ExportScheduler:
         self._tasks[key] = tasks.create_task(worker.run(), name=f"export {'.'.join(key)}")
 
     async def _end(self, key: Key, successor: ExportJob | None, tasks: asyncio.TaskGroup) -> None:
-        """End a lane wherever it is: its plan is stored, so what follows it goes on."""
+        """End a worker at any point: its plan is stored, so the next worker continues."""
         worker, task = self._workers.pop(key), self._tasks.pop(key)
         await _cancel([task])
         self._runner.forget(*key)
         if successor is not None:
             following = ExportWorker(successor, worker.progress_store, self._runner, self._metrics, take_over=False)
-            following.asked = worker.asked
+            following.flushes = worker.flushes
             self._begin(key, following, tasks)
             return
-        for asked in worker.asked:
-            if not asked.done():
-                asked.set_exception(ConflictError("the export is not active"))
+        for flush in worker.flushes:
+            if not flush.done():
+                flush.set_exception(ConflictError("the export is not active"))
 
     async def _known(self) -> set[Key] | None:
-        """Every export that has progress, whether it is still configured or not. None: it cannot be read."""
+        """Every export that has progress, configured or not. None when the progress cannot be read."""
         try:
             return {parse_export_progress_key(stored.key) for stored in await self._plans.scan()}
         except MillraceError as error:
-            log.warning("exports_not_erased", message=error.message)
+            log.warning("progress_list_failed", message=error.message)
             return None
 
     async def _erase(self, candidates: set[Key]) -> set[Key]:
-        """Forget what was deleted, and give the rest: an export that is only inactive keeps its cursor."""
+        """Erase the progress of deleted exports. Returns the other ones: an inactive export keeps its cursor."""
         left = set(candidates)
         for key in candidates:
             try:
@@ -192,17 +191,17 @@ class ExportScheduler:
                     left.discard(key)
                     log.info("export_erased", app_key=key[0], export=key[1])
             except MillraceError as error:
-                # Tried again with the next change.
-                log.warning("export_not_erased", app_key=key[0], export=key[1], message=error.message)
+                # Retried at the next change.
+                log.warning("export_erase_failed", app_key=key[0], export=key[1], message=error.message)
         return left
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     """
-    End tasks, wherever they are.
+    Cancel tasks until they have ended.
 
-    Said again until it is heard: before Python 3.12, `asyncio.wait_for` loses a cancellation that comes together with
-    the answer it waits for (python/cpython#86296), and libraries of sinks wait so.
+    Cancelled repeatedly: before Python 3.12, `asyncio.wait_for` loses a cancellation that comes together with the
+    result it waits for (python/cpython#86296), and libraries of destinations use it.
     """
     left = set(tasks)
     while left:

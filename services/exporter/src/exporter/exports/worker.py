@@ -1,5 +1,5 @@
 """
-The worker of one export: a task that begins the runs that are due, one after the other.
+The worker of one export: a task that runs it when a run is due, requested, or left unfinished. One run at a time.
 """
 
 import asyncio
@@ -21,24 +21,25 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 CLAIMED_RETRY_S = 2.0
-"""How long to leave an export to the process that works on it, before looking again."""
+"""The pause before the next attempt to claim an export that another process works on."""
 
 Key = tuple[str, str]
-"""App and export."""
+"""The key of an app and the id of an export."""
+
 MAX_SLEEP_S = 60.0
-"""The longest sleep, because a clock may be set while we sleep."""
+"""The longest sleep: the clock may be set meanwhile."""
 BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
 class ExportWorker:
-    """The life of one export at one revision of its configuration."""
+    """Runs one export at one revision of its configuration."""
 
     def __init__(
         self, job: ExportJob, progress_store: ProgressStore, runner: Runner, metrics: Metrics, *, take_over: bool
     ) -> None:
         self.job = job
-        self.asked: list[asyncio.Future[Run]] = []
-        """Who waits for a run that begins from now on."""
+        self.flushes: list[asyncio.Future[Run]] = []
+        """Callers of `flush` that wait for a run which begins after their call."""
         self.current: Run | None = None
         self.signals = Signals()
         self.progress_store = progress_store
@@ -47,14 +48,14 @@ class ExportWorker:
         self._take_over = take_over
 
     async def flush(self) -> Run:
-        """Run now, or behind the run in progress, and give the record. Everything published before is in it."""
-        asked: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-        self.asked.append(asked)
+        """Run now, or after the run in progress. Returns its record; it covers all events published before the call."""
+        flush: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self.flushes.append(flush)
         self.signals.wake.set()
-        return await asked
+        return await flush
 
     async def run(self) -> None:
-        """Run for as long as the export is as it is. Ends when the service stops."""
+        """Run the export whenever there is a reason to. Ends when the service stops."""
         delays = BACKOFF.delays()
         while not self.signals.stopping:
             try:
@@ -72,30 +73,30 @@ class ExportWorker:
             await self._sleep(wait_s)
 
     async def _run_if_due(self) -> float:
-        """Run if there is a reason to. Gives the seconds until there may be another one."""
+        """Run the export if there is a reason to. Returns the seconds until there may be one."""
         now = self._runner.dependencies.clock()
-        self.asked = [asked for asked in self.asked if not asked.done()]
+        self.flushes = [flush for flush in self.flushes if not flush.done()]
         progress = await self._load_progress(now)
         slot_at = self.job.schedule.due(now, progress.slot_at)
         left = progress.claim is not None and (
             self._take_over or progress.claim.owner == self._runner.owner or progress.claim.until <= now
         )
         unfinished = self._take_over and progress.plan is not None
-        if left or unfinished or self.asked or slot_at:
-            await self._run_now("manual" if self.asked else "schedule", slot_at)
+        if left or unfinished or self.flushes or slot_at:
+            await self._run_now("manual" if self.flushes else "schedule", slot_at)
             return 0.0
         self._take_over = False
         return min(self.job.schedule.wait_s(now, progress.slot_at), MAX_SLEEP_S)
 
     async def _load_progress(self, now: datetime) -> ExportProgress:
         if not await self.progress_store.load():
-            # It was configured behind our back; else `begin` was called before the configuration was stored.
+            # Written by another client of the registry: our route calls `begin` before it stores a configuration.
             state = await self._runner.dependencies.source.state()
             await self.progress_store.begin(first_progress(self.job.schedule, state.last_sequence, now))
         return self.progress_store.progress
 
     async def _run_now(self, trigger: Trigger, slot_at: datetime | None) -> None:
-        serving, self.asked = self.asked, []
+        serving, self.flushes = self.flushes, []
         try:
             run = await self._runner.run(
                 self.job,
@@ -107,15 +108,15 @@ class ExportWorker:
                 on_start=self._on_start,
             )
         except BaseException:
-            # They are served by the next run, ours or that of the lane which follows us.
-            self.asked = serving + self.asked
+            # The next run serves them: ours, or that of the worker which succeeds this one.
+            self.flushes = serving + self.flushes
             raise
         finally:
             self.current = None
         self._take_over = False
-        for asked in serving:
-            if not asked.done():
-                asked.set_result(run)
+        for flush in serving:
+            if not flush.done():
+                flush.set_result(run)
 
     def _on_start(self, run: Run) -> None:
         self.current = run
@@ -132,5 +133,5 @@ class ExportWorker:
 
 
 def first_progress(schedule: Schedule, last_sequence: int, now: datetime) -> ExportProgress:
-    """Begin with the event after `last_sequence`, and with the slot after this one."""
+    """The progress of a new export: it begins after event `last_sequence` and with the next slot."""
     return ExportProgress(cursor=last_sequence, slot_at=schedule.slot(now))

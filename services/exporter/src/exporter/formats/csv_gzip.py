@@ -1,11 +1,11 @@
 """
-Rows to bytes: CSV in gzip, the same bytes for the same rows every time. Knows no column and no file name.
+CSV in gzip. The same rows give the same bytes every time. Depends on no layout and no file name.
 
 CSV is RFC 4180 with LF: UTF-8 without a byte order mark, a header, quotes where they are needed. Cells are written as
-they are: nobody opens these files by hand, so a leading `=` or `+` is data and gets no apostrophe.
+they are: programs read these files, so a leading `=` or `+` is data and gets no apostrophe.
 
-gzip's output depends on how the input is cut into writes, so it is fed blocks of one fixed size; its header holds no
-time and no name. Another version of isal may choose other bytes, which is why a plan keeps the hash of what it wrote.
+The output of gzip depends on how the input is split into writes, so it gets blocks of one fixed size. Its header holds
+no time and no name. Another version of isal may give other bytes, so a plan keeps the hash of its file.
 """
 
 import csv
@@ -25,9 +25,9 @@ BLOCK_BYTES = 256 * 1024
 
 class CsvGzip:
     """
-    Writes rows to `out`, a binary file. Not to be used after `finish`.
+    Satisfies `exporter.pipeline.ports.Encoder`. Writes to `out`, a binary file.
 
-    `size_bytes` is what has been written to `out`, which lags the rows by up to one block.
+    `size_bytes` counts the bytes written to `out`; it lags the rows by up to one block.
     """
 
     def __init__(self, out: BinaryIO, header: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ class CsvGzip:
     def write(self, rows: Iterable[Sequence[str]]) -> None:
         """Append rows, each as long as the header."""
         for row in rows:
-            # Python before 3.13 leaves a bare CR unquoted, and readers take it for the end of the line.
+            # Python before 3.13 leaves a bare CR unquoted, and readers treat it as the end of the line.
             (self._quoted if "\r" in "".join(row) else self._bare).writerow(row)
         self._waiting += self._text.getvalue().encode()
         self._text.seek(0)
@@ -55,7 +55,7 @@ class CsvGzip:
         del self._waiting[:whole]
 
     def finish(self) -> str:
-        """Write what is left, and give the SHA-256 of everything as hexadecimal digits."""
+        """Write the rest. Returns the SHA-256 of the file in hexadecimal digits. Nothing may be written afterwards."""
         self._emit(self._gzip.compress(self._waiting))
         self._emit(self._gzip.flush())
         return self._hash.hexdigest()

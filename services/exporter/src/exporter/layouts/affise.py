@@ -2,11 +2,12 @@
 Files as Affise's Data Fusion writes them: Year/Month/Day folders, names by the second, columns by Affise's vocabulary.
 
 Configuration: none; an export names the layout.
-Implementation: a cell is the event's attribute of the column's name. The columns that do not come from an attribute, or
-not from one alone, are in `_DERIVED`. Nested names of Affise's API are joined by `_` (`offer.title` is `offer_title`).
-Considerations: Affise publishes no list of columns; these are the names of its API (statistics 3.0), fixed here, so a
-reader may count on their order. An attribute of another name is no column. Folders and names follow the time of the
-run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
+Implementation: `CLICK_COLUMNS` and `CONVERSION_COLUMNS` list the columns. A cell is the event's attribute of the
+column's name; `_CLICK_CELLS` and `_CONVERSION_CELLS` hold the columns that are computed otherwise. Nested names of
+Affise's API are joined by `_` (`offer.title` is `offer_title`).
+Considerations: Affise publishes no list of columns. These are the names of its API (statistics 3.0), in an order that
+is fixed here and that readers may rely on. An attribute of another name is not written. Folders and names follow the
+time of the run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
 """
 
 import json
@@ -21,7 +22,7 @@ EPOCH = datetime(1970, 1, 1)
 TIME = "%Y-%m-%d %H:%M:%S"
 
 MONEY_DIGITS = 18
-"""Digits before or after the point of an amount that is reckoned with."""
+"""The most digits, before or after the point, of an amount that `earnings` is computed from."""
 
 _SUBS = tuple(f"sub{number}" for number in range(1, 9))
 
@@ -62,17 +63,17 @@ class AffiseLayout:
         self.columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS
         derived = _CLICK_CELLS if data == "clicks" else _CONVERSION_CELLS
         self._derived = tuple((self.columns.index(name), cell) for name, cell in derived.items())
-        self._places = {name: place for place, name in enumerate(self.columns)}
+        self._positions = {name: position for position, name in enumerate(self.columns)}
 
     def row(self, event: Event) -> list[str]:
-        """The cells of one event, in the order of `columns`; what the event does not say is empty."""
+        """The cells of one event, in the order of `columns`. A value that the event does not have is empty."""
         row = [""] * len(self.columns)
         # An event has far fewer attributes than a file has columns.
         for name, value in event.attributes.items():
-            if (place := self._places.get(name)) is not None:
-                row[place] = value if type(value) is str else text(value)
-        for place, cell in self._derived:
-            row[place] = cell(event)
+            if (position := self._positions.get(name)) is not None:
+                row[position] = value if type(value) is str else text(value)
+        for position, cell in self._derived:
+            row[position] = cell(event)
         return row
 
     def name(self, at: datetime) -> str:
@@ -98,15 +99,15 @@ def text(value: Value) -> str:
 
 def _created_at(event: Event) -> str:
     try:
-        # `str` of a time without a zone and without a fraction is what TIME says, and cheaper.
+        # `str` of a time without a zone and without a fraction has the format TIME, and is cheaper.
         return str(EPOCH + timedelta(seconds=event.occurred_at // 1000))
     except OverflowError:
-        # After the year 9999 there is no such time to write.
+        # `datetime` ends with the year 9999.
         return ""
 
 
 def _first(event: Event, *names: str) -> str:
-    """The first of these attributes that says something."""
+    """The first of these attributes that is not empty."""
     for name in names:
         if found := text(event.attributes.get(name)):
             return found
@@ -114,9 +115,9 @@ def _first(event: Event, *names: str) -> str:
 
 
 def _earnings(event: Event) -> str:
-    """Revenue less payouts, exactly, where Affise's platform did not tell it."""
-    if told := _first(event, "earnings"):
-        return told
+    """The attribute `earnings`, or revenue less payouts, exactly."""
+    if earnings := _first(event, "earnings"):
+        return earnings
     revenue, payouts = (_decimal(event.attributes.get(name)) for name in ("revenue", "payouts"))
     return "" if revenue is None or payouts is None else format(revenue - payouts, "f")
 

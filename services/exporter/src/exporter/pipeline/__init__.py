@@ -1,1 +1,1 @@
-"""The pipeline: events of the stream, selected and gathered into files. Holds the ports of destinations and layouts."""
+"""The pipeline: events of the stream, selected and built into files. Holds the ports of its plug-ins."""

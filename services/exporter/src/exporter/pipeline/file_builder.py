@@ -1,7 +1,7 @@
 """
-A draft: the events of a stretch of the stream as one compressed file that nobody was sent yet. No I/O but its spool.
+An export file in the making: the selected events of a sequence range, encoded. No I/O but its spool.
 
-The same messages give the same bytes, however they are cut into calls: a file can be drafted again after a crash.
+The same messages give the same bytes, however they are split into calls, so a file can be built again after a crash.
 """
 
 import tempfile
@@ -19,13 +19,13 @@ from shared.contracts.messages import Event
 log = structlog.get_logger()
 
 SPOOL_MEMORY_BYTES = 256 << 10
-"""A draft up to this size stays in memory; a larger one goes to an unnamed file, which a crash leaves no trace of."""
+"""A file up to this size stays in memory. A larger one goes to an unnamed file, of which a crash leaves nothing."""
 
 _decoder = msgspec.json.Decoder(list[Event])
 
 
 class FileLimits(Struct, frozen=True, kw_only=True):
-    """When a file is full. A message is never cut, so `size_bytes` is passed by at most what one message adds."""
+    """The size at which a file is full. No message is split, so one message may exceed `size_bytes`."""
 
     rows: int = 100_000
     size_bytes: int = 64 << 20
@@ -33,10 +33,10 @@ class FileLimits(Struct, frozen=True, kw_only=True):
 
 class ExportFile:
     """
-    One file in the making. `add` and `finish` work hard: call them in a thread.
+    One file in the making. `add` and `finish` use much CPU time: call them in a thread.
 
     `rows_in` counts the events of the selection's type, `rows_out` those that became rows, and `rows_dropped` the
-    messages that hold no events. `last_sequence` is the last message that was taken, 0 before the first.
+    messages that hold no events. `last_sequence` is that of the last message in the file, 0 before the first.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ExportFile:
         return self._encoder.size_bytes
 
     def add(self, messages: Sequence[EventMessage]) -> int:
-        """Take messages in their order until the file is full. Gives how many were taken."""
+        """Add messages in their order until the file is full. Returns how many were added."""
         accepted = 0
         for message in messages:
             if self.full or not self._add(message):
@@ -80,19 +80,19 @@ class ExportFile:
         return self._spool.read()
 
     def close(self) -> None:
-        """Give the spool back."""
+        """Release the spool."""
         self._spool.close()
 
     def _add(self, message: EventMessage) -> bool:
         try:
             events = _decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            # Whoever published it was let to by NATS; it must not stop an export for good.
-            log.error("events_unreadable", sequence=message.sequence, message=str(error))
+            # Its publisher had the permission; one bad message must not stop an export for ever.
+            log.error("event_message_dropped", sequence=message.sequence, message=str(error))
             self.rows_dropped += 1
             events = []
-        wanted = self._selection.event_type
-        found = [event for event in events if event.type == wanted]
+        event_type = self._selection.event_type
+        found = [event for event in events if event.type == event_type]
         chosen = [event for event in found if self._selection.matches(event)]
         if self._limits is not None and self.rows_out and self.rows_out + len(chosen) > self._limits.rows:
             return False

@@ -1,5 +1,5 @@
 """
-A bound on the bytes that all uploads together hold in memory, so that many slow buckets cannot fill it.
+The limit on the bytes that all uploads together hold in memory, so that many slow buckets cannot use it up.
 """
 
 import asyncio
@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 UPLOAD_BYTES = 256 << 20
-"""Four files of the largest size, or thousands of usual ones, at the same time."""
+"""Four files of the largest size, or thousands of usual ones, at once."""
 
 
 class MemoryBudget:
-    """First come, first served, so that a large file is not starved by small ones. A file over the whole goes alone."""
+    """Admits uploads in their order, so that small ones do not starve a large one. One above the limit goes alone."""
 
     def __init__(self, size_bytes: int = UPLOAD_BYTES) -> None:
         self._size = size_bytes
@@ -21,7 +21,7 @@ class MemoryBudget:
 
     @asynccontextmanager
     async def hold(self, size_bytes: int) -> AsyncIterator[None]:
-        """Wait until there is room for so many bytes, and keep it for the block."""
+        """Wait for so many bytes of the budget, and hold them for the block."""
         needed = min(size_bytes, self._size)
         if self._waiting or needed > self._free:
             admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -29,7 +29,7 @@ class MemoryBudget:
             try:
                 await admitted
             except asyncio.CancelledError:
-                # Given the room and cancelled in the same moment: pass it on.
+                # Admitted and cancelled at the same moment: release what was admitted.
                 if admitted.done() and not admitted.cancelled():
                     self._release(needed)
                 else:

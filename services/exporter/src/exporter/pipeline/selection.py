@@ -1,4 +1,4 @@
-"""Events that an export takes: their type, and the filters of its configuration. Pure."""
+"""The selection of an export's events: by type, and by the lists of its configuration. Pure."""
 
 from typing import Literal
 
@@ -11,12 +11,12 @@ Data = Literal["clicks", "conversions"]
 EVENT_TYPES: dict[Data, EventType] = {"clicks": "click", "conversions": "conversion"}
 
 ADVERTISER_ATTRIBUTES = ("supplier_id", "advertiser_id")
-"""Affise's API calls the advertiser `supplier_id`, its panel `advertiser`; the first that is there counts."""
+"""Affise's API calls the advertiser `supplier_id`, its panel `advertiser`. The first one present counts."""
 
 
 class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    Which events an export takes: its kind, and where lists are given, only these affiliates *and* these advertisers.
+    The kind of an export's events. Where lists are given, an event must match each of them.
 
     `affiliates` are Affise's whole numbers (`partner_id`), `advertisers` its 24 hexadecimal digits.
     """
@@ -42,7 +42,7 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _number(value: Value) -> int | None:
-    """A publisher may send an id as text."""
+    """An id as a number. A publisher may send it as text."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,5 +1,5 @@
 """
-The events of one app, read from `EVENTS` by sequence. Knows no export.
+The events of one app, read from `EVENTS` by sequence. Depends on no export.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from shared.messaging.pull import Pull
 
 BATCH = 256
 SILENT_S = 60.0
-"""A message that was announced and has not come by then is gone: its time was over while we read."""
+"""A message that was announced and has not arrived by then has expired during the read."""
 
 
 class SequenceRange:
-    """The messages of one app after one sequence and up to another. Made by `EventSource.open`."""
+    """The messages of one app in a range of sequences. Made by `EventSource.open`."""
 
     def __init__(self, scan: Pull, until: int) -> None:
         self._scan = scan
@@ -28,10 +28,13 @@ class SequenceRange:
 
     async def next(self) -> list[Message]:
         """
-        Some messages, in their order; none at the end.
+        Read some messages, in their order.
+
+        Returns:
+            The messages; none at the end of the range.
 
         Raises:
-            UnavailableError: The stream went silent. Open it again: the end may have changed.
+            UnavailableError: The stream went silent. Open the range again: its end may have changed.
         """
         if self._left <= 0:
             return []
@@ -48,7 +51,7 @@ class SequenceRange:
 
 
 class EventSource:
-    """Reads `EVENTS`. Every method raises `UnavailableError` while NATS cannot be asked."""
+    """Reads `EVENTS`. Every method raises `UnavailableError` while NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -59,7 +62,7 @@ class EventSource:
 
     @asynccontextmanager
     async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[SequenceRange]:
-        """The messages of an app with sequences in (`after`, `until`]; `until` must be in the stream already."""
+        """Open the messages of an app in (`after`, `until`]. `until` must be in the stream already."""
         subject = subjects.events_of_app(app_key)
         async with open_scan(self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1) as scan:
             yield SequenceRange(scan, until)
