@@ -262,10 +262,10 @@ async def _cpu(work: Callable[[], object]) -> float:
 async def _lag_row(photo: bytes, report: Report) -> Row:
     report(f"{ROUNDS} rounds in turn: the loop's worst lag while {PICTURES} such thumbnails are made")
     body = body_of(photo)
-    async with ImageProcessPool() as image_work:
+    async with ImageProcessPool() as image_pool:
 
         async def ours() -> float:
-            return await _worst_lag(lambda: image_work.look(body, sides_px=(SIDE_PX,)))
+            return await _worst_lag(lambda: image_pool.look(body, sides_px=(SIDE_PX,)))
 
         async def in_threads() -> float:
             return await _worst_lag(lambda: asyncio.to_thread(picture_of, photo, sides_px=(SIDE_PX,)))
@@ -303,16 +303,16 @@ class _Memory:
         return f"https://cdn.example/{key}"
 
 
-class _Seats:
+class _Slots:
     """Every app's only provider. Satisfies `uploads.Providers`, and `placement.Seat`."""
 
-    def __init__(self, standing: ProviderHealth) -> None:
-        self.standing = standing
+    def __init__(self, health: ProviderHealth) -> None:
+        self.health = health
 
-    def seats(self, app_key: str) -> Sequence["_Seats"]:
+    def slots(self, app_key: str) -> Sequence["_Slots"]:
         return [self]
 
-    def at(self, app_key: str, place: str) -> None:
+    def provider_at(self, app_key: str, place: str) -> None:
         return None
 
     @asynccontextmanager
@@ -331,15 +331,15 @@ async def _widget_row(report: Report) -> Row:
         for place in (streams.OBJECTS, streams.MEDIA):
             await ensure(bus, place, Settings())
         clock = asyncio.get_running_loop().time
-        image_work = await stack.enter_async_context(ImageProcessPool())
+        image_pool = await stack.enter_async_context(ImageProcessPool())
         uploads = Uploads(
-            providers=_Seats(ProviderHealth("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
-            image_work=image_work,
+            providers=_Slots(ProviderHealth("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
+            image_pool=image_pool,
             records=Records(KeyValueStore(bus, streams.MEDIA)),
             bus=bus,
             metrics=Metrics(),
             limits=UploadLimits(
-                most_bytes=dict.fromkeys(("message-image", "widget-image", "attachment", "file"), 10 << 20),
+                max_bytes=dict.fromkeys(("message-image", "widget-image", "attachment", "file"), 10 << 20),
                 thumbnails_px=(SIDE_PX,),
             ),
             now=_now,

@@ -18,7 +18,7 @@ from storage.content.body import Bodies
 from storage.handlers import ENDPOINTS
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ProviderHealth
-from storage.placement.selection import Selection, Source
+from storage.placement.selection import ConnectorSource, ProviderSelection
 from storage.providers import amazon, amazon_probe, azure, azure_probe, probe
 from storage.providers.local import LocalConfig
 from storage.routes import ROUTES
@@ -39,27 +39,27 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     aws = await mesh.enter(AwsClients(sts_endpoint_url=config.sts_endpoint_url))
     clock = asyncio.get_running_loop().time
     selection = await mesh.enter(
-        Selection(
+        ProviderSelection(
             sources={
-                amazon.NAME: Source(
+                amazon.NAME: ConnectorSource(
                     mesh.registry.view(AMAZON_STORAGE).get,
                     partial(amazon.AmazonStorageConfig.open, allow_private=allow_private, aws=aws),
                 ),
-                azure.NAME: Source(
+                azure.NAME: ConnectorSource(
                     mesh.registry.view(AZURE_STORAGE).get,
                     partial(azure.AzureStorageConfig.open, allow_private=allow_private, aws=aws),
                 ),
             },
             local=local if config.local else None,
-            standing_of=partial(ProviderHealth, alert=mesh.bus.alert, now=_now, clock=clock),
+            make_health=partial(ProviderHealth, alert=mesh.bus.alert, now=_now, clock=clock),
         )
     )
-    mesh.show(selection.unwell)
-    image_work = await mesh.enter(ImageProcessPool())
+    mesh.show(selection.degraded)
+    image_pool = await mesh.enter(ImageProcessPool())
     records = Records(mesh.bucket(streams.MEDIA))
     uploads = Uploads(
         providers=selection,
-        image_work=image_work,
+        image_pool=image_pool,
         records=records,
         bus=mesh.bus,
         metrics=mesh.metrics,

@@ -65,7 +65,7 @@ def storage_config(settings: Settings, *, public_url: str) -> StorageConfig:
         public_url=public_url.rstrip("/"),
         memory_bytes=settings.storage_memory_bytes,
         limits=UploadLimits(
-            most_bytes={
+            max_bytes={
                 "message-image": settings.storage_message_image_bytes,
                 "widget-image": settings.storage_widget_image_bytes,
                 "attachment": settings.storage_attachment_bytes,

@@ -14,7 +14,7 @@ from storage.content.body import body_of
 from storage.state import State
 
 
-class ProbeConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProbeStorageConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Ask for a Test Connection by NATS, of the saved connector or of the values in `config`.
 
@@ -38,7 +38,7 @@ async def resolve_media(state: State, request: ResolveMedia) -> StoreMediaReply:
     return await state.uploads.resolve(request.app_key, request.id)
 
 
-async def test_connector(state: State, request: ProbeConnector) -> ConnectionReport:
+async def test_connector(state: State, request: ProbeStorageConnector) -> ConnectionReport:
     """`storage.connector.test`: Test Connection on the saved connector, or on a form's values."""
     parts = state.connectors[request.kind]
     config = await state.registry.form_over_saved(parts.kind, request.app_key, request.config or {})
@@ -48,5 +48,5 @@ async def test_connector(state: State, request: ProbeConnector) -> ConnectionRep
 ENDPOINTS = (
     Endpoint(subject=subjects.STORE_MEDIA, request=StoreMedia, handler=store_media),
     Endpoint(subject=subjects.RESOLVE_MEDIA, request=ResolveMedia, handler=resolve_media),
-    Endpoint(subject=subjects.connector_test("storage"), request=ProbeConnector, handler=test_connector),
+    Endpoint(subject=subjects.connector_test("storage"), request=ProbeStorageConnector, handler=test_connector),
 )

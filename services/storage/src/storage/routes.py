@@ -57,7 +57,7 @@ class WidgetForm(Struct, forbid_unknown_fields=True):
     file: str
 
 
-class Providers(Struct, frozen=True, kw_only=True):
+class ProviderStatuses(Struct, frozen=True, kw_only=True):
     """The providers of an app, in the order of their precedence."""
 
     providers: tuple[ProviderStatus, ...]
@@ -69,7 +69,7 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
     file_name = ""
     body: Body | None = None
     async with AsyncExitStack() as stack:
-        async with _reading(call.request, max(call.state.uploads.limits.most_bytes.values())) as pace:
+        async with _reading(call.request, max(call.state.uploads.limits.max_bytes.values())) as rate:
             async for part in await call.request.multipart():
                 if not isinstance(part, BodyPartReader) or part.name not in {"file", "kind"}:
                     name = part.name if isinstance(part, BodyPartReader) else None
@@ -77,14 +77,14 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
                 if part.name == "kind":
                     if kind is not None:
                         raise InvalidError("expected it once", field="kind")
-                    kind = await _read_kind(call, part, pace)
+                    kind = await _read_kind(call, part, rate)
                 elif body is not None:
                     raise InvalidError("expected one file", field="file")
                 else:
                     # Clients write a quote or a line break in a name as %22 or %0A (HTML, multipart/form-data).
                     file_name = unquote(part.filename or "")
-                    pieces = _part_pieces(part, pace, "file")
-                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, _most_bytes(call, kind)))
+                    pieces = _part_pieces(part, rate, "file")
+                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, _max_bytes(call, kind)))
         if body is None:
             raise InvalidError("expected a file", field="file")
         return await call.state.uploads.store(call.app_key, kind or "message-image", body, file_name=file_name)
@@ -94,8 +94,8 @@ async def put_media(call: Call[State]) -> StoreMediaReply:
     """Store the body as it is."""
     kind: MediaKind = call.asked["kind"]
     async with AsyncExitStack() as stack:
-        async with TransferRate() as pace:
-            body = await stack.enter_async_context(_raw_body(call, pace, _most_bytes(call, kind), "body"))
+        async with TransferRate() as rate:
+            body = await stack.enter_async_context(_raw_body(call, rate, _max_bytes(call, kind), "body"))
         return await call.state.uploads.store(call.app_key, kind, body, file_name=call.asked["file_name"])
 
 
@@ -103,7 +103,7 @@ async def get_objects(call: Call[State]) -> ObjectPage:
     """A page of the objects of an app."""
     asked = call.asked
     return await call.state.records.page(
-        call.app_key, kind=asked["kind"], after=int(asked["after"]), most=asked["limit"]
+        call.app_key, kind=asked["kind"], after=int(asked["after"]), limit=asked["limit"]
     )
 
 
@@ -117,27 +117,27 @@ async def delete_object(call: Call[State]) -> None:
     await call.state.uploads.delete(call.app_key, call.path["id"])
 
 
-async def get_providers(call: Call[State]) -> Providers:
+async def get_providers(call: Call[State]) -> ProviderStatuses:
     """How the providers of an app do."""
-    return Providers(providers=call.state.selection.statuses(call.app_key))
+    return ProviderStatuses(providers=call.state.selection.statuses(call.app_key))
 
 
 async def post_widget(call: Call[State]) -> StoreWidgetReply:
     """Store the pictures inside a widget's HTML."""
     request = call.request
-    most = call.state.widget_bytes
+    max_bytes = call.state.widget_bytes
     body: Body | None = None
     async with AsyncExitStack() as stack:
         if request.content_type == "text/html":
-            async with TransferRate() as pace:
-                body = await stack.enter_async_context(_raw_body(call, pace, most, "html"))
+            async with TransferRate() as rate:
+                body = await stack.enter_async_context(_raw_body(call, rate, max_bytes, "html"))
         elif request.content_type == "multipart/form-data":
-            async with _reading(request, most) as pace:
+            async with _reading(request, max_bytes) as rate:
                 async for part in await request.multipart():
                     if not isinstance(part, BodyPartReader) or part.name != "file" or body is not None:
                         raise InvalidError("expected one field, 'file'", field="body")
-                    pieces = _part_pieces(part, pace, "file")
-                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, most))
+                    pieces = _part_pieces(part, rate, "file")
+                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, max_bytes))
         else:
             raise InvalidError("expected text/html, or multipart/form-data with a field 'file'", field="Content-Type")
         if body is None:
@@ -157,54 +157,54 @@ async def get_local_object(call: Call[State]) -> web.FileResponse:
 
 
 @asynccontextmanager
-async def _reading(request: web.Request, most_bytes: int) -> AsyncIterator[TransferRate]:
+async def _reading(request: web.Request, max_bytes: int) -> AsyncIterator[TransferRate]:
     """aiohttp's complaints about a multipart body, which have no kind of their own, as `InvalidError`."""
     if request.content_type != "multipart/form-data":
         raise InvalidError("expected multipart/form-data", field="Content-Type")
-    _check_length(request, most_bytes + AROUND_BYTES, "file")
+    _check_length(request, max_bytes + AROUND_BYTES, "file")
     try:
-        async with TransferRate() as pace:
-            yield pace
+        async with TransferRate() as rate:
+            yield rate
     except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise InvalidError(f"the multipart body is broken: {error}", field="body") from None
 
 
-def _raw_body(call: Call[State], pace: TransferRate, most_bytes: int, field: str) -> Any:
-    _check_length(call.request, most_bytes, field)
+def _raw_body(call: Call[State], rate: TransferRate, max_bytes: int, field: str) -> Any:
+    _check_length(call.request, max_bytes, field)
 
     async def pieces() -> AsyncIterator[bytes]:
         async for piece in call.request.content.iter_any():
-            pace.came(len(piece))
+            rate.add(len(piece))
             yield piece
 
-    return call.state.bodies.receive(pieces(), most_bytes, field=field)
+    return call.state.bodies.receive(pieces(), max_bytes, field=field)
 
 
-def _check_length(request: web.Request, most_bytes: int, field: str) -> None:
+def _check_length(request: web.Request, max_bytes: int, field: str) -> None:
     # What a client announces is refused before it is sent. What it sends is counted all the same.
-    if (request.content_length or 0) > most_bytes:
-        raise TooLargeError(f"expected at most {most_bytes} bytes", field=field)
+    if (request.content_length or 0) > max_bytes:
+        raise TooLargeError(f"expected at most {max_bytes} bytes", field=field)
 
 
-def _most_bytes(call: Call[State], kind: MediaKind | None) -> int:
-    most = call.state.uploads.limits.most_bytes
-    return most[kind] if kind is not None else max(most.values())
+def _max_bytes(call: Call[State], kind: MediaKind | None) -> int:
+    max_bytes = call.state.uploads.limits.max_bytes
+    return max_bytes[kind] if kind is not None else max(max_bytes.values())
 
 
-async def _part_pieces(part: BodyPartReader, pace: TransferRate, field: str) -> AsyncIterator[bytes]:
+async def _part_pieces(part: BodyPartReader, rate: TransferRate, field: str) -> AsyncIterator[bytes]:
     encodings = {part.headers.get(name, "binary").lower() for name in ("Content-Encoding", "Content-Transfer-Encoding")}
     if not encodings <= {"binary", "8bit", "7bit", "identity"}:
         raise InvalidError("expected the bytes as they are, in no encoding", field=field)
     while piece := await part.read_chunk(PIECE_BYTES):
-        pace.came(len(piece))
+        rate.add(len(piece))
         yield piece
 
 
-async def _read_kind(call: Call[State], part: BodyPartReader, pace: TransferRate) -> MediaKind:
-    async with call.state.bodies.receive(_part_pieces(part, pace, "kind"), WORD_BYTES, field="kind") as word:
-        said = word.read().decode("ascii", "replace").strip()
+async def _read_kind(call: Call[State], part: BodyPartReader, rate: TransferRate) -> MediaKind:
+    async with call.state.bodies.receive(_part_pieces(part, rate, "kind"), WORD_BYTES, field="kind") as word:
+        value = word.read().decode("ascii", "replace").strip()
     for kind in KINDS:
-        if said == kind:
+        if value == kind:
             return kind
     raise InvalidError(f"expected one of {', '.join(KINDS)}", field="kind")
 
@@ -291,7 +291,9 @@ ROUTES: tuple[Route, ...] = (
         consumes={"text/html": None, "multipart/form-data": WidgetForm},
         query={"strict": Query("Refuse the whole page where a picture cannot be stored", bool, False)},
     ),
-    Route("GET", "/v1/apps/{app_key}/providers", get_providers, "Tell how the app's providers do", reply=Providers),
+    Route(
+        "GET", "/v1/apps/{app_key}/providers", get_providers, "Tell how the app's providers do", reply=ProviderStatuses
+    ),
     *_connector_routes(AMAZON_STORAGE, "amazon-storage", "Amazon Storage"),
     *_connector_routes(AZURE_STORAGE, "azure-storage", "Azure Storage"),
     Route(

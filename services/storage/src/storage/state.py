@@ -9,20 +9,20 @@ from msgspec import Struct
 from shared.config.registry import Kind, Registry
 from shared.contracts.connection_report import ConnectionReport
 from storage.content.body import Bodies
-from storage.placement.selection import Selection
+from storage.placement.selection import ProviderSelection
 from storage.providers.local import LocalProvider
 from storage.uploads.records import Records
 from storage.uploads.upload import Uploads
 from storage.widgets.widget import Widgets
 
 
-class Check(Protocol):
+class ConnectorCheck(Protocol):
     """What a connector must be before it is saved: gives it tidied up, or raises `InvalidError`."""
 
     def __call__(self, config: Any, *, app_key: str) -> Any: ...
 
 
-class Test(Protocol):
+class ConnectorTest(Protocol):
     """Test Connection, of a connector that may not be saved."""
 
     async def __call__(self, config: Any, *, app_key: str) -> ConnectionReport: ...
@@ -32,8 +32,8 @@ class ConnectorParts(Struct, frozen=True, kw_only=True):
     """What is done with connectors of one kind."""
 
     kind: Kind[Any]
-    check: Check
-    test: Test
+    check: ConnectorCheck
+    test: ConnectorTest
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class State(Struct, frozen=True, kw_only=True):
     widgets: Widgets
     records: Records
     bodies: Bodies
-    selection: Selection
+    selection: ProviderSelection
     local: LocalProvider
     registry: Registry
     connectors: dict[str, ConnectorParts]

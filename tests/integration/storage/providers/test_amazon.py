@@ -19,7 +19,7 @@ from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from shared.service import running
 from storage.app import SERVICE, build
-from storage.handlers import ProbeConnector
+from storage.handlers import ProbeStorageConnector
 from support.clients.storage import PHOTO, form, objects, stored, upload
 from support.run_service import RunService
 from support.servers.moto import MotoServer
@@ -208,16 +208,16 @@ async def test_connection_of_the_saved_connector_needs_no_form(
 ) -> None:
     subject = subjects.connector_test("storage")
     with pytest.raises(NotFoundError):
-        await bus.request(subject, ProbeConnector(app_key="shop"), ConnectionReport)
+        await bus.request(subject, ProbeStorageConnector(app_key="shop"), ConnectionReport)
     async with http.post(f"{CONNECTOR}/test", headers=shop) as answer:
         assert 404 == answer.status
     await put(http, shop, connector(moto))
 
     async with http.post(f"{CONNECTOR}/test", headers=shop) as answer:
         by_http = decode(await answer.read(), ConnectionReport)
-    saved = ProbeConnector(app_key="shop")
+    saved = ProbeStorageConnector(app_key="shop")
     by_nats = await bus.request(subject, saved, ConnectionReport, timeout_s=5)
-    masked = ProbeConnector(app_key="shop", config=connector(moto, secret_key="***", bucket_name="other"))
+    masked = ProbeStorageConnector(app_key="shop", config=connector(moto, secret_key="***", bucket_name="other"))
     of_form = await bus.request(subject, masked, ConnectionReport, timeout_s=5)
 
     assert "ok" == by_http.status == by_nats.status

@@ -14,7 +14,7 @@ from shared.contracts.messages import decode
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from storage.app import SERVICE
-from storage.handlers import ProbeConnector
+from storage.handlers import ProbeStorageConnector
 from support.clients.storage import PHOTO, form, objects, stored, upload
 from support.run_service import RunService
 from support.servers.azurite import AzuriteServer
@@ -174,9 +174,9 @@ async def test_connection_of_the_saved_connector_needs_no_form(
         by_http = decode(await answer.read(), ConnectionReport)
     masked = connector(azurite, "other", account_key="***")
     subject = subjects.connector_test("storage")
-    saved = ProbeConnector(app_key="shop", kind="azure-storage")
+    saved = ProbeStorageConnector(app_key="shop", kind="azure-storage")
     by_nats = await bus.request(subject, saved, ConnectionReport, timeout_s=12)
-    entered = ProbeConnector(app_key="shop", kind="azure-storage", config=masked)
+    entered = ProbeStorageConnector(app_key="shop", kind="azure-storage", config=masked)
     of_form = await bus.request(subject, entered, ConnectionReport, timeout_s=12)
 
     assert "ok" == by_http.status == by_nats.status

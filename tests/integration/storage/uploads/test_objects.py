@@ -146,8 +146,8 @@ async def test_object_that_moved_keeps_its_former_urls_until_it_is_deleted(
 
     found = await record(http, shop, local.id)
     assert local.id == moved.id
-    assert ["amazon-storage", "local"] == [home.provider for home in found.homes]
-    assert [moved.original.url, local.original.url] == [home.original.url for home in found.homes]
+    assert ["amazon-storage", "local"] == [home.provider for home in found.locations]
+    assert [moved.original.url, local.original.url] == [home.original.url for home in found.locations]
     for reply in (local, moved):
         assert (200, PHOTO) == await asked(http, {}, reply.original.url)
 

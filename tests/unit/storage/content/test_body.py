@@ -116,8 +116,8 @@ async def test_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
 
 async def test_slow_body_is_refused() -> None:
     async def trickle() -> None:
-        async with TransferRate(grace_s=0.05, bytes_per_s=1000) as pace:
-            pace.came(10)
+        async with TransferRate(grace_s=0.05, bytes_per_s=1000) as rate:
+            rate.add(10)
             await asyncio.Event().wait()
 
     with pytest.raises(InvalidError, match="more slowly than 1000 bytes per second"):
@@ -125,10 +125,10 @@ async def test_slow_body_is_refused() -> None:
 
 
 async def test_body_that_keeps_its_pace_is_not_hurried() -> None:
-    async with TransferRate(grace_s=0.2, bytes_per_s=1) as pace:
+    async with TransferRate(grace_s=0.2, bytes_per_s=1) as rate:
         for _ in range(10):
             await asyncio.sleep(0.04)
-            pace.came(100)
+            rate.add(100)
 
 
 def test_body_of_bytes_tells_the_same() -> None:

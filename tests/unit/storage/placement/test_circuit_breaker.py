@@ -14,40 +14,40 @@ class Clock:
 
 
 def opened(clock: Clock) -> CircuitBreaker:
-    breaker = CircuitBreaker(clock, outages=3, pause_s=30)
+    breaker = CircuitBreaker(clock, outages_to_open=3, pause_s=30)
     for _ in range(3):
-        breaker.failed()
+        breaker.record_failure()
     return breaker
 
 
 def test_everybody_is_let_through_until_it_opens() -> None:
-    breaker = CircuitBreaker(Clock(), outages=3, pause_s=30)
+    breaker = CircuitBreaker(Clock(), outages_to_open=3, pause_s=30)
 
     for _ in range(2):
-        assert breaker.let_through()
-        breaker.failed()
+        assert breaker.allow_request()
+        breaker.record_failure()
 
-    assert breaker.let_through()
+    assert breaker.allow_request()
     assert 0 == breaker.wait_s
 
 
 def test_answer_between_two_outages_counts_anew() -> None:
-    breaker = CircuitBreaker(Clock(), outages=2, pause_s=30)
+    breaker = CircuitBreaker(Clock(), outages_to_open=2, pause_s=30)
 
-    breaker.failed()
-    breaker.answered()
-    breaker.failed()
+    breaker.record_failure()
+    breaker.record_answer()
+    breaker.record_failure()
 
-    assert breaker.let_through()
+    assert breaker.allow_request()
 
 
 def test_nobody_is_let_through_while_it_is_open() -> None:
     clock = Clock()
     breaker = opened(clock)
 
-    assert not breaker.let_through()
+    assert not breaker.allow_request()
     clock.now += 29
-    assert not breaker.let_through()
+    assert not breaker.allow_request()
     assert 1 == breaker.wait_s
 
 
@@ -56,10 +56,10 @@ def test_one_tries_after_the_pause_and_decides() -> None:
     breaker = opened(clock)
     clock.now += 30
 
-    assert [True, False] == [breaker.let_through(), breaker.let_through()]
-    breaker.answered()
+    assert [True, False] == [breaker.allow_request(), breaker.allow_request()]
+    breaker.record_answer()
 
-    assert breaker.let_through()
+    assert breaker.allow_request()
     assert 0 == breaker.wait_s
 
 
@@ -67,10 +67,10 @@ def test_try_that_fails_begins_another_pause() -> None:
     clock = Clock()
     breaker = opened(clock)
     clock.now += 30
-    breaker.let_through()
+    breaker.allow_request()
 
     clock.now += 10
-    breaker.failed()
+    breaker.record_failure()
 
     assert 30 == breaker.wait_s
 
@@ -79,8 +79,8 @@ def test_try_that_never_ends_is_followed_by_another_one() -> None:
     clock = Clock()
     breaker = opened(clock)
     clock.now += 30
-    breaker.let_through()
+    breaker.allow_request()
 
     clock.now += 30
 
-    assert breaker.let_through()
+    assert breaker.allow_request()

@@ -38,7 +38,7 @@ class Row:
         self.asked: list[str] = []
         self.clock = Clock()
         self.errors: dict[str, MillraceError] = {}
-        self.seats = [RowSeat(self, name) for name in names]
+        self.slots = [RowSlot(self, name) for name in names]
 
     async def alert(self, alert: Alert) -> None:
         self.alerts.append(alert)
@@ -50,7 +50,7 @@ class Row:
                 raise error
             return provider.name
 
-        return await store_with_failover(self.seats, store)
+        return await store_with_failover(self.slots, store)
 
     def told(self) -> list[tuple[str, str]]:
         return [(alert.kind, alert.subject) for alert in self.alerts]
@@ -61,12 +61,12 @@ class RowProvider:
         self.name = name
 
 
-class RowSeat:
+class RowSlot:
     """Satisfies `placement.Seat`."""
 
     def __init__(self, row: Row, name: str) -> None:
         self._name = name
-        self.standing = ProviderHealth(
+        self.health = ProviderHealth(
             "shop", name, alert=row.alert, now=lambda: datetime(2026, 11, 22, tzinfo=UTC), clock=row.clock
         )
 
@@ -91,7 +91,7 @@ async def test_next_one_takes_the_place_of_one_in_trouble_and_both_the_answer_an
 
     assert [("provider-down", "amazon")] == row.told()
     assert "it cannot be reached" in row.alerts[0].message
-    assert ("down", "ok") == (row.seats[0].standing.state, row.seats[1].standing.state)
+    assert ("down", "ok") == (row.slots[0].health.state, row.slots[1].health.state)
 
 
 @pytest.mark.parametrize("error", [CredentialsError("the key is revoked"), DeniedError("AccessDenied")])
@@ -127,7 +127,7 @@ async def test_what_is_no_outage_is_passed_on_and_says_nothing_of_the_provider(e
         await row.store()
 
     assert [] == row.alerts
-    assert "ok" == row.seats[0].standing.state
+    assert "ok" == row.slots[0].health.state
 
 
 async def test_provider_is_not_asked_any_more_after_three_outages_and_again_after_a_pause() -> None:
@@ -160,16 +160,16 @@ async def test_no_provider_says_what_to_do() -> None:
 
 async def test_new_configuration_is_asked_at_once_and_told_of_when_it_mends_nothing() -> None:
     row = Row("amazon", "azure")
-    standing = row.seats[0].standing
-    standing.renewed(1)
+    health = row.slots[0].health
+    health.reset_if_changed(1)
     row.errors["amazon"] = CredentialsError("the key is revoked")
     for revision in (1, 2):
-        standing.renewed(revision)
+        health.reset_if_changed(revision)
         with pytest.raises(CredentialsError):
             await row.store()
 
-    standing.renewed(3)
-    assert "ok" == standing.state
+    health.reset_if_changed(3)
+    assert "ok" == health.state
     del row.errors["amazon"]
     await row.store()
 

@@ -13,7 +13,7 @@ from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, InvalidError
 from storage.content.body import Body
 from storage.placement.failover import Headers, Provider, ProviderHealth
-from storage.placement.selection import Selection, Source
+from storage.placement.selection import ConnectorSource, ProviderSelection
 
 
 class Drawer(Struct, frozen=True, kw_only=True):
@@ -50,28 +50,28 @@ async def unheard(_: Alert) -> None:
 class Shelf:
     """Connectors by kind and app, and every provider that was opened for one."""
 
-    def __init__(self, *, local: bool = True, most_open: int = 256) -> None:
+    def __init__(self, *, local: bool = True, max_open: int = 256) -> None:
         self.local = Place("local", "local")
         self.opened: list[Place] = []
         self.entries: dict[str, dict[str, Entry[Drawer]]] = {"amazon": {}, "azure": {}}
-        self.selection = Selection(
-            sources={name: Source(entries.get, self._opening(name)) for name, entries in self.entries.items()},
+        self.selection = ProviderSelection(
+            sources={name: ConnectorSource(entries.get, self._opening(name)) for name, entries in self.entries.items()},
             local=self.local if local else None,
-            standing_of=lambda app_key, name: ProviderHealth(
+            make_health=lambda app_key, name: ProviderHealth(
                 app_key, name, alert=unheard, now=lambda: datetime(2026, 11, 22, tzinfo=UTC), clock=lambda: 0.0
             ),
-            most_open=most_open,
+            max_open=max_open,
         )
 
     def save(self, revision: int, *, kind: str = "amazon", app: str = "shop", **changed: object) -> None:
         self.entries[kind][app] = Entry(app, "", Drawer(**changed), revision)  # type: ignore[arg-type]
 
     def names(self) -> list[str]:
-        return [seat.standing.name for seat in self.selection.seats("shop")]
+        return [slot.health.name for slot in self.selection.slots("shop")]
 
     @asynccontextmanager
     async def first(self, app: str = "shop") -> AsyncIterator[Provider]:
-        async with self.selection.seats(app)[0].open() as provider:
+        async with self.selection.slots(app)[0].open() as provider:
             yield provider
 
     def _opening(self, name: str) -> Callable[[Drawer], AbstractAsyncContextManager[Place]]:
@@ -163,7 +163,7 @@ async def test_provider_that_cannot_be_opened_fails_the_upload_and_not_the_next(
 
 
 async def test_longest_unused_of_many_is_closed() -> None:
-    shelf = Shelf(most_open=2)
+    shelf = Shelf(max_open=2)
     for app in ("a", "b", "a", "c"):
         shelf.save(1, app=app, place=app)
         async with shelf.first(app):
@@ -188,29 +188,29 @@ async def test_object_is_reached_where_it_lies_also_when_nothing_new_goes_there(
 
     reached = []
     for place in ("s3://old", "azure://new", "local"):
-        found = shelf.selection.at("shop", place)
+        found = shelf.selection.provider_at("shop", place)
         assert found is not None
         async with found as provider:
             reached.append((provider.name, provider.place))
 
     assert [("amazon", "s3://old"), ("azure", "azure://new"), ("local", "local")] == reached
-    assert shelf.selection.at("shop", "s3://elsewhere") is None
-    assert shelf.selection.at("rival", "s3://old") is None
+    assert shelf.selection.provider_at("shop", "s3://elsewhere") is None
+    assert shelf.selection.provider_at("rival", "s3://old") is None
 
 
 async def test_what_fails_is_shown_without_naming_apps_and_to_each_app_its_own() -> None:
     shelf = Shelf()
     for app in ("shop", "rival"):
         shelf.save(1, app=app)
-        await shelf.selection.seats(app)[0].standing.refused(CredentialsError("the key is revoked"))
+        await shelf.selection.slots(app)[0].health.record_refusal(CredentialsError("the key is revoked"))
 
-    assert {"amazon": "refuses for 2 apps"} == shelf.selection.unwell()
+    assert {"amazon": "refuses for 2 apps"} == shelf.selection.degraded()
     amazon, local = shelf.selection.statuses("shop")
     assert ("amazon", "refuses", "the key is revoked") == (amazon.name, amazon.state, amazon.message)
     assert ("local", "ok") == (local.name, local.state)
 
     shelf.save(2, app="rival", active=False)
-    assert {"amazon": "refuses for 1 app"} == shelf.selection.unwell()
+    assert {"amazon": "refuses for 1 app"} == shelf.selection.degraded()
     shelf.save(2, app="shop")
-    shelf.selection.seats("shop")
-    assert {} == shelf.selection.unwell()
+    shelf.selection.slots("shop")
+    assert {} == shelf.selection.degraded()

@@ -96,22 +96,22 @@ class Bodies:
             TooLargeError: As soon as the limit is passed.
             UnavailableError: The disk takes no more.
         """
-        intake = _Intake(self, limit_bytes, field)
+        incoming = _IncomingBody(self, limit_bytes, field)
         try:
             async for piece in pieces:
-                await intake.add(piece)
-            yield await intake.body()
+                await incoming.add(piece)
+            yield await incoming.body()
         finally:
-            intake.close()
+            incoming.close()
 
-    def take(self, count: int) -> bool:
+    def reserve(self, count: int) -> bool:
         """Memory for `count` more bytes, if there is any; given back by `give_back`."""
         if self._free_bytes < count:
             return False
         self._free_bytes -= count
         return True
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Memory that `take` gave."""
         self._free_bytes += count
 
@@ -121,7 +121,7 @@ class Bodies:
         return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder, buffering=0))
 
 
-class _Intake:
+class _IncomingBody:
     """One body that is coming in."""
 
     def __init__(self, bodies: Bodies, limit_bytes: int, field: str) -> None:
@@ -131,9 +131,9 @@ class _Intake:
         self._size_bytes = 0
         self._hash = hashlib.sha256()
         self._head = b""
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._taken_bytes = 0
+        self._buffer: list[bytes] = []
+        self._buffer_bytes = 0
+        self._reserved_bytes = 0
         self._file: BinaryIO | None = None
 
     async def add(self, piece: bytes) -> None:
@@ -143,40 +143,40 @@ class _Intake:
         if len(self._head) < HEAD_BYTES:
             self._head += piece[: HEAD_BYTES - len(self._head)]
         self._hash.update(piece)
-        self._held.append(piece)
-        self._held_bytes += len(piece)
-        if self._file is None and self._size_bytes <= SPOOL_BYTES and self._bodies.take(len(piece)):
-            self._taken_bytes += len(piece)
-        elif self._file is None or self._held_bytes >= PIECE_BYTES:
+        self._buffer.append(piece)
+        self._buffer_bytes += len(piece)
+        if self._file is None and self._size_bytes <= SPOOL_BYTES and self._bodies.reserve(len(piece)):
+            self._reserved_bytes += len(piece)
+        elif self._file is None or self._buffer_bytes >= PIECE_BYTES:
             await self._write()
 
     async def body(self) -> Body:
         sha256 = self._hash.hexdigest()
         if self._file is None:
-            data = b"".join(self._held)
-            self._held.clear()
+            data = b"".join(self._buffer)
+            self._buffer.clear()
             return Body(size_bytes=self._size_bytes, sha256=sha256, head=self._head, data=data)
         await self._write()
         return Body(size_bytes=self._size_bytes, sha256=sha256, head=self._head, data=None, file=self._file.fileno())
 
     def close(self) -> None:
-        self._held.clear()
-        self._bodies.give_back(self._taken_bytes)
+        self._buffer.clear()
+        self._bodies.release(self._reserved_bytes)
         if self._file is not None:
             self._file.close()
 
     async def _write(self) -> None:
-        held, self._held, self._held_bytes = self._held, [], 0
+        buffer, self._buffer, self._buffer_bytes = self._buffer, [], 0
         try:
             if self._file is None:
                 # Not in the thread that writes: a cancelled wait would lose the file, and with it what closes it.
                 self._file = self._bodies.new_file()
             # A cancelled upload leaves while the thread still writes; the number then stays open until it is done.
-            await asyncio.to_thread(_write_all, os.dup(self._file.fileno()), held)
+            await asyncio.to_thread(_write_all, os.dup(self._file.fileno()), buffer)
         except OSError as error:
             raise UnavailableError(f"the upload cannot be kept on the disk: {error.strerror}") from None
-        self._bodies.give_back(self._taken_bytes)
-        self._taken_bytes = 0
+        self._bodies.release(self._reserved_bytes)
+        self._reserved_bytes = 0
 
 
 def _write_all(file: int, pieces: list[bytes]) -> None:
@@ -244,7 +244,7 @@ class TransferRate:
                 f"the body came more slowly than {self._bytes_per_s:.0f} bytes per second", field="body"
             ) from None
 
-    def came(self, count: int) -> None:
+    def add(self, count: int) -> None:
         """So many more bytes are there."""
         if (until := self._timeout.when()) is not None and not self._timeout.expired():
             now = asyncio.get_running_loop().time()

@@ -44,7 +44,7 @@ _READERS: Final = {JPEG: "JPEG", PNG: "PNG", GIF: "GIF", WEBP: "WEBP", AVIF: "AV
 
 _STRIP_PIXELS: Final = 1_000_000
 
-_SMOOTH: Final = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})
+_RESIZABLE_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})
 """What can be resized as it is: a palette's numbers cannot be averaged, and Pillow does not reduce the other modes."""
 
 # Pillow's limit is a warning first and counts differently; ours is checked right after the header is read.
@@ -64,7 +64,7 @@ _BROKEN = (
 )
 """What Pillow's decoders raise for bytes that they cannot read; it promises no narrower kind."""
 
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -75,7 +75,7 @@ _TURNS = {
 }
 """EXIF's orientation -> what makes the picture upright (CIPA DC-008, tag 274)."""
 
-_SWAPPING = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_SWAPPING_SIDES = {_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class Thumbnail(Struct, frozen=True, kw_only=True):
@@ -112,9 +112,9 @@ def picture_of(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bool 
     try:
         with Image.open(file, formats=(reader,)) as image:
             _check_size(image)
-            turn = _turn(image)
-            width, height = reversed(image.size) if turn in _SWAPPING else image.size
-            return Picture(width=width, height=height, thumbnails=_thumbnails(image, turn, sides_px))
+            transpose = _transposition(image)
+            width, height = reversed(image.size) if transpose in _SWAPPING_SIDES else image.size
+            return Picture(width=width, height=height, thumbnails=_thumbnails(image, transpose, sides_px))
     except UnidentifiedImageError:
         raise InvalidError("the image is damaged in its header", field="file") from None
     except _BROKEN as error:
@@ -145,19 +145,21 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _transposition(image: Image.Image) -> Image.Transpose | None:
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _BROKEN:
         # Metadata that cannot be read is no reason to refuse a picture that can be.
         return None
 
 
-def _thumbnails(image: Image.Image, turn: Image.Transpose | None, sides_px: Sequence[int]) -> tuple[Thumbnail, ...]:
+def _thumbnails(
+    image: Image.Image, transpose: Image.Transpose | None, sides_px: Sequence[int]
+) -> tuple[Thumbnail, ...]:
     sizes = [_fitting(image.size, side_px) for side_px in sides_px]
     profile = image.info.get("icc_profile")
     reduced, box = _reduced(image, max(sizes))
-    return tuple(_thumbnail(_resized(reduced, size, box), turn, profile) for size in sizes)
+    return tuple(_thumbnail(_resized(reduced, size, box), transpose, profile) for size in sizes)
 
 
 def _fitting(size: tuple[int, int], side_px: int) -> tuple[int, int]:
@@ -179,7 +181,7 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tu
     rows = max(1, _STRIP_PIXELS // (width * factor)) * factor
     reduced: Image.Image | None = None
     for top in range(0, height, rows):
-        strip = _smooth(image.crop((0, top, width, min(height, top + rows)))).reduce(factor)
+        strip = _resizable(image.crop((0, top, width, min(height, top + rows)))).reduce(factor)
         if reduced is None:
             reduced = Image.new(strip.mode, (-(-width // factor), -(-height // factor)))
         reduced.paste(strip, (0, top // factor))
@@ -187,11 +189,11 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tu
     return reduced, (0, 0, width / factor, height / factor)
 
 
-def _smooth(image: Image.Image) -> Image.Image:
+def _resizable(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow would cut 16-bit grey off at 255 instead of scaling it.
         return image.point(lambda value: value / 256).convert("L")
-    if image.mode in _SMOOTH and "transparency" not in image.info:
+    if image.mode in _RESIZABLE_MODES and "transparency" not in image.info:
         return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
@@ -200,9 +202,9 @@ def _resized(image: Image.Image, size: tuple[int, int], box: tuple[float, float,
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)
 
 
-def _thumbnail(small: Image.Image, turn: Image.Transpose | None, profile: bytes | None) -> Thumbnail:
-    if turn is not None:
-        small = small.transpose(turn)
+def _thumbnail(small: Image.Image, transpose: Image.Transpose | None, profile: bytes | None) -> Thumbnail:
+    if transpose is not None:
+        small = small.transpose(transpose)
     small = _in_srgb(small, profile)
     # Encoders copy metadata from here.
     small.info = {}

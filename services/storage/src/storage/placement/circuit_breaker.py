@@ -6,7 +6,7 @@ Pure: the clock is passed in.
 from collections.abc import Callable
 from typing import Final
 
-OUTAGES: Final = 3
+OUTAGES_TO_OPEN: Final = 3
 """In a row, before the breaker opens: one may be a single bad connection."""
 
 PAUSE_S: Final = 30.0
@@ -21,9 +21,11 @@ class CircuitBreaker:
         clock: Monotonic, in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float], *, outages: int = OUTAGES, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, outages_to_open: int = OUTAGES_TO_OPEN, pause_s: float = PAUSE_S
+    ) -> None:
         self._clock = clock
-        self._most = outages
+        self._outages_to_open = outages_to_open
         self._pause_s = pause_s
         self._outages = 0
         self._try_at: float | None = None
@@ -33,7 +35,7 @@ class CircuitBreaker:
         """Seconds until the next try; 0 while the breaker is closed."""
         return max(0.0, self._try_at - self._clock()) if self._try_at is not None else 0.0
 
-    def let_through(self) -> bool:
+    def allow_request(self) -> bool:
         """Whether the caller may try. While it does, an open breaker lets nobody else through for another pause."""
         if self._try_at is None:
             return True
@@ -42,13 +44,13 @@ class CircuitBreaker:
         self._try_at = self._clock() + self._pause_s
         return True
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """The provider is in trouble."""
         self._outages += 1
-        if self._outages >= self._most:
+        if self._outages >= self._outages_to_open:
             self._try_at = self._clock() + self._pause_s
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """The provider is not in trouble, whatever it said."""
         self._outages = 0
         self._try_at = None

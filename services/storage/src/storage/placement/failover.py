@@ -25,7 +25,7 @@ CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 """A year, the longest that RFC 9111 caches agree on: the content of a key never changes."""
 
 AlertKind = Literal["provider-down", "provider-refuses", "provider-recovered"]
-State = Literal["ok", "down", "refuses"]
+ProviderState = Literal["ok", "down", "refuses"]
 
 
 class Headers(Struct, frozen=True, kw_only=True):
@@ -88,54 +88,54 @@ class ProviderHealth:
         self.app_key = app_key
         self.name = name
         self.breaker = CircuitBreaker(clock)
-        self.state: State = "ok"
+        self.state: ProviderState = "ok"
         self.error: MillraceError | None = None
         self.since: datetime | None = None
         self._alerts = AlertSender("storage", alert, now)
         self._now = now
-        self._unwell = False
+        self._alerted = False
         self._revision = 0
 
-    def renewed(self, revision: int) -> None:
+    def reset_if_changed(self, revision: int) -> None:
         """The configuration may have changed, and may have mended it."""
         if revision != self._revision:
             self._revision = revision
             self.state, self.error, self.since = "ok", None, None
-            self.breaker.answered()
+            self.breaker.record_answer()
 
-    async def outage(self, error: MillraceError) -> None:
+    async def record_outage(self, error: MillraceError) -> None:
         """It is not reached, is silent or fails by itself."""
-        self.breaker.failed()
-        await self._fails("down", error, f"{self.name} is passed over until it answers: {error.message}")
+        self.breaker.record_failure()
+        await self._record_failure("down", error, f"{self.name} is passed over until it answers: {error.message}")
 
-    async def refused(self, error: MillraceError) -> None:
+    async def record_refusal(self, error: MillraceError) -> None:
         """It answers, and refuses keys or permissions."""
-        self.breaker.answered()
-        await self._fails("refuses", error, f"uploads fail until its configuration is mended: {error.message}")
+        self.breaker.record_answer()
+        await self._record_failure("refuses", error, f"uploads fail until its configuration is mended: {error.message}")
 
-    async def answered(self) -> None:
+    async def record_success(self) -> None:
         """It has stored something."""
-        self.breaker.answered()
+        self.breaker.record_answer()
         self.state, self.error, self.since = "ok", None, None
-        if self._unwell:
-            self._unwell = False
-            await self._tell("provider-recovered", f"{self.name} stores objects again")
+        if self._alerted:
+            self._alerted = False
+            await self._send_alert("provider-recovered", f"{self.name} stores objects again")
 
-    async def _fails(self, state: Literal["down", "refuses"], error: MillraceError, message: str) -> None:
-        told, self.error = self.state == state, error
-        if told:
+    async def _record_failure(self, state: Literal["down", "refuses"], error: MillraceError, message: str) -> None:
+        known, self.error = self.state == state, error
+        if known:
             return
-        self.state, self.since, self._unwell = state, self._now(), True
-        await self._tell("provider-down" if state == "down" else "provider-refuses", message)
+        self.state, self.since, self._alerted = state, self._now(), True
+        await self._send_alert("provider-down" if state == "down" else "provider-refuses", message)
 
-    async def _tell(self, kind: AlertKind, message: str) -> None:
+    async def _send_alert(self, kind: AlertKind, message: str) -> None:
         await self._alerts.send(self.app_key, kind, self.name, message)
 
 
 class ProviderSlot(Protocol):
     """A provider that is active for an app, opened only when it is asked."""
 
-    standing: ProviderHealth
+    health: ProviderHealth
 
     def open(self) -> AbstractAsyncContextManager[Provider]:
         """The provider, open at least while the block runs. Raises what opening it raises."""
@@ -143,7 +143,7 @@ class ProviderSlot(Protocol):
 
 
 async def store_with_failover(
-    seats: Sequence[ProviderSlot], store: Callable[[Provider], Awaitable[T]]
+    slots: Sequence[ProviderSlot], store: Callable[[Provider], Awaitable[T]]
 ) -> tuple[T, bool]:
     """
     Store with the first provider that is not in trouble; and whether one with precedence was passed over.
@@ -153,32 +153,32 @@ async def store_with_failover(
         MillraceError: What a provider said that no other should hide.
     """
     first: MillraceError | None = None
-    for seat in seats:
-        standing = seat.standing
-        if not standing.breaker.let_through():
-            first = first or _passed_over(standing)
+    for slot in slots:
+        health = slot.health
+        if not health.breaker.allow_request():
+            first = first or _skipped(health)
             continue
         try:
-            async with seat.open() as provider:
+            async with slot.open() as provider:
                 outcome = await store(provider)
         except (CredentialsError, DeniedError) as error:
-            await standing.refused(error)
+            await health.record_refusal(error)
             raise
         except (InvalidError, NotFoundError) as error:
             # A bucket that is not there, or is elsewhere: the connector is wrong, and not what was uploaded.
-            await standing.refused(error)
+            await health.record_refusal(error)
             raise CredentialsError(error.message) from error
         except MillraceError as error:
             if not is_outage(error):
                 raise
-            await standing.outage(error)
+            await health.record_outage(error)
             first = first or error
             continue
-        await standing.answered()
+        await health.record_success()
         return outcome, first is not None
     raise first or UnavailableError("no provider is active for this app: activate a connector")
 
 
-def _passed_over(standing: ProviderHealth) -> MillraceError:
-    said = standing.error.message if standing.error is not None else "it was in trouble"
-    return UnavailableError(f"{standing.name} is not asked at present: {said}", retry_after_s=standing.breaker.wait_s)
+def _skipped(health: ProviderHealth) -> MillraceError:
+    reason = health.error.message if health.error is not None else "it was in trouble"
+    return UnavailableError(f"{health.name} is not asked at present: {reason}", retry_after_s=health.breaker.wait_s)

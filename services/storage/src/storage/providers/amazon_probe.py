@@ -24,9 +24,9 @@ from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
 from storage.placement.failover import Headers
 from storage.providers.amazon import AmazonStorageConfig, checked
-from storage.providers.probe import Sample, Words, probe, refusal, trouble
+from storage.providers.probe import ProviderTerms, Sample, field_finding, probe, server_error_hint
 
-WORDS: Final = Words(
+TERMS: Final = ProviderTerms(
     container="bucket",
     not_public=(
         "Let everybody read the prefix (bucket policy, Block Public Access), or put a CDN before the bucket and enter "
@@ -68,14 +68,14 @@ async def test_connection(
 ) -> ConnectionReport:
     """Test a connector, saved or not, within the deadline. `http` is `probing.public_session`."""
     redactor.add(config.secret_key.reveal())
-    side = _Amazon(config, app_key=app_key, aws=aws, allow_private=allow_private)
-    return await probe(side, http=http, deadline_s=deadline_s)
+    provider = _AmazonProbe(config, app_key=app_key, aws=aws, allow_private=allow_private)
+    return await probe(provider, http=http, deadline_s=deadline_s)
 
 
-class _Amazon:
+class _AmazonProbe:
     """Satisfies `probing.Side`."""
 
-    words = WORDS
+    terms = TERMS
     errors: tuple[type[Exception], ...] = (*AWS_ERRORS, MillraceError)
 
     def __init__(self, config: AmazonStorageConfig, *, app_key: str, aws: AwsClients, allow_private: bool) -> None:
@@ -164,14 +164,16 @@ class _Amazon:
         """See `probing.Side`."""
         details = aws_details(error)
         if isinstance(error, MillraceError) and details.code is None:
-            return refusal(error)
+            return field_finding(error)
         code = details.code or type(error).__name__
         # No provider should repeat the secret; one that does is not quoted.
         message = (error if isinstance(error, MillraceError) else aws_error(error)).message
         if secret := self._config.secret_key.reveal():
             message = message.replace(secret, "***")
         hint = self._denied(details.operation) if code == "AccessDenied" else None
-        hint = hint or hint_for(code, details.operation) or CONNECTING.get(code) or trouble(details.http_status)
+        hint = (
+            hint or hint_for(code, details.operation) or CONNECTING.get(code) or server_error_hint(details.http_status)
+        )
         return Finding(status="failed", code=code, http_status=details.http_status, message=message, hint=hint)
 
     def _denied(self, operation: str | None) -> str | None:

@@ -42,7 +42,7 @@ CONNECTION_STRING = re.compile(
 SHARED_ACCESS_SIGNATURE = re.compile(r"(?:^|[?&])sig=")
 
 SUFFIX: Final = "core.windows.net"
-AZURES_OWN: Final = frozenset({SUFFIX, "core.chinacloudapi.cn", "core.usgovcloudapi.net"})
+AZURE_SUFFIXES: Final = frozenset({SUFFIX, "core.chinacloudapi.cn", "core.usgovcloudapi.net"})
 """Azure's clouds. Nobody but Microsoft gives out names below these."""
 
 
@@ -73,16 +73,16 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
         return f"{self.default_endpoints_protocol}://{self.account_name}.blob.{self.endpoint_suffix}"
 
     @property
-    def customers_host(self) -> str:
+    def custom_host_field(self) -> str:
         """The name of the field that names a host which is not Azure's; empty where there is none."""
         if self.blob_endpoint:
             return "blob_endpoint"
-        return "" if self.endpoint_suffix in AZURES_OWN else "endpoint_suffix"
+        return "" if self.endpoint_suffix in AZURE_SUFFIXES else "endpoint_suffix"
 
     @property
     def place(self) -> str:
         """Where objects are, whoever holds the key: the same name of another store is another place."""
-        if not self.customers_host:
+        if not self.custom_host_field:
             return f"azure://{self.account_name}/{self.container_name}"
         _, _, address = self.endpoint.partition("://")
         return f"azure://{self.account_name}@{address}/{self.container_name}"
@@ -104,8 +104,8 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
         Raises:
             InvalidError: A field cannot be right.
         """
-        if self.customers_host and not allow_private:
-            await refuse_private_addresses(self.endpoint, self.customers_host)
+        if self.custom_host_field and not allow_private:
+            await refuse_private_addresses(self.endpoint, self.custom_host_field)
         async with self.store().open() as store:
             yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
 

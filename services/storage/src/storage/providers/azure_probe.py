@@ -23,11 +23,11 @@ from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
 from storage.placement.failover import Headers
 from storage.providers.azure import AzureStorageConfig, checked
-from storage.providers.probe import Sample, Words, probe, refusal, trouble
+from storage.providers.probe import ProviderTerms, Sample, field_finding, probe, server_error_hint
 
 CONNECT_S: Final = 5.0
 
-WORDS: Final = Words(
+TERMS: Final = ProviderTerms(
     container="container",
     not_public=(
         "Let everybody read the container's blobs (access level Blob), or put a CDN before it and enter its address as "
@@ -74,14 +74,14 @@ async def test_connection(
     redactor.add(config.account_key.reveal())
     async with AsyncExitStack() as stack:
         limits = StoreLimits(connect_s=CONNECT_S, request_s=deadline_s, retries=0)
-        side = _Azure(config, app_key=app_key, limits=limits, stack=stack, allow_private=allow_private)
-        return await probe(side, http=http, deadline_s=deadline_s)
+        provider = _AzureProbe(config, app_key=app_key, limits=limits, stack=stack, allow_private=allow_private)
+        return await probe(provider, http=http, deadline_s=deadline_s)
 
 
-class _Azure:
+class _AzureProbe:
     """Satisfies `probing.Side`. What it opens is closed with `stack`."""
 
-    words = WORDS
+    terms = TERMS
     errors: tuple[type[Exception], ...] = (MillraceError,)
 
     def __init__(
@@ -109,8 +109,8 @@ class _Azure:
         """See `probing.Side`. Asks for what is not there yet: an answer to HEAD would have no code."""
         config = self._config
         if not self._allow_private:
-            if config.customers_host:
-                await refuse_private_addresses(config.endpoint, config.customers_host)
+            if config.custom_host_field:
+                await refuse_private_addresses(config.endpoint, config.custom_host_field)
             if config.cdn_base_url:
                 await refuse_private_addresses(config.cdn_base_url, "cdn_base_url")
         self._open = await self._stack.enter_async_context(config.store().open(self._limits))
@@ -157,8 +157,8 @@ class _Azure:
         status = store_status(error)
         code = store_code(error) or network_code(error)
         if code is None and status is None:
-            return refusal(error)
-        hint = AZURE_HINTS.get(code or "") or CONNECTING.get(code or "") or trouble(status)
+            return field_finding(error)
+        hint = AZURE_HINTS.get(code or "") or CONNECTING.get(code or "") or server_error_hint(status)
         return Finding(status="failed", code=code or error.code, http_status=status, message=error.message, hint=hint)
 
     @property

@@ -28,12 +28,12 @@ HEADERS: Final = Headers(
 ORIGIN: Final = "https://www.example.com"
 """A page of somebody's, to see whether a browser would let it use what is stored."""
 
-MOST_BYTES: Final = 8192
+MAX_READ_BYTES: Final = 8192
 """As much of an answer is read: more than the probe's object and more than any provider's error."""
 
 QUOTED_CHARS: Final = 100
 
-LEFT: Final = "The test's object, below .probe/, may still be there."
+PROBE_LEFT: Final = "The test's object, below .probe/, may still be there."
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     headers: Headers = HEADERS
 
 
-class Form(Protocol):
+class ConnectorForm(Protocol):
     """A connector whose fields are right."""
 
     @property
@@ -53,7 +53,7 @@ class Form(Protocol):
     def url(self, key: str) -> str: ...
 
 
-class Words(Struct, frozen=True, kw_only=True):
+class ProviderTerms(Struct, frozen=True, kw_only=True):
     """
     How a provider's things are called, and what to do in it.
 
@@ -66,16 +66,16 @@ class Words(Struct, frozen=True, kw_only=True):
     codes: Mapping[str, str]
 
 
-class Side(Protocol):
+class ProviderProbe(Protocol):
     """
     A provider's own part. The steps are asked in this order and each at most once; what they raise of `errors` is
     explained by `failure`, and they are cancelled when their time is over.
     """
 
-    words: Words
+    terms: ProviderTerms
     errors: tuple[type[Exception], ...]
 
-    def checked(self) -> Form:
+    def checked(self) -> ConnectorForm:
         """The connector of the form, which all later steps use. Raises `InvalidError`."""
         ...
 
@@ -114,12 +114,12 @@ def public_session(*, allow_private: bool) -> aiohttp.ClientSession:
     )
 
 
-async def probe(side: Side, *, http: aiohttp.ClientSession, deadline_s: float) -> ConnectionReport:
+async def probe(provider: ProviderProbe, *, http: aiohttp.ClientSession, deadline_s: float) -> ConnectionReport:
     """Test a connector within the deadline."""
-    return await run_checks(_Probe(side, http).checks(), deadline_s=deadline_s)
+    return await run_checks(_ProbeRun(provider, http).checks(), deadline_s=deadline_s)
 
 
-class _Answer(Struct, frozen=True):
+class _PublicResponse(Struct, frozen=True):
     """What the public is given."""
 
     status: int
@@ -127,11 +127,11 @@ class _Answer(Struct, frozen=True):
     body: bytes
 
 
-class _Probe:
+class _ProbeRun:
     """One test of one connector."""
 
-    def __init__(self, side: Side, http: aiohttp.ClientSession) -> None:
-        self._side = side
+    def __init__(self, provider: ProviderProbe, http: aiohttp.ClientSession) -> None:
+        self._provider = provider
         self._http = http
         self._sample = Sample(key="", body=f"millrace connection test {uuid.uuid4()}\n".encode())
         self._url = ""
@@ -142,18 +142,18 @@ class _Probe:
         slow = "The public address gives no answer: check cdn_base_url and the firewall."
         return (
             Check(name="fields", run=self._fields),
-            Check(name="reach", run=self._told(self._reach), needs=("fields",)),
-            Check(name="region", run=self._told(self._side.region), needs=("fields", "reach")),
-            Check(name="put", run=self._told(self._put), needs=first),
-            Check(name="get", run=self._told(self._get), needs=("put",)),
+            Check(name="reach", run=self._explained(self._reach), needs=("fields",)),
+            Check(name="region", run=self._explained(self._provider.region), needs=("fields", "reach")),
+            Check(name="put", run=self._explained(self._put), needs=first),
+            Check(name="get", run=self._explained(self._get), needs=("put",)),
             Check(name="public_url", run=self._public_url, needs=("put",), silent=slow),
             Check(name="cors", run=self._cors, needs=("public_url",), silent=slow, at_worst="warning"),
-            Check(name="delete", run=self._delete, needs=("put",), silent=LEFT, at_worst="warning"),
+            Check(name="delete", run=self._delete, needs=("put",), silent=PROBE_LEFT, at_worst="warning"),
         )
 
     async def _fields(self) -> Finding:
         try:
-            form = self._side.checked()
+            form = self._provider.checked()
         except InvalidError as error:
             return Finding(status="failed", code=error.code, message=f"{error.field}: {error.message}")
         key = f".probe/{uuid.uuid4()}"
@@ -163,23 +163,23 @@ class _Probe:
         return Finding(message="all fields are well formed")
 
     async def _reach(self) -> Finding:
-        return await self._side.reach(self._sample)
+        return await self._provider.reach(self._sample)
 
     async def _put(self) -> Finding:
-        return await self._side.put(self._sample)
+        return await self._provider.put(self._sample)
 
     async def _get(self) -> Finding:
-        body, headers = await self._side.get(self._sample)
+        body, headers = await self._provider.get(self._sample)
         return self._compared(
             body,
             headers,
-            where=f"the {self._side.words.container}",
-            different="Something between this service and the provider changes what is stored.",
-            unlike="The provider does not keep this header: what is stored is served without it.",
+            where=f"the {self._provider.terms.container}",
+            body_hint="Something between this service and the provider changes what is stored.",
+            header_hint="The provider does not keep this header: what is stored is served without it.",
         )
 
     async def _public_url(self) -> Finding:
-        words = self._side.words
+        terms = self._provider.terms
         answer = await self._read()
         if isinstance(answer, Finding):
             return answer
@@ -199,7 +199,7 @@ class _Probe:
                 code=code,
                 http_status=answer.status,
                 message=f"{self._url} cannot be read without a key",
-                hint=words.codes.get(code or "", words.not_public),
+                hint=terms.codes.get(code or "", terms.not_public),
             )
         headers = Headers(
             content_type=answer.headers.get("Content-Type", ""),
@@ -210,8 +210,8 @@ class _Probe:
             answer.body,
             headers,
             where=self._url,
-            different=f"cdn_base_url has to lead to the top of this {words.container}.",
-            unlike=f"Let the CDN pass the header on as the {words.container} has it.",
+            body_hint=f"cdn_base_url has to lead to the top of this {terms.container}.",
+            header_hint=f"Let the CDN pass the header on as the {terms.container} has it.",
         )
 
     async def _cors(self) -> Finding:
@@ -227,38 +227,38 @@ class _Probe:
             code="NoCors",
             http_status=answer.status,
             message=f"{self._url} {said}; only fonts need that",
-            hint=self._side.words.no_cors,
+            hint=self._provider.terms.no_cors,
         )
 
     async def _delete(self) -> Finding:
         try:
-            status = await self._side.delete(self._sample)
-        except self._side.errors as error:
-            found = self._side.failure(error)
+            status = await self._provider.delete(self._sample)
+        except self._provider.errors as error:
+            found = self._provider.failure(error)
             return msgspec.structs.replace(
                 found,
-                message=f"{self._sample.key} stays in the {self._side.words.container}: {found.message}",
+                message=f"{self._sample.key} stays in the {self._provider.terms.container}: {found.message}",
                 hint="Uploads work without this right; only what is to be deleted stays where it is.",
             )
         return Finding(message=f"removed {self._sample.key}", http_status=status)
 
-    async def _read(self, **headers: str) -> _Answer | Finding:
+    async def _read(self, **headers: str) -> _PublicResponse | Finding:
         """What somebody without a key gets, or why nothing."""
         try:
             async with self._http.get(
                 self._url, allow_redirects=False, headers={"Accept-Encoding": "identity", **headers}
             ) as answer:
                 body = bytearray()
-                async for piece in answer.content.iter_chunked(MOST_BYTES):
+                async for piece in answer.content.iter_chunked(MAX_READ_BYTES):
                     body += piece
-                    if len(body) >= MOST_BYTES:
+                    if len(body) >= MAX_READ_BYTES:
                         break
-            return _Answer(answer.status, answer.headers, bytes(body))
+            return _PublicResponse(answer.status, answer.headers, bytes(body))
         except aiohttp.ClientError as error:
             if isinstance(getattr(error, "os_error", None), PrivateAddressError):
                 message = f"{self._url} is not reachable from the internet"
                 return Finding(
-                    status="failed", code="PrivateAddress", message=message, hint=self._side.words.not_public
+                    status="failed", code="PrivateAddress", message=message, hint=self._provider.terms.not_public
                 )
             return Finding(
                 status="failed",
@@ -267,39 +267,39 @@ class _Probe:
                 hint="Check that the host of the public address, cdn_base_url where there is one, exists and answers.",
             )
 
-    def _compared(self, body: bytes, found: Headers, *, where: str, different: str, unlike: str) -> Finding:
+    def _compared(self, body: bytes, found: Headers, *, where: str, body_hint: str, header_hint: str) -> Finding:
         if body != self._sample.body:
             message = f"{where} gives something else than was stored"
-            return Finding(status="failed", code="Different", http_status=200, message=message, hint=different)
+            return Finding(status="failed", code="Different", http_status=200, message=message, hint=body_hint)
         for name, code in (
             ("content_type", "ContentType"),
             ("content_disposition", "ContentDisposition"),
             ("cache_control", "CacheControl"),
         ):
-            stored, came = getattr(self._sample.headers, name), getattr(found, name)
-            if _plain(stored) != _plain(came):
+            stored, arrived = getattr(self._sample.headers, name), getattr(found, name)
+            if _plain(stored) != _plain(arrived):
                 header = name.replace("_", "-").title()
-                message = f"{header} arrives as {_quoted(came) if came else 'nothing'} from {where}"
-                return Finding(status="warning", code=code, http_status=200, message=message, hint=unlike)
+                message = f"{header} arrives as {_quoted(arrived) if arrived else 'nothing'} from {where}"
+                return Finding(status="warning", code=code, http_status=200, message=message, hint=header_hint)
         return Finding(message=f"{where} gives what was stored", http_status=200)
 
-    def _told(self, step: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Finding]]:
+    def _explained(self, step: Callable[[], Awaitable[Finding]]) -> Callable[[], Awaitable[Finding]]:
         async def run() -> Finding:
             try:
                 return await step()
-            except self._side.errors as error:
-                return self._side.failure(error)
+            except self._provider.errors as error:
+                return self._provider.failure(error)
 
         return run
 
 
-def refusal(error: MillraceError) -> Finding:
+def field_finding(error: MillraceError) -> Finding:
     """The finding of an error that names a field of the form."""
     message = f"{error.field}: {error.message}" if error.field else error.message
     return Finding(status="failed", code=error.code, message=message)
 
 
-def trouble(http_status: int | None) -> str | None:
+def server_error_hint(http_status: int | None) -> str | None:
     """What to do about a status of the provider's own failures, where no code tells more."""
     if http_status is None or http_status < 500:
         return None

@@ -41,7 +41,7 @@ class ObjectRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     former_homes: tuple[ObjectLocation, ...] = ()
 
     @property
-    def homes(self) -> tuple[ObjectLocation, ...]:
+    def locations(self) -> tuple[ObjectLocation, ...]:
         """All of them, the newest first."""
         return (self.home, *self.former_homes)
 
@@ -112,11 +112,11 @@ class Records:
             raise ConflictError("the object was stored again meanwhile", field="id")
         await self._store.delete(_key(record.app_key, record.id), expect_revision=revision)
 
-    async def page(self, app_key: str, *, kind: MediaKind | None, after: int, most: int) -> ObjectPage:
+    async def page(self, app_key: str, *, kind: MediaKind | None, after: int, limit: int) -> ObjectPage:
         """Up to `most` records that were written after revision `after`, in the order of their writing."""
-        stored = await self._store.page(keys.media_keys(app_key, kind), after=after, most=most + 1)
-        records = tuple(decode(entry.data, ObjectRecord) for entry in stored[:most])
-        return ObjectPage(objects=records, next=str(stored[most - 1].revision) if len(stored) > most else None)
+        stored = await self._store.page(keys.media_keys(app_key, kind), after=after, most=limit + 1)
+        records = tuple(decode(entry.data, ObjectRecord) for entry in stored[:limit])
+        return ObjectPage(objects=records, next=str(stored[limit - 1].revision) if len(stored) > limit else None)
 
     async def _read(self, app_key: str, id: str) -> tuple[ObjectRecord, int]:
         stored = await self._store.get(_key(app_key, id))
@@ -144,7 +144,7 @@ def _added(old: ObjectRecord | None, new: ObjectRecord) -> ObjectRecord:
             new.home, stored_at=old.home.stored_at, thumbnails=(*new.home.thumbnails, *before)
         )
         return msgspec.structs.replace(old, home=home)
-    former = tuple(home for home in old.homes if _where(home) != lies)
+    former = tuple(home for home in old.locations if _where(home) != lies)
     return msgspec.structs.replace(new, former_homes=former)
 
 

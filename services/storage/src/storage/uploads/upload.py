@@ -34,7 +34,7 @@ RETRY_S: Final = 2.0
 SNIFF_BYTES: Final = 256 << 10
 """What may be read through for its type without a thread: text is text only to its end."""
 
-LARGE_AT_ONCE: Final = 4
+MAX_LARGE_UPLOADS: Final = 4
 """Bodies from the disk that are sent at once: each holds some parts of it in memory, 50 MB in all."""
 LARGE_WAIT_S: Final = 10.0
 
@@ -42,7 +42,7 @@ LARGE_WAIT_S: Final = 10.0
 class UploadLimits(Struct, frozen=True, kw_only=True):
     """What is taken: the largest upload of each kind, the longer sides of thumbnails, and whether AVIF is an image."""
 
-    most_bytes: Mapping[MediaKind, int]
+    max_bytes: Mapping[MediaKind, int]
     thumbnails_px: tuple[int, ...]
     avif: bool = False
 
@@ -50,11 +50,11 @@ class UploadLimits(Struct, frozen=True, kw_only=True):
 class Providers(Protocol):
     """Which providers an app has."""
 
-    def seats(self, app_key: str) -> Sequence[ProviderSlot]:
+    def slots(self, app_key: str) -> Sequence[ProviderSlot]:
         """Those that are active, in the order of their precedence."""
         ...
 
-    def at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
+    def provider_at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
         """The one, active or not, that reaches a place."""
         ...
 
@@ -90,7 +90,7 @@ class Uploads:
         self,
         *,
         providers: Providers,
-        image_work: ImageProcessPool,
+        image_pool: ImageProcessPool,
         records: Records,
         bus: Bus,
         metrics: Metrics,
@@ -99,12 +99,12 @@ class Uploads:
     ) -> None:
         self.limits = limits
         self._providers = providers
-        self._image_work = image_work
+        self._image_pool = image_pool
         self._records = records
         self._bus = bus
         self._metrics = metrics
         self._now = now
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._large = asyncio.Semaphore(MAX_LARGE_UPLOADS)
 
     async def store(self, app_key: str, kind: MediaKind, body: Body, *, file_name: str = "") -> StoreMediaReply:
         """
@@ -128,7 +128,7 @@ class Uploads:
         """
         if body.size_bytes == 0:
             raise InvalidError("the file is empty", field="file")
-        if body.size_bytes > (most := self.limits.most_bytes[kind]):
+        if body.size_bytes > (most := self.limits.max_bytes[kind]):
             raise TooLargeError(f"the file has {body.size_bytes} bytes; the limit for {kind} is {most}", field="file")
         if body.size_bytes > SNIFF_BYTES:
             sniffed = await asyncio.to_thread(sniff, body.head, body.pieces)
@@ -142,7 +142,7 @@ class Uploads:
         async def put(provider: Provider) -> ObjectLocation:
             return await self._put_all(provider, app_key, examined, file_name)
 
-        home, failed_over = await store_with_failover(self._providers.seats(app_key), put)
+        home, failed_over = await store_with_failover(self._providers.slots(app_key), put)
         if failed_over:
             self._metrics.count("millrace_storage_failovers_total", provider=home.provider)
         record = await self._records.add(app_key, examined.kind, home)
@@ -168,11 +168,11 @@ class Uploads:
             DeniedError, CredentialsError, UnavailableError: The provider's.
         """
         record = await self._records.get(app_key, id)
-        homes = [(home, self._providers.at(app_key, home.place)) for home in record.homes]
-        for home, reached in homes:
+        locations = [(home, self._providers.provider_at(app_key, home.place)) for home in record.locations]
+        for home, reached in locations:
             if reached is None:
                 raise ConflictError(f"the object lies in {home.place}, which no connector reaches", field="id")
-        for home, reached in homes:
+        for home, reached in locations:
             assert reached is not None
             async with reached as provider:
                 for stored in (*home.thumbnails, home.original):
@@ -187,16 +187,16 @@ class Uploads:
             return None
         if not sniffed.image:
             raise InvalidError(f"expected a JPEG, PNG, GIF or WebP image, got {sniffed.name}", field="file")
-        return await self._image_work.look(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
+        return await self._image_pool.look(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
 
     async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> ObjectLocation:
         pieces = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
-        puts = [self._put(provider, examined.kind, piece) for piece in pieces]
+        puts = [self._put(provider, examined.kind, planned) for planned in pieces]
         # All come to their end before the first failure is told: nothing is stored behind an answer that was given.
         for outcome in await asyncio.gather(*puts, return_exceptions=True):
             if outcome is not None:
                 raise outcome
-        original, *thumbnails = (piece.stored for piece in pieces)
+        original, *thumbnails = (planned.stored for planned in pieces)
         return ObjectLocation(
             provider=provider.name,
             place=provider.place,
@@ -205,7 +205,7 @@ class Uploads:
             thumbnails=tuple(thumbnails),
         )
 
-    def _thumbnails(self, provider: Provider, app_key: str, examined: Examined) -> list["_Piece"]:
+    def _thumbnails(self, provider: Provider, app_key: str, examined: Examined) -> list["_PlannedObject"]:
         if examined.picture is None:
             return []
         sha256 = examined.body.sha256
@@ -222,17 +222,17 @@ class Uploads:
                 width=small.width,
                 height=small.height,
             )
-            pieces.append(_Piece(stored=stored, body=body, content_disposition=disposition(small.type, "")))
+            pieces.append(_PlannedObject(stored=stored, body=body, content_disposition=disposition(small.type, "")))
         return pieces
 
-    async def _put(self, provider: Provider, kind: MediaKind, piece: "_Piece") -> None:
-        headers = Headers(content_type=piece.stored.content_type, content_disposition=piece.content_disposition)
+    async def _put(self, provider: Provider, kind: MediaKind, planned: "_PlannedObject") -> None:
+        headers = Headers(content_type=planned.stored.content_type, content_disposition=planned.content_disposition)
 
         def put() -> Awaitable[bool]:
-            return provider.put_if_absent(piece.stored.key, piece.body, headers)
+            return provider.put_if_absent(planned.stored.key, planned.body, headers)
 
         try:
-            if piece.body.data is None:
+            if planned.body.data is None:
                 new = await self._put_large(put)
             else:
                 new = await retry(put, backoff=BACKOFF, deadline_s=RETRY_S)
@@ -241,7 +241,7 @@ class Uploads:
             raise
         self._count(provider, kind, "stored" if new else "duplicate")
         if new:
-            self._metrics.count("millrace_storage_bytes_total", piece.body.size_bytes, provider=provider.name)
+            self._metrics.count("millrace_storage_bytes_total", planned.body.size_bytes, provider=provider.name)
 
     async def _put_large(self, put: Callable[[], Awaitable[bool]]) -> bool:
         try:
@@ -258,7 +258,7 @@ class Uploads:
         self._metrics.count("millrace_storage_objects_total", provider=provider.name, kind=kind, outcome=outcome)
 
 
-class _Piece(Struct, frozen=True, kw_only=True):
+class _PlannedObject(Struct, frozen=True, kw_only=True):
     """One object to put: where it will be, and its bytes."""
 
     stored: StoredObject
@@ -266,7 +266,7 @@ class _Piece(Struct, frozen=True, kw_only=True):
     content_disposition: str
 
 
-def _original(provider: Provider, app_key: str, examined: Examined, file_name: str) -> _Piece:
+def _original(provider: Provider, app_key: str, examined: Examined, file_name: str) -> _PlannedObject:
     body, picture = examined.body, examined.picture
     key = object_key(provider.prefix, app_key, examined.kind, body.sha256, examined.type.extension)
     stored = StoredObject(
@@ -278,4 +278,4 @@ def _original(provider: Provider, app_key: str, examined: Examined, file_name: s
         width=picture.width if picture else None,
         height=picture.height if picture else None,
     )
-    return _Piece(stored=stored, body=body, content_disposition=disposition(examined.type, file_name))
+    return _PlannedObject(stored=stored, body=body, content_disposition=disposition(examined.type, file_name))

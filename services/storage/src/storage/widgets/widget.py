@@ -19,10 +19,10 @@ from storage.widgets.data_uris import DataUri, find_images, splice
 T = TypeVar("T")
 U = TypeVar("U")
 
-AT_ONCE: Final = 8
+MAX_STORES: Final = 8
 """Pictures of one page that are stored side by side (reference: storage.md, 7)."""
 
-PAGES_AT_ONCE: Final = 2
+MAX_PAGES: Final = 2
 """Pages that are in memory, each of them several times: as it came, its pictures, and as it goes."""
 
 PIECE_BYTES: Final = 256 * 1024
@@ -57,7 +57,7 @@ class Widgets:
         self._uploads = uploads
         self._max_bytes = max_bytes
         self._max_images = max_images
-        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._pages = asyncio.Semaphore(MAX_PAGES)
 
     async def store(self, app_key: str, page: Body, *, strict: bool = False) -> StoreWidgetReply:
         """
@@ -74,16 +74,16 @@ class Widgets:
             content = await asyncio.to_thread(page.read)
             found = await asyncio.to_thread(_read, content, self._max_bytes, self._max_images)
             bodies = {body.sha256: body for _, body in found if body is not None}
-            looked = await _each(bodies, self._examine)
+            examined_by_hash = await _each(bodies, self._examine)
             if strict:
-                _check_all(found, looked)
-            good = {sha256: examined for sha256, examined in looked.items() if isinstance(examined, Examined)}
+                _check_all(found, examined_by_hash)
+            good = {sha256: examined for sha256, examined in examined_by_hash.items() if isinstance(examined, Examined)}
 
             async def put(examined: Examined) -> StoreMediaReply:
                 return await self._uploads.store_examined(app_key, examined)
 
             stored = await _each(good, put)
-            images = tuple(_image(uri, body, looked, stored) for uri, body in found)
+            images = tuple(_image(uri, body, examined_by_hash, stored) for uri, body in found)
             urls = [(uri, image.url) for (uri, _), image in zip(found, images, strict=True) if image.url is not None]
             html = await asyncio.to_thread(_written, content, urls)
             return StoreWidgetReply(html=html, images=images)
@@ -98,7 +98,7 @@ class Widgets:
 
 async def _each(things: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> dict[str, U]:
     """Some at once; the first failure is everybody's."""
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(MAX_STORES)
 
     async def one(thing: T) -> U:
         async with slots:
@@ -133,26 +133,29 @@ def _written(page: bytes, urls: list[tuple[DataUri, str]]) -> str:
     return splice(page, urls).decode()
 
 
-def _check_all(found: list[tuple[DataUri, Body | None]], looked: Mapping[str, Examined | str]) -> None:
-    bad = [(uri, error) for uri, body in found if (error := _error(uri, body, looked)) is not None]
+def _check_all(found: list[tuple[DataUri, Body | None]], examined_by_hash: Mapping[str, Examined | str]) -> None:
+    bad = [(uri, error) for uri, body in found if (error := _error(uri, body, examined_by_hash)) is not None]
     if bad:
         (first, why), others = bad[0], len(bad) - 1
         more = f", nor can {others} more" if others else ""
         raise InvalidError(f"the picture at byte {first.start} cannot be stored: {why}{more}", field="html")
 
 
-def _error(uri: DataUri, body: Body | None, looked: Mapping[str, Examined | str]) -> str | None:
+def _error(uri: DataUri, body: Body | None, examined_by_hash: Mapping[str, Examined | str]) -> str | None:
     if body is None:
         return uri.error
-    outcome = looked[body.sha256]
+    outcome = examined_by_hash[body.sha256]
     return outcome if isinstance(outcome, str) else None
 
 
 def _image(
-    uri: DataUri, body: Body | None, looked: Mapping[str, Examined | str], stored: Mapping[str, StoreMediaReply]
+    uri: DataUri,
+    body: Body | None,
+    examined_by_hash: Mapping[str, Examined | str],
+    stored: Mapping[str, StoreMediaReply],
 ) -> WidgetImage:
     if body is None or body.sha256 not in stored:
-        return WidgetImage(offset=uri.start, bytes=len(uri.content), error=_error(uri, body, looked))
+        return WidgetImage(offset=uri.start, bytes=len(uri.content), error=_error(uri, body, examined_by_hash))
     original = stored[body.sha256].original
     return WidgetImage(
         offset=uri.start,
