@@ -24,7 +24,8 @@ from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
 from storage.placement.failover import Headers
 from storage.providers.amazon import AmazonStorageConfig, checked
-from storage.providers.probe import ProviderTerms, Sample, field_finding, probe, server_error_hint
+from storage.providers.probe import probe
+from storage.providers.probe_port import ProviderTerms, Sample, field_finding, server_error_hint
 
 TERMS: Final = ProviderTerms(
     container="bucket",

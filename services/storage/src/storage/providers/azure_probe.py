@@ -23,7 +23,8 @@ from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
 from storage.placement.failover import Headers
 from storage.providers.azure import AzureStorageConfig, checked
-from storage.providers.probe import ProviderTerms, Sample, field_finding, probe, server_error_hint
+from storage.providers.probe import probe
+from storage.providers.probe_port import ProviderTerms, Sample, field_finding, server_error_hint
 
 CONNECT_S: Final = 5.0
 

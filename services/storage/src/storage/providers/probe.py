@@ -11,20 +11,18 @@ network looks at the address that it really connects to.
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
 from shared.contracts.connection_report import Check, ConnectionReport, Finding, run_checks
-from shared.errors import InvalidError, MillraceError
+from shared.errors import InvalidError
 from shared.private_addresses import PrivateAddressError, public_socket
 from storage.placement.failover import Headers
+from storage.providers.probe_port import ProviderProbe, Sample
 
-HEADERS: Final = Headers(
-    content_type="text/plain; charset=utf-8", content_disposition='attachment; filename="millrace-test.txt"'
-)
 ORIGIN: Final = "https://www.example.com"
 """A page of somebody's, to see whether a browser would let it use what is stored."""
 
@@ -34,74 +32,6 @@ MAX_READ_BYTES: Final = 8192
 QUOTED_CHARS: Final = 100
 
 PROBE_LEFT: Final = "The test's object, below .probe/, may still be there."
-
-
-class Sample(Struct, frozen=True, kw_only=True):
-    """The object that a test stores, reads and deletes."""
-
-    key: str
-    body: bytes
-    headers: Headers = HEADERS
-
-
-class ConnectorForm(Protocol):
-    """A connector whose fields are right."""
-
-    @property
-    def prefix(self) -> str: ...
-
-    def url(self, key: str) -> str: ...
-
-
-class ProviderTerms(Struct, frozen=True, kw_only=True):
-    """
-    How a provider's things are called, and what to do in it.
-
-    `not_public` and `no_cors` are hints; `codes` holds better ones for what the public is told.
-    """
-
-    container: str
-    not_public: str
-    no_cors: str
-    codes: Mapping[str, str]
-
-
-class ProviderProbe(Protocol):
-    """
-    A provider's own part. The steps are asked in this order and each at most once; what they raise of `errors` is
-    explained by `failure`, and they are cancelled when their time is over.
-    """
-
-    terms: ProviderTerms
-    errors: tuple[type[Exception], ...]
-
-    def checked(self) -> ConnectorForm:
-        """The connector of the form, which all later steps use. Raises `InvalidError`."""
-        ...
-
-    async def reach(self, sample: Sample) -> Finding:
-        """Whether the endpoint answers, whatever it says."""
-        ...
-
-    async def region(self) -> Finding:
-        """Whether it is the right one."""
-        ...
-
-    async def put(self, sample: Sample) -> Finding:
-        """Store the sample as the service stores."""
-        ...
-
-    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
-        """What is stored, by the credentials."""
-        ...
-
-    async def delete(self, sample: Sample) -> int:
-        """Take the sample away, and tell the HTTP status."""
-        ...
-
-    def failure(self, error: Exception) -> Finding:
-        """What one of `errors` means. Holds no secret."""
-        ...
 
 
 def public_session(*, allow_private: bool) -> aiohttp.ClientSession:
@@ -291,21 +221,6 @@ class _ProbeRun:
                 return self._provider.failure(error)
 
         return run
-
-
-def field_finding(error: MillraceError) -> Finding:
-    """The finding of an error that names a field of the form."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
-    return Finding(status="failed", code=error.code, message=message)
-
-
-def server_error_hint(http_status: int | None) -> str | None:
-    """What to do about a status of the provider's own failures, where no code tells more."""
-    if http_status is None or http_status < 500:
-        return None
-    if http_status == 501:
-        return "The endpoint does not know this operation."
-    return "The provider has trouble of its own; nothing is wrong with the keys. Try again."
 
 
 def _plain(header: str) -> str:

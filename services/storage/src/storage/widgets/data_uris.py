@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from shared.errors import TooLargeError
 from storage.content.content_types import HEAD_BYTES, SVG, ContentType, sniff_head
+from storage.widgets.html_scan import PIECE_BYTES, HtmlScan
 
 MAX_HTML_BYTES: Final = 20 * 1024 * 1024
 MAX_IMAGES: Final = 200
@@ -34,24 +35,9 @@ MAX_IMAGES: Final = 200
 MAX_FINDS: Final = 20_000
 """How many script tags and data URIs of any kind are looked at: each costs microseconds, and 20 MB hold a million."""
 
-_PIECE_BYTES: Final = 64 * 1024
-_FIND_BYTES: Final = 512
-"""More than what `_FIND` matches."""
-
 _SPACE: Final = b" \t\r\n\f"
 _LOOK_BEHIND_BYTES: Final = 96
 _ENTITY_BYTES: Final = 10
-
-# For lower-case text. Both begin with a letter of their own, so that the search for one is quick; and neither looks far
-# into the next one, so that many of them are no more work than few.
-_FIND: Final = re.compile(
-    rb"<(?P<script>script)(?=[\s>/])"
-    rb"|data(?<![a-z0-9+.-]data)(?::|&#0{0,4}58;|&#x0{0,4}3a;|&colon;)"
-    rb"(?:(?P<type>(?:[^,:<>\"'()](?!ata&)){0,200}?base64)\s{0,8}(?:,|&#0{0,4}44;|&#x0{0,4}2c;|&comma;)"
-    rb"|(?P<drawing>image/svg\+xml)(?=[;,]))"
-)
-_FIND_WORDS: Final = (b"base64", b"<script", b"image/svg+xml")
-"""Text without any of these holds no find; to look for them costs next to nothing."""
 
 _BASE64_TYPE: Final = re.compile(r"([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64")
 _OURS: Final = ("image/", "font/", "application/font-", "application/x-font-")
@@ -114,7 +100,7 @@ def find_images(page: bytes, *, max_bytes: int = MAX_HTML_BYTES, max_images: int
     if len(page) > max_bytes:
         raise TooLargeError(f"the page has {len(page)} bytes; the limit is {max_bytes}", field="html")
     found: list[DataUri] = []
-    scan = _Scan(page)
+    scan = HtmlScan(page)
     finds = 0
     while (find := scan.next()) is not None:
         finds += 1
@@ -144,75 +130,14 @@ def splice(page: bytes, urls: Iterable[tuple[DataUri, str]]) -> bytes:
     return b"".join(parts)
 
 
-class _Scan:
-    """Goes through a page once. `at` is where it stands, and may be moved forward."""
-
-    def __init__(self, page: bytes) -> None:
-        self.at = 0
-        self._page = page
-        self._window = b""
-        self._window_start = 0
-        self._promising = False
-        self._scripts_from = 0
-        self._comment_from = 0
-
-    def next(self) -> tuple[int, re.Match[bytes]] | None:
-        """The next find and its position; `at` is behind it then."""
-        while self.at < len(self._page):
-            end = self._window_start + len(self._window)
-            last = end == len(self._page)
-            found = None
-            if self._promising and self.at < end:
-                found = _FIND.search(self._window, self.at - self._window_start)
-            if found is not None and (last or found.start() < len(self._window) - _FIND_BYTES):
-                self.at = self._window_start + found.end()
-                return self._window_start + found.start(), found
-            if last and self.at >= self._window_start:
-                break
-            # What stands across the end of this window stands whole in the next one, with the byte before it.
-            self.at = max(self.at, end - _FIND_BYTES)
-            self._window_start = max(0, self.at - 1)
-            self._window = self._page[self._window_start : self._window_start + _PIECE_BYTES].lower()
-            self._promising = any(word in self._window for word in _FIND_WORDS)
-        return None
-
-    def skip_script(self, start: int) -> None:
-        """
-        Go behind the script whose tag stands at `start`; not if the tag stands in a comment, where it hides nothing.
-
-        What else stands in a comment is not skipped, because Outlook shows some of them.
-        """
-        if start < self._scripts_from:
-            return
-        closed = self._page.rfind(b"-->", self._comment_from, start)
-        opened = self._page.find(b"<!--", closed + len(b"-->") if closed >= 0 else self._comment_from, start)
-        end = self._page.find(b"-->", start) if opened >= 0 else _find_lower(self._page, b"</script", self.at)
-        end = end if end >= 0 else len(self._page)
-        self._scripts_from = self._comment_from = end
-        if opened < 0:
-            self.at = end
-
-
-def _find_lower(page: bytes, word: bytes, at: int) -> int:
-    """Where a word stands in any case, or -1."""
-    size = _FIND_BYTES
-    while at < len(page):
-        found = page[at : at + size].lower().find(word)
-        if found >= 0:
-            return at + found
-        at += size - len(word)
-        size = _PIECE_BYTES
-    return -1
-
-
 def _end_of_drawing(page: bytes, start: int) -> int:
     wrapped, closer = _context(page, start)
     pattern = closer if wrapped else _END_OF_DRAWING
     at = start
     while at < len(page):
-        if found := pattern.search(page, at, at + _PIECE_BYTES):
+        if found := pattern.search(page, at, at + PIECE_BYTES):
             return found.start()
-        at += _PIECE_BYTES - _ENTITY_BYTES
+        at += PIECE_BYTES - _ENTITY_BYTES
     return len(page)
 
 
@@ -241,14 +166,14 @@ def _read(page: bytes, start: int, payload: int, base64_type: bytes) -> DataUri 
 
 def _end_of_text(page: bytes, at: int, text: re.Pattern[bytes]) -> int:
     # An escape that a piece cuts in two is whole in the next.
-    while (found := text.match(page, at, at + _PIECE_BYTES)) and found.end() > at:
+    while (found := text.match(page, at, at + PIECE_BYTES)) and found.end() > at:
         at = found.end()
     return at
 
 
 def _end_without_space(page: bytes, start: int, end: int) -> int:
     while end > start:
-        piece = page[max(start, end - _PIECE_BYTES) : end]
+        piece = page[max(start, end - PIECE_BYTES) : end]
         kept = len(piece.rstrip(_SPACE))
         end -= len(piece) - kept
         if kept:
@@ -302,7 +227,7 @@ def _decoded(page: bytes, start: int, end: int) -> bytes | None:
 def _without_escapes(page: bytes, start: int, end: int) -> Iterator[bytes]:
     at = start
     while at < end:
-        stop = min(at + _PIECE_BYTES, end)
+        stop = min(at + PIECE_BYTES, end)
         if stop < end:
             # No escape is cut in two: one that begins this near to the end belongs to the next piece.
             marks = (page.rfind(mark, stop - _ESCAPE_BYTES, stop) for mark in b"&\\")

@@ -1,0 +1,85 @@
+"""Routes of media: store a file."""
+
+from contextlib import AsyncExitStack
+from typing import Annotated
+from urllib.parse import unquote
+
+from aiohttp import BodyPartReader
+from msgspec import Meta, Struct
+
+from shared.contracts.messages import MediaKind, StoreMediaReply
+from shared.errors import InvalidError
+from shared.http.routes import Binary, Query, Route
+from shared.http.server import Call
+from storage.content.body import Body, TransferRate
+from storage.routes.request_bodies import max_bytes_of, part_pieces, read_kind, read_multipart, receive_raw_body
+from storage.state import State
+
+
+class MediaForm(Struct, forbid_unknown_fields=True):
+    """The fields of an upload as a form."""
+
+    file: Binary
+    kind: MediaKind = "message-image"
+
+
+async def post_media(call: Call[State]) -> StoreMediaReply:
+    """Store one file of a form."""
+    kind: MediaKind | None = None
+    file_name = ""
+    body: Body | None = None
+    async with AsyncExitStack() as stack:
+        async with read_multipart(call.request, max(call.state.uploads.limits.max_bytes.values())) as rate:
+            async for part in await call.request.multipart():
+                if not isinstance(part, BodyPartReader) or part.name not in {"file", "kind"}:
+                    name = part.name if isinstance(part, BodyPartReader) else None
+                    raise InvalidError("expected the fields 'file' and 'kind' only", field=name or "body")
+                if part.name == "kind":
+                    if kind is not None:
+                        raise InvalidError("expected it once", field="kind")
+                    kind = await read_kind(call, part, rate)
+                elif body is not None:
+                    raise InvalidError("expected one file", field="file")
+                else:
+                    # Clients write a quote or a line break in a name as %22 or %0A (HTML, multipart/form-data).
+                    file_name = unquote(part.filename or "")
+                    pieces = part_pieces(part, rate, "file")
+                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, max_bytes_of(call, kind)))
+        if body is None:
+            raise InvalidError("expected a file", field="file")
+        return await call.state.uploads.store(call.app_key, kind or "message-image", body, file_name=file_name)
+
+
+async def put_media(call: Call[State]) -> StoreMediaReply:
+    """Store the body as it is."""
+    kind: MediaKind = call.asked["kind"]
+    async with AsyncExitStack() as stack:
+        async with TransferRate() as rate:
+            body = await stack.enter_async_context(receive_raw_body(call, rate, max_bytes_of(call, kind), "body"))
+        return await call.state.uploads.store(call.app_key, kind, body, file_name=call.asked["file_name"])
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/v1/apps/{app_key}/media",
+        post_media,
+        "Store a file of a form",
+        reply=StoreMediaReply,
+        status=201,
+        consumes={"multipart/form-data": MediaForm},
+    ),
+    Route(
+        "PUT",
+        "/v1/apps/{app_key}/media",
+        put_media,
+        "Store the body as it is",
+        reply=StoreMediaReply,
+        status=201,
+        consumes={"application/octet-stream": Binary},
+        query={
+            "kind": Query("What it is", MediaKind, "message-image"),
+            "file_name": Query("How a download of it is called", Annotated[str, Meta(max_length=255)], ""),
+        },
+    ),
+)

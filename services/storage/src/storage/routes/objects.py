@@ -1,0 +1,91 @@
+"""Routes of stored objects: list, show, delete, and serve those of the local directory."""
+
+from typing import Annotated, Final
+
+from aiohttp import web
+from msgspec import Meta
+
+from shared.contracts.messages import MediaKind
+from shared.http.routes import Binary, Query, Route
+from shared.http.server import Call
+from storage.routes.request_bodies import PIECE_BYTES
+from storage.state import State
+from storage.uploads.records import ObjectPage, ObjectRecord
+
+PAGE_OBJECTS: Final = 100
+MOST_OBJECTS: Final = 1000
+
+CDN_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    # Whatever an object is, opened by itself it may run nothing (reference: storage.md, 3.23).
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+"""What objects of the local directory are served with. Fonts are loaded with CORS, so everybody may read."""
+
+
+async def get_objects(call: Call[State]) -> ObjectPage:
+    """A page of the objects of an app."""
+    asked = call.asked
+    return await call.state.records.page(
+        call.app_key, kind=asked["kind"], after=int(asked["after"]), limit=asked["limit"]
+    )
+
+
+async def get_object(call: Call[State]) -> ObjectRecord:
+    """What is known of an object."""
+    return await call.state.records.get(call.app_key, call.path["id"])
+
+
+async def delete_object(call: Call[State]) -> None:
+    """Take an object away."""
+    await call.state.uploads.delete(call.app_key, call.path["id"])
+
+
+async def get_local_object(call: Call[State]) -> web.FileResponse:
+    """An object of the local directory, whole or in part. Only what uploads have named is found."""
+    found = await call.state.local.find(call.path["key"])
+    headers = {
+        "Content-Type": found.headers.content_type,
+        "Content-Disposition": found.headers.content_disposition,
+        "Cache-Control": found.headers.cache_control,
+    }
+    return web.FileResponse(found.path, chunk_size=PIECE_BYTES, headers=headers | CDN_HEADERS)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/v1/apps/{app_key}/objects",
+        get_objects,
+        "List the objects of the app, the one that changed longest ago first",
+        reply=ObjectPage,
+        query={
+            "kind": Query("Only those of this kind", MediaKind),
+            "limit": Query("How many at most", Annotated[int, Meta(ge=1, le=MOST_OBJECTS)], PAGE_OBJECTS),
+            "after": Query("`next` of the page before", Annotated[str, Meta(pattern=r"^[0-9]{1,18}$")], "0"),
+        },
+    ),
+    Route("GET", "/v1/apps/{app_key}/objects/{id}", get_object, "Tell where an object is", reply=ObjectRecord),
+    Route(
+        "DELETE",
+        "/v1/apps/{app_key}/objects/{id}",
+        delete_object,
+        "Delete an object wherever it lies; its URLs then lead nowhere",
+        status=204,
+    ),
+)
+
+LOCAL_ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/cdn/{key:.+}",
+        get_local_object,
+        "An object of the local directory",
+        scope="open",
+        reply=Binary,
+        produces="*/*",
+        also={206: None, 304: None, 416: None},
+    ),
+)

@@ -1,0 +1,77 @@
+"""
+Bodies of requests: raw, and the parts of a multipart form.
+
+A body is counted while it is read, because aiohttp's own limit does not hold for `multipart()` (aiohttp#3702).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from shared.contracts.messages import MediaKind
+from shared.errors import InvalidError, TooLargeError
+from shared.http.server import Call
+from storage.content.body import TransferRate
+from storage.state import State
+from storage.uploads.records import KINDS
+
+PIECE_BYTES: Final = 64 * 1024
+WORD_BYTES: Final = 64
+AROUND_BYTES: Final = 64 * 1024
+"""What a multipart body may have beside its file."""
+
+
+@asynccontextmanager
+async def read_multipart(request: web.Request, max_bytes: int) -> AsyncIterator[TransferRate]:
+    """aiohttp's complaints about a multipart body, which have no kind of their own, as `InvalidError`."""
+    if request.content_type != "multipart/form-data":
+        raise InvalidError("expected multipart/form-data", field="Content-Type")
+    check_length(request, max_bytes + AROUND_BYTES, "file")
+    try:
+        async with TransferRate() as rate:
+            yield rate
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
+        raise InvalidError(f"the multipart body is broken: {error}", field="body") from None
+
+
+def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, field: str) -> Any:
+    check_length(call.request, max_bytes, field)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        async for piece in call.request.content.iter_any():
+            rate.add(len(piece))
+            yield piece
+
+    return call.state.bodies.receive(pieces(), max_bytes, field=field)
+
+
+def check_length(request: web.Request, max_bytes: int, field: str) -> None:
+    # What a client announces is refused before it is sent. What it sends is counted all the same.
+    if (request.content_length or 0) > max_bytes:
+        raise TooLargeError(f"expected at most {max_bytes} bytes", field=field)
+
+
+def max_bytes_of(call: Call[State], kind: MediaKind | None) -> int:
+    max_bytes = call.state.uploads.limits.max_bytes
+    return max_bytes[kind] if kind is not None else max(max_bytes.values())
+
+
+async def part_pieces(part: BodyPartReader, rate: TransferRate, field: str) -> AsyncIterator[bytes]:
+    encodings = {part.headers.get(name, "binary").lower() for name in ("Content-Encoding", "Content-Transfer-Encoding")}
+    if not encodings <= {"binary", "8bit", "7bit", "identity"}:
+        raise InvalidError("expected the bytes as they are, in no encoding", field=field)
+    while piece := await part.read_chunk(PIECE_BYTES):
+        rate.add(len(piece))
+        yield piece
+
+
+async def read_kind(call: Call[State], part: BodyPartReader, rate: TransferRate) -> MediaKind:
+    async with call.state.bodies.receive(part_pieces(part, rate, "kind"), WORD_BYTES, field="kind") as word:
+        value = word.read().decode("ascii", "replace").strip()
+    for kind in KINDS:
+        if value == kind:
+            return kind
+    raise InvalidError(f"expected one of {', '.join(KINDS)}", field="kind")

@@ -1,0 +1,83 @@
+"""
+One pass over a page, for the places where a data URI or a script begins. Pure, and in pieces of 64 KiB: no other thread
+of the process runs during one search.
+"""
+
+import re
+from typing import Final
+
+PIECE_BYTES: Final = 64 * 1024
+_FIND_BYTES: Final = 512
+"""More than what `_FIND` matches."""
+
+# For lower-case text. Both begin with a letter of their own, so that the search for one is quick; and neither looks far
+# into the next one, so that many of them are no more work than few.
+_FIND: Final = re.compile(
+    rb"<(?P<script>script)(?=[\s>/])"
+    rb"|data(?<![a-z0-9+.-]data)(?::|&#0{0,4}58;|&#x0{0,4}3a;|&colon;)"
+    rb"(?:(?P<type>(?:[^,:<>\"'()](?!ata&)){0,200}?base64)\s{0,8}(?:,|&#0{0,4}44;|&#x0{0,4}2c;|&comma;)"
+    rb"|(?P<drawing>image/svg\+xml)(?=[;,]))"
+)
+_FIND_WORDS: Final = (b"base64", b"<script", b"image/svg+xml")
+"""Text without any of these holds no find; to look for them costs next to nothing."""
+
+
+class HtmlScan:
+    """Goes through a page once. `at` is where it stands, and may be moved forward."""
+
+    def __init__(self, page: bytes) -> None:
+        self.at = 0
+        self._page = page
+        self._window = b""
+        self._window_start = 0
+        self._promising = False
+        self._scripts_from = 0
+        self._comment_from = 0
+
+    def next(self) -> tuple[int, re.Match[bytes]] | None:
+        """The next find and its position; `at` is behind it then."""
+        while self.at < len(self._page):
+            end = self._window_start + len(self._window)
+            last = end == len(self._page)
+            found = None
+            if self._promising and self.at < end:
+                found = _FIND.search(self._window, self.at - self._window_start)
+            if found is not None and (last or found.start() < len(self._window) - _FIND_BYTES):
+                self.at = self._window_start + found.end()
+                return self._window_start + found.start(), found
+            if last and self.at >= self._window_start:
+                break
+            # What stands across the end of this window stands whole in the next one, with the byte before it.
+            self.at = max(self.at, end - _FIND_BYTES)
+            self._window_start = max(0, self.at - 1)
+            self._window = self._page[self._window_start : self._window_start + PIECE_BYTES].lower()
+            self._promising = any(word in self._window for word in _FIND_WORDS)
+        return None
+
+    def skip_script(self, start: int) -> None:
+        """
+        Go behind the script whose tag stands at `start`; not if the tag stands in a comment, where it hides nothing.
+
+        What else stands in a comment is not skipped, because Outlook shows some of them.
+        """
+        if start < self._scripts_from:
+            return
+        closed = self._page.rfind(b"-->", self._comment_from, start)
+        opened = self._page.find(b"<!--", closed + len(b"-->") if closed >= 0 else self._comment_from, start)
+        end = self._page.find(b"-->", start) if opened >= 0 else _find_lower(self._page, b"</script", self.at)
+        end = end if end >= 0 else len(self._page)
+        self._scripts_from = self._comment_from = end
+        if opened < 0:
+            self.at = end
+
+
+def _find_lower(page: bytes, word: bytes, at: int) -> int:
+    """Where a word stands in any case, or -1."""
+    size = _FIND_BYTES
+    while at < len(page):
+        found = page[at : at + size].lower().find(word)
+        if found >= 0:
+            return at + found
+        at += size - len(word)
+        size = PIECE_BYTES
+    return -1
