@@ -93,7 +93,7 @@ class SftpPeer:
             def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
                 return key.public_data == peer.client_key.public_data
 
-        class Files(asyncssh.SFTPServer):
+        class CutServer(asyncssh.SFTPServer):
             def __init__(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
                 super().__init__(channel, chroot=os.fsencode(peer.folder))
 
@@ -110,7 +110,7 @@ class SftpPeer:
             config=None,
             server_factory=Server,
             server_host_keys=[self.key],
-            sftp_factory=Files,
+            sftp_factory=CutServer,
             encoding=None,
         )
         self.port = self._acceptor.get_port()
@@ -184,7 +184,7 @@ class FtpsPeer:
         context.use_privatekey_file(str(self.certificate))
         context.set_session_id(b"peer")
 
-        class Files(AbstractedFS):  # type: ignore[misc]
+        class CutFileSystem(AbstractedFS):  # type: ignore[misc]
             def open(self, filename: str, mode: str) -> Any:
                 file = super().open(filename, mode)
                 most = peer.cut.get(Path(filename).name)
@@ -204,7 +204,7 @@ class FtpsPeer:
         class Handler(TLS_FTPHandler):  # type: ignore[misc]
             ssl_context = context
             dtp_handler = Data
-            abstracted_fs = Files
+            abstracted_fs = CutFileSystem
             tls_control_required = True
             tls_data_required = True
             auth_failed_timeout = 0

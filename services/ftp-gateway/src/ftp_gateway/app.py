@@ -24,11 +24,11 @@ from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
 from ftp_gateway.remotes.connection_test import probe_remote
-from ftp_gateway.remotes.lock import take_remote
+from ftp_gateway.remotes.lock import lock_remote
 from ftp_gateway.remotes.pull import Puller, RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import REMOTES, Remote
 from ftp_gateway.remotes.report_delivery import ReportDelivery
-from ftp_gateway.remotes.scheduler import Key, PullScheduler
+from ftp_gateway.remotes.scheduler import PullScheduler, RemoteKey
 from ftp_gateway.remotes.service import RemoteService
 from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.routes import ROUTES
@@ -181,7 +181,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
         remote.check(allow_private=allow_private)
         await asyncio.to_thread(check_keys if remote.protocol == "sftp" else check_certificates, remote)
 
-    def jobs() -> dict[Key, RemoteJob]:
+    def jobs() -> dict[RemoteKey, RemoteJob]:
         return {
             (entry.app_key, entry.id): RemoteJob(
                 app_key=entry.app_key, id=entry.id, revision=entry.revision, remote=entry.value
@@ -190,7 +190,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
             if entry.value.active
         }
 
-    async def is_gone(key: Key) -> bool:
+    async def is_gone(key: RemoteKey) -> bool:
         try:
             await mesh.registry.get(REMOTES, *key)
         except NotFoundError:
@@ -209,7 +209,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
         )
 
     lanes = PullScheduler(
-        take=lambda key: take_remote(directory, *key),
+        take=lambda key: lock_remote(directory, *key),
         memories=mesh.bucket(streams.REMOTES),
         jobs=jobs,
         is_gone=is_gone,

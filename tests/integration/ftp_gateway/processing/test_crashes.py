@@ -16,7 +16,7 @@ from ftp_gateway.parsing.file_reader import ValidationResult
 from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing import publisher
 from ftp_gateway.processing.pipeline import FilePipeline
-from ftp_gateway.processing.publisher import ResumePoint, find_point
+from ftp_gateway.processing.publisher import ResumePoint, find_resume_point
 from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload_info import UploadInfo
@@ -187,7 +187,7 @@ async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
             raise UnavailableError("no answer")
         return await publish_together(messages)
 
-    monkeypatch.setattr(publisher, "IN_PLACE_S", 0.5)
+    monkeypatch.setattr(publisher, "RETRY_S", 0.5)
     monkeypatch.setattr(bus, "publish_together", away_for_a_while)
     spool = Spool(tmp_path / "spool", now)
     count = 60_000
@@ -235,7 +235,7 @@ async def test_content_is_a_duplicate_for_a_day(
     later = now() + timedelta(hours=hours)
     info = UploadInfo(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
 
-    point = await find_point(bus, "push", "another", info, survey)
+    point = await find_resume_point(bus, "push", "another", info, survey)
 
     assert ResumePoint(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
 

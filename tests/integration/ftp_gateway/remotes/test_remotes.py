@@ -13,7 +13,7 @@ import pytest
 
 from ftp_gateway.app import SERVICE
 from ftp_gateway.remotes import remote
-from ftp_gateway.remotes.backoff import next_look
+from ftp_gateway.remotes.backoff import next_poll_at
 from ftp_gateway.remotes.state import PullProgress
 from ftp_gateway.remotes.state_store import RemoteStateStore
 from shared.contracts import streams, subjects
@@ -51,9 +51,9 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits between polls are a tenth of what is configured."""
 
     def soon(remote: remote.Remote, now: datetime, **after: Any) -> datetime:
-        return now + (next_look(remote, now, **after) - now) / 10
+        return now + (next_poll_at(remote, now, **after) - now) / 10
 
-    monkeypatch.setattr("ftp_gateway.remotes.scheduler.next_look", soon)
+    monkeypatch.setattr("ftp_gateway.remotes.scheduler.next_poll_at", soon)
 
 
 class Remote:
@@ -385,8 +385,8 @@ async def test_only_one_of_two_replicas_pulls(gateway: Gateway, sftp: SftpPeer, 
 KEEPER = """
 import sys
 from pathlib import Path
-from ftp_gateway.remotes.lock import take_remote
-print(take_remote(Path(sys.argv[1]), "shop", "erp") is not None, flush=True)
+from ftp_gateway.remotes.lock import lock_remote
+print(lock_remote(Path(sys.argv[1]), "shop", "erp") is not None, flush=True)
 sys.stdin.read()
 """
 
@@ -410,7 +410,7 @@ async def another_replica(spool: Path) -> AsyncIterator[asyncio.subprocess.Proce
 async def test_the_remote_of_a_replica_that_is_killed_is_pulled_by_another_at_once(
     gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.remotes.scheduler.TAKEN_S", 0.05)
+    monkeypatch.setattr("ftp_gateway.remotes.scheduler.LOCK_RETRY_S", 0.05)
     (mine, theirs) = (Remote(gateway, sftp, name) for name in ("crm", "erp"))
     mine.offer("push.csv")
 
@@ -442,7 +442,7 @@ async def test_by_a_schedule_nothing_is_pulled_before_its_time(gateway: Gateway,
 async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
     gateway: Gateway, sftp: SftpPeer, bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.remotes.scheduler.TAKEN_S", 0.05)
+    monkeypatch.setattr("ftp_gateway.remotes.scheduler.LOCK_RETRY_S", 0.05)
     remote = Remote(gateway, sftp)
     remote.offer("push.csv")
 

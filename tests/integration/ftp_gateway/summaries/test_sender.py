@@ -12,7 +12,7 @@ import pytest
 from ftp_gateway.app import SERVICE
 from ftp_gateway.config import APPS, App
 from ftp_gateway.summaries.rendering import Summary
-from ftp_gateway.summaries.sender import ALERT_AT, CLAIM, Subscription, SummarySender, Told
+from ftp_gateway.summaries.sender import ALERT_AT_TRY, CLAIM_LASTS, Subscription, SummaryProgress, SummarySender
 from shared.config.registry import Registry
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, FileChanged, decode, encode
@@ -117,7 +117,7 @@ async def test_service_sends_what_is_due_when_it_starts(
 ) -> None:
     await tell(bus, "yesterday.csv", NOON - DAY)
     today = datetime.now(UTC).date()
-    await KeyValueStore(bus, streams.SUMMARIES).put("shop", encode(Told(day=today - 2 * DAY)))
+    await KeyValueStore(bus, streams.SUMMARIES).put("shop", encode(SummaryProgress(day=today - 2 * DAY)))
     app = App(summary=msgspec.structs.replace(SUMMARY, hour=0))
     await registry.put(APPS, "shop", "", app)
 
@@ -178,7 +178,7 @@ async def test_summary_goes_out_after_whoever_was_to_send_it_died(
     other = summaries(bus, settings, clock)
     await other.send_due()
     assert [] == server.mails
-    clock.now += CLAIM
+    clock.now += CLAIM_LASTS
     await other.send_due()
 
     assert 1 == len(server.mails)
@@ -193,7 +193,7 @@ async def test_summary_is_tried_again_and_is_an_alert_after_some_tries(
     await tell(bus, "a.csv", NOON)
     clock.now += DAY
 
-    for number in range(1, ALERT_AT + 3):
+    for number in range(1, ALERT_AT_TRY + 3):
         await replica.send_due()
         await replica.send_due()
         assert number == server.tries

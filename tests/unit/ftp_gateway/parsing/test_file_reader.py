@@ -5,7 +5,7 @@ import pytest
 from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing import file_reader as surveys
 from ftp_gateway.parsing.file_reader import FileReader, LineSet, ValidationResult
-from ftp_gateway.parsing.formats import CHUNK_BYTES, CHUNK_ROWS, Chunks
+from ftp_gateway.parsing.formats import CHUNK_BYTES, CHUNK_ROWS, ChunkBuilder
 from shared.contracts.messages import ProfileBatch, PushBatch, decode
 
 
@@ -111,7 +111,7 @@ def test_a_set_of_lines_holds_what_was_put_in() -> None:
 
 def test_chunks_are_bounded_by_rows_and_bytes() -> None:
     def chunked(sizes: list[int]) -> list[int]:
-        chunks = Chunks()
+        chunks = ChunkBuilder()
         made = chunks.add(range(len(sizes)), [bytes(size) for size in sizes])
         return [len(rows) for _, rows in [*made, chunks.rest()]]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.model.outcome import MAX_REPORTED, Outcome, RowError, error_report_name, result_file_name
+from ftp_gateway.model.outcome import MAX_REPORTED, FileOutcome, RowError, error_report_name, result_file_name
 from ftp_gateway.processing.error_report import render_report, render_result
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -136,7 +136,7 @@ def test_a_report_is_capped_and_says_how_many_more() -> None:
 
 
 def test_a_result_is_the_outcome_in_figures() -> None:
-    outcome = Outcome(
+    outcome = FileOutcome(
         file_id="f", file_name="a.csv", kind="push", outcome="done", size_bytes=3, rows=2, ok=2, received_at=NOON
     )
 

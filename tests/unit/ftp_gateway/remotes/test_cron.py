@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.remotes.cron import check_schedule, following
+from ftp_gateway.remotes.cron import check_schedule, next_time
 from shared.errors import InvalidError
 
 
@@ -36,7 +36,7 @@ def local(text: str, zone: str) -> datetime:
     ],
 )
 def test_a_schedule_follows_the_clock_on_the_wall(schedule: str, zone: str, now: str, expected: str) -> None:
-    found = following(schedule, local(now, zone), ZoneInfo(zone))
+    found = next_time(schedule, local(now, zone), ZoneInfo(zone))
 
     assert local(expected, zone) == found
 
@@ -57,7 +57,7 @@ def test_where_the_clock_is_changed_no_day_is_lost_and_no_time_comes_twice(
     at = datetime.fromisoformat(now).replace(tzinfo=UTC)
     times = []
     for _ in found:
-        at = following(schedule, at, ZoneInfo("Europe/Berlin"))
+        at = next_time(schedule, at, ZoneInfo("Europe/Berlin"))
         times.append(at.strftime("%Y-%m-%dT%H:%M"))
 
     assert found == times
@@ -77,12 +77,12 @@ _ZONES = st.sampled_from(["UTC", "Europe/Istanbul", "Europe/Berlin", "America/St
 def test_what_follows_is_later_and_nothing_is_in_between(fields: tuple[str, ...], zone: str, naive: datetime) -> None:
     schedule, now = " ".join(fields), naive.replace(tzinfo=UTC)
 
-    found = following(schedule, now, ZoneInfo(zone))
+    found = next_time(schedule, now, ZoneInfo(zone))
 
     assert found > now
     for share in (0.1, 0.5, 0.9):
-        assert found == following(schedule, now + (found - now) * share, ZoneInfo(zone))
-    assert found == following(schedule, found - timedelta(microseconds=1), ZoneInfo(zone))
+        assert found == next_time(schedule, now + (found - now) * share, ZoneInfo(zone))
+    assert found == next_time(schedule, found - timedelta(microseconds=1), ZoneInfo(zone))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ftp_gateway.model.virtual_paths import Place, kind_of
-from ftp_gateway.remotes.backoff import LONGEST_WAIT_S, PASSING, failed, first_look, next_look
+from ftp_gateway.remotes.backoff import ALERT_AFTER, LONGEST_BACKOFF_S, failure_after, first_poll_at, next_poll_at
 from ftp_gateway.remotes.remote import Remote, UnknownHostError, archive_name, download_name, in_directory, place_of
 from ftp_gateway.remotes.state import PullProgress, RemoteFailure
 from shared.config.secret import Secret
@@ -80,19 +80,19 @@ def test_ports_are_the_usual_ones_where_none_is_said(changed: dict[str, Any], at
 
 def test_a_failing_server_is_asked_less_and_less_often() -> None:
     def waits(asked: Remote) -> list[float]:
-        return [(next_look(asked, NOW, failures=failures) - NOW).total_seconds() for failures in range(1, 7)]
+        return [(next_poll_at(asked, NOW, failures=failures) - NOW).total_seconds() for failures in range(1, 7)]
 
     assert [120, 240, 480, 960, 1800, 1800] == waits(remote())
     assert [2, 4, 8, 16, 32, 64] == waits(remote(frequency_s=1))
     assert waits(remote()) == waits(remote(frequency=1440)) == waits(remote(schedule="30 2 * * *"))
-    assert NOW + timedelta(seconds=LONGEST_WAIT_S) == next_look(remote(), NOW, failures=10**6)
+    assert NOW + timedelta(seconds=LONGEST_BACKOFF_S) == next_poll_at(remote(), NOW, failures=10**6)
 
 
 def test_a_server_is_looked_at_by_its_frequency_or_its_schedule() -> None:
     nightly = remote(schedule="30 2 * * *", timezone="Europe/Istanbul")
 
-    assert NOW + timedelta(minutes=5) == next_look(remote(frequency=5), NOW)
-    assert datetime(2026, 11, 22, 23, 30, tzinfo=UTC) == next_look(nightly, NOW)
+    assert NOW + timedelta(minutes=5) == next_poll_at(remote(frequency=5), NOW)
+    assert datetime(2026, 11, 22, 23, 30, tzinfo=UTC) == next_poll_at(nightly, NOW)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_server_is_looked_at_by_its_frequency_or_its_schedule() -> None:
     ],
 )
 def test_what_was_left_for_soon_is_looked_at_soon(changed: dict[str, Any], seconds: int) -> None:
-    assert NOW + timedelta(seconds=seconds) == next_look(remote(**changed), NOW, unfinished=True)
+    assert NOW + timedelta(seconds=seconds) == next_poll_at(remote(**changed), NOW, unfinished=True)
 
 
 def test_the_first_look_is_at_once_unless_a_schedule_says_when() -> None:
@@ -115,18 +115,18 @@ def test_the_first_look_is_at_once_unless_a_schedule_says_when() -> None:
     left = PullProgress(next_look_at=missed, revision=7)
     failing = replace(left, trouble=RemoteFailure(code="unavailable", message="no", since=NOW))
 
-    assert NOW == first_look(remote(frequency=60), 7, replace(left, next_look_at=tonight), NOW)
-    assert tonight == first_look(nightly, 7, PullProgress(), NOW)
-    assert missed == first_look(nightly, 7, left, NOW)
-    assert tonight == first_look(nightly, 8, left, NOW)
-    assert NOW == first_look(nightly, 8, failing, NOW)
+    assert NOW == first_poll_at(remote(frequency=60), 7, replace(left, next_look_at=tonight), NOW)
+    assert tonight == first_poll_at(nightly, 7, PullProgress(), NOW)
+    assert missed == first_poll_at(nightly, 7, left, NOW)
+    assert tonight == first_poll_at(nightly, 8, left, NOW)
+    assert NOW == first_poll_at(nightly, 8, failing, NOW)
 
 
 @pytest.mark.parametrize("error", [CredentialsError("no"), NotFoundError("no"), UnknownHostError("no")])
 def test_what_only_a_person_can_help_is_told_at_once_and_once_for_a_configuration(error: MillraceError) -> None:
-    first, tell_first = failed(None, error, NOW, 5)
-    second, tell_second = failed(first, error, NOW + timedelta(hours=9), 5)
-    _, tell_third = failed(second, error, NOW + timedelta(hours=10), 6)
+    first, tell_first = failure_after(None, error, NOW, 5)
+    second, tell_second = failure_after(first, error, NOW + timedelta(hours=9), 5)
+    _, tell_third = failure_after(second, error, NOW + timedelta(hours=10), 6)
 
     assert (True, False, True) == (tell_first, tell_second, tell_third)
     assert (NOW, NOW) == (first.since, second.since)
@@ -134,9 +134,9 @@ def test_what_only_a_person_can_help_is_told_at_once_and_once_for_a_configuratio
 
 @pytest.mark.parametrize("error", [UnavailableError("no"), BusyError("no"), ConflictError("no")])
 def test_what_may_pass_is_told_when_it_lasts(error: MillraceError) -> None:
-    first, tell_first = failed(None, error, NOW, 5)
-    second, tell_second = failed(first, error, NOW + PASSING - timedelta(seconds=1), 5)
-    third, tell_third = failed(second, error, NOW + PASSING, 5)
-    _, tell_fourth = failed(third, error, NOW + 2 * PASSING, 5)
+    first, tell_first = failure_after(None, error, NOW, 5)
+    second, tell_second = failure_after(first, error, NOW + ALERT_AFTER - timedelta(seconds=1), 5)
+    third, tell_third = failure_after(second, error, NOW + ALERT_AFTER, 5)
+    _, tell_fourth = failure_after(third, error, NOW + 2 * ALERT_AFTER, 5)
 
     assert (False, False, True, False) == (tell_first, tell_second, tell_third, tell_fourth)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.outcome import FileOutcome
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.spool import store as spools
@@ -21,7 +21,7 @@ from support.clock import NOON, Clock
 PUSH = Place("shop", "", "push.csv")
 PART = Place("shop", "", "push.csv.part")
 REPORT = Place("shop", "errors", "push.csv.report.csv")
-OUTCOME = Outcome(file_id="f", file_name="push.csv", kind="push", outcome="done", size_bytes=5, received_at=NOON)
+OUTCOME = FileOutcome(file_id="f", file_name="push.csv", kind="push", outcome="done", size_bytes=5, received_at=NOON)
 
 
 async def put(spool: Spool, place: Place = PUSH, data: bytes = b"hello") -> Upload:

@@ -12,10 +12,10 @@ from ftp_gateway.summaries.rendering import (
     MAX_DAYS,
     MAX_FILES,
     Days,
+    FileTotals,
     Summary,
-    Tally,
-    due_days,
-    newest_day,
+    days_due,
+    newest_day_due,
     render_subject,
     render_text,
 )
@@ -41,16 +41,16 @@ def event(name: str = "a.csv", state: FileState = "completed", **values: Any) ->
     [("2026-11-22T07:59", "2026-11-20"), ("2026-11-22T08:00", "2026-11-21"), ("2026-11-22T23:59", "2026-11-21")],
 )
 def test_a_day_is_told_from_the_hour_on_of_the_next(now: str, expected: str) -> None:
-    assert date.fromisoformat(expected) == newest_day(SUMMARY, ISTANBUL, at(now).astimezone(UTC))
+    assert date.fromisoformat(expected) == newest_day_due(SUMMARY, ISTANBUL, at(now).astimezone(UTC))
 
 
 def test_nothing_is_due_when_the_day_was_told() -> None:
-    assert None is due_days(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 21))
-    assert None is due_days(SUMMARY, ISTANBUL, at("2026-11-22T07:59"), date(2026, 11, 20))
+    assert None is days_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 21))
+    assert None is days_due(SUMMARY, ISTANBUL, at("2026-11-22T07:59"), date(2026, 11, 20))
 
 
 def test_days_on_which_none_could_be_sent_are_told_together() -> None:
-    found = due_days(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 18))
+    found = days_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 18))
 
     assert found is not None
     assert "2026-11-19 to 2026-11-21" == str(found)
@@ -58,7 +58,7 @@ def test_days_on_which_none_could_be_sent_are_told_together() -> None:
 
 
 def test_no_more_days_are_told_than_a_week() -> None:
-    found = due_days(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2025, 1, 1))
+    found = days_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2025, 1, 1))
 
     assert found is not None
     assert timedelta(days=MAX_DAYS) == found.end - found.start
@@ -74,11 +74,11 @@ def test_every_moment_is_in_one_summary_whenever_it_is_looked(
     start: datetime, steps: list[float], zone: str, hour: int
 ) -> None:
     summary, place, now = Summary(recipients=("a@b",), hour=hour), ZoneInfo(zone), start.replace(tzinfo=UTC)
-    told = newest_day(summary, place, now)
+    told = newest_day_due(summary, place, now)
     end = Days(told, told, place).end
     for step in steps:
         now += timedelta(seconds=step)
-        found = due_days(summary, place, now, told)
+        found = days_due(summary, place, now, told)
         if found is not None:
             assert end == found.start
             assert found.end <= now
@@ -86,7 +86,7 @@ def test_every_moment_is_in_one_summary_whenever_it_is_looked(
 
 
 def test_a_summary_names_files_with_their_figures_and_reasons() -> None:
-    tally = Tally()
+    tally = FileTotals()
     for one in (
         event("a.csv", rows=7, rows_ok=7, duplicates=1),
         event("b.csv", rows=4, rows_ok=2, rows_bad=2, at=at("2026-11-21T09:31")),
@@ -113,7 +113,7 @@ def test_a_summary_names_files_with_their_figures_and_reasons() -> None:
 
 
 def test_one_file_is_no_plural() -> None:
-    tally = Tally()
+    tally = FileTotals()
     tally.add(event("a.csv", rows=7, rows_ok=7))
 
     assert "Shop: 1 file on 2026-11-21" == render_subject("Shop", DAYS, tally)
@@ -121,12 +121,12 @@ def test_one_file_is_no_plural() -> None:
 
 
 def test_a_summary_of_a_quiet_day_says_so() -> None:
-    assert "Shop: 0 files on 2026-11-21" == render_subject("Shop", DAYS, Tally())
-    assert "files:      0\n" in render_text("Shop", DAYS, Tally())
+    assert "Shop: 0 files on 2026-11-21" == render_subject("Shop", DAYS, FileTotals())
+    assert "files:      0\n" in render_text("Shop", DAYS, FileTotals())
 
 
 def test_of_many_files_those_with_troubles_are_named_and_all_are_counted() -> None:
-    tally = Tally()
+    tally = FileTotals()
     for number in range(MAX_FILES + 100):
         tally.add(event(f"{number}.csv", rows=1, rows_ok=1))
     tally.add(event("broken.csv", "failed", reason="truncated"))

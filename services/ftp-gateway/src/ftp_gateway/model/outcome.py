@@ -1,4 +1,4 @@
-"""Outcome of a file: its counts, its refused rows, and the names of its report and its result file."""
+"""FileOutcome of a file: its counts, its refused rows, and the names of its report and its result file."""
 
 from datetime import datetime
 from typing import Literal
@@ -29,7 +29,7 @@ _STATES: dict[OutcomeName, Literal["completed", "failed", "duplicate"]] = {
 }
 
 
-class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FileOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     What became of a file: the content of `<name>.result.json`.
 

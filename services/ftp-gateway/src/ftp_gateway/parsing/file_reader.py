@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ftp_gateway.model.outcome import MAX_REPORTED, RowError
 from ftp_gateway.model.rules import FileKind, FileRules
-from ftp_gateway.parsing.formats import Chunks, Reader, message_of, open_reader
+from ftp_gateway.parsing.formats import ChunkBuilder, Reader, message_of, open_reader
 from ftp_gateway.parsing.text import FileScan, Parsed, RefusedError, Text, excerpt
 
 MAX_COUNTED_IDS: Final = 300_000
@@ -127,7 +127,7 @@ class FileReader:
         """The good rows of a file that is not refused, without those up to line `after`."""
         assert self._text is not None, "a file is looked at before it is published"
         reader = open_reader(self._kind, self._text, self._rules)
-        chunks = Chunks()
+        chunks = ChunkBuilder()
         for block in self._blocks():
             for lines, rows in self._add(chunks, reader.feed(block), after):
                 yield self._chunk(file_name, lines, rows)
@@ -137,7 +137,7 @@ class FileReader:
         if rows:
             yield self._chunk(file_name, lines, rows)
 
-    def _add(self, chunks: Chunks, parsed: Parsed, after: int) -> Iterator[tuple[list[int], list[bytes]]]:
+    def _add(self, chunks: ChunkBuilder, parsed: Parsed, after: int) -> Iterator[tuple[list[int], list[bytes]]]:
         lines, rows = parsed.lines, parsed.rows
         if lines and (lines[0] <= after or self._lookup is not None):
             wanted = [line > after and line not in self._unknown for line in lines]

@@ -38,7 +38,7 @@ class Reader(Protocol):
     def finish(self) -> Parsed: ...
 
 
-class Chunks:
+class ChunkBuilder:
     """Good rows as the messages they go out in. Deterministic: the same file gives the same chunks."""
 
     def __init__(self) -> None:

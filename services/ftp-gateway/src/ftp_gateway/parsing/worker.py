@@ -29,10 +29,10 @@ PIPE_BYTES: Final = 1 << 20
 """What any user may ask for (pipe(7), /proc/sys/fs/pipe-max-size)."""
 
 
-class Look(Struct, frozen=True, tag=True):
+class ValidateFile(Struct, frozen=True, tag=True):
     """
-    Begin with a file. Answered by `ValidationResult`, with `Ask` before where the app refuses users that it does not
-    know.
+    Begin with a file. Answered by `ValidationResult`, with `FindUnknownUsers` before where the app refuses users that
+    it does not know.
 
     `again` is that of `FileReader`; of a file with a trailer only the bytes `until` it are read.
     """
@@ -45,39 +45,39 @@ class Look(Struct, frozen=True, tag=True):
     until: int | None = None
 
 
-class Send(Struct, frozen=True, tag=True):
+class ReadChunks(Struct, frozen=True, tag=True):
     """Give the file's rows after a line. Answered by chunks, and by one without lines after the last."""
 
     file_name: str
     after: int
 
 
-class Known(Struct, frozen=True, tag=True):
-    """The answer to `Ask`: those that have no profile."""
+class UnknownUserIds(Struct, frozen=True, tag=True):
+    """The answer to `FindUnknownUsers`: those that have no profile."""
 
     unknown: set[str]
 
 
-class Ask(Struct, frozen=True, tag=True):
+class FindUnknownUsers(Struct, frozen=True, tag=True):
     """Which of these external ids have no profile? The only question that this process has."""
 
     ext_ids: list[str]
 
 
-class Looked(Struct, frozen=True, tag=True):
+class FileValidated(Struct, frozen=True, tag=True):
     """What the first pass found."""
 
     survey: ValidationResult
 
 
-class Sent(Struct, frozen=True, tag=True):
+class ChunkRead(Struct, frozen=True, tag=True):
     """A chunk; None when all were sent."""
 
     chunk: RowChunk | None
 
 
-Request = Look | Send | Known
-Answer = Ask | Looked | Sent
+Request = ValidateFile | ReadChunks | UnknownUserIds
+Answer = FindUnknownUsers | FileValidated | ChunkRead
 
 
 def framed(message: Request | Answer) -> bytes:
@@ -110,9 +110,9 @@ class _Wire:
         self._answers.flush()
 
     def unknown_users(self, ext_ids: Sequence[str]) -> set[str]:
-        self.say(Ask(list(ext_ids)))
+        self.say(FindUnknownUsers(list(ext_ids)))
         known = self.next()
-        assert isinstance(known, Known)
+        assert isinstance(known, UnknownUserIds)
         return known.unknown
 
 
@@ -124,7 +124,7 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
         while True:
             request = wire.next()
             match request:
-                case Look():
+                case ValidateFile():
                     reading = FileReader(
                         request.app_key,
                         request.kind,
@@ -133,13 +133,13 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
                         wire.unknown_users,
                         again=request.again,
                     )
-                    wire.say(Looked(reading.survey()))
-                case Send():
+                    wire.say(FileValidated(reading.survey()))
+                case ReadChunks():
                     assert reading is not None
                     for chunk in reading.chunks(request.file_name, request.after):
-                        wire.say(Sent(chunk))
-                    wire.say(Sent(None))
-                case Known():
+                        wire.say(ChunkRead(chunk))
+                    wire.say(ChunkRead(None))
+                case UnknownUserIds():
                     raise AssertionError("nothing was asked")
     except (InputEndedError, BrokenPipeError):
         return

@@ -18,7 +18,18 @@ import msgspec
 
 from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
-from ftp_gateway.parsing.worker import LENGTH_BYTES, Answer, Ask, Known, Look, Looked, Request, Send, Sent, framed
+from ftp_gateway.parsing.worker import (
+    LENGTH_BYTES,
+    Answer,
+    ChunkRead,
+    FileValidated,
+    FindUnknownUsers,
+    ReadChunks,
+    Request,
+    UnknownUserIds,
+    ValidateFile,
+    framed,
+)
 from shared.errors import UnavailableError
 from shared.runtime.settings import child_environment
 
@@ -56,12 +67,12 @@ class ParserPool:
     @asynccontextmanager
     async def open(
         self, path: Path, app_key: str, kind: FileKind, rules: FileRules, *, again: str = "", until: int | None = None
-    ) -> AsyncIterator["OpenFile"]:
-        """One file, as `file_worker.Look` tells. Leaving the block by an error gives the file up."""
+    ) -> AsyncIterator["ParserSession"]:
+        """One file, as `file_worker.ValidateFile` tells. Leaving the block by an error gives the file up."""
         process = self._idle.pop() if self._idle else await _start()
         try:
-            look = Look(str(path), app_key, kind, rules, again, until)
-            yield OpenFile(process, look, self._unknown_users)
+            look = ValidateFile(str(path), app_key, kind, rules, again, until)
+            yield ParserSession(process, look, self._unknown_users)
         except BaseException:
             # It is in the middle of something, or gone.
             with contextlib.suppress(ProcessLookupError):
@@ -75,10 +86,10 @@ class ParserPool:
             await _end(process)
 
 
-class OpenFile:
+class ParserSession:
     """A file that a process reads. Both methods raise `UnavailableError` when the process has died."""
 
-    def __init__(self, process: Process, look: Look, unknown_users: UnknownUsers) -> None:
+    def __init__(self, process: Process, look: ValidateFile, unknown_users: UnknownUsers) -> None:
         self._process = process
         self._look = look
         self._unknown_users = unknown_users
@@ -88,19 +99,19 @@ class OpenFile:
         await self._say(self._look)
         while True:
             match await self._next():
-                case Ask(ext_ids):
-                    await self._say(Known(await self._unknown_users(self._look.app_key, ext_ids)))
-                case Looked(survey):
+                case FindUnknownUsers(ext_ids):
+                    await self._say(UnknownUserIds(await self._unknown_users(self._look.app_key, ext_ids)))
+                case FileValidated(survey):
                     return survey
-                case Sent():
+                case ChunkRead():
                     raise AssertionError("nothing was to be sent yet")
 
     async def chunks(self, file_name: str, after: int) -> AsyncGenerator[RowChunk, None]:
         """See `survey.FileReading.chunks`. Read to its end, or leave the file by an error."""
-        await self._say(Send(file_name, after))
+        await self._say(ReadChunks(file_name, after))
         while True:
             answer = await self._next()
-            assert isinstance(answer, Sent)
+            assert isinstance(answer, ChunkRead)
             if answer.chunk is None:
                 return
             yield answer.chunk

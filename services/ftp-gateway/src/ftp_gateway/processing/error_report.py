@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ftp_gateway.model.outcome import MAX_REPORTED, Outcome, RowError
+from ftp_gateway.model.outcome import MAX_REPORTED, FileOutcome, RowError
 
 _FORMULA = frozenset("=+-@\N{MINUS SIGN}")
 """What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection), besides what NFKC makes one of these:
@@ -34,7 +34,7 @@ def render_report(errors: Sequence[RowError], total: int) -> bytes:
     return text.getvalue().encode("utf-8-sig")
 
 
-def render_result(outcome: Outcome) -> bytes:
+def render_result(outcome: FileOutcome) -> bytes:
     """The outcome as indented JSON. Every figure is in it, also a 0."""
     told = {name: value for name, value in msgspec.structs.asdict(outcome).items() if value is not None}
     return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"

@@ -4,7 +4,7 @@ The life of a file as `ftp.file.<app>.<state>` tells it. A terminal event is tol
 
 from datetime import datetime
 
-from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.outcome import FileOutcome
 from ftp_gateway.model.rules import FileKind
 from ftp_gateway.model.virtual_paths import kind_in
 from ftp_gateway.parsing.file_reader import ValidationResult
@@ -17,13 +17,13 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 
 
-async def last_told(bus: Bus, app_key: str, state: FileState) -> int:
+async def last_sequence(bus: Bus, app_key: str, state: FileState) -> int:
     """The last sequence of the subject, 0 for none: where to look from after a crash."""
     last = await bus.last_message(FILES, ftp_file(app_key, state))
     return last.sequence if last else 0
 
 
-async def tell_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: Outcome, at: datetime) -> None:
+async def publish_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: FileOutcome, at: datetime) -> None:
     """Publish the terminal event, unless it stands in the stream already after `info.told_after`."""
     message_id = f"{upload_id}:{outcome.state}"
     if await _is_told(bus, info.app_key, outcome.state, message_id, info.told_after):
@@ -46,7 +46,7 @@ async def tell_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: Outc
     await bus.publish(ftp_file(info.app_key, outcome.state), encode(event), message_id=message_id)
 
 
-async def tell_received(
+async def publish_received(
     bus: Bus, upload_id: str, info: UploadInfo, kind: FileKind, survey: ValidationResult, at: datetime
 ) -> None:
     """A file was claimed and looked at; its rows follow. At least once."""
@@ -78,7 +78,7 @@ def _received_id(upload_id: str) -> str:
     return f"{upload_id}:received"
 
 
-async def tell_partial(bus: Bus, upload: Upload, at: datetime) -> None:
+async def publish_partial(bus: Bus, upload: Upload, at: datetime) -> None:
     """An upload broke off. At least once; it has no file id, because its content is not known yet."""
     place = upload.place
     event = FileChanged(
@@ -96,7 +96,7 @@ async def tell_partial(bus: Bus, upload: Upload, at: datetime) -> None:
 
 
 async def _is_told(bus: Bus, app_key: str, state: FileState, message_id: str, after: int) -> bool:
-    last = await last_told(bus, app_key, state)
+    last = await last_sequence(bus, app_key, state)
     if last <= after:
         return False
     async with open_scan(bus, FILES, subject=ftp_file(app_key, state), start_sequence=after + 1) as scan:

@@ -21,7 +21,7 @@ from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 
-LOOK_BACK = 5000
+MAX_SCANNED = 5000
 """How many of an app's events of one state are looked through, from the newest on."""
 STORED_WITHIN = timedelta(minutes=5)
 """How long after the time that it tells an event is in the stream. NATS has a clock of its own."""
@@ -149,7 +149,7 @@ class FileHistory:
                 if takes(entry):
                     found.append(entry)
                 looked += 1
-                if len(found) == most or looked == LOOK_BACK:
+                if len(found) == most or looked == MAX_SCANNED:
                     break
         return found
 

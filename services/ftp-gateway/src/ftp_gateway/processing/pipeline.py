@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from ftp_gateway.model.outcome import Outcome, OutcomeName, RowError, error_report_name, result_file_name
+from ftp_gateway.model.outcome import FileOutcome, OutcomeName, RowError, error_report_name, result_file_name
 from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.model.virtual_paths import Place, is_sent_again, kind_in
 from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
@@ -78,9 +78,9 @@ class FilePipeline:
         outcome = upload.info.outcome
         if outcome is None:
             outcome = await self._apply(upload, kind)
-            told_after = await file_events.last_told(self._bus, app_key, outcome.state)
+            told_after = await file_events.last_sequence(self._bus, app_key, outcome.state)
             await self._spool.mark_reported(upload, outcome, told_after)
-        await file_events.tell_outcome(self._bus, upload.id, upload.info, outcome, self._clock())
+        await file_events.publish_outcome(self._bus, upload.id, upload.info, outcome, self._clock())
         settle_s = upload.info.rules.settle_s if upload.info.rules else 0.0
         visible_until = upload.changed_at + timedelta(seconds=settle_s)
         if companion:
@@ -91,7 +91,7 @@ class FilePipeline:
         self._metrics.count("millrace_ftp_rows_total", outcome.failed, kind=kind, outcome="rejected")
         log.info("file_done", app_key=app_key, file_id=outcome.file_id, outcome=outcome.outcome, rows=outcome.rows)
 
-    async def _apply(self, upload: Upload, kind: FileKind) -> Outcome:
+    async def _apply(self, upload: Upload, kind: FileKind) -> FileOutcome:
         """Look at the file, publish its rows, and leave the report. Safe to repeat from the start."""
         rules = upload.info.rules or FileRules()
         app_key, name_given = upload.info.app_key, upload.info.name
@@ -106,13 +106,13 @@ class FilePipeline:
             if survey.refused is None:
                 rows = survey.ok + survey.bad
                 survey.refused = await completion.refusal(rules, upload.info.proof, upload.place, rows, trailer, path)
-            await file_events.tell_received(self._bus, upload.id, upload.info, kind, survey, self._clock())
+            await file_events.publish_received(self._bus, upload.id, upload.info, kind, survey, self._clock())
             name: OutcomeName
             if survey.refused is not None:
                 reason = survey.refused.reason
                 name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
             else:
-                point = await publisher.find_point(self._bus, kind, upload.id, upload.info, survey)
+                point = await publisher.find_resume_point(self._bus, kind, upload.id, upload.info, survey)
                 if point.duplicate:
                     name = "duplicate"
                 else:
@@ -137,11 +137,11 @@ class FilePipeline:
                 raise StoppedError
             yield chunk
 
-    def _outcome(self, upload: Upload, kind: FileKind, survey: ValidationResult, name: OutcomeName) -> Outcome:
+    def _outcome(self, upload: Upload, kind: FileKind, survey: ValidationResult, name: OutcomeName) -> FileOutcome:
         received_at = upload.info.closed_at or upload.info.opened_at
         rows = survey.ok + survey.bad
         taken = name in ("done", "done_with_errors")
-        return Outcome(
+        return FileOutcome(
             file_id=survey.file_id,
             file_name=upload.info.name,
             kind=kind,
@@ -159,7 +159,7 @@ class FilePipeline:
             seconds=round((self._clock() - received_at).total_seconds(), 3),
         )
 
-    async def _report(self, app_key: str, outcome: Outcome, survey: ValidationResult) -> None:
+    async def _report(self, app_key: str, outcome: FileOutcome, survey: ValidationResult) -> None:
         errors = survey.errors
         if survey.refused is not None:
             whole = RowError(line=survey.refused.line, code=survey.refused.reason, message=survey.refused.message)

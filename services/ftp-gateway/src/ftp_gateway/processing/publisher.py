@@ -32,7 +32,7 @@ PACK_CHUNKS: Final = 20
 PACK_BYTES: Final = 2 << 20
 """A pack is sent when it has either. Waiting for an answer costs little by then, and the server holds it in memory."""
 
-IN_PLACE_S = 30.0
+RETRY_S = 30.0
 """How long one pack is tried before the file is put back and looked at anew."""
 BACKOFF = Backoff(first_s=0.2, max_s=5.0)
 
@@ -49,7 +49,7 @@ class ResumePoint(Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
-async def find_point(
+async def find_resume_point(
     bus: Bus, kind: FileKind, upload_id: str, info: UploadInfo, survey: ValidationResult
 ) -> ResumePoint:
     """
@@ -88,7 +88,7 @@ async def publish_rows(
 
     Raises:
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
-        BusyError, UnavailableError: The stream takes no more, for longer than `IN_PLACE_S`.
+        BusyError, UnavailableError: The stream takes no more, for longer than `RETRY_S`.
     """
     sender = _Sender(bus, kind, upload_id, info.app_key, survey.file_id, point.sequence)
     pack: list[RowChunk] = []
@@ -124,7 +124,7 @@ class _Sender:
             for chunk in pack
         ]
         self._sequence = await retry(
-            lambda: self._attempt(messages, pack[-1].last_line), backoff=BACKOFF, deadline_s=IN_PLACE_S
+            lambda: self._attempt(messages, pack[-1].last_line), backoff=BACKOFF, deadline_s=RETRY_S
         )
 
     async def _attempt(self, messages: list[OutgoingMessage], last_line: int) -> int:

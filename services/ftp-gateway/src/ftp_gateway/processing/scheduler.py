@@ -29,14 +29,14 @@ log = structlog.get_logger()
 
 FILES_AT_ONCE = 4
 """Each is read by a process of its own; more of them than cores only help while acks are on their way."""
-LOOK_S = 1.0
+SCAN_S = 1.0
 """How long at most until what other replicas did is seen."""
 PURGE_S = 60.0
 GRACE_S = 5.0
 """How long a step in flight may take when the service stops. Cutting it is safe: any step may be where it all ends."""
 PAUSE = 4
 """How many times as long as a look at all that waits took is paused after it, so that it does not keep up sessions."""
-AGAIN = Backoff(first_s=0.5, max_s=30.0)
+RETRY = Backoff(first_s=0.5, max_s=30.0)
 
 
 class FileScheduler:
@@ -85,7 +85,7 @@ class FileScheduler:
                     began = perf_counter()
                     self._spool.scan()
                     wait_s = self._start_due(tasks)
-                    pause_s = min(LOOK_S, PAUSE * (perf_counter() - began))
+                    pause_s = min(SCAN_S, PAUSE * (perf_counter() - began))
                     if self._bus.connected:
                         await self._tell_partials()
                     try:
@@ -116,7 +116,7 @@ class FileScheduler:
     def _start_due(self, tasks: asyncio.TaskGroup) -> float:
         """Start what is due; gives the seconds until the next may be."""
         now = self._clock()
-        next_at = now + timedelta(seconds=LOOK_S)
+        next_at = now + timedelta(seconds=SCAN_S)
         for app_key in dict.fromkeys(upload.info.app_key for upload in self._spool.uploads()):
             if app_key in self._turns:
                 continue
@@ -192,7 +192,7 @@ class FileScheduler:
         self._spool.changed.set()
 
     def _delay(self, upload: Upload, wait_s: float | None) -> None:
-        _, delays = self._delayed.get(upload.id, (None, AGAIN.delays()))
+        _, delays = self._delayed.get(upload.id, (None, RETRY.delays()))
         wait_s = next(delays) if wait_s is None else wait_s
         self._delayed[upload.id] = (self._clock() + timedelta(seconds=wait_s), delays)
 
@@ -206,7 +206,7 @@ class FileScheduler:
             broken = upload.state == "open" and upload.interrupted and not upload.writers
             if broken and not upload.partial_published and not upload.partly_pulled:
                 try:
-                    await file_events.tell_partial(self._bus, upload, self._clock())
+                    await file_events.publish_partial(self._bus, upload, self._clock())
                 except MillraceError as error:
                     log.warning("partial_not_told", upload_id=upload.id, message=error.message)
                     return

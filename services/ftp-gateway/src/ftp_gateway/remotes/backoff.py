@@ -3,20 +3,20 @@
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from ftp_gateway.remotes.cron import following
+from ftp_gateway.remotes.cron import next_time
 from ftp_gateway.remotes.remote import Remote
 from ftp_gateway.remotes.state import PullProgress, RemoteFailure
 from shared.errors import ConflictError, MillraceError
 
-PASSING = timedelta(minutes=15)
+ALERT_AFTER = timedelta(minutes=15)
 """How long a failure that may pass by itself is nobody's business."""
-LONGEST_WAIT_S = 1800.0
+LONGEST_BACKOFF_S = 1800.0
 """Between two looks at a server that fails."""
-AGAIN_S = 60.0
+RETRY_S = 60.0
 """How soon at most to look again where the last look failed, or left something that is about to be there."""
 
 
-def failed(
+def failure_after(
     trouble: RemoteFailure | None, error: MillraceError, now: datetime, revision: int
 ) -> tuple[RemoteFailure, bool]:
     """
@@ -25,7 +25,7 @@ def failed(
     """
     since = trouble.since if trouble else now
     told = trouble.told_revision if trouble else 0
-    tell = told != revision and (not _may_pass(error) or now - since >= PASSING)
+    tell = told != revision and (not _may_pass(error) or now - since >= ALERT_AFTER)
     return RemoteFailure(
         code=error.code, message=error.message, since=since, told_revision=revision if tell else told
     ), tell
@@ -35,7 +35,7 @@ def _may_pass(error: MillraceError) -> bool:
     return error.retryable or isinstance(error, ConflictError)
 
 
-def first_look(remote: Remote, revision: int, progress: PullProgress, now: datetime) -> datetime:
+def first_poll_at(remote: Remote, revision: int, progress: PullProgress, now: datetime) -> datetime:
     """
     When a replica looks that begins with a remote. By a schedule it goes on where the one before has stopped, so what
     was due while nobody was there is done once; a new schedule begins now. Otherwise, and after a failure, at once.
@@ -44,15 +44,15 @@ def first_look(remote: Remote, revision: int, progress: PullProgress, now: datet
         return now
     if progress.revision == revision and progress.next_look_at is not None:
         return progress.next_look_at
-    return next_look(remote, now)
+    return next_poll_at(remote, now)
 
 
-def next_look(remote: Remote, now: datetime, *, failures: int = 0, unfinished: bool = False) -> datetime:
+def next_poll_at(remote: Remote, now: datetime, *, failures: int = 0, unfinished: bool = False) -> datetime:
     """When to look again, after so many failures in a row, or after a look that has left something for soon."""
-    again_s = AGAIN_S if remote.schedule is not None else min(AGAIN_S, remote.every_s)
+    again_s = RETRY_S if remote.schedule is not None else min(RETRY_S, remote.every_s)
     if failures:
-        return now + timedelta(seconds=min(again_s * 2.0 ** min(failures, 16), LONGEST_WAIT_S))
+        return now + timedelta(seconds=min(again_s * 2.0 ** min(failures, 16), LONGEST_BACKOFF_S))
     regular = now + timedelta(seconds=remote.every_s)
     if remote.schedule is not None:
-        regular = following(remote.schedule, now, ZoneInfo(remote.timezone))
+        regular = next_time(remote.schedule, now, ZoneInfo(remote.timezone))
     return min(regular, now + timedelta(seconds=max(again_s, remote.settle_s))) if unfinished else regular

@@ -29,7 +29,7 @@ def check_schedule(schedule: str) -> None:
         ) from None
 
 
-def following(schedule: str, now: datetime, zone: ZoneInfo) -> datetime:
+def next_time(schedule: str, now: datetime, zone: ZoneInfo) -> datetime:
     """The first time after `now`, in UTC. The schedule was checked."""
     times = (found.astimezone(UTC) for found in CronSim(schedule, now.astimezone(zone)))
     # In an hour that comes twice the library begins with the first one.

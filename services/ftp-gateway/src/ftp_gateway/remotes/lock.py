@@ -12,7 +12,7 @@ from pathlib import Path
 from ftp_gateway.spool.file_locks import try_lock_path
 
 
-def take_remote(spool: Path, app_key: str, remote_id: str) -> int | None:
+def lock_remote(spool: Path, app_key: str, remote_id: str) -> int | None:
     """
     The right to pull from a remote, until the handle is closed; None while another has it.
 

@@ -32,9 +32,9 @@ log = structlog.get_logger()
 
 MAX_LISTED = 10_000
 """Files in a remote's directory: what is remembered and compared at each look."""
-STAY_S = 60.0
+WAIT_IN_SESSION_S = 60.0
 """Up to this, the session stays open while a file has to stand still."""
-MOST_FAILURES = 3
+MAX_FAILURES_IN_A_ROW = 3
 """Files that fail one after the other in a look. Then it is the server, and the look ends."""
 
 
@@ -139,7 +139,7 @@ class Puller:
                     self._metrics.count("millrace_ftp_pulled_files_total", outcome="failed")
                     failures.append(error)
                     in_a_row += 1
-                    if in_a_row == MOST_FAILURES:
+                    if in_a_row == MAX_FAILURES_IN_A_ROW:
                         break
             try:
                 await self._end(server, listed)
@@ -170,7 +170,7 @@ class Puller:
         """Those that stood still for long enough; where it is not long, it is waited for."""
         names = {file.name for file, _ in new}
         self._standing = {name: seen for name, seen in self._standing.items() if name in names}
-        if not all(self._stands(file) for file, _ in new) and self._remote.settle_s <= STAY_S:
+        if not all(self._stands(file) for file, _ in new) and self._remote.settle_s <= WAIT_IN_SESSION_S:
             await asyncio.sleep(self._remote.settle_s)
             again = [(await server.look(in_directory(self._remote.path, file.name)), place) for file, place in new]
             new = [(file, place) for file, place in again if file is not None and file.regular]

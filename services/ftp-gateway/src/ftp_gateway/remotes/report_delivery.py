@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from ftp_gateway.model import outcome
-from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.outcome import FileOutcome
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.remotes.pull import RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import in_directory
@@ -23,7 +23,7 @@ from shared.errors import ConflictError, NotFoundError
 
 log = structlog.get_logger()
 
-WAIT_FOR = timedelta(hours=24)
+REPORT_EXPECTED_WITHIN = timedelta(hours=24)
 """How long a report is waited for. It may have made way for that of a later file, or have been removed."""
 
 
@@ -41,14 +41,14 @@ class ReportDelivery:
         for taken in due if directory else ():
             result_file_name = outcome.result_file_name(taken.kind, taken.name)
             result = await self._content(job.app_key, result_file_name)
-            if result is not None and decode(result, Outcome).received_at >= taken.closed_at:
+            if result is not None and decode(result, FileOutcome).received_at >= taken.closed_at:
                 await server.make_directory(directory)
                 error_report_name = outcome.error_report_name(taken.kind, taken.name)
                 report = await self._content(job.app_key, error_report_name)
                 if report is not None:
                     await _put(server, directory, error_report_name, report)
                 await _put(server, directory, result_file_name, result)
-            elif self._clock() - taken.closed_at < WAIT_FOR:
+            elif self._clock() - taken.closed_at < REPORT_EXPECTED_WITHIN:
                 continue
             else:
                 log.warning("report_not_sent", app_key=job.app_key, remote=job.id, name=taken.name)

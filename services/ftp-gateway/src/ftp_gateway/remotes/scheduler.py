@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec.structs import replace
 
-from ftp_gateway.remotes.backoff import failed, first_look, next_look
+from ftp_gateway.remotes.backoff import failure_after, first_poll_at, next_poll_at
 from ftp_gateway.remotes.pull import Puller, RemoteJob
 from ftp_gateway.remotes.remote import UnknownHostError
 from ftp_gateway.remotes.state_store import RemoteStateStore
@@ -29,20 +29,20 @@ from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
-Key = tuple[str, str]
+RemoteKey = tuple[str, str]
 """App and remote."""
 
-TAKEN_S = 5.0
+LOCK_RETRY_S = 5.0
 """How often to ask whether a remote is free: what a replica that is killed costs at most."""
-LOOKS_AT_ONCE = 4
+POLLS_AT_ONCE = 4
 """Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
-ERASE_S = 5.0
+ERASE_RETRY_S = 5.0
 """How soon to ask again what is to be erased, where NATS did not say."""
-APART_S = 15.0
+SPREAD_S = 15.0
 """How far at most looks that are due together are put apart."""
-STEP_S = 60.0
+CLOCK_CHECK_S = 60.0
 """How long at most a change of the clock goes unnoticed."""
-LOOK_S = 86_400.0
+POLL_TIMEOUT_S = 86_400.0
 """
 The longest look; what it has not taken by then is taken by the next. It ends a server that answers always and never
 gets anywhere; each single answer has its own limit. A file begins anew with each look, so this is long enough for a
@@ -64,10 +64,10 @@ class PullScheduler:
     def __init__(
         self,
         *,
-        take: Callable[[Key], int | None],
+        take: Callable[[RemoteKey], int | None],
         memories: KeyValueStore,
-        jobs: Callable[[], Mapping[Key, RemoteJob]],
-        is_gone: Callable[[Key], Awaitable[bool]],
+        jobs: Callable[[], Mapping[RemoteKey, RemoteJob]],
+        is_gone: Callable[[RemoteKey], Awaitable[bool]],
         puller: Callable[[RemoteJob, RemoteStateStore], Puller],
         tell: PublishAlert,
         metrics: Metrics,
@@ -81,8 +81,8 @@ class PullScheduler:
         self._alerts = AlertSender("ftp-gateway", tell, clock)
         self._metrics = metrics
         self._clock = clock
-        self._lanes: dict[Key, tuple[int, asyncio.Task[None]]] = {}
-        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(LOOKS_AT_ONCE))
+        self._lanes: dict[RemoteKey, tuple[int, asyncio.Task[None]]] = {}
+        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(POLLS_AT_ONCE))
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
         self._closing = False
@@ -102,7 +102,7 @@ class PullScheduler:
 
     async def keep(self) -> None:
         """Follow the configuration, for the life of the service."""
-        known: set[Key] | None = None
+        known: set[RemoteKey] | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 while not self._closing:
@@ -114,7 +114,7 @@ class PullScheduler:
                     if known is not None:
                         known = await self._erase(known - jobs.keys()) | jobs.keys()
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(ERASE_S if known is None else None):
+                        async with asyncio.timeout(ERASE_RETRY_S if known is None else None):
                             await self._changed.wait()
                 await self._follow({}, tasks)
         finally:
@@ -124,7 +124,7 @@ class PullScheduler:
         """What is known of a remote."""
         return RemoteStateStore(self._memories, app_key, remote_id)
 
-    async def _follow(self, jobs: Mapping[Key, RemoteJob], tasks: asyncio.TaskGroup) -> None:
+    async def _follow(self, jobs: Mapping[RemoteKey, RemoteJob], tasks: asyncio.TaskGroup) -> None:
         """A lane for every job, at its revision."""
         ending = []
         for key, (revision, lane) in list(self._lanes.items()):
@@ -156,14 +156,14 @@ class PullScheduler:
             except Exception:
                 log.exception("remote_failed", app_key=job.app_key, remote=job.id)
                 self._metrics.count("millrace_bugs_total", where="remotes")
-            await asyncio.sleep(TAKEN_S)
+            await asyncio.sleep(LOCK_RETRY_S)
 
     async def _looks(self, job: RemoteJob) -> None:
         memory = self.memory(job.app_key, job.id)
         await memory.load()
         puller = self._puller(job, memory)
         failures = 0
-        at = first_look(job.remote, job.revision, memory.progress, self._clock())
+        at = first_poll_at(job.remote, job.revision, memory.progress, self._clock())
         if at > self._clock():
             await memory.note(replace(memory.progress, next_look_at=at, revision=job.revision))
         while True:
@@ -172,27 +172,27 @@ class PullScheduler:
                 error, unfinished = await self._look(puller)
             failures = failures + 1 if error else 0
             now = self._clock()
-            at = next_look(job.remote, now, failures=failures, unfinished=unfinished)
+            at = next_poll_at(job.remote, now, failures=failures, unfinished=unfinished)
             # Apart from each other, and from those who look at the full minute.
-            at += timedelta(seconds=min((at - now).total_seconds() / 10, APART_S) * random.random())
+            at += timedelta(seconds=min((at - now).total_seconds() / 10, SPREAD_S) * random.random())
             await self._note(job, memory, error, at)
 
     async def _until(self, at: datetime) -> None:
         # In steps, because the clock may be set.
         left_s = (at - self._clock()).total_seconds()
         while left_s > 0:
-            await asyncio.sleep(min(left_s, STEP_S))
+            await asyncio.sleep(min(left_s, CLOCK_CHECK_S))
             left_s = (at - self._clock()).total_seconds()
 
     async def _look(self, puller: Puller) -> tuple[MillraceError | None, bool]:
         """Why it failed, and whether it has left something for soon."""
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(POLL_TIMEOUT_S):
                 return None, await puller.look()
         except MillraceError as error:
             return error, False
         except TimeoutError:
-            return UnavailableError(f"the server was not done within {LOOK_S / 3600:g} h"), False
+            return UnavailableError(f"the server was not done within {POLL_TIMEOUT_S / 3600:g} h"), False
 
     async def _note(
         self, job: RemoteJob, memory: RemoteStateStore, error: MillraceError | None, next_look_at: datetime
@@ -201,7 +201,7 @@ class PullScheduler:
         now = self._clock()
         before, tell, trouble = memory.progress.trouble, False, None
         if error is not None:
-            trouble, tell = failed(before, error, now, job.revision)
+            trouble, tell = failure_after(before, error, now, job.revision)
             log.warning("remote_fails", app_key=job.app_key, remote=job.id, code=error.code, message=error.message)
         if isinstance(error, UnknownHostError) and error.offered is not None:
             await memory.note_offer(error.offered)
@@ -214,7 +214,7 @@ class PullScheduler:
         progress = replace(memory.progress, looked_at=now, trouble=trouble)
         await memory.note(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
-    async def _known(self) -> set[Key] | None:
+    async def _known(self) -> set[RemoteKey] | None:
         """Every remote of which something is known, configured or only tested. None: it cannot be read."""
         try:
             stored = [
@@ -226,7 +226,7 @@ class PullScheduler:
             return None
         return {keys.remote_of_key(one.key) for one in stored}
 
-    async def _erase(self, candidates: set[Key]) -> set[Key]:
+    async def _erase(self, candidates: set[RemoteKey]) -> set[RemoteKey]:
         """Forget what was deleted, and give the rest: a remote that is only inactive keeps what it knows."""
         left = set(candidates)
         for key in candidates:

@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 from msgspec import structs
 
-from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.outcome import FileOutcome
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of
 from ftp_gateway.spool.directories import SpoolDirectories
@@ -230,7 +230,7 @@ class Spool:
         upload.state = upload.info_name.state
         upload.release()
 
-    async def mark_reported(self, upload: Upload, outcome: Outcome, told_after: int) -> None:
+    async def mark_reported(self, upload: Upload, outcome: FileOutcome, told_after: int) -> None:
         """All rows are published and the reports are written."""
         info = structs.replace(upload.info, outcome=outcome, told_after=told_after)
         await self._directories.write_step(upload, "reported", info)

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from ftp_gateway.model.outcome import Outcome
+from ftp_gateway.model.outcome import FileOutcome
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place
 
@@ -68,7 +68,7 @@ class UploadInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     committed: bool = False
     rules: FileRules | None = None
     proof: CompletionProof = CompletionProof()
-    outcome: Outcome | None = None
+    outcome: FileOutcome | None = None
     told_after: int = 0
     size_bytes: int = 0
     visible_until: datetime | None = None

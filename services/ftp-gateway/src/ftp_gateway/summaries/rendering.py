@@ -51,15 +51,15 @@ class Days(Struct, frozen=True):
         return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
 
 
-def newest_day(summary: Summary, zone: ZoneInfo, now: datetime) -> date:
+def newest_day_due(summary: Summary, zone: ZoneInfo, now: datetime) -> date:
     """The last day whose summary may be sent."""
     local = now.astimezone(zone)
     return local.date() - timedelta(days=1 if local.hour >= summary.hour else 2)
 
 
-def due_days(summary: Summary, zone: ZoneInfo, now: datetime, told: date) -> Days | None:
+def days_due(summary: Summary, zone: ZoneInfo, now: datetime, told: date) -> Days | None:
     """The days to tell now, after `told`; None for none yet."""
-    newest = newest_day(summary, zone, now)
+    newest = newest_day_due(summary, zone, now)
     if told >= newest:
         return None
     return Days(max(told + timedelta(days=1), newest - timedelta(days=MAX_DAYS - 1)), newest, zone)
@@ -74,7 +74,7 @@ def outcome_of(event: FileChanged) -> str:
     return event.state
 
 
-class Tally:
+class FileTotals:
     """What happened to an app's files. Memory is bounded, however many there are."""
 
     def __init__(self) -> None:
@@ -114,14 +114,14 @@ class Tally:
         return sorted((self._troubled + self._fine)[:MAX_FILES], key=lambda event: event.at)
 
 
-def render_subject(app_name: str, days: Days, tally: Tally) -> str:
+def render_subject(app_name: str, days: Days, tally: FileTotals) -> str:
     """The line that a reader sees in a list."""
     troubles = f", {tally.troubled} with troubles" if tally.troubled else ""
     files = "1 file" if tally.files == 1 else f"{tally.files} files"
     return f"{' '.join(app_name.split())}: {files} on {days}{troubles}"
 
 
-def render_text(app_name: str, days: Days, tally: Tally) -> str:
+def render_text(app_name: str, days: Days, tally: FileTotals) -> str:
     """The whole message."""
     shown = tally.shown()
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items()))

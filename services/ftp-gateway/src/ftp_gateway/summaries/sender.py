@@ -14,7 +14,15 @@ from zoneinfo import ZoneInfo
 import structlog
 from msgspec import Struct
 
-from ftp_gateway.summaries.rendering import Days, Summary, Tally, due_days, newest_day, render_subject, render_text
+from ftp_gateway.summaries.rendering import (
+    Days,
+    FileTotals,
+    Summary,
+    days_due,
+    newest_day_due,
+    render_subject,
+    render_text,
+)
 from shared.contracts.alerts import AlertSender
 from shared.contracts.messages import FileChanged, decode, encode
 from shared.contracts.streams import FILES, SUMMARIES
@@ -27,12 +35,12 @@ from shared.messaging.kv import KeyValueStore
 
 log = structlog.get_logger()
 
-LOOK_S = 30.0
-CLAIM = timedelta(minutes=5)
+CHECK_S = 30.0
+CLAIM_LASTS = timedelta(minutes=5)
 """Longer than reading a day and sending it takes."""
-AGAIN = timedelta(minutes=1)
-AGAIN_MOST = timedelta(hours=1)
-ALERT_AT = 3
+FIRST_RETRY = timedelta(minutes=1)
+LONGEST_RETRY = timedelta(hours=1)
+ALERT_AT_TRY = 3
 """The try that, failing, is an alert; one more each day after that."""
 TRIES_A_DAY = 24
 
@@ -48,7 +56,7 @@ class Subscription(Struct, frozen=True, kw_only=True):
     summary: Summary
 
 
-class Told(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SummaryProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What stands in `SUMMARIES`. Nobody tries before `not_before`; `tries` are those since `day`."""
 
     day: date
@@ -85,7 +93,7 @@ class SummarySender:
             self._wake.clear()
             await self.send_due()
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(CHECK_S):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -98,7 +106,7 @@ class SummarySender:
         """Send what is due now. A failure is told, and tried again at a later call."""
         for wanted in list(self._subscriptions()):
             known = self._known.get(wanted.app_key)
-            if known is not None and due_days(wanted.summary, wanted.zone, self._clock(), known) is None:
+            if known is not None and days_due(wanted.summary, wanted.zone, self._clock(), known) is None:
                 continue
             try:
                 await self._look(wanted)
@@ -113,35 +121,35 @@ class SummarySender:
         stored = await self._store.get(wanted.app_key)
         if stored is None:
             # What was before summaries were wanted is not told.
-            told = Told(day=newest_day(wanted.summary, wanted.zone, now))
+            told = SummaryProgress(day=newest_day_due(wanted.summary, wanted.zone, now))
             await self._store.put(wanted.app_key, encode(told), expect_revision=0)
         else:
-            told = decode(stored.data, Told)
-        days = due_days(wanted.summary, wanted.zone, now, told.day)
+            told = decode(stored.data, SummaryProgress)
+        days = days_due(wanted.summary, wanted.zone, now, told.day)
         if days is None:
             self._known[wanted.app_key] = told.day
         elif stored is not None and (told.not_before is None or told.not_before <= now):
             await self._send(wanted, days, told, stored.revision)
 
-    async def _send(self, wanted: Subscription, days: Days, told: Told, revision: int) -> None:
+    async def _send(self, wanted: Subscription, days: Days, told: SummaryProgress, revision: int) -> None:
         tries = told.tries + 1
-        claim = Told(day=told.day, tries=tries, not_before=self._clock() + CLAIM)
+        claim = SummaryProgress(day=told.day, tries=tries, not_before=self._clock() + CLAIM_LASTS)
         revision = await self._store.put(wanted.app_key, encode(claim), expect_revision=revision)
         try:
             tally = await self._tally(wanted.app_key, days)
             if tally.files or not wanted.summary.only_when_something_happened:
                 await self._mail(wanted, days, tally)
         except MillraceError as error:
-            wait = min(AGAIN_MOST, AGAIN * 2 ** min(tries - 1, 10))
-            later = Told(day=told.day, tries=tries, not_before=self._clock() + wait)
-            if tries % TRIES_A_DAY == ALERT_AT:
+            wait = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(tries - 1, 10))
+            later = SummaryProgress(day=told.day, tries=tries, not_before=self._clock() + wait)
+            if tries % TRIES_A_DAY == ALERT_AT_TRY:
                 await self._alert(wanted, f"the summary of {days} was not sent: {error.message}")
             await self._store.put(wanted.app_key, encode(later), expect_revision=revision)
             raise
-        await self._store.put(wanted.app_key, encode(Told(day=days.last)), expect_revision=revision)
+        await self._store.put(wanted.app_key, encode(SummaryProgress(day=days.last)), expect_revision=revision)
         self._known[wanted.app_key] = days.last
 
-    async def _mail(self, wanted: Subscription, days: Days, tally: Tally) -> None:
+    async def _mail(self, wanted: Subscription, days: Days, tally: FileTotals) -> None:
         refused = await self._mailer.send(
             Mail(
                 id=f"summary.{wanted.app_key}.{days.last}",
@@ -155,8 +163,8 @@ class SummarySender:
         if refused:
             await self._alert(wanted, f"the mail server refused {len(refused)} recipient(s) of the summary")
 
-    async def _tally(self, app_key: str, days: Days) -> Tally:
-        tally = Tally()
+    async def _tally(self, app_key: str, days: Days) -> FileTotals:
+        tally = FileTotals()
         for state in _TOLD:
             last = await self._bus.last_message(FILES, ftp_file(app_key, state))
             if last is None or last.at < days.start:

@@ -15,7 +15,7 @@ from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceE
 
 ANSWER_S = 30.0
 """How long one answer, or one block, may take."""
-MOST_LINES = 200
+MAX_ANSWER_LINES = 200
 """Of an answer; greetings and `FEAT` are the long ones."""
 
 
@@ -58,7 +58,7 @@ class FtpsClient(ftplib.FTP_TLS):
         lines = [self.getline()]
         code = lines[0][:3]
         while (len(lines) == 1 and lines[0][3:4] == "-") or (len(lines) > 1 and not _ends(lines[-1], code)):
-            if len(lines) == MOST_LINES:
+            if len(lines) == MAX_ANSWER_LINES:
                 raise ftplib.error_proto("the answer has no end")
             lines.append(self.getline())
         return "\n".join(lines)
