@@ -27,12 +27,11 @@ import aiohttp
 
 # aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
-from aiobotocore.credentials import AioDeferredRefreshableCredentials  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
-from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
 
 from shared.aws.errors import AWS_ERRORS, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
+from shared.aws.sdk_internals import check_internals, frozen_keys, quiet_s3, renew_keys
 from shared.aws.signing import signed_headers, told_error
 from shared.errors import InvalidError
 
@@ -76,6 +75,7 @@ class AwsClients:
     """
 
     def __init__(self, *, most: int = 64, sts_endpoint_url: str | None = None) -> None:
+        check_internals()
         self._most = most
         self._sts_endpoint_url = sts_endpoint_url
         self._session = AioSession()
@@ -151,9 +151,7 @@ class AwsClients:
             raise InvalidError(str(error), field="endpoint_url") from None
         slot.context = context
         if service == "s3":
-            # With Expect, a PUT waits for "100 Continue" under no timeout at all (aio-libs/aiobotocore#1001).
-            slot.client.meta.events.unregister("before-call.s3", add_expect_header)
-            slot.client.meta.events.register("before-call.s3", _stay)
+            quiet_s3(slot.client)
 
     async def _close_unused(self) -> None:
         unused = [key for key, slot in self._slots.items() if slot.users == 0]
@@ -175,8 +173,8 @@ class AwsClients:
 
         session = AioSession()
         session.register_component("data_loader", self._session.get_component("data_loader"))
-        # There is no public way to give a session keys that renew themselves; a test on a real STS API holds this one.
-        session._credentials = AioDeferredRefreshableCredentials(refresh, "assume-role")
+        # A test on a real STS API holds this.
+        renew_keys(session, refresh)
         return session
 
     async def assume(self, role: AwsRole, *, region: str) -> TemporaryKeys:
@@ -213,8 +211,8 @@ class AwsClients:
         async with self.client(service, region=region, credentials=credentials, endpoint_url=endpoint_url) as client:
             url = f"{client.meta.endpoint_url.rstrip('/')}/"
             try:
-                # There is no public way to the keys of a client; a test with a role on a real STS API holds this one.
-                keys = await client._request_signer._credentials.get_frozen_credentials()
+                # A test with a role on a real STS API holds this.
+                keys = await frozen_keys(client)
                 headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
                 async with self._http().post(url, data=body, headers=headers, allow_redirects=False) as answer:
                     told = await answer.read()
@@ -244,11 +242,6 @@ class AwsClients:
                 raise aws_error(error) from error
 
         return lambda: _OnceAwaited(provide)
-
-
-def _stay(context: dict[str, Any], **_: Any) -> None:
-    """Tell `S3RegionRedirector` that it has redirected this request already."""
-    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 async def _close(slot: _Slot) -> None:

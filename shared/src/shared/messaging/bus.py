@@ -28,6 +28,7 @@ from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, Unavai
 from shared.messaging.errors import api_error
 from shared.messaging.message import Message, OutgoingMessage, headers_of
 from shared.messaging.nats_client import Client
+from shared.messaging.nats_internals import send_commands, subscription_number
 from shared.messaging.parser import Deliver, StreamParser
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
@@ -177,7 +178,7 @@ class Bus:
             head = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
             command = f"HPUB {message.subject} {len(head)} {len(head) + len(message.data)}\r\n"
             parts += (command.encode(), head, message.data, b"\r\n")
-        await self.client._send_command(b"".join(parts))
+        await send_commands(self.client, b"".join(parts))
 
     async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
         """Ask a service. Raises the replier's own kind of error, or `UnavailableError` where nobody answers."""
@@ -253,14 +254,15 @@ class Bus:
         inbox = self.client.new_inbox()
         try:
             subscription = await self.client.subscribe(inbox, cb=_nobody)
-            self._answered[subscription._id] = take
+            number = subscription_number(subscription)
+            self._answered[number] = take
             try:
                 question = msgspec.json.encode({"multi_last": wanted})
                 await self.client.publish(jetstream.direct_get(name), question, reply=inbox)
                 async with asyncio.timeout(5):
                     status = await ended
             finally:
-                self._answered.pop(subscription._id, None)
+                self._answered.pop(number, None)
                 await subscription.unsubscribe()
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error

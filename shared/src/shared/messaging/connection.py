@@ -12,6 +12,7 @@ from shared.contracts import permissions
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus, log
 from shared.messaging.nats_client import Client
+from shared.messaging.nats_internals import check_internals, use_parser
 from shared.messaging.parser import StreamParser
 from shared.runtime.telemetry import Metrics
 
@@ -35,7 +36,8 @@ async def connect(
         wait_s: How long to try at first; None tries for ever.
 
     Raises:
-        UnavailableError: Nobody let us in within `wait_s`; the message holds the last reason.
+        UnavailableError: No server let us in within `wait_s`; the message holds the last reason. Or this nats-py is
+            not one that we know.
     """
     bus: list[Bus] = []
     last_error = "no answer"
@@ -57,8 +59,10 @@ async def connect(
     options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
     if seed:
         options["nkeys_seed_str"] = seed
+    check_internals()
     client = Client()
-    parser = client._ps = StreamParser(client)
+    parser = StreamParser(client)
+    use_parser(client, parser)
     try:
         async with asyncio.timeout(wait_s):
             await client.connect(

@@ -29,6 +29,7 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumer_state import consumer_state
 from shared.messaging.errors import api_error
 from shared.messaging.message import Message, parse_delivered
+from shared.messaging.nats_internals import subscription_number
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
 
@@ -210,7 +211,7 @@ class Pull:
         self._bus.reconnected.remove(self._on_reconnect)
         with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
             if self._subscription is not None:
-                self._bus.deliver.pop(str(self._subscription._id), None)
+                self._bus.deliver.pop(str(subscription_number(self._subscription)), None)
                 await self._subscription.unsubscribe()
             if not self._durable and self._bus.connected:
                 await self._bus.js.delete_consumer(self._stream, self._consumer)
@@ -252,14 +253,14 @@ class Pull:
         self._subscription = await self._bus.client.subscribe(
             self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
         )
-        self._bus.deliver[str(self._subscription._id)] = self._deliver
+        self._bus.deliver[str(subscription_number(self._subscription))] = self._deliver
         await self._ask()
 
     async def _restart(self) -> None:
         """Forget what was not handed out and read on from there. Tries until the server is back, or the pull is
         closed."""
         if self._subscription is not None:
-            self._bus.deliver.pop(str(self._subscription._id), None)
+            self._bus.deliver.pop(str(subscription_number(self._subscription)), None)
             with contextlib.suppress(NatsError, ConnectionError):
                 await self._subscription.unsubscribe()
             self._subscription = None
