@@ -82,9 +82,9 @@ async def test_ctrl_c_leaves_no_process_while_it_starts(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
     process.send_signal(signal.SIGINT)
-    await asyncio.wait_for(process.communicate(), STOP_S)
+    _, err = await asyncio.wait_for(process.communicate(), STOP_S)
 
-    assert 130 == process.returncode
+    assert 130 == process.returncode, err.decode()
     await wait_gone(children)
 
 

@@ -7,6 +7,7 @@ verb that was asked for is imported, so that `--help` does not wait for the libr
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -83,6 +84,9 @@ def run_verb(verb: Verb, argv: Sequence[str]) -> int:
 
 def main() -> int:
     """Run the command line of this process and give its exit code: 2 for a wrong argument, 130 for Ctrl-C."""
+    # A shell lets its background jobs ignore SIGINT, but one that is sent by name is meant. It may come while the
+    # libraries of the verb are imported, some of which run programs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     argv = sys.argv[1:]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview(), file=sys.stdout if argv else sys.stderr)

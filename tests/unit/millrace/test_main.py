@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import signal
 import subprocess
 import sys
 from types import ModuleType
@@ -118,3 +119,14 @@ def test_help_imports_no_library() -> None:
 @pytest.mark.parametrize("verb", front.VERBS, ids=lambda verb: verb.name)
 def test_every_verb_has_its_module(verb: front.Verb) -> None:
     assert importlib.util.find_spec(verb.module) is not None
+
+
+def test_ctrl_c_is_heard_where_the_caller_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell has it for a job in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        call(monkeypatch, "fake")
+
+        assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

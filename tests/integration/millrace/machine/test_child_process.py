@@ -129,3 +129,18 @@ async def test_port_is_taken_while_somebody_listens() -> None:
     server.close()
     await server.wait_closed()
     assert is_free(port)
+
+
+async def test_child_hears_the_signals_that_its_parent_ignores(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        one = await start_child("one", command, environment=child_environment(), log=tmp_path / "log")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    await wait_logged(one.log, "up")
+
+    code = await one.stop(deadline_s=10)
+
+    assert -signal.SIGTERM == code
