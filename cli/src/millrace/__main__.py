@@ -51,7 +51,7 @@ VERBS = (
     Verb("rekey", "millrace.verbs.rekey", "encrypt every stored secret with the newest key"),
     Verb(
         "nats-config",
-        "millrace.nats_servers.config",
+        "millrace.verbs.nats_config",
         "print the nats-server configuration with every service's permissions",
     ),
     Verb("check", "millrace.verbs.check", "format, lint, types, import rules, and that generated files are current"),

@@ -1,11 +1,10 @@
 """
-Configuration for nats-server, made from `shared.contracts.subjects`, and the verb `nats-config` that prints it.
+Configuration of nats-server, made from `shared.contracts.grants`.
 
 Every user signs in with an NKey: the configuration holds public keys, the seeds lie in a folder of their own. A server
-is started in `millrace.nats_servers.server`, not here.
+is started in `millrace.nats_servers.server`; `millrace.verbs.nats_config` prints the configuration.
 """
 
-import argparse
 import json
 import secrets
 from collections.abc import Iterable, Mapping
@@ -156,34 +155,3 @@ def quote(text: str) -> str:
     """A text as nats-server reads it, in its configuration and in a variable that this refers to."""
     # A `$` outside quotes is a variable to nats-server; inside JSON's quotes it is itself.
     return json.dumps(text, ensure_ascii=False)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
-    parser.add_argument(
-        "--keys", type=Path, required=True, metavar="DIR", help="folder of the seeds; missing ones are made"
-    )
-    parser.add_argument("--store", default="/data/jetstream", metavar="DIR", help="JetStream's folder [%(default)s]")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on [%(default)s]")
-    parser.add_argument("--port", type=int, default=4222, help="port for clients [%(default)s]")
-    parser.add_argument("--monitor-port", type=int, metavar="PORT", help="port for /healthz; none without this option")
-    parser.add_argument("--server-name", default="", metavar="NAME", help="this node's name, needed in a cluster")
-    parser.add_argument("--cluster-port", type=int, metavar="PORT", help="make it a node of a cluster, on this port")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print the configuration. It holds no secret."""
-    if args.cluster_port is not None and not args.server_name:
-        raise InvalidError("a node of a cluster needs a name that lasts", field="--server-name")
-    seeds = ensure_seeds(args.keys)
-    config = ServerConfig(
-        store=args.store,
-        host=args.host,
-        port=args.port,
-        server_name=args.server_name,
-        monitor_port=args.monitor_port,
-        cluster_port=args.cluster_port,
-    )
-    print("# Made by millrace nats-config. The users' seeds are <user>.nk in the folder given as --keys.\n")
-    print(render(config, {user: public_key(seed) for user, seed in seeds.items()}), end="")
-    return 0

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from millrace.nats_servers import config
 from millrace.nats_servers.config import (
     ServerConfig,
     ensure_seeds,
@@ -15,14 +14,15 @@ from millrace.nats_servers.config import (
     render,
     seed_file,
 )
+from millrace.verbs import nats_config
 from shared.contracts.grants import GRANTS, consumers_of_others, permissions
 from shared.errors import InvalidError
 
 
 def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     parser = argparse.ArgumentParser()
-    config.add_arguments(parser)
-    assert 0 == config.run(parser.parse_args(argv))
+    nats_config.add_arguments(parser)
+    assert 0 == nats_config.run(parser.parse_args(argv))
     return capsys.readouterr().out
 
 
@@ -100,11 +100,11 @@ def test_node_of_a_cluster_reads_its_secret_from_the_environment() -> None:
 
 def test_node_without_a_name_is_refused(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    config.add_arguments(parser)
+    nats_config.add_arguments(parser)
     args = parser.parse_args(["--keys", str(tmp_path), "--cluster-port", "6222"])
 
     with pytest.raises(InvalidError, match="name that lasts"):
-        config.run(args)
+        nats_config.run(args)
 
 
 def test_monitoring_is_closed_unless_asked_for() -> None:
