@@ -34,7 +34,7 @@ from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.routes import ROUTES
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
 from ftp_gateway.sftp.report_folder import ReportFolder
-from ftp_gateway.sftp.server import SftpServer
+from ftp_gateway.sftp.server import ServerOptions, SftpServer
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.state import State
 from ftp_gateway.summaries.sender import Subscription, SummarySender
@@ -72,7 +72,7 @@ async def build(mesh: Mesh) -> State:
     # Every connection asks after every change of any user, and reading keys and networks takes its time.
     accounts = lru_cache(maxsize=4096)(account_of)
 
-    def find(app_key: str, name: str) -> Account | None:
+    def find_account(app_key: str, name: str) -> Account | None:
         entry = users.get(app_key, name)
         return accounts(entry) if entry else None
 
@@ -134,16 +134,18 @@ async def build(mesh: Mesh) -> State:
 
     sftp = await mesh.enter(
         SftpServer(
-            mesh.settings,
-            proxies=proxies,
-            spool=spool,
-            report_folder=ReportFolder(store, asyncio.get_running_loop().time),
-            find=find,
-            passwords=passwords,
-            defender=defender,
-            host_keys=host_keys,
-            metrics=mesh.metrics,
-            clock=now,
+            ServerOptions(
+                settings=mesh.settings,
+                proxies=proxies,
+                spool=spool,
+                report_folder=ReportFolder(store, asyncio.get_running_loop().time),
+                find_account=find_account,
+                passwords=passwords,
+                defender=defender,
+                host_keys=host_keys,
+                metrics=mesh.metrics,
+                clock=now,
+            )
         )
     )
     users.on_change(sftp.recheck)

@@ -15,6 +15,7 @@ from types import TracebackType
 import asyncssh
 import structlog
 from asyncssh import SSHServerConnection
+from msgspec import Struct
 
 from ftp_gateway.access.accounts import Account, FindAccount, Passwords, split_login
 from ftp_gateway.access.addresses import Network
@@ -50,53 +51,55 @@ GRACE_S = 10.0
 """How long an open upload may still take when the service stops. Then it is a part, to be resumed after the restart."""
 
 
+class ServerOptions(Struct, frozen=True, kw_only=True):
+    """
+    Parts of the service that the SFTP server works with, and its settings.
+
+    `proxies` are the networks whose connections begin with a PROXY header. `find_account` returns an enabled user, and
+    `host_keys` the host keys, as the configuration is now. `clock` returns aware UTC.
+    """
+
+    settings: Settings
+    proxies: tuple[Network, ...]
+    spool: Spool
+    report_folder: ReportFolder
+    find_account: FindAccount
+    passwords: Passwords
+    defender: Defender
+    host_keys: Callable[[], HostKeys]
+    metrics: Metrics
+    clock: Callable[[], datetime]
+
+
 class SftpServer:
     """
-    The server, which listens while it is entered as an async context manager. `close` and `join` are those of
-    `shared.service.Intake`; `keep` is a task of the service.
+    The server, which listens while it is entered as an async context manager.
 
-    Args:
-        proxies: Who must send a PROXY header.
-        find: An enabled user, as the configuration is now.
-        host_keys: The host keys, as they are now.
-        clock: Aware UTC.
+    `close` and `join` are those of `shared.service.Intake`; `keep` is a task of the service.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        proxies: tuple[Network, ...],
-        spool: Spool,
-        report_folder: ReportFolder,
-        find: FindAccount,
-        passwords: Passwords,
-        defender: Defender,
-        host_keys: Callable[[], HostKeys],
-        metrics: Metrics,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self.spool = spool
-        self.report_folder = report_folder
-        self.passwords = passwords
-        self.defender = defender
-        self.clock = clock
+    def __init__(self, options: ServerOptions) -> None:
+        self.spool = options.spool
+        self.report_folder = options.report_folder
+        self.passwords = options.passwords
+        self.defender = options.defender
+        self.clock = options.clock
         self.monotonic = asyncio.get_running_loop().time
         self.usages = QuotaUsages(self._waiting_of_login, self.monotonic)
-        self._settings = settings
-        self._find = find
-        self._host_keys = host_keys
-        self._metrics = metrics
+        self._settings = options.settings
+        self._find_account = options.find_account
+        self._host_keys = options.host_keys
+        self._metrics = options.metrics
         self._authenticators: dict[SSHServerConnection, Authenticator] = {}
         self._filesystems: set[SftpFileSystem] = set()
         self._changed = asyncio.Event()
-        self._limits = ConnectionLimits(settings.sftp_connections, settings.sftp_connections_per_address)
+        self._limits = ConnectionLimits(self._settings.sftp_connections, self._settings.sftp_connections_per_address)
         self._admission = ConnectionAdmission(
-            proxies=proxies,
+            proxies=options.proxies,
             limits=self._limits,
-            banned=defender.is_banned,
-            options=lambda: self._options,
-            metrics=metrics,
+            banned=self.defender.is_banned,
+            options=lambda: self._ssh_options,
+            metrics=self._metrics,
         )
         self._loaded_host_keys: HostKeys | None = None
         self._listener: asyncio.Server | None = None
@@ -147,7 +150,7 @@ class SftpServer:
     async def _load_keys(self) -> None:
         known = self._host_keys()
         keys = await asyncio.to_thread(load_private_keys, known)
-        self._options = asyncssh.SSHServerConnectionOptions(
+        self._ssh_options = asyncssh.SSHServerConnectionOptions(
             config=None,
             server_factory=lambda: Authenticator(self),
             server_host_keys=keys,
@@ -171,7 +174,7 @@ class SftpServer:
             keepalive_count_max=3,
             sftp_version=3,
         )
-        restrict_rsa_to_sha2(self._options, keys)
+        restrict_rsa_to_sha2(self._ssh_options, keys)
         self._loaded_host_keys = known
         shown = [key.fingerprint for generation in known.ordered for key in generation.keys]
         log.info("host_keys", in_use=known.in_use, fingerprints=shown)
@@ -191,7 +194,7 @@ class SftpServer:
     def account(self, login: str) -> Account | None:
         """The user of a login name who may sign in now."""
         parts = split_login(login)
-        account = self._find(*parts) if parts else None
+        account = self._find_account(*parts) if parts else None
         return account if account is not None and not account.expired(self.clock()) else None
 
     def connection_opened(self, authenticator: Authenticator, connection: SSHServerConnection) -> None:
