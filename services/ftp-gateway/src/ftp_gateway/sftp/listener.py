@@ -22,6 +22,7 @@ from asyncssh.constants import MSG_SERVICE_REQUEST
 from asyncssh.packet import SSHPacket
 
 from ftp_gateway.access.addresses import Network, is_within
+from ftp_gateway.sftp.asyncssh_internals import packet_handlers
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
 from ftp_gateway.sftp.proxy_protocol import read_header
 from shared.errors import InvalidError
@@ -43,7 +44,7 @@ def _service_requested(self: SSHServerConnection, kind: int, number: int, packet
     self._process_service_request(kind, number, packet)
 
 
-_HANDLERS = {**SSHServerConnection._packet_handlers, MSG_SERVICE_REQUEST: _service_requested}
+_HANDLERS = {**packet_handlers(SSHServerConnection), MSG_SERVICE_REQUEST: _service_requested}
 
 
 class Connection(SSHServerConnection):

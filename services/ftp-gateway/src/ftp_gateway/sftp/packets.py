@@ -9,14 +9,13 @@ Implementation: a subclass of asyncssh's packet handler with a table of its own:
     - Packets are capped at 256 KiB, and handles per session; errors are translated here and nowhere else.
     - A session ends with an exit status, for which scp looks.
     - READ and WRITE pause for the user's bandwidth, and nothing is read from a client that does not read our answers.
-Considerations: `_packet_handlers`, `_file_handles`, `_dir_handles` and `_process_*` are private to asyncssh, so
-    `check_hooks` is called when the service starts and the lock file pins one version. SYMLINK, LINK, READLINK,
-    copy-data (an unbounded loop on one request) and the ranges extension are not in the table.
+Considerations: the names of asyncssh used here are private. `asyncssh_internals` lists and checks them. SYMLINK, LINK,
+    READLINK, copy-data (an unbounded loop on one request) and the ranges extension are not in the table.
 """
 
 import errno
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import structlog
@@ -50,9 +49,10 @@ from asyncssh.constants import (
     FXP_WRITE,
 )
 from asyncssh.packet import PacketDecodeError, SSHPacket
-from asyncssh.sftp import SFTPInvalidHandle, SFTPLimits, SFTPServer, SFTPServerHandler
+from asyncssh.sftp import SFTPInvalidHandle, SFTPLimits, SFTPServerHandler
 
-from shared.errors import MillraceError, UnavailableError
+from ftp_gateway.sftp.asyncssh_internals import Handler, packet_handler
+from shared.errors import MillraceError
 
 log = structlog.get_logger()
 
@@ -60,7 +60,6 @@ VERSION = 3
 MAX_PACKET_BYTES = 256 * 1024 + 1024
 MAX_BLOCK_BYTES = 256 * 1024
 """Of one READ or WRITE. asyncssh allows 4 MiB, which every session may hold in memory."""
-Handler = Callable[[SFTPServerHandler, SSHPacket], Awaitable[object]]
 
 _ERRORS: dict[str, Callable[[str], SFTPError]] = {
     "invalid": SFTPBadMessage,
@@ -180,25 +179,25 @@ _EXTENSIONS = [
     (b"limits@openssh.com", b"1"),
 ]
 _HANDLERS: dict[int | bytes, Handler] = {
-    FXP_OPEN: _within_handle_limit(SFTPServerHandler._process_open),
+    FXP_OPEN: _within_handle_limit(packet_handler("_process_open")),
     FXP_CLOSE: _close,
     FXP_READ: _read,
     FXP_WRITE: _write,
-    FXP_LSTAT: SFTPServerHandler._process_lstat,
-    FXP_FSTAT: SFTPServerHandler._process_fstat,
-    FXP_SETSTAT: SFTPServerHandler._process_setstat,
-    FXP_FSETSTAT: SFTPServerHandler._process_fsetstat,
-    FXP_OPENDIR: _within_handle_limit(SFTPServerHandler._process_opendir),
-    FXP_READDIR: SFTPServerHandler._process_readdir,
-    FXP_REMOVE: SFTPServerHandler._process_remove,
-    FXP_MKDIR: SFTPServerHandler._process_mkdir,
-    FXP_RMDIR: SFTPServerHandler._process_rmdir,
-    FXP_REALPATH: SFTPServerHandler._process_realpath,
-    FXP_STAT: SFTPServerHandler._process_stat,
-    FXP_RENAME: SFTPServerHandler._process_rename,
-    b"posix-rename@openssh.com": SFTPServerHandler._process_posix_rename,
-    b"fsync@openssh.com": SFTPServerHandler._process_fsync,
-    b"lsetstat@openssh.com": SFTPServerHandler._process_lsetstat,
+    FXP_LSTAT: packet_handler("_process_lstat"),
+    FXP_FSTAT: packet_handler("_process_fstat"),
+    FXP_SETSTAT: packet_handler("_process_setstat"),
+    FXP_FSETSTAT: packet_handler("_process_fsetstat"),
+    FXP_OPENDIR: _within_handle_limit(packet_handler("_process_opendir")),
+    FXP_READDIR: packet_handler("_process_readdir"),
+    FXP_REMOVE: packet_handler("_process_remove"),
+    FXP_MKDIR: packet_handler("_process_mkdir"),
+    FXP_RMDIR: packet_handler("_process_rmdir"),
+    FXP_REALPATH: packet_handler("_process_realpath"),
+    FXP_STAT: packet_handler("_process_stat"),
+    FXP_RENAME: packet_handler("_process_rename"),
+    b"posix-rename@openssh.com": packet_handler("_process_posix_rename"),
+    b"fsync@openssh.com": packet_handler("_process_fsync"),
+    b"lsetstat@openssh.com": packet_handler("_process_lsetstat"),
     b"limits@openssh.com": _limits,
 }
 _KEEPALIVE_REQUESTS: frozenset[int | bytes] = frozenset(
@@ -260,14 +259,3 @@ class PacketHandler(SFTPServerHandler):
         if self._writer is not None:
             cast(SSHServerChannel[bytes], self._writer.channel).exit(0 if exc is None else 1)
         await super()._cleanup(exc)
-
-
-def check_hooks() -> None:
-    """Raises `UnavailableError` when this asyncssh no longer has what `PacketHandler` replaces."""
-    original = SFTPServerHandler.__dict__
-    processes = ("_process_packet", "_process_close", "_process_write", "_process_read", "_process_limits")
-    missing = [name for name in ("run", "_cleanup", *processes) if name not in original]
-    table = original.get("_packet_handlers", {})
-    moved = [kind for kind in (FXP_CLOSE, FXP_WRITE, b"limits@openssh.com") if kind not in table]
-    if missing or moved or not hasattr(SFTPServerHandler, "recv_packet") or not hasattr(SFTPServer, "channel"):
-        raise UnavailableError(f"this asyncssh has moved its packet handlers: {missing or moved}")

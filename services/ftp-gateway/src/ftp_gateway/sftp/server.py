@@ -22,6 +22,7 @@ from ftp_gateway.access.addresses import Network
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HostKeys
 from ftp_gateway.access.quotas import QuotaUsages
+from ftp_gateway.sftp.asyncssh_internals import check_asyncssh
 from ftp_gateway.sftp.authentication import Authenticator
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
 from ftp_gateway.sftp.filesystem import SftpFileSystem
@@ -34,7 +35,6 @@ from ftp_gateway.sftp.host_key_algorithms import (
     restrict_rsa_to_sha2,
 )
 from ftp_gateway.sftp.listener import ConnectionAdmission, PendingConnection
-from ftp_gateway.sftp.packets import check_hooks
 from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
 from shared.errors import UnavailableError
@@ -105,8 +105,8 @@ class SftpServer:
         self._listener: asyncio.Server | None = None
 
     async def __aenter__(self) -> "SftpServer":
-        """Raises `UnavailableError` when the port is taken, or this asyncssh is not the one we know."""
-        check_hooks()
+        """Raises `UnavailableError` when the port is taken, or asyncssh lacks a name that we use."""
+        check_asyncssh()
         _allow_many_files()
         await self._load_keys()
         host, port = self._settings.sftp_host, self._settings.sftp_port
