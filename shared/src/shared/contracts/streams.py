@@ -74,3 +74,6 @@ SUMMARIES = Bucket(name="SUMMARIES", ttl_s=30 * DAY_S)
 """Until which day each app was sent its daily summary of files; the key is the app's."""
 REMOTES = Bucket(name="REMOTES")
 """Which files of customers' own servers are ours, and how the pulls go."""
+
+STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)
+BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)
