@@ -8,12 +8,12 @@ import pytest
 
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from support.servers.mesh import Mesh
+from support.servers.mesh import RunningMesh
 from support.servers.moto import MotoServer
 
 
 @pytest.fixture
-async def mesh(tmp_path: Path, moto: MotoServer) -> AsyncIterator[Mesh]:
+async def mesh(tmp_path: Path, moto: MotoServer) -> AsyncIterator[RunningMesh]:
     """The mesh of `millrace up`, which may talk to moto."""
     folder = MeshFolder(tmp_path / "mesh")
     settings = {"allow_private_endpoints": True, "log_format": "json"}
@@ -21,4 +21,4 @@ async def mesh(tmp_path: Path, moto: MotoServer) -> AsyncIterator[Mesh]:
         async with LocalMesh(folder, settings=settings) as local:
             token = {"Authorization": f"Bearer {folder.admin_token()}"}
             async with aiohttp.ClientSession(headers=token) as http:
-                yield Mesh(local, folder, moto, http)
+                yield RunningMesh(local, folder, moto, http)

@@ -24,7 +24,7 @@ from shared.contracts.streams import EVENTS, PUSH, Stream
 from shared.errors import UnavailableError
 from shared.messaging.consumers import open_scan
 from shared.messaging.pull import Pull
-from support.servers.mesh import Mesh
+from support.servers.mesh import RunningMesh
 from support.waiting import until
 
 APP = "/v1/apps/shop"
@@ -41,13 +41,13 @@ async def read_all(scan: Pull) -> list[bytes]:
     return found
 
 
-async def messages(mesh: Mesh, stream: Stream) -> int:
+async def messages(mesh: RunningMesh, stream: Stream) -> int:
     async with mesh.bus("push-engine") as bus:
         state = await bus.stream_state(stream)
     return state.messages
 
 
-async def connect_kinesis(mesh: Mesh, shards: int = 2, *, call_records: int = 500) -> None:
+async def connect_kinesis(mesh: RunningMesh, shards: int = 2, *, call_records: int = 500) -> None:
     await mesh.moto.create_stream("shop-events", shards=shards)
     connector = {
         "region": mesh.moto.region,
@@ -60,7 +60,7 @@ async def connect_kinesis(mesh: Mesh, shards: int = 2, *, call_records: int = 50
     await mesh.call("PUT", "hooks", f"{APP}/hooks/all", json=hook | {"batch": {"max_records": call_records}})
 
 
-async def send_events(mesh: Mesh, first: int, last: int, users: int = 40) -> None:
+async def send_events(mesh: RunningMesh, first: int, last: int, users: int = 40) -> None:
     """Events numbered from `first` to `last`; the number of each user only grows."""
     events = [
         {"id": f"e{n}", "code": "view", "user_id": f"user-{n % users}", "attributes": {"n": n}}
@@ -71,7 +71,7 @@ async def send_events(mesh: Mesh, first: int, last: int, users: int = 40) -> Non
         assert answer["rejected"] == 0
 
 
-async def kinesis_records(mesh: Mesh) -> list[dict[str, Any]]:
+async def kinesis_records(mesh: RunningMesh) -> list[dict[str, Any]]:
     """Every record of every shard, in the order of its shard."""
     found: list[dict[str, Any]] = []
     async with mesh.moto.client("kinesis") as kinesis:
@@ -87,7 +87,7 @@ async def kinesis_records(mesh: Mesh) -> list[dict[str, Any]]:
     return found
 
 
-async def all_arrived(mesh: Mesh, last: int) -> list[dict[str, Any]]:
+async def all_arrived(mesh: RunningMesh, last: int) -> list[dict[str, Any]]:
     async with asyncio.timeout(40):
         while True:
             records = await kinesis_records(mesh)
@@ -107,7 +107,7 @@ def check_order(records: list[dict[str, Any]]) -> None:
     assert all(numbers == sorted(numbers) for numbers in by_user.values())
 
 
-async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh: Mesh) -> None:
+async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh: RunningMesh) -> None:
     # Small calls, so that there is a middle to be killed in.
     await connect_kinesis(mesh, call_records=2)
     await send_events(mesh, 1, 4000)
@@ -125,7 +125,7 @@ async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh
     check_order(records)
 
 
-async def test_events_accepted_just_before_a_kill_are_delivered(mesh: Mesh) -> None:
+async def test_events_accepted_just_before_a_kill_are_delivered(mesh: RunningMesh) -> None:
     await connect_kinesis(mesh)
     await send_events(mesh, 1, 500)
     await mesh.kill("hooks")
@@ -135,7 +135,7 @@ async def test_events_accepted_just_before_a_kill_are_delivered(mesh: Mesh) -> N
     check_order(await all_arrived(mesh, 500))
 
 
-async def test_another_replica_of_hooks_goes_on_where_a_killed_one_was(mesh: Mesh) -> None:
+async def test_another_replica_of_hooks_goes_on_where_a_killed_one_was(mesh: RunningMesh) -> None:
     # Small calls, so that there is a middle to be killed in.
     await connect_kinesis(mesh, call_records=10)
     async with mesh.replica("hooks") as url:
@@ -163,17 +163,17 @@ async def test_another_replica_of_hooks_goes_on_where_a_killed_one_was(mesh: Mes
     check_order(records)
 
 
-async def make_ftp_user(mesh: Mesh) -> None:
+async def make_ftp_user(mesh: RunningMesh) -> None:
     await mesh.call("PUT", "ftp-gateway", APP, json={"settle_s": 0})
     await mesh.call("PUT", "ftp-gateway", f"{APP}/ftp-users/nightly", json={"password": PASSWORD})
 
 
-def sftp(mesh: Mesh) -> asyncssh.misc._ACMWrapper[asyncssh.SSHClientConnection]:
+def sftp(mesh: RunningMesh) -> asyncssh.misc._ACMWrapper[asyncssh.SSHClientConnection]:
     host, port = mesh.sftp
     return asyncssh.connect(host, port, username="shop.nightly", password=PASSWORD, known_hosts=None, config=None)
 
 
-async def put(mesh: Mesh, path: str, content: bytes) -> None:
+async def put(mesh: RunningMesh, path: str, content: bytes) -> None:
     """Under another name first, as good clients do."""
     async with sftp(mesh) as connection, connection.start_sftp_client() as client:
         async with client.open(f"{path}.part", "wb") as file:
@@ -181,12 +181,12 @@ async def put(mesh: Mesh, path: str, content: bytes) -> None:
         await client.rename(f"{path}.part", path)
 
 
-async def push_rows(mesh: Mesh) -> list[PushRow]:
+async def push_rows(mesh: RunningMesh) -> list[PushRow]:
     async with mesh.bus("ftp-gateway") as bus, open_scan(bus, PUSH, subject="push.send.*.*") as scan:
         return [row for data in await read_all(scan) for row in decode(data, PushBatch).rows]
 
 
-async def listing(mesh: Mesh, folder: str) -> set[str]:
+async def listing(mesh: RunningMesh, folder: str) -> set[str]:
     async with sftp(mesh) as connection, connection.start_sftp_client() as client:
         return {str(name) for name in await client.listdir(folder)} - {".", ".."}
 
@@ -194,7 +194,7 @@ async def listing(mesh: Mesh, folder: str) -> set[str]:
 ROWS = 150_000
 
 
-async def test_ftp_gateway_killed_while_publishing_repeats_no_row_and_loses_none(mesh: Mesh) -> None:
+async def test_ftp_gateway_killed_while_publishing_repeats_no_row_and_loses_none(mesh: RunningMesh) -> None:
     await make_ftp_user(mesh)
     content = "".join(f"{n};Hello number {n};https://example.com/{n}\n" for n in range(1, ROWS + 1)).encode()
     await put(mesh, "/push.csv", content)
@@ -215,7 +215,7 @@ async def test_ftp_gateway_killed_while_publishing_repeats_no_row_and_loses_none
     assert "push.csv.result.json" in await listing(mesh, "/errors")
 
 
-async def make_export(mesh: Mesh) -> None:
+async def make_export(mesh: RunningMesh) -> None:
     await mesh.moto.create_bucket("lake")
     export = {
         "data": "clicks",
@@ -233,7 +233,7 @@ async def make_export(mesh: Mesh) -> None:
     await mesh.call("PUT", "exporter", f"{APP}/exports/clicks", json=export)
 
 
-async def send_clicks(mesh: Mesh, first: int, last: int) -> None:
+async def send_clicks(mesh: RunningMesh, first: int, last: int) -> None:
     for begin in range(first, last + 1, 500):
         clicks = [
             {
@@ -248,7 +248,7 @@ async def send_clicks(mesh: Mesh, first: int, last: int) -> None:
         await mesh.call("POST", "hooks", f"{APP}/events", json=clicks)
 
 
-async def exported(mesh: Mesh) -> Counter[str]:
+async def exported(mesh: RunningMesh) -> Counter[str]:
     """How often each click stands in the bucket."""
     rows: Counter[str] = Counter()
     async with mesh.moto.client("s3") as s3:
@@ -259,11 +259,11 @@ async def exported(mesh: Mesh) -> Counter[str]:
     return rows
 
 
-async def flush(mesh: Mesh) -> None:
+async def flush(mesh: RunningMesh) -> None:
     await mesh.call("POST", "exporter", f"{APP}/exports/clicks/flush")
 
 
-async def test_exporter_killed_again_and_again_writes_every_row_once(mesh: Mesh) -> None:
+async def test_exporter_killed_again_and_again_writes_every_row_once(mesh: RunningMesh) -> None:
     await make_export(mesh)
     last = 0
     for round_ in range(4):
@@ -288,13 +288,13 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
-async def upload(mesh: Mesh, content: bytes) -> Any:
+async def upload(mesh: RunningMesh, content: bytes) -> Any:
     form = aiohttp.FormData()
     form.add_field("file", BytesIO(content), filename="photo.jpg")
     return await mesh.call("POST", "storage", f"{APP}/media", data=form)
 
 
-async def test_storage_killed_during_an_upload_leaves_one_object_and_one_url(mesh: Mesh) -> None:
+async def test_storage_killed_during_an_upload_leaves_one_object_and_one_url(mesh: RunningMesh) -> None:
     content = picture()
     uploading = asyncio.create_task(upload(mesh, content))
     objects = mesh.folder.data("storage")
@@ -317,7 +317,7 @@ async def test_storage_killed_during_an_upload_leaves_one_object_and_one_url(mes
         assert await response.read() == content
 
 
-async def test_nats_killed_and_started_again_loses_nothing(mesh: Mesh) -> None:
+async def test_nats_killed_and_started_again_loses_nothing(mesh: RunningMesh) -> None:
     await connect_kinesis(mesh)
     await make_ftp_user(mesh)
     await send_events(mesh, 1, 2000)
@@ -334,7 +334,7 @@ async def test_nats_killed_and_started_again_loses_nothing(mesh: Mesh) -> None:
     check_order(await all_arrived(mesh, 2500))
 
 
-async def test_an_entrance_without_nats_refuses_and_keeps_nothing_back(mesh: Mesh) -> None:
+async def test_an_entrance_without_nats_refuses_and_keeps_nothing_back(mesh: RunningMesh) -> None:
     await mesh.local.nats.kill()
     event = [{"id": "e1", "code": "view", "user_id": "u"}]
 
@@ -349,7 +349,7 @@ async def test_an_entrance_without_nats_refuses_and_keeps_nothing_back(mesh: Mes
 
 
 @pytest.mark.parametrize("service", SERVICE_NAMES)
-async def test_sigterm_under_load_finishes_what_is_in_flight_and_exits_0(mesh: Mesh, service: str) -> None:
+async def test_sigterm_under_load_finishes_what_is_in_flight_and_exits_0(mesh: RunningMesh, service: str) -> None:
     await connect_kinesis(mesh)
     await make_ftp_user(mesh)
     await make_export(mesh)

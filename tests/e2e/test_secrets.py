@@ -10,7 +10,7 @@ import aiohttp
 import asyncssh
 
 from shared.contracts.services import SERVICE_NAMES
-from support.servers.mesh import Mesh
+from support.servers.mesh import RunningMesh
 
 APP = "/v1/apps/shop"
 PHOTO = (Path(__file__).parents[2] / "demo" / "photo.jpg").read_bytes()
@@ -23,13 +23,13 @@ SECRETS = {
 }
 
 
-async def say(mesh: Mesh, method: str, service: str, path: str, **options: Any) -> str:
+async def say(mesh: RunningMesh, method: str, service: str, path: str, **options: Any) -> str:
     """Whatever the service answers, refused or not."""
     async with mesh.http.request(method, mesh.url(service, path), **options) as response:
         return f"{response.status} {dict(response.headers)} {await response.text()}"
 
 
-async def misuse(mesh: Mesh) -> list[str]:
+async def misuse(mesh: RunningMesh) -> list[str]:
     """Good and bad requests with secrets in them, and failures behind them; gives every answer."""
     where = {"region": "eu-west-1", "endpoint_url": mesh.moto.url}
     dead = {"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9"}
@@ -98,7 +98,7 @@ async def misuse(mesh: Mesh) -> list[str]:
     return answers
 
 
-async def messages(mesh: Mesh) -> list[str]:
+async def messages(mesh: RunningMesh) -> list[str]:
     """Everything that NATS holds, as the server's owner sees it."""
     found = []
     for name in ("EVENTS", "DLQ", "ALERTS", "OBJECTS", "FILES", "KV_CONFIG", "KV_RUNS", "KV_PLANS", "KV_MEDIA"):
@@ -108,7 +108,7 @@ async def messages(mesh: Mesh) -> list[str]:
     return found
 
 
-async def test_no_secret_is_anywhere_it_could_be_seen(mesh: Mesh) -> None:
+async def test_no_secret_is_anywhere_it_could_be_seen(mesh: RunningMesh) -> None:
     answers = await misuse(mesh)
     async with asyncio.timeout(20):
         while "paused" not in (log := mesh.folder.log("hooks").read_text()) and "alert" not in log:
@@ -138,7 +138,7 @@ async def test_no_secret_is_anywhere_it_could_be_seen(mesh: Mesh) -> None:
     assert any("***" in answer for answer in answers)
 
 
-async def test_files_with_secrets_are_their_owners_alone(mesh: Mesh) -> None:
+async def test_files_with_secrets_are_their_owners_alone(mesh: RunningMesh) -> None:
     for name in ("keys", "admin-token", "secret-keys"):
         path = mesh.folder.root / name
         files = [path] if path.is_file() else [path, *path.iterdir()]

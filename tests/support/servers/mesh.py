@@ -23,7 +23,7 @@ from support.servers.moto import MotoServer
 from support.waiting import until
 
 
-class Mesh:
+class RunningMesh:
     """A running mesh as a test sees it: an operator's HTTP session, and the means to kill and start again."""
 
     def __init__(self, local: LocalMesh, folder: MeshFolder, moto: MotoServer, http: aiohttp.ClientSession) -> None:

@@ -9,7 +9,7 @@ from exporter.config import Export, check_directory_unused, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.exports.schedule import schedule_of
-from shared.config.registry import Entry
+from shared.config.registry import ConfigEntry
 from shared.config.secret_store import SecretStore, generate_key
 from shared.errors import ConflictError, InvalidError
 from shared.objects.app_reports import open_reports
@@ -76,7 +76,7 @@ def test_seconds_go_before_minutes() -> None:
 def test_export_becomes_a_job_of_the_domain() -> None:
     value = export(affiliates=[4], advertisers=[ADVERTISER], destination={"directory": "/raw//clicks/"})
 
-    job = job_of(Entry("shop", "clicks", value, 7), PLATFORM)
+    job = job_of(ConfigEntry("shop", "clicks", value, 7), PLATFORM)
 
     assert ("shop", "clicks", 7) == (job.app_key, job.export_id, job.revision)
     assert ((4,), (ADVERTISER.lower(),)) == (job.selection.affiliates, job.selection.advertisers)
@@ -85,7 +85,7 @@ def test_export_becomes_a_job_of_the_domain() -> None:
 
 @pytest.mark.parametrize("directory", ["clicks", "/clicks", "clicks/", "//clicks//"])
 def test_directory_of_another_export_is_refused_however_it_is_written(directory: str) -> None:
-    there = [Entry("rival", "theirs", export(), 1)]
+    there = [ConfigEntry("rival", "theirs", export(), 1)]
 
     with pytest.raises(ConflictError) as caught:
         check_directory_unused(there, "shop", "clicks", export(destination={"directory": directory}))
@@ -99,19 +99,19 @@ def test_directory_of_another_export_is_refused_however_it_is_written(directory:
     [{"directory": "clicks2"}, {"directory": ""}, {"bucket": "other"}, {"endpoint_url": "https://s3.example.com"}],
 )
 def test_another_place_is_not_refused(changes: dict[str, Any]) -> None:
-    check_directory_unused([Entry("rival", "theirs", export(), 1)], "shop", "clicks", export(destination=changes))
+    check_directory_unused([ConfigEntry("rival", "theirs", export(), 1)], "shop", "clicks", export(destination=changes))
 
 
 def test_export_may_stay_where_it_is() -> None:
-    check_directory_unused([Entry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))
+    check_directory_unused([ConfigEntry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))
 
 
 def test_folders_of_the_gateway_are_each_an_apps_own() -> None:
     value = Export(data="clicks", destination=GatewayConfig(directory="clicks"))
 
-    check_directory_unused([Entry("rival", "clicks", value, 1)], "shop", "clicks", value)
+    check_directory_unused([ConfigEntry("rival", "clicks", value, 1)], "shop", "clicks", value)
     with pytest.raises(ConflictError):
-        check_directory_unused([Entry("shop", "other", value, 1)], "shop", "clicks", value)
+        check_directory_unused([ConfigEntry("shop", "other", value, 1)], "shop", "clicks", value)
 
 
 @pytest.mark.parametrize("directory", ["", "a/b", "..", "a b", "a\n"])

@@ -1,7 +1,7 @@
 import pytest
 
 from ftp_gateway.config import App, FtpUser, account_of, check_app, check_user, rules_of
-from shared.config.registry import Entry
+from shared.config.registry import ConfigEntry
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 
@@ -23,11 +23,11 @@ def test_a_user_needs_something_to_sign_in_with() -> None:
 def test_a_disabled_user_has_no_account() -> None:
     user = FtpUser(password=Secret("$argon2id$…"), allowed_ips=("10.0.0.1",))
 
-    account = account_of(Entry("shop", "nightly", user, 1))
+    account = account_of(ConfigEntry("shop", "nightly", user, 1))
 
     assert account is not None
     assert ("shop.nightly", "$argon2id$…") == (account.login, account.password_hash)
-    assert account_of(Entry("shop", "nightly", FtpUser(password=Secret("x"), disabled=True), 1)) is None
+    assert account_of(ConfigEntry("shop", "nightly", FtpUser(password=Secret("x"), disabled=True), 1)) is None
 
 
 def test_the_rules_are_those_of_the_app() -> None:

@@ -28,7 +28,7 @@ def private_names(source: str) -> set[str]:
 def test_private_names_are_used_in_the_files_that_check_them() -> None:
     users = {path.name for path in SHARED if private_names(path.read_text())}
 
-    assert {"nats_internals.py", "sdk_internals.py"} == users
+    assert {"internals.py", "sdk_internals.py"} == users
 
 
 @pytest.mark.parametrize("planted", ["client._ps = parser", "await self._bus.client._send_command(b'')"])

@@ -10,7 +10,7 @@ import msgspec
 from millrace.mesh.access import ELECTION, ELECTION_S, add_data_argument, find_access, open_registry
 from millrace.terminal.console import Teller
 from millrace.terminal.event_loop import run_async
-from shared.config.registry import Entry, Registry
+from shared.config.registry import ConfigEntry, Registry
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.errors import InvalidError, NotFoundError
 from shared.runtime.retry import retry
@@ -70,7 +70,7 @@ async def create(registry: Registry, scopes: tuple[str, ...], name: str, *, now:
     return token
 
 
-async def revoke(registry: Registry, prefix: str) -> Entry[Token]:
+async def revoke(registry: Registry, prefix: str) -> ConfigEntry[Token]:
     """
     Delete the one token whose hash begins so.
 

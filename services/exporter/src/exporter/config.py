@@ -13,7 +13,7 @@ from exporter.exports.schedule import Schedule, schedule_of
 from exporter.formats import FORMATS, FormatName
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.selection import Data, EventSelection
-from shared.config.registry import Entry, Kind
+from shared.config.registry import ConfigEntry, Kind
 from shared.errors import ConflictError, InvalidError
 
 FORMAT: Final[FormatName] = "csv_gzip"
@@ -62,7 +62,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 EXPORTS = Kind(prefix="exports", type=Export)
 
 
-def check_directory_unused(entries: list[Entry[Export]], app_key: str, export_id: str, export: Export) -> None:
+def check_directory_unused(entries: list[ConfigEntry[Export]], app_key: str, export_id: str, export: Export) -> None:
     """
     Check that no other export writes to the directory: their files would have the same names.
 
@@ -76,7 +76,7 @@ def check_directory_unused(entries: list[Entry[Export]], app_key: str, export_id
             raise ConflictError(message, field="destination.directory")
 
 
-def job_of(entry: Entry[Export], platform: Platform) -> ExportJob:
+def job_of(entry: ConfigEntry[Export], platform: Platform) -> ExportJob:
     """The job of an export at its current revision."""
     export = entry.value
     return ExportJob(

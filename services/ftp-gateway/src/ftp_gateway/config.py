@@ -16,7 +16,7 @@ from ftp_gateway.access.quotas import Quotas
 from ftp_gateway.model.rules import AttributeType, Completion, Fallback, FileRules
 from ftp_gateway.parsing.profile_txt import MAX_ATTRIBUTE_NAME_CHARS, MAX_ATTRIBUTES
 from ftp_gateway.summaries.rendering import Summary
-from shared.config.registry import Entry, Kind
+from shared.config.registry import ConfigEntry, Kind
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 
@@ -97,7 +97,7 @@ def rules_of(app: App) -> FileRules:
     )
 
 
-def account_of(entry: Entry[FtpUser]) -> Account | None:
+def account_of(entry: ConfigEntry[FtpUser]) -> Account | None:
     """The user as one who may sign in; None while disabled."""
     user = entry.value
     if user.disabled:

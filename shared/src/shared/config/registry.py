@@ -58,7 +58,7 @@ class Kind(Struct, Generic[T], frozen=True, kw_only=True):
         return keys.config_key(self.prefix, app_key, id)
 
 
-class Entry(Struct, Generic[T], frozen=True):
+class ConfigEntry(Struct, Generic[T], frozen=True):
     """One value. `revision` grows with every change of the key."""
 
     app_key: str
@@ -88,21 +88,21 @@ class View(Generic[T]):
         self._registry = registry
         self._kind = kind
         self._relist_s = relist_s
-        self._entries: dict[str, Entry[T]] = {}
+        self._entries: dict[str, ConfigEntry[T]] = {}
         self._revisions: dict[str, int] = {}
         self._callbacks: list[Callable[[], None]] = []
         self.listed = asyncio.Event()
         """Set once the first full read is done."""
 
-    def get(self, app_key: str, id: str = "") -> Entry[T] | None:
+    def get(self, app_key: str, id: str = "") -> ConfigEntry[T] | None:
         """The entry, or None."""
         return self._entries.get(self._kind.key(app_key, id))
 
-    def all(self) -> list[Entry[T]]:
+    def all(self) -> list[ConfigEntry[T]]:
         """Every entry of every app."""
         return list(self._entries.values())
 
-    def of_app(self, app_key: str) -> list[Entry[T]]:
+    def of_app(self, app_key: str) -> list[ConfigEntry[T]]:
         """Every entry of one app."""
         return [entry for entry in self._entries.values() if entry.app_key == app_key]
 
@@ -151,7 +151,7 @@ class View(Generic[T]):
         self._revisions[key] = message.sequence
         return key
 
-    def put(self, key: str, entry: Entry[T]) -> None:
+    def put(self, key: str, entry: ConfigEntry[T]) -> None:
         """Take an entry over; also called by the writer itself, so that it reads what it wrote."""
         self._revisions[key] = entry.revision
         self._entries[key] = entry
@@ -191,15 +191,15 @@ class Registry:
         """The live copy of a kind. The service keeps the views of the kinds it declares."""
         return self._views.setdefault(kind.keys, View(self, kind, self._relist_s))
 
-    def entry(self, kind: Kind[T], key: str, data: bytes, revision: int) -> Entry[T]:
+    def entry(self, kind: Kind[T], key: str, data: bytes, revision: int) -> ConfigEntry[T]:
         """Decode a stored value. Raises `InvalidError` naming the field."""
         app_key, id = keys.parse_config_key(key)
         value = self.secrets.decode_sealed(data, kind.type)
         for secret in secrets_of(value):
             redactor.add(secret.reveal())
-        return Entry(app_key, id if kind.fixed_id is None else "", value, revision)
+        return ConfigEntry(app_key, id if kind.fixed_id is None else "", value, revision)
 
-    async def get(self, kind: Kind[T], app_key: str, id: str = "") -> Entry[T]:
+    async def get(self, kind: Kind[T], app_key: str, id: str = "") -> ConfigEntry[T]:
         """Straight from the bucket. Raises `NotFoundError`."""
         key = kind.key(app_key, id)
         stored = await self._store.get(key)
@@ -207,7 +207,7 @@ class Registry:
             raise NotFoundError(f"there is no {key}")
         return self.entry(kind, key, stored.data, stored.revision)
 
-    async def list(self, kind: Kind[T], app_key: str | None = None) -> list[Entry[T]]:
+    async def list(self, kind: Kind[T], app_key: str | None = None) -> list[ConfigEntry[T]]:
         """Straight from the bucket; what does not decode is left out, since its writer was told by an alert."""
         entries = []
         for stored in await self._store.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
@@ -239,7 +239,7 @@ class Registry:
 
     async def put(
         self, kind: Kind[T], app_key: str, id: str, value: T, *, expect_revision: int | None = None
-    ) -> Entry[T]:
+    ) -> ConfigEntry[T]:
         """
         Write a checked value.
 

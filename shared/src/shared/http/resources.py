@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from shared.config.registry import Entry, Kind, secrets_of
+from shared.config.registry import ConfigEntry, Kind, secrets_of
 from shared.config.secret_store import SecretStore
 from shared.contracts import subjects
 from shared.errors import InvalidError, NotFoundError
@@ -110,7 +110,7 @@ def _id(kind: Kind[Any], call: Call[Any]) -> str:
     return "" if kind.fixed_id is not None else subjects.check_name(call.path["id"], "id")
 
 
-async def _find(kind: Kind[T], call: Call[Any], id: str) -> Entry[T] | None:
+async def _find(kind: Kind[T], call: Call[Any], id: str) -> ConfigEntry[T] | None:
     try:
         return await call.registry.get(kind, call.app_key, id)
     except NotFoundError:
@@ -122,7 +122,7 @@ async def read_form(kind: Kind[T], call: Call[Any], id: str = "") -> T:
     return await _read(kind, call, await _find(kind, call, id))
 
 
-async def _read(kind: Kind[T], call: Call[Any], old: Entry[T] | None) -> T:
+async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None) -> T:
     try:
         raw = msgspec.json.decode(await call.request.read())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

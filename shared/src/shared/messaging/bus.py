@@ -25,11 +25,11 @@ from shared.contracts import jetstream, subjects
 from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, UnavailableError
-from shared.messaging.errors import api_error
 from shared.messaging.message import Message, OutgoingMessage, headers_of
-from shared.messaging.nats_client import Client
-from shared.messaging.nats_internals import send_commands, subscription_number
-from shared.messaging.parser import Deliver, StreamParser
+from shared.messaging.nats_py.client import Client
+from shared.messaging.nats_py.errors import api_error
+from shared.messaging.nats_py.internals import send_commands, subscription_number
+from shared.messaging.nats_py.parser import Deliver, StreamParser
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
 
@@ -60,7 +60,7 @@ class Bus:
         self.client = client
         self._answered = parser.answered
         self.deliver: dict[str, Deliver] = parser.deliver
-        """By the number of a subscription: who gets its messages without a detour (`shared.messaging.parser`)."""
+        """By the number of a subscription: the callback for its messages (`shared.messaging.nats_py.parser`)."""
         self.js: JetStreamContext = client.jetstream()
         self.metrics = metrics
         self.reconnected: list[Callable[[], None]] = []

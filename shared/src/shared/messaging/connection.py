@@ -11,9 +11,9 @@ from nats.errors import Error as NatsError
 from shared.contracts import permissions
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus, log
-from shared.messaging.nats_client import Client
-from shared.messaging.nats_internals import check_internals, use_parser
-from shared.messaging.parser import StreamParser
+from shared.messaging.nats_py.client import Client
+from shared.messaging.nats_py.internals import check_internals, use_parser
+from shared.messaging.nats_py.parser import StreamParser
 from shared.runtime.telemetry import Metrics
 
 RECONNECT_WAIT_S = 0.25

@@ -6,7 +6,7 @@ from nats.js.errors import APIError
 
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.errors import api_error
+from shared.messaging.nats_py.errors import api_error
 
 
 class ConsumerState(Struct, frozen=True, kw_only=True):

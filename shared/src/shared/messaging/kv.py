@@ -60,7 +60,7 @@ async def present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGe
             missing &= await subjects_in(bus, bucket, subject)
 
 
-class Entry(Struct, frozen=True):
+class BucketEntry(Struct, frozen=True):
     """
     What lies under a key, or is to lie there after `revision`. Deleted keys have a revision and no data; 0 is that of a
     key that never was.
@@ -108,18 +108,18 @@ class KeyValueStore:
                 raise
             return await self._bus.publish(subject, data, expect_last_sequence=marker.sequence)
 
-    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+    async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
         """What lies under at most 1,000 keys. A key that never was is absent, a deleted one has no data."""
         prefix = self._prefix
         messages = await self._bus.last_messages(self._bucket, [prefix + key for key in keys])
         return {
-            (key := message.subject.removeprefix(prefix)): Entry(
+            (key := message.subject.removeprefix(prefix)): BucketEntry(
                 key, None if is_deletion(message.headers) else message.data, message.sequence
             )
             for message in messages
         }
 
-    async def put_many(self, entries: Iterable[Entry]) -> None:
+    async def put_many(self, entries: Iterable[BucketEntry]) -> None:
         """
         Write at most 1,000 entries, all or none. The `revision` of each is the one that was read.
 

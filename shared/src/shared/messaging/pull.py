@@ -27,9 +27,9 @@ from shared.contracts import jetstream
 from shared.errors import MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.consumer_state import consumer_state
-from shared.messaging.errors import api_error
 from shared.messaging.message import Message, parse_delivered
-from shared.messaging.nats_internals import subscription_number
+from shared.messaging.nats_py.errors import api_error
+from shared.messaging.nats_py.internals import subscription_number
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
 
@@ -306,7 +306,7 @@ class Pull:
         self._take(message, consumer_sequence)
 
     def _deliver(self, subject: str, reply: str, tokens: list[str], headers: bytes, body: bytes) -> None:
-        """A message by the short way (`shared.messaging.parser`)."""
+        """A message by the short way (`shared.messaging.nats_py.parser`)."""
         self._heard_at = self._clock()
         _, _, _, _, times, sequence, consumer_sequence, at_ns, pending = tokens
         message = Message(subject, body, int(sequence), int(at_ns), headers, int(times), int(pending), reply)

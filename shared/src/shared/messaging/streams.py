@@ -20,7 +20,7 @@ from shared.contracts.streams import EVENTS, Bucket, Stream
 from shared.contracts.subjects import PARTITIONS
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.errors import api_error
+from shared.messaging.nats_py.errors import api_error
 from shared.runtime.settings import Settings
 
 log = structlog.get_logger()

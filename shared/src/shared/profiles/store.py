@@ -13,7 +13,7 @@ from shared.contracts import profile_keys, streams
 from shared.contracts.messages import Attributes, ProfileRow, decode
 from shared.errors import ConflictError, TooLargeError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import Entry, KeyValueStore
+from shared.messaging.kv import BucketEntry, KeyValueStore
 
 MERGE_ATTEMPTS = 20
 AT_ONCE = 1000
@@ -90,16 +90,16 @@ class Profiles:
             known = {} if self._all_new else await self._store.get_many(list(keys))
             self._all_new = not known
             merged: dict[str, Profile] = {}
-            changed: list[Entry] = []
+            changed: list[BucketEntry] = []
             for key, ext_id in keys.items():
-                entry = known.get(key) or Entry(key, None, 0)
+                entry = known.get(key) or BucketEntry(key, None, 0)
                 old = decode(entry.data, Profile) if entry.data else None
                 new = _merged(old or Profile(ext_id=ext_id), by_user[ext_id])
                 if new != old:
                     data = msgspec.json.encode(new)
                     if len(data) > MAX_PROFILE_BYTES:
                         continue
-                    changed.append(Entry(key, data, entry.revision))
+                    changed.append(BucketEntry(key, data, entry.revision))
                 merged[ext_id] = new
             try:
                 if changed:

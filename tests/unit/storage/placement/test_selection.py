@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import Struct
 
-from shared.config.registry import Entry
+from shared.config.registry import ConfigEntry
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, InvalidError
 from storage.content.body import Body
@@ -53,7 +53,7 @@ class Shelf:
     def __init__(self, *, local: bool = True, max_open: int = 256) -> None:
         self.local = Place("local", "local")
         self.opened: list[Place] = []
-        self.entries: dict[str, dict[str, Entry[Drawer]]] = {"amazon": {}, "azure": {}}
+        self.entries: dict[str, dict[str, ConfigEntry[Drawer]]] = {"amazon": {}, "azure": {}}
         self.selection = ProviderSelection(
             sources={name: ConnectorSource(entries.get, self._opening(name)) for name, entries in self.entries.items()},
             local=self.local if local else None,
@@ -64,7 +64,7 @@ class Shelf:
         )
 
     def save(self, revision: int, *, kind: str = "amazon", app: str = "shop", **changed: object) -> None:
-        self.entries[kind][app] = Entry(app, "", Drawer(**changed), revision)  # type: ignore[arg-type]
+        self.entries[kind][app] = ConfigEntry(app, "", Drawer(**changed), revision)  # type: ignore[arg-type]
 
     def names(self) -> list[str]:
         return [slot.health.name for slot in self.selection.slots("shop")]

@@ -19,7 +19,7 @@ from ftp_gateway.access.host_keys import (
 )
 from ftp_gateway.sftp.host_key_algorithms import make_host_keys
 from ftp_gateway.state import State
-from shared.config.registry import Entry
+from shared.config.registry import ConfigEntry
 from shared.errors import InvalidError
 from shared.http.routes import Query, Route
 from shared.http.server import Call
@@ -109,11 +109,11 @@ def _generation(call: Call[State]) -> int:
     return number
 
 
-async def _host_keys(call: Call[State]) -> Entry[HostKeys]:
+async def _host_keys(call: Call[State]) -> ConfigEntry[HostKeys]:
     return await call.registry.get(HOST_KEYS, OWNER)
 
 
-async def _keep(call: Call[State], known: Entry[HostKeys], changed: HostKeys) -> HostKeyGenerations:
+async def _keep(call: Call[State], known: ConfigEntry[HostKeys], changed: HostKeys) -> HostKeyGenerations:
     stored = await call.registry.put(HOST_KEYS, OWNER, "", changed, expect_revision=known.revision)
     return _shown(stored.value)
 

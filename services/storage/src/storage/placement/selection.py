@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 
 from msgspec import Struct
 
-from shared.config.registry import Entry
+from shared.config.registry import ConfigEntry
 from storage.placement.failover import Provider, ProviderHealth, ProviderSlot, ProviderState
 
 MAX_OPEN: Final = 256
@@ -38,7 +38,7 @@ class ConnectorConfig(Protocol):
 class ConnectorSource(Struct, frozen=True):
     """Connectors of one kind: the entry of an app as it is now, and how its provider is opened."""
 
-    entry_of: Callable[[str], Entry[Any] | None]
+    entry_of: Callable[[str], ConfigEntry[Any] | None]
     open: Callable[[Any], AbstractAsyncContextManager[Provider]]
 
 
@@ -67,7 +67,9 @@ class _OpenProvider:
 class _ConnectorSlot:
     """Satisfies `placement.ProviderSlot`."""
 
-    def __init__(self, selection: "ProviderSelection", key: Key, entry: Entry[Any], health: ProviderHealth) -> None:
+    def __init__(
+        self, selection: "ProviderSelection", key: Key, entry: ConfigEntry[Any], health: ProviderHealth
+    ) -> None:
         self.health = health
         self._selection = selection
         self._key = key
@@ -168,7 +170,7 @@ class ProviderSelection:
         return summary
 
     @asynccontextmanager
-    async def use(self, key: Key, entry: Entry[Any]) -> AsyncIterator[Provider]:
+    async def use(self, key: Key, entry: ConfigEntry[Any]) -> AsyncIterator[Provider]:
         """The provider of a connector, open at least while the block runs. Raises what opening it raises."""
         opened = await self._current(key, entry)
         opened.users += 1
@@ -182,7 +184,7 @@ class ProviderSelection:
             if opened.users == 0 and opened.replaced:
                 await opened.stack.aclose()
 
-    async def _current(self, key: Key, entry: Entry[Any]) -> _OpenProvider:
+    async def _current(self, key: Key, entry: ConfigEntry[Any]) -> _OpenProvider:
         # A request that read the connector before another one did may come after it: newer is right as well.
         if (opened := self._open_providers.get(key)) is not None and opened.revision >= entry.revision:
             self._open_providers.move_to_end(key)
@@ -230,7 +232,7 @@ class ProviderSelection:
         entry = source.entry_of(app_key)
         return entry is not None and bool(entry.value.active)
 
-    def _health(self, key: Key, entry: Entry[Any] | None) -> ProviderHealth:
+    def _health(self, key: Key, entry: ConfigEntry[Any] | None) -> ProviderHealth:
         health = self._healths.get(key)
         if health is None:
             health = self._healths[key] = self._make_health(*key)

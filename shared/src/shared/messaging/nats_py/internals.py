@@ -1,8 +1,8 @@
 """
 Private names of nats-py that we use: the only file that says them.
 
-They allow a parser of our own (`shared.messaging.parser`), and many messages in one write (`Bus.publish_together`).
-`check_internals` runs before each connect, and shared/pyproject.toml bounds the version.
+They allow a parser of our own (`shared.messaging.nats_py.parser`) and many messages in one write
+(`Bus.publish_together`). `check_internals` runs before each connect, and shared/pyproject.toml bounds the version.
 """
 
 from nats.aio.client import Client

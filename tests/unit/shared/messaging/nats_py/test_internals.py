@@ -8,7 +8,7 @@ from nats.aio.subscription import Subscription
 
 from shared.errors import UnavailableError
 from shared.messaging.connection import connect
-from shared.messaging.nats_internals import check_internals
+from shared.messaging.nats_py.internals import check_internals
 from shared.runtime.telemetry import Metrics
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.messaging.parser import StreamParser
+from shared.messaging.nats_py.parser import StreamParser
 
 
 class Client:
