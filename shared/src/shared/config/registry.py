@@ -118,7 +118,7 @@ class View(Generic[T]):
             # A key that this process writes during the read is not in the snapshot, and must not be dropped for it.
             before = set(self._entries)
             try:
-                bus, subject = self._registry.bus, f"$KV.CONFIG.{self._kind.keys}"
+                bus, subject = self._registry.bus, streams.CONFIG.subject_of(self._kind.keys)
                 async with open_scan(bus, streams.CONFIG, subject=subject, last_per_subject=True) as scan:
                     seen = {await self._take(message) async for message in present(bus, streams.CONFIG, subject, scan)}
                     for key in before - seen:
