@@ -18,7 +18,7 @@ from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 
 
-class Work:
+class OpenPartitions:
     """Remembers which partitions are open."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ensure(bus, LEASES, settings)
-    store, work = KeyValueStore(bus, LEASES), Work()
+    store, work = KeyValueStore(bus, LEASES), OpenPartitions()
     leases = LeaseKeeper("one", bus, work, timing=LeaseTiming(), now=now)
     plan, loop = leases.table.plan, asyncio.get_running_loop()
     theirs = Lease(owner="other", epoch=1, since=now(), renewed_at=now())

@@ -37,11 +37,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis(delay_s=0.02) as server:
-        server.create_stream("orders", shards=4)
-        server.record_failure_rate = 0.02
-        yield server
+def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
+    """Slow, and failing now and then."""
+    kinesis.delay_s = 0.02
+    kinesis.record_failure_rate = 0.02
+    return kinesis
 
 
 class Replicas:

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 
-from hooks.app import SERVICE, now
+from hooks.app import now
 from hooks.dead_letters.replay import Replays
 from hooks.dead_letters.store import DeadLetterFilter
 from hooks.dead_letters.writer import DeadLetterWriter
@@ -19,7 +19,6 @@ from shared.messaging.bus import Bus
 from shared.runtime.telemetry import Metrics
 from shared.service import Running
 from support.clients.hooks import SECRET, HooksClient, events, first_successes, holds, open_client
-from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis, Stored
 from support.waiting import until
 
@@ -29,27 +28,13 @@ NOTHING = ALL | {"oversize": 0, "waiting": 0, "last_error": None, "next": None}
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("orders", shards=4)
-        yield server
-
-
-@pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str]) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -> AsyncIterator[HooksClient]:
+async def client(client: HooksClient, hooks: Running, kinesis: FaultyKinesis) -> HooksClient:
     """Tenant `shop` with a connector and a hook for everything."""
-    async with open_client(hooks.url, shop) as client:
-        await client.connect(kinesis)
-        await client.hook("all")
-        await until(lambda: hooks.state.destinations.serves(Target("shop", "orders")))
-        await until(lambda: ("shop", "all") in hooks.state.destinations.index.rules)
-        yield client
+    await client.connect(kinesis)
+    await client.hook("all")
+    await until(lambda: hooks.state.destinations.serves(Target("shop", "orders")))
+    await until(lambda: ("shop", "all") in hooks.state.destinations.index.rules)
+    return client
 
 
 @pytest.fixture

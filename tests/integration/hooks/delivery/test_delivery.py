@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,25 +44,11 @@ SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/hook.event.v1.jso
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("orders", shards=4)
-        yield server
-
-
-@pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str], bus: Bus) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -> AsyncIterator[HooksClient]:
+async def client(client: HooksClient, kinesis: FaultyKinesis) -> HooksClient:
     """Tenant `shop` with a connector and a hook for everything."""
-    async with open_client(hooks.url, shop) as client:
-        await client.connect(kinesis)
-        await client.hook("all")
-        yield client
+    await client.connect(kinesis)
+    await client.hook("all")
+    return client
 
 
 async def read_all(bus: Bus, stream: streams.Stream, subject: str, number: int) -> list[Any]:

@@ -26,13 +26,6 @@ USERS = 20
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("orders", shards=4)
-        yield server
-
-
-@pytest.fixture
 def call_s() -> float:
     """How long the sink waits for an answer."""
     return 1.0

@@ -33,11 +33,11 @@ def small_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("good", shards=4)
-        server.create_stream("blocked", shards=4)
-        yield server
+def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
+    """With a stream that tests block, and one that stays good."""
+    kinesis.create_stream("good", shards=4)
+    kinesis.create_stream("blocked", shards=4)
+    return kinesis
 
 
 @asynccontextmanager

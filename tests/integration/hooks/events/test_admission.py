@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -16,19 +15,12 @@ from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.settings import Settings
-from shared.service import running
+from shared.service import Running, running
 from support.clients.hooks import HooksClient, by_user, events, open_client
-from support.run_service import RunService
 from support.stored_messages import messages
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-async def client(run_service: RunService, shop: dict[str, str]) -> AsyncIterator[HooksClient]:
-    async with run_service(SERVICE) as service, open_client(service.url, shop) as client:
-        yield client
 
 
 async def stored(bus: Bus) -> list[dict[str, Any]]:
@@ -125,15 +117,11 @@ async def test_a_request_that_is_said_again_is_stored_once(client: HooksClient, 
 
 
 async def test_tenants_may_use_the_same_ids(
-    run_service: RunService, shop: dict[str, str], rival: dict[str, str], bus: Bus
+    client: HooksClient, hooks: Running, rival: dict[str, str], bus: Bus
 ) -> None:
     event = [{"id": "1", "code": "c", "user_id": "u"}]
-    async with (
-        run_service(SERVICE) as service,
-        open_client(service.url, shop) as ours,
-        open_client(service.url, rival, "rival") as theirs,
-    ):
-        await ours.post(event)
+    async with open_client(hooks.url, rival, "rival") as theirs:
+        await client.post(event)
         await theirs.post(event)
 
     assert ["shop", "rival"] == [event["app_key"] for event in await stored(bus)]

@@ -7,12 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hooks.app import SERVICE
 from millrace.nats_servers.cluster import NatsCluster
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from support.clients.hooks import by_user, events, first_successes, holds, open_client, wait_acknowledged
-from support.run_service import RunService
+from shared.service import Running
+from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, wait_acknowledged
 from support.servers.kinesis import FaultyKinesis
 
 
@@ -37,29 +36,24 @@ async def leader(bus: Bus) -> int:
 
 
 async def test_the_leader_killed_under_load_costs_neither_events_nor_order(
-    run_service: RunService, shop: dict[str, str], bus: Bus, nats_server: NatsCluster
+    client: HooksClient, hooks: Running, kinesis: FaultyKinesis, bus: Bus, nats_server: NatsCluster
 ) -> None:
     posted = events(3000, users=100)
-    async with (
-        FaultyKinesis(delay_s=0.02) as kinesis,
-        run_service(SERVICE) as running,
-        open_client(running.url, shop) as client,
-    ):
-        kinesis.create_stream("orders", shards=4)
-        kinesis.record_failure_rate = 0.02
-        await client.connect(kinesis)
-        await client.hook("all")
-        for place in range(0, 2000, 100):
-            await client.post(posted[place : place + 100])
-        await kinesis.wait_records("orders", lambda records: len(records) > 300)
-        await nats_server.kill(await leader(bus))
-        for place in range(2000, 3000, 100):
-            # A repetition is known by the ids of its events.
-            while (await client.ask("POST", "/events", posted[place : place + 100]))[0] == 503:
-                await asyncio.sleep(0.05)
-        async with asyncio.timeout(60):
-            records = await kinesis.wait_records("orders", holds(3000))
-        await wait_acknowledged(bus)
+    kinesis.delay_s = 0.02
+    kinesis.record_failure_rate = 0.02
+    await client.connect(kinesis)
+    await client.hook("all")
+    for place in range(0, 2000, 100):
+        await client.post(posted[place : place + 100])
+    await kinesis.wait_records("orders", lambda records: len(records) > 300)
+    await nats_server.kill(await leader(bus))
+    for place in range(2000, 3000, 100):
+        # A repetition is known by the ids of its events.
+        while (await client.ask("POST", "/events", posted[place : place + 100]))[0] == 503:
+            await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        records = await kinesis.wait_records("orders", holds(3000))
+    await wait_acknowledged(bus)
 
-        assert by_user(posted) == first_successes(records)
-        assert b"millrace_hooks_order_inversions_total 0.0" in running.mesh.metrics.render()
+    assert by_user(posted) == first_successes(records)
+    assert b"millrace_hooks_order_inversions_total 0.0" in hooks.mesh.metrics.render()

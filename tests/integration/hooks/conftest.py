@@ -1,0 +1,41 @@
+"""Fixtures of the hooks service: it runs in the test, with a Kinesis and a receiver of webhooks that fail on demand."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hooks.app import SERVICE
+from shared.service import Running
+from support.clients.hooks import HooksClient, open_client
+from support.run_service import RunService
+from support.servers.kinesis import FaultyKinesis
+from support.servers.webhooks import Receiver
+
+
+@pytest.fixture
+async def kinesis() -> AsyncIterator[FaultyKinesis]:
+    """A Kinesis with the stream `orders` of four shards."""
+    async with FaultyKinesis() as server:
+        server.create_stream("orders", shards=4)
+        yield server
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A receiver of webhooks."""
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def hooks(run_service: RunService) -> AsyncIterator[Running]:
+    """The service."""
+    async with run_service(SERVICE) as service:
+        yield service
+
+
+@pytest.fixture
+async def client(hooks: Running, shop: dict[str, str]) -> AsyncIterator[HooksClient]:
+    """Tenant `shop`, with nothing configured."""
+    async with open_client(hooks.url, shop) as client:
+        yield client
