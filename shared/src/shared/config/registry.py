@@ -7,7 +7,7 @@ is told by the rooms: each declares its `Kind`s.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -19,13 +19,12 @@ from shared.config.secret import Secret
 from shared.config.secret_store import SecretStore
 from shared.contracts import keys, streams, subjects
 from shared.contracts.alerts import AlertSender
-from shared.errors import InvalidError, MillraceError, NotFoundError
+from shared.errors import InvalidError, NotFoundError
 from shared.messaging.bus import Bus
-from shared.messaging.consumers import open_scan
-from shared.messaging.kv import KeyValueStore, is_deletion, present
+from shared.messaging.kv import KeyValueStore, is_deletion
 from shared.messaging.message import Message
+from shared.messaging.watch import watch_entries
 from shared.runtime.logs import redactor
-from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 T = TypeVar("T", bound=Struct)
@@ -112,33 +111,25 @@ class View(Generic[T]):
 
     async def keep(self) -> None:
         """Watch for ever. A task of the service."""
-        delays = Backoff(first_s=0.2, max_s=10.0)
-        waits = iter(delays.delays())
-        while True:
-            # A key that this process writes during the read is not in the snapshot, and must not be dropped for it.
-            before = set(self._entries)
-            try:
-                bus, subject = self._registry.bus, streams.CONFIG.subject_of(self._kind.keys)
-                async with open_scan(bus, streams.CONFIG, subject=subject, last_per_subject=True) as scan:
-                    seen = {await self._take(message) async for message in present(bus, streams.CONFIG, subject, scan)}
-                    for key in before - seen:
-                        self._drop(key)
-                    self.listed.set()
-                    waits = iter(delays.delays())
-                    async with asyncio.timeout(self._relist_s):
-                        while True:
-                            for message in await scan.next(1024):
-                                await self._take(message)
-            except TimeoutError:
-                continue
-            except MillraceError as error:
-                log.warning("watch_failed", kind=self._kind.keys, message=error.message)
-                await asyncio.sleep(next(waits))
+        await watch_entries(
+            self._registry.bus,
+            streams.CONFIG,
+            self._kind.keys,
+            self._take_all,
+            known=self._entries.keys,
+            drop=self._drop,
+            listed=self.listed.set,
+            relist_s=self._relist_s,
+        )
 
-    async def _take(self, message: Message) -> str:
+    async def _take_all(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            await self._take(message)
+
+    async def _take(self, message: Message) -> None:
         key = streams.CONFIG.key_of(message.subject)
         if self._revisions.get(key, 0) >= message.sequence:
-            return key
+            return
         if is_deletion(message.headers):
             self._drop(key)
         else:
@@ -149,7 +140,6 @@ class View(Generic[T]):
             else:
                 self.put(key, entry)
         self._revisions[key] = message.sequence
-        return key
 
     def put(self, key: str, entry: ConfigEntry[T]) -> None:
         """Take an entry over; also called by the writer itself, so that it reads what it wrote."""

@@ -6,27 +6,22 @@ An app of which nobody reads costs nothing, however many profiles a file changes
 
 import asyncio
 from collections import Counter, OrderedDict
-
-import structlog
+from collections.abc import Sequence
 
 from shared.contracts import profile_keys, streams
 from shared.contracts.messages import decode
-from shared.errors import MillraceError
 from shared.messaging.bus import Bus
-from shared.messaging.consumers import open_scan
 from shared.messaging.kv import KeyValueStore, is_deletion
 from shared.messaging.message import Message
+from shared.messaging.pull import Pull
+from shared.messaging.watch import watch_changes
 from shared.profiles.store import Profile
-from shared.runtime.retry import Backoff
-
-log = structlog.get_logger()
 
 CACHED = 100_000
 """Profiles that are kept; the least used goes first."""
 WATCH_MESSAGES = 256
 WATCH_BYTES = 1 << 20
 """On their way to each watch: there is one for every app."""
-RETRY = Backoff(first_s=0.2, max_s=10.0)
 
 
 class ProfileCache:
@@ -70,36 +65,32 @@ class ProfileCache:
                 watches.create_task(self._keep_app(await self._read.get()))
 
     async def _keep_app(self, app_key: str) -> None:
-        for delay_s in RETRY.delays():
-            try:
-                await self._watch(app_key)
-            except MillraceError as error:
-                self._watches[app_key] = None
-                for key in [key for key in self._kept if profile_keys.is_profile_key_of(app_key, key)]:
-                    del self._kept[key]
-                log.warning("profiles_watch_failed", app_key=app_key, message=error.message)
-            await asyncio.sleep(delay_s)
+        def opened(scan: Pull) -> None:
+            self._watches[app_key] = scan
 
-    async def _watch(self, app_key: str) -> None:
-        state = await self._bus.stream_state(streams.PROFILES)
-        async with open_scan(
+        def failed() -> None:
+            self._watches[app_key] = None
+            for key in [key for key in self._kept if profile_keys.is_profile_key_of(app_key, key)]:
+                del self._kept[key]
+
+        await watch_changes(
             self._bus,
             streams.PROFILES,
-            subject=streams.PROFILES.subject_of(profile_keys.profile_keys_of_app(app_key)),
-            start_sequence=state.last_sequence + 1,
+            profile_keys.profile_keys_of_app(app_key),
+            self._take,
+            opened=opened,
+            failed=failed,
             capacity=WATCH_MESSAGES,
             capacity_bytes=WATCH_BYTES,
-        ) as scan:
-            self._watches[app_key] = scan
-            while True:
-                for message in await scan.next(WATCH_MESSAGES):
-                    self._take(self._store.stored(message).key, message)
+        )
 
-    def _take(self, key: str, message: Message) -> None:
-        # Also what is being read: the answer may be older than this change.
-        if key in self._kept or key in self._reading:
-            gone = is_deletion(message.headers)
-            self._keep(key, message.sequence, None if gone else decode(message.data, Profile))
+    async def _take(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            key = self._store.stored(message).key
+            # Also what is being read: the answer may be older than this change.
+            if key in self._kept or key in self._reading:
+                gone = is_deletion(message.headers)
+                self._keep(key, message.sequence, None if gone else decode(message.data, Profile))
 
     def _keep(self, key: str, revision: int, profile: Profile | None) -> None:
         if key in self._kept and self._kept[key][0] >= revision:

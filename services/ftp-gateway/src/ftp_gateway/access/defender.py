@@ -7,7 +7,7 @@ each replica goes on by what it knows.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -19,8 +19,9 @@ from shared.contracts import keys, streams
 from shared.contracts.messages import decode, encode
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
-from shared.messaging.consumers import open_scan
-from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion, present
+from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion
+from shared.messaging.message import Message
+from shared.messaging.watch import watch_entries
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
@@ -104,47 +105,36 @@ class Defender:
             tasks.create_task(self._publish())
 
     async def _watch(self) -> None:
-        subject = streams.DEFENDER.subject_of(">")
-        delays = Backoff(first_s=0.2, max_s=10.0)
-        waits = iter(delays.delays())
-        while True:
-            before = set(self._shared)
-            try:
-                async with open_scan(self._bus, streams.DEFENDER, subject=subject, last_per_subject=True) as scan:
-                    seen = {
-                        self._hear(self._store.stored(message), gone=is_deletion(message.headers))
-                        async for message in present(self._bus, streams.DEFENDER, subject, scan)
-                    }
-                    for network in before - seen:
-                        self._forget(network)
-                    waits = iter(delays.delays())
-                    async with asyncio.timeout(RELIST_S):
-                        while True:
-                            for message in await scan.next(1024):
-                                self._hear(self._store.stored(message), gone=is_deletion(message.headers))
-            except TimeoutError:
-                continue
-            except MillraceError as error:
-                log.warning("watch_failed", kind="bans", message=error.message)
-                await asyncio.sleep(next(waits))
+        await watch_entries(
+            self._bus,
+            streams.DEFENDER,
+            ">",
+            self._hear_all,
+            known=lambda: [keys.defender_key(network) for network in self._shared],
+            drop=lambda key: self._forget(keys.network_of_defender_key(key)),
+            relist_s=RELIST_S,
+        )
 
-    def _hear(self, stored: KeyValue, *, gone: bool) -> str:
+    async def _hear_all(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._hear(self._store.stored(message), gone=is_deletion(message.headers))
+
+    def _hear(self, stored: KeyValue, *, gone: bool) -> None:
         network = keys.network_of_defender_key(stored.key)
         if network == self._publishing:
             # Perhaps it is what is just being told, whose failures must not count twice.
             self._heard_meanwhile = stored, gone
-            return network
+            return
         known = self._shared.get(network)
         if known is not None and known.revision >= stored.revision:
-            return network
+            return
         if gone:
             self._forget(network)
-            return network
+            return
         try:
             self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
         except InvalidError as error:
             log.warning("score_unreadable", key=stored.key, message=error.message)
-        return network
 
     def _set_stored(self, network: str, shared: StoredScore) -> None:
         self._shared[network] = shared

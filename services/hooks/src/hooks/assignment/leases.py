@@ -10,7 +10,7 @@ This replica's leases on partitions, in the bucket `LEASES`: taken, renewed, giv
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import uuid4
@@ -24,9 +24,9 @@ from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.errors import ConflictError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
-from shared.messaging.consumers import open_scan
 from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion
 from shared.messaging.message import Message
+from shared.messaging.watch import watch_entries
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
@@ -302,17 +302,13 @@ class LeaseKeeper:
 
     async def _watch(self) -> None:
         """See the changes of all replicas."""
-        for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():
-            try:
-                async with open_scan(
-                    self._bus, LEASES, subject=LEASES.subject_of(keys.LEASES_OF_HOOKS), last_per_subject=True
-                ) as scan:
-                    while True:
-                        for message in await scan.next(1024):
-                            self._hear(message)
-            except MillraceError as error:
-                log.warning("watch_failed", kind="leases", message=error.message)
-                await asyncio.sleep(delay_s)
+        await watch_entries(
+            self._bus, LEASES, keys.LEASES_OF_HOOKS, self._hear_all, retry=Backoff(first_s=0.1, max_s=5.0)
+        )
+
+    async def _hear_all(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._hear(message)
 
     def _hear(self, message: Message) -> None:
         stored = self._store.stored(message)
