@@ -21,6 +21,7 @@ from ftp_gateway.model.rules import FileRules
 from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing.pipeline import FilePipeline
 from ftp_gateway.processing.scheduler import FileScheduler
+from ftp_gateway.remotes.clients.ftplib_client import check_internals
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
 from ftp_gateway.remotes.connection_test import probe_remote
@@ -61,6 +62,7 @@ def proxies_of(text: str) -> tuple[Network, ...]:
 
 async def build(mesh: Mesh) -> State:
     """Open everything; the listener last, so that who signs in finds a service that works."""
+    check_internals()
     directory = Path(mesh.settings.data_dir) / "ftp"
     apps = mesh.registry.view(APPS)
     users = mesh.registry.view(FTP_USERS)

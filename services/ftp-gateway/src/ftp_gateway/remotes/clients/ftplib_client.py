@@ -1,6 +1,10 @@
 """
-The standard library's FTPS client, made fit for strangers: on a socket of ours, for servers that want data channels to
-resume the control channel's session, with answers of bounded length, and with its failures as ours.
+The standard library's FTPS client, adapted to servers that are not trusted.
+
+Implementation: a subclass of `ftplib.FTP_TLS`. It works on a socket that we open, resumes the control channel's TLS
+    session on data channels, bounds the length of an answer, and translates failures to `MillraceError`.
+Considerations: the names of ftplib that its documentation does not have stand in `USED_NAMES` and `USED_CALLS`.
+    `check_internals` compares them with the library when the service starts.
 """
 
 import ftplib
@@ -19,8 +23,52 @@ MAX_ANSWER_LINES = 200
 """Of an answer; greetings and `FEAT` are the long ones."""
 
 
+USED_NAMES = (
+    "af",
+    "context",
+    "encoding",
+    "file",
+    "getline",
+    "getmultiline",
+    "getresp",
+    "host",
+    "maxline",
+    "port",
+    "sock",
+    "trust_server_pasv_ipv4_address",
+    "voidresp",
+    "welcome",
+)
+"""Undocumented names of `ftplib.FTP_TLS` that `FtpsClient` and `FtpsRemote` read, set, call or replace."""
+USED_CALLS = {
+    "close": ("file", "sock"),
+    "getline": ("file", "maxline"),
+    "getresp": ("getmultiline",),
+    "makepasv": ("af", "sock", "trust_server_pasv_ipv4_address"),
+    "retrlines": ("transfercmd",),
+    "sendcmd": ("getresp",),
+    "transfercmd": ("ntransfercmd",),
+    "voidcmd": ("voidresp",),
+    "voidresp": ("getresp",),
+}
+"""Methods of `ftplib.FTP` and the names that each has to use, or what we set or replace has no effect."""
+
+
+def check_internals(library: type[ftplib.FTP_TLS] = ftplib.FTP_TLS) -> None:
+    """Raises `UnavailableError` when this Python's ftplib no longer has or uses a name that `FtpsClient` builds on."""
+    client = library(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    # `connect` sets the attribute `af`; before that only the code of `makepasv` tells that it is used.
+    missing = [name for name in USED_NAMES if name != "af" and not hasattr(client, name)]
+    for method, names in USED_CALLS.items():
+        code = getattr(getattr(library, method, None), "__code__", None)
+        used = code.co_names if code is not None else ()
+        missing += [f"{name} in {method}" for name in names if name not in used]
+    if missing:
+        raise UnavailableError(f"this Python's ftplib has moved what FTPS remotes build on: {', '.join(missing)}")
+
+
 class FtpsClient(ftplib.FTP_TLS):
-    """`ftplib` on a socket of ours, with data channels that resume the session of the control channel."""
+    """`ftplib` on a socket of ours, with data channels that resume the TLS session of the control channel."""
 
     def __init__(self, remote: Remote) -> None:
         super().__init__(context=tls_context(remote), timeout=ANSWER_S, encoding="latin-1")
