@@ -69,7 +69,7 @@ async def test_a_directory_is_listed_with_sizes_and_times_that_change_with_the_f
     async with opened(remote_of(peer)) as server:
         before = [file for file in await server.list_files("/out", 10) if file.regular]
         os.utime(peer.folder / "out" / "şehir 1.csv", (1, 1_700_000_000))
-        after = await server.look("/out/şehir 1.csv")
+        after = await server.stat("/out/şehir 1.csv")
 
     assert [("şehir 1.csv", 5)] == [(file.name, file.size_bytes) for file in before]
     assert after is not None
@@ -87,7 +87,7 @@ async def test_a_directory_that_is_too_full_or_missing_is_told(peer: Peer) -> No
     async with opened(remote_of(peer)) as server:
         with pytest.raises(NotFoundError):
             await server.list_files("/nowhere", 3)
-        assert await server.look("/out/nothing.csv") is None
+        assert await server.stat("/out/nothing.csv") is None
 
 
 async def test_a_file_comes_byte_for_byte_and_goes_byte_for_byte(peer: Peer) -> None:
@@ -239,7 +239,7 @@ async def test_links_are_shown_as_what_they_are(sftp: SftpPeer) -> None:
 
     async with opened(remote_of(sftp)) as server:
         [listed] = await server.list_files("/out", 10)
-        looked = await server.look("/out/link.csv")
+        looked = await server.stat("/out/link.csv")
 
     assert not listed.regular
     assert looked is not None

@@ -194,17 +194,17 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
             if entry.value.active
         }
 
-    async def is_gone(key: RemoteKey) -> bool:
+    async def is_deleted(key: RemoteKey) -> bool:
         try:
             await mesh.registry.get(REMOTES, *key)
         except NotFoundError:
             return True
         return False
 
-    def puller(job: RemoteJob, memory: RemoteStateStore) -> Puller:
+    def puller(job: RemoteJob, state: RemoteStateStore) -> Puller:
         return Puller(
             job,
-            memory,
+            state,
             spool=spool,
             open_server=open_server,
             send_reports=sender.send,
@@ -212,23 +212,23 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
             clock=now,
         )
 
-    lanes = PullScheduler(
-        take=lambda key: lock_remote(directory, *key),
-        memories=mesh.bucket(streams.REMOTES),
+    scheduler = PullScheduler(
+        lock=lambda key: lock_remote(directory, *key),
+        store=mesh.bucket(streams.REMOTES),
         jobs=jobs,
-        is_gone=is_gone,
+        is_deleted=is_deleted,
         puller=puller,
         tell=mesh.bus.alert,
         metrics=mesh.metrics,
         clock=now,
     )
-    remotes.on_change(lanes.changed)
-    mesh.intake("remotes", lanes)
-    mesh.spawn("remotes", lanes.keep())
+    remotes.on_change(scheduler.changed)
+    mesh.intake("remotes", scheduler)
+    mesh.spawn("remotes", scheduler.keep())
     return RemoteService(
         check=check,
         probe=partial(probe_remote, identify=identify, open_server=open_server),
-        memory=lanes.memory,
+        state_of=scheduler.state_of,
     )
 
 

@@ -91,7 +91,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[SftpPeer]:
 
 
 @pytest.fixture
-async def memories(bus: Bus, settings: Settings) -> KeyValueStore:
+async def store(bus: Bus, settings: Settings) -> KeyValueStore:
     for spec in (streams.PUSH, streams.FILES, streams.PROFILES, streams.REMOTES):
         await ensure(bus, spec, settings)
     return KeyValueStore(bus, streams.REMOTES)
@@ -106,17 +106,17 @@ async def file_work(bus: Bus) -> AsyncIterator[ParserPool]:
 class Process:
     """What one process has: its spool, and what it knows of the remote. `ahead` is what its clock is."""
 
-    def __init__(self, folder: Path, peer: SftpPeer, memories: KeyValueStore, app_key: str = "shop") -> None:
+    def __init__(self, folder: Path, peer: SftpPeer, store: KeyValueStore, app_key: str = "shop") -> None:
         self.ahead = timedelta()
         self.app_key = app_key
         self.spool = Spool(folder, self.clock)
-        self.memory = RemoteStateStore(memories, app_key, "erp")
+        self.state = RemoteStateStore(store, app_key, "erp")
         self.peer = peer
 
     def clock(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
-    async def look(self, death: Death | None = None, **changed: Any) -> None:
+    async def poll(self, death: Death | None = None, **changed: Any) -> None:
         remote = msgspec.convert(self.peer.config(**changed), Remote, dec_hook=dec_hook)
         death = death or Death(1 << 30)
 
@@ -125,17 +125,17 @@ class Process:
             async with open_sftp_remote(remote, allow_private=True) as server:
                 yield death.accompanies(server)
 
-        await self.memory.load()
+        await self.state.load()
         puller = Puller(
             RemoteJob(app_key=self.app_key, id="erp", revision=1, remote=remote),
-            death.accompanies(self.memory),
+            death.accompanies(self.state),
             spool=death.accompanies(self.spool),
             open_server=opened,
             send_reports=ReportDelivery(self.spool, self.clock).send,
             metrics=Metrics(),
             clock=self.clock,
         )
-        await puller.look()
+        await puller.poll()
 
     async def work_off(self, bus: Bus, file_work: ParserPool) -> None:
         """Process what lies in the spool and is whole."""
@@ -158,22 +158,22 @@ class Process:
 
 @pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, peer: SftpPeer, memories: KeyValueStore, file_work: ParserPool, tmp_path: Path, restarted_with: str
+    bus: Bus, peer: SftpPeer, store: KeyValueStore, file_work: ParserPool, tmp_path: Path, restarted_with: str
 ) -> None:
     for at in count(1):
         app_key, death = f"shop{at}", Death(at)
         (peer.folder / "out" / "push.csv").write_bytes(DATA)
-        before = Process(tmp_path / app_key, peer, memories, app_key)
+        before = Process(tmp_path / app_key, peer, store, app_key)
         after: dict[str, Any] = {"after": "archive", "archive_path": f"/done/{app_key}"}
         with suppress(KilledError):
-            await before.look(death, **after)
-        restarted = Process(tmp_path / app_key, peer, memories, app_key)
+            await before.poll(death, **after)
+        restarted = Process(tmp_path / app_key, peer, store, app_key)
         shown = {upload.info.name for upload in restarted.spool.entries(app_key, "")}
         assert shown <= {"push.csv"}, f"moment {at}"
         if restarted_with == "the files in hand":
             await restarted.work_off(bus, file_work)
         for _ in range(2):
-            await restarted.look(**after)
+            await restarted.poll(**after)
             await restarted.work_off(bus, file_work)
 
         assert ["0", "1", "2"] == [row.ext_id for row in await rows(bus, app_key)], f"moment {at}"
@@ -187,75 +187,75 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 
 async def test_what_was_pulled_waits_for_a_file_of_its_name(
-    bus: Bus, peer: SftpPeer, memories: KeyValueStore, file_work: ParserPool, tmp_path: Path
+    bus: Bus, peer: SftpPeer, store: KeyValueStore, file_work: ParserPool, tmp_path: Path
 ) -> None:
-    process = Process(tmp_path / "spool", peer, memories)
+    process = Process(tmp_path / "spool", peer, store)
     writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")
     writer.write(0, b"7;Seven;https://x.example\n")
     (peer.folder / "out" / "push.csv").write_bytes(DATA)
 
-    await process.look()
+    await process.poll()
     await writer.commit()
     await process.work_off(bus, file_work)
-    await process.look()
+    await process.poll()
     await process.work_off(bus, file_work)
 
     assert ["7", "0", "1", "2"] == [row.ext_id for row in await rows(bus)]
 
 
 async def test_a_file_that_is_gone_is_remembered_for_a_week(
-    bus: Bus, peer: SftpPeer, memories: KeyValueStore, tmp_path: Path
+    bus: Bus, peer: SftpPeer, store: KeyValueStore, tmp_path: Path
 ) -> None:
-    process = Process(tmp_path / "spool", peer, memories)
+    process = Process(tmp_path / "spool", peer, store)
     path = peer.folder / "out" / "push.csv"
     path.write_bytes(DATA)
-    await process.look()
+    await process.poll()
     hidden = path.rename(peer.folder / "hidden")
-    await process.look()
+    await process.poll()
     hidden.rename(path)
-    await process.look()
+    await process.poll()
     assert 1 == len(process.spool.uploads())
     path.unlink()
 
-    await process.look()
+    await process.poll()
     process.ahead = FORGET_AFTER - timedelta(minutes=1)
-    await process.look()
-    assert ["push.csv"] == list(process.memory.taken)
+    await process.poll()
+    assert ["push.csv"] == list(process.state.pulled)
     process.ahead = FORGET_AFTER + timedelta(minutes=1)
-    await process.look()
+    await process.poll()
 
-    await process.memory.load()
-    assert {} == process.memory.taken
+    await process.state.load()
+    assert {} == process.state.pulled
 
 
 async def test_a_file_that_cannot_be_remembered_is_remembered_later(
-    peer: SftpPeer, memories: KeyValueStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    peer: SftpPeer, store: KeyValueStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = Process(tmp_path / "spool", peer, memories)
+    process = Process(tmp_path / "spool", peer, store)
     (peer.folder / "out" / "push.csv").write_bytes(DATA)
 
     async def fail(*_: object, **__: object) -> int:
         raise UnavailableError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(memories, "put", fail)
-        await process.look()
-    await process.memory.save()
+        patch.setattr(store, "put", fail)
+        await process.poll()
+    await process.state.save()
 
-    await process.memory.load()
-    assert ["push.csv"] == list(process.memory.taken)
+    await process.state.load()
+    assert ["push.csv"] == list(process.state.pulled)
 
 
 async def test_a_server_that_fails_file_after_file_is_left_alone(
-    peer: SftpPeer, memories: KeyValueStore, tmp_path: Path
+    peer: SftpPeer, store: KeyValueStore, tmp_path: Path
 ) -> None:
-    process = Process(tmp_path / "spool", peer, memories)
+    process = Process(tmp_path / "spool", peer, store)
     for number in range(9):
         (peer.folder / "out" / f"{number}.csv").write_bytes(DATA)
         peer.cut[f"{number}.csv"] = 5
 
     with pytest.raises(ConflictError, match=r"0\.csv: the server gave 5 bytes"):
-        await process.look()
+        await process.poll()
 
     assert [] == process.spool.uploads()
 

@@ -449,7 +449,7 @@ async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
     async with another_replica(Path(settings.data_dir) / "ftp" / "spool") as replica:
         saved = await gateway.put(remote.path, sftp.config(schedule="0 0 1 1 *"))
         missed = PullProgress(next_look_at=datetime.now(UTC) - timedelta(hours=1), revision=saved["revision"])
-        await RemoteStateStore(KeyValueStore(bus, streams.REMOTES), "shop", "erp").note(missed)
+        await RemoteStateStore(KeyValueStore(bus, streams.REMOTES), "shop", "erp").put_progress(missed)
         replica.kill()
         await until(lambda: events(bus, "completed"))
 

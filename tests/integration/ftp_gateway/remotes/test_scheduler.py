@@ -30,25 +30,25 @@ class Memories(KeyValueStore):
 
 async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.REMOTES, settings)
-    memories = Memories(bus, streams.REMOTES)
-    deleted = RemoteStateStore(memories, "shop", "old")
-    await deleted.note(PullProgress(files_pulled=1))
-    lanes = _lanes(memories)
+    store = Memories(bus, streams.REMOTES)
+    deleted = RemoteStateStore(store, "shop", "old")
+    await deleted.put_progress(PullProgress(files_pulled=1))
+    lanes = _lanes(store)
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(30):
         tasks.create_task(lanes.keep())
-        while not memories.asked:
+        while not store.asked:
             await asyncio.sleep(0.01)
-        assert 1 == (await deleted.progress_now()).files_pulled
+        assert 1 == (await deleted.read_progress()).files_pulled
 
         lanes.changed()
 
-        while (await deleted.progress_now()).files_pulled:
+        while (await deleted.read_progress()).files_pulled:
             await asyncio.sleep(0.01)
         lanes.close()
         await lanes.join()
 
 
-def _lanes(memories: KeyValueStore) -> PullScheduler:
+def _lanes(store: KeyValueStore) -> PullScheduler:
     async def gone(_: object) -> bool:
         return True
 
@@ -59,10 +59,10 @@ def _lanes(memories: KeyValueStore) -> PullScheduler:
         raise AssertionError("there is no remote")
 
     return PullScheduler(
-        take=never,
-        memories=memories,
+        lock=never,
+        store=store,
         jobs=dict,
-        is_gone=gone,
+        is_deleted=gone,
         puller=never,
         tell=tell,
         metrics=Metrics(),

@@ -45,7 +45,7 @@ class RemoteServer(Protocol):
         """What is in a directory, links as what they are. Raises `TooLargeError` above `most`."""
         ...
 
-    async def look(self, path: str) -> RemoteFile | None:
+    async def stat(self, path: str) -> RemoteFile | None:
         """What a path is, links not followed; None for nothing."""
         ...
 
@@ -95,7 +95,7 @@ class Puller:
     def __init__(
         self,
         job: RemoteJob,
-        memory: RemoteStateStore,
+        state: RemoteStateStore,
         *,
         spool: Spool,
         open_server: OpenServer,
@@ -105,15 +105,15 @@ class Puller:
     ) -> None:
         self._job = job
         self._remote = job.remote
-        self._memory = memory
+        self._state = state
         self._spool = spool
         self._open_server = open_server
         self._send_reports = send_reports
         self._metrics = metrics
         self._clock = clock
-        self._standing: dict[str, tuple[tuple[int, str], datetime]] = {}
+        self._unchanged_since: dict[str, tuple[tuple[int, str], datetime]] = {}
 
-    async def look(self) -> bool:
+    async def poll(self) -> bool:
         """
         Take what is new, and end what was begun. Gives whether something is left that a look soon would find done: a
         file that does not stand still yet or has to wait for its name, or a report that is not there yet.
@@ -121,16 +121,16 @@ class Puller:
         Raises:
             MillraceError: The look failed, or else the first file of it that did; the others were taken.
         """
-        await self._memory.save()
+        await self._state.save()
         async with self._open_server(self._remote) as server:
             listed = [file for file in await server.list_files(self._remote.path, MAX_LISTED) if file.regular]
             failures: list[MillraceError] = []
             in_a_row = 0
-            new = self._new(listed)
+            new = self._new_files(listed)
             left = len(new)
-            for file, place in await self._settled(server, new):
+            for file, place in await self._settled_files(server, new):
                 try:
-                    left -= await self._take(server, file, place)
+                    left -= await self._pull(server, file, place)
                     in_a_row = 0
                 except BusyError:
                     raise
@@ -142,49 +142,49 @@ class Puller:
                     if in_a_row == MAX_FAILURES_IN_A_ROW:
                         break
             try:
-                await self._end(server, listed)
+                await self._finish(server, listed)
             except MillraceError as error:
                 failures.append(error)
             try:
-                await self._send_reports(self._job, server, self._memory)
+                await self._send_reports(self._job, server, self._state)
             except MillraceError as error:
                 failures.append(error)
-            await self._forget({file.name for file in listed})
+            await self._forget_deleted({file.name for file in listed})
             if failures:
                 raise failures[0]
-            return left > 0 or not all(taken.reported for taken in self._memory.taken.values())
+            return left > 0 or not all(taken.reported for taken in self._state.pulled.values())
 
-    def _new(self, listed: Iterable[RemoteFile]) -> list[tuple[RemoteFile, Place]]:
+    def _new_files(self, listed: Iterable[RemoteFile]) -> list[tuple[RemoteFile, Place]]:
         """What is not ours yet, the oldest first."""
         found = []
         for file in listed:
             place = place_of(self._remote, self._job.app_key, file.name)
-            known = self._memory.taken.get(file.name)
+            known = self._state.pulled.get(file.name)
             if place is not None and (known is None or known.version != file.version):
                 found.append((file, place))
         return sorted(found, key=lambda one: (one[0].modified_at, one[0].name))
 
-    async def _settled(
+    async def _settled_files(
         self, server: RemoteServer, new: list[tuple[RemoteFile, Place]]
     ) -> list[tuple[RemoteFile, Place]]:
         """Those that stood still for long enough; where it is not long, it is waited for."""
         names = {file.name for file, _ in new}
-        self._standing = {name: seen for name, seen in self._standing.items() if name in names}
-        if not all(self._stands(file) for file, _ in new) and self._remote.settle_s <= WAIT_IN_SESSION_S:
+        self._unchanged_since = {name: seen for name, seen in self._unchanged_since.items() if name in names}
+        if not all(self._is_settled(file) for file, _ in new) and self._remote.settle_s <= WAIT_IN_SESSION_S:
             await asyncio.sleep(self._remote.settle_s)
-            again = [(await server.look(in_directory(self._remote.path, file.name)), place) for file, place in new]
+            again = [(await server.stat(in_directory(self._remote.path, file.name)), place) for file, place in new]
             new = [(file, place) for file, place in again if file is not None and file.regular]
-        return [(file, place) for file, place in new if self._stands(file)]
+        return [(file, place) for file, place in new if self._is_settled(file)]
 
-    def _stands(self, file: RemoteFile) -> bool:
+    def _is_settled(self, file: RemoteFile) -> bool:
         now = self._clock()
-        version, since = self._standing.get(file.name, (None, now))
+        version, since = self._unchanged_since.get(file.name, (None, now))
         if version != file.version:
-            self._standing[file.name] = (file.version, now)
+            self._unchanged_since[file.name] = (file.version, now)
             since = now
         return (now - since).total_seconds() >= self._remote.settle_s
 
-    async def _take(self, server: RemoteServer, file: RemoteFile, place: Place) -> bool:
+    async def _pull(self, server: RemoteServer, file: RemoteFile, place: Place) -> bool:
         """
         One file into the spool, durable and committed, and remembered. False for one that has to wait.
 
@@ -192,14 +192,14 @@ class Puller:
             BusyError: The spool takes no more.
             ConflictError: What came is not the file that was listed. Nothing was kept of it.
         """
-        there = self._spool.find(place)
-        if there is not None and there.changeable:
+        existing = self._spool.find(place)
+        if existing is not None and existing.changeable:
             log.info("pull_waits", app_key=place.app_key, remote=self._job.id, name=file.name)
             return False
         if file.size_bytes > MAX_FILE_BYTES:
             raise TooLargeError(f"{file.name}: expected a file of at most {MAX_FILE_BYTES} bytes")
         path = in_directory(self._remote.path, file.name)
-        if not _same(await server.look(path), file):
+        if not _same(await server.stat(path), file):
             return False  # It changes still.
         temporary = Place(place.app_key, place.folder, download_name(self._job.id, file.name))
         writer = self._spool.create(temporary, f"{PULLED_BY}{self._job.id}")
@@ -210,7 +210,7 @@ class Puller:
             with suppress(MillraceError):
                 await self._spool.cancel(writer.upload)
             raise
-        await _to_its_end(self._commit(writer, file, place))
+        await _uninterrupted(self._commit(writer, file, place))
         self._metrics.count("millrace_ftp_pulled_files_total", outcome="pulled")
         self._metrics.count("millrace_ftp_pulled_bytes_total", file.size_bytes)
         log.info("file_pulled", app_key=place.app_key, remote=self._job.id, name=file.name, size_bytes=file.size_bytes)
@@ -229,7 +229,7 @@ class Puller:
                 received += len(block)
         if received != file.size_bytes:
             raise ConflictError(f"{file.name}: the server gave {received} bytes of {file.size_bytes}")
-        if not _same(await server.look(path), file):
+        if not _same(await server.stat(path), file):
             raise ConflictError(f"{file.name}: changed while it was read")
 
     async def _commit(self, writer: Writer, file: RemoteFile, place: Place) -> None:
@@ -246,7 +246,7 @@ class Puller:
             await self._spool.cancel(upload)
             raise
         now = self._clock()
-        await self._memory.remember(
+        await self._state.put_pulled(
             PulledFile(
                 name=file.name,
                 size_bytes=file.size_bytes,
@@ -256,18 +256,18 @@ class Puller:
                 reported=not self._remote.report_path,
             )
         )
-        self._memory.count(file.size_bytes, now)
+        self._state.count_pulled(file.size_bytes, now)
 
-    async def _end(self, server: RemoteServer, listed: Iterable[RemoteFile]) -> None:
+    async def _finish(self, server: RemoteServer, listed: Iterable[RemoteFile]) -> None:
         """Delete or archive what is ours and still there."""
         if self._remote.after == "leave":
             return
         if self._remote.after == "archive":
             await server.make_directory(self._remote.archive_path)
         for file in listed:
-            taken = self._memory.taken.get(file.name)
+            taken = self._state.pulled.get(file.name)
             path = in_directory(self._remote.path, file.name)
-            if taken is None or taken.version != file.version or not _same(await server.look(path), file):
+            if taken is None or taken.version != file.version or not _same(await server.stat(path), file):
                 continue
             if self._remote.after == "delete":
                 await server.remove(path)
@@ -275,26 +275,26 @@ class Puller:
                 to = in_directory(self._remote.archive_path, archive_name(file.name, self._clock()))
                 await server.rename(path, to)
             if taken.reported:
-                await self._memory.forget(file.name)
+                await self._state.delete_pulled(file.name)
 
-    async def _forget(self, names: set[str]) -> None:
+    async def _forget_deleted(self, names: set[str]) -> None:
         """Let go of what has been gone from the server for long."""
         now = self._clock()
-        for taken in list(self._memory.taken.values()):
+        for taken in list(self._state.pulled.values()):
             if taken.name in names:
                 if taken.missing_since is not None:
-                    await self._memory.remember(replace(taken, missing_since=None))
+                    await self._state.put_pulled(replace(taken, missing_since=None))
             elif taken.missing_since is None:
-                await self._memory.remember(replace(taken, missing_since=now))
+                await self._state.put_pulled(replace(taken, missing_since=now))
             elif taken.reported and now - taken.missing_since > FORGET_AFTER:
-                await self._memory.forget(taken.name)
+                await self._state.delete_pulled(taken.name)
 
 
 def _same(found: RemoteFile | None, file: RemoteFile) -> bool:
     return found is not None and found.regular and found.version == file.version
 
 
-async def _to_its_end(work: Awaitable[None]) -> None:
+async def _uninterrupted(work: Awaitable[None]) -> None:
     """Not cut short by a cancellation: what was committed is to be remembered."""
     task = asyncio.ensure_future(work)
     try:

@@ -34,10 +34,10 @@ class ReportDelivery:
         self._spool = spool
         self._clock = clock
 
-    async def send(self, job: RemoteJob, server: RemoteServer, memory: RemoteStateStore) -> None:
+    async def send(self, job: RemoteJob, server: RemoteServer, state: RemoteStateStore) -> None:
         """Raises the `MillraceError` of the server."""
         directory = job.remote.report_path
-        due = [taken for taken in memory.taken.values() if not taken.reported]
+        due = [taken for taken in state.pulled.values() if not taken.reported]
         for taken in due if directory else ():
             result_file_name = outcome.result_file_name(taken.kind, taken.name)
             result = await self._content(job.app_key, result_file_name)
@@ -52,7 +52,7 @@ class ReportDelivery:
                 continue
             else:
                 log.warning("report_not_sent", app_key=job.app_key, remote=job.id, name=taken.name)
-            await memory.remember(replace(taken, reported=True))
+            await state.put_pulled(replace(taken, reported=True))
 
     async def _content(self, app_key: str, name: str) -> bytes | None:
         """A report; its size is bounded by `outcome.MAX_REPORTED`."""
@@ -69,7 +69,7 @@ async def _put(server: RemoteServer, directory: str, name: str, data: bytes) -> 
     """The whole of it under its name, or nothing. Raises `ConflictError` when the server kept something else."""
     half, path = in_directory(directory, f"{name}.part"), in_directory(directory, name)
     await server.write(half, data)
-    found = await server.look(half)
+    found = await server.stat(half)
     if found is None or found.size_bytes != len(data):
         raise ConflictError(f"{name}: the server kept {found.size_bytes if found else 0} bytes of {len(data)}")
     # Plain SFTP renames onto nothing.

@@ -2,7 +2,7 @@
 One lane a remote: it looks at its remote when that is due, and as soon as its configuration has changed. No lane waits
 for another.
 
-`PullScheduler` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A lane
+`PullScheduler` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A worker
 works only while this replica has the turn to pull from its remote (`remote_turn`).
 """
 
@@ -57,31 +57,31 @@ class PullScheduler:
     Args:
         take: The turn to pull from a remote, until the handle is closed; None while another replica has it.
         jobs: The active remotes now, by key.
-        is_gone: Whether a remote is deleted for certain: what is known of it is erased then.
+        is_deleted: Whether a remote is deleted for certain: what is known of it is erased then.
         puller: A new one for a job.
     """
 
     def __init__(
         self,
         *,
-        take: Callable[[RemoteKey], int | None],
-        memories: KeyValueStore,
+        lock: Callable[[RemoteKey], int | None],
+        store: KeyValueStore,
         jobs: Callable[[], Mapping[RemoteKey, RemoteJob]],
-        is_gone: Callable[[RemoteKey], Awaitable[bool]],
+        is_deleted: Callable[[RemoteKey], Awaitable[bool]],
         puller: Callable[[RemoteJob, RemoteStateStore], Puller],
         tell: PublishAlert,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
-        self._take = take
-        self._memories = memories
+        self._lock = lock
+        self._store = store
         self._jobs = jobs
-        self._is_gone = is_gone
+        self._is_deleted = is_deleted
         self._puller = puller
         self._alerts = AlertSender("ftp-gateway", tell, clock)
         self._metrics = metrics
         self._clock = clock
-        self._lanes: dict[RemoteKey, tuple[int, asyncio.Task[None]]] = {}
+        self._workers: dict[RemoteKey, tuple[int, asyncio.Task[None]]] = {}
         self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(POLLS_AT_ONCE))
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
@@ -110,7 +110,7 @@ class PullScheduler:
                     jobs = self._jobs()
                     await self._follow(jobs, tasks)
                     if known is None:
-                        known = await self._known()
+                        known = await self._stored_remotes()
                     if known is not None:
                         known = await self._erase(known - jobs.keys()) | jobs.keys()
                     with contextlib.suppress(TimeoutError):
@@ -120,37 +120,37 @@ class PullScheduler:
         finally:
             self._finished.set()
 
-    def memory(self, app_key: str, remote_id: str) -> RemoteStateStore:
+    def state_of(self, app_key: str, remote_id: str) -> RemoteStateStore:
         """What is known of a remote."""
-        return RemoteStateStore(self._memories, app_key, remote_id)
+        return RemoteStateStore(self._store, app_key, remote_id)
 
     async def _follow(self, jobs: Mapping[RemoteKey, RemoteJob], tasks: asyncio.TaskGroup) -> None:
         """A lane for every job, at its revision."""
         ending = []
-        for key, (revision, lane) in list(self._lanes.items()):
+        for key, (revision, worker) in list(self._workers.items()):
             if key not in jobs or jobs[key].revision != revision:
-                del self._lanes[key]
-                ending.append(lane)
+                del self._workers[key]
+                ending.append(worker)
         left = set(ending)
         while left:
             # Said again until it is heard: see `shared.service`.
-            for lane in left:
-                lane.cancel()
+            for worker in left:
+                worker.cancel()
             _, left = await asyncio.wait(left, timeout=0.5)
         for key, job in jobs.items():
-            if key not in self._lanes:
-                self._lanes[key] = job.revision, tasks.create_task(self._lane(job), name=f"remote {'.'.join(key)}")
+            if key not in self._workers:
+                self._workers[key] = job.revision, tasks.create_task(self._work(job), name=f"remote {'.'.join(key)}")
 
-    async def _lane(self, job: RemoteJob) -> None:
+    async def _work(self, job: RemoteJob) -> None:
         """Look at one remote for as long as it is as it is, whenever it is this replica's turn."""
         while True:
             try:
-                turn = self._take((job.app_key, job.id))
-                if turn is not None:
+                lock = self._lock((job.app_key, job.id))
+                if lock is not None:
                     try:
-                        await self._looks(job)
+                        await self._poll_forever(job)
                     finally:
-                        os.close(turn)
+                        os.close(lock)
             except MillraceError as error:
                 log.warning("remote_waits", app_key=job.app_key, remote=job.id, message=error.message)
             except Exception:
@@ -158,68 +158,68 @@ class PullScheduler:
                 self._metrics.count("millrace_bugs_total", where="remotes")
             await asyncio.sleep(LOCK_RETRY_S)
 
-    async def _looks(self, job: RemoteJob) -> None:
-        memory = self.memory(job.app_key, job.id)
-        await memory.load()
-        puller = self._puller(job, memory)
+    async def _poll_forever(self, job: RemoteJob) -> None:
+        state = self.state_of(job.app_key, job.id)
+        await state.load()
+        puller = self._puller(job, state)
         failures = 0
-        at = first_poll_at(job.remote, job.revision, memory.progress, self._clock())
+        at = first_poll_at(job.remote, job.revision, state.progress, self._clock())
         if at > self._clock():
-            await memory.note(replace(memory.progress, next_look_at=at, revision=job.revision))
+            await state.put_progress(replace(state.progress, next_look_at=at, revision=job.revision))
         while True:
-            await self._until(at)
+            await self._sleep_until(at)
             async with self._slots[job.app_key]:
-                error, unfinished = await self._look(puller)
+                error, unfinished = await self._poll(puller)
             failures = failures + 1 if error else 0
             now = self._clock()
             at = next_poll_at(job.remote, now, failures=failures, unfinished=unfinished)
             # Apart from each other, and from those who look at the full minute.
             at += timedelta(seconds=min((at - now).total_seconds() / 10, SPREAD_S) * random.random())
-            await self._note(job, memory, error, at)
+            await self._record(job, state, error, at)
 
-    async def _until(self, at: datetime) -> None:
+    async def _sleep_until(self, at: datetime) -> None:
         # In steps, because the clock may be set.
         left_s = (at - self._clock()).total_seconds()
         while left_s > 0:
             await asyncio.sleep(min(left_s, CLOCK_CHECK_S))
             left_s = (at - self._clock()).total_seconds()
 
-    async def _look(self, puller: Puller) -> tuple[MillraceError | None, bool]:
+    async def _poll(self, puller: Puller) -> tuple[MillraceError | None, bool]:
         """Why it failed, and whether it has left something for soon."""
         try:
             async with asyncio.timeout(POLL_TIMEOUT_S):
-                return None, await puller.look()
+                return None, await puller.poll()
         except MillraceError as error:
             return error, False
         except TimeoutError:
             return UnavailableError(f"the server was not done within {POLL_TIMEOUT_S / 3600:g} h"), False
 
-    async def _note(
-        self, job: RemoteJob, memory: RemoteStateStore, error: MillraceError | None, next_look_at: datetime
+    async def _record(
+        self, job: RemoteJob, state: RemoteStateStore, error: MillraceError | None, next_look_at: datetime
     ) -> None:
         """What came of a look, for whoever asks, and for the operator where it is news."""
         now = self._clock()
-        before, tell, trouble = memory.progress.trouble, False, None
+        before, tell, trouble = state.progress.trouble, False, None
         if error is not None:
             trouble, tell = failure_after(before, error, now, job.revision)
             log.warning("remote_fails", app_key=job.app_key, remote=job.id, code=error.code, message=error.message)
         if isinstance(error, UnknownHostError) and error.offered is not None:
-            await memory.note_offer(error.offered)
+            await state.put_offered(error.offered)
         # Told before it is noted: an alert that is told twice is better than none.
         if tell and error is not None:
             kind = "remote-unknown-host" if isinstance(error, UnknownHostError) else "remote-failing"
             await self._alerts.send(job.app_key, kind, job.id, error.message)
         elif error is None and before is not None and before.told_revision:
             await self._alerts.send(job.app_key, "remote-recovered", job.id, "files are pulled from there again")
-        progress = replace(memory.progress, looked_at=now, trouble=trouble)
-        await memory.note(replace(progress, next_look_at=next_look_at, revision=job.revision))
+        progress = replace(state.progress, looked_at=now, trouble=trouble)
+        await state.put_progress(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
-    async def _known(self) -> set[RemoteKey] | None:
+    async def _stored_remotes(self) -> set[RemoteKey] | None:
         """Every remote of which something is known, configured or only tested. None: it cannot be read."""
         try:
             stored = [
-                *await self._memories.scan(keys.EVERY_PULL_PROGRESS),
-                *await self._memories.scan(keys.EVERY_OFFERED_HOST_KEY),
+                *await self._store.scan(keys.EVERY_PULL_PROGRESS),
+                *await self._store.scan(keys.EVERY_OFFERED_HOST_KEY),
             ]
         except MillraceError as error:
             log.warning("remotes_not_erased", message=error.message)
@@ -231,8 +231,8 @@ class PullScheduler:
         left = set(candidates)
         for key in candidates:
             try:
-                if await self._is_gone(key):
-                    await self.memory(*key).erase()
+                if await self._is_deleted(key):
+                    await self.state_of(*key).erase()
                     left.discard(key)
                     log.info("remote_erased", app_key=key[0], remote=key[1])
             except MillraceError as error:

@@ -18,4 +18,4 @@ class RemoteService(Struct, frozen=True, kw_only=True):
 
     check: Callable[[Remote], Awaitable[None]]
     probe: Callable[[Remote], Awaitable[tuple[ConnectionReport, OfferedHostKey | None]]]
-    memory: Callable[[str, str], RemoteStateStore]
+    state_of: Callable[[str, str], RemoteStateStore]

@@ -27,25 +27,25 @@ class RemoteStateStore:
         self._remote_id = remote_id
         self._unsaved: set[str] = set()
         self.progress = PullProgress()
-        self.taken: dict[str, PulledFile] = {}
+        self.pulled: dict[str, PulledFile] = {}
 
     async def load(self) -> None:
         """Raises `UnavailableError`."""
-        self.progress = await self.progress_now()
+        self.progress = await self.read_progress()
         found = await self._store.scan(keys.pulled_file_keys(self._app_key, self._remote_id))
-        self.taken = {taken.name: taken for taken in (decode(stored.data, PulledFile) for stored in found)}
+        self.pulled = {taken.name: taken for taken in (decode(stored.data, PulledFile) for stored in found)}
         self._unsaved.clear()
 
-    async def remember(self, taken: PulledFile) -> None:
+    async def put_pulled(self, file: PulledFile) -> None:
         """A file is ours. It is known at once; where NATS does not answer, it is stored by the next `save`."""
-        self.taken[taken.name] = taken
-        self._unsaved.add(taken.name)
+        self.pulled[file.name] = file
+        self._unsaved.add(file.name)
         try:
             await self.save()
         except MillraceError as error:
             log.warning("pull_not_remembered", app_key=self._app_key, remote=self._remote_id, message=error.message)
 
-    def count(self, size_bytes: int, now: datetime) -> None:
+    def count_pulled(self, size_bytes: int, now: datetime) -> None:
         """One more file was pulled. Stored with the next `note`."""
         self.progress = replace(
             self.progress,
@@ -57,30 +57,30 @@ class RemoteStateStore:
     async def save(self) -> None:
         """Store what could not be stored before. Raises `UnavailableError`."""
         for name in list(self._unsaved):
-            await self._store.put(keys.pulled_file_key(self._app_key, self._remote_id, name), encode(self.taken[name]))
+            await self._store.put(keys.pulled_file_key(self._app_key, self._remote_id, name), encode(self.pulled[name]))
             self._unsaved.discard(name)
 
-    async def forget(self, name: str) -> None:
+    async def delete_pulled(self, name: str) -> None:
         """Nothing on the server can be mistaken for this file any more. Raises `UnavailableError`."""
         await self._store.delete(keys.pulled_file_key(self._app_key, self._remote_id, name))
-        self.taken.pop(name, None)
+        self.pulled.pop(name, None)
         self._unsaved.discard(name)
 
-    async def note(self, progress: PullProgress) -> None:
+    async def put_progress(self, progress: PullProgress) -> None:
         """How it goes. Raises `UnavailableError`."""
         self.progress = progress
         await self._store.put(keys.pull_progress_key(self._app_key, self._remote_id), encode(progress))
 
-    async def progress_now(self) -> PullProgress:
+    async def read_progress(self) -> PullProgress:
         """How it goes, as whoever has the turn wrote it. Raises `UnavailableError`."""
         stored = await self._store.get(keys.pull_progress_key(self._app_key, self._remote_id))
         return decode(stored.data, PullProgress) if stored else PullProgress()
 
-    async def note_offer(self, offered: OfferedHostKey) -> None:
+    async def put_offered(self, offered: OfferedHostKey) -> None:
         """The server shows a key that was not accepted. Raises `UnavailableError`."""
         await self._store.put(keys.offered_host_key_key(self._app_key, self._remote_id), encode(offered))
 
-    async def offered(self) -> OfferedHostKey | None:
+    async def read_offered(self) -> OfferedHostKey | None:
         """The key that the server showed last without having been accepted. Raises `UnavailableError`."""
         stored = await self._store.get(keys.offered_host_key_key(self._app_key, self._remote_id))
         return decode(stored.data, OfferedHostKey) if stored else None

@@ -59,7 +59,7 @@ async def test_remote(call: Call[State]) -> ConnectionReport:
     await call.state.remotes.check(remote)
     report, offered = await call.state.remotes.probe(remote)
     if offered is not None:
-        await call.state.remotes.memory(call.app_key, remote_id).note_offer(offered)
+        await call.state.remotes.state_of(call.app_key, remote_id).put_offered(offered)
     return report
 
 
@@ -67,7 +67,7 @@ async def accept_host_key(call: Call[State]) -> Change:
     """From now on the server is known by the key that it showed last."""
     asked: Fingerprint = call.body
     entry = await call.registry.get(REMOTES, call.app_key, _id(call))
-    offered = await call.state.remotes.memory(call.app_key, entry.id).offered()
+    offered = await call.state.remotes.state_of(call.app_key, entry.id).read_offered()
     if offered is None:
         raise NotFoundError("the server has shown no host key yet; test the connection first")
     if offered.fingerprint != asked.fingerprint:
@@ -83,8 +83,8 @@ async def accept_host_key(call: Call[State]) -> Change:
 async def show_status(call: Call[State]) -> RemoteStatus:
     """From what the pulls wrote down, whichever replica made them."""
     entry = await call.registry.get(REMOTES, call.app_key, _id(call))
-    memory = call.state.remotes.memory(call.app_key, entry.id)
-    progress, offered = await memory.progress_now(), await memory.offered()
+    state = call.state.remotes.state_of(call.app_key, entry.id)
+    progress, offered = await state.read_progress(), await state.read_offered()
     return RemoteStatus(
         looked_at=progress.looked_at,
         pulled_at=progress.pulled_at,

@@ -50,7 +50,7 @@ class FtpsRemote:
     async def list_files(self, directory: str, most: int) -> list[RemoteFile]:
         return await self._thread.do(lambda: self._list(directory, most))
 
-    async def look(self, path: str) -> RemoteFile | None:
+    async def stat(self, path: str) -> RemoteFile | None:
         try:
             return await self._thread.do(lambda: self._look(path))
         except NotFoundError:

@@ -90,7 +90,7 @@ class SftpRemote:
                 found.append(_file(name, entry.attrs))
         return found
 
-    async def look(self, path: str) -> RemoteFile | None:
+    async def stat(self, path: str) -> RemoteFile | None:
         try:
             with _translated():
                 return _file(path.rpartition("/")[2], await _in_time(self._client.lstat(path)))
