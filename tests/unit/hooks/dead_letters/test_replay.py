@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.dead_letters.replay import ReplayReply, Replays
+from hooks.dead_letters.replay import Replays
+from hooks.dead_letters.replay_run import ReplayReply
 from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, StoredDeadLetter
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Failed, Outcome, Policy, Record

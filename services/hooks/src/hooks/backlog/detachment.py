@@ -7,12 +7,12 @@ Which targets are detached in one partition: when a blocked one is let go, and h
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from hooks.backlog.backlog import Backlog
+from hooks.backlog.checkpoint_writer import CheckpointWriter
 from hooks.backlog.checkpoints import StoredCheckpoint
 from hooks.backlog.reader import BacklogReader, BacklogReaders
 from hooks.backlog.routing import ReaderRouting
@@ -25,7 +25,7 @@ from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import HookIndex, Rule, Target
 from shared.contracts.keys import backlog_key
-from shared.errors import ConflictError, MillraceError
+from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
 
@@ -64,7 +64,7 @@ class TargetDetachment:
         self._delivery_counters = delivery_counters
         self._dispatch = dispatch
         self._metrics = metrics
-        self._owner = secrets.token_hex(8)
+        self._writer = CheckpointWriter(shared.checkpoints, partition)
         loop = asyncio.get_running_loop()
         self._spawn: Spawn = loop.create_task
         self._requested: dict[Target, Backlog] = {}
@@ -84,7 +84,7 @@ class TargetDetachment:
         last = 0
         for delay_s in RETRY.delays():
             try:
-                found = await self._shared.checkpoints.take_over(self._partition, self._owner)
+                found = await self._writer.take_over()
                 last = (await self._shared.events.state()).last_sequence if found else 0
                 break
             except MillraceError as error:
@@ -262,7 +262,7 @@ class TargetDetachment:
     async def _write(self, *, final: bool) -> None:
         async with self._writing:
             for requested in list(self._requested.values()):
-                if await self._put(requested):
+                if await self._writer.put(requested):
                     self._detach(requested)
                 else:
                     # An earlier owner that was frozen has made it; the next one to own the partition goes on with it.
@@ -277,28 +277,10 @@ class TargetDetachment:
 
     async def _update(self, backlog: Backlog, *, final: bool) -> None:
         if backlog.finished:
-            try:
-                if backlog.revision:
-                    await self._shared.checkpoints.delete(backlog.key, self._owner, backlog.revision)
-            except ConflictError as error:
-                log.warning("checkpoint_of_another", message=error.message)
+            await self._writer.delete(backlog)
             self._drop(backlog)
-            return
-        checkpoint, written = backlog.checkpoint(self._owner), backlog.written
-        moved = written is None or (written.start, {*written.hooks}) != (checkpoint.start, {*checkpoint.hooks})
-        if (moved or final) and not await self._put(backlog):
+        elif not await (self._writer.put(backlog) if final else self._writer.put_if_moved(backlog)):
             self._drop(backlog)
-
-    async def _put(self, backlog: Backlog) -> bool:
-        """Write the entry; False when the partition has another owner, who gives these events."""
-        checkpoint = backlog.checkpoint(self._owner)
-        try:
-            backlog.revision = await self._shared.checkpoints.put(backlog.key, checkpoint, backlog.revision)
-        except ConflictError as error:
-            log.warning("checkpoint_of_another", message=error.message)
-            return False
-        backlog.written = checkpoint
-        return True
 
     def _drop(self, backlog: Backlog) -> None:
         self._backlogs.remove(backlog)

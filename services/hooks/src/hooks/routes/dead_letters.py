@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from hooks.dead_letters.replay import ReplayReply
+from hooks.dead_letters.replay_run import ReplayReply
 from hooks.dead_letters.store import DeadLetterFilter, StoredDeadLetter
 from hooks.state import State
 from shared.contracts.messages import decode
