@@ -1,9 +1,9 @@
 """
-How replicas that share a spool learn that one of them has changed it, without reading the spool anew.
+Marks by which replicas that share a spool notice each other's changes without reading the spool again.
 
-Each has a mark of its own, an empty file whose time of change it moves on after every step. That is one call of the
-file system, which a shared one shows to all at once. Who finds the marks of the others as they were needs no listing;
-what it has done itself it knows.
+Each replica has a mark of its own: an empty file whose modification time it moves on after every step. That is one call
+of the file system, which a shared one shows to all at once. While the marks of the others stay the same, no listing is
+needed.
 """
 
 import os
@@ -14,12 +14,12 @@ from itertools import count
 from pathlib import Path
 
 Marks = frozenset[tuple[str, int]]
-"""The marks of the others. Unequal ones mean that somebody has done something in between."""
+"""Marks of the other replicas. Unequal ones mean that another replica has changed the spool in between."""
 
 
 class ChangeMarks:
     """
-    This replica among the others.
+    Mark of this replica, and those of the others.
 
     Args:
         directory: Made if missing.
@@ -33,7 +33,7 @@ class ChangeMarks:
         self._steps = count(1)
 
     def mark_changed(self) -> None:
-        """This replica has changed the spool."""
+        """Tell the other replicas that this one has changed the spool."""
         step = next(self._steps)
         # A full disk may have no room for the mark. The step is done all the same; the others find it a little later.
         with suppress(OSError):
@@ -44,7 +44,7 @@ class ChangeMarks:
                 os.utime(self._mark, (step, step))
 
     def read_others(self) -> Marks:
-        """What the others have told so far."""
+        """Return the marks that the other replicas have now."""
         found: set[tuple[str, int]] = set()
         with os.scandir(self._directory) as entries:
             for entry in entries:
@@ -54,9 +54,9 @@ class ChangeMarks:
         return frozenset(found)
 
     def sweep(self, before: datetime) -> None:
-        """Remove the marks of those who have told nothing for long. One who is there after all makes another."""
+        """Remove marks that have not moved since. A replica that still runs makes another."""
         for mark in self._directory.iterdir():
             with suppress(FileNotFoundError):
-                # The time at which the mark was moved; the other one is what it was moved to.
+                # ctime is when the mark was moved; mtime is the value it was moved to.
                 if datetime.fromtimestamp(mark.stat(follow_symlinks=False).st_ctime, UTC) < before:
                     mark.unlink()

@@ -1,10 +1,10 @@
 """
-The directories of the spool, two an app, and how a step of an upload is taken in them: with the lock of its bytes.
+Directories of the spool, two an app, and the steps of an upload in them. A step is taken with the lock of its bytes.
 
-    <app>/files      what customers upload
-    <app>/reports    what they get back
+    <app>/files      uploads of customers
+    <app>/reports    reports and result files for them
     <app>/turn       locked by the replica that processes files of the app
-    .replicas/<id>   moved on by a replica after each step
+    .replicas/<id>   mark of a replica, moved on after each step
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from shared.contracts.subjects import APP_KEY
 from shared.errors import BusyError, ConflictError
 
 ABANDONED_AFTER = timedelta(hours=24)
-"""How long bytes wait that are no candidate: broken off, or under a temporary name."""
+"""How long an upload that is no candidate is kept: one that broke off, or one under a temporary name."""
 REPORTS_KEPT = timedelta(days=21)
 SWEPT_AFTER = timedelta(hours=1)
-"""The age of what a crash has left. Younger, it may be a step that another replica is about to take."""
+"""Age from which leftovers of a crash are removed. A younger file may be a step that another replica is taking."""
 
 
 class SpoolDirectories:
     """
-    The uploads of every app.
+    Indexes of the directories of every app.
 
     Args:
         directory: Made if missing. On one disk, or on a file system that replicas share and that has locks.
@@ -46,7 +46,7 @@ class SpoolDirectories:
         self._reports: dict[str, DirectoryIndex] = {}
 
     def scan(self) -> None:
-        """See what other replicas have done, in every app."""
+        """Notice the changes of other replicas, in every app."""
         for path in self.directory.iterdir():
             app_key = path.name
             if APP_KEY.fullmatch(app_key):
@@ -57,12 +57,12 @@ class SpoolDirectories:
                     files.refresh(upload)
 
     def files(self, app_key: str | None) -> Iterator[Upload]:
-        """What customers of one app or all have uploaded, in no order, as of the last look."""
+        """Yield the uploads of one app or all, unordered, as of the last scan."""
         directories = self._files.values() if app_key is None else (self.index(app_key, ""),)
         return (upload for index in directories for upload in index.uploads.values())
 
     def index(self, app_key: str, folder: Folder) -> DirectoryIndex:
-        """The index of a folder."""
+        """Return the index of a folder."""
         directories, name = (self._files, "files") if folder in WRITABLE else (self._reports, "reports")
         if app_key not in directories:
             directories[app_key] = DirectoryIndex(self.directory / app_key / name, self._change_marks)
@@ -70,11 +70,11 @@ class SpoolDirectories:
         return directories[app_key]
 
     def index_of(self, upload: Upload) -> DirectoryIndex:
-        """The index that lists an upload."""
+        """Return the index that lists an upload."""
         return self.index(upload.info.app_key, upload.info.folder)
 
     def uploads_at(self, place: Place) -> list[Upload]:
-        """Those of one name, the latest first, as they are now."""
+        """Return the uploads of one name as they are now, the latest first."""
         index = self.index(place.app_key, place.folder)
         index.scan()
         return [index.refresh(upload) for upload in index.uploads_at(place)]
@@ -82,11 +82,11 @@ class SpoolDirectories:
     @contextmanager
     def locked(self, upload: Upload) -> Iterator[None]:
         """
-        Alone with an upload, for as long as the block.
+        Hold the lock of an upload for the length of the block.
 
         Raises:
-            BusyError: Somebody else is changing it.
-            ConflictError: It is not any more as it is known here.
+            BusyError: Another session or replica is changing it.
+            ConflictError: It was changed or removed since this replica read it.
         """
         if upload.busy:
             raise BusyError("the file is being changed by another session")
@@ -102,7 +102,7 @@ class SpoolDirectories:
                 upload.release()
 
     def open_locked(self, upload: Upload) -> int:
-        """A handle on the bytes of an upload, with their lock. Raises as `held` does."""
+        """Return a handle on the bytes of an upload, with their lock. Raises as `locked` does."""
         index = self.index_of(upload)
         try:
             handle = os.open(index.path(upload.id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -120,17 +120,17 @@ class SpoolDirectories:
         return handle
 
     async def write_step(self, upload: Upload, state: State, info: UploadInfo) -> None:
-        """Take the next step of an upload whose lock is held; durable when this returns."""
+        """Take the next step of an upload whose lock is held. It is durable when this returns."""
         index, info_name = self.index_of(upload), upload.info_name.next(state)
         await asyncio.to_thread(index.write_info, info_name, info, before=upload.info_name, durable=True)
         if upload.deleted:
-            # Replaced or cancelled while the disk was busy: what was just written must not come back.
+            # Replaced or cancelled while the disk was busy: the step just written must not come back.
             index.delete_info(info_name)
         else:
             index.apply_step(upload, info_name, info)
 
     def purge(self, now: datetime) -> None:
-        """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
+        """Remove abandoned uploads, old reports, names that were visible long enough, and leftovers of crashes."""
         self.scan()
         for index in (*self._files.values(), *self._reports.values()):
             for upload in list(index.uploads.values()):

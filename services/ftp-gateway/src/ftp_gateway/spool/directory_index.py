@@ -1,8 +1,8 @@
 """
-The catalogue of one directory of the spool, kept in step with what other replicas do there.
+Index of one directory of the spool, kept in step with the changes of other replicas.
 
-The info files on disk are what counts. They are listed again when another replica has told of a change, and now and
-then, if the directory has changed; those that are new are read. A step that this process takes itself is known at once.
+The info files on disk count. The directory is listed again when another replica has marked a change, and now and then
+if its modification time has moved. Only new info files are read. Steps of this process are known at once.
 """
 
 import errno
@@ -20,14 +20,14 @@ from ftp_gateway.spool.upload import Upload
 from ftp_gateway.spool.upload_info import InfoFileName, UploadInfo, parse_info_name, read_info, write_info
 
 TICK_S = 0.1
-"""How long a directory may change again without showing it in its time of change (a tick of the kernel, and more)."""
+"""How long a directory may change again without a new modification time: a tick of the kernel, and more."""
 RECHECK_S = 0.5
-"""How long at most until a step is seen whose replica was killed before it could tell."""
+"""Longest time until a step is seen whose replica was killed before it could mark the change."""
 
 
 class DirectoryIndex:
     """
-    The uploads whose files lie in one directory.
+    Uploads whose files lie in one directory.
 
     Args:
         directory: Made if missing.
@@ -50,23 +50,23 @@ class DirectoryIndex:
         self._listed_at = 0.0
 
     def path(self, upload_id: str) -> Path:
-        """Where the bytes are."""
+        """Return the path of the bytes."""
         return self.directory / f"{upload_id}.data"
 
     def info_path(self, info_name: InfoFileName) -> Path:
         return self.directory / str(info_name)
 
     def uploads_at(self, place: Place) -> list[Upload]:
-        """Those of one name, the latest first."""
+        """Return the uploads of one name, the latest first."""
         return self._places.get(place, [])[::-1]
 
     def by_place(self) -> Iterator[tuple[Place, list[Upload]]]:
-        """All of them by name, the latest of each first."""
+        """Yield every name with its uploads, the latest first."""
         return ((place, uploads[::-1]) for place, uploads in self._places.items())
 
     def scan(self) -> None:
-        """See what has changed on disk."""
-        # Before the listing: what is told during it is news the next time.
+        """Notice what has changed on disk."""
+        # Before the listing: a change that is marked during it counts as new the next time.
         marks, now = self._change_marks.read_others(), monotonic()
         if marks == self._seen_marks and now - self._checked_at < RECHECK_S and not self._may_reload():
             return
@@ -78,9 +78,9 @@ class DirectoryIndex:
             return
         self._listed_at = now
         with os.scandir(self.directory) as entries:
-            # What was removed and is still open somewhere has such a name on NFS, and is not ours to remove.
+            # NFS gives such names to removed files that are still open somewhere. They are not ours to remove.
             names = {entry.name for entry in entries if not entry.name.startswith(".")}
-        # What was done here since the last listing is in none yet, and would not be missed when others remove it.
+        # Steps of this process since the last listing are in none yet, so their removal by others would go unnoticed.
         changed = self._postponed | self._changed_here
         self._postponed, self._changed_here = set(), set()
         for name in self._names - names:
@@ -108,7 +108,7 @@ class DirectoryIndex:
             return
         info_name = self._latest_name(upload_id)
         if upload is not None and (info_name is None or upload.info_name.revision >= info_name.revision):
-            # A file that lost its info file or its bytes is deleted; one that is ahead was changed here, a moment ago.
+            # A file that lost its info file or its bytes is deleted. One that is ahead was changed here a moment ago.
             if not any(path.exists() for path in (self.path(upload_id), self.info_path(upload.info_name))):
                 self.forget(upload)
             elif info_name is None:
@@ -140,12 +140,12 @@ class DirectoryIndex:
         return max(names, key=lambda info_name: info_name.revision, default=None)
 
     def refresh(self, upload: Upload) -> Upload:
-        """A part, or an upload by way of another replica, as its bytes are now."""
+        """Bring size, time and lock of an open upload up to date, since another replica may be writing it."""
         if upload.state == "open" and upload.handle is None and not upload.busy and not upload.deleted:
             try:
                 handle = os.open(self.path(upload.id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             except OSError as error:
-                # A link was planted there by other means; it is not followed, and is nothing of ours.
+                # A link was planted there by other means. It is not followed, and is no upload.
                 if error.errno not in (errno.ENOENT, errno.ELOOP):
                     raise
                 self.forget(upload)
@@ -166,18 +166,18 @@ class DirectoryIndex:
     def write_info(
         self, info_name: InfoFileName, info: UploadInfo, *, before: InfoFileName | None, durable: bool
     ) -> None:
-        """Write an info file, and let the one before go. Blocks; with `durable`, for the disk."""
+        """Write an info file, and remove the one before. Blocks; with `durable`, for the disk."""
         write_info(self.directory, info_name, info, before=before, durable=durable)
         self._change_marks.mark_changed()
 
     def apply_step(self, upload: Upload, info_name: InfoFileName, info: UploadInfo) -> None:
-        """Take over a step that was written here."""
+        """Adopt a step that this process has written."""
         self._remove(upload)
         upload.info_name, upload.state, upload.info = info_name, info_name.state, info
         self.add(upload)
 
     def forget(self, upload: Upload) -> None:
-        """It is on disk no more."""
+        """Take a deleted upload out of the index."""
         upload.deleted = True
         self._remove(upload)
 
@@ -190,7 +190,7 @@ class DirectoryIndex:
             self._places.pop(upload.place, None)
 
     def delete(self, upload: Upload) -> None:
-        """Remove it from disk. Bytes first: an info file without bytes is nothing, and is swept."""
+        """Remove an upload from disk. Bytes first: an info file without bytes counts for nothing, and is swept."""
         self.path(upload.id).unlink(missing_ok=True)
         self.delete_info(upload.info_name)
         self.forget(upload)
@@ -201,9 +201,7 @@ class DirectoryIndex:
         self._change_marks.mark_changed()
 
     def sweep(self, before: datetime) -> None:
-        """
-        Remove what crashes have left, if it is old: half written and superseded info files, bytes without an info file.
-        """
+        """Remove old leftovers of crashes: half-written and superseded info files, and bytes without an info file."""
         for upload_id, names in list(self._files.items()):
             upload = self.uploads.get(upload_id)
             latest = self._latest_name(upload_id)

@@ -1,9 +1,9 @@
 """
-Locks on files that replicas share: who holds one is alone with what it stands for, until the handle is closed.
+Locks on files that replicas share. A lock is held until its handle is closed.
 
-They are Linux's locks of an open file (`F_OFD_SETLK`, fcntl(2)): they exclude other processes, other machines (NFS 4,
-CephFS and the like) and other handles of this process alike, and the kernel lets them go with the process, however it
-ends. Asking whether a file is locked takes nothing, so nobody is turned away by a look.
+They are Linux's open file description locks (`F_OFD_SETLK`, fcntl(2)). They exclude other processes, other machines
+(NFS 4, CephFS and the like) and other handles of this process alike. The kernel releases them with the process, however
+it ends. Asking whether a file is locked takes no lock, so it never makes another attempt fail.
 """
 
 import errno
@@ -17,7 +17,7 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 
 def try_lock(handle: int) -> bool:
-    """Take the lock of a file that is open for writing. False while another handle has it. Does not wait."""
+    """Take the lock of a file that is open for writing; False while another handle has it. Does not wait."""
     try:
         fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except OSError as error:
@@ -28,14 +28,14 @@ def try_lock(handle: int) -> bool:
 
 
 def is_locked(handle: int) -> bool:
-    """Whether another handle has the lock of the file."""
+    """Return whether another handle has the lock of the file."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     kind, *_ = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, asked))
     return bool(kind != fcntl.F_UNLCK)
 
 
 def try_lock_path(path: Path) -> int | None:
-    """A handle that holds the lock of a file, made if missing; None while somebody else has it. Closing it lets go."""
+    """Return a handle that holds the lock of a file, which is made if missing; None while another handle has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     taken = False
     try:

@@ -1,6 +1,4 @@
-"""
-The files of ours in `/errors`: written whole and durable, in place of the one before.
-"""
+"""Error reports and result files in `/errors`: written whole and durable, in place of the one before."""
 
 import asyncio
 import os
@@ -17,7 +15,7 @@ from ftp_gateway.spool.upload_info import InfoFileName, UploadInfo
 
 class ErrorReportFiles:
     """
-    What customers are told about their files.
+    Error reports and result files of every app. `model.outcome` names them, `processing.error_report` renders them.
 
     Args:
         clock: Aware UTC.
@@ -28,7 +26,7 @@ class ErrorReportFiles:
         self._clock = clock
 
     async def put(self, place: Place, data: bytes) -> None:
-        """Write one, in place of an earlier one of its name."""
+        """Write a file, in place of an earlier one of its name."""
         now = self._clock()
         info_name = InfoFileName(uuid.uuid4().hex, 1, "report")
         info = UploadInfo(app_key=place.app_key, folder=place.folder, name=place.name, opened_at=now)
@@ -39,7 +37,7 @@ class ErrorReportFiles:
             index.add(Upload(info_name, info, size_bytes=len(data), changed_at=now))
 
     def delete(self, place: Place, *, but: str = "") -> None:
-        """Remove the one of a name, if there is one."""
+        """Remove the file of a name, if there is one."""
         for earlier in self._directories.uploads_at(place):
             if earlier.state == "report" and earlier.id != but:
                 self._directories.index_of(earlier).delete(earlier)

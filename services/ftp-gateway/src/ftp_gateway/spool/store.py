@@ -1,14 +1,15 @@
 """
-The files that are here, under opaque ids, and where each is in its life. Replicas share the directory.
+Store of uploaded files under opaque ids, and every step of their lives. Replicas share the directory.
 
-A name that a customer gives is a key in memory and a word in an info file; it never reaches the operating system. A
-claim is a step of the info, so a name is free again at once and no client ever writes into a claimed file. `OK` to a
-client means durable: the bytes are synced when a file is closed, the info when its state changes.
+A customer's file name is a key in memory and a word in an info file. It never reaches the operating system. A claim is
+a step of the info file, so the name is free again at once and no client ever writes into a claimed file. `OK` to a
+client means durable: the bytes are synced when a file is closed, the info file when its state changes.
 
-Who writes, renames, removes or processes a file holds the lock of its bytes meanwhile, so it is one replica at a time;
-the lock ends with its process. Files of one app are processed in turns: a second lock, one an app.
+Writing, renaming, removing and processing hold the lock of the bytes, so one replica at a time does it; the lock ends
+with its process. A second lock, one an app, lets one replica at a time process the files of an app.
 
-Everything runs in the event loop; what waits for the disk runs in a thread while the upload is marked `busy`.
+Everything runs in the event loop. Waits for the disk run in a thread while the upload is marked `busy`. The file is
+over 300 lines because it holds every step of one state machine; disk, index and locks lie in the modules below it.
 """
 
 import asyncio
@@ -35,15 +36,15 @@ from shared.errors import BusyError, ConflictError, DeniedError
 log = structlog.get_logger()
 
 MAX_WAITING_FILES = 1000
-"""Of one app, not counting reports: a script that never renames must not fill the disk with names."""
+"""Limit of one app, not counting reports: a script that never renames must not fill the disk with names."""
 MIN_FREE_BYTES = 64 << 20
 CLOCK_S = 0.001
-"""What a time of change may lose on its way through the file system."""
+"""Precision that a modification time may lose in the file system."""
 
 
 class Spool:
     """
-    The files of every app, in one directory with two folders an app: `<app>/files` and `<app>/reports`.
+    Files of every app, in one directory with two folders an app: `<app>/files` and `<app>/reports`.
 
     Args:
         directory: Made if missing. On one disk, or on a file system that replicas share and that has locks.
@@ -54,32 +55,32 @@ class Spool:
         self._directories = SpoolDirectories(directory)
         self._clock = clock
         self.reports = ErrorReportFiles(self._directories, clock)
-        """What customers are told about their files."""
+        """Error reports and result files for customers."""
         self.changed = asyncio.Event()
-        """Set whenever something may have become due."""
+        """Set whenever a file may have become due."""
         self.scan()
 
     def scan(self) -> None:
-        """See what other replicas have done, in every app."""
+        """Notice the changes of other replicas, in every app."""
         self._directories.scan()
 
     def find(self, place: Place) -> Upload | None:
-        """What a customer sees under a name: the newest file of that name."""
+        """Return the file that a customer sees under a name: the newest of that name."""
         return self._newest(self._directories.uploads_at(place))
 
     def entries(self, app_key: str, folder: Folder) -> list[Upload]:
-        """What a customer sees in a folder."""
+        """Return the files that a customer sees in a folder."""
         index = self._directories.index(app_key, folder)
         index.scan()
         named = [self._newest(uploads) for place, uploads in index.by_place() if place.folder == folder]
         return [index.refresh(newest) for newest in named if newest is not None]
 
     def uploads(self, app_key: str | None = None) -> list[Upload]:
-        """Every file that is here, of one app or all, in the order in which they were closed; as of the last look."""
+        """Return every waiting file of one app or all, ordered by when it was closed, as of the last scan."""
         return sorted(self.waiting(app_key), key=lambda upload: upload.info.closed_at or upload.info.opened_at)
 
     def waiting(self, app_key: str | None = None) -> Iterator[Upload]:
-        """The same, in no order."""
+        """Yield the same files, unordered."""
         return (upload for upload in self._directories.files(app_key) if upload.waiting)
 
     def _newest(self, uploads: list[Upload]) -> Upload | None:
@@ -88,7 +89,7 @@ class Spool:
 
     def create(self, place: Place, user: str, session: object = None) -> Writer:
         """
-        Begin a file; one of the same name that is not claimed yet is replaced.
+        Begin a file. One of the same name that is not claimed yet is replaced.
 
         Raises:
             BusyError: Too many files of the app wait, or the disk is nearly full.
@@ -117,11 +118,11 @@ class Spool:
 
     def reopen(self, upload: Upload, session: object = None) -> Writer:
         """
-        Go on writing to a file that is not claimed yet. What another session has open of it is of no account any more.
+        Continue writing to a file that is not claimed yet. Handles of another session on it become void.
 
         Raises:
             BusyError: Another replica is writing to it.
-            ConflictError: It is too late for that.
+            ConflictError: It is being processed.
         """
         if not upload.changeable:
             raise ConflictError("the file is being processed and takes no more bytes")
@@ -143,15 +144,15 @@ class Spool:
         return self._writer(upload, session)
 
     def open_bytes(self, upload: Upload) -> int:
-        """A handle for reading. Raises `FileNotFoundError` when the file is gone."""
+        """Return a handle for reading. Raises `FileNotFoundError` when the file is gone."""
         return os.open(self._directories.index_of(upload).path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def rename(self, upload: Upload, to: Place, *, replace: bool) -> None:
         """
-        Give a closed file another name. A name that is processed commits it: it need not settle.
+        Rename a closed file. A name that is processed commits it: it need not settle.
 
         Raises:
-            ConflictError: It is open, broken off or being processed, or there is such a name and not `replace`.
+            ConflictError: It is open, broken off or being processed, or the name exists and `replace` is false.
         """
         if not upload.changeable:
             raise ConflictError("the file is being processed")
@@ -180,7 +181,7 @@ class Spool:
         self.changed.set()
 
     async def cancel(self, upload: Upload) -> None:
-        """Remove a file that is not claimed yet. Raises `DeniedError` when it is too late."""
+        """Remove a file that is not claimed yet. Raises `DeniedError` for one that is being processed."""
         if not upload.changeable:
             raise DeniedError("the file is being processed")
         with self._directories.locked(upload):
@@ -188,15 +189,17 @@ class Spool:
             await asyncio.to_thread(sync_directory, self._directories.index_of(upload).directory)
 
     def touch(self, upload: Upload) -> None:
-        """A client still cares for the file (it sets its times): let it settle anew."""
+        """Restart the settling of a file whose client sets its times, which shows that it is still in use."""
         if upload.state == "closed" and not upload.info.committed:
             with suppress(FileNotFoundError):
                 self._restart_settling(upload)
 
     def try_lock_app(self, app_key: str) -> int | None:
         """
-        The right to process files of an app, until the handle is closed; None while another replica has it. What others
-        did before is seen then.
+        Take the lock for processing files of an app, and notice what other replicas did before.
+
+        Returns:
+            A handle that holds the lock until it is closed; None while another replica has it.
         """
         handle = try_lock_path(self._directories.directory / app_key / "turn")
         if handle is not None:
@@ -205,10 +208,11 @@ class Spool:
 
     def claim(self, upload: Upload) -> None:
         """
-        Take a file away from its customer, until `let_go`. Durable with `freeze`, which follows.
+        Close a file to its customer, until `release`. `store_claim` follows and makes the claim durable.
 
         Raises:
-            BusyError, ConflictError: A customer is changing it this very moment, or has just cared for it elsewhere.
+            BusyError: A customer is changing it at this moment.
+            ConflictError: It was changed elsewhere a moment ago, and settles anew.
         """
         handle = self._directories.open_locked(upload)
         if upload.state == "closed" and not upload.info.committed:
@@ -222,21 +226,21 @@ class Spool:
             upload.state = "claimed"
 
     async def store_claim(self, upload: Upload, rules: FileRules, proof: CompletionProof) -> None:
-        """Make the claim durable, with the rules that the file is read by from now on."""
+        """Make the claim durable, with the rules by which the file is read from now on."""
         await self._directories.write_step(upload, "claimed", structs.replace(upload.info, rules=rules, proof=proof))
 
     def release(self, upload: Upload) -> None:
-        """End the processing of a file, wherever it is: the next turn goes on from the step that is on disk."""
+        """End the processing of a file at any step. The next run goes on from the step on disk."""
         upload.state = upload.info_name.state
         upload.release()
 
     async def mark_reported(self, upload: Upload, outcome: FileOutcome, told_after: int) -> None:
-        """All rows are published and the reports are written."""
+        """Record that all rows are published and the reports are written."""
         info = structs.replace(upload.info, outcome=outcome, told_after=told_after)
         await self._directories.write_step(upload, "reported", info)
 
     async def finish(self, upload: Upload, visible_until: datetime) -> None:
-        """Let the file go. Its name stays visible until then, because clients look once more after an upload."""
+        """Remove the bytes. The name stays visible until then, because clients look once more after an upload."""
         index = self._directories.index_of(upload)
         if visible_until > self._clock():
             info = structs.replace(upload.info, size_bytes=upload.size_bytes, visible_until=visible_until)
@@ -248,7 +252,7 @@ class Spool:
         await asyncio.to_thread(sync_directory, index.directory)
 
     async def finish_companion(self, app_key: str, upload_id: str, visible_until: datetime) -> None:
-        """Let the marker or checksum of a file go, if it is still there, so that it counts for no other file."""
+        """Finish the marker or checksum of a file, if it still exists, so that it counts for no other file."""
         upload = self._directories.index(app_key, "").uploads.get(upload_id)
         if upload is not None and upload.state == "done":
             await self.finish(upload, visible_until)
@@ -257,18 +261,18 @@ class Spool:
                 await self.finish(upload, visible_until)
 
     def read_ends(self, upload: Upload, size: int) -> tuple[bytes, bytes, int]:
-        """The first and the last bytes of a file, `size` of each, and how many it has."""
+        """Return the first and the last `size` bytes of a file, and its whole size."""
         with os.fdopen(self.open_bytes(upload), "rb", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             head, tail = (os.pread(file.fileno(), size, at) for at in (0, max(0, size_bytes - size)))
         return head, tail, size_bytes
 
     def path(self, upload: Upload) -> Path:
-        """Where the bytes lie, for a process that reads them."""
+        """Return the path of the bytes, for the process that parses them."""
         return self._directories.index_of(upload).path(upload.id)
 
     def purge(self) -> None:
-        """Remove what nobody came back for, old reports, names that were visible long enough, and rests of crashes."""
+        """Remove abandoned uploads, old reports, names that were visible long enough, and leftovers of crashes."""
         self._directories.purge(self._clock())
 
     async def _close(self, upload: Upload) -> None:
@@ -290,7 +294,7 @@ class Spool:
         return Writer(upload, clock=self._clock, on_commit=self._close, on_abandon=self.changed.set)
 
     def _replace(self, earlier: Upload) -> None:
-        """Remove a file whose name another one takes. An open one needs no lock: nobody claims it."""
+        """Remove a file whose name another one takes. An open one needs no lock: no replica claims it."""
         try:
             if earlier.state == "open":
                 self._directories.index_of(earlier).delete(earlier)

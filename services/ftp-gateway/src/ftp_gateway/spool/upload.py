@@ -1,6 +1,4 @@
-"""
-One file that is here, and a customer's open handle on it. The catalogue of all of them is `spool.directory_index`.
-"""
+"""Upload: one file of the spool, and a customer's open handle on it. `directory_index` keeps all of them."""
 
 import asyncio
 import os
@@ -21,10 +19,12 @@ MAX_FILE_BYTES = 1 << 30
 
 class Upload:
     """
-    One file. `info_name` names its info on disk, and `state` is that of the info, or the one that is being written.
-    `handle` is this process's handle on the bytes, with their lock, while it writes or processes them; `writers` counts
-    what customers have open here, all of it by one `session`, and `interrupted` says that one of them went away without
-    closing. `deleted` files are on disk no more.
+    One file of the spool.
+
+    `info_name` names its info file, and `state` is that of the info file, or the one being written. `handle` is this
+    process's handle on the bytes, with their lock, while it writes or processes them. `writers` counts the open handles
+    of customers here, all of one `session`. `interrupted` says that a client went away without closing. `deleted` files
+    are no longer on disk.
     """
 
     __slots__ = (
@@ -66,12 +66,12 @@ class Upload:
 
     @property
     def changeable(self) -> bool:
-        """Whether it still is its customer's."""
+        """Whether its customer may still change it."""
         return not self.deleted and self.state in ("open", "closed")
 
     @property
     def waiting(self) -> bool:
-        """Whether its bytes are here and not yet dealt with."""
+        """Whether its bytes are here and not yet processed."""
         return not self.deleted and self.state not in ("done", "report")
 
     @property
@@ -90,11 +90,11 @@ class Upload:
 
     @property
     def partly_pulled(self) -> bool:
-        """Whether it comes from a customer's own server and is not whole yet: ours, under a name that nobody gave."""
+        """Whether it comes from a customer's own server and is not whole yet. Such a file has a name of ours."""
         return self.info.pulled and not self.info.committed
 
     def due_at(self, settle_s: float) -> datetime | None:
-        """From when on it may be processed; None for what is no candidate."""
+        """Return the moment from which it may be processed; None for a file that is no candidate."""
         if self.deleted or self.busy or self.state in ("open", "done", "report"):
             return None
         if self.state == "closed" and kind_of(self.place) is None:
@@ -104,14 +104,14 @@ class Upload:
         return self.changed_at + timedelta(seconds=settle_s)
 
     def is_visible(self, now: datetime) -> bool:
-        """Whether customers see it. One that is done stays for a while, because many clients look once more."""
+        """Whether customers see it. A processed one stays visible for a while, because many clients look once more."""
         until = self.info.visible_until
         if self.deleted or self.partly_pulled:
             return False
         return self.state != "done" or (until is not None and until > now)
 
     def release(self) -> None:
-        """Let the bytes and their lock go, if they are held."""
+        """Close the handle, and with it the lock, if it is held."""
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
@@ -121,8 +121,8 @@ class Writer:
     """
     A customer's open handle on a file. `commit` or `abandon` ends it, once.
 
-    Where another session has opened the file since, this handle is of no account any more: it writes nothing, and does
-    not tell whether the file is complete. Its client is often gone without a word, and has come back as the other one.
+    Once another session has opened the file, this handle is void: it writes nothing, and has no say in whether the file
+    is complete. Often its client was cut off without a word and has come back as the other session.
     """
 
     def __init__(
@@ -145,8 +145,12 @@ class Writer:
 
     def write(self, offset: int, data: bytes) -> int:
         """
-        Raises `TooLargeError` beyond `MAX_FILE_BYTES`, also for a single byte at a huge offset, and `OSError`. Many a
-        client closes the file all the same; it is a part from then on.
+        Write bytes at an offset, and return their number. A client often closes the file after an error; it counts as
+        broken off.
+
+        Raises:
+            TooLargeError: Beyond `MAX_FILE_BYTES`, also for a single byte at a huge offset.
+            OSError: The disk failed.
         """
         self._check_session()
         if offset + len(data) > MAX_FILE_BYTES:
@@ -164,7 +168,10 @@ class Writer:
         return written
 
     def mark_failed(self) -> None:
-        """A write was not let through to here: what is there is a part, also where the client closes it."""
+        """
+        Record that a write was refused before it came here: the file counts as broken off, even if its client closes
+        it.
+        """
         self._failed = True
 
     def read(self, offset: int, size: int) -> bytes:
@@ -172,7 +179,7 @@ class Writer:
         return os.pread(self._handle, size, offset)
 
     def truncate(self, size: int) -> None:
-        """Raises `TooLargeError` beyond `MAX_FILE_BYTES`."""
+        """Set the size. Raises `TooLargeError` beyond `MAX_FILE_BYTES`."""
         self._check_session()
         if size > MAX_FILE_BYTES:
             raise TooLargeError(f"expected a file of at most {MAX_FILE_BYTES} bytes")
@@ -181,18 +188,17 @@ class Writer:
         self.upload.changed_at = self._clock()
 
     async def sync(self) -> None:
-        """Bytes so far are durable when this returns."""
+        """Make the bytes so far durable."""
         self._check_session()
         await asyncio.to_thread(os.fsync, self._handle)
 
     async def commit(self) -> None:
         """
-        The client has closed the file: it is complete, unless another writer is there or went away.
+        Complete the file, which its client has closed, unless another writer is open or went away.
 
         Raises:
-            ConflictError: A write has failed before; what is there counts as broken off. Or another session goes on
-                with the file.
-            OSError: The disk failed; the same.
+            ConflictError: A write failed before, so the file counts as broken off. Or another session continues it.
+            OSError: The disk failed, so the file counts as broken off.
         """
         self._check_session()
         try:
@@ -214,11 +220,11 @@ class Writer:
             self.upload.interrupted = True
             raise
         finally:
-            # Not before the info says that it is closed: until then, others would take it for a part.
+            # Not before the info file says that it is closed: until then, other replicas would take it for a part.
             self._release()
 
     def abandon(self) -> None:
-        """The client went away, or the disk failed: what is there is a part."""
+        """End the handle without completing the file: the client went away, or the disk failed."""
         if self._superseded:
             return
         with suppress(OSError):
@@ -229,7 +235,7 @@ class Writer:
         self._on_abandon()
 
     def _fail(self, error: OSError) -> None:
-        # A client has many writes on their way; an operator needs to know of the first that failed.
+        # A client has many writes on their way. An operator needs to know of the first that failed.
         if not self._failed:
             log.error("upload_not_written", app_key=self.upload.info.app_key, message=error.strerror)
         self._failed = True
@@ -243,7 +249,7 @@ class Writer:
             raise ConflictError("another session goes on with the file")
 
     def _set_modified_at(self) -> None:
-        # By our clock, which is the one that files settle by, also after a restart and on another replica.
+        # By our clock, by which files settle, also after a restart and on another replica.
         at = self._clock().timestamp()
         os.utime(self._handle, (at, at))
 

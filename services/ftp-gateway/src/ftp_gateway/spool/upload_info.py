@@ -1,16 +1,16 @@
 """
-What stands beside each spool file on disk, and how it is written so that it survives a crash.
+Info files beside each spool file on disk, and how they are written so that they survive a crash.
 
-An info file is one small JSON file that is never changed: each step of an upload writes the next revision and lets the
-one before go. Its ending is the state of the upload, for people; the highest revision counts.
+An info file is one small JSON file that never changes: each step of an upload writes the next revision and removes the
+one before. Its ending is the state of the upload, for people; the highest revision counts.
 
     <id>.data               the bytes, from the first write to the end
     <id>.<n>.open           being uploaded, or broken off
     <id>.<n>.closed         the client has closed it; the bytes are durable
-    <id>.<n>.claimed        ours: no client can change it any more
-    <id>.<n>.reported       published and reported; what is left is to tell and to remove
+    <id>.<n>.claimed        taken for processing: no client can change it any more
+    <id>.<n>.reported       rows published and report written; the event and the removal are left
     <id>.<n>.done           its bytes are gone, and its name is still shown
-    <id>.<n>.report         a file of ours in /errors
+    <id>.<n>.report         an error report or result file in /errors
 """
 
 import os
@@ -31,17 +31,17 @@ State = Literal["open", "closed", "claimed", "reported", "done", "report"]
 STATES: tuple[State, ...] = ("open", "closed", "claimed", "reported", "done", "report")
 
 PULLED_BY = "remote:"
-"""Begins the user of what was pulled; the id of the remote follows. No SFTP user has such a name."""
+"""Prefix of `user` for pulled files; the id of the remote follows. No SFTP user has such a name."""
 
 log = structlog.get_logger()
 
 
 class CompletionProof(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    What stood for a file's being complete when it was claimed, where its app asks for more than a close.
+    Evidence that a file was complete when it was claimed, for apps that ask for more than a close.
 
-    `companion` is the upload id of its marker or checksum, `checksum` what that says, and `missing` says that nothing
-    came in time.
+    `companion` is the upload id of its marker or checksum file, and `checksum` the value in it. `missing` says that
+    nothing came in time.
     """
 
     companion: str = ""
@@ -53,8 +53,8 @@ class UploadInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     An upload, as it stands on disk.
 
-    `committed` says that a rename made it final, so that it need not settle; `rules` and `proof` are those of the
-    moment it was claimed; `outcome` and `told_after` (the last sequence of its event's subject before the event) are
+    `committed` says that a rename made it final, so that it need not settle. `rules` and `proof` are those of the
+    moment it was claimed. `outcome` and `told_after` (the last sequence of its event's subject before the event) are
     set when reported; `size_bytes` and `visible_until` when done.
     """
 
@@ -84,7 +84,7 @@ class UploadInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def named_at(self) -> datetime:
-        """When it got its name: of several files of one name the latest is shown."""
+        """When it got its name. Of several files of one name the latest is shown."""
         return self.renamed_at or self.opened_at
 
 
@@ -92,7 +92,7 @@ _decoder = msgspec.json.Decoder(UploadInfo)
 
 
 class InfoFileName(Struct, frozen=True):
-    """The name of an info file's file."""
+    """Name of an info file: upload id, revision and state."""
 
     upload_id: str
     revision: int
@@ -102,12 +102,12 @@ class InfoFileName(Struct, frozen=True):
         return f"{self.upload_id}.{self.revision}.{self.state}"
 
     def next(self, state: State) -> "InfoFileName":
-        """The name of the step that follows."""
+        """Return the name of the step that follows."""
         return InfoFileName(self.upload_id, self.revision + 1, state)
 
 
 def parse_info_name(name: str) -> InfoFileName | None:
-    """The name that a file's name is; None for all other files."""
+    """Parse the name of an info file; None for any other file."""
     match name.split("."):
         case [upload_id, revision, ending] if revision.isdecimal():
             for state in STATES:
@@ -117,7 +117,9 @@ def parse_info_name(name: str) -> InfoFileName | None:
 
 
 def read_info(path: Path) -> UploadInfo | None:
-    """An info file, or None when it is gone or of another release; the latter stays, for an operator to look at."""
+    """
+    Read an info file. Returns None when it is gone or of another release; the latter stays, for an operator to inspect.
+    """
     try:
         return _decoder.decode(path.read_bytes())
     except FileNotFoundError:
@@ -130,7 +132,7 @@ def read_info(path: Path) -> UploadInfo | None:
 def write_info(
     directory: Path, info_name: InfoFileName, info: UploadInfo, *, before: InfoFileName | None, durable: bool
 ) -> None:
-    """Write an info file whole or not at all, then let the earlier one go. Blocks; with `durable`, for the disk."""
+    """Write an info file whole or not at all, then remove the earlier one. Blocks; with `durable`, for the disk."""
     half = directory / f"{info_name}.half"
     try:
         with half.open("wb") as file:
