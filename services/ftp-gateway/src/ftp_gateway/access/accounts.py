@@ -1,7 +1,7 @@
 """
-Who may sign in, and with what: passwords (argon2id), public keys, networks. Knows no protocol.
+Accounts that may sign in, and the checks of their passwords (argon2id), public keys and networks. Knows no protocol.
 
-The login name is `<app>.<user>`: an app's key and a user's name hold no dot, so no two apps can have the same login.
+The login name is `<app>.<user>`. An app's key and a user's name hold no dot, so no two apps can have the same login.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from shared.contracts.subjects import APP_KEY, NAME
 from shared.errors import InvalidError
 
 HASHING_AT_ONCE = min(2, os.cpu_count() or 1)
-"""Hashing is slow on purpose; without a bound, wrong passwords would be a way to stop everybody."""
+"""Hashing is slow on purpose. Without a bound, wrong passwords would be a way to stop every login."""
 MIN_RSA_BITS = 2048
 KEY_TYPES = (
     "ssh-ed25519",
@@ -40,7 +40,9 @@ KEY_TYPES = (
 
 class Account(Struct, frozen=True, kw_only=True):
     """
-    A user that may sign in, until `expires_at`. `networks` empty lets every address in; `keys` are SSH wire blobs.
+    A user that may sign in, until `expires_at`.
+
+    `networks` empty allows every address. `keys` are SSH wire blobs.
     """
 
     app_key: str
@@ -56,7 +58,7 @@ class Account(Struct, frozen=True, kw_only=True):
         return login_name(self.app_key, self.name)
 
     def allows_address(self, address: str) -> bool:
-        """Whether a client at this address may try at all."""
+        """Whether a client at this address may try to sign in."""
         return not self.networks or is_within(address, self.networks)
 
     def expired(self, now: datetime) -> bool:
@@ -64,23 +66,23 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 def login_name(app_key: str, name: str) -> str:
-    """What a client signs in as."""
+    """Return the name that a client signs in with."""
     return f"{app_key}.{name}"
 
 
 def split_login(login: str) -> tuple[str, str] | None:
-    """App key and user name, or None for what can be no login."""
+    """Split a login name into app key and user name; None for text that can be no login name."""
     app_key, dot, name = login.partition(".")
     return (app_key, name) if dot and APP_KEY.fullmatch(app_key) and NAME.fullmatch(name) else None
 
 
 FindAccount = Callable[[str, str], Account | None]
-"""An enabled user by app key and name, as the configuration is now."""
+"""Returns an enabled user by app key and name, as the configuration is now."""
 
 
 class Passwords:
     """
-    Hashes and checks passwords in threads of its own. An async context manager.
+    Hashes and checks of passwords, in threads of their own. An async context manager.
 
     The parameters are OWASP's for argon2id (19 MiB, 2 rounds, 1 lane): about 20 ms of one core.
     """
@@ -102,12 +104,12 @@ class Passwords:
         self._pool.shutdown(cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        """The string that is stored: algorithm, parameters, salt and hash."""
+        """Return the string that is stored: algorithm, parameters, salt and hash."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._hasher.hash, _normalized(password))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Whether this is the password; without a stored hash it is not, after the same work."""
+        """Check a password. Without a stored hash the answer is no, after the same work."""
         loop = asyncio.get_running_loop()
         matches = await loop.run_in_executor(
             self._pool, self._matches, stored or self._dummy_hash, _normalized(password)
@@ -115,7 +117,7 @@ class Passwords:
         return matches and stored is not None
 
     async def delay_refusal(self) -> None:
-        """As long as a check takes, without its work: for who is refused before any password matters."""
+        """Wait as long as a check takes, without its work, for a client that is refused before any password matters."""
         await asyncio.sleep(self._verify_s)
 
     def _matches(self, stored: str, password: str) -> bool:
@@ -131,7 +133,7 @@ def _normalized(password: str) -> str:
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Addresses and CIDR ranges. Raises `InvalidError` naming the entry of `allowed_ips`."""
+    """Parse addresses and CIDR ranges. Raises `InvalidError` naming the entry of `allowed_ips`."""
     networks: list[Network] = []
     for place, text in enumerate(texts):
         try:
@@ -144,7 +146,9 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def parse_keys(lines: Sequence[str]) -> frozenset[bytes]:
-    """Lines of an `authorized_keys` file, without options. Raises `InvalidError` naming the entry of `public_keys`."""
+    """
+    Parse lines of an `authorized_keys` file, without options. Raises `InvalidError` naming the entry of `public_keys`.
+    """
     return frozenset(_key(line, f"public_keys[{place}]") for place, line in enumerate(lines))
 
 
@@ -165,7 +169,7 @@ def _key(line: str, field: str) -> bytes:
 
 
 def _strings(blob: bytes) -> list[bytes]:
-    """The length-prefixed strings of an SSH key blob (RFC 4253, 6.6)."""
+    """Return the length-prefixed strings of an SSH key blob (RFC 4253, 6.6)."""
     parts, at = [], 0
     while at < len(blob):
         size = int.from_bytes(blob[at : at + 4])

@@ -1,6 +1,4 @@
-"""
-Addresses of clients as they are compared and counted. No I/O.
-"""
+"""Client addresses: parsing, comparing, and counting by network. No I/O."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -9,7 +7,7 @@ Network = IPv4Network | IPv6Network
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address without its zone, as IPv4 where it is mapped into IPv6; None for what is none."""
+    """Parse an address without its zone, as IPv4 where it is mapped into IPv6; None for other text."""
     try:
         found = ip_address(text.partition("%")[0])
     except ValueError:
@@ -19,8 +17,9 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 def network_of(text: str) -> str:
     """
-    What counts as one client: an IPv4 address, or the first address of a /64 of IPv6, which is what one customer of a
-    provider has. What is no address counts as itself.
+    Return the network that counts as one client: an IPv4 address, or the first address of a /64 of IPv6.
+
+    One customer of a provider has a /64. Text that is no address counts as itself.
     """
     found = parse_address(text)
     if isinstance(found, IPv6Address):
@@ -35,5 +34,5 @@ def is_within(text: str, networks: Sequence[Network]) -> bool:
 
 
 def parse_network(text: str) -> Network:
-    """An address or a range. Raises `ValueError`."""
+    """Parse an address or a range. Raises `ValueError`."""
     return ip_network(text.strip(), strict=False)

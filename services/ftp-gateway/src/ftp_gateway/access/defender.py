@@ -1,9 +1,9 @@
 """
-The scores of addresses, shared by all replicas: kept in `DEFENDER`, read from a copy in memory.
+Scores of addresses, shared by all replicas: stored in the bucket `DEFENDER`, read from a copy in memory.
 
-`is_banned` and `record_failure` never wait: what a failure means here holds at once, and a task of the service tells
-the others. A failure or two are told to nobody, since most come from people who then find their password. Without NATS
-each replica goes on by what it knows.
+`is_banned` and `record_failure` never wait. A failure counts here at once, and a task of the service publishes it to
+the other replicas. One or two failures are not published, since most such clients then find their password. Without
+NATS each replica goes on with the scores it has.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ from shared.runtime.retry import Backoff
 log = structlog.get_logger()
 
 MAX_SCORES = 20_000
-"""Addresses that are remembered, about 10 MB; one more takes the place of the one that was quiet for longest."""
+"""Addresses that are remembered, about 10 MB. One more replaces the one that was quiet for longest."""
 PUBLISH_FROM = 3
-"""Failures of an address after which the other replicas are told."""
+"""Failures of an address from which its score is published to the other replicas."""
 RELIST_S = 300.0
-"""How often the watch is opened anew, because watches have been seen to die silently."""
+"""Interval at which the watch is opened again, because watches have been seen to die silently."""
 SWEEP_INTERVAL = timedelta(minutes=1)
 
 
 class StoredScore(Struct, frozen=True):
-    """What lies in the bucket, as far as this replica has seen."""
+    """A score in the bucket, as last seen by this replica."""
 
     score: Score
     revision: int
@@ -44,7 +44,7 @@ class StoredScore(Struct, frozen=True):
 
 class Defender:
     """
-    Who is kept out. `keep` is a task of the service.
+    Bans of addresses. `keep` is a task of the service.
 
     Args:
         clock: Aware UTC.
@@ -64,18 +64,18 @@ class Defender:
         self._swept_at = clock()
 
     def is_banned(self, address: str) -> bool:
-        """Whether this address is kept out."""
+        """Whether an address is banned now."""
         score = self._scores.get(network_of(address))
         return score is not None and score.is_banned(self._clock())
 
     def bans(self) -> list[Score]:
-        """Who is kept out just now, the longest first."""
+        """Return the scores of banned addresses, the longest ban first."""
         now = self._clock()
         kept_out = (score for score in self._scores.values() if score.is_banned(now))
         return sorted(kept_out, key=lambda score: score.banned_until or now, reverse=True)
 
     def record_failure(self, address: str) -> None:
-        """A wrong password or key came from there."""
+        """Count a wrong password or key from an address."""
         network = network_of(address)
         before = self._scores.get(network)
         self._unpublished[network] = self._unpublished.get(network, 0) + 1
@@ -85,10 +85,10 @@ class Defender:
 
     async def lift(self, address: str) -> None:
         """
-        Forget what is held against an address.
+        Lift the ban of an address, on all replicas.
 
         Raises:
-            NotFoundError: It is not banned.
+            NotFoundError: The address is not banned.
             UnavailableError: NATS does not answer.
         """
         network = network_of(address)
@@ -99,7 +99,7 @@ class Defender:
         log.info("ban_lifted", address=network)
 
     async def keep(self) -> None:
-        """Follow the other replicas and tell them, for ever."""
+        """Follow the scores of the other replicas and publish ours, for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._publish())
@@ -122,7 +122,7 @@ class Defender:
     def _hear(self, stored: KeyValue, *, gone: bool) -> None:
         network = keys.network_of_defender_key(stored.key)
         if network == self._publishing:
-            # Perhaps it is what is just being told, whose failures must not count twice.
+            # This may be the score that is just being published, whose failures must not count twice.
             self._heard_meanwhile = stored, gone
             return
         known = self._shared.get(network)
@@ -168,7 +168,7 @@ class Defender:
             self._publishing = network
             try:
                 revision = await self._store.put(key, encode(score), expect_revision=known.revision if known else 0)
-                # More may have come, or all have been forgotten, while NATS answered.
+                # While NATS answered, more failures may have come, or all may have been forgotten.
                 if network in self._unpublished:
                     self._unpublished[network] -= count
                     if not self._unpublished[network]:
@@ -190,7 +190,7 @@ class Defender:
         before, now = self._scores.pop(network, None), self._clock()
         self._scores[network] = score
         until = score.banned_until
-        # Reckoned a second time when it is told to the others, it is the same ban, and ends a moment later.
+        # Computed again when it is published, it is the same ban, and ends a moment later.
         if until is not None and score.is_banned(now) and not (before is not None and before.is_banned(now)):
             log.warning("address_banned", address=network, until=until.isoformat(timespec="seconds"), bans=score.bans)
         self._sweep()

@@ -1,8 +1,8 @@
 """
-What one user may take of the gateway, and what he takes of it just now. No I/O.
+Quotas of one user, and their present usage. No I/O.
 
-Counted in this process: a user who is let in by several replicas has each limit in each of them, but those on what
-waits, which are read from the spool that all of them share.
+Usage is counted in this process: a user on several replicas has each quota on each of them. Only the quotas on waiting
+files hold over all replicas, because they are counted from the shared spool.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from shared.errors import BusyError, TooLargeError
 
 MAX_HANDLES = 512
 RECOUNT_S = 1.0
-"""How old the count of waiting bytes may be. A file that was processed makes room after that."""
+"""Age that the count of waiting bytes may have. After it, a processed file makes room."""
 
 
 class Quotas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    The limits of one user.
+    The quotas of one user.
 
-    `open_handles` are files and folders that one session has open. `waiting_files` and `waiting_bytes` count what the
-    user uploaded and what is not processed yet. `bandwidth_bytes_s` holds for uploads and downloads of all sessions
-    together; None is no limit.
+    `open_handles` limits the files and folders that one session has open. `waiting_files` and `waiting_bytes` limit the
+    uploads that are not processed yet. `bandwidth_bytes_s` holds for uploads and downloads of all sessions together;
+    None is no limit.
     """
 
     sessions: Annotated[int, Meta(ge=1, le=100)] = 10
@@ -37,10 +37,10 @@ class Quotas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class QuotaUsage:
     """
-    What one user takes, over all of his sessions.
+    Usage of one user, over all sessions.
 
     Args:
-        waiting: How many files and bytes of the user wait; counts them each time.
+        waiting: Counts the waiting files and bytes of the user, each time.
         clock: Seconds that only grow.
     """
 
@@ -54,18 +54,18 @@ class QuotaUsage:
         self.sessions = 0
 
     def check_file(self, quotas: Quotas) -> None:
-        """Raises `BusyError` when the user may not begin one more file."""
+        """Check that the user may begin one more file. Raises `BusyError`."""
         files, _ = self._waiting()
         if files >= quotas.waiting_files:
             raise BusyError(f"limit waiting_files: expected at most {quotas.waiting_files} files that wait")
 
     def reserve(self, quotas: Quotas, size: int, growth: int) -> None:
         """
-        A file is to have `size` bytes, `growth` more than before.
+        Reserve room for a file that grows by `growth` to `size` bytes.
 
         Raises:
             TooLargeError: Over the limit of a file.
-            BusyError: Over the limit of all that waits.
+            BusyError: Over the limit of all waiting files.
         """
         if size > quotas.file_bytes:
             raise TooLargeError(f"limit file_bytes: expected a file of at most {quotas.file_bytes} bytes")
@@ -80,14 +80,14 @@ class QuotaUsage:
         self._waiting_bytes += growth
 
     def record_transfer(self, size: int) -> None:
-        """Bytes have gone through; `pause_s` says for how long to pause after them."""
+        """Count bytes that were transferred. `pause_s` says for how long to pause after them."""
         if not self._debt_bytes:
-            # Time in which nothing was transferred saves nothing up.
+            # Time without a transfer saves up no bandwidth.
             self._debt_at = self._clock()
         self._debt_bytes += size
 
     def pause_s(self, quotas: Quotas) -> float:
-        """How long it takes at the user's rate until what went through is paid for. Asked anew, it knows a new rate."""
+        """Return the pause that the bandwidth still asks for. Asked again, it heeds a changed rate."""
         now = self._clock()
         rate = quotas.bandwidth_bytes_s
         passed_s, self._debt_at = now - self._debt_at, now
@@ -96,7 +96,7 @@ class QuotaUsage:
 
 
 class QuotaUsages:
-    """The usage of every user who is here: bounded by the connections."""
+    """Usage of every user who has a session. The connection limits bound it."""
 
     def __init__(self, waiting: Callable[[str], tuple[int, int]], clock: Callable[[], float]) -> None:
         self._waiting = waiting
@@ -104,7 +104,7 @@ class QuotaUsages:
         self._by_login: dict[str, QuotaUsage] = {}
 
     def open_session(self, login: str, quotas: Quotas) -> QuotaUsage:
-        """A session begins. Raises `BusyError` when it is one too many."""
+        """Count a new session. Raises `BusyError` when it is one too many."""
         usage = self._by_login.get(login) or QuotaUsage(lambda: self._waiting(login), self._clock)
         if usage.sessions >= quotas.sessions:
             raise BusyError(f"limit sessions: expected at most {quotas.sessions} sessions at a time")
@@ -113,7 +113,7 @@ class QuotaUsages:
         return usage
 
     def close_session(self, login: str) -> None:
-        """A session is over."""
+        """Count the end of a session."""
         usage = self._by_login[login]
         usage.sessions -= 1
         if not usage.sessions:

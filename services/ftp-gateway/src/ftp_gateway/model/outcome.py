@@ -1,4 +1,4 @@
-"""FileOutcome of a file: its counts, its refused rows, and the names of its report and its result file."""
+"""Outcome of a file: its counts, its refused rows, and the names of its error report and its result file."""
 
 from datetime import datetime
 from typing import Literal
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class RowError(Struct, frozen=True, kw_only=True):
-    """A row that is not taken. `code` is stable, `line` the physical line, `excerpt` its cut start."""
+    """A refused row. `code` is stable, `line` the physical line, `excerpt` its cut start."""
 
     line: int
     code: str
@@ -16,7 +16,7 @@ class RowError(Struct, frozen=True, kw_only=True):
 
 
 MAX_REPORTED = 10_000
-"""Rows in a report. The figures count all."""
+"""Rows in an error report. The counts cover all rows."""
 
 OutcomeName = Literal["done", "done_with_errors", "rejected", "truncated", "empty", "duplicate"]
 _STATES: dict[OutcomeName, Literal["completed", "failed", "duplicate"]] = {
@@ -31,10 +31,10 @@ _STATES: dict[OutcomeName, Literal["completed", "failed", "duplicate"]] = {
 
 class FileOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    What became of a file: the content of `<name>.result.json`.
+    Outcome of a file: the content of `<name>.result.json`.
 
-    `reason` is the stable code of a file that was refused whole, `duplicates` counts rows whose external id came before
-    (they are published), exactly unless `duplicates_at_least`.
+    `reason` is the stable code of a file that was refused whole. `duplicates` counts rows whose external id came
+    before; they are published. The count is exact unless `duplicates_at_least`.
     """
 
     file_id: str
@@ -55,17 +55,17 @@ class FileOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> Literal["completed", "failed", "duplicate"]:
-        """The outcome as `ftp.file.<app>.<state>` tells it."""
+        """The outcome as the state in the subject `ftp.file.<app>.<state>`."""
         return _STATES[self.outcome]
 
 
 def error_report_name(kind: Literal["push", "profile"], file_name: str) -> str:
-    """Where the rows that were not taken are."""
+    """Return the name of the error report in `/errors`, which lists the refused rows."""
     return f"{_stem(kind, file_name)}.report.csv"
 
 
 def result_file_name(kind: Literal["push", "profile"], file_name: str) -> str:
-    """Where the outcome is."""
+    """Return the name of the result file in `/errors`, which holds the outcome."""
     return f"{_stem(kind, file_name)}.result.json"
 
 

@@ -1,6 +1,4 @@
-"""
-Rules by which a file is read: its kind, its encoding, the types of its attributes, and how an upload is completed.
-"""
+"""Rules by which a file is read: its kind, its encoding, the types of its attributes, and when it is complete."""
 
 from typing import Literal
 
@@ -15,14 +13,14 @@ AttributeType = Literal["string", "number", "boolean", "date", "array"]
 
 FileKind = Literal["push", "profile"]
 Completion = Literal["settle", "rename", "done_marker", "row_count", "sha256"]
-"""What an app wants to see before a file counts as complete. See `completion`."""
+"""Evidence that an app asks for before a file counts as complete. See `processing.completion`."""
 
 
 class FileRules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    How an app's files are read. Frozen when a file is claimed, so that it is read alike after a restart.
+    Rules by which an app's files are read. Frozen when a file is claimed, so that a restart reads it alike.
 
-    `attributes` empty accepts any attribute; `unknown_users` says whether a profile file may make new profiles;
+    `attributes` empty accepts any attribute. `unknown_users` says whether a profile file may make new profiles.
     `all_or_nothing` refuses a file of which any row is bad.
     """
 

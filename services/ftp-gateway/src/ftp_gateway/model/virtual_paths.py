@@ -1,10 +1,10 @@
 """
 The fixed tree of an app and the names in it. Pure: a client's path becomes a folder and a name, or is refused.
 
-    /           push files           *.csv, *.txt
-    /Profile    profile files        *.txt
-    /errors     what became of them  read-only
-    /reports    the app's reports    read-only
+    /           push files                    *.csv, *.txt
+    /Profile    profile files                 *.txt
+    /errors     error reports, result files   read-only
+    /reports    the app's reports             read-only
 
 No part of a path ever reaches the operating system: files lie in the spool under ids of our own.
 """
@@ -36,7 +36,7 @@ _CANDIDATES: dict[Folder, tuple[tuple[str, ...], Literal["push", "profile"]]] = 
 
 
 COMPANIONS = {"done_marker": ".done", "sha256": ".sha256"}
-"""What is appended to the name of a file by what its customer says about it, for the apps that want it."""
+"""Suffixes of marker and checksum files, appended to the name of the file they belong to."""
 
 
 class Place(Struct, frozen=True):
@@ -48,7 +48,7 @@ class Place(Struct, frozen=True):
 
 
 class Location(Struct, frozen=True):
-    """What a path names: a folder of the tree, and a file in it or the folder itself (`name` is empty)."""
+    """The target of a path: a folder of the tree, and a file in it, or the folder itself (`name` is empty)."""
 
     folder: Folder
     name: str = ""
@@ -60,7 +60,7 @@ class Location(Struct, frozen=True):
 
 def locate(path: bytes) -> Location:
     """
-    Where a client's path points. `..` climbs and never above the root, as in any jail; a relative path starts there.
+    Resolve a client's path. `..` climbs, never above the root, as in a chroot; a relative path starts at the root.
 
     Raises:
         InvalidError: The path is not UTF-8, too long, or holds a character that no name may have.
@@ -89,14 +89,14 @@ def locate(path: bytes) -> Location:
 
 
 def place_of(app_key: str, location: Location) -> Place:
-    """The file at a location. Raises `DeniedError` for a folder."""
+    """Return the file at a location. Raises `DeniedError` for a folder."""
     if not location.name:
         raise DeniedError("this is a folder")
     return Place(app_key, location.folder, location.name)
 
 
 def writable_place(app_key: str, location: Location) -> Place:
-    """The file at a location that customers may write to. Raises `DeniedError` for all else."""
+    """Return the file at a location that customers may write to. Raises `DeniedError` for any other."""
     if location.folder not in WRITABLE:
         raise DeniedError(f"/{location.folder} is read-only")
     return place_of(app_key, location)
@@ -104,7 +104,9 @@ def writable_place(app_key: str, location: Location) -> Place:
 
 @lru_cache(maxsize=4096)
 def kind_of(found: Place) -> Literal["push", "profile"] | None:
-    """What a file is once it is complete; None for a name that is never processed. Asked of all that wait, often."""
+    """
+    Return the kind of a file by its name; None for a name that is never processed. Called for all waiting files, often.
+    """
     name = found.name.lower()
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in _TEMPORARY):
         return None
@@ -113,12 +115,12 @@ def kind_of(found: Place) -> Literal["push", "profile"] | None:
 
 
 def kind_in(folder: Folder) -> Literal["push", "profile"]:
-    """What a folder is for, whatever the names in it."""
+    """Return the kind of file that a folder is for."""
     return "profile" if folder == "Profile" else "push"
 
 
 def is_sent_again(name: str) -> bool:
-    """Whether a name asks to send its content although it was sent before: `push.resend.csv`, `push.resend2.csv`."""
+    """Whether a name asks to process content again that came before: `push.resend.csv`, `push.resend2.csv`."""
     return _AGAIN.search(name.lower()) is not None
 
 
