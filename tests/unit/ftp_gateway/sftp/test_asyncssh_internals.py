@@ -26,7 +26,8 @@ def test_an_asyncssh_without_a_name_is_told_by_release_and_name(
     with pytest.raises(UnavailableError) as raised:
         check_asyncssh()
 
-    assert raised.value.message.startswith(f"asyncssh {asyncssh.__version__} lacks {owner.__name__}.{name}")
+    assert f"asyncssh {asyncssh.__version__} has moved" in raised.value.message
+    assert f"{owner.__name__}.{name}" in raised.value.message
 
 
 def test_an_asyncssh_without_a_field_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +57,7 @@ def test_a_missing_name_is_told_by_the_check_and_not_by_an_import() -> None:
     done = run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
 
     said = done.stderr.splitlines()[-1]
-    assert f"asyncssh {asyncssh.__version__} lacks" in said
+    assert f"asyncssh {asyncssh.__version__} has moved" in said
     assert "SFTPServerHandler._process_open" in said
 
 

@@ -9,7 +9,6 @@ of the service. Importing this package does not fail for a missing name: the che
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import asyncssh
 from asyncssh import SSHServerConnection
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import FXP_CLOSE, FXP_READ, FXP_WRITE, MSG_SERVICE_REQUEST
@@ -17,7 +16,7 @@ from asyncssh.packet import SSHPacket
 from asyncssh.sftp import SFTPHandler, SFTPServer, SFTPServerHandler
 from asyncssh.stream import SSHServerStreamSession
 
-from shared.errors import UnavailableError
+from shared.runtime.internals import mentions, refuse_moved_names
 
 Handler = Callable[[SFTPServerHandler, SSHPacket], Awaitable[object]]
 
@@ -83,26 +82,20 @@ def packet_handler(name: str) -> Handler:
 
 
 def check_asyncssh() -> None:
-    """Raises `UnavailableError` when this release of asyncssh lacks a name: its message has release and name."""
-    missing = [
-        *(f"{owner.__name__}.{name}" for owner, names in ATTRIBUTES for name in names if name not in vars(owner)),
-        *(f"{owner.__name__}.{name}" for owner, names in FIELDS for name in names if name not in _fields(owner)),
-        *(
-            f"{owner.__name__}._packet_handlers[{kind!r}]"
-            for owner, kinds in REPLACED
-            for kind in kinds
-            if kind not in packet_handlers(owner)
-        ),
-    ]
-    if missing:
-        raise UnavailableError(f"asyncssh {asyncssh.__version__} lacks {', '.join(missing)}, which ftp-gateway uses")
-
-
-def _fields(owner: type) -> set[str]:
-    """Names that the constructors of a class and its bases touch. An instance would need a connection."""
-    constructors = (base.__dict__["__init__"] for base in owner.__mro__ if "__init__" in base.__dict__)
-    codes = (getattr(constructor, "__code__", None) for constructor in constructors)
-    return {name for code in codes if code is not None for name in code.co_names}
+    """Raises `UnavailableError` when this release of asyncssh lacks a name: the message has release and name."""
+    names = {f"{owner.__name__}.{name}": name in vars(owner) for owner, names in ATTRIBUTES for name in names}
+    # A field shows in the constructor's code alone: an instance would need a connection.
+    names |= {
+        f"{owner.__name__}.{name}": any(mentions(vars(base).get("__init__"), name) for base in owner.__mro__)
+        for owner, names in FIELDS
+        for name in names
+    }
+    names |= {
+        f"{owner.__name__}._packet_handlers[{kind!r}]": kind in packet_handlers(owner)
+        for owner, kinds in REPLACED
+        for kind in kinds
+    }
+    refuse_moved_names("asyncssh", names)
 
 
 async def _missing(handler: SFTPServerHandler, packet: SSHPacket) -> object:
