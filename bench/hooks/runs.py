@@ -24,9 +24,9 @@ import nats
 import psutil
 from msgspec import Struct
 
-from hooks.config import HOOKS, KINESIS
+from hooks.config import CONNECTORS, HOOKS
 from hooks.matching.hook import Batch, Hook
-from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.kinesis.config import KinesisConfig
 from millrace.machine.child_process import Child, child
 from millrace.machine.ports import free_ports
 from millrace.nats_servers.server import NatsServer
@@ -118,7 +118,7 @@ def ours(batch: Batch) -> Side:
             secret_key=Secret(SECRET_KEY),
             endpoint_url=ground.kinesis_url,
         )
-        await registry.put(KINESIS, APP, "", connector)
+        await registry.put(CONNECTORS["kinesis"], APP, "", connector)
         hook = Hook(name="all", stream_name=alternatives.STREAM, trigger_type="EVENT", event_code="*", batch=batch)
         await registry.put(HOOKS, APP, "all", hook)
         environment = child_environment(

@@ -13,9 +13,9 @@ import pytest
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Failed, Record, Sent, Sink, SinkLimits
 from hooks.sinks import SinkConfig
-from hooks.sinks.kinesis.put_record import open_stream
-from hooks.sinks.kinesis.sink import KinesisConfig
-from hooks.sinks.webhook.sink import WebhookConfig, open_session
+from hooks.sinks.kinesis.config import KinesisConfig
+from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.config import WebhookConfig
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import (
@@ -82,7 +82,7 @@ class KinesisLaboratory:
         self.sink: Sink = self._open(self._config, "orders")
 
     def _open(self, config: KinesisConfig, stream_name: str) -> Sink:
-        return open_stream(config, self._clients, stream_name, lambda _: None, call_s=5.0)
+        return config.open(self._clients, stream_name, lambda _: None, call_s=5.0)
 
     def fail_calls(self, kind: type[MillraceError]) -> None:
         # After a denied PutRecords comes a PutRecord.
@@ -149,13 +149,11 @@ class WebhookLaboratory:
 
     def __init__(self, server: Receiver, http: aiohttp.ClientSession) -> None:
         self._server = server
-        self._http = http
+        self._client = WebhookClient(http, lambda: datetime(2026, 11, 22, tzinfo=UTC), allow_private=True)
         self.sink: Sink = self._open(server.url, SECRET)
 
     def _open(self, url: str, secret: str) -> Sink:
-        return WebhookConfig(url=url, secret=Secret(secret)).open(
-            self._http, lambda: datetime(2026, 11, 22, tzinfo=UTC), request_s=5.0
-        )
+        return WebhookConfig(url=url, secret=Secret(secret)).open(self._client, "hook", lambda _: None, request_s=5.0)
 
     def fail_calls(self, kind: type[MillraceError]) -> None:
         self._server.answers.append((STATUSES[kind], {}))

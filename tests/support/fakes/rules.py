@@ -1,11 +1,13 @@
 """Rules and events of hooks, for unit tests. No test lives here."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from hooks.delivery.targets import ActiveConnector
 from hooks.matching.hook import Hook
-from hooks.matching.rule import Rule
+from hooks.matching.rule import HookIndex, Rule, Target
 from shared.config.secret import Secret
 from shared.contracts.messages import Event, EventType
 
@@ -24,3 +26,9 @@ def make_rule(hook_id: str, app_key: str = "shop", **changes: Any) -> Rule:
 
 def make_event(code: str = "purchase", kind: EventType = "event", app_key: str = "shop") -> Event:
     return Event(id="e1", app_key=app_key, type=kind, code=code, user_id="u1", occurred_at=1763780000123)
+
+
+def by_target(index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> dict[Target, ActiveConnector]:
+    """The connector of each target, where `connectors` holds one by app."""
+    rules = index.rules.values()
+    return {rule.target: connectors[rule.app_key] for rule in rules if rule.app_key in connectors}

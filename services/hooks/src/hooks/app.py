@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import aiohttp
-
 from hooks.alerts import Alerts
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import LeaseTiming
@@ -17,33 +15,28 @@ from hooks.assignment.status import AssignmentStatus
 from hooks.backlog.checkpoints import Checkpoints
 from hooks.backlog.reader import BacklogReaders
 from hooks.backlog.stall_detector import StallPolicy
-from hooks.config import HOOKS, KINESIS
+from hooks.config import CONNECTORS, HOOKS
 from hooks.dead_letters.replay import Replays
 from hooks.dead_letters.store import DeadLetterStore
 from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
 from hooks.delivery.advisories import Advisories
 from hooks.delivery.counters import DeliveryCounters
-from hooks.delivery.model import Policy, Sink
-from hooks.delivery.targets import ActiveConnector, Targets
+from hooks.delivery.model import Policy
+from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
 from hooks.handlers import ENDPOINTS
-from hooks.matching.rule import HookIndex, Rule, Target
+from hooks.matching.rule import HookIndex, Rule
 from hooks.metrics import read_hooks
 from hooks.partitions.consumer import PartitionConsumer
 from hooks.partitions.pool import ConsumerPool
 from hooks.previews import Previews
 from hooks.routes import ROUTES
-from hooks.sinks.kinesis.checks import kinesis_checks
-from hooks.sinks.kinesis.put_record import open_stream
-from hooks.sinks.kinesis.sink import LIMITS, KinesisConfig
-from hooks.sinks.webhook.checks import DEADLINE_S, webhook_checks
-from hooks.sinks.webhook.sink import WebhookConfig, open_session
+from hooks.sinks import SINKS
+from hooks.sinks.catalog import SinkCatalog
 from hooks.state import State
-from shared.aws.clients import AwsClients
 from shared.config.registry import secrets_of
 from shared.contracts import streams, subjects
-from shared.contracts.connection_report import ConnectionReport, run_checks
 from shared.messaging.bus import Bus, StreamState
 from shared.messaging.consumers import open_pull, open_scan
 from shared.messaging.pull import Pull
@@ -94,12 +87,13 @@ async def build(mesh: Mesh) -> State:
     profiles = ProfileCache(mesh.bus)
     mesh.spawn("profiles", profiles.keep())
     tallies = DeliveryCounters(now)
-    clients = await mesh.enter(AwsClients(sts_endpoint_url=mesh.settings.sts_endpoint_url or None))
-    webhooks = await mesh.enter(open_session(allow_private=mesh.settings.allow_private_endpoints))
+    shared = {name: await mesh.enter(sink.open_shared(mesh.settings, now)) for name, sink in SINKS.items()}
+    allow_private = mesh.settings.allow_private_endpoints
+    sinks = SinkCatalog(SINKS, shared, CONNECTORS, mesh.registry, allow_private=allow_private)
     dead_letters = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
     destinations = await mesh.enter(Targets(Policy(), observer=alerts, dead_letters=dead_letters, metrics=mesh.metrics))
     advice = Advisories(alerts.advised)
-    _follow(mesh, destinations, tallies, advice, clients, webhooks)
+    _follow(mesh, sinks, destinations, tallies, advice)
     checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
     catch_ups = BacklogReaders(StoredEvents(mesh.bus), checkpoints, observer=alerts, clock=now, stall_policy=PATIENCE)
 
@@ -139,14 +133,6 @@ async def build(mesh: Mesh) -> State:
     replays = Replays(letters, destinations, tallies, mesh.metrics, now)
     mesh.intake("replays", replays)
 
-    async def test_connector(config: KinesisConfig, stream_name: str | None, test_record: bool) -> ConnectionReport:
-        return await run_checks(kinesis_checks(config, clients, stream_name, test_record=test_record))
-
-    async def test_webhook(config: WebhookConfig) -> ConnectionReport:
-        allow_private = mesh.settings.allow_private_endpoints
-        checks = webhook_checks(config, webhooks, now, allow_private=allow_private)
-        return await run_checks(checks, deadline_s=DEADLINE_S)
-
     return State(
         publishing=EventPublisher(mesh.bus, alerts, now),
         destinations=destinations,
@@ -156,11 +142,9 @@ async def build(mesh: Mesh) -> State:
         advice=advice,
         letters=letters,
         replays=replays,
-        previews=Previews(mesh.bus, profiles, now, LIMITS.record_bytes),
+        previews=Previews(mesh.bus, profiles, now),
         registry=mesh.registry,
-        test_connector=test_connector,
-        test_webhook=test_webhook,
-        allow_private_endpoints=mesh.settings.allow_private_endpoints,
+        sinks=sinks,
         clock=now,
     )
 
@@ -185,45 +169,23 @@ async def _tell_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
 
 
 def _follow(
-    mesh: Mesh,
-    destinations: Targets,
-    tallies: DeliveryCounters,
-    advice: Advisories,
-    clients: AwsClients,
-    webhooks: aiohttp.ClientSession,
+    mesh: Mesh, sinks: SinkCatalog, destinations: Targets, tallies: DeliveryCounters, advice: Advisories
 ) -> None:
     """Keep `destinations` at the newest configuration."""
-    hooks, connectors = mesh.registry.view(HOOKS), mesh.registry.view(KINESIS)
-
-    def connector(app_key: str, config: KinesisConfig, revision: int) -> ActiveConnector:
-        def open_sink(stream_name: str) -> Sink:
-            return open_stream(config, clients, stream_name, partial(advice.set, Target(app_key, stream_name)))
-
-        return ActiveConnector(revision=revision, open=open_sink)
-
-    def webhook(rule: Rule) -> ActiveConnector:
-        hook = rule.hook
-        content_type = "application/x-ndjson" if hook.batch.format == "ndjson" else "application/json"
-        config = WebhookConfig(url=hook.url, secret=hook.secret, content_type=content_type)
-        return ActiveConnector(revision=rule.revision, open=lambda _: config.open(webhooks, now))
+    hooks = mesh.registry.view(HOOKS)
 
     def apply() -> None:
         rules = [
             Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
             for entry in hooks.all()
         ]
-        active = {
-            entry.app_key: connector(entry.app_key, entry.value, entry.revision)
-            for entry in connectors.all()
-            if entry.value.active
-        }
-        active |= {rule.target.connector: webhook(rule) for rule in rules if rule.target.sink == "WEBHOOK"}
-        destinations.apply(HookIndex(rules), active)
+        opened = ((rule.target, sinks.connector_of(rule, advice.set)) for rule in rules)
+        destinations.apply(HookIndex(rules), {target: found for target, found in opened if found is not None})
         tallies.keep({(rule.app_key, rule.hook_id) for rule in rules})
         advice.keep(rule.target for rule in rules if destinations.serves(rule.target))
 
-    hooks.on_change(apply)
-    connectors.on_change(apply)
+    for view in (hooks, *map(mesh.registry.view, CONNECTORS.values())):
+        view.on_change(apply)
     apply()
 
 
@@ -233,6 +195,6 @@ SERVICE = Service(
     routes=ROUTES,
     streams=(streams.EVENTS, streams.DLQ, streams.ALERTS),
     buckets=(streams.CONFIG, streams.PROFILES, streams.LEASES, streams.HOOKS),
-    kinds=(HOOKS, KINESIS),
+    kinds=(HOOKS, *CONNECTORS.values()),
     endpoints=ENDPOINTS,
 )

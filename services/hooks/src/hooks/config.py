@@ -1,26 +1,32 @@
 """
-What of the configuration registry is this service's: hooks, and the connectors of its sinks. The Structs and their
-bounds lie beside the code that obeys them.
+The kinds of configuration of this service: hooks, and the connectors of its sinks. The Structs and their bounds stand
+beside the code that obeys them.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from hooks.matching.hook import Hook
-from hooks.sinks.kinesis.sink import NAME as KINESIS_NAME
-from hooks.sinks.kinesis.sink import KinesisConfig
-from shared.config.registry import Kind, Registry
+import msgspec
 
-HOOKS = Kind(prefix="hooks", type=Hook)
-KINESIS = Kind(prefix="connectors", type=KinesisConfig, fixed_id=KINESIS_NAME)
+from hooks.matching.hook import DEFAULT_TYPE, Hook
+from hooks.sinks import SINKS, HookType
+from shared.config.registry import Kind
 
+# Matching stands below the sinks and takes any type; what is saved has the type of a sink.
+_saved_hook: Any = msgspec.defstruct(
+    Hook.__name__,
+    [("type", HookType, DEFAULT_TYPE)],
+    bases=(Hook,),
+    namespace={"__doc__": Hook.__doc__},
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
 
-async def read_kinesis(registry: Registry, app_key: str, form: dict[str, Any], *, allow_private: bool) -> KinesisConfig:
-    """
-    The values of a form over the saved ones; a secret that is left out or masked is the saved one.
-
-    Raises:
-        InvalidError: A field is wrong; names it.
-        NotFoundError: The form is empty and nothing is saved.
-    """
-    config = await registry.form_over_saved(KINESIS, app_key, form)
-    return config.checked(allow_private=allow_private, app_key=app_key)
+HOOKS: Final[Kind[Hook]] = Kind(prefix="hooks", type=_saved_hook)
+CONNECTORS: Final[Mapping[str, Kind[Any]]] = {
+    sink.connector: Kind(prefix="connectors", type=sink, fixed_id=sink.connector)
+    for sink in SINKS.values()
+    if sink.connector is not None
+}
+"""The kinds of connectors, by their id."""

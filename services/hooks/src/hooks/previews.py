@@ -20,6 +20,7 @@ from hooks.events.decoding import read_message
 from hooks.matching.rendering import render
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import HookIndex, Rule
+from hooks.sinks import SINKS
 from shared.contracts import subjects
 from shared.contracts.streams import EVENTS
 from shared.errors import InvalidError
@@ -74,11 +75,10 @@ class Preview(Struct, frozen=True, kw_only=True):
 class Previews:
     """Raises `UnavailableError` when NATS does not answer."""
 
-    def __init__(self, bus: Bus, profiles: ProfileCache, clock: Callable[[], datetime], record_bytes: int) -> None:
+    def __init__(self, bus: Bus, profiles: ProfileCache, clock: Callable[[], datetime]) -> None:
         self._bus = bus
         self._profiles = profiles
         self._clock = clock
-        self._record_bytes = record_bytes
 
     async def of_event(self, rule: Rule, posted: PostedEvent) -> Preview:
         """Raises `InvalidError`, with the field, where the entrance would refuse the event."""
@@ -114,7 +114,7 @@ class Previews:
             record=msgspec.Raw(data),
             size_bytes=size,
             partition_key=key,
-            oversize=size > min(rule.hook.max_record_bytes, self._record_bytes),
+            oversize=size > min(rule.hook.max_record_bytes, SINKS[rule.hook.type].limits.record_bytes),
             matches=bool(_index(rule).match(event)),
         )
 

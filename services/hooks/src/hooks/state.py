@@ -1,6 +1,6 @@
-"""What `build` gives: the parts that routes and handlers call. No rules."""
+"""The running service: the parts that routes and handlers call. No rules."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 
 from msgspec import Struct
@@ -14,17 +14,12 @@ from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
 from hooks.previews import Previews
-from hooks.sinks.kinesis.sink import KinesisConfig
-from hooks.sinks.webhook.sink import WebhookConfig
+from hooks.sinks.catalog import SinkCatalog
 from shared.config.registry import Registry
-from shared.contracts.connection_report import ConnectionReport
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """
-    The running service. `test_connector` tries a connector, saved or not, a stream where one is named, and a record in
-    it where that is asked for; `test_webhook` posts one marked message.
-    """
+    """Parts of the running service, made by `hooks.app.build`."""
 
     publishing: EventPublisher
     destinations: Targets
@@ -36,7 +31,5 @@ class State(Struct, frozen=True, kw_only=True):
     replays: Replays
     previews: Previews
     registry: Registry
-    test_connector: Callable[[KinesisConfig, str | None, bool], Awaitable[ConnectionReport]]
-    test_webhook: Callable[[WebhookConfig], Awaitable[ConnectionReport]]
-    allow_private_endpoints: bool
+    sinks: SinkCatalog
     clock: Callable[[], datetime]

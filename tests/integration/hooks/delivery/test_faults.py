@@ -10,7 +10,8 @@ import pytest
 
 from hooks.delivery.model import Policy
 from hooks.matching.hook import Batch
-from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.kinesis.config import KinesisConfig
+from hooks.sinks.kinesis.sink import KinesisSink
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.runtime.retry import Backoff
@@ -35,7 +36,7 @@ def call_s() -> float:
 async def around(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[TargetQueueHarness]:
     """Lanes over the real sink."""
     async with AwsClients() as clients:
-        sink = config(kinesis).open(clients, "orders", call_s=call_s)
+        sink = KinesisSink(config(kinesis).api(clients), "orders", call_s)
         async with TargetQueueHarness(sink, POLICY) as around:
             yield around
 

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hooks.app import SERVICE
 from hooks.sinks.webhook.checks import webhook_checks
-from hooks.sinks.webhook.sink import WebhookConfig, open_session
+from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.config import WebhookConfig
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
 from shared.messaging.bus import Bus
@@ -128,7 +129,8 @@ async def test_the_stream_of_a_hook_is_tried_with_the_saved_connector(client: Ho
 async def check(url: str, *, allow_private: bool = True) -> ConnectionReport:
     config = WebhookConfig(url=url, secret=Secret(SECRET))
     async with open_session(allow_private=allow_private) as http:
-        return await run_checks(webhook_checks(config, http, lambda: NOW, allow_private=allow_private))
+        sink = config.open(WebhookClient(http, lambda: NOW, allow_private), "hook", lambda _: None)
+        return await run_checks(webhook_checks(url, sink, allow_private=allow_private))
 
 
 async def test_an_address_of_our_own_network_is_told_and_not_connected_to(receiver: Receiver) -> None:

@@ -210,7 +210,8 @@ class Replica:
                 )
                 for name, code in HOOKS.items()
             ]
-            targets.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=self._open_sink)})
+            connector = ActiveConnector(revision=1, open=self._open_sink)
+            targets.apply(HookIndex(rules), {rule.target: connector for rule in rules})
             self.partitions = ConsumerPool(
                 open_partition, targets, self.metrics, lambda name, work: tasks.create_task(work)
             )

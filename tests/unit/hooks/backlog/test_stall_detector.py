@@ -32,7 +32,7 @@ async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_
     async with Targets(
         Policy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
     ) as targets:
-        targets.apply(HookIndex([rule]), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
+        targets.apply(HookIndex([rule]), {rule.target: ActiveConnector(revision=1, open=lambda _: sink)})
         window = AckWindow(Bounds())
         stalls = StallDetector(window, targets, StallPolicy(), lambda: now)
         taken = window.add(Message("events.shop.0", b"", sequence=1, at_ns=0))

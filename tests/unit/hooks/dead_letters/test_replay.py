@@ -19,6 +19,7 @@ from hooks.matching.rule import HookIndex, Rule
 from shared.errors import DeniedError, InvalidError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
+from support.fakes.rules import by_target
 from support.fakes.sink import NO_BACKOFF, NOW, Answer, MemorySink, RecordingDeadLetters, RecordingObserver
 
 RULE = Rule(
@@ -79,7 +80,8 @@ async def replay(
     """One call of a service whose only stream is `sink`."""
     box = RecordingDeadLetters()
     async with Targets(policy, observer=RecordingObserver(), dead_letters=Counting(box), metrics=Metrics()) as targets:
-        targets.apply(HookIndex(rules), {"shop": ActiveConnector(revision=1, open=lambda _: sink)})
+        index = HookIndex(rules)
+        targets.apply(index, by_target(index, {"shop": ActiveConnector(revision=1, open=lambda _: sink)}))
         replays = Replays(drawer, targets, DeliveryCounters(clock), Metrics(), clock, work_s=work_s)
         return await replays.run(
             DeadLetterFilter(app_key="shop"), after=after, limit=limit, per_second=10_000, dry_run=False

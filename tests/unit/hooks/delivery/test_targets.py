@@ -10,6 +10,7 @@ from hooks.matching.rule import HookIndex, Rule, Target
 from shared.errors import NotFoundError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
+from support.fakes.rules import by_target
 from support.fakes.sink import NOW, MemorySink, RecordingDeadLetters, RecordingObserver, make_record
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
@@ -64,7 +65,7 @@ class Scene:
         )
 
     def apply(self, rules: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
-        self.targets.apply(rules, connectors)
+        self.targets.apply(rules, by_target(rules, connectors))
 
     def put(self, hook_id: str, user: str = "ann", partition: int | None = None) -> str:
         """A record of a hook, as a partition puts it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks.events.decoding import routed
@@ -84,6 +84,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 attributes = st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3), max_size=4)
 
 
+@settings(deadline=None)
 @given(
     user_id=st.text(min_size=1),
     code=st.text(min_size=1, max_size=128),

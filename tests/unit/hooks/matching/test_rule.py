@@ -88,4 +88,3 @@ def test_a_webhook_is_a_target_of_its_own_and_its_address_is_no_name() -> None:
         one.target,
         two.target,
     ]
-    assert ["shop", "shop/h1", "shop/h2"] == [rule.target.connector for rule in (stream, one, two)]

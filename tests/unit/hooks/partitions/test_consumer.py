@@ -144,7 +144,7 @@ class Scene:
 
     def serve(self) -> None:
         connector = ActiveConnector(revision=1, open=lambda _: self.sink)
-        self.targets.apply(HookIndex([RULE]), {"shop": connector})
+        self.targets.apply(HookIndex([RULE]), {RULE.target: connector})
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         while not condition():

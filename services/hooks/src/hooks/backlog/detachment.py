@@ -212,7 +212,7 @@ class TargetDetachment:
     def _update_gauge(self) -> None:
         self._metrics.gauge("millrace_hooks_detached_targets", self._shared.targets)
 
-    def _reconfigure(self, index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
+    def _reconfigure(self, index: HookIndex, connectors: Mapping[Target, ActiveConnector]) -> None:
         """Before a configuration is taken over: hooks that go are forgotten, hooks that move have their events move."""
         for backlog in list(self._backlogs):
             if backlog.until is not None:
@@ -222,7 +222,7 @@ class TargetDetachment:
             groups: dict[Target, list[str]] = {}
             for hook_id in list(backlog.behind):
                 rule = index.rules.get((app_key, hook_id))
-                if rule is not None and rule.target.connector in connectors:
+                if rule is not None and rule.target in connectors:
                     groups.setdefault(rule.target, []).append(hook_id)
                 else:
                     self._skip(app_key, hook_id, backlog.behind.pop(hook_id))

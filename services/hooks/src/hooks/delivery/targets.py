@@ -1,6 +1,6 @@
 """
 Every target of every app, and how a change of the configuration reaches them: opened, renewed, or let go with what
-waits there. Constructs lanes and nothing else; how a connector becomes a sink is told by `app.py`.
+waits there. Constructs lanes and nothing else; `hooks.sinks.catalog` makes a sink of a connector.
 """
 
 import asyncio
@@ -49,12 +49,12 @@ class Targets:
         self._observer = observer
         self._dead_letters = dead_letters
         self._metrics = metrics
-        self._connectors: Mapping[str, ActiveConnector] = {}
+        self._connectors: Mapping[Target, ActiveConnector] = {}
         self._queues: dict[Target, TargetQueue] = {}
         self._versions: dict[Target, object] = {}
         self._tasks = asyncio.TaskGroup()
         self.index = HookIndex()
-        self.before_change: list[Callable[[HookIndex, Mapping[str, ActiveConnector]], None]] = []
+        self.before_change: list[Callable[[HookIndex, Mapping[Target, ActiveConnector]], None]] = []
         """Called with a configuration in the step in which it is taken over, before anything else is."""
 
     async def __aenter__(self) -> Self:
@@ -73,7 +73,7 @@ class Targets:
         queue = self._queues.get(target)
         if queue is not None:
             return queue
-        connector = self._connectors.get(target.connector)
+        connector = self._connectors.get(target)
         if connector is None:
             return None
         queue = self._queues[target] = TargetQueue(
@@ -107,7 +107,7 @@ class Targets:
 
     def serves(self, target: Target) -> bool:
         """Whether the target's app has an active connector for it."""
-        return target.connector in self._connectors
+        return target in self._connectors
 
     def error_of(self, target: Target) -> MillraceError | None:
         """Why nothing goes to a target at present; None while it answers, or nothing was sent yet."""
@@ -134,9 +134,9 @@ class Targets:
         for queue in self._queues.values():
             queue.release(lambda record: record in records)
 
-    def apply(self, index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> None:
+    def apply(self, index: HookIndex, connectors: Mapping[Target, ActiveConnector]) -> None:
         """
-        Take over a configuration; `connectors` are by `Target.connector`.
+        Take over a configuration; `connectors` hold what opens each target.
 
         What waits for a stream that its hook has left follows the hook to the new one; what waits for a hook or
         connector that is gone or inactive is let go, and counted as `skipped_inactive`.
@@ -146,7 +146,7 @@ class Targets:
         self.index, self._connectors = index, connectors
         versions: dict[Target, list[object]] = {}
         for rule in index.rules.values():
-            if connector := connectors.get(rule.target.connector):
+            if connector := connectors.get(rule.target):
                 versions.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
         stray: list[tuple[Target, Record]] = []
         for target, queue in list(self._queues.items()):
@@ -155,7 +155,7 @@ class Targets:
                 del self._queues[target]
             elif versions[target] != self._versions.get(target):
                 stray += [(target, record) for record in queue.release(self._is_elsewhere(target))]
-                queue.renew(connectors[target.connector].open(target.stream_name))
+                queue.renew(connectors[target].open(target.stream_name))
         self._versions = dict(versions)
         for target, record in stray:
             self._send_after(target, record)

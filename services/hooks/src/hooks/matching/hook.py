@@ -1,7 +1,7 @@
 """Configuration of a hook: its trigger, its codes and how its records are batched."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,18 +12,22 @@ from shared.errors import InvalidError
 
 ANY = "*"
 
-HookType = Literal["KINESIS", "WEBHOOK"]
+DEFAULT_TYPE: Final = "KINESIS"
+"""The sink of a hook that names none."""
+SINK_FIELDS: Final = ("stream_name", "url", "secret")
+"""Fields of a hook that only some sinks need."""
 TriggerType = Literal["EVENT", "MESSAGE_LOG", "PUSH_CLICK", "GEOFENCE"]
 TRIGGERS: Mapping[EventType, TriggerType] = {"event": "EVENT", "message_log": "MESSAGE_LOG"}
-"""What an event of a type pulls. Types that are not here pull nothing."""
+"""The trigger that an event of a type pulls. Other types pull nothing."""
 NARROWER: Mapping[EventType, tuple[TriggerType, tuple[str, ...]]] = {
     "message_log": ("PUSH_CLICK", ("PUSH_CLICK", "PUSH_OPEN")),
     "event": ("GEOFENCE", ("GEOFENCE",)),
 }
 """
-What an event pulls besides when its code, in capitals, begins like one of these. The product tells the two triggers and
-not their codes: a click on a push is something that happens to a message, and is called "push open" among its events;
-entering and leaving a geofence are events. The type `click` is a tracking link's, and no push's.
+A second trigger that an event pulls where its code, in capitals, begins like one of these.
+
+The product documents the two triggers and not their codes. A click on a push happens to a message, and is called "push
+open" among its events. Entering and leaving a geofence are events. The type `click` is a tracking link's, not a push's.
 """
 MIB = 1 << 20
 EventCode = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -33,7 +37,7 @@ StreamName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$(?!\n)")]
 
 class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    How a hook's records are gathered: what one call holds at most, and how long the first of them waits for others.
+    The batching of a hook's records: the most that one call holds, and how long the first record waits for others.
 
     `format` puts one event into a record, or several of one user as a JSON array or as lines.
     """
@@ -46,7 +50,7 @@ class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    What an app wants sent, and where to.
+    The events that an app wants sent, and the place where they go.
 
     `event_code` is one code, several, or `*` for every code of the trigger type. `stream_name` is the hook's own;
     region and keys are the connector's. A webhook has `url` and `secret` instead, and no connector. A record over
@@ -54,7 +58,7 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
-    type: HookType = "KINESIS"
+    type: str = DEFAULT_TYPE
     stream_name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{0,128}$(?!\n)")] = ""
     url: Annotated[str, Meta(max_length=2048)] = ""
     secret: Secret = msgspec.field(default_factory=lambda: Secret(""))
@@ -70,18 +74,22 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The codes as a set, with `*` for any."""
         return frozenset((self.event_code,) if isinstance(self.event_code, str) else self.event_code)
 
-    def checked(self) -> "Hook":
+    def checked(self, needed: Collection[str]) -> "Hook":
         """
-        The hook as it may be saved. What `url` and `secret` have to be is told by the sink.
+        The hook as it may be saved. The sink checks what `url` and `secret` hold.
+
+        Args:
+            needed: Those of `SINK_FIELDS` that the hook's sink needs.
 
         Raises:
             InvalidError: The fields do not fit the type; names the field.
         """
-        webhook = self.type == "WEBHOOK"
-        needed, other = ("url", "stream_name") if webhook else ("stream_name", "url")
-        if not getattr(self, needed):
-            raise InvalidError(f"expected one, because the hook is a {self.type}", field=needed)
-        if getattr(self, other):
-            raise InvalidError(f"expected none, because the hook is a {self.type}", field=other)
-        # A secret that is left out of a form is the saved one, here that of the webhook which this one was before.
-        return self if webhook or not self.secret else msgspec.structs.replace(self, secret=Secret(""))
+        for field in SINK_FIELDS:
+            if field in needed and field != "secret" and not getattr(self, field):
+                raise InvalidError(f"required for {self.type} hooks", field=field)
+        for field in SINK_FIELDS:
+            if field not in needed and field != "secret" and getattr(self, field):
+                raise InvalidError(f"expected none for {self.type} hooks", field=field)
+        # A form that leaves the secret out has the saved one, which was the hook's with another type.
+        unused = "secret" not in needed and self.secret
+        return msgspec.structs.replace(self, secret=Secret("")) if unused else self

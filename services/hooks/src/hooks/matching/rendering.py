@@ -19,7 +19,7 @@ SCHEMA: Literal["hook.event.v1"] = "hook.event.v1"
 
 
 class HookEventBody(Struct, frozen=True, gc=False):
-    """What happened; `ts` is in milliseconds since the epoch."""
+    """The event; `ts` is in milliseconds since the epoch."""
 
     code: str
     ts: int
@@ -27,14 +27,14 @@ class HookEventBody(Struct, frozen=True, gc=False):
 
 
 class HookEventUser(Struct, frozen=True, rename="camel", gc=False):
-    """To whom it happened, by the platform's own id. The attributes are the event's, completed from the profile."""
+    """The event's user, by the platform's own id. The attributes are the event's, completed from the profile."""
 
     user_id: str
     attributes: Raw | Attributes
 
 
 class HookEventIdentities(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """How others know the user. What is not known is left out."""
+    """Other names of the user. Unknown ones are left out."""
 
     ext_id: str | None = None
     email: str | None = None
@@ -46,8 +46,8 @@ class HookEvent(Struct, frozen=True, rename="camel", gc=False):
     """
     `hook.event.v1`.
 
-    `id` is the event's, so `id` and `hookId` together let a reader drop a repetition. `source` is the event's place in
-    the mesh, `<stream>:<sequence>:<index>`, for whoever compares the two ends.
+    `id` is the event's, so `id` and `hookId` together let a reader drop a repetition. `source` is the event's position
+    in the mesh, `<stream>:<sequence>:<index>`, for a comparison of the two ends.
     """
 
     schema: Literal["hook.event.v1"]
@@ -63,10 +63,8 @@ class HookEvent(Struct, frozen=True, rename="camel", gc=False):
 
 
 _encoder = msgspec.json.Encoder()
-
-
 _attributes = msgspec.json.Decoder(Attributes)
-_NOBODY: Final = HookEventIdentities()
+_NO_IDENTITIES: Final = HookEventIdentities()
 
 
 def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | None = None) -> bytes:
@@ -75,12 +73,12 @@ def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | No
 
     Args:
         source: `<stream>:<sequence>:<index>`.
-        profile: Stored attributes of the user; what the event says itself goes before them.
+        profile: Stored attributes of the user; attributes of the event take precedence.
     """
     attributes: Raw | Attributes = event.user.attributes
     if profile:
         attributes = {**profile, **_attributes.decode(event.user.attributes)}
-    # By position: the names would cost a quarter of all that is done here.
+    # By position: keyword arguments would cost a quarter of the whole function.
     record = HookEvent(
         SCHEMA,
         event.id,
@@ -99,7 +97,7 @@ def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | No
 def _identities(event: RoutedEvent) -> HookEventIdentities:
     known = event.identities
     if known is None:
-        return HookEventIdentities(ext_id=event.ext_id) if event.ext_id is not None else _NOBODY
+        return HookEventIdentities(ext_id=event.ext_id) if event.ext_id is not None else _NO_IDENTITIES
     return HookEventIdentities(
         ext_id=event.ext_id, email=known.email, msisdn=known.msisdn, device_tokens=known.device_tokens
     )

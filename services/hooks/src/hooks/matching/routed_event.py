@@ -17,8 +17,8 @@ class RoutedUser(Struct, frozen=True, gc=False):
 
 class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False):
     """
-    `shared.contracts.messages.Event`, read as far as matching and rendering need it. The rest stays the JSON that it
-    is, which costs a third; whoever reads a message sees to it that it is right (`entrance.read_message`).
+    `shared.contracts.messages.Event`, decoded as far as matching and rendering need it. The rest stays JSON, which
+    costs a third of decoding it; `hooks.events.decoding.read_message` checks that it is valid.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=128)]

@@ -1,4 +1,4 @@
-"""Hooks arranged for matching: a `Rule` is a hook at one revision, the index finds those that fire for an event."""
+"""Hooks arranged for matching: a `Rule` is a hook at one revision; the index finds the rules that fire for an event."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -6,30 +6,26 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from hooks.matching.hook import ANY, NARROWER, TRIGGERS, Hook, HookType, TriggerType
+from hooks.matching.hook import ANY, DEFAULT_TYPE, NARROWER, TRIGGERS, Hook, TriggerType
 from hooks.matching.routed_event import RoutedEvent
 from shared.contracts.messages import EventType
 
 MATCHES_REMEMBERED: Final = 4096
-"""Codes come from outside, so there is no end of them."""
+"""Codes come from outside, so their number has no limit."""
 
 
 class Target(NamedTuple):
     """
-    Where records go: one stream of one app's account, or one webhook. Two apps that name the same stream have a target
-    each, and so have two webhooks with the same address.
+    The place where records go: one stream of one app's account, or one hook's own address. Two apps that name the same
+    stream have a target each, and so have two webhooks with the same address.
 
-    A webhook's `stream_name` is the id of its hook: the address may hold what must not stand in a log.
+    `stream_name` is the id of a hook that names no stream: its address may hold what must not stand in a log. `sink` is
+    the hook's type.
     """
 
     app_key: str
     stream_name: str
-    sink: HookType = "KINESIS"
-
-    @property
-    def connector(self) -> str:
-        """The name of what opens it: the app's connector, or the hook itself."""
-        return self.app_key if self.sink == "KINESIS" else f"{self.app_key}/{self.stream_name}"
+    sink: str = DEFAULT_TYPE
 
 
 class Rule(Struct, frozen=True, kw_only=True, dict=True, eq=False):
@@ -42,16 +38,14 @@ class Rule(Struct, frozen=True, kw_only=True, dict=True, eq=False):
 
     @cached_property
     def target(self) -> Target:
-        """Where its records go. Asked for with every event."""
-        if self.hook.type == "WEBHOOK":
-            return Target(self.app_key, self.hook_id, "WEBHOOK")
-        return Target(self.app_key, self.hook.stream_name)
+        """The place where its records go. Cached, because it is needed with every event."""
+        return Target(self.app_key, self.hook.stream_name or self.hook_id, self.hook.type)
 
 
 class HookIndex:
     """
     Every active hook of every app, arranged for matching. Immutable: a change of the configuration makes a new one, and
-    whoever holds the old one sees all of the old configuration.
+    a holder of the old one sees all of the old configuration.
     """
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:

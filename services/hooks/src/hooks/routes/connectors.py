@@ -1,60 +1,60 @@
 """HTTP for connectors: parse -> call -> answer. No rules."""
 
-import msgspec
-from msgspec import Struct
+from collections.abc import Iterator
+from typing import Any
 
-from hooks.config import KINESIS, read_kinesis
+import msgspec
+
+from hooks.config import CONNECTORS
 from hooks.matching.hook import StreamName
-from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks import SINKS
+from hooks.sinks.port import SinkFactory
 from hooks.state import State
+from shared.config.form import form_type
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
 from shared.http.resources import resource_routes
 from shared.http.routes import Route
 from shared.http.server import Call
 
+FORM_DOC = """\
+    The form of Test Connection: a field that is left out has its saved value.
 
-class KinesisForm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """
-    What Test Connection is asked with: values of the form, each left-out one as it is saved.
-
-    With `stream_name` the stream is looked at as well, and with `test_record` one marked record is put into it.
+    With `stream_name` the stream is tested as well, and with `test_record` one marked record is put into it.
     """
 
-    region: str | None = None
-    api_key: str | None = None
-    secret_key: str | None = None
-    role_arn: str | None = None
-    external_id: str | None = None
-    endpoint_url: str | None = None
-    active: bool | None = None
-    stream_name: StreamName | None = None
-    test_record: bool = False
+
+async def check_connector(call: Call[State], value: Any, _: Any) -> Any:
+    """Check a connector before it is saved."""
+    return call.state.sinks.check(call.app_key, value)
 
 
-async def test_kinesis(call: Call[State]) -> ConnectionReport:
-    """Test Connection, on the values of the form over the saved ones."""
-    form = decode(await call.request.read() or b"{}", KinesisForm)
-    values = msgspec.to_builtins(msgspec.structs.replace(form, stream_name=None, test_record=False))
-    allow_private = call.state.allow_private_endpoints
-    config = await read_kinesis(call.registry, call.app_key, values, allow_private=allow_private)
-    return await call.state.test_connector(config, form.stream_name, form.test_record)
+def _routes(sink: type[SinkFactory], connector: str) -> Iterator[Route]:
+    kind = CONNECTORS[connector]
+    name = f"{kind.type.__name__.removesuffix('Config')}Form"
+    form = form_type(name, kind.type, FORM_DOC, stream_name=StreamName, test_record=(bool, False))
 
+    async def test_connector(call: Call[State]) -> ConnectionReport:
+        """Test Connection, of the values of the form over the saved ones."""
+        values = msgspec.to_builtins(decode(await call.request.read() or b"{}", form))
+        stream_name, test_record = values.pop("stream_name", None), values.pop("test_record", False)
+        return await call.state.sinks.test_connector(
+            call.app_key, connector, values, stream_name, test_record=test_record
+        )
 
-async def check_kinesis(call: Call[State], value: KinesisConfig, _: KinesisConfig | None) -> KinesisConfig:
-    """What a connector must be before it is saved."""
-    return value.checked(allow_private=call.state.allow_private_endpoints, app_key=call.app_key)
-
-
-ROUTES: tuple[Route, ...] = (
-    *resource_routes(KINESIS, "/v1/apps/{app_key}/connectors/kinesis", "the Kinesis connector", check=check_kinesis),
-    Route(
+    path = f"/v1/apps/{{app_key}}/connectors/{connector}"
+    yield from resource_routes(kind, path, f"the {sink.title} connector", check=check_connector)
+    yield Route(
         "POST",
-        "/v1/apps/{app_key}/connectors/kinesis/test",
-        test_kinesis,
+        f"{path}/test",
+        test_connector,
         "Test Connection on the posted values, each left-out one as it is saved",
-        body=KinesisForm,
+        body=form,
         reads_body=True,
         reply=ConnectionReport,
-    ),
+    )
+
+
+ROUTES: tuple[Route, ...] = tuple(
+    route for sink in SINKS.values() if sink.connector is not None for route in _routes(sink, sink.connector)
 )

@@ -8,8 +8,8 @@ import pytest
 from hooks.app import SERVICE
 from hooks.delivery.model import Policy
 from hooks.matching.hook import Batch
-from hooks.sinks.kinesis.put_record import ADVICE, AGAIN_S, AT_ONCE, open_stream
-from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.kinesis.config import KinesisConfig
+from hooks.sinks.kinesis.put_record import ADVICE, AGAIN_S, AT_ONCE
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.contracts import streams
@@ -74,7 +74,7 @@ async def around(
         endpoint_url=kinesis.url,
     )
     async with AwsClients() as clients:
-        sink = open_stream(config, clients, "orders", advice.append, call_s=call_s, clock=clock)
+        sink = config.open(clients, "orders", advice.append, call_s=call_s, clock=clock)
         async with TargetQueueHarness(sink, POLICY) as around:
             yield around
 

@@ -14,7 +14,9 @@ import pytest
 from hooks.app import SERVICE
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Record, Sent
-from hooks.sinks.webhook.sink import AT_ONCE, WebhookConfig, open_session
+from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.config import WebhookConfig
+from hooks.sinks.webhook.sink import AT_ONCE, WebhookSink
 from shared.config.secret import Secret
 from shared.contracts import streams
 from shared.contracts.messages import DeadLetter, decode
@@ -206,10 +208,14 @@ def record(place: int, data: bytes) -> Record:
     )
 
 
+def open_sink(config: WebhookConfig, http: aiohttp.ClientSession) -> WebhookSink:
+    return config.open(WebhookClient(http, lambda: NOW, allow_private=True), "all", lambda _: None)
+
+
 async def send(receiver: Receiver, http: aiohttp.ClientSession, *data: bytes, **changes: Any) -> Sequence[Outcome]:
     """One call of a sink."""
     config = WebhookConfig(url=changes.get("url", receiver.url), secret=Secret(changes.get("secret", SECRET)))
-    return await config.open(http, lambda: NOW).send([record(place, body) for place, body in enumerate(data)])
+    return await open_sink(config, http).send([record(place, body) for place, body in enumerate(data)])
 
 
 async def test_what_is_sent_again_keeps_its_id_and_another_body_has_another(
@@ -325,7 +331,7 @@ async def test_a_confirmation_counts_although_the_rest_of_the_answer_never_comes
     async with server:
         host, port = server.sockets[0].getsockname()[:2]
         config = WebhookConfig(url=f"http://{host}:{port}/", secret=Secret(SECRET))
-        outcomes = await config.open(http, lambda: NOW).send([record(0, b"1")])
+        outcomes = await open_sink(config, http).send([record(0, b"1")])
 
     assert [Sent()] == outcomes
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hooks.sinks.kinesis.sink import KinesisConfig
+from hooks.sinks.kinesis.config import KinesisConfig
 from shared.aws.roles import AwsCredentials, AwsRole
 from shared.config.secret import Secret
 from shared.errors import InvalidError
@@ -21,7 +21,7 @@ ROLE: dict[str, Any] = {"role_arn": "arn:aws:iam::123456789012:role/writer", "ex
 
 
 def check(*, allow_private: bool = False, **changes: Any) -> KinesisConfig:
-    return KinesisConfig(**GOOD | changes).checked(allow_private=allow_private, app_key="shop")
+    return KinesisConfig(**GOOD | changes).check(allow_private=allow_private, app_key="shop")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from hooks.sinks.webhook.sink import WebhookConfig, sign
+from hooks.sinks.webhook.config import WebhookConfig
+from hooks.sinks.webhook.signing import sign, signing_key
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from support.servers.webhooks import SECRET, verify
@@ -18,7 +19,7 @@ def test_the_published_example_is_signed_as_published() -> None:
     # https://github.com/standard-webhooks/standard-webhooks, test of the reference libraries.
     body = b'{"test": 2432232314}'
 
-    signature = sign(make().key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    signature = sign(signing_key(make().secret), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
 
     assert "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" == signature
     headers = {
@@ -41,7 +42,7 @@ def test_the_published_example_is_signed_as_published() -> None:
     ],
 )
 def test_a_good_webhook_is_taken(url: str, allow_private: bool) -> None:
-    make(url).check(allow_private=allow_private)
+    make(url).check(allow_private=allow_private, app_key="shop")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_good_webhook_is_taken(url: str, allow_private: bool) -> None:
 )
 def test_an_address_that_cannot_be_right_is_refused(url: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        make(url).check(allow_private=False)
+        make(url).check(allow_private=False, app_key="shop")
 
     assert "url" == caught.value.field
 
@@ -88,7 +89,7 @@ def test_an_address_that_cannot_be_right_is_refused(url: str) -> None:
 )
 def test_a_secret_that_signs_nothing_is_refused_and_not_repeated(secret: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        make(secret=secret).check(allow_private=False)
+        make(secret=secret).check(allow_private=False, app_key="shop")
 
     assert "secret" == caught.value.field
     assert not secret.removeprefix("whsec_") or secret.removeprefix("whsec_") not in str(caught.value)

@@ -1,16 +1,16 @@
 """
-Test Connection of Kinesis: who the key is, what is known of the stream and, where asked for, a record in it.
+Test Connection of Kinesis: the owner of the key, the state of the stream and, where asked for, a record in it.
 
-Configuration: works for a key that may only write. sts:GetCallerIdentity is every key's, kinesis:DescribeStreamSummary
-is tried and may be denied.
+Configuration: works for a key that may only write. Every key may call sts:GetCallerIdentity;
+kinesis:DescribeStreamSummary is tried and may be denied.
 """
 
 from typing import Final
 
 from hooks.delivery.model import Failed, Outcome
-from hooks.sinks.kinesis.sink import NOT_ALLOWED, KinesisConfig, KinesisSink, call
-from hooks.sinks.probe_message import marked_message
-from shared.aws.clients import AwsClients
+from hooks.sinks.kinesis.api import NOT_ALLOWED, KinesisApi
+from hooks.sinks.kinesis.sink import KinesisSink
+from hooks.sinks.probe_message import probe_message
 from shared.aws.codes import HINTS
 from shared.aws.errors import aws_code, aws_details
 from shared.contracts.connection_report import Check, Finding
@@ -19,17 +19,15 @@ from shared.errors import DeniedError, MillraceError
 UNUSABLE: Final = ("DELETING", "CREATING")
 
 
-def kinesis_checks(
-    config: KinesisConfig, clients: AwsClients, stream_name: str | None, *, test_record: bool
-) -> tuple[Check, ...]:
+def kinesis_checks(api: KinesisApi, stream_name: str | None, *, test_record: bool) -> tuple[Check, ...]:
     """The steps. `test_record` needs a stream."""
-    sink = config.open(clients, stream_name) if stream_name is not None else None
+    sink = KinesisSink(api, stream_name) if stream_name is not None else None
 
     async def identify() -> Finding:
-        answer = await call(config, clients, "sts", "get_caller_identity")
+        answer = await api.call("sts", "get_caller_identity")
         return Finding(message=f"the key belongs to {answer['Arn']}", http_status=200)
 
-    async def look() -> Finding:
+    async def describe() -> Finding:
         if sink is None:
             return Finding(status="skipped", message="no stream_name was given")
         summary = await sink.describe()
@@ -49,13 +47,13 @@ def kinesis_checks(
 
     return (
         Check(name="identity", run=identify, explain=_explain_identity),
-        Check(name="stream", run=look, explain=_explain_look, needs=("identity",)),
+        Check(name="stream", run=describe, explain=_explain_stream, needs=("identity",)),
         Check(name="record", run=put, explain=_explain, needs=("identity", "stream")),
     )
 
 
 async def _put_test_record(sink: KinesisSink) -> Finding:
-    name, data = marked_message()
+    name, data = probe_message()
     denied: DeniedError | None = None
     outcome: Outcome
     try:
@@ -94,7 +92,7 @@ def _explain(error: MillraceError) -> Finding:
 
 
 def _explain_identity(error: MillraceError) -> Finding:
-    """Not being allowed to ask who one is does not fail the test; not being allowed to assume the role does."""
+    """A denied GetCallerIdentity does not fail the test; a denied AssumeRole does."""
     found = _explain(error)
     if not isinstance(error, DeniedError) or aws_details(error).operation != "GetCallerIdentity":
         return found
@@ -106,8 +104,8 @@ def _explain_identity(error: MillraceError) -> Finding:
     )
 
 
-def _explain_look(error: MillraceError) -> Finding:
-    """A key that may only write is a good key: not being allowed to look does not fail the test."""
+def _explain_stream(error: MillraceError) -> Finding:
+    """A denied DescribeStreamSummary does not fail the test: a key that may only write is a good key."""
     found = _explain(error)
     if not isinstance(error, DeniedError):
         return found

@@ -5,27 +5,27 @@ its customers.
 Configuration: nothing. PutRecords is tried first, with every new configuration, and every ten minutes while it is
 denied.
 Implementation: a batch holds one record of a user at most, so its PutRecord calls run side by side and each user's
-order is kept. What became of each call is the outcome of its record; a call that nobody can mend by trying again stops
-the rest, and is raised where no record was stored.
-Considerations: a call a record, so it is slower and costs more CPU: an operator is told to mend the policy. Where
-PutRecord is denied too, the denial of PutRecords is the one that is raised.
+order is kept. The result of each call is the outcome of its record. A failure that a retry cannot mend stops the calls
+that have not begun, and is raised where no record was stored.
+Considerations: one call a record is slower and costs more CPU, so the operator is advised to mend the policy. Where
+PutRecord is denied too, the denial of PutRecords is raised.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from hooks.delivery.model import PAUSING, Failed, Outcome, Record, Sent
-from hooks.sinks.kinesis.sink import CALL_S, NOT_ALLOWED, KinesisConfig, KinesisSink
-from shared.aws.clients import AwsClients
+from hooks.sinks.kinesis.api import NOT_ALLOWED
+from hooks.sinks.kinesis.sink import KinesisSink
+from hooks.sinks.port import Advise
 from shared.aws.errors import aws_code
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
 
 AT_ONCE: Final = 64
 """PutRecord calls to one stream."""
 AGAIN_S: Final = 600.0
-"""After so long PutRecords is tried again: policies change without a word to us."""
+"""PutRecords is tried again after this time: a change of the policy is not announced to us."""
 ABOUT_SHARDS: Final = frozenset({"ProvisionedThroughputExceededException", "KMSThrottlingException"})
 """Refusals that say nothing of records of other shards."""
 ADVICE: Final = (
@@ -36,31 +36,10 @@ ADVICE: Final = (
 Found = Sent | MillraceError
 
 
-def open_stream(
-    config: KinesisConfig,
-    clients: AwsClients,
-    stream_name: str,
-    advise: Callable[[str | None], None],
-    *,
-    call_s: float = CALL_S,
-    clock: Callable[[], float] = time.monotonic,
-) -> "PutRecordFallback":
-    """
-    The sink of one stream.
-
-    Args:
-        advise: Called with what an operator should mend although records go out, and with None once it is mended.
-        clock: Monotonic, in seconds.
-    """
-    return PutRecordFallback(config.open(clients, stream_name, call_s=call_s), advise, call_s, clock)
-
-
 class PutRecordFallback:
     """One stream, by the calls that its policy allows. Satisfies `hooks.delivery.model.Sink`."""
 
-    def __init__(
-        self, sink: KinesisSink, advise: Callable[[str | None], None], call_s: float, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, sink: KinesisSink, advise: Advise, call_s: float, clock: Callable[[], float]) -> None:
         self.limits = sink.limits
         self._sink = sink
         self._advise = advise
@@ -93,14 +72,14 @@ class PutRecordFallback:
         if isinstance(first[0], DeniedError):
             raise denied
         if isinstance(first[0], MillraceError) and not _about_record(first[0]):
-            raise first[0]  # It tells nothing of PutRecord.
+            raise first[0]  # It does not say whether PutRecord is allowed.
         self._again_at = self._clock() + AGAIN_S
         self._allowed = False
         self._advise(ADVICE)
         return self._settle(first + await self._put_each(batch[1:]))
 
     async def _put_each(self, batch: Sequence[Record]) -> list[Found]:
-        """What became of each record by its own PutRecord, all of them in the time of one call."""
+        """Send each record by its own PutRecord, all of them in the time of one call; returns the result of each."""
         found: list[Found] = [UnavailableError(f"Kinesis did not answer within {self._call_s:g} s")] * len(batch)
         pausing: list[MillraceError] = []
 
@@ -121,14 +100,14 @@ class PutRecordFallback:
                 for place, record in enumerate(batch):
                     calls.create_task(put(place, record))
         except TimeoutError:
-            pass  # What was not answered by now is unavailable, as it says already.
+            pass  # `found` already says that the calls without an answer are unavailable.
         return found
 
     def _settle(self, found: Sequence[Found]) -> Sequence[Outcome]:
         failures = [one for one in found if not isinstance(one, Sent) and not _about_record(one)]
         pausing = [error for error in failures if isinstance(error, PAUSING)]
         if pausing:
-            # Whoever changed the policy may have granted the other action.
+            # The policy was changed, and may grant PutRecords now.
             self._again_at = 0.0
         if len(failures) == len(found):
             raise (pausing or failures)[0]
@@ -136,7 +115,7 @@ class PutRecordFallback:
 
 
 def _about_record(error: MillraceError) -> bool:
-    """Whether PutRecords would tell it of a record, or of its shard, and not of the call."""
+    """Whether PutRecords would report the error for a record, or its shard, and not for the call."""
     return isinstance(error, InvalidError | TooLargeError) or aws_code(error) in ABOUT_SHARDS
 
 

@@ -1,6 +1,6 @@
 """
-Test Connection of a webhook: whether its name is known, may be connected to and speaks TLS, and what it answers to one
-signed message that says what it is.
+Test Connection of a webhook: its name is known, its addresses are allowed, it speaks TLS, and it confirms one signed
+message that says what it is.
 """
 
 import asyncio
@@ -11,18 +11,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
-from hooks.sinks.probe_message import marked_message
-from hooks.sinks.webhook.sink import REQUEST_S, WebhookConfig
+from hooks.sinks.probe_message import probe_message
+from hooks.sinks.webhook.sink import REQUEST_S, WebhookSink
 from shared.contracts.connection_report import Check, Finding
 from shared.private_addresses import is_private
 
 DEADLINE_S: Final = 2 * REQUEST_S
-"""For all steps, of which one has half: a receiver that is slow and confirms in time is a good one."""
+"""For all steps, of which one may use half: a receiver that confirms within `REQUEST_S` is a good one."""
 
 ADDRESS_S: Final = 4.0
-"""For one address of several, such as one of IPv6 where only IPv4 gets out."""
+"""For one address of several, such as an IPv6 address on a network that has only IPv4."""
 
 HINTS: Final[dict[int, str]] = {
     401: "Check that the receiver knows this secret, and checks the body as it came.",
@@ -38,11 +36,9 @@ SILENT: Final = "Check the url, and that a firewall lets this host reach it."
 _Address = tuple[Any, ...]
 
 
-def webhook_checks(
-    config: WebhookConfig, http: aiohttp.ClientSession, clock: Callable[[], datetime], *, allow_private: bool
-) -> tuple[Check, ...]:
-    """The steps. `config` is one that `WebhookConfig.check` lets through, `http` one of `open_session`."""
-    parts = urlsplit(config.url)
+def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple[Check, ...]:
+    """The steps, for the sink of a configuration that was checked."""
+    parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     addresses: list[_Address] = []
 
@@ -65,7 +61,7 @@ def webhook_checks(
         if parts.scheme != "https":
             return Finding(status="warning", message="the url is http://, so what is sent can be read on its way")
         refusal: OSError | None = None
-        # To the very addresses that were found to be allowed: the name may say another thing the second time.
+        # To the same addresses that were checked: the name may resolve to others the second time.
         for address in addresses:
             try:
                 async with asyncio.timeout(ADDRESS_S):
@@ -78,8 +74,8 @@ def webhook_checks(
         raise refusal
 
     async def post() -> Finding:
-        name, body = marked_message()
-        status, error = await config.open(http, clock).post(name, body, config.key)
+        name, body = probe_message()
+        status, error = await sink.probe(name, body)
         if error is None:
             return Finding(message=f"the receiver confirmed {name} with HTTP {status}", http_status=status)
         return Finding(
@@ -91,9 +87,9 @@ def webhook_checks(
         )
 
     return (
-        Check(name="name", run=_told_of_network(resolve), silent=SILENT),
+        Check(name="name", run=_network_errors_found(resolve), silent=SILENT),
         Check(name="address", run=allow, needs=("name",)),
-        Check(name="tls", run=_told_of_network(shake_hands), needs=("address",), silent=SILENT),
+        Check(name="tls", run=_network_errors_found(shake_hands), needs=("address",), silent=SILENT),
         Check(name="answer", run=post, needs=("tls",), silent=SILENT),
     )
 
@@ -111,10 +107,10 @@ async def _shake_hands(host: str, address: _Address) -> Finding:
         writer.transport.abort()
 
 
-def _told_of_network(run: Callable[[], Any]) -> Callable[[], Any]:
-    """What the network says against it, as a finding."""
+def _network_errors_found(run: Callable[[], Any]) -> Callable[[], Any]:
+    """`run`, with errors of the network as findings."""
 
-    async def told() -> Finding:
+    async def checked() -> Finding:
         try:
             finding: Finding = await run()
         except ssl.SSLCertVerificationError as refused:
@@ -132,4 +128,4 @@ def _told_of_network(run: Callable[[], Any]) -> Callable[[], Any]:
             )
         return finding
 
-    return told
+    return checked

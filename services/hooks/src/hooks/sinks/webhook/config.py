@@ -1,0 +1,99 @@
+"""
+Send records to an address of the customer's, signed as Standard Webhooks tells (standardwebhooks.com, 1.0.0).
+
+Configuration: nothing but the hook's own `url` and `secret`. The receiver checks `webhook-signature` over the id, the
+time and the body as they came, refuses what is older than some minutes, and drops an id that it has seen.
+Implementation: `sink.py` posts, `signing.py` signs, `checks.py` is Test Connection.
+Considerations: the customer chooses the address, so it may not lead into our own network: HTTPS, no redirects, and a
+public address at connect time, unless the operator allows others.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import ClassVar, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from hooks.matching.hook import Hook
+from hooks.sinks.port import Advise
+from hooks.sinks.webhook.checks import DEADLINE_S, webhook_checks
+from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.signing import signing_key
+from hooks.sinks.webhook.sink import LIMITS, REQUEST_S, WebhookSink
+from shared.config.secret import Secret
+from shared.contracts.connection_report import ConnectionReport, run_checks
+from shared.errors import InvalidError
+from shared.private_addresses import refuse_private_host
+from shared.runtime.settings import Settings
+
+URL: Final = re.compile(r"https?://[!-~]+")
+
+
+class WebhookConfig(Struct, frozen=True, kw_only=True):
+    """The address of one hook's records, and the secret that signs them: `whsec_` and the key in Base64."""
+
+    hook_type: ClassVar = "WEBHOOK"
+    title: ClassVar = "webhook"
+    connector: ClassVar = None
+    hook_fields: ClassVar = ("url", "secret")
+    limits: ClassVar = LIMITS
+
+    url: str
+    secret: Secret
+    content_type: str = "application/json"
+
+    @classmethod
+    @asynccontextmanager
+    async def open_shared(cls, settings: Settings, clock: Callable[[], datetime]) -> AsyncIterator[WebhookClient]:
+        """The HTTP session of the process."""
+        allow_private = settings.allow_private_endpoints
+        async with open_session(allow_private=allow_private) as http:
+            yield WebhookClient(http, clock, allow_private)
+
+    @classmethod
+    def of_hook(cls, hook: Hook) -> "WebhookConfig":
+        """The configuration that a hook holds."""
+        content_type = "application/x-ndjson" if hook.batch.format == "ndjson" else "application/json"
+        return cls(url=hook.url, secret=hook.secret, content_type=content_type)
+
+    def check(self, *, allow_private: bool, app_key: str) -> "WebhookConfig":
+        """
+        See `hooks.sinks.port.SinkFactory`.
+
+        Raises:
+            InvalidError: The address cannot be right, or is not reached from the internet although it has to be; or the
+                secret is none. Names the field.
+        """
+        wrong = InvalidError("expected https://host[:port][/path][?query]", field="url")
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+            (host or "").encode("idna")
+        except ValueError:
+            raise wrong from None
+        if not URL.fullmatch(self.url) or not host or "@" in parts.netloc or "#" in self.url:
+            raise wrong
+        if not allow_private:
+            if parts.scheme != "https":
+                raise wrong
+            refuse_private_host(self.url, "url")
+        signing_key(self.secret)
+        return self
+
+    def open(self, shared: WebhookClient, name: str, advise: Advise, *, request_s: float = REQUEST_S) -> WebhookSink:
+        """
+        The sink of one hook; see `hooks.sinks.port.SinkFactory`.
+
+        Args:
+            request_s: The time limit of one request.
+        """
+        return WebhookSink(shared, self.url, self.secret, self.content_type, request_s)
+
+    async def test(self, shared: WebhookClient, stream_name: str | None, *, test_record: bool) -> ConnectionReport:
+        """See `hooks.sinks.port.SinkFactory`. Posts one marked message, as JSON."""
+        sink = WebhookSink(shared, self.url, self.secret)
+        checks = webhook_checks(self.url, sink, allow_private=shared.allow_private)
+        return await run_checks(checks, deadline_s=DEADLINE_S)
