@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -15,11 +16,12 @@ TESTS = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def hooks_process(
-    settings: Settings, folder: Path, *, module: str = "hooks"
+    settings: Settings, folder: Path, *, module: str = "hooks", source: Path | None = None
 ) -> AsyncIterator[tuple[Process, str]]:
     """
     A replica with a folder of its own, killed when the block is left; its URL is given once it is ready. Started again
     in the same folder it is the same replica. `support.servers.quick_hooks` is the `module` whose leases are over soon.
+    `source` holds the package to run instead of the installed one.
     """
     announce = _announcement(folder)
     environment = child_environment(
@@ -31,7 +33,7 @@ async def hooks_process(
         announce_file=announce,
         log_level="error",
     )
-    environment["PYTHONPATH"] = str(TESTS)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, [source, TESTS] if source else [TESTS]))
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment)
     try:
         while not announce.exists():

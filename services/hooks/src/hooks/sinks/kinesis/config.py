@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from hooks.delivery.model import SinkLimits
 from hooks.matching.hook import Hook
 from hooks.sinks.kinesis.api import KinesisApi
 from hooks.sinks.kinesis.checks import kinesis_checks
@@ -45,11 +46,11 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hook of the app sends anything.
     """
 
-    hook_type: ClassVar = "KINESIS"
-    title: ClassVar = "Kinesis"
-    connector: ClassVar = "kinesis"
-    hook_fields: ClassVar = ("stream_name",)
-    limits: ClassVar = LIMITS
+    hook_type: ClassVar[str] = "KINESIS"
+    title: ClassVar[str] = "Kinesis"
+    connector: ClassVar[str | None] = "kinesis"
+    hook_fields: ClassVar[tuple[str, ...]] = ("stream_name",)
+    limits: ClassVar[SinkLimits] = LIMITS
 
     region: Annotated[str, Meta(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$(?!\n)")]
     api_key: Annotated[str, Meta(pattern=r"^[!-~]{0,128}$(?!\n)")] = ""

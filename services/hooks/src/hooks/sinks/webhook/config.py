@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from hooks.delivery.model import SinkLimits
 from hooks.matching.hook import Hook
 from hooks.sinks.port import Advise
 from hooks.sinks.webhook.checks import DEADLINE_S, webhook_checks
@@ -35,11 +36,11 @@ URL: Final = re.compile(r"https?://[!-~]+")
 class WebhookConfig(Struct, frozen=True, kw_only=True):
     """The address of one hook's records, and the secret that signs them: `whsec_` and the key in Base64."""
 
-    hook_type: ClassVar = "WEBHOOK"
-    title: ClassVar = "webhook"
-    connector: ClassVar = None
-    hook_fields: ClassVar = ("url", "secret")
-    limits: ClassVar = LIMITS
+    hook_type: ClassVar[str] = "WEBHOOK"
+    title: ClassVar[str] = "webhook"
+    connector: ClassVar[str | None] = None
+    hook_fields: ClassVar[tuple[str, ...]] = ("url", "secret")
+    limits: ClassVar[SinkLimits] = LIMITS
 
     url: str
     secret: Secret

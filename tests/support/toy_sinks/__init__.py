@@ -1,0 +1,1 @@
+"""Sinks for the test of the recipe. No test lives here."""

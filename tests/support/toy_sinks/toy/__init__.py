@@ -1,0 +1,1 @@
+"""Lines in a file that a hook names."""

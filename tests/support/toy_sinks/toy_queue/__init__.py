@@ -1,0 +1,1 @@
+"""Lines in a folder that an app names, one file a stream."""
