@@ -168,8 +168,8 @@ class LocalMesh:
         except TimeoutError:
             raise UnavailableError(f"{name} was not ready within {READY_S:.0f} s; its log is {child.log}") from None
         told = msgspec.json.decode(announcement.read_bytes(), type=dict[str, str])
-        self._urls[name] = told.pop("http")
-        self._listeners |= told
+        self._urls[name] = told["http"]
+        self._listeners |= {listener: told[listener] for listener in service.ports}
 
     async def restart(self, service: str) -> None:
         """Start a service that has ended, where it was. Raises `UnavailableError`."""
