@@ -1,1 +1,1 @@
-"""Stores media and gives the URL under which they are served."""
+"""The storage service: stores media with their thumbnails, and returns their permanent URLs."""

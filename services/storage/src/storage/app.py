@@ -1,5 +1,5 @@
 """
-The composition root: opens the parts and wires them. The only constructor. No logic.
+Composition root of storage: opens the parts and wires them. No logic, and nothing is constructed elsewhere.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from storage.widgets.widget import Widgets
 
 
 async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
-    """Open everything. `test_deadline_s` shortens Test Connection, for tests."""
+    """Open every part. `test_deadline_s` shortens Test Connection, for tests."""
     config = storage_config(mesh.settings, public_url=mesh.public_url)
     allow_private = config.allow_private_endpoints
     local_config = LocalConfig(objects=config.objects_dir, names=config.names_dir, base_url=f"{config.public_url}/cdn")

@@ -1,7 +1,7 @@
 """
-What this service is told: its part of the operator's settings, and the kinds of configuration it reads. No I/O.
+Configuration of storage: its part of the operator's settings, and the kinds of connectors it reads. No I/O.
 
-Limits that no operator sets are constants beside the code that obeys them.
+Limits that no operator sets are constants beside the code that applies them.
 """
 
 from pathlib import Path
@@ -23,28 +23,28 @@ AZURE_STORAGE: Kind[AzureStorageConfig] = Kind(prefix="connectors", type=AzureSt
 
 LEAST_PX: Final = 16
 MOST_PX: Final = 2048
-"""Bounds of a thumbnail: below nothing is seen, above it is no thumbnail any more."""
+"""Bounds of a thumbnail's longer side: below, nothing is recognizable; above, it is no thumbnail."""
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):
     """The running service's settings."""
 
     objects_dir: Path
-    """Where objects of apps without an active connector lie."""
+    """Objects of apps without an active connector."""
     names_dir: Path
-    """Where the names of local downloads lie."""
+    """File names of downloads of local objects."""
     uploads_dir: Path
-    """Where large uploads lie while they are stored."""
+    """Large uploads, until they are stored."""
     local: bool
-    """Whether objects may lie on this machine."""
+    """Whether the local directory may hold objects."""
     public_url: str
-    """What their URLs begin with."""
+    """The beginning of the URLs of local objects."""
     memory_bytes: int
-    """For uploads that are coming in."""
+    """The memory for all incoming uploads."""
     limits: UploadLimits
     widget_bytes: int
     widget_images: int
-    """The largest page of a widget, and the most images in it."""
+    """The largest HTML page of a widget, and the most images in it."""
     allow_private_endpoints: bool
     sts_endpoint_url: str | None
 

@@ -1,6 +1,4 @@
-"""
-NATS requests: decode -> call -> reply. No rules.
-"""
+"""Handlers of NATS requests: decode, call, reply. No rules."""
 
 from typing import Any, Literal
 
@@ -16,9 +14,9 @@ from storage.state import State
 
 class ProbeStorageConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    Ask for a Test Connection by NATS, of the saved connector or of the values in `config`.
+    Request for Test Connection of the saved connector, with the values of `config` in place of the saved ones.
 
-    A value that `config` leaves out, or a secret that it masks with `***`, is the saved one.
+    A value that `config` omits, or a secret that it masks with `***`, is the saved one.
     """
 
     app_key: str
@@ -27,19 +25,19 @@ class ProbeStorageConnector(Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 async def store_media(state: State, request: StoreMedia) -> StoreMediaReply:
-    """`storage.media.store`: a body that fits into one message."""
+    """`storage.media.store`: store a body that fits into one message."""
     subjects.check_app_key(request.app_key)
     body = body_of(request.content)
     return await state.uploads.store(request.app_key, request.kind, body, file_name=request.file_name)
 
 
 async def resolve_media(state: State, request: ResolveMedia) -> StoreMediaReply:
-    """`storage.media.resolve`: where an object is."""
+    """`storage.media.resolve`: the location of an object."""
     return await state.uploads.resolve(request.app_key, request.id)
 
 
 async def test_connector(state: State, request: ProbeStorageConnector) -> ConnectionReport:
-    """`storage.connector.test`: Test Connection on the saved connector, or on a form's values."""
+    """`storage.connector.test`: Test Connection of the saved connector, or of the values of a form."""
     parts = state.connectors[request.kind]
     config = await state.registry.form_over_saved(parts.kind, request.app_key, request.config or {})
     return await parts.test(config, app_key=request.app_key)

@@ -1,6 +1,4 @@
-"""
-What `build` gives: the parts that routes and handlers call. No rules.
-"""
+"""The result of `build`: the parts that routes and handlers call. No rules."""
 
 from typing import Any, Protocol
 
@@ -17,19 +15,19 @@ from storage.widgets.widget import Widgets
 
 
 class ConnectorCheck(Protocol):
-    """What a connector must be before it is saved: gives it tidied up, or raises `InvalidError`."""
+    """Checks a connector before it is saved. Returns it normalized, or raises `InvalidError`."""
 
     def __call__(self, config: Any, *, app_key: str) -> Any: ...
 
 
 class ConnectorTest(Protocol):
-    """Test Connection, of a connector that may not be saved."""
+    """Tests a connector, saved or not."""
 
     async def __call__(self, config: Any, *, app_key: str) -> ConnectionReport: ...
 
 
 class ConnectorParts(Struct, frozen=True, kw_only=True):
-    """What is done with connectors of one kind."""
+    """The operations on connectors of one kind."""
 
     kind: Kind[Any]
     check: ConnectorCheck
@@ -40,8 +38,8 @@ class State(Struct, frozen=True, kw_only=True):
     """
     The running service.
 
-    `local` serves what lies in the local directory, also where nothing new is put there. `connectors` are by the name
-    of their provider.
+    `local` serves the objects of the local directory, even where no new ones are stored there. The keys of `connectors`
+    are the names of providers.
     """
 
     uploads: Uploads

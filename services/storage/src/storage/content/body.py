@@ -1,9 +1,8 @@
 """
-A whole upload, as it came: counted, hashed, in memory while it is small and in a file when it is not. How bytes arrive
-is told in routes and handlers; what is done with them in uploads.
+Bodies of uploads, received whole: counted and hashed, a small one in memory and a large one in a file.
 
-All bodies that are being taken in share one amount of memory. What does not fit goes to the disk, whatever its size, so
-that the service needs no more memory for a hundred uploads than for one.
+Routes and handlers read the bytes; `storage.uploads` stores them. All incoming bodies share one memory limit. A body
+that does not fit goes to the disk, whatever its size: a hundred uploads need no more memory than the limit.
 """
 
 import asyncio
@@ -20,23 +19,22 @@ from shared.errors import InvalidError, TooLargeError, UnavailableError
 from storage.content.content_types import HEAD_BYTES
 
 SPOOL_BYTES: Final = 8 << 20
-"""The largest body that is kept in memory (reference: storage.md, 8.4)."""
-
+"""The largest body in memory."""
 
 PIECE_BYTES: Final = 1 << 20
-"""How much is written to, and read from, the disk at once."""
+"""The unit of writing to, and reading from, the disk."""
 
 GRACE_S: Final = 30.0
 BYTES_PER_S: Final = 8 << 10
-"""An upload that is slower than this, after a time to begin, holds its place for too long."""
+"""The lowest rate of an upload, after `GRACE_S`: a slower one would occupy its connection for too long."""
 
 
 class Body:
     """
-    A body that was read whole. `sha256` is hexadecimal, `head` its beginning.
+    A body that was received whole. `sha256` is hexadecimal, `head` its first `HEAD_BYTES`.
 
-    `data` is None where it lies on the disk; `open` and `pieces` read it wherever it lies. They block, and end with the
-    context that the body came from.
+    `data` is None for a body on the disk. `open` and `pieces` read it from memory or disk. They block, and may be used
+    only within the context of `Bodies.receive`.
     """
 
     def __init__(self, *, size_bytes: int, sha256: str, head: bytes, data: bytes | None, file: int = -1) -> None:
@@ -47,13 +45,13 @@ class Body:
         self._file = file
 
     def open(self) -> BinaryIO:
-        """A reader of its own, from the beginning. Whoever opens it closes it."""
+        """A new reader, at the beginning. The caller closes it."""
         if self.data is not None:
             return io.BytesIO(self.data)
         return cast(BinaryIO, io.BufferedReader(_Reader(self._file, self.size_bytes), PIECE_BYTES))
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it from the beginning, a piece at a time."""
+        """The body in pieces, from the beginning."""
         if self.data is not None:
             yield self.data
             return
@@ -62,23 +60,23 @@ class Body:
                 yield piece
 
     def read(self) -> bytes:
-        """All of it at once."""
+        """The whole body."""
         return self.data if self.data is not None else b"".join(self.pieces())
 
 
 def body_of(data: bytes) -> Body:
-    """A body that was never in pieces."""
+    """A body of bytes that are in memory already."""
     sha256 = hashlib.sha256(data).hexdigest()
     return Body(size_bytes=len(data), sha256=sha256, head=data[:HEAD_BYTES], data=data)
 
 
 class Bodies:
     """
-    Takes bodies in.
+    Receives bodies.
 
     Args:
-        folder: Where large ones lie, in files without a name: a killed process leaves nothing behind.
-        memory_bytes: For all together.
+        folder: For large ones, in files without a name: a killed process leaves nothing behind.
+        memory_bytes: The memory for all incoming bodies together.
     """
 
     def __init__(self, folder: Path, *, memory_bytes: int) -> None:
@@ -90,11 +88,11 @@ class Bodies:
         self, pieces: AsyncIterable[bytes], limit_bytes: int, *, field: str = "file"
     ) -> AsyncIterator[Body]:
         """
-        Read a body whole; it lasts as long as the block.
+        Receive a whole body, for the time of the block.
 
         Raises:
-            TooLargeError: As soon as the limit is passed.
-            UnavailableError: The disk takes no more.
+            TooLargeError: The body exceeds the limit; raised with the first byte above it.
+            UnavailableError: The disk is full or fails.
         """
         incoming = _IncomingBody(self, limit_bytes, field)
         try:
@@ -105,24 +103,24 @@ class Bodies:
             incoming.close()
 
     def reserve(self, count: int) -> bool:
-        """Memory for `count` more bytes, if there is any; given back by `give_back`."""
+        """Reserve memory for `count` bytes. Returns False when there is not enough left."""
         if self._free_bytes < count:
             return False
         self._free_bytes -= count
         return True
 
     def release(self, count: int) -> None:
-        """Memory that `take` gave."""
+        """Release reserved memory."""
         self._free_bytes += count
 
     def new_file(self) -> BinaryIO:
-        """An unnamed file, blocking. Raises `OSError`."""
+        """A new file without a name. Blocks. Raises `OSError`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder, buffering=0))
 
 
 class _IncomingBody:
-    """One body that is coming in."""
+    """A body that is being received."""
 
     def __init__(self, bodies: Bodies, limit_bytes: int, field: str) -> None:
         self._bodies = bodies
@@ -169,9 +167,9 @@ class _IncomingBody:
         buffer, self._buffer, self._buffer_bytes = self._buffer, [], 0
         try:
             if self._file is None:
-                # Not in the thread that writes: a cancelled wait would lose the file, and with it what closes it.
+                # Not in the writing thread: a cancelled wait would lose the file object, and nothing would close it.
                 self._file = self._bodies.new_file()
-            # A cancelled upload leaves while the thread still writes; the number then stays open until it is done.
+            # A cancelled upload ends while the thread still writes: the thread has a descriptor of its own.
             await asyncio.to_thread(_write_all, os.dup(self._file.fileno()), buffer)
         except OSError as error:
             raise UnavailableError(f"the upload cannot be kept on the disk: {error.strerror}") from None
@@ -190,7 +188,7 @@ def _write_all(file: int, pieces: list[bytes]) -> None:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a file that others read too, from a place of its own."""
+    """Reads a file that has other readers, from a position of its own."""
 
     def __init__(self, file: int, size_bytes: int) -> None:
         super().__init__()
@@ -219,12 +217,12 @@ class _Reader(io.RawIOBase):
 
 class TransferRate:
     """
-    Whoever sends a byte now and then would hold a place for ever. An async context manager around the reading.
+    The lower limit on the rate of an upload. An async context manager around the reading.
 
-    What came fast buys no pause later: nothing at all may come for `GRACE_S` at most.
+    A fast beginning does not allow a pause later: the longest pause is `grace_s`.
 
     Raises:
-        InvalidError: On leaving, when the body came more slowly than `BYTES_PER_S` after `GRACE_S`.
+        InvalidError: On exit, when the body was slower than `bytes_per_s` after `grace_s`.
     """
 
     def __init__(self, *, grace_s: float = GRACE_S, bytes_per_s: float = BYTES_PER_S) -> None:
@@ -245,7 +243,7 @@ class TransferRate:
             ) from None
 
     def add(self, count: int) -> None:
-        """So many more bytes are there."""
+        """Count received bytes."""
         if (until := self._timeout.when()) is not None and not self._timeout.expired():
             now = asyncio.get_running_loop().time()
             self._timeout.reschedule(min(until + count / self._bytes_per_s, now + self._grace_s))

@@ -1,5 +1,5 @@
 """
-What a file is, told from its bytes, and how a browser may treat it. Never looks at a file's name for that. No I/O.
+Content types: detected from the bytes of a file, never from its name, with what a browser may do with them. No I/O.
 """
 
 import codecs
@@ -12,15 +12,15 @@ from urllib.parse import quote
 from msgspec import Struct
 
 HEAD_BYTES: Final = 4096
-"""How far into a file its type is looked for; drawing programs put long comments before the root element."""
+"""The part of a file that is searched for its type. Drawing programs put long comments before the root element."""
 
 
 class ContentType(Struct, frozen=True, kw_only=True):
     """
-    A type as it is stored.
+    A content type as objects are stored with it.
 
-    `image` marks what we open as a picture. `inline` marks what a browser may show on our host; everything else is
-    offered as a download, because markup that is opened there would run as ours (reference: storage.md, 8.8 and 8.9).
+    `image` marks types that are decoded as pictures. `inline` marks types that a browser may show on our host. Every
+    other one is a download, because markup that is opened there would run with our origin.
     """
 
     name: str
@@ -65,7 +65,7 @@ _COLLECTION: Final = b"ttcf"
 _COLLECTION_VERSIONS: Final = frozenset({0x00010000, 0x00020000})
 _FLAVORS: Final = frozenset({*_FONT_KINDS, b"true", _COLLECTION})
 _TABLES: Final = range(1, 256)
-"""How many tables a font may have. OpenType needs eight or so, and knows of some sixty kinds."""
+"""The number of tables of a font. OpenType needs some eight, and defines some sixty."""
 
 _TABLE_TAG: Final = re.compile(rb"[\x20-\x7e]{4}")
 
@@ -81,21 +81,24 @@ BY_EXTENSION: dict[str, ContentType] = {
     kind.extension: kind
     for kind in (SVG, HTML, XML, TEXT, BINARY, WOFF2, WOFF, TTF, OTF, TTC, *(kind for _, kind in _SIGNATURES))
 }
-"""Every type that `sniff` can tell, by the extension that it gives to a key."""
+"""Every type that `sniff` detects, by the extension in its keys."""
 
 
 def sniff(head: bytes, pieces: Callable[[], Iterable[bytes]]) -> ContentType:
     """
-    The type of a file; `BINARY` for what has no signature and is not text.
+    Detect the type of a file.
 
-    `head` is its first `HEAD_BYTES`, or all of a shorter one. `pieces` gives the whole of it, and is called only where
-    the head decides nothing: text is text to its end.
+    `head` is its first `HEAD_BYTES`, or the whole of a shorter file. `pieces` reads the whole file. It is called only
+    where the head does not decide, because a text file is text to its end.
+
+    Returns:
+        The type; `BINARY` for a file that has no signature and is not text.
     """
     return sniff_head(head) or (TEXT if head and _is_text(pieces()) else BINARY)
 
 
 def sniff_head(head: bytes) -> ContentType | None:
-    """The type that a file's first `HEAD_BYTES` tell by a signature or by markup; None for text and for the unknown."""
+    """The type by a signature or markup in a file's first `HEAD_BYTES`. None for text and for unknown types."""
     head = head[:HEAD_BYTES]
     for signature, kind in _SIGNATURES:
         if signature.match(head):
@@ -107,8 +110,8 @@ def disposition(kind: ContentType, file_name: str) -> str:
     """
     The Content-Disposition for a file of this type (RFC 6266).
 
-    A name that arrives from outside is cut to its last part and cannot leave the header: control characters, quotes,
-    slashes and backslashes are dropped.
+    Of an uploader's name the last path segment is kept, without control characters, quotes, slashes and backslashes:
+    it cannot break out of the header.
     """
     word = "inline" if kind.inline else "attachment"
     name = _clean(file_name)
@@ -127,22 +130,22 @@ def _clean(file_name: str) -> str:
 
 
 def _font(head: bytes) -> ContentType | None:
-    # Four bytes are too few to tell a font by: any file may begin with 00 01 00 00.
+    # Four bytes are too few to identify a font: any file may begin with 00 01 00 00.
     signature = head[:4]
     try:
         if signature in _FONT_KINDS:
-            # OpenType, "Table directory": the number of tables, three helpers for a search, then the tables themselves.
+            # OpenType, "Table directory": the number of tables, three values for binary search, then the tables.
             (tables,) = struct.unpack_from(">H", head, 4)
             return _FONT_KINDS[signature] if tables in _TABLES and _TABLE_TAG.match(head, 12) else None
         if signature in _PACKED_FONT_KINDS:
-            # WOFF 1 and 2, "WOFFHeader": what was packed, the length of the file, the number of tables.
+            # WOFF 1 and 2, "WOFFHeader": the flavor of the packed font, the length of the file, the number of tables.
             flavor, _, tables = struct.unpack_from(">4sIH", head, 4)
             return _PACKED_FONT_KINDS[signature] if tables in _TABLES and flavor in _FLAVORS else None
         if signature == _COLLECTION:
             version, fonts = struct.unpack_from(">II", head, 4)
             return TTC if version in _COLLECTION_VERSIONS and fonts in _TABLES else None
     except struct.error:
-        # Cut off within its header.
+        # The file ends within the header.
         return None
     return None
 
@@ -162,7 +165,7 @@ def _is_text(pieces: Iterable[bytes]) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for piece in pieces:
-            # In small parts: the decoder copies what it reads, and lets no other thread run meanwhile.
+            # In small parts: the decoder copies its input, and no other thread runs meanwhile.
             for at in range(0, len(piece), _TEXT_PIECE_BYTES):
                 part = piece[at : at + _TEXT_PIECE_BYTES]
                 decoder.decode(part)

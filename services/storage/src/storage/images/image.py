@@ -1,15 +1,14 @@
 """
-Bytes of a picture -> its size and the bytes of its thumbnails. Pure, and slow: runs in a process of its own.
+The size and the thumbnails of a picture. Pure, and slow: runs in a process of its own.
 
-Configuration: the thumbnails' sides, and whether AVIF is taken. The limits are constants here and in `jpeg_limits`,
-with where they come from.
-Implementation: Pillow. A JPEG is decoded at a fraction of its size (`draft`), and turned upright only afterwards,
-because turning it first decodes it whole: four times slower, ten times the memory (reference: storage.md, 4.2). Every
-other picture is reduced in strips, so that its colours are never converted at full size: of 40 megapixels with alpha,
-that took 460 MB.
-Considerations: Pillow would open 43 formats, among them some that start other programs, so the formats are listed. Its
-own limit on pixels only warns; ours is read from the header before a pixel is decoded. Of an animation, Pillow reads
-the first frame and no other, as long as nobody asks it how many there are: so nobody does.
+Configuration: the thumbnails' sides, and whether AVIF is accepted. The limits are constants here and in `jpeg_limits`,
+with their reasons.
+Implementation: Pillow. A JPEG is decoded at a fraction of its size (`draft`) and turned upright only afterwards,
+because turning it first decodes it at full size: four times slower, ten times the memory. Every other picture is
+reduced in strips, so that its colours are never converted at full size, which took 460 MB for 40 megapixels with alpha.
+Considerations: Pillow would open 43 formats, some of which start other programs, so the accepted ones are listed. Its
+own limit on pixels only warns; ours is checked against the header before a pixel is decoded. Pillow reads only the
+first frame of an animation unless it is asked for the number of frames, so no code asks.
 """
 
 import struct
@@ -26,28 +25,27 @@ from storage.images.jpeg_limits import check_jpeg
 
 MAX_PIXELS: Final = 40_000_000
 """
-The largest picture that is decoded (reference: storage.md, 8.6); frames after the first are not. That is 160 MB of
-memory, 240 MB for a progressive JPEG, and 620 MB for a WebP, of which libwebp and Pillow keep four copies. An ordinary
-JPEG takes 10 MB.
+The largest picture that is decoded, of its first frame alone. It takes 160 MB of memory, 240 MB as a progressive JPEG,
+and 620 MB as a WebP, of which libwebp and Pillow keep four copies. An ordinary JPEG takes 10 MB.
 """
 
 PIPELINE = "v2"
-"""Part of a thumbnail's key: raise it when the same picture would give other bytes."""
+"""The version in a thumbnail's key: raise it when the same picture would give other bytes."""
 
 JPEG_QUALITY: Final = 80
 """imgproxy's default."""
 
 REDUCING_GAP: Final = 2.0
-"""How much larger than a thumbnail the picture is that it is made from: Pillow's own default, near to the best."""
+"""The size of the reduced picture in relation to the thumbnail made from it: Pillow's default, close to the best."""
 
 _READERS: Final = {JPEG: "JPEG", PNG: "PNG", GIF: "GIF", WEBP: "WEBP", AVIF: "AVIF"}
 
 _STRIP_PIXELS: Final = 1_000_000
 
 _RESIZABLE_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})
-"""What can be resized as it is: a palette's numbers cannot be averaged, and Pillow does not reduce the other modes."""
+"""Modes that are resized directly. Indexes of a palette cannot be averaged, and Pillow reduces no other mode."""
 
-# Pillow's limit is a warning first and counts differently; ours is checked right after the header is read.
+# Pillow's limit first only warns, and counts differently. Ours is checked right after the header is read.
 Image.MAX_IMAGE_PIXELS = None
 
 _BROKEN = (
@@ -62,7 +60,7 @@ _BROKEN = (
     RuntimeError,
     struct.error,
 )
-"""What Pillow's decoders raise for bytes that they cannot read; it promises no narrower kind."""
+"""Errors of Pillow's decoders for damaged bytes. Pillow documents no narrower type."""
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,7 +71,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation -> what makes the picture upright (CIPA DC-008, tag 274)."""
+"""The transposition that turns a picture upright, by its EXIF orientation (CIPA DC-008, tag 274)."""
 
 _SWAPPING_SIDES = {_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)}
 
@@ -88,7 +86,7 @@ class Thumbnail(Struct, frozen=True, kw_only=True):
 
 
 class Picture(Struct, frozen=True, kw_only=True):
-    """The size of a picture as it is shown (upright), in pixels, and its thumbnails as they were asked for."""
+    """The size of a picture in pixels, upright, and its thumbnails in the requested order."""
 
     width: int
     height: int
@@ -97,15 +95,15 @@ class Picture(Struct, frozen=True, kw_only=True):
 
 def picture_of(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
     """
-    Read a picture, once, and make its thumbnails: the longer side at most each of `sides_px`, never larger than the
-    original. A file is read from its beginning, and stays open.
+    Decode a picture once and make its thumbnails.
 
-    The first frame stands for an animation. A thumbnail is a PNG where something shows through, else a JPEG, because
-    mail programs show nothing else. `avif` takes AVIF too, where Pillow was built with it.
+    Each of `sides_px` is the longer side of one thumbnail, which is never larger than the original. A file is read from
+    its beginning, and stays open. Of an animation the first frame is used. A transparent thumbnail is a PNG, any other
+    a JPEG, because mail programs show no other format. `avif` accepts AVIF too, where Pillow was built with it.
 
     Raises:
         InvalidError: Not a JPEG, PNG, GIF or WebP, or damaged.
-        TooLargeError: The header claims more than `MAX_PIXELS`, or a JPEG passes a limit of `jpeg_limits`.
+        TooLargeError: The header claims more than `MAX_PIXELS`, or a JPEG exceeds a limit of `jpeg_limits`.
     """
     file = BytesIO(source) if isinstance(source, bytes) else source
     reader = _reader(file, avif=avif)
@@ -122,7 +120,7 @@ def picture_of(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bool 
 
 
 def _reader(file: BinaryIO, *, avif: bool) -> str:
-    """Pillow's name for the one format that the first bytes tell: no other one tries its luck."""
+    """Pillow's name of the format that the first bytes show. Pillow tries no other one."""
     kind = sniff_head(file.read(HEAD_BYTES))
     file.seek(0)
     if kind is AVIF and not (avif and features.check("avif")):
@@ -149,7 +147,7 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _BROKEN:
-        # Metadata that cannot be read is no reason to refuse a picture that can be.
+        # Unreadable metadata is no reason to refuse a readable picture.
         return None
 
 
@@ -169,8 +167,11 @@ def _fitting(size: tuple[int, int], side_px: int) -> tuple[int, int]:
 
 def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """
-    The whole picture in a mode that can be resized, still `REDUCING_GAP` times as large as `size` where it was; and the
-    part of it that is the picture: where a side is no multiple, the last pixels stand for fewer.
+    Reduce a picture to about `REDUCING_GAP` times `size`, in a mode that can be resized.
+
+    Returns:
+        The reduced picture, and the box of it that holds the picture: where a side is no multiple of the factor, its
+        last pixel covers less.
     """
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         drafted = image.draft(None, (int(size[0] * REDUCING_GAP), int(size[1] * REDUCING_GAP)))
@@ -191,7 +192,7 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tu
 
 def _resizable(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow would cut 16-bit grey off at 255 instead of scaling it.
+        # Pillow would clip 16-bit grey at 255 instead of scaling it.
         return image.point(lambda value: value / 256).convert("L")
     if image.mode in _RESIZABLE_MODES and "transparency" not in image.info:
         return image
@@ -206,7 +207,7 @@ def _thumbnail(small: Image.Image, transpose: Image.Transpose | None, profile: b
     if transpose is not None:
         small = small.transpose(transpose)
     small = _in_srgb(small, profile)
-    # Encoders copy metadata from here.
+    # Encoders copy metadata from `info`.
     small.info = {}
     out = BytesIO()
     if small.mode in {"LA", "RGBA"} and small.getchannel("A").getextrema() != (255, 255):
@@ -226,5 +227,5 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
     except (ImageCms.PyCMSError, OSError):
-        # A profile that does not fit the pixels: every viewer shows such a picture as it stands.
+        # The profile does not fit the pixels: every viewer then ignores it.
         return image

@@ -1,10 +1,10 @@
 """
-What a JPEG asks of a decoder beyond its pixels, counted before one sees it. Pure.
+Limits on the decoding cost of a JPEG beyond its pixels, checked before it is decoded. Pure.
 
-Its pixels may come in several passes ("scans"), and each is a pass over all of them, however few bytes it has: 220 KB
-with 200 scans kept a decoder busy for 7.5 s, and 10 MB have room for 150,000. Pillow reads the segments before them one
-by one, and the fill bytes between those too: 10 MB of either took it ten seconds. Neither the number of pixels nor the
-size of the file bounds that.
+The pixels may come in several scans, and each costs a pass over all pixels, however few bytes it has: 220 KB with 200
+scans kept a decoder busy for 7.5 s, and 10 MB have room for 150,000. Pillow reads the segments before the scans one by
+one, and the fill bytes between them: 10 MB of either took ten seconds. Neither the number of pixels nor the size of the
+file limits that.
 """
 
 import re
@@ -13,13 +13,13 @@ from typing import BinaryIO, Final
 from shared.errors import TooLargeError
 
 MAX_SCANS: Final = 64
-"""Encoders write ten; each costs a millisecond a megapixel."""
+"""Encoders write ten. Each costs a millisecond a megapixel."""
 
 MAX_SEGMENTS: Final = 2000
-"""Cameras write a dozen; long metadata comes in segments of 64 KB."""
+"""Cameras write a dozen. Long metadata is split into segments of 64 KB."""
 
 MAX_FILL_BYTES: Final = 4096
-"""Between two segments. The specification allows fill bytes and tells no number; hardly anybody writes one."""
+"""Fill bytes between two segments. The specification allows any number; encoders hardly write one."""
 
 _END_OF_IMAGE: Final = 0xD9
 _START_OF_SCAN: Final = 0xDA
@@ -28,19 +28,17 @@ _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The markers that begin a frame; the three others in that range are tables (ITU-T T.81, table B.1)."""
 
 _MARKER: Final = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
-"""A marker with a segment behind it. Among the pixels of a scan, FF is followed by 00 or by a restart marker."""
+"""A marker that a segment follows. In the data of a scan, FF is followed by 00 or by a restart marker."""
 
 _PIECE_BYTES: Final = 64 * 1024
 
 
 def check_jpeg(file: BinaryIO) -> None:
     """
-    Read a JPEG's segments from where `file` stands, which is at its beginning.
-
-    What is damaged passes: the decoder tells that better.
+    Read the segments of a JPEG; `file` is at its beginning. A damaged file passes: the decoder reports it better.
 
     Raises:
-        TooLargeError: One of the limits is passed.
+        TooLargeError: The JPEG exceeds one of the limits.
     """
     scans = components = 0
     sequential = in_scan = False
@@ -55,7 +53,7 @@ def check_jpeg(file: BinaryIO) -> None:
             if scans > MAX_SCANS:
                 raise TooLargeError(f"the JPEG goes over its pixels more than {MAX_SCANS} times", field="file")
             if sequential and segment[:1] == bytes([components]):
-                # One scan that brings everything, as in most files: decoders read no further.
+                # One scan with all components, as in most files: decoders read no further.
                 return
         elif marker in _FRAMES and len(segment) > 5:
             sequential, components = marker in _SEQUENTIAL, segment[5]
@@ -63,7 +61,7 @@ def check_jpeg(file: BinaryIO) -> None:
 
 
 def _next_marker(file: BinaryIO, *, in_scan: bool) -> int | None:
-    """The code of the next marker; `file` stands behind it then."""
+    """The code of the next marker, or None. Leaves `file` behind it."""
     while piece := file.read(_PIECE_BYTES if in_scan else MAX_FILL_BYTES):
         if found := _MARKER.search(piece):
             file.seek(found.end() - len(piece), 1)

@@ -1,21 +1,21 @@
 """
-The circuit breaker before one provider: after some outages in a row nobody asks it for a while, then one upload tries.
-Pure: the clock is passed in.
+The circuit breaker of one provider: after some outages in a row it pauses requests, then lets one upload try. Pure:
+the clock is passed in.
 """
 
 from collections.abc import Callable
 from typing import Final
 
 OUTAGES_TO_OPEN: Final = 3
-"""In a row, before the breaker opens: one may be a single bad connection."""
+"""Consecutive outages that open the breaker: one may be a single bad connection."""
 
 PAUSE_S: Final = 30.0
-"""Between the tries while it is open."""
+"""The pause between two tries while it is open."""
 
 
 class CircuitBreaker:
     """
-    Closed lets everybody through. Open lets nobody through until `pause_s` is over, and then one, who decides.
+    A closed breaker allows every request. An open one allows one request each `pause_s`, whose outcome decides.
 
     Args:
         clock: Monotonic, in seconds.
@@ -36,7 +36,7 @@ class CircuitBreaker:
         return max(0.0, self._try_at - self._clock()) if self._try_at is not None else 0.0
 
     def allow_request(self) -> bool:
-        """Whether the caller may try. While it does, an open breaker lets nobody else through for another pause."""
+        """Whether the caller may try. An open breaker then allows no other request for another pause."""
         if self._try_at is None:
             return True
         if self._clock() < self._try_at:
@@ -45,12 +45,12 @@ class CircuitBreaker:
         return True
 
     def record_failure(self) -> None:
-        """The provider is in trouble."""
+        """Count an outage of the provider."""
         self._outages += 1
         if self._outages >= self._outages_to_open:
             self._try_at = self._clock() + self._pause_s
 
     def record_answer(self) -> None:
-        """The provider is not in trouble, whatever it said."""
+        """Close the breaker: the provider answered, with success or a refusal."""
         self._outages = 0
         self._try_at = None

@@ -1,9 +1,8 @@
 """
-Where an upload goes: to the first active provider of its app, or to the next one while that is in trouble. Holds the
-port that a provider fills, and what is known of how each one does.
+Failover: an upload goes to the first active provider of its app, or to the next one during an outage.
 
-A provider that refuses keys or permissions is never passed over, because that would hide it (reference: storage.md,
-decision 7).
+Holds the `Provider` port and the health of each provider. A provider that refuses keys or permissions is never skipped,
+because that would hide the refusal.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +28,7 @@ ProviderState = Literal["ok", "down", "refuses"]
 
 
 class Headers(Struct, frozen=True, kw_only=True):
-    """What a provider serves an object with."""
+    """The HTTP headers that a provider serves an object with."""
 
     content_type: str
     content_disposition: str
@@ -38,14 +37,14 @@ class Headers(Struct, frozen=True, kw_only=True):
 
 class Provider(Protocol):
     """
-    Where objects lie. Uploads call it, many at a time, and again for about two seconds while its error is retryable.
+    A store of objects. Uploads call it concurrently, and retry for about two seconds while its error is retryable.
 
-    `place` tells the bucket, container or directory and stays the same while objects are found there;
-    `prefix` is what every key begins with, without a slash at the end, and may be empty.
+    `place` identifies the bucket, container or directory, and stays the same while its objects are found there. Every
+    key begins with `prefix`, which has no slash at its end and may be empty.
 
-    Errors decide what happens next: `CredentialsError` and `DeniedError` go to the uploader, as do `NotFoundError` (no
-    such bucket) and `InvalidError` (the bucket is elsewhere), and an operator hears of them; an outage
-    (`shared.objects.errors.is_outage`) lets the next provider take its place.
+    `CredentialsError`, `DeniedError`, `NotFoundError` (no such bucket) and `InvalidError` (the bucket is in another
+    region) fail the upload and raise an alert. On an outage (`shared.objects.errors.is_outage`) the next provider is
+    used.
     """
 
     name: str
@@ -54,26 +53,31 @@ class Provider(Protocol):
 
     async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
         """
-        Store a whole object under a key that nobody else gives other content, and say whether it was new.
+        Store a whole object. Each key stands for one content only.
 
-        Durable when it returns, which it does within a time that grows with the size alone. Cancelled, it has stored
-        all or nothing.
+        The object is durable on return. The time limit grows with the size alone. A cancelled call has stored all or
+        nothing.
+
+        Returns:
+            Whether the object is new.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Take an object away. One that is not there counts as taken away."""
+        """Delete an object. An absent one counts as deleted."""
         ...
 
     def url(self, key: str) -> str:
-        """The permanent address of a key, which needs no credential."""
+        """The permanent URL of a key; it needs no credential."""
         ...
 
 
 class ProviderHealth:
     """
-    How one provider of one app does, and what an operator hears of it: once when it begins to fail, once when it is
-    well again, and anew when its configuration was changed without mending it.
+    The health of one provider of one app.
+
+    Alerts once when the provider begins to fail, once when it has recovered, and again when its configuration was
+    changed and it still fails.
     """
 
     def __init__(
@@ -97,24 +101,24 @@ class ProviderHealth:
         self._revision = 0
 
     def reset_if_changed(self, revision: int) -> None:
-        """The configuration may have changed, and may have mended it."""
+        """Forget the failure if the configuration has another revision: the change may have repaired it."""
         if revision != self._revision:
             self._revision = revision
             self.state, self.error, self.since = "ok", None, None
             self.breaker.record_answer()
 
     async def record_outage(self, error: MillraceError) -> None:
-        """It is not reached, is silent or fails by itself."""
+        """Record that the provider is not reached, does not answer, or fails by itself."""
         self.breaker.record_failure()
         await self._record_failure("down", error, f"{self.name} is passed over until it answers: {error.message}")
 
     async def record_refusal(self, error: MillraceError) -> None:
-        """It answers, and refuses keys or permissions."""
+        """Record that the provider answers and refuses keys or permissions."""
         self.breaker.record_answer()
         await self._record_failure("refuses", error, f"uploads fail until its configuration is mended: {error.message}")
 
     async def record_success(self) -> None:
-        """It has stored something."""
+        """Record that the provider has stored an object."""
         self.breaker.record_answer()
         self.state, self.error, self.since = "ok", None, None
         if self._alerted:
@@ -133,12 +137,12 @@ class ProviderHealth:
 
 
 class ProviderSlot(Protocol):
-    """A provider that is active for an app, opened only when it is asked."""
+    """An active provider of an app, opened on first use."""
 
     health: ProviderHealth
 
     def open(self) -> AbstractAsyncContextManager[Provider]:
-        """The provider, open at least while the block runs. Raises what opening it raises."""
+        """The provider, open at least for the block. Raises the error of opening it."""
         ...
 
 
@@ -146,11 +150,14 @@ async def store_with_failover(
     slots: Sequence[ProviderSlot], store: Callable[[Provider], Awaitable[T]]
 ) -> tuple[T, bool]:
     """
-    Store with the first provider that is not in trouble; and whether one with precedence was passed over.
+    Store with the first provider that has no outage.
+
+    Returns:
+        The result of `store`, and whether a provider with precedence was skipped.
 
     Raises:
-        UnavailableError: There is no provider, or every one is in trouble; says what the first one said.
-        MillraceError: What a provider said that no other should hide.
+        UnavailableError: There is no provider, or every one has an outage; holds the message of the first.
+        MillraceError: The refusal of a provider.
     """
     first: MillraceError | None = None
     for slot in slots:
@@ -165,7 +172,7 @@ async def store_with_failover(
             await health.record_refusal(error)
             raise
         except (InvalidError, NotFoundError) as error:
-            # A bucket that is not there, or is elsewhere: the connector is wrong, and not what was uploaded.
+            # The bucket does not exist or is in another region: the connector is wrong, and not the upload.
             await health.record_refusal(error)
             raise CredentialsError(error.message) from error
         except MillraceError as error:

@@ -1,9 +1,9 @@
 """
-Which providers an app has, in the order of their precedence, and those that are open now.
+The providers of an app in the order of their precedence, and the pool of open providers.
 
-Open providers are shared and kept by the revision of their connector, so a changed one takes effect with the next
-upload, while the uploads under way end with the old one, which is closed after the last of them. Those that nobody has
-used for longest are closed when there are many.
+Uploads share open providers, one for each revision of a connector. A changed connector takes effect with the next
+upload; uploads in progress keep the old provider, which is closed after the last of them. When many are open, the least
+recently used are closed.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from shared.config.registry import ConfigEntry
 from storage.placement.failover import Provider, ProviderHealth, ProviderSlot, ProviderState
 
 MAX_OPEN: Final = 256
-"""Providers that stay open while nobody uses them: each has connections of its own."""
+"""Providers that stay open while unused: each has connections of its own."""
 
 Key = tuple[str, str]
 """An app, and the name of one of its providers."""
 
 
 class ConnectorConfig(Protocol):
-    """The configuration of a provider, as far as it matters here."""
+    """The configuration of a provider, as far as placement uses it."""
 
     @property
     def active(self) -> bool: ...
@@ -36,14 +36,14 @@ class ConnectorConfig(Protocol):
 
 
 class ConnectorSource(Struct, frozen=True):
-    """Connectors of one kind: the entry of an app as it is now, and how its provider is opened."""
+    """Connectors of one kind: the current entry of an app, and the way to open its provider."""
 
     entry_of: Callable[[str], ConfigEntry[Any] | None]
     open: Callable[[Any], AbstractAsyncContextManager[Provider]]
 
 
 class ProviderStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a provider of an app does. `message` and `since` tell of its failure."""
+    """The status of a provider of an app. `message` and `since` describe its failure."""
 
     name: str
     place: str
@@ -54,7 +54,7 @@ class ProviderStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _OpenProvider:
-    """A provider that is open. `users` are the uploads that use it now."""
+    """An open provider. `users` counts the uploads that use it."""
 
     def __init__(self, revision: int, provider: Provider, stack: AsyncExitStack) -> None:
         self.revision = revision
@@ -65,7 +65,7 @@ class _OpenProvider:
 
 
 class _ConnectorSlot:
-    """Satisfies `placement.ProviderSlot`."""
+    """Satisfies `storage.placement.failover.ProviderSlot`."""
 
     def __init__(
         self, selection: "ProviderSelection", key: Key, entry: ConfigEntry[Any], health: ProviderHealth
@@ -80,7 +80,7 @@ class _ConnectorSlot:
 
 
 class _LocalSlot:
-    """Satisfies `placement.ProviderSlot`."""
+    """Satisfies `storage.placement.failover.ProviderSlot`."""
 
     def __init__(self, provider: Provider, health: ProviderHealth) -> None:
         self.health = health
@@ -92,12 +92,12 @@ class _LocalSlot:
 
 class ProviderSelection:
     """
-    Satisfies `uploads.Providers`. An async context manager: leaving it closes what is open.
+    Satisfies `storage.uploads.upload.Providers`. An async context manager: on exit it closes the open providers.
 
     Args:
-        sources: Kinds of connectors by the name of their provider, the one with precedence first.
-        local: Where objects go after them; None where nothing is to lie on this machine. Closed by whoever opened it.
-        standing_of: Makes the standing of a provider of an app.
+        sources: Kinds of connectors by the name of their provider, in the order of precedence.
+        local: The provider after them; None where the local directory is not used. Its opener closes it.
+        make_health: Makes the health of a provider of an app.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ProviderSelection:
             await opened.stack.aclose()
 
     def slots(self, app_key: str) -> list[ProviderSlot]:
-        """See `uploads.Providers`."""
+        """See `storage.uploads.upload.Providers`."""
         slots: list[ProviderSlot] = []
         for name, source in self._sources.items():
             entry = source.entry_of(app_key)
@@ -136,7 +136,7 @@ class ProviderSelection:
         return slots
 
     def provider_at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
-        """See `uploads.Providers`."""
+        """See `storage.uploads.upload.Providers`."""
         if self._local is not None and self._local.place == place:
             return nullcontext(self._local)
         for name, source in self._sources.items():
@@ -146,7 +146,7 @@ class ProviderSelection:
         return None
 
     def statuses(self, app_key: str) -> tuple[ProviderStatus, ...]:
-        """Every provider of an app, in the order of their precedence."""
+        """The status of every provider of an app, in the order of precedence."""
         entries = {name: source.entry_of(app_key) for name, source in self._sources.items()}
         connectors: list[tuple[str, ConnectorConfig]] = [
             (name, entry.value) for name, entry in entries.items() if entry
@@ -157,7 +157,7 @@ class ProviderSelection:
         return tuple(statuses)
 
     def degraded(self) -> dict[str, str]:
-        """Names of providers that fail for some apps, and for how many. The apps themselves are told by alerts."""
+        """Failing providers by name, with the number of apps. Alerts name the apps."""
         counts: dict[tuple[str, ProviderState], int] = {}
         for key, health in self._healths.items():
             if health.state != "ok" and self._is_active(key):
@@ -171,7 +171,7 @@ class ProviderSelection:
 
     @asynccontextmanager
     async def use(self, key: Key, entry: ConfigEntry[Any]) -> AsyncIterator[Provider]:
-        """The provider of a connector, open at least while the block runs. Raises what opening it raises."""
+        """The provider of a connector, open at least for the block. Raises the error of opening it."""
         opened = await self._current(key, entry)
         opened.users += 1
         try:
@@ -185,11 +185,11 @@ class ProviderSelection:
                 await opened.stack.aclose()
 
     async def _current(self, key: Key, entry: ConfigEntry[Any]) -> _OpenProvider:
-        # A request that read the connector before another one did may come after it: newer is right as well.
+        # A request may come later than one that has read a newer connector: the newer provider is right for both.
         if (opened := self._open_providers.get(key)) is not None and opened.revision >= entry.revision:
             self._open_providers.move_to_end(key)
             return opened
-        # Opening may look a host up, so no app waits for another's.
+        # Opening may resolve a host name, so no app waits for another one's.
         async with self._opening[key]:
             if (opened := self._open_providers.get(key)) is not None and opened.revision >= entry.revision:
                 return opened
@@ -206,7 +206,7 @@ class ProviderSelection:
             return opened
 
     async def _close_unused(self) -> None:
-        # Gone are connectors that were deleted or are not active any more, and the longest unused of too many.
+        # Closes providers of deleted and inactive connectors, and the least recently used of too many.
         surplus = len(self._open_providers) - self._max_open
         for key, opened in list(self._open_providers.items()):
             if opened.users == 0 and (surplus > 0 or not self._is_active(key)):

@@ -1,4 +1,9 @@
-"""Where objects can lie. Adding a provider is one file, one word here, one fixture of its contract test."""
+"""
+Providers of object storage.
+
+To add a provider: a file here, a member of the union, a fixture in `tests/contracts/test_providers.py`, a row in the
+service's README.
+"""
 
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig

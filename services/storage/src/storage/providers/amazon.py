@@ -1,14 +1,14 @@
 """
-Objects in Amazon S3, or in a store that speaks its protocol.
+Store objects in Amazon S3, or in a store that speaks its protocol.
 
 Configuration: s3:PutObject, s3:GetObject and s3:DeleteObject on `<bucket>/<prefix>/*`, for the static keys of a user or
-for a role. Everybody must be able to read the prefix, by a bucket policy or a CDN before it: no ACL is sent, because
-buckets refuse them by default. Without keys, this service's own identity assumes the role, and needs sts:AssumeRole.
-Implementation: `shared.objects.store`, which costs a sixth of the SDK's CPU time (reference: storage.md, 4.2), with
-temporary keys from `shared.aws.clients` for a role.
-Considerations: a bucket with a dot in its name has no valid certificate under its own host name, so its URLs have it in
-the path. One identity of ours assumes the roles of every tenant, so the external id begins with the tenant's name
-(`shared.aws.roles.check_role`).
+for a role. The prefix must be public, by a bucket policy or through a CDN: no ACL is sent, because buckets refuse them
+by default. Without keys, this service's own identity assumes the role, and needs sts:AssumeRole.
+Implementation: `shared.objects.store`, which takes a sixth of the SDK's CPU time, with temporary keys from
+`shared.aws.clients` for a role.
+Considerations: a bucket with a dot in its name has no valid certificate under its own host name, so its URLs have the
+bucket in the path. One identity of ours assumes the roles of every tenant, so the external id begins with the tenant's
+name (`shared.aws.roles.check_role`).
 """
 
 import re
@@ -33,7 +33,7 @@ NAME: Final = "amazon-storage"
 ACCESS_KEY = re.compile(r"[A-Za-z0-9_]{16,128}")
 """IAM API reference, AccessKey."""
 OTHER_ACCESS_KEY = re.compile(r"[!-~]{1,128}")
-"""What stores other than AWS give out."""
+"""An access key id of a store other than AWS."""
 SECRET_KEY = re.compile(r"[!-~]{1,256}")
 BUCKET_NAME = re.compile(r"(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """S3 user guide, bucket naming rules."""
@@ -45,10 +45,10 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     The Amazon Storage connector of one app.
 
-    `access_key` and `secret_key` are static keys of an IAM user. Instead of them, or for them to assume, there is
-    `role_arn` with its `external_id`, which is the app's key or begins with it and a colon. `cdn_base_url` is what URLs
-    begin with where a CDN stands before the bucket, `prefix` what every key begins with, `endpoint_url` a store other
-    than AWS. What is not `active` is kept and not used.
+    `access_key` and `secret_key` are static keys of an IAM user. `role_arn` replaces them, or is the role that they
+    assume; its `external_id` is the app's key, or begins with it and a colon. URLs begin with `cdn_base_url` where a
+    CDN serves the bucket, and keys with `prefix`. `endpoint_url` is the address of a store other than AWS. A connector
+    that is not `active` is kept and not used.
     """
 
     access_key: str = ""
@@ -64,13 +64,13 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def place(self) -> str:
-        """Where objects are, whoever holds the keys: the same bucket of another store is another place."""
+        """The place of objects, independent of the keys. The same bucket name in another store is another place."""
         store = f"{urlsplit(self.endpoint_url).netloc}/" if self.endpoint_url else ""
         return f"s3://{store}{self.bucket_name}"
 
     @property
     def credentials(self) -> AwsCredentials | AwsRole:
-        """What signs: the keys, or the role that they, or this process's own identity, assume."""
+        """The identity that signs: the keys, or the role that they, or this process's own identity, assume."""
         keys = AwsCredentials(access_key_id=self.access_key, secret_access_key=self.secret_key)
         if not self.role_arn:
             return keys
@@ -79,10 +79,10 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @asynccontextmanager
     async def open(self, *, allow_private: bool, aws: AwsClients) -> AsyncIterator[CloudProvider]:
         """
-        Asks nothing of the bucket yet. `aws` assumes the role, where there is one.
+        Open the provider, without a request to the bucket. `aws` assumes the role, where there is one.
 
         Raises:
-            InvalidError: A field cannot be right.
+            InvalidError: The endpoint is in a private network.
         """
         if self.endpoint_url and not allow_private:
             await refuse_private_addresses(self.endpoint_url, "endpoint_url")
@@ -100,7 +100,7 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
 
     def url(self, key: str) -> str:
-        """The permanent address of a key: no credential is in it, so it outlives them all."""
+        """The permanent URL of a key. It holds no credential, so it stays valid when keys are revoked."""
         if self.cdn_base_url:
             return f"{self.cdn_base_url}/{key}"
         if self.endpoint_url:
@@ -113,10 +113,13 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -> AmazonStorageConfig:
     """
-    The connector of an app without the spaces and slashes that are copied along. Asks nobody.
+    Check the connector of an app, without I/O.
+
+    Returns:
+        The connector without the spaces and slashes that were copied with its values.
 
     Raises:
-        InvalidError: A field cannot be right; says which and what was expected.
+        InvalidError: A field is wrong; names it and what was expected.
     """
     config = msgspec.structs.replace(
         config,
@@ -134,7 +137,7 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
     if config.role_arn or config.external_id:
         check_role(config.role_arn, config.external_id, app_key)
     if config.role_arn and not config.access_key:
-        # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
+        # A secret that a form omits is the saved one: here the secret of the keys that the role replaces.
         config = msgspec.structs.replace(config, secret_key=Secret(""))
     else:
         expect(

@@ -1,12 +1,12 @@
 """
-Test Connection for Amazon S3: the steps of its own.
+Steps of Test Connection for Amazon S3.
 
 Configuration: s3:PutObject and s3:GetObject on `<bucket>/<prefix>/*`; s3:DeleteObject there lets the test clean up.
-Implementation: the SDK, because only it tells the provider's own codes. HEAD on the bucket is no verdict: it needs
-s3:ListBucket, which cannot be granted for a prefix, and its failures have no body. It does tell the bucket's region,
-whoever asks (reference: storage.md, 6).
-Considerations: with a wrong region the answers to all that follows are of little help, so the region is compared first.
-A client keeps a role's keys for an hour, so the role is assumed anew.
+Implementation: the SDK, because only it passes the provider's error codes on. A failed HEAD on the bucket proves
+nothing: it needs s3:ListBucket, which cannot be granted for a prefix, and its failures have no body. Its answer holds
+the bucket's region for every caller (S3 API, HeadBucket, x-amz-bucket-region).
+Considerations: with a wrong region the errors of later steps are of little help, so the region is compared first. A
+client keeps a role's keys for an hour, so the test assumes the role anew.
 """
 
 from typing import Any, Final
@@ -55,7 +55,7 @@ CONNECTING: Final = {
     "ResponseParserError": "The answer makes no sense: is this an S3 endpoint?",
     "NoCredentialsError": "This service has no AWS identity of its own: enter keys that may assume the role.",
 }
-"""What to do about the SDK's own errors, which no provider gave a code."""
+"""Hints for the SDK's own errors, which have no code of the provider."""
 
 
 async def test_connection(
@@ -67,14 +67,14 @@ async def test_connection(
     allow_private: bool,
     deadline_s: float,
 ) -> ConnectionReport:
-    """Test a connector, saved or not, within the deadline. `http` is `probing.public_session`."""
+    """Test a connector, saved or not, within the deadline. `http` is `storage.providers.probe.public_session`."""
     redactor.add(config.secret_key.reveal())
     provider = _AmazonProbe(config, app_key=app_key, aws=aws, allow_private=allow_private)
     return await probe(provider, http=http, deadline_s=deadline_s)
 
 
 class _AmazonProbe:
-    """Satisfies `probing.Side`."""
+    """Satisfies `ProviderProbe`."""
 
     terms = TERMS
     errors: tuple[type[Exception], ...] = (*AWS_ERRORS, MillraceError)
@@ -87,12 +87,12 @@ class _AmazonProbe:
         self._region: str | None = None
 
     def checked(self) -> AmazonStorageConfig:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         self._config = checked(self._config, allow_private=self._allow_private, app_key=self._app_key)
         return self._config
 
     async def reach(self, sample: Sample) -> Finding:
-        """See `probing.Side`. A role that cannot be assumed reaches nothing."""
+        """See `ProviderProbe`. Fails when the role cannot be assumed."""
         config = self._config
         for field in ("endpoint_url", "cdn_base_url"):
             if (url := getattr(config, field)) and not self._allow_private:
@@ -113,7 +113,7 @@ class _AmazonProbe:
         return Finding(message=f"{host} answers", http_status=about["HTTPStatusCode"])
 
     async def region(self) -> Finding:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         if self._region is None:
             return Finding(message="the endpoint does not tell the bucket's region")
         if self._region == self._config.region:
@@ -126,7 +126,7 @@ class _AmazonProbe:
         )
 
     async def put(self, sample: Sample) -> Finding:
-        """See `probing.Side`. A store that knows no condition is written to without, as uploads do."""
+        """See `ProviderProbe`. A store without conditional writes (501) gets a plain one, as from uploads."""
         stored: dict[str, Any] = {
             "Key": sample.key,
             "Body": sample.body,
@@ -143,11 +143,11 @@ class _AmazonProbe:
         return Finding(message=f"stored {sample.key}", http_status=200)
 
     async def get(self, sample: Sample) -> tuple[bytes, Headers]:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         answer = await self._call("get_object", Key=sample.key)
         found = b""
         async with answer["Body"] as body:
-            # More than was stored is not read: it shows by one byte.
+            # One byte more than was stored is enough to see a difference.
             while len(found) <= len(sample.body) and (piece := await body.read(len(sample.body) + 1)):
                 found += piece
         return found, Headers(
@@ -157,17 +157,17 @@ class _AmazonProbe:
         )
 
     async def delete(self, sample: Sample) -> int:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         await self._call("delete_object", Key=sample.key)
         return 204
 
     def failure(self, error: Exception) -> Finding:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         details = aws_details(error)
         if isinstance(error, MillraceError) and details.code is None:
             return field_finding(error)
         code = details.code or type(error).__name__
-        # No provider should repeat the secret; one that does is not quoted.
+        # A provider should not repeat the secret; if one does, it is masked.
         message = (error if isinstance(error, MillraceError) else aws_error(error)).message
         if secret := self._config.secret_key.reveal():
             message = message.replace(secret, "***")

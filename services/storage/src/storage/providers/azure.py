@@ -1,14 +1,13 @@
 """
-Objects in Azure Blob Storage, or in what speaks its protocol.
+Store objects in Azure Blob Storage, or in a store that speaks its protocol.
 
-Configuration: one of the two keys of a storage account, and a container of it. Everybody must be able to read the
-container's blobs: "Allow Blob anonymous access" of the account and the access level "Blob" of the container, or a CDN
-before it.
+Configuration: one of the two keys of a storage account, and a container of it. The container's blobs must be public:
+"Allow Blob anonymous access" of the account and the access level "Blob" of the container, or a CDN.
 Implementation: `shared.objects.store`, which signs with the account key (Shared Key) and stores up to 8 MiB with one
 conditional Put Blob; Azure answers 409 BlobAlreadyExists where S3 answers 412.
-Considerations: an account key opens the whole account and cannot be restricted to a container, so an account of its own
-is the better place. Azure has no region to enter: the account's name leads to it, and a wrong name is a host that does
-not exist. An account behind a private endpoint resolves to an address of our own network, and is still Azure's.
+Considerations: an account key opens the whole account and cannot be restricted to a container, so a separate account is
+better. Azure has no region to enter: the account's name determines it, and a wrong name is a host that does not exist.
+An account behind a private endpoint resolves to an address of our own network, and is still Azure's.
 """
 
 import base64
@@ -43,7 +42,7 @@ SHARED_ACCESS_SIGNATURE = re.compile(r"(?:^|[?&])sig=")
 
 SUFFIX: Final = "core.windows.net"
 AZURE_SUFFIXES: Final = frozenset({SUFFIX, "core.chinacloudapi.cn", "core.usgovcloudapi.net"})
-"""Azure's clouds. Nobody but Microsoft gives out names below these."""
+"""Suffixes of Azure's clouds. Only Microsoft assigns names below these."""
 
 
 class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,8 +50,8 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     The Azure Storage connector of one app.
 
     The first five fields are the parts of the account's connection string. `blob_endpoint` is its BlobEndpoint, for an
-    account with another address than its own name and the suffix make. `cdn_base_url` is what URLs begin with where a
-    CDN stands before the container, `prefix` what every key begins with. What is not `active` is kept and not used.
+    account whose address is not made of its name and the suffix. URLs begin with `cdn_base_url` where a CDN serves the
+    container, and keys with `prefix`. A connector that is not `active` is kept and not used.
     """
 
     account_name: str
@@ -67,28 +66,28 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def endpoint(self) -> str:
-        """The account's own address, or the one that was entered instead."""
+        """The account's address, or `blob_endpoint` in its place."""
         if self.blob_endpoint:
             return self.blob_endpoint
         return f"{self.default_endpoints_protocol}://{self.account_name}.blob.{self.endpoint_suffix}"
 
     @property
     def custom_host_field(self) -> str:
-        """The name of the field that names a host which is not Azure's; empty where there is none."""
+        """The field that names a host outside Azure; empty where there is none."""
         if self.blob_endpoint:
             return "blob_endpoint"
         return "" if self.endpoint_suffix in AZURE_SUFFIXES else "endpoint_suffix"
 
     @property
     def place(self) -> str:
-        """Where objects are, whoever holds the key: the same name of another store is another place."""
+        """The place of objects, independent of the key. The same account name in another store is another place."""
         if not self.custom_host_field:
             return f"azure://{self.account_name}/{self.container_name}"
         _, _, address = self.endpoint.partition("://")
         return f"azure://{self.account_name}@{address}/{self.container_name}"
 
     def store(self) -> AzureStoreConfig:
-        """The container as the object store takes it."""
+        """The configuration of the object store for the container."""
         return AzureStoreConfig(
             account_name=self.account_name,
             account_key=self.account_key,
@@ -99,10 +98,10 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     @asynccontextmanager
     async def open(self, *, allow_private: bool, aws: AwsClients) -> AsyncIterator[CloudProvider]:
         """
-        Asks nothing of the container yet. `aws` is what other providers need.
+        Open the provider, without a request to the container. `aws` is unused: other providers need it.
 
         Raises:
-            InvalidError: A field cannot be right.
+            InvalidError: The endpoint is in a private network.
         """
         if self.custom_host_field and not allow_private:
             await refuse_private_addresses(self.endpoint, self.custom_host_field)
@@ -110,16 +109,19 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
             yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
 
     def url(self, key: str) -> str:
-        """The permanent address of a key: no credential is in it, so it outlives them all."""
+        """The permanent URL of a key. It holds no credential, so it stays valid when keys are revoked."""
         return f"{self.cdn_base_url or f'{self.endpoint}/{self.container_name}'}/{key}"
 
 
 def checked(config: AzureStorageConfig, *, allow_private: bool, app_key: str) -> AzureStorageConfig:
     """
-    The connector without the spaces and slashes that are copied along. Asks nobody; every app may enter the same.
+    Check a connector, without I/O. `app_key` is unused: several apps may enter the same account.
+
+    Returns:
+        The connector without the spaces and slashes that were copied with its values.
 
     Raises:
-        InvalidError: A field cannot be right; says which and what was expected.
+        InvalidError: A field is wrong; names it and what was expected.
     """
     config = msgspec.structs.replace(
         config,
@@ -163,7 +165,7 @@ def _refuse_connection_string(config: AzureStorageConfig) -> None:
 
 
 def _check_key(account_key: Secret) -> None:
-    # The key itself stays out of every message.
+    # No message holds the key.
     key = account_key.reveal()
     if SHARED_ACCESS_SIGNATURE.search(key):
         raise InvalidError("expected an account key; this is a shared access signature", field="account_key")

@@ -1,10 +1,10 @@
 """
-Test Connection for Azure Blob Storage: the steps of its own.
+Steps of Test Connection for Azure Blob Storage.
 
-Configuration: an account key may do all of it.
-Implementation: the object store that uploads use, told not to try again: Azure's own library would for more than a
-minute (reference: storage.md, 3, item 19). Its errors hold Azure's code and status.
-Considerations: a wrong account name is a host that does not exist, and nothing else says so.
+Configuration: an account key permits every step.
+Implementation: the object store that uploads use, without retries: Azure's own library would retry for more than a
+minute. Its errors hold Azure's code and status.
+Considerations: a wrong account name shows only as a host that does not exist.
 """
 
 from contextlib import AsyncExitStack
@@ -56,7 +56,7 @@ CONNECTING: Final = {
     "ConnectionClosed": "The host closes the connection: is this Azure Blob Storage?",
     "Redirect": "The host leads to another address: is this Azure Blob Storage?",
 }
-"""What to do where there was no answer."""
+"""Hints for requests without a response."""
 
 
 async def test_connection(
@@ -69,8 +69,8 @@ async def test_connection(
     deadline_s: float,
 ) -> ConnectionReport:
     """
-    Test a connector, saved or not, within the deadline. `http` is `probing.public_session`, `aws` what other providers
-    need.
+    Test a connector, saved or not, within the deadline. `http` is `storage.providers.probe.public_session`. `aws` is
+    unused: other providers need it.
     """
     redactor.add(config.account_key.reveal())
     async with AsyncExitStack() as stack:
@@ -80,7 +80,7 @@ async def test_connection(
 
 
 class _AzureProbe:
-    """Satisfies `probing.Side`. What it opens is closed with `stack`."""
+    """Satisfies `ProviderProbe`. `stack` closes its store."""
 
     terms = TERMS
     errors: tuple[type[Exception], ...] = (MillraceError,)
@@ -102,12 +102,12 @@ class _AzureProbe:
         self._open: ObjectStore | None = None
 
     def checked(self) -> AzureStorageConfig:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         self._config = checked(self._config, allow_private=self._allow_private, app_key=self._app_key)
         return self._config
 
     async def reach(self, sample: Sample) -> Finding:
-        """See `probing.Side`. Asks for what is not there yet: an answer to HEAD would have no code."""
+        """See `ProviderProbe`. Reads an object that does not exist: the answer to a HEAD would have no code."""
         config = self._config
         if not self._allow_private:
             if config.custom_host_field:
@@ -124,11 +124,11 @@ class _AzureProbe:
         raise NotFoundError("the endpoint has an object that nobody stored: is this Azure Blob Storage?")
 
     async def region(self) -> Finding:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         return Finding(message="Azure has no region to compare: the account's name leads to it")
 
     async def put(self, sample: Sample) -> Finding:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         await self._store.put_if_absent(
             sample.key,
             sample.body,
@@ -139,7 +139,7 @@ class _AzureProbe:
         return Finding(message=f"stored {sample.key}", http_status=201)
 
     async def get(self, sample: Sample) -> tuple[bytes, Headers]:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         found = await self._store.get(sample.key)
         return found.data, Headers(
             content_type=found.content_type,
@@ -148,12 +148,12 @@ class _AzureProbe:
         )
 
     async def delete(self, sample: Sample) -> int:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         await self._store.delete(sample.key)
         return 202
 
     def failure(self, error: Exception) -> Finding:
-        """See `probing.Side`."""
+        """See `ProviderProbe`."""
         assert isinstance(error, MillraceError)
         status = store_status(error)
         code = store_code(error) or network_code(error)

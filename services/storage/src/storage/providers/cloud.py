@@ -1,8 +1,8 @@
 """
-A provider over `shared.objects.store`: what Amazon S3 and Azure Blob Storage have in common.
+A provider over `shared.objects.store`, common to Amazon S3 and Azure Blob Storage.
 
-Considerations: obstore gives every request, and every part of a large object, 30 s and tries it again. Whoever uploads
-waits for all of it, so the whole has a time of its own here.
+Considerations: obstore gives every request, and every part of a large object, 30 s and retries it. An uploader waits
+for all of them, so the whole has a time limit here.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from storage.placement.failover import Headers
 MIB: Final = 1024 * 1024
 
 ANSWER_S: Final = 10.0
-"""For an answer that carries no body: two tries of 5 s to connect, more than any healthy store needs."""
+"""The time limit without a body: two attempts of 5 s to connect, more than any healthy store needs."""
 
 S_PER_MIB: Final = 1.0
-"""For each MiB beyond that: 8 Mbit/s, the slowest line that a service with 500 MB files is run on."""
+"""The time added for each MiB: 8 Mbit/s, the slowest line for a service with files of 500 MB."""
 
 
 class CloudProvider:
     """
-    Satisfies `placement.Provider`.
+    Satisfies `storage.placement.failover.Provider`.
 
     Args:
-        place: See `placement.Provider`, as are `name` and `prefix`.
-        url: Makes the permanent address of a key.
-        answer_s: How long the store may take, and `s_per_mib` more for each MiB; shortened by tests.
+        name, place, prefix: See `Provider`.
+        url: Makes the permanent URL of a key.
+        answer_s: The time limit of the store, with `s_per_mib` more for each MiB; tests shorten it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CloudProvider:
         self._s_per_mib = s_per_mib
 
     async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
-        """See `placement.Provider`."""
+        """See `Provider`."""
         async with self._within(self._answer_s + self._s_per_mib * body.size_bytes / MIB):
             if body.data is not None:
                 return await self._store.put_if_absent(
@@ -74,12 +74,12 @@ class CloudProvider:
                 )
 
     async def delete(self, key: str) -> None:
-        """See `placement.Provider`."""
+        """See `Provider`."""
         async with self._within(self._answer_s):
             await self._store.delete(key)
 
     def url(self, key: str) -> str:
-        """See `placement.Provider`."""
+        """See `Provider`."""
         return self._url(key)
 
     @asynccontextmanager

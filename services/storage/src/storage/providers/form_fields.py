@@ -1,5 +1,5 @@
 """
-What every connector's form is checked for before anybody is asked: a prefix, addresses, and values of a known shape.
+Checks of fields that several connectors have: prefixes, URLs, and values of a known pattern. No I/O.
 """
 
 import re
@@ -15,13 +15,13 @@ URL_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
 
 
 def expect(pattern: re.Pattern[str], value: str, field: str, expected: str) -> None:
-    """Raises `InvalidError` when a value is not as expected; the value itself stays out of the message."""
+    """Raise `InvalidError` if a value does not match. The message does not hold the value."""
     if not pattern.fullmatch(value):
         raise InvalidError(f"expected {expected}", field=field)
 
 
 def check_prefix(prefix: str) -> None:
-    """A prefix that keys, paths and URLs can all begin with, or none. Raises `InvalidError`."""
+    """Check a prefix, which may be empty: keys, paths and URLs must be able to begin with it. Raises `InvalidError`."""
     if prefix and (len(prefix) > PREFIX_CHARS or not PREFIX.fullmatch(prefix)):
         raise InvalidError(
             f"expected up to {PREFIX_CHARS} of letters, digits, '.', '_', '-' and '/', no part beginning with '.'",
@@ -31,10 +31,10 @@ def check_prefix(prefix: str) -> None:
 
 def check_url(url: str, field: str, *, allow_private: bool, path: bool) -> None:
     """
-    An address without credentials, query and fragment, or none; with a `path` where one may be.
+    Check a URL, which may be empty: it has no credentials, query or fragment, and a path only where `path` allows one.
 
     Raises:
-        InvalidError: It is none, or not HTTPS or inside our own network where that is not allowed.
+        InvalidError: It is no such URL; or, unless `allow_private`, not HTTPS or in a private network.
     """
     if not url:
         return

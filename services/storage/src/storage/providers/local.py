@@ -1,9 +1,9 @@
 """
-Objects in a directory of this machine, served by this service itself: where no connector is active.
+Store objects in a directory of this machine, for apps without an active connector. This service serves them.
 
 Configuration: `MILLRACE_DATA_DIR`, and `MILLRACE_PUBLIC_URL` where a proxy or CDN stands before the service.
 Implementation: `shared.objects.store`, which writes whole files or none and syncs them. A file has no headers, so its
-type is told by its key, whose extension was made from the bytes; the name of a download lies in a file of its own.
+type is that of its key's extension, which was made from the bytes. The name of a download is in a file of its own.
 Considerations: several replicas need one shared file system here, or a connector.
 """
 
@@ -30,11 +30,11 @@ NAME: Final = "local"
 KEY = re.compile(
     rf"[A-Za-z0-9_-]{{1,64}}/(?:{'|'.join(get_args(MediaKind))})/[0-9a-f]{{2}}/[0-9a-f]{{32}}(?:_t\d+(?:of\d+)?v\d+)?\.([a-z0-9]{{1,8}})"
 )
-"""What `uploads.object_key` makes. Nothing else is looked for, so no path leads out of the directory."""
+"""A key of `storage.uploads.upload.object_key`. Nothing else is served, so no path leads out of the directory."""
 
 
 class LocalConfig(Struct, frozen=True, kw_only=True):
-    """`objects` and `names` are directories, made when they are not there; `base_url` is what `/<key>` follows."""
+    """`objects` and `names` are directories, created when absent. A URL is `<base_url>/<key>`."""
 
     objects: Path
     names: Path
@@ -42,7 +42,7 @@ class LocalConfig(Struct, frozen=True, kw_only=True):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["LocalProvider"]:
-        """Raises `DeniedError` or `UnavailableError` when a directory cannot be made."""
+        """Open the provider. Raises `DeniedError` or `UnavailableError` when a directory cannot be created."""
         async with (
             LocalStoreConfig(root=str(self.objects)).open() as objects,
             LocalStoreConfig(root=str(self.names)).open() as names,
@@ -51,14 +51,14 @@ class LocalConfig(Struct, frozen=True, kw_only=True):
 
 
 class LocalObject(Struct, frozen=True, kw_only=True):
-    """A file to serve, and what with."""
+    """A file to serve, and its headers."""
 
     path: Path
     headers: Headers
 
 
 class LocalProvider:
-    """Satisfies `placement.Provider`, and finds what it has stored."""
+    """Satisfies `storage.placement.failover.Provider`, and finds its objects."""
 
     name = NAME
     place = NAME
@@ -71,7 +71,7 @@ class LocalProvider:
         self._names = names
 
     async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
-        """See `placement.Provider`. The name goes first: an object that is there has all that it needs."""
+        """Store the name first: an object that exists is complete."""
         if headers.content_disposition.startswith("attachment;"):
             await self._names.put_if_absent(
                 key, headers.content_disposition.encode("ascii"), content_type="text/plain; charset=utf-8"
@@ -82,16 +82,16 @@ class LocalProvider:
             return await self._objects.put_file_if_absent(key, reader, content_type=headers.content_type)
 
     async def delete(self, key: str) -> None:
-        """See `placement.Provider`. The name goes last, so that what is served always has one."""
+        """Delete the name last: an object that is served always has one."""
         await self._objects.delete(key)
         await self._names.delete(key)
 
     def url(self, key: str) -> str:
-        """See `placement.Provider`."""
+        """See `Provider`."""
         return f"{self._base_url}/{key}"
 
     async def find(self, key: str) -> LocalObject:
-        """Raises `NotFoundError`, also for what is no key of ours."""
+        """The object of a key. Raises `NotFoundError`, also for a string that is no key."""
         path = self._root / key
         named = KEY.fullmatch(key)
         if named is None or not await asyncio.to_thread(self._is_inside, path):
@@ -99,15 +99,15 @@ class LocalProvider:
         kind = BY_EXTENSION.get(named[1], BINARY)
         content_disposition = disposition(kind, "")
         if not kind.inline:
-            # There is no name where none was given with the upload.
+            # An upload without a file name has none.
             with contextlib.suppress(NotFoundError):
                 content_disposition = (await self._names.get(key)).data.decode("ascii")
         return LocalObject(path=path, headers=Headers(content_type=kind.name, content_disposition=content_disposition))
 
     async def ping(self) -> None:
-        """Raises `UnavailableError` when nothing can be stored."""
+        """Check that objects can be stored. Raises `UnavailableError`."""
         await self._objects.ping()
 
     def _is_inside(self, path: Path) -> bool:
-        # A link that somebody has put into the directory is not followed out of it.
+        # A symbolic link in the directory is not followed out of it.
         return path.is_file() and path.resolve().is_relative_to(self._root)

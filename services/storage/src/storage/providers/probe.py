@@ -1,11 +1,11 @@
 """
-Test Connection for a store of objects: the steps that every provider has, in their order, and those that are the same
-for all. What a provider asks in its own steps is told by its own file.
+Test Connection of a provider: the steps in their order, and those that are the same for all providers. A provider's own
+steps are in `amazon_probe` and `azure_probe`.
 
-Implementation: the operations that the service uses, on the prefix that it uses, each once; then what a reader does who
-has no key. Public addresses are read without following redirects, up to a bound, and whatever says no is quoted.
-Considerations: the host of a public address is the customer's to choose, so a session that may not reach our own
-network looks at the address that it really connects to.
+Implementation: the operations that uploads use, under the same prefix, each once; then reads without credentials.
+Public URLs are read without following redirects, up to a limit, and a refusal is quoted.
+Considerations: the customer chooses the host of a public URL. A session that may not reach our own network therefore
+checks the address that it really connects to.
 """
 
 import re
@@ -24,10 +24,10 @@ from storage.placement.failover import Headers
 from storage.providers.probe_port import ProviderProbe, Sample
 
 ORIGIN: Final = "https://www.example.com"
-"""A page of somebody's, to see whether a browser would let it use what is stored."""
+"""The origin of a foreign page, to find out whether a browser would let it use a stored object."""
 
 MAX_READ_BYTES: Final = 8192
-"""As much of an answer is read: more than the probe's object and more than any provider's error."""
+"""The part of a response that is read: longer than the sample, and than any provider's error."""
 
 QUOTED_CHARS: Final = 100
 
@@ -35,11 +35,11 @@ PROBE_LEFT: Final = "The test's object, below .probe/, may still be there."
 
 
 def public_session(*, allow_private: bool) -> aiohttp.ClientSession:
-    """For reading what the public reads: without cookies, and not from our own network unless that is allowed."""
+    """A session for public reads: without cookies, and not from our own network unless `allow_private`."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=None if allow_private else public_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
-        # An answer is read up to a bound, and not what it unpacks to.
+        # The limit on a response holds for its bytes as sent, not decompressed.
         auto_decompress=False,
     )
 
@@ -50,7 +50,7 @@ async def probe(provider: ProviderProbe, *, http: aiohttp.ClientSession, deadlin
 
 
 class _PublicResponse(Struct, frozen=True):
-    """What the public is given."""
+    """The response to a read without credentials."""
 
     status: int
     headers: Mapping[str, str]
@@ -173,7 +173,7 @@ class _ProbeRun:
         return Finding(message=f"removed {self._sample.key}", http_status=status)
 
     async def _read(self, **headers: str) -> _PublicResponse | Finding:
-        """What somebody without a key gets, or why nothing."""
+        """Read the public URL without credentials. Returns the response, or a finding when there is none."""
         try:
             async with self._http.get(
                 self._url, allow_redirects=False, headers={"Accept-Encoding": "identity", **headers}
@@ -224,7 +224,7 @@ class _ProbeRun:
 
 
 def _plain(header: str) -> str:
-    """Servers put spaces in and change cases; neither changes the meaning."""
+    """A header without spaces, in lower case: servers change both, and neither changes the meaning."""
     return header.replace(" ", "").lower()
 
 

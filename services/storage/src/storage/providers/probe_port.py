@@ -15,7 +15,7 @@ HEADERS: Final = Headers(
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """The object that a test stores, reads and deletes."""
+    """The object that Test Connection stores, reads and deletes."""
 
     key: str
     body: bytes
@@ -23,7 +23,7 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 
 class ConnectorForm(Protocol):
-    """A connector whose fields are right."""
+    """A connector whose fields were checked."""
 
     @property
     def prefix(self) -> str: ...
@@ -33,9 +33,10 @@ class ConnectorForm(Protocol):
 
 class ProviderTerms(Struct, frozen=True, kw_only=True):
     """
-    How a provider's things are called, and what to do in it.
+    A provider's terms and hints.
 
-    `not_public` and `no_cors` are hints; `codes` holds better ones for what the public is told.
+    `container` is its word for a bucket. `not_public` and `no_cors` are hints. `codes` holds hints for the error codes
+    of public reads.
     """
 
     container: str
@@ -46,50 +47,52 @@ class ProviderTerms(Struct, frozen=True, kw_only=True):
 
 class ProviderProbe(Protocol):
     """
-    A provider's own part. The steps are asked in this order and each at most once; what they raise of `errors` is
-    explained by `failure`, and they are cancelled when their time is over.
+    A provider's own steps of Test Connection.
+
+    They are called in this order, each at most once, and cancelled at their deadline. `failure` explains an error of
+    the types in `errors`.
     """
 
     terms: ProviderTerms
     errors: tuple[type[Exception], ...]
 
     def checked(self) -> ConnectorForm:
-        """The connector of the form, which all later steps use. Raises `InvalidError`."""
+        """Check the connector of the form, which all later steps use. Raises `InvalidError`."""
         ...
 
     async def reach(self, sample: Sample) -> Finding:
-        """Whether the endpoint answers, whatever it says."""
+        """Find out whether the endpoint answers, with any status."""
         ...
 
     async def region(self) -> Finding:
-        """Whether it is the right one."""
+        """Compare the region with the entered one."""
         ...
 
     async def put(self, sample: Sample) -> Finding:
-        """Store the sample as the service stores."""
+        """Store the sample as uploads do."""
         ...
 
     async def get(self, sample: Sample) -> tuple[bytes, Headers]:
-        """What is stored, by the credentials."""
+        """Read the sample with the credentials."""
         ...
 
     async def delete(self, sample: Sample) -> int:
-        """Take the sample away, and tell the HTTP status."""
+        """Delete the sample. Returns the HTTP status."""
         ...
 
     def failure(self, error: Exception) -> Finding:
-        """What one of `errors` means. Holds no secret."""
+        """The finding of one of `errors`. Holds no secret."""
         ...
 
 
 def field_finding(error: MillraceError) -> Finding:
-    """The finding of an error that names a field of the form."""
+    """The finding of an error about a field of the form."""
     message = f"{error.field}: {error.message}" if error.field else error.message
     return Finding(status="failed", code=error.code, message=message)
 
 
 def server_error_hint(http_status: int | None) -> str | None:
-    """What to do about a status of the provider's own failures, where no code tells more."""
+    """The hint for a status of 500 or more, for errors whose code has no hint."""
     if http_status is None or http_status < 500:
         return None
     if http_status == 501:

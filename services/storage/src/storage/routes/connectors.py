@@ -15,24 +15,24 @@ from storage.state import State
 
 
 class ProviderStatuses(Struct, frozen=True, kw_only=True):
-    """The providers of an app, in the order of their precedence."""
+    """The status of the providers of an app, in the order of precedence."""
 
     providers: tuple[ProviderStatus, ...]
 
 
 async def get_providers(call: Call[State]) -> ProviderStatuses:
-    """How the providers of an app do."""
+    """The status of the providers of an app."""
     return ProviderStatuses(providers=call.state.selection.statuses(call.app_key))
 
 
 def _connector_routes(kind: Kind[Any], name: str, title: str) -> tuple[Route, ...]:
-    """The routes of one connector: what is saved, and Test Connection."""
+    """The routes of one connector: configuration and Test Connection."""
 
     async def check(call: Call[State], value: Any, _: Any) -> Any:
         return call.state.connectors[name].check(value, app_key=call.app_key)
 
     async def test(call: Call[State]) -> ConnectionReport:
-        """Test Connection, on the values of the form or, without a body, on the saved ones."""
+        """Test Connection of the values of the form or, without a body, of the saved ones."""
         if await call.request.read():
             config = await read_form(kind, call)
         else:

@@ -17,14 +17,14 @@ from storage.state import State
 
 
 class MediaForm(Struct, forbid_unknown_fields=True):
-    """The fields of an upload as a form."""
+    """The fields of an upload form."""
 
     file: Binary
     kind: MediaKind = "message-image"
 
 
 async def post_media(call: Call[State]) -> StoreMediaReply:
-    """Store one file of a form."""
+    """Store the file of a form."""
     kind: MediaKind | None = None
     file_name = ""
     body: Body | None = None
@@ -51,7 +51,7 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
 
 
 async def put_media(call: Call[State]) -> StoreMediaReply:
-    """Store the body as it is."""
+    """Store the request body as it is."""
     kind: MediaKind = call.asked["kind"]
     async with AsyncExitStack() as stack:
         async with TransferRate() as rate:

@@ -17,12 +17,12 @@ MOST_OBJECTS: Final = 1000
 
 CDN_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
-    # Whatever an object is, opened by itself it may run nothing (reference: storage.md, 3.23).
+    # An object that is opened by itself may run no script, whatever its type.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "Access-Control-Allow-Origin": "*",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-"""What objects of the local directory are served with. Fonts are loaded with CORS, so everybody may read."""
+"""Headers of local objects. Browsers load fonts with CORS, so every origin may read."""
 
 
 async def get_objects(call: Call[State]) -> ObjectPage:
@@ -34,17 +34,17 @@ async def get_objects(call: Call[State]) -> ObjectPage:
 
 
 async def get_object(call: Call[State]) -> ObjectRecord:
-    """What is known of an object."""
+    """The record of an object."""
     return await call.state.records.get(call.app_key, call.path["id"])
 
 
 async def delete_object(call: Call[State]) -> None:
-    """Take an object away."""
+    """Delete an object."""
     await call.state.uploads.delete(call.app_key, call.path["id"])
 
 
 async def get_local_object(call: Call[State]) -> web.FileResponse:
-    """An object of the local directory, whole or in part. Only what uploads have named is found."""
+    """Serve an object of the local directory, whole or in part. Only keys of uploads are found."""
     found = await call.state.local.find(call.path["key"])
     headers = {
         "Content-Type": found.headers.content_type,

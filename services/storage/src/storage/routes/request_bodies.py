@@ -21,12 +21,12 @@ from storage.uploads.records import KINDS
 PIECE_BYTES: Final = 64 * 1024
 WORD_BYTES: Final = 64
 AROUND_BYTES: Final = 64 * 1024
-"""What a multipart body may have beside its file."""
+"""The size of a multipart body beyond that of its file."""
 
 
 @asynccontextmanager
 async def read_multipart(request: web.Request, max_bytes: int) -> AsyncIterator[TransferRate]:
-    """aiohttp's complaints about a multipart body, which have no kind of their own, as `InvalidError`."""
+    """Read a multipart body. aiohttp's errors about it, which have no common type, become `InvalidError`."""
     if request.content_type != "multipart/form-data":
         raise InvalidError("expected multipart/form-data", field="Content-Type")
     check_length(request, max_bytes + AROUND_BYTES, "file")
@@ -49,7 +49,7 @@ def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, fiel
 
 
 def check_length(request: web.Request, max_bytes: int, field: str) -> None:
-    # What a client announces is refused before it is sent. What it sends is counted all the same.
+    # A body that announces too much is refused before it is sent. Every body is also counted while it is read.
     if (request.content_length or 0) > max_bytes:
         raise TooLargeError(f"expected at most {max_bytes} bytes", field=field)
 

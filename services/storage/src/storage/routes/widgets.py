@@ -15,13 +15,13 @@ from storage.widgets.widget import StoreWidgetReply
 
 
 class WidgetForm(Struct, forbid_unknown_fields=True):
-    """The field of a page as a form. The page is UTF-8."""
+    """The field of a form with a page. The page is UTF-8."""
 
     file: str
 
 
 async def post_widget(call: Call[State]) -> StoreWidgetReply:
-    """Store the pictures inside a widget's HTML."""
+    """Store the images inside a widget's HTML."""
     request = call.request
     max_bytes = call.state.widget_bytes
     body: Body | None = None

@@ -1,8 +1,8 @@
 """
-Where every object lies, in the bucket `MEDIA`: `<app>.<kind>.<first half of its SHA-256>`.
+Records of objects in the bucket `MEDIA`, by `<app>.<kind>.<first half of its SHA-256>`.
 
-An object that is stored again with another provider, or in another bucket, has a new home, and its former ones stay in
-the record: their URLs were given out and keep working, and who deletes the object deletes them too.
+An object that is stored again with another provider, or in another bucket, has a new location. Its former ones stay in
+the record: their URLs are in use and keep working, and deleting the object deletes them too.
 """
 
 import re
@@ -22,7 +22,7 @@ ID: Final = re.compile(rf"({'|'.join(KINDS)})-([0-9a-f]{{32}})")
 
 
 class ObjectLocation(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where an object and its thumbnails lie: `place` is the bucket, container or directory of the provider."""
+    """A location of an object and its thumbnails. `place` is the bucket, container or directory of the provider."""
 
     provider: str
     place: str
@@ -32,7 +32,7 @@ class ObjectLocation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ObjectRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of an object. `home` is the newest, `former_homes` are those whose URLs were given out before."""
+    """The record of an object. `home` is its newest location, `former_homes` are those whose URLs stay valid."""
 
     id: str
     app_key: str
@@ -42,11 +42,11 @@ class ObjectRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def locations(self) -> tuple[ObjectLocation, ...]:
-        """All of them, the newest first."""
+        """All locations, the newest first."""
         return (self.home, *self.former_homes)
 
     def reply(self, *, failed_over: bool = False) -> StoreMediaReply:
-        """What an uploader, and who asks for the object, is told."""
+        """The reply to an upload or a request for the object."""
         first, *others = self.home.thumbnails or (None,)
         return StoreMediaReply(
             id=self.id,
@@ -61,14 +61,14 @@ class ObjectRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ObjectPage(Struct, frozen=True, kw_only=True):
-    """Some objects of an app, the one that changed longest ago first. `next` asks for those after them, if any."""
+    """A page of objects, the one that changed longest ago first. `next` is the start of the next page, if any."""
 
     objects: tuple[ObjectRecord, ...]
     next: str | None = None
 
 
 def object_id(kind: MediaKind, sha256: str) -> str:
-    """How an object is called: its kind and 128 bits of its hash."""
+    """The id of an object: its kind and 128 bits of its hash."""
     return f"{kind}-{sha256[:32]}"
 
 
@@ -79,23 +79,23 @@ class Records:
         self._store = store
 
     async def get(self, app_key: str, id: str) -> ObjectRecord:
-        """Raises `NotFoundError`."""
+        """The record of an object. Raises `NotFoundError`."""
         return (await self._read(app_key, id))[0]
 
-    async def add(self, app_key: str, kind: MediaKind, home: ObjectLocation) -> ObjectRecord:
+    async def add(self, app_key: str, kind: MediaKind, location: ObjectLocation) -> ObjectRecord:
         """
-        Remember where an object lies now. What was known already is written again only where it has changed.
+        Record the location of a stored object. An unchanged record is not written again.
 
         Raises:
-            ConflictError: Others change the same record all the time.
+            ConflictError: Concurrent uploads changed the record in each of five attempts.
         """
-        id = object_id(kind, home.original.sha256)
+        id = object_id(kind, location.original.sha256)
         for _ in range(5):
             try:
                 old, revision = await self._read(app_key, id)
             except NotFoundError:
                 old, revision = None, 0
-            record = _added(old, ObjectRecord(id=id, app_key=app_key, kind=kind, home=home))
+            record = _merged(old, ObjectRecord(id=id, app_key=app_key, kind=kind, home=location))
             if record == old:
                 return record
             try:
@@ -106,14 +106,14 @@ class Records:
         raise ConflictError("the same object is stored by many at once", retry_after_s=1)
 
     async def remove(self, record: ObjectRecord) -> None:
-        """Forget an object. Raises `ConflictError` when it was stored again since the record was read."""
+        """Delete a record. Raises `ConflictError` when the object was stored again since the record was read."""
         now, revision = await self._read(record.app_key, record.id)
         if now != record:
             raise ConflictError("the object was stored again meanwhile", field="id")
         await self._store.delete(_key(record.app_key, record.id), expect_revision=revision)
 
     async def page(self, app_key: str, *, kind: MediaKind | None, after: int, limit: int) -> ObjectPage:
-        """Up to `most` records that were written after revision `after`, in the order of their writing."""
+        """Up to `limit` records that were written after revision `after`, in the order of their writing."""
         stored = await self._store.page(keys.media_keys(app_key, kind), after=after, most=limit + 1)
         records = tuple(decode(entry.data, ObjectRecord) for entry in stored[:limit])
         return ObjectPage(objects=records, next=str(stored[limit - 1].revision) if len(stored) > limit else None)
@@ -132,21 +132,21 @@ def _key(app_key: str, id: str) -> str:
     return keys.media_key(app_key, parts[1], parts[2])
 
 
-def _added(old: ObjectRecord | None, new: ObjectRecord) -> ObjectRecord:
+def _merged(old: ObjectRecord | None, new: ObjectRecord) -> ObjectRecord:
     if old is None:
         return new
-    lies = _where(new.home)
-    if _where(old.home) == lies:
-        # Sizes of thumbnails may have been configured anew; those of before are still there.
+    key = _place_and_key(new.home)
+    if _place_and_key(old.home) == key:
+        # The configured thumbnail sizes may have changed; thumbnails of earlier sizes still exist.
         made = {thumbnail.key for thumbnail in new.home.thumbnails}
-        before = tuple(thumbnail for thumbnail in old.home.thumbnails if thumbnail.key not in made)
+        earlier = tuple(thumbnail for thumbnail in old.home.thumbnails if thumbnail.key not in made)
         home = msgspec.structs.replace(
-            new.home, stored_at=old.home.stored_at, thumbnails=(*new.home.thumbnails, *before)
+            new.home, stored_at=old.home.stored_at, thumbnails=(*new.home.thumbnails, *earlier)
         )
         return msgspec.structs.replace(old, home=home)
-    former = tuple(home for home in old.locations if _where(home) != lies)
+    former = tuple(location for location in old.locations if _place_and_key(location) != key)
     return msgspec.structs.replace(new, former_homes=former)
 
 
-def _where(home: ObjectLocation) -> tuple[str, str]:
-    return home.place, home.original.key
+def _place_and_key(location: ObjectLocation) -> tuple[str, str]:
+    return location.place, location.original.key

@@ -1,9 +1,8 @@
 """
-What happens to an upload: its type is told, its key named, original and thumbnails stored, the object recorded, its URL
-given. How bytes arrive is told in routes and handlers, which provider takes them in `placement`.
+Steps of an upload: detect its type, make its key, store original and thumbnails, record the object, return its URLs.
 
-The key is made from the content, so the same upload twice is one object, a URL never shows something else than it did,
-and doing everything again after a crash changes nothing.
+Routes and handlers read the bytes; `storage.placement` selects the provider. A key is made from the content: the same
+upload twice is one object, the content of a URL never changes, and a repetition after a crash changes nothing.
 """
 
 import asyncio
@@ -29,18 +28,18 @@ from storage.uploads.records import ObjectLocation, Records
 
 BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
 RETRY_S: Final = 2.0
-"""Two uploads of the same bytes at once may both be told to come again. What is out of reach is not waited for here."""
+"""Concurrent uploads of the same bytes may both get a retryable error. Outages are not waited for here."""
 
 SNIFF_BYTES: Final = 256 << 10
-"""What may be read through for its type without a thread: text is text only to its end."""
+"""The largest body whose type is detected without a thread. A text file is read to its end for that."""
 
 MAX_LARGE_UPLOADS: Final = 4
-"""Bodies from the disk that are sent at once: each holds some parts of it in memory, 50 MB in all."""
+"""Concurrent uploads of bodies on the disk: each holds parts of its body in memory, 50 MB in all."""
 LARGE_WAIT_S: Final = 10.0
 
 
 class UploadLimits(Struct, frozen=True, kw_only=True):
-    """What is taken: the largest upload of each kind, the longer sides of thumbnails, and whether AVIF is an image."""
+    """Limits of uploads: the largest of each kind, the longer sides of thumbnails, and whether AVIF is accepted."""
 
     max_bytes: Mapping[MediaKind, int]
     thumbnails_px: tuple[int, ...]
@@ -48,19 +47,19 @@ class UploadLimits(Struct, frozen=True, kw_only=True):
 
 
 class Providers(Protocol):
-    """Which providers an app has."""
+    """The providers of an app."""
 
     def slots(self, app_key: str) -> Sequence[ProviderSlot]:
-        """Those that are active, in the order of their precedence."""
+        """The active providers, in the order of precedence."""
         ...
 
     def provider_at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
-        """The one, active or not, that reaches a place."""
+        """The provider, active or not, of a place; None where no connector leads there."""
         ...
 
 
 class Examined(Struct, frozen=True, kw_only=True):
-    """An upload that may be stored: what it is, and its picture where it is one."""
+    """A checked upload: its type and, for an image, its size and thumbnails."""
 
     kind: MediaKind
     body: Body
@@ -76,15 +75,15 @@ def object_key(prefix: str, app_key: str, kind: MediaKind, sha256: str, extensio
 
 def thumbnail_variant(side_px: int, sides_px: Sequence[int]) -> str:
     """
-    What a thumbnail's key has before its extension. The smaller ones are made from what the largest one was made from,
-    so its size is told too: other sizes give other bytes.
+    The part of a thumbnail's key before the extension. All thumbnails are made from a picture that was reduced for the
+    largest one, so a smaller one's key holds that size too: another size gives other bytes.
     """
     largest_px = max(sides_px)
     return f"_t{side_px}{PIPELINE}" if side_px == largest_px else f"_t{side_px}of{largest_px}{PIPELINE}"
 
 
 class Uploads:
-    """Stores media for every app, and knows where they are."""
+    """Stores, finds and deletes the media of every app."""
 
     def __init__(
         self,
@@ -108,23 +107,23 @@ class Uploads:
 
     async def store(self, app_key: str, kind: MediaKind, body: Body, *, file_name: str = "") -> StoreMediaReply:
         """
-        Store a body with, for an image, its thumbnails; answer once all and the record of them are durable.
+        Store a body and, for an image, its thumbnails. Returns when all of them and the record are durable.
 
         Raises:
             InvalidError, TooLargeError, BusyError: See `examine`.
-            CredentialsError, DeniedError: The provider refuses; never hidden by storing elsewhere.
+            CredentialsError, DeniedError: The provider refuses. No other provider is used then.
             UnavailableError: No provider can be reached.
         """
         return await self.store_examined(app_key, await self.examine(kind, body), file_name=file_name)
 
     async def examine(self, kind: MediaKind, body: Body) -> Examined:
         """
-        Look at a body, store nothing.
+        Check a body, and make its thumbnails. Stores nothing.
 
         Raises:
-            InvalidError: It is empty, or no picture although the kind wants one.
-            TooLargeError: Over the limit of its kind, or more pixels than are decoded.
-            BusyError: Too many pictures wait.
+            InvalidError: It is empty, or not an image although its kind requires one.
+            TooLargeError: It exceeds the size limit of its kind, or a limit of the decoder.
+            BusyError: The queue of images is full.
         """
         if body.size_bytes == 0:
             raise InvalidError("the file is empty", field="file")
@@ -137,35 +136,35 @@ class Uploads:
         return Examined(kind=kind, body=body, type=sniffed, picture=await self._picture(kind, sniffed, body))
 
     async def store_examined(self, app_key: str, examined: Examined, *, file_name: str = "") -> StoreMediaReply:
-        """The rest of `store`."""
+        """Store a checked upload: the second half of `store`."""
 
         async def put(provider: Provider) -> ObjectLocation:
             return await self._put_all(provider, app_key, examined, file_name)
 
-        home, failed_over = await store_with_failover(self._providers.slots(app_key), put)
+        location, failed_over = await store_with_failover(self._providers.slots(app_key), put)
         if failed_over:
-            self._metrics.count("millrace_storage_failovers_total", provider=home.provider)
-        record = await self._records.add(app_key, examined.kind, home)
+            self._metrics.count("millrace_storage_failovers_total", provider=location.provider)
+        record = await self._records.add(app_key, examined.kind, location)
         reply = record.reply(failed_over=failed_over)
-        # Said again with every upload: whoever crashed between the record and this could not say it.
-        message_id = f"{app_key}.{reply.id}.{home.place}"
+        # Published with every upload, because an earlier one may have crashed between the record and this.
+        message_id = f"{app_key}.{reply.id}.{location.place}"
         await self._bus.publish(subjects.object_stored(app_key), encode(reply), message_id=message_id)
         return reply
 
     async def resolve(self, app_key: str, id: str) -> StoreMediaReply:
-        """Where an object is, whichever provider is active now. Raises `NotFoundError`."""
+        """The location of an object, whichever provider is active now. Raises `NotFoundError`."""
         return (await self._records.get(app_key, id)).reply()
 
     async def delete(self, app_key: str, id: str) -> None:
         """
-        Take an object away from every place where it lies, and forget it. What a CDN keeps stays there.
+        Delete an object at each of its locations, and its record. Copies in a CDN stay.
 
-        Done again, it ends what an interrupted one began.
+        A repetition completes an interrupted deletion.
 
         Raises:
             NotFoundError: There is no such object.
-            ConflictError: It lies where no connector of the app leads any more; nothing was deleted.
-            DeniedError, CredentialsError, UnavailableError: The provider's.
+            ConflictError: No connector of the app leads to one of its locations any more; nothing was deleted.
+            DeniedError, CredentialsError, UnavailableError: A provider refused or failed.
         """
         record = await self._records.get(app_key, id)
         locations = [(home, self._providers.provider_at(app_key, home.place)) for home in record.locations]
@@ -183,20 +182,20 @@ class Uploads:
         if kind not in {"message-image", "widget-image"}:
             return None
         if sniffed is SVG and kind == "widget-image":
-            # A browser draws it from any address, as a download too; there is nothing to shrink.
+            # A browser renders SVG at any size, also from a download: it needs no thumbnail.
             return None
         if not sniffed.image:
             raise InvalidError(f"expected a JPEG, PNG, GIF or WebP image, got {sniffed.name}", field="file")
         return await self._image_pool.look(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
 
     async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> ObjectLocation:
-        pieces = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
-        puts = [self._put(provider, examined.kind, planned) for planned in pieces]
-        # All come to their end before the first failure is told: nothing is stored behind an answer that was given.
+        objects = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
+        puts = [self._put(provider, examined.kind, planned) for planned in objects]
+        # All puts end before the first failure is raised: nothing is stored after the response.
         for outcome in await asyncio.gather(*puts, return_exceptions=True):
             if outcome is not None:
                 raise outcome
-        original, *thumbnails = (planned.stored for planned in pieces)
+        original, *thumbnails = (planned.stored for planned in objects)
         return ObjectLocation(
             provider=provider.name,
             place=provider.place,
@@ -209,7 +208,7 @@ class Uploads:
         if examined.picture is None:
             return []
         sha256 = examined.body.sha256
-        pieces = []
+        objects = []
         for side_px, small in zip(self.limits.thumbnails_px, examined.picture.thumbnails, strict=True):
             body, variant = body_of(small.content), thumbnail_variant(side_px, self.limits.thumbnails_px)
             key = object_key(provider.prefix, app_key, examined.kind, sha256, small.type.extension, variant=variant)
@@ -222,8 +221,8 @@ class Uploads:
                 width=small.width,
                 height=small.height,
             )
-            pieces.append(_PlannedObject(stored=stored, body=body, content_disposition=disposition(small.type, "")))
-        return pieces
+            objects.append(_PlannedObject(stored=stored, body=body, content_disposition=disposition(small.type, "")))
+        return objects
 
     async def _put(self, provider: Provider, kind: MediaKind, planned: "_PlannedObject") -> None:
         headers = Headers(content_type=planned.stored.content_type, content_disposition=planned.content_disposition)
@@ -259,7 +258,7 @@ class Uploads:
 
 
 class _PlannedObject(Struct, frozen=True, kw_only=True):
-    """One object to put: where it will be, and its bytes."""
+    """One object to put: its description and its bytes."""
 
     stored: StoredObject
     body: Body

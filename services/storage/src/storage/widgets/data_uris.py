@@ -1,17 +1,16 @@
 """
-HTML with Base64 images and fonts inside -> the same HTML with URLs in their place. Pure: bytes in, positions and bytes
-out.
+Data URIs in HTML: finds Base64 images and fonts, and replaces them by URLs. Pure: bytes in, positions and bytes out.
 
-The text is never parsed and written anew, because parsers damage e-mail and template markup (reference: storage.md, 7).
-It is scanned once for `data:`, each find is decoded from a copy, and a URL is set between the same delimiters, so every
-other byte stays. Bytes are used, and not characters, so that nothing depends on the page's encoding.
+The page is not parsed and serialized, because parsers damage e-mail and template markup. It is scanned once for
+`data:`, each find is decoded from a copy, and the URL replaces it between the same delimiters: every other byte stays.
+The scan works on bytes, so that nothing depends on the page's encoding.
 
-Left alone, and not reported: what stands in a `<script>`, because a URL there may be data; what is no Base64, such as
-`data:image/svg+xml;utf8,<svg…>`, with all that it holds, because a browser lets a drawing load nothing; and what is
+Not changed and not reported are: data URIs in a `<script>`, where a URL may be data; those without Base64, such as
+`data:image/svg+xml;utf8,<svg…>`, with their content, because a browser lets a drawing load nothing; and those that are
 neither an image nor a font.
 
-All of it runs in a thread, yet no other thread runs during a single step of it: not during a search, not while Base64
-is decoded. So megabytes are worked on in pieces, and the event loop gets its turn between two.
+The work runs in a thread, but no other thread runs during one search or one Base64 call. So megabytes are processed in
+pieces, and the event loop runs between two.
 """
 
 import base64
@@ -30,10 +29,10 @@ from storage.widgets.html_scan import PIECE_BYTES, HtmlScan
 
 MAX_HTML_BYTES: Final = 20 * 1024 * 1024
 MAX_IMAGES: Final = 200
-"""Limits of one page, unless told otherwise (reference: storage.md, 7). Fonts count as images."""
+"""Default limits of one page. Fonts count as images."""
 
 MAX_FINDS: Final = 20_000
-"""How many script tags and data URIs of any kind are looked at: each costs microseconds, and 20 MB hold a million."""
+"""The limit on script tags and data URIs of any kind: each costs microseconds, and 20 MB hold a million."""
 
 _SPACE: Final = b" \t\r\n\f"
 _LOOK_BEHIND_BYTES: Final = 96
@@ -41,7 +40,7 @@ _ENTITY_BYTES: Final = 10
 
 _BASE64_TYPE: Final = re.compile(r"([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64")
 _OURS: Final = ("image/", "font/", "application/font-", "application/x-font-")
-"""Declared types that are reported when their bytes are not what they say."""
+"""Declared types that are reported when the bytes are of another type."""
 
 _PLAIN: Final = rb"A-Za-z0-9+/=_\-"
 _ESCAPE: Final = (
@@ -57,7 +56,7 @@ _ESCAPE_BYTES: Final = 16
 # For text that was matched by the above.
 _ESCAPES: Final = re.compile(rb"(&(?:amp;)?[^;]*;|\\/)")
 _PERCENTS: Final = re.compile(rb"(%..)")
-# Atomic and possessive: no way back is kept, so that megabytes of text cost no memory.
+# Atomic and possessive: no backtracking positions are kept, so megabytes of text cost no memory.
 _WORD: Final = re.compile(rb"(?>[" + _PLAIN + rb"]+|" + _ESCAPE + rb"|" + _PERCENT + rb")*+")
 _WRAPPED: Final = re.compile(rb"(?>[" + _PLAIN + rb" \t\r\n\f]+|" + _ESCAPE + rb"|" + _PERCENT + rb")*+")
 
@@ -76,9 +75,9 @@ _STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
 class DataUri(Struct, frozen=True, kw_only=True):
     """
-    One Base64 image or font in a page: `page[start:end]` is the URI, `content` what it says, `type` what that is.
+    One Base64 image or font in a page: `page[start:end]` is the URI, `content` its decoded bytes, `type` their type.
 
-    `error` is set in their place where it cannot be read; such a one is left as it is.
+    One that cannot be read has an `error` instead, and stays unchanged.
     """
 
     start: int
@@ -90,12 +89,12 @@ class DataUri(Struct, frozen=True, kw_only=True):
 
 def find_images(page: bytes, *, max_bytes: int = MAX_HTML_BYTES, max_images: int = MAX_IMAGES) -> list[DataUri]:
     """
-    Every Base64 image and font in a page, in order.
+    Find every Base64 image and font in a page, in order.
 
-    They are told by their bytes; one that is declared as such and whose bytes are none is given with an `error`.
+    The bytes decide the type. A find that is declared as an image or font and is none has an `error`.
 
     Raises:
-        TooLargeError: The page, or the number of images in it, is over the limit; broken ones count.
+        TooLargeError: The page, or the number of images in it, exceeds the limit. Broken ones count.
     """
     if len(page) > max_bytes:
         raise TooLargeError(f"the page has {len(page)} bytes; the limit is {max_bytes}", field="html")
@@ -120,7 +119,7 @@ def find_images(page: bytes, *, max_bytes: int = MAX_HTML_BYTES, max_images: int
 
 
 def splice(page: bytes, urls: Iterable[tuple[DataUri, str]]) -> bytes:
-    """The page with each given data URI replaced by its URL. `urls` come in the order of the page."""
+    """The page with data URIs replaced by URLs. `urls` are in the order of the page."""
     parts: list[bytes] = []
     at = 0
     for uri, url in urls:
@@ -165,7 +164,7 @@ def _read(page: bytes, start: int, payload: int, base64_type: bytes) -> DataUri 
 
 
 def _end_of_text(page: bytes, at: int, text: re.Pattern[bytes]) -> int:
-    # An escape that a piece cuts in two is whole in the next.
+    # An escape that is split by the end of a piece is whole in the next.
     while (found := text.match(page, at, at + PIECE_BYTES)) and found.end() > at:
         at = found.end()
     return at
@@ -183,7 +182,7 @@ def _end_without_space(page: bytes, start: int, end: int) -> int:
 
 def _context(page: bytes, start: int) -> tuple[bool, re.Pattern[bytes]]:
     """
-    Whether space may stand within the URI that begins at `start`, and what has to follow it.
+    The context of the URI that begins at `start`: whether it may contain space, and the pattern that has to follow it.
 
     A quoted value or `url(…)` may be broken into lines. In `srcset`, in an unquoted value and in bare text a space ends
     the URI.
@@ -205,7 +204,7 @@ def _context(page: bytes, start: int) -> tuple[bool, re.Pattern[bytes]]:
 
 
 def _decoded(page: bytes, start: int, end: int) -> bytes | None:
-    """Base64 as pages hold it: entities, percent signs, line breaks, the URL alphabet, missing padding."""
+    """Decode Base64 as it is in pages: with entities, percent signs, line breaks, the URL alphabet, missing padding."""
     parts: list[bytes] = []
     rest = b""
     padded = False
@@ -229,7 +228,7 @@ def _without_escapes(page: bytes, start: int, end: int) -> Iterator[bytes]:
     while at < end:
         stop = min(at + PIECE_BYTES, end)
         if stop < end:
-            # No escape is cut in two: one that begins this near to the end belongs to the next piece.
+            # No escape is split: one that begins this near to the end belongs to the next piece.
             marks = (page.rfind(mark, stop - _ESCAPE_BYTES, stop) for mark in b"&\\")
             stop = min((mark for mark in marks if mark >= 0), default=stop)
         piece = page[at:stop]

@@ -8,10 +8,10 @@ from typing import Final
 
 PIECE_BYTES: Final = 64 * 1024
 _FIND_BYTES: Final = 512
-"""More than what `_FIND` matches."""
+"""Longer than any match of `_FIND`."""
 
-# For lower-case text. Both begin with a letter of their own, so that the search for one is quick; and neither looks far
-# into the next one, so that many of them are no more work than few.
+# For lower-case text. The alternatives begin with different letters, so that the search is quick. Neither reads far
+# into the next match, so that many matches are no more work than few.
 _FIND: Final = re.compile(
     rb"<(?P<script>script)(?=[\s>/])"
     rb"|data(?<![a-z0-9+.-]data)(?::|&#0{0,4}58;|&#x0{0,4}3a;|&colon;)"
@@ -19,11 +19,11 @@ _FIND: Final = re.compile(
     rb"|(?P<drawing>image/svg\+xml)(?=[;,]))"
 )
 _FIND_WORDS: Final = (b"base64", b"<script", b"image/svg+xml")
-"""Text without any of these holds no find; to look for them costs next to nothing."""
+"""Text without any of these has no match; searching for them costs almost nothing."""
 
 
 class HtmlScan:
-    """Goes through a page once. `at` is where it stands, and may be moved forward."""
+    """Scans a page once. `at` is the current position, which a caller may move forward."""
 
     def __init__(self, page: bytes) -> None:
         self.at = 0
@@ -35,7 +35,7 @@ class HtmlScan:
         self._comment_from = 0
 
     def next(self) -> tuple[int, re.Match[bytes]] | None:
-        """The next find and its position; `at` is behind it then."""
+        """The next match and its position, or None. Moves `at` behind the match."""
         while self.at < len(self._page):
             end = self._window_start + len(self._window)
             last = end == len(self._page)
@@ -47,7 +47,7 @@ class HtmlScan:
                 return self._window_start + found.start(), found
             if last and self.at >= self._window_start:
                 break
-            # What stands across the end of this window stands whole in the next one, with the byte before it.
+            # A match across the end of this window is whole in the next one, with the byte before it.
             self.at = max(self.at, end - _FIND_BYTES)
             self._window_start = max(0, self.at - 1)
             self._window = self._page[self._window_start : self._window_start + PIECE_BYTES].lower()
@@ -56,9 +56,9 @@ class HtmlScan:
 
     def skip_script(self, start: int) -> None:
         """
-        Go behind the script whose tag stands at `start`; not if the tag stands in a comment, where it hides nothing.
+        Move behind the script whose tag is at `start`. A tag inside a comment is ignored: it hides nothing.
 
-        What else stands in a comment is not skipped, because Outlook shows some of them.
+        Other content of comments is not skipped, because Outlook shows some of them.
         """
         if start < self._scripts_from:
             return
@@ -72,7 +72,7 @@ class HtmlScan:
 
 
 def _find_lower(page: bytes, word: bytes, at: int) -> int:
-    """Where a word stands in any case, or -1."""
+    """The position of a lower-case word, found in any case, or -1."""
     size = _FIND_BYTES
     while at < len(page):
         found = page[at : at + size].lower().find(word)

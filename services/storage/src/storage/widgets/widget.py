@@ -1,5 +1,5 @@
 """
-A widget's HTML with pictures and fonts inside -> the same HTML with their URLs. Joins `data_uris` and `uploads`.
+Widgets: the Base64 images and fonts inside HTML are stored and replaced by their URLs. Joins `data_uris` and `uploads`.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 MAX_STORES: Final = 8
-"""Pictures of one page that are stored side by side (reference: storage.md, 7)."""
+"""Concurrent uploads of the images of one page."""
 
 MAX_PAGES: Final = 2
-"""Pages that are in memory, each of them several times: as it came, its pictures, and as it goes."""
+"""Pages in memory at once. Each is there several times: as posted, its images decoded, and as returned."""
 
 PIECE_BYTES: Final = 256 * 1024
 
 
 class WidgetImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One picture, or font, that was found. `offset` counts bytes of the HTML as it was posted, in UTF-8.
+    An image, or font, that was found. `offset` counts bytes of the posted HTML, in UTF-8.
 
-    `bytes` is its decoded size. With an `error` it was left as it was.
+    `bytes` is its decoded size. One with an `error` was left unchanged.
     """
 
     offset: int
@@ -44,14 +44,14 @@ class WidgetImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StoreWidgetReply(Struct, frozen=True, kw_only=True):
-    """The HTML to save in place of the posted one, and what was found in it, in the order of the page."""
+    """The HTML to save in place of the posted one, and the images found in it, in the order of the page."""
 
     html: str
     images: tuple[WidgetImage, ...]
 
 
 class Widgets:
-    """Stores the pictures of widgets for every app, of pages up to `max_bytes` with up to `max_images`."""
+    """Stores the images of widgets, of pages of up to `max_bytes` with up to `max_images`."""
 
     def __init__(self, uploads: Uploads, *, max_bytes: int, max_images: int) -> None:
         self._uploads = uploads
@@ -61,14 +61,17 @@ class Widgets:
 
     async def store(self, app_key: str, page: Body, *, strict: bool = False) -> StoreWidgetReply:
         """
-        Store every Base64 picture of a page and give the page with their URLs. A second run changes nothing.
+        Store every Base64 image of a page. A second run changes nothing.
 
-        A picture that cannot be stored for what it is stays and is reported, or, where `strict`, fails the whole before
-        anything is stored. What fails for another reason (a provider, a full queue) fails the whole.
+        An invalid image stays in the page and is reported; with `strict` it fails the whole page before anything is
+        stored. A failure of a provider, or a full queue, always fails the whole page.
+
+        Returns:
+            The page with URLs in place of the images.
 
         Raises:
-            InvalidError: The page is not UTF-8; or, where `strict`, a picture cannot be stored.
-            TooLargeError: The page or the number of its pictures is over the limit.
+            InvalidError: The page is not UTF-8; or, with `strict`, an image is invalid.
+            TooLargeError: The page, or the number of its images, exceeds a limit.
         """
         async with self._pages:
             content = await asyncio.to_thread(page.read)
@@ -89,7 +92,7 @@ class Widgets:
             return StoreWidgetReply(html=html, images=images)
 
     async def _examine(self, body: Body) -> Examined | str:
-        kind: MediaKind = "file" if (told := sniff_head(body.head)) is not None and told.font else "widget-image"
+        kind: MediaKind = "file" if (sniffed := sniff_head(body.head)) is not None and sniffed.font else "widget-image"
         try:
             return await self._uploads.examine(kind, body)
         except (InvalidError, TooLargeError) as error:
@@ -97,7 +100,7 @@ class Widgets:
 
 
 async def _each(things: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> dict[str, U]:
-    """Some at once; the first failure is everybody's."""
+    """Apply `work` to all, `MAX_STORES` at a time. The first failure cancels the others and is raised."""
     slots = asyncio.Semaphore(MAX_STORES)
 
     async def one(thing: T) -> U:
@@ -119,7 +122,7 @@ def _read(page: bytes, max_bytes: int, max_images: int) -> list[tuple[DataUri, B
 
 
 def _check_utf8(page: bytes) -> None:
-    # In pieces, since one call over many megabytes holds up everything else of the process.
+    # In pieces: one call over many megabytes would block every other thread of the process.
     decoder = getincrementaldecoder("utf-8")()
     for at in range(0, len(page), PIECE_BYTES):
         kept = len(decoder.getstate()[0])
