@@ -32,7 +32,6 @@ from shared.contracts.subjects import partition_of
 from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
@@ -140,10 +139,8 @@ class World:
 
 
 @pytest.fixture
-async def world(bus: Bus, settings: Settings) -> World:
-    for spec in (streams.EVENTS, streams.ALERTS, streams.PLANS, streams.RUNS):
-        await ensure(bus, spec, settings)
-    return World(bus)
+async def world(export_bus: Bus) -> World:
+    return World(export_bus)
 
 
 async def test_events_of_the_app_and_kind_become_one_file(world: World) -> None:

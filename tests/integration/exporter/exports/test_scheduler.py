@@ -28,8 +28,6 @@ from shared.contracts.messages import Alert, Event, decode, encode
 from shared.errors import BusyError, ConflictError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore
-from shared.messaging.streams import ensure
-from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
 CLICKS, OTHER = ("shop", "clicks"), ("rival", "clicks")
@@ -124,10 +122,8 @@ class Mesh:
 
 
 @pytest.fixture
-async def mesh(bus: Bus, settings: Settings) -> AsyncIterator[Mesh]:
-    for spec in (streams.EVENTS, streams.PLANS, streams.RUNS):
-        await ensure(bus, spec, settings)
-    mesh = Mesh(bus)
+async def mesh(export_bus: Bus) -> AsyncIterator[Mesh]:
+    mesh = Mesh(export_bus)
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(mesh.scheduler.keep())
         for key in mesh.jobs:
@@ -258,10 +254,8 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
     assert progress.plan is not None
 
 
-async def test_exports_run_while_it_is_not_known_what_was_deleted(bus: Bus, settings: Settings) -> None:
-    for spec in (streams.EVENTS, streams.PLANS, streams.RUNS):
-        await ensure(bus, spec, settings)
-    mesh = Mesh(bus)
+async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bus) -> None:
+    mesh = Mesh(export_bus)
     await mesh.plans.put(".".join(OTHER), encode(ExportProgress(cursor=0, slot_at=datetime.now(UTC))))
     del mesh.jobs[OTHER]
     mesh.plans.away = True

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -16,18 +16,11 @@ from shared.runtime.settings import Settings
 from shared.service import running
 from storage.app import SERVICE
 from support.clients.storage import PHOTO, connect, form, objects, stored, upload
-from support.run_service import RunService
 from support.servers.moto import MotoServer
 from support.servers.stub_store import Fault, StubStore, stub_connector
 from support.stored_messages import messages
 
 CONNECTOR = "/v1/apps/shop/connectors/amazon-storage"
-
-
-@pytest.fixture
-async def http(run_service: RunService) -> AsyncIterator[aiohttp.ClientSession]:
-    async with run_service(SERVICE) as storage, aiohttp.ClientSession(storage.url) as session:
-        yield session
 
 
 @pytest.fixture

@@ -30,12 +30,6 @@ STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delet
 
 
 @pytest.fixture
-async def http(run_service: RunService) -> AsyncIterator[aiohttp.ClientSession]:
-    async with run_service(SERVICE) as storage, aiohttp.ClientSession(storage.url) as session:
-        yield session
-
-
-@pytest.fixture
 async def bucket(moto: MotoServer) -> str:
     """A bucket of the connector's name that everybody may read."""
     await moto.create_bucket("media", public=True)

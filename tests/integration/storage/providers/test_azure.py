@@ -13,10 +13,8 @@ from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from storage.app import SERVICE
 from storage.handlers import ProbeStorageConnector
 from support.clients.storage import PHOTO, form, objects, stored, upload
-from support.run_service import RunService
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
 
@@ -40,12 +38,6 @@ async def container(azurite: AzuriteServer, request: pytest.FixtureRequest) -> s
     await azurite.create_container(name, public=True)
     await azurite.allow_origins("*")
     return name
-
-
-@pytest.fixture
-async def http(run_service: RunService) -> AsyncIterator[aiohttp.ClientSession]:
-    async with run_service(SERVICE) as storage, aiohttp.ClientSession(storage.url) as session:
-        yield session
 
 
 def connector(azurite: AzuriteServer, container: str, **changed: Any) -> dict[str, Any]:

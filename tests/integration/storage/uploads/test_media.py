@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,12 @@ from shared.errors import InvalidError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
 from shared.service import Running
-from storage.app import SERVICE
 from storage.images.image import PIPELINE
 from storage.uploads.records import ObjectRecord
 from support.clients.storage import PHOTO, form, objects, stored, upload
-from support.run_service import RunService
 from support.stored_messages import messages
 
 PHOTO_SHA256 = hashlib.sha256(PHOTO).hexdigest()
-
-
-@pytest.fixture
-async def storage(run_service: RunService) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(storage: Running) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(storage.url) as session:
-        yield session
 
 
 async def refused(http: aiohttp.ClientSession, headers: dict[str, str], data: Any) -> tuple[int, str]:

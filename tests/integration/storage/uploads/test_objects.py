@@ -1,6 +1,5 @@
 """What is known of stored objects: one by one, in pages, in every place where they lie, until they are deleted."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -11,20 +10,12 @@ from shared.contracts.subjects import RESOLVE_MEDIA
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from storage.app import SERVICE
 from storage.uploads.records import ObjectPage, ObjectRecord
 from support.clients.storage import PHOTO, connect, form, objects, stored
-from support.run_service import RunService
 from support.servers.moto import MotoServer
 
 OBJECTS = "/v1/apps/shop/objects"
 CONNECTOR = "/v1/apps/shop/connectors/amazon-storage"
-
-
-@pytest.fixture
-async def http(run_service: RunService) -> AsyncIterator[aiohttp.ClientSession]:
-    async with run_service(SERVICE) as storage, aiohttp.ClientSession(storage.url) as session:
-        yield session
 
 
 async def asked(http: aiohttp.ClientSession, headers: dict[str, str], path: str) -> tuple[int, bytes]:

@@ -21,22 +21,9 @@ from storage import routes
 from storage.app import SERVICE
 from storage.content.body import SPOOL_BYTES, TransferRate
 from support.clients.storage import PHOTO, form, objects, stored
-from support.run_service import RunService
 from support.waiting import until
 
 LARGE = os.urandom(SPOOL_BYTES + 1234)
-
-
-@pytest.fixture
-async def storage(run_service: RunService) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(storage: Running) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(storage.url) as session:
-        yield session
 
 
 def spooled(settings: Settings) -> list[str]:

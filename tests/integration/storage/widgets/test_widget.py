@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 import struct
-from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
 
@@ -16,15 +15,6 @@ from shared.runtime.settings import Settings
 from shared.service import running
 from storage.app import SERVICE
 from support.clients.storage import DEMO, PHOTO, objects
-from support.run_service import RunService
-
-
-@pytest.fixture
-async def http(
-    run_service: RunService,
-) -> AsyncIterator[aiohttp.ClientSession]:
-    async with run_service(SERVICE) as storage, aiohttp.ClientSession(storage.url) as session:
-        yield session
 
 
 async def test_pictures_become_urls_and_every_other_byte_stays(

@@ -1,0 +1,16 @@
+"""Fixtures of exporter: a connection to a server that has the streams and buckets of exports."""
+
+import pytest
+
+from shared.contracts import streams
+from shared.messaging.bus import Bus
+from shared.messaging.streams import ensure
+from shared.runtime.settings import Settings
+
+
+@pytest.fixture
+async def export_bus(bus: Bus, settings: Settings) -> Bus:
+    """`bus`, on a server that has the streams `EVENTS` and `ALERTS`, and the buckets `PLANS` and `RUNS`."""
+    for spec in (streams.EVENTS, streams.ALERTS, streams.PLANS, streams.RUNS):
+        await ensure(bus, spec, settings)
+    return bus
