@@ -1,4 +1,4 @@
-"""The port of the SFTP clients that customers use, and those that are Python libraries. No test lives here."""
+"""Port of the SFTP clients that customers use, and those that are Python libraries. No test lives here."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -15,11 +15,11 @@ import pytest
 Moment = Callable[[], Awaitable[object]]
 """Returns when the moment has come."""
 BLOCK_BYTES = 4096
-"""What is under way at most, in an upload that is to break off: the rest of it has not been sent then."""
+"""Bytes under way at most, in an upload that is to break off: the rest of it has not been sent then."""
 
 
 class Site(msgspec.Struct, frozen=True):
-    """Where a client signs in, and a folder for what it keeps."""
+    """Address and login of a client, and a folder for its files."""
 
     host: str
     port: int
@@ -29,7 +29,7 @@ class Site(msgspec.Struct, frozen=True):
 
     @property
     def ssh_options(self) -> tuple[str, ...]:
-        """Options of OpenSSH for which nothing of this machine counts."""
+        """Options of OpenSSH that leave out this machine's configuration."""
         known = self.scratch / "known_hosts"
         given = ("StrictHostKeyChecking=no", f"UserKnownHostsFile={known}", "IdentitiesOnly=yes", "BatchMode=yes")
         options = (f"Port={self.port}", f"IdentityFile={self.key}", "LogLevel=ERROR", *given)
@@ -38,7 +38,7 @@ class Site(msgspec.Struct, frozen=True):
 
 class CustomerClient(ABC):
     """
-    What a data team does with its client. A call skips the test where the client cannot do it, or is not installed.
+    An SFTP client, as a data team uses it. A call skips the test where the client cannot do it, or is not installed.
     """
 
     def __init__(self, site: Site) -> None:
@@ -46,14 +46,14 @@ class CustomerClient(ABC):
 
     @abstractmethod
     async def upload(self, source: Path, path: str) -> None:
-        """Upload as the client does it by itself."""
+        """Upload with the defaults of the client."""
 
     @abstractmethod
     async def break_off(self, source: Path, path: str, moment: Moment) -> None:
         """Begin an upload, and die without a word when the moment has come."""
 
     async def resume(self, source: Path, path: str) -> None:
-        """Upload what is missing of a file."""
+        """Upload the missing rest of a file."""
         self.cannot("resume an upload")
 
     async def rename(self, old: str, new: str) -> None:
@@ -65,7 +65,7 @@ class CustomerClient(ABC):
         self.cannot("delete")
 
     async def sizes(self, folder: str) -> dict[str, int]:
-        """The files in a folder."""
+        """Return the files in a folder, with their sizes."""
         self.cannot("list")
 
     def cannot(self, what: str) -> NoReturn:
@@ -73,17 +73,17 @@ class CustomerClient(ABC):
 
 
 def block_of(source: Path) -> bytes:
-    """The start of a file, for an upload that is to break off."""
+    """Return the start of a file, for an upload that is to break off."""
     return source.read_bytes()[:BLOCK_BYTES]
 
 
 def rest_of(source: Path, size: int) -> bytes:
-    """What is missing of a file."""
+    """Return the missing rest of a file."""
     return source.read_bytes()[size:]
 
 
 class Paramiko(CustomerClient):
-    """paramiko, which many a Python script of a customer uses. `put` sends its blocks without waiting."""
+    """paramiko, the library of many Python scripts. `put` sends its blocks without waiting."""
 
     @contextmanager
     def session(self) -> Iterator[paramiko.SFTPClient]:

@@ -1,4 +1,4 @@
-"""SFTP of version 3, packet by packet: what a client may send, and mostly should not. No test lives here."""
+"""SFTP of version 3, packet by packet: requests that a client may send, and mostly should not. No test lives here."""
 
 import asyncio
 
@@ -122,7 +122,7 @@ SEVERAL = st.lists(st.one_of(USEFUL, USEFUL, STRANGE, BROKEN, NONSENSE), min_siz
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
-    """What a client asks in a row. Composite for its short name in what hypothesis writes down."""
+    """Requests in a row. Composite for its short name in what hypothesis writes down."""
     return draw(SEVERAL)
 
 
@@ -141,7 +141,7 @@ class PacketSession:
         self.sent = 0
 
     async def begin(self, version: int) -> bytes:
-        """Open the channel. What the gateway says to INIT."""
+        """Open the channel, and return the answer to INIT."""
         self.writer, self.reader, _ = await self.connection.open_session(subsystem="sftp", encoding=None)
         self.send(Byte(INIT) + UInt32(version))
         answer = await self.receive()
@@ -158,7 +158,7 @@ class PacketSession:
                 pass
 
     async def receive(self) -> bytes | None:
-        """A packet, or None when the gateway has put us out."""
+        """Return a packet, or None when the gateway has ended the session."""
         try:
             packet: bytes = await self.reader.readexactly(int.from_bytes(await self.reader.readexactly(4)))
             return packet

@@ -1,4 +1,4 @@
-"""The SFTP clients that are programs. A test is skipped where its program is not installed. No test lives here."""
+"""SFTP clients that are programs. A test is skipped where its program is not installed. No test lives here."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class Program(CustomerClient):
 
     @property
     def found(self) -> str:
-        """Its path."""
+        """The path of the program."""
         found = shutil.which(self.program)
         if found is None:
             pytest.skip(f"{self.program} is not installed")
@@ -41,13 +41,13 @@ class Program(CustomerClient):
         )
 
     async def run(self, *words: str) -> str:
-        """What a process says. Fails when it fails."""
+        """Return the output of a process. Fails when it fails."""
         code, said = await self.outcome(*words)
         assert code == 0, said
         return said
 
     async def outcome(self, *words: str) -> tuple[int | None, str]:
-        """Exit status, and what it says."""
+        """Return the exit status and the output."""
         process = await self.start(*words)
         said, _ = await process.communicate()
         return process.returncode, said.decode()
@@ -85,7 +85,7 @@ class OpenSsh(Program):
         return ("-b", str(file))
 
     async def do(self, *commands: str) -> str:
-        """Run commands in one session."""
+        """Run commands in one session, and return the output."""
         return await self.run(*self.words, *self.batch(*commands), self.target)
 
     async def upload(self, source: Path, path: str) -> None:
@@ -194,7 +194,7 @@ class Lftp(Program):
         return (self.found, "--norc", "-f", str(file))
 
     async def do(self, *commands: str) -> str:
-        """Run commands in one session."""
+        """Run commands in one session, and return the output."""
         return await self.run(*self.script(*commands))
 
     async def upload(self, source: Path, path: str) -> None:
@@ -227,7 +227,7 @@ class Sshfs(Program):
 
     @asynccontextmanager
     async def mounted(self) -> AsyncIterator[Path]:
-        """The tree. Skips the test where FUSE may not mount."""
+        """Mount the tree. Skips the test where FUSE may not mount."""
         folder = self.site.scratch / "mount"
         folder.mkdir(exist_ok=True)
         target = f"{self.site.login}@{self.site.host}:/"
@@ -246,12 +246,12 @@ class Sshfs(Program):
             await ended
 
     def kill_mount(self) -> None:
-        """Kill what serves the mount."""
+        """Kill the process that serves the mount."""
         os.killpg(self.pid, signal.SIGKILL)
 
     @staticmethod
     def is_mounted(folder: Path) -> bool:
-        """Whether it is, without a call to whatever is mounted there."""
+        """Whether the folder is mounted, without a call to the mount."""
         return any(line.split()[4] == str(folder) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
     async def upload(self, source: Path, path: str) -> None:

@@ -1,6 +1,4 @@
-"""
-The composition root: opens the spool, the SFTP server and the consumers, and ties them together. No rules.
-"""
+"""Composition root: opens the spool, the SFTP server and the consumers, and ties them together. No rules."""
 
 import asyncio
 from collections.abc import Iterator
@@ -53,7 +51,7 @@ def now() -> datetime:
 
 
 def proxies_of(text: str) -> tuple[Network, ...]:
-    """Raises `InvalidError` for what is no list of addresses and ranges."""
+    """Parse networks, separated by commas. Raises `InvalidError`."""
     try:
         return tuple(parse_network(part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -61,7 +59,7 @@ def proxies_of(text: str) -> tuple[Network, ...]:
 
 
 async def build(mesh: Mesh) -> State:
-    """Open everything; the listener last, so that who signs in finds a service that works."""
+    """Open every part; the SFTP server last, so that a client that signs in finds a service that works."""
     check_internals()
     directory = Path(mesh.settings.data_dir) / "ftp"
     apps = mesh.registry.view(APPS)
@@ -71,7 +69,7 @@ async def build(mesh: Mesh) -> State:
         entry = apps.get(app_key)
         return rules_of(entry.value) if entry else FileRules()
 
-    # Every connection asks after every change of any user, and reading keys and networks takes its time.
+    # Every connection asks after every change of any user, and parsing keys and networks takes its time.
     accounts = lru_cache(maxsize=4096)(account_of)
 
     def find_account(app_key: str, name: str) -> Account | None:
@@ -167,7 +165,7 @@ async def build(mesh: Mesh) -> State:
 
 
 def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
-    """The pulls from customers' own servers."""
+    """Tie the pulls from customers' own servers together."""
     remotes = mesh.registry.view(REMOTES)
     allow_private = mesh.settings.allow_private_endpoints
     sender = ReportDelivery(spool, now)

@@ -1,8 +1,7 @@
 """
-What an app and its users are, as they stand in the configuration. No I/O.
+Configuration of apps and their SFTP users. No I/O.
 
-`apps.<app>` is written and read by this service alone so far; the rules in it are those that the app's files are read
-by.
+This service alone writes and reads `apps.<app>` so far. Its rules are those by which the app's files are read.
 """
 
 from datetime import datetime
@@ -31,9 +30,9 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     An app, as far as its files are concerned.
 
     `profile_attributes` empty accepts any attribute. `settle_s` is how long a file that was uploaded under its final
-    name must be left alone before it is taken. `fallback_encoding` is for files that are no UTF-8. `timezone` is that
-    of dates without an offset. `unknown_users` says whether a profile file may make new profiles.
-    `all_or_nothing` refuses a file whole of which any row is bad. Without a `summary` no e-mail is sent.
+    name must stay unchanged before it is processed. `fallback_encoding` is for files that are not UTF-8. `timezone` is
+    that of dates without an offset. `unknown_users` says whether a profile file may make new profiles. `all_or_nothing`
+    refuses a file whole of which any row is bad. Without a `summary` no e-mail is sent.
     """
 
     display_name: Annotated[str, Meta(max_length=200)] = ""
@@ -49,11 +48,11 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class FtpUser(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    One who may upload for an app; signs in as `<app>.<name>`.
+    A user that may upload for an app, and signs in as `<app>.<name>`.
 
     `password` comes in clear and is stored as its argon2id hash. `public_keys` are lines of an `authorized_keys` file.
-    `allowed_ips` are addresses and CIDR ranges; empty admits every address. What is changed here holds at once, also
-    for sessions that are open.
+    `allowed_ips` are addresses and CIDR ranges; empty allows every address. Changes hold at once, also for open
+    sessions.
     """
 
     password: Secret | None = None
@@ -69,7 +68,7 @@ FTP_USERS = Kind(prefix="ftp_users", type=FtpUser)
 
 
 def check_app(app: App) -> None:
-    """Raises `InvalidError` for a timezone that there is not."""
+    """Raises `InvalidError` for an unknown timezone."""
     try:
         ZoneInfo(app.timezone)
     except (ValueError, OSError, KeyError):
@@ -77,7 +76,7 @@ def check_app(app: App) -> None:
 
 
 def check_user(user: FtpUser) -> None:
-    """Raises `InvalidError` for a damaged key, a wrong address, or a user with nothing to sign in with."""
+    """Raises `InvalidError` for a damaged key, a wrong address, or a user without password and keys."""
     parse_keys(user.public_keys)
     parse_networks(user.allowed_ips)
     if not user.password and not user.public_keys:
@@ -85,7 +84,7 @@ def check_user(user: FtpUser) -> None:
 
 
 def rules_of(app: App) -> FileRules:
-    """How the app's files are read."""
+    """Return the rules by which the app's files are read."""
     return FileRules(
         settle_s=app.settle_s,
         completion=app.completion,
@@ -98,7 +97,7 @@ def rules_of(app: App) -> FileRules:
 
 
 def account_of(entry: ConfigEntry[FtpUser]) -> Account | None:
-    """The user as one who may sign in; None while disabled."""
+    """Return the account of a user; None while the user is disabled."""
     user = entry.value
     if user.disabled:
         return None
@@ -114,5 +113,5 @@ def account_of(entry: ConfigEntry[FtpUser]) -> Account | None:
 
 
 def with_password(user: FtpUser, stored: Secret) -> FtpUser:
-    """The user with the hash that is stored in place of the password that came."""
+    """Return the user with a stored hash in place of the clear password."""
     return structs.replace(user, password=stored)

@@ -1,6 +1,4 @@
-"""
-What is read from NATS: profile updates, in order, into the profile store.
-"""
+"""Consumer of profile updates: reads them from NATS, in order, into the profile store."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -19,13 +17,13 @@ from shared.profiles.store import Profiles
 log = structlog.get_logger()
 
 NAME = "ftp-gateway"
-"""Of the service, on the wire and in logs."""
+"""Name of the service, on the wire and in logs."""
 MAX_BODY_CHARS = 64 * 1024
-"""Of a dead letter: a batch that no attempt can apply is most of all of interest for its first rows."""
+"""Limit of the body of a dead letter. The first rows of a batch that cannot be applied say most."""
 
 
 class ProfileUpdates:
-    """Reads `PROFILE_UPDATES` for the life of the service. `close` and `join` are those of `shared.service.Intake`."""
+    """Consumer of `PROFILE_UPDATES`. `close` and `join` are those of `shared.service.Intake`."""
 
     def __init__(self, bus: Bus, pull: Pull, profiles: Profiles) -> None:
         self._bus = bus

@@ -15,7 +15,7 @@ from shared.messaging.bus import Bus
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """What the routes work on."""
+    """Parts of the service that its routes work on."""
 
     bus: Bus
     spool: Spool
@@ -27,5 +27,5 @@ class State(Struct, frozen=True, kw_only=True):
 
     @property
     def history(self) -> FileHistory:
-        """The files of all apps."""
+        """History of the files of all apps."""
         return FileHistory(self.bus, self.spool, self.rules_of)

@@ -20,13 +20,13 @@ class FileList(Struct, frozen=True, kw_only=True):
 
 
 async def list_files(call: Call[State]) -> FileList:
-    """Those that are here and those that are done."""
+    """List waiting and processed files."""
     wanted = FileFilter(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
     return FileList(files=tuple(await call.state.history.newest(call.app_key, wanted)))
 
 
 async def show_file(call: Call[State]) -> FileEntry:
-    """The same content may have come more than once."""
+    """Show one file. The same content may have come more than once."""
     return await call.state.history.find(call.app_key, call.path["file_id"])
 
 

@@ -28,7 +28,7 @@ MAX_BANS = 1000
 
 
 class Ban(Struct, frozen=True, kw_only=True):
-    """An address that is kept out; of IPv6, the first one of a /64. `times` counts its bans."""
+    """A banned address; of IPv6, the first one of a /64. `times` counts its bans."""
 
     address: str
     until: datetime
@@ -36,7 +36,7 @@ class Ban(Struct, frozen=True, kw_only=True):
 
 
 class Bans(Struct, frozen=True, kw_only=True):
-    """Addresses that are kept out, the longest ban first."""
+    """Banned addresses, the longest ban first."""
 
     bans: tuple[Ban, ...]
 
@@ -58,7 +58,7 @@ class HostKeyGenerations(Struct, frozen=True, kw_only=True):
 
 
 async def list_bans(call: Call[State]) -> Bans:
-    """Those that this replica knows: all of them, a moment after they began."""
+    """List the bans that this replica knows: all of them, a moment after they began."""
     found = call.state.defender.bans()[: call.asked["most"]]
     return Bans(
         bans=tuple(
@@ -70,19 +70,19 @@ async def list_bans(call: Call[State]) -> Bans:
 
 
 async def lift_ban(call: Call[State]) -> None:
-    """Let an address in again, on all replicas."""
+    """Lift a ban, on all replicas."""
     if parse_address(call.path["address"]) is None:
         raise InvalidError("expected an IPv4 or IPv6 address", field="address")
     await call.state.defender.lift(call.path["address"])
 
 
 async def show_host_keys(call: Call[State]) -> HostKeyGenerations:
-    """What clients compare with."""
+    """Show the host keys that clients compare with."""
     return _shown((await _host_keys(call)).value)
 
 
 async def add_host_keys(call: Call[State]) -> HostKeyGenerations:
-    """Announced from now on to who signs in, and not used before an operator says so."""
+    """Make a generation of keys, announced to clients from now on, and not used before an operator says so."""
     known = await _host_keys(call)
     check_generations(known.value)
     made = await asyncio.to_thread(make_host_keys)
@@ -90,13 +90,13 @@ async def add_host_keys(call: Call[State]) -> HostKeyGenerations:
 
 
 async def use_host_keys(call: Call[State]) -> HostKeyGenerations:
-    """The others stay announced."""
+    """Use one generation; the others stay announced."""
     known = await _host_keys(call)
     return await _keep(call, known, with_generation_in_use(known.value, _generation(call)))
 
 
 async def remove_host_keys(call: Call[State]) -> None:
-    """Clients that heed announcements forget them."""
+    """Remove one generation. Clients that heed announcements forget it."""
     known = await _host_keys(call)
     await _keep(call, known, without_generation(known.value, _generation(call)))
 

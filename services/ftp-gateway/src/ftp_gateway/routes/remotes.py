@@ -1,6 +1,4 @@
-"""
-Customers' own servers over HTTP: their configuration, Test Connection, the host key, and how the pulls go.
-"""
+"""Routes of customers' own servers: configuration, Test Connection, the host key, and the status of the pulls."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -23,15 +21,17 @@ PATH: Final = "/v1/apps/{app_key}/remotes"
 
 
 class Fingerprint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The key to be accepted, as its owner told it: `SHA256:…`."""
+    """Fingerprint of the key to be accepted, as its owner gave it: `SHA256:…`."""
 
     fingerprint: str
 
 
 class RemoteStatus(Struct, frozen=True, kw_only=True):
     """
-    How it goes with a remote. `error` is why the last look failed, `offered_host_key` what the server showed and nobody
-    has accepted. There is no `next_look_at` while it is not active, or is being looked at for the first time.
+    Status of a remote.
+
+    `error` is why the last check failed. `offered_host_key` is a key that the server showed and no user has accepted.
+    `next_look_at` is missing while the remote is not active, or before its first check has ended.
     """
 
     looked_at: datetime | None
@@ -44,7 +44,7 @@ class RemoteStatus(Struct, frozen=True, kw_only=True):
 
 
 async def check_remote(call: Call[State], remote: Remote, old: Remote | None) -> Remote:
-    """What a remote must be before it is saved. An accepted host key stays with its server."""
+    """Check a remote before it is saved. An accepted host key stays with its server."""
     if remote.host_key is None and old is not None and remote.protocol == "sftp" and remote.at == old.at:
         remote = replace(remote, host_key=old.host_key)
     await call.state.remotes.check(remote)
@@ -64,7 +64,7 @@ async def test_remote(call: Call[State]) -> ConnectionReport:
 
 
 async def accept_host_key(call: Call[State]) -> Change:
-    """From now on the server is known by the key that it showed last."""
+    """Accept the key that the server showed last."""
     asked: Fingerprint = call.body
     entry = await call.registry.get(REMOTES, call.app_key, _id(call))
     offered = await call.state.remotes.state_of(call.app_key, entry.id).read_offered()
@@ -81,7 +81,7 @@ async def accept_host_key(call: Call[State]) -> Change:
 
 
 async def show_status(call: Call[State]) -> RemoteStatus:
-    """From what the pulls wrote down, whichever replica made them."""
+    """Show the status, as the pulls of any replica stored it."""
     entry = await call.registry.get(REMOTES, call.app_key, _id(call))
     state = call.state.remotes.state_of(call.app_key, entry.id)
     progress, offered = await state.read_progress(), await state.read_offered()

@@ -1,8 +1,8 @@
 """
-One SFTP connection after the other: signing in, staying in, and its one session.
+Authentication of one SFTP connection, the checks while it lasts, and its one session.
 
 Configuration: none; the users are `ftp_users`.
-Implementation: asyncssh without its session factories: a connection may ask for one session, whose `sftp` subsystem is
+Implementation: asyncssh without its session factories. A connection may ask for one session, whose `sftp` subsystem is
     our `PacketHandler` on our `SftpFileSystem`. Shell, exec, scp, pty and every forwarding are refused, because nothing
     grants them.
 Considerations: asyncssh has no limit of tries for a connection: 300 wrong passwords reached the check in 0.16 s.
@@ -36,7 +36,7 @@ MAX_TRIES = 6
 
 
 class ConnectionHost(Protocol):
-    """What a connection needs of the server."""
+    """Port of the server, as its connections see it."""
 
     spool: Spool
     report_folder: ReportFolder
@@ -46,40 +46,40 @@ class ConnectionHost(Protocol):
 
     @property
     def clock(self) -> Callable[[], datetime]:
-        """Aware UTC."""
+        """Return the time, aware UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow."""
+        """Return seconds that only grow."""
         ...
 
     def account(self, login: str) -> Account | None:
-        """The user of a login name who may sign in now."""
+        """Return the user of a login name who may sign in now."""
         ...
 
     def connection_opened(self, authenticator: "Authenticator", connection: SSHServerConnection) -> None:
-        """A connection is there."""
+        """Count a new connection."""
         ...
 
     def connection_signed_in(self, connection: SSHServerConnection) -> None:
-        """It has signed in."""
+        """Count a connection as signed in."""
         ...
 
     def connection_closed(self, authenticator: "Authenticator", connection: SSHServerConnection) -> None:
-        """It is gone."""
+        """Count a connection as closed."""
         ...
 
     def session_started(self, filesystem: SftpFileSystem) -> None:
-        """A session has begun."""
+        """Count a new session."""
         ...
 
     def session_ended(self, filesystem: SftpFileSystem) -> None:
-        """A session is over."""
+        """Close the handles of a session, and count it as ended."""
         ...
 
 
 class Authenticator(SSHServer):
-    """One connection, from the first byte to its session."""
+    """Authentication and state of one connection, from the first byte to its session."""
 
     def __init__(self, server: ConnectionHost) -> None:
         self._server = server
@@ -144,14 +144,14 @@ class Authenticator(SSHServer):
 
     def auth_completed(self) -> None:
         assert self._connection is not None
-        # Read anew: the user may have been changed while he signed in.
+        # Read again: the user may have been changed during the login.
         self._account = self._server.account(self._connection.get_extra_info("username"))
         self._progress_at = self._server.monotonic()
         self._server.connection_signed_in(self._connection)
         self.recheck()
 
     def recheck(self) -> None:
-        """End the connection if its user may not be here any more; take over what has changed of him."""
+        """End the connection if its user, address or credential is no longer valid; adopt changed settings."""
         if self._connection is None or not self._connection.get_extra_info("username"):
             return
         account = self._server.account(self._connection.get_extra_info("username"))
@@ -165,7 +165,7 @@ class Authenticator(SSHServer):
             self._account = account
 
     def check_expiry(self, now: datetime, idle_s: float) -> None:
-        """End the connection if its user has expired, or has done nothing for so long."""
+        """End the connection if its user has expired, or was idle for `idle_s`."""
         if self._account is None:
             return
         if self._account.expired(now):
@@ -174,7 +174,7 @@ class Authenticator(SSHServer):
             self.disconnect("nothing was transferred for too long")
 
     def disconnect(self, reason: str) -> None:
-        """Close the connection and tell why."""
+        """Log the reason and end the connection with it."""
         if self._connection is not None:
             login = self._connection.get_extra_info("username")
             log.info("session_ended", login=login, address=self._address, message=reason)
@@ -192,7 +192,7 @@ class Authenticator(SSHServer):
         return SftpSession(self, self._usage)
 
     def filesystem(self, channel: "asyncssh.SSHServerChannel[bytes]", usage: QuotaUsage) -> SftpFileSystem:
-        """What the session sees."""
+        """Return the file system of the session."""
         assert self._connection is not None
         return SftpFileSystem(
             channel,
@@ -206,7 +206,7 @@ class Authenticator(SSHServer):
         )
 
     async def serve(self, filesystem: SftpFileSystem, handler: PacketHandler) -> None:
-        """The session, to its end."""
+        """Answer the packets of the session until it ends."""
         try:
             await handler.run()
         finally:
@@ -244,7 +244,7 @@ class Authenticator(SSHServer):
 
 
 class SftpSession(SSHServerStreamSession[bytes]):
-    """The one channel of a connection: only the `sftp` subsystem is granted."""
+    """The one channel of a connection. Only the `sftp` subsystem is granted."""
 
     def __init__(self, authenticator: Authenticator, usage: QuotaUsage) -> None:
         super().__init__(None)

@@ -1,6 +1,4 @@
-"""
-How many connections there are: in all, from one address, and of those that have not signed in. No I/O.
-"""
+"""Limits on open connections: in all, from one address, and of those that have not signed in. No I/O."""
 
 from collections.abc import Callable
 
@@ -9,10 +7,10 @@ from ftp_gateway.access.addresses import network_of
 
 class ConnectionLimits:
     """
-    Everybody who is connected.
+    Limits on open connections.
 
-    Who has not signed in may take half of the places. One more takes the place of the one who has tried for longest: so
-    connections that are opened and left alone keep nobody out.
+    Connections that have not signed in may be half of all. One more ends the oldest of them, so connections that are
+    opened and left alone keep no client out.
 
     Args:
         max_connections: Connections in all.
@@ -30,17 +28,17 @@ class ConnectionLimits:
         return len(self._networks)
 
     def has_room(self, address: str) -> bool:
-        """Whether one more may come from there."""
+        """Whether one more connection may come from an address."""
         if len(self._networks) >= self._max_connections:
             return False
         return self._by_network.get(network_of(address), 0) < self._max_per_address
 
     def add(self, connection: object, address: str, disconnect: Callable[[], None]) -> None:
         """
-        Someone comes, for whom there is room.
+        Count a connection, for which there is room.
 
         Args:
-            disconnect: Ends his connection, if he has not signed in by the time that others need the place.
+            disconnect: Ends the connection, if it has not signed in by the time that others need its place.
         """
         network = network_of(address)
         self._networks[connection] = network
@@ -51,11 +49,11 @@ class ConnectionLimits:
             self._unauthenticated.pop(oldest)()
 
     def mark_signed_in(self, connection: object) -> None:
-        """He is no stranger any more."""
+        """Stop counting a connection as one that has not signed in."""
         self._unauthenticated.pop(connection, None)
 
     def remove(self, connection: object) -> None:
-        """He is gone; also for one who never came in."""
+        """Stop counting a connection. One that was never counted is ignored."""
         network = self._networks.pop(connection, None)
         self._unauthenticated.pop(connection, None)
         if network is None:

@@ -1,9 +1,8 @@
 """
-The filesystem that an SFTP session sees, on top of the spool. Every path is looked up in the catalogue; none reaches
-the disk.
+File system of an SFTP session, on top of the spool. Every path is looked up in the index; none reaches the disk.
 
 Configuration: none.
-Implementation: asyncssh's `SFTPServer` with every path method replaced; what is open is `sftp_files`.
+Implementation: asyncssh's `SFTPServer` with every path method replaced. `handles` has the open files.
 Considerations: SETSTAT is answered with OK and ignored, also for a file that is gone meanwhile: a client that is
     refused sends its file again.
 """
@@ -35,17 +34,17 @@ from ftp_gateway.spool.upload import MAX_FILE_BYTES, Upload
 from shared.errors import ConflictError, DeniedError, NotFoundError
 
 PAUSE_S = 0.5
-"""The longest pause for the bandwidth before it is asked anew, so that a new limit holds soon."""
+"""Longest pause for the bandwidth before it is computed again, so that a changed limit holds soon."""
 
 
 class SftpFileSystem(SFTPServer):
     """
-    One session of one account.
+    File system of one session of one account.
 
     Args:
-        account: The user as he is now.
-        note_progress: Says that the client did something.
-        wait_until_read: Returns when the client reads what was sent to him.
+        account: Returns the user as he is now.
+        note_progress: Records that the client did something.
+        wait_until_read: Returns when the client reads what was sent to it.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ class SftpFileSystem(SFTPServer):
         return self._account.quotas.open_handles
 
     async def pace(self, size: int) -> None:
-        """Bytes went through: pause for as long as the bandwidth asks."""
+        """Count transferred bytes and pause for as long as the bandwidth asks."""
         self._usage.record_transfer(size)
-        # Not for who is gone: what he sent is here, and his handles should not outlive him by minutes.
+        # Not for a client that is gone: its bytes are here, and its handles should not outlive it by minutes.
         while not self.channel.is_closing() and (pause_s := self._usage.pause_s(self._account.quotas)) > 0:
             await asyncio.sleep(min(PAUSE_S, pause_s))
             self.note_progress()
@@ -138,20 +137,20 @@ class SftpFileSystem(SFTPServer):
         return _handle(file_obj).write(offset, data)
 
     async def close_by_client(self, file: object) -> None:
-        """The client closed the file: an upload is complete, and durable when this returns."""
+        """Close a file whose client asked for it: an upload is complete, and durable when this returns."""
         handle = _handle(file)
         self._open.discard(handle)
         await handle.close_by_client()
 
     def close(self, file_obj: object) -> None:
-        """The client went away: an upload has broken off."""
+        """Close a file whose client went away: an upload has broken off."""
         handle = _handle(file_obj)
         if handle in self._open:
             self._open.discard(handle)
             handle.close()
 
     def exit(self) -> None:
-        """The session is over; also called when its task was cancelled, so that no handle is left."""
+        """Close every handle when the session is over, also when its task was cancelled."""
         for file in list(self._open):
             self.close(file)
 
@@ -178,7 +177,7 @@ class SftpFileSystem(SFTPServer):
         upload = self._spool.find(place_of(self._account.app_key, location)) if location.name else None
         if upload is None:
             return
-        # All else may be passed over, but not what the file holds.
+        # Every other attribute may be ignored, but not the size, which is content.
         if attrs.size is not None and attrs.size != upload.size_bytes:
             opened = (file for file in self._open if isinstance(file, WriteHandle) and file.writer.upload is upload)
             writing = next(opened, None)

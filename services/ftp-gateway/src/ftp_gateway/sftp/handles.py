@@ -1,9 +1,8 @@
 """
-What an SFTP session has open: uploads, downloads, reports of the app, and the listing of a folder.
+Open handles of an SFTP session: uploads, downloads, reports of the app, and the listing of a folder.
 
 Configuration: none.
-Implementation: reads and writes go straight to the page cache, which is faster than a thread; only what syncs waits in
-    one.
+Implementation: reads and writes go straight to the page cache, which is faster than a thread. Only syncs run in one.
 Considerations: `close` is for a client that went away, `close_by_client` for a CLOSE packet.
 """
 
@@ -21,11 +20,11 @@ from ftp_gateway.spool.upload import Upload, Writer
 from shared.errors import DeniedError, MillraceError
 
 OWNER_ID = 1000
-"""Shown as owner and group of everything: clients expect one, and ours have none."""
+"""Shown as owner and group of every file: clients expect one, and ours have none."""
 
 
 class FileHandle:
-    """A handle, for reading unless it says otherwise."""
+    """A handle. It reads, and refuses writes unless a subclass allows them."""
 
     def read(self, offset: int, size: int) -> bytes | Awaitable[bytes]:
         raise NotImplementedError
@@ -37,26 +36,26 @@ class FileHandle:
         raise DeniedError("the file was opened for reading")
 
     def set_size(self, size: int) -> None:
-        """Passed over, as all that clients set, but by who writes."""
+        """Ignored, as other attributes that clients set, except by a handle that writes."""
 
     async def sync(self) -> None:
-        """Bytes so far are durable when this returns."""
+        """Make the bytes so far durable."""
 
     async def close_by_client(self) -> None:
-        """The client closed it."""
+        """Close for a client that asked for it."""
         self.close()
 
     def close(self) -> None:
-        """The client went away."""
+        """Close for a client that went away."""
 
 
 class WriteHandle(FileHandle):
     """
-    A file that is being uploaded, whose bytes can be read back.
+    An upload in progress, whose bytes can be read back.
 
     Args:
-        append: Whether each block goes to the end, wherever its client wants it.
-        grow: Asked for room before the file gets a size, with it and by how much it grows; raises as `Usage.grow`.
+        append: Whether each block goes to the end, whatever its offset.
+        grow: Reserves room before the file grows, by its new size and the growth; raises as `QuotaUsage.reserve`.
     """
 
     def __init__(self, writer: Writer, *, append: bool, grow: Callable[[int, int], None]) -> None:
@@ -90,16 +89,16 @@ class WriteHandle(FileHandle):
         return upload_attributes(self.writer.upload)
 
     async def close_by_client(self) -> None:
-        """The upload is complete, and durable when this returns."""
+        """Complete the upload; it is durable when this returns."""
         await self.writer.commit()
 
     def close(self) -> None:
-        """The upload has broken off."""
+        """Leave the upload broken off."""
         self.writer.abandon()
 
 
 class ReadHandle(FileHandle):
-    """A file of the spool that is read."""
+    """A download of a file of the spool."""
 
     def __init__(self, upload: Upload, handle: int) -> None:
         self._upload = upload
@@ -116,7 +115,7 @@ class ReadHandle(FileHandle):
 
 
 class ReportHandle(FileHandle):
-    """A report of the app that is read."""
+    """A download of a report of the app."""
 
     def __init__(self, report_folder: ReportFolder, report: AppReport) -> None:
         self._report_folder = report_folder
@@ -130,7 +129,7 @@ class ReportHandle(FileHandle):
 
 
 class DirectoryListing:
-    """The entries of a folder, over as many READDIRs as it takes. What is `later` is asked for by the first."""
+    """Entries of a folder, over as many READDIRs as it takes. The first READDIR calls `later` for more entries."""
 
     def __init__(self, names: Iterable[SFTPName], later: Callable[[], Awaitable[Iterable[SFTPName]]] | None) -> None:
         self._names: Iterator[SFTPName] = iter(names)
@@ -149,18 +148,18 @@ class DirectoryListing:
 
 
 def upload_attributes(upload: Upload) -> SFTPAttrs:
-    """What STAT says of a file of the spool."""
+    """Return the attributes of a file of the spool, for STAT."""
     mode = stat.S_IFREG | (0o640 if upload.info.folder in WRITABLE else 0o440)
     return _attributes(mode, upload.changed_at, size=upload.size_bytes)
 
 
 def report_attributes(report: AppReport) -> SFTPAttrs:
-    """What STAT says of a report of the app."""
+    """Return the attributes of a report of the app, for STAT."""
     return _attributes(stat.S_IFREG | 0o440, report.info.modified_at, size=report.info.size_bytes)
 
 
 def folder_attributes(at: datetime, *, writable: bool) -> SFTPAttrs:
-    """What STAT says of a folder."""
+    """Return the attributes of a folder, for STAT."""
     return _attributes(stat.S_IFDIR | (0o750 if writable else 0o550), at)
 
 

@@ -1,13 +1,13 @@
 """
-The server's host keys, and the algorithms that it agrees to.
+Host keys of the server, and the algorithms that it agrees to.
 
 Configuration: none. The keys lie sealed in `CONFIG` (`host_keys`).
-Implementation: an Ed25519 and an RSA key, made at the first start of a mesh; the RSA key is for clients of Java and
-    mainframes that know no other. What an earlier version kept in a file, or an operator puts there (a server that is
-    replaced keeps its keys so), is taken over, once, and the file removed.
+Implementation: an Ed25519 and an RSA key, made at the first start of a mesh. The RSA key is for clients of Java and
+    mainframes that know no other. Keys in a file, from an earlier version or from an operator who replaces a server,
+    are imported once, and the file is removed.
 Considerations: asyncssh's defaults still hold SHA-1 (in key exchange, MACs and `ssh-rsa` signatures). AES-GCM stands
-    first, since it is the fastest and no matter for Terrapin (CVE-2023-48795). NIST curves are left out of the key
-    exchange, because auditors refuse them and whoever knows no other curve knows group 14.
+    first, since it is the fastest, and Terrapin (CVE-2023-48795) does not affect it. NIST curves are left out of the
+    key exchange: auditors refuse them, and clients that know no other curve know group 14.
 """
 
 import asyncio
@@ -62,10 +62,10 @@ SIGNATURES = (
 
 async def ensure_host_keys(registry: Registry, file: Path, clock: Callable[[], datetime]) -> HostKeys:
     """
-    The keys of the mesh, made when there are none. Of several replicas that start at once, one's are kept.
+    Return the keys of the mesh, made when there are none. Of several replicas that start at once, one's keys are kept.
 
     Args:
-        file: Where an earlier version kept its key.
+        file: Key file of an earlier version.
 
     Raises:
         UnavailableError: NATS does not answer, or the file is damaged.
@@ -84,7 +84,7 @@ async def ensure_host_keys(registry: Registry, file: Path, clock: Callable[[], d
 
 
 def make_host_keys(file: Path | None = None) -> tuple[HostKey, ...]:
-    """A new key of each type; what is in the file, where there is one, in place of new ones of its types. Blocks."""
+    """Make a key of each type; keys in the file, if there is one, replace new ones of their types. Blocks."""
     keys = _read(file) if file is not None else []
     if not any(key.get_algorithm() == "ssh-ed25519" for key in keys):
         keys.insert(0, asyncssh.generate_private_key("ssh-ed25519", "millrace"))
@@ -94,7 +94,7 @@ def make_host_keys(file: Path | None = None) -> tuple[HostKey, ...]:
 
 
 def load_private_keys(known: HostKeys) -> list[asyncssh.SSHKey]:
-    """Every key, those in use first. Blocks."""
+    """Load every key, those in use first. Blocks."""
     return [
         asyncssh.import_private_key(key.private.reveal()) for generation in known.ordered for key in generation.keys
     ]
@@ -102,9 +102,9 @@ def load_private_keys(known: HostKeys) -> list[asyncssh.SSHKey]:
 
 def restrict_rsa_to_sha2(options: asyncssh.SSHServerConnectionOptions, keys: Sequence[asyncssh.SSHKey]) -> None:
     """
-    Take SHA-1 signatures of RSA keys, and those of another vendor, out of what asyncssh offers.
+    Remove SHA-1 signatures of RSA keys, and algorithms of another vendor, from what asyncssh offers.
 
-    Each other one gets a key pair of its own: a pair signs for all connections with what the last one has chosen.
+    Each remaining algorithm gets a key pair of its own: a pair signs for all connections with what the last one chose.
     """
     rsa = next(key for key in keys if key.get_algorithm() == "ssh-rsa")
     for algorithm in list(options.server_host_keys):
@@ -122,7 +122,7 @@ def _read(file: Path) -> list[asyncssh.SSHKey]:
     try:
         return list(asyncssh.read_private_key_list(file))
     except FileNotFoundError:
-        return []  # Also when another replica has just taken it over and removed it.
+        return []  # Also when another replica has just imported and removed it.
     except (asyncssh.KeyImportError, OSError):
         raise UnavailableError(f"{file} holds no private key that can be read") from None
 

@@ -1,14 +1,14 @@
 """
-Where an SFTP connection comes in: who it is, whether it may, and then over to SSH.
+Admission of SFTP connections: PROXY header, ban and limits, then the start of SSH.
 
-Configuration: `MILLRACE_SFTP_PROXIES` (who must send a PROXY header), `MILLRACE_SFTP_CONNECTIONS`,
+Configuration: `MILLRACE_SFTP_PROXIES` (networks that must send a PROXY header), `MILLRACE_SFTP_CONNECTIONS`,
     `MILLRACE_SFTP_CONNECTIONS_PER_ADDRESS`.
-Implementation: a protocol of asyncio that takes the first bytes, and then gives the transport to a connection of
-    asyncssh (`set_protocol`). Bans and room are looked at before SSH says a word, so they cost no key exchange.
-Considerations: paramiko asks for the authentication service anew before each try, so also for a password after a key
-    that was refused. OpenSSH's server lets it; asyncssh takes it for a fault, and would end the connection.
-    asyncssh does not heed `pause_writing`, so the answers to a client that reads none of them would pile up
-    in memory: nothing more is read from him until he does.
+Implementation: an asyncio protocol takes the first bytes, and then hands the transport to a connection of asyncssh
+    (`set_protocol`). Bans and limits are checked before SSH says a word, so they cost no key exchange.
+Considerations: paramiko asks for the authentication service again before each try, so also for a password after a key
+    that was refused. OpenSSH's server allows it; asyncssh takes it for an error and would end the connection.
+    asyncssh does not heed `pause_writing`, so answers to a client that reads none would pile up in memory. Nothing more
+    is read from such a client until it reads.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _HANDLERS = {**packet_handlers(SSHServerConnection), MSG_SERVICE_REQUEST: _servi
 
 
 class Connection(SSHServerConnection):
-    """One SSH connection from `address`, which is not its peer's where a proxy stands between."""
+    """One SSH connection from `address`, which is not the address of its peer behind a proxy."""
 
     _packet_handlers = _HANDLERS
 
@@ -85,12 +85,12 @@ class Connection(SSHServerConnection):
 
 class ConnectionAdmission:
     """
-    What everybody who comes in passes.
+    Checks that every new connection passes.
 
     Args:
-        proxies: Who must tell the client's address, and is believed.
-        banned: Whether an address is kept out.
-        options: What SSH offers, as it is now.
+        proxies: Networks that must send the client's address, and are believed.
+        banned: Whether an address is banned.
+        options: Returns the present SSH options.
     """
 
     def __init__(
@@ -113,17 +113,17 @@ class ConnectionAdmission:
         return bool(self._proxies) and is_within(peer, self._proxies)
 
     def header_expected(self, pending: "PendingConnection") -> None:
-        """A proxy has connected; its header is to come. The one that waits for longest makes room for it."""
+        """Keep a proxy's connection until its header comes. One too many ends the one that has waited longest."""
         self._pending[pending] = None
         if len(self._pending) > MAX_HEADERS:
             next(iter(self._pending)).refuse("header")
 
     def header_done(self, pending: "PendingConnection") -> None:
-        """It has come, or never will."""
+        """Stop waiting for the header of a connection."""
         self._pending.pop(pending, None)
 
     def admit(self, address: str) -> Connection | None:
-        """The SSH connection of who comes from there; None where he may not come in."""
+        """Return the SSH connection for an address; None if it is banned or over a limit."""
         if self._banned(address):
             self.count_refusal("banned")
             return None
@@ -143,13 +143,13 @@ class ConnectionAdmission:
         self._metrics.count("millrace_ftp_refused_total", reason=reason)
 
     def close(self) -> None:
-        """Nobody comes in any more."""
+        """Refuse the connections whose header has not come."""
         for pending in list(self._pending):
             pending.refuse("closing")
 
 
 class PendingConnection(asyncio.Protocol):
-    """One who has connected, until SSH takes over."""
+    """A new connection, until SSH takes over."""
 
     def __init__(self, admission: ConnectionAdmission) -> None:
         self._admission = admission
@@ -162,7 +162,7 @@ class PendingConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if not peer:
-            # Gone before it was accepted.
+            # Disconnected before it was accepted.
             self._transport.abort()
             return
         self._peer = str(peer[0])
@@ -188,7 +188,7 @@ class PendingConnection(asyncio.Protocol):
         self._stop_waiting()
 
     def refuse(self, reason: str) -> None:
-        """Close without a word."""
+        """Close without an answer."""
         self._stop_waiting()
         self._admission.count_refusal(reason)
         if self._transport is not None:

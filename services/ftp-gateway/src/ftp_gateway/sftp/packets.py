@@ -1,14 +1,14 @@
 """
-The SFTP packets that asyncssh does not handle as a file gateway needs them (SFTP version 3).
+SFTP packets that asyncssh does not handle as a file gateway needs them (SFTP version 3).
 
 Configuration: none.
-Implementation: a subclass of asyncssh's packet handler with a table of its own: what is not in it is "unsupported".
-    - CLOSE by the client is told from the clean-up after a client that went away: asyncssh calls `close` for both.
+Implementation: a subclass of asyncssh's packet handler with a table of its own. Packets not in it are "unsupported".
+    - CLOSE by the client differs from the clean-up after a client that went away: asyncssh calls `close` for both.
     - WRITE with bytes after its data is accepted: rclone 1.60 and others on pkg/sftp of that age send a whole 32 KiB
       buffer with the last, shorter block. OpenSSH's server ignores the rest as well.
-    - Packets are capped at 256 KiB, and handles per session; errors are translated here and nowhere else.
-    - A session ends with an exit status, for which scp looks.
-    - READ and WRITE pause for the user's bandwidth, and nothing is read from a client that does not read our answers.
+    - Packets are capped at 256 KiB, and handles per session. Errors are translated here and nowhere else.
+    - A session ends with an exit status, which scp expects.
+    - READ and WRITE pause for the user's bandwidth. Nothing is read from a client that does not read our answers.
 Considerations: the names of asyncssh used here are private. `asyncssh_internals` lists and checks them. SYMLINK, LINK,
     READLINK, copy-data (an unbounded loop on one request) and the ranges extension are not in the table.
 """
@@ -59,7 +59,7 @@ log = structlog.get_logger()
 VERSION = 3
 MAX_PACKET_BYTES = 256 * 1024 + 1024
 MAX_BLOCK_BYTES = 256 * 1024
-"""Of one READ or WRITE. asyncssh allows 4 MiB, which every session may hold in memory."""
+"""Limit of one READ or WRITE. asyncssh allows 4 MiB, which every session may hold in memory."""
 
 _ERRORS: dict[str, Callable[[str], SFTPError]] = {
     "invalid": SFTPBadMessage,
@@ -74,7 +74,7 @@ _ERRORS: dict[str, Callable[[str], SFTPError]] = {
 
 
 class PacketFileSystem(Protocol):
-    """What the handler needs beyond asyncssh's server."""
+    """Needs of the handler beyond asyncssh's server."""
 
     @property
     def max_handles(self) -> int:
@@ -82,15 +82,15 @@ class PacketFileSystem(Protocol):
         ...
 
     async def close_by_client(self, file: object) -> None:
-        """Close a file for the client, who asked for it."""
+        """Close a file whose client asked for it."""
         ...
 
     async def pace(self, size: int) -> None:
-        """Bytes went through: pause for as long as the bandwidth asks."""
+        """Count transferred bytes and pause for as long as the bandwidth asks."""
         ...
 
     def note_progress(self) -> None:
-        """The client did something."""
+        """Record that the client did something."""
         ...
 
     async def wait_until_read(self) -> None:
@@ -99,7 +99,7 @@ class PacketFileSystem(Protocol):
 
 
 def sftp_error(error: Exception) -> SFTPError:
-    """The SFTP translation of a failure. What is no kind of error is a bug: logged, and told as "failure"."""
+    """Translate a failure into SFTP. An unexpected error is a bug: it is logged, and answered with "failure"."""
     if isinstance(error, SFTPError):
         return error
     if isinstance(error, MillraceError):
@@ -203,7 +203,7 @@ _HANDLERS: dict[int | bytes, Handler] = {
 _KEEPALIVE_REQUESTS: frozenset[int | bytes] = frozenset(
     (FXP_STAT, FXP_LSTAT, FXP_FSTAT, FXP_REALPATH, b"limits@openssh.com")
 )
-"""What clients ask only to keep a session open: no progress."""
+"""Requests that clients send only to keep a session open: they are no progress."""
 
 
 def _noting_progress(kind: int | bytes, handler: Handler) -> Handler:
@@ -224,20 +224,22 @@ _TRANSLATED: dict[int | bytes, Any] = {
 
 
 class PacketHandler(SFTPServerHandler):
-    """asyncssh's packet handler with our table. Made for each session by `protocols.sftp`."""
+    """asyncssh's packet handler with our table. `authentication` makes one for each session."""
 
     _extensions = _EXTENSIONS
     _packet_handlers = _TRANSLATED
 
     async def run(self) -> None:
-        """As asyncssh's, also for who goes before his first packet: that would end the connection as a bug of ours."""
+        """
+        As asyncssh's, also for a client that goes before its first packet: that would end the connection as a bug.
+        """
         try:
             await super().run()
         except EOFError:
             await self._cleanup(None)
 
     async def recv_packets(self) -> None:
-        """As asyncssh's, for version 3 alone: it would agree to an older one, whose packets it does not know."""
+        """As asyncssh's, for version 3 alone: asyncssh would agree to an older one, whose packets it does not know."""
         if self._version != VERSION:
             await self._cleanup(SFTPBadMessage(f"expected SFTP version {VERSION} or later"))
             return
@@ -255,7 +257,7 @@ class PacketHandler(SFTPServerHandler):
         return SSHPacket(await self._reader.readexactly(size))
 
     async def _cleanup(self, exc: Exception | None) -> None:
-        # scp takes the file for lost when its session ends without an exit status, and sends it again.
+        # Without an exit status scp takes the file for lost, and sends it again.
         if self._writer is not None:
             cast(SSHServerChannel[bytes], self._writer.channel).exit(0 if exc is None else 1)
         await super()._cleanup(exc)

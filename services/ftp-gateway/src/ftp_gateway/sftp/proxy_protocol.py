@@ -1,8 +1,8 @@
 """
-The header by which a proxy tells who its client is: PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt).
+Header by which a proxy names its client: PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt).
 
-`read_header` is given what has come so far and says nothing until the header is whole. It takes no byte of what
-follows. Extensions (TLVs) of version 2 are passed over.
+`read_header` gets the bytes so far and answers once the header is whole. It takes no byte of what follows. Extensions
+(TLVs) of version 2 are skipped.
 """
 
 from ipaddress import IPv4Address, IPv6Address
@@ -13,7 +13,7 @@ from shared.errors import InvalidError
 
 V1_START = b"PROXY "
 V1_MAX_BYTES = 107
-"""The longest line that the specification allows, with its CRLF."""
+"""Longest line that the specification allows, with its CRLF."""
 V2_START = b"\r\n\r\n\0\r\nQUIT\n"
 V2_FIXED_BYTES = 16
 V2_MAX_BYTES = 4096
@@ -26,8 +26,10 @@ _ADDRESS_BYTES = {_TCP4: 12, _TCP6: 36}
 
 class Header(Struct, frozen=True, kw_only=True):
     """
-    A whole header. `address` is the client's, None where the proxy speaks for itself, as in a check of its own that the
-    server lives; `size` is the number of bytes that it took.
+    A whole header.
+
+    `address` is the client's; None where the proxy speaks for itself, as in its own health check. `size` is the number
+    of bytes of the header.
     """
 
     address: str | None
@@ -36,7 +38,7 @@ class Header(Struct, frozen=True, kw_only=True):
 
 def read_header(data: bytes) -> Header | None:
     """
-    The header at the beginning of `data`; None while more of it has to come.
+    Parse the header at the beginning of `data`; None while more of it has to come.
 
     Raises:
         InvalidError: This is no header, or one of a kind that TCP does not have.

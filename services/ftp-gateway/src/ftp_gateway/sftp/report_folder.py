@@ -1,9 +1,9 @@
 """
-The reports that exporter left for an app, as `/reports` shows them: listed, looked at and read, never written.
+Folder `/reports`: the reports that exporter made for an app, listed and read, never written.
 
 A client reads a file in blocks of some kilobytes, many at a time, and a request to a bucket costs tens of milliseconds.
-So it is fetched in parts of `PART_BYTES`, each once for all who want it just then, and the latest are kept. The bound
-is one for all sessions.
+So a file is fetched in parts of `PART_BYTES`. Each part is fetched once for all sessions that want it, and the latest
+are kept. The bound holds for all sessions together.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from shared.objects.store import ObjectInfo, ObjectStore
 log = structlog.get_logger()
 
 LISTED_S = 5.0
-"""How long a listing is good. A client that has listed looks at each file as well."""
+"""How long a listing is good. A client that has listed asks for each file as well."""
 MAX_LISTED = 10_000
-"""Of one app, the newest. An older one can still be read by its name."""
+"""Limit of one app, the newest. An older one can still be read by its name."""
 MAX_LISTINGS = 100
 PART_BYTES = 1 << 20
 PARTS_KEPT = 24
@@ -32,7 +32,7 @@ PARTS_AT_ONCE = 8
 
 
 class AppReport(Struct, frozen=True):
-    """A report as it was when it was looked for. Hashable."""
+    """A report, as it was when it was looked up. Hashable."""
 
     app_key: str
     name: str
@@ -46,12 +46,12 @@ class _CachedListing(Struct):
 
 class ReportFolder:
     """
-    The reports of all apps, in the platform's store.
+    Reports of all apps, in the platform's store.
 
     Every method raises the store's `MillraceError` while it does not answer.
 
     Args:
-        monotonic: Seconds that only grow.
+        monotonic: Returns seconds that only grow.
     """
 
     def __init__(self, store: ObjectStore, monotonic: Callable[[], float]) -> None:
@@ -64,7 +64,10 @@ class ReportFolder:
         self._fetching = asyncio.Semaphore(PARTS_AT_ONCE)
 
     async def list(self, app_key: str) -> list[AppReport]:
-        """The app's newest reports, by name. What an SFTP path cannot name is left out, and what begins with a dot."""
+        """
+        Return the newest reports of an app, by name. Names that begin with a dot or cannot be an SFTP path are left
+        out.
+        """
         found = self._fresh_listing(app_key)
         if found is None:
             if app_key not in self._pending_listings:
@@ -74,7 +77,7 @@ class ReportFolder:
         return list(found.reports.values())
 
     async def find(self, app_key: str, name: str) -> AppReport:
-        """A report by its name. Raises `NotFoundError`."""
+        """Return a report by its name. Raises `NotFoundError`."""
         known = self._fresh_listing(app_key)
         if known is not None and name in known.reports:
             return known.reports[name]
@@ -87,7 +90,7 @@ class ReportFolder:
         return AppReport(app_key, name, await self._store.head(key))
 
     async def read(self, report: AppReport, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at an offset; none from the end on."""
+        """Read up to `size` bytes at an offset; none from the end on."""
         end = min(offset + size, report.info.size_bytes)
         found = bytearray()
         while offset < end:
@@ -129,7 +132,7 @@ class ReportFolder:
     async def _part(self, report: AppReport, number: int) -> bytes:
         fetched = self._start_fetch(report, number)
         if (number + 1) * PART_BYTES < report.info.size_bytes:
-            # A session has one READ answered after the other: without this it would wait for each part.
+            # A session gets one READ answered after the other: without this it would wait for each part.
             self._start_fetch(report, number + 1)
         if fetched is None:
             self._parts.move_to_end((report, number))
@@ -138,7 +141,7 @@ class ReportFolder:
         return await asyncio.shield(fetched)
 
     def _start_fetch(self, report: AppReport, number: int) -> asyncio.Future[bytes] | None:
-        """Fetch a part, unless it is kept."""
+        """Start fetching a part, unless it is kept."""
         at = report, number
         if at in self._parts:
             return None
@@ -162,7 +165,7 @@ class ReportFolder:
 
 
 def _log_failure(app_key: str, asked: asyncio.Future[Any]) -> None:
-    # Whoever waited for it is told as well, if he is still there.
+    # Callers that wait for it get the error as well.
     if not asked.cancelled() and asked.exception() is not None:
         log.warning("report_read_failed", app_key=app_key, message=str(asked.exception()))
 

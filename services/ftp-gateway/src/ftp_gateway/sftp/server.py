@@ -1,9 +1,9 @@
 """
-The SFTP server: the listener, its host keys, and everybody who is connected.
+SFTP server: its socket, its host keys, and its open connections.
 
 Configuration: `MILLRACE_SFTP_*`; port 0 takes a free port, which is announced.
-Implementation: asyncio listens; `sftp_entrance` lets in, `sftp_gate` signs in and serves. What changes in the
-    configuration, users or host keys, is taken over at once.
+Implementation: asyncio listens, `listener` admits, `authentication` signs in and serves. Changes of users and host keys
+    in the configuration hold at once.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ log = structlog.get_logger()
 BACKLOG = 1024
 KEEPALIVE_S = 30
 CHECK_INTERVAL_S = 0.5
-"""How often it is looked for who is idle or has expired."""
+"""Interval of the check for idle and expired sessions."""
 GRACE_S = 10.0
-"""How long an open upload may still take when the service stops. Then it is a part, to be resumed after the restart."""
+"""Time that open uploads get when the service stops. Then they are broken off, to be resumed after the restart."""
 
 
 class ServerOptions(Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
 
 class SftpServer:
     """
-    The server, which listens while it is entered as an async context manager.
+    SFTP server, which listens while it is entered as an async context manager.
 
     `close` and `join` are those of `shared.service.Intake`; `keep` is a task of the service.
     """
@@ -127,13 +127,13 @@ class SftpServer:
 
     @property
     def address(self) -> str:
-        """Where it listens: `host:port`."""
+        """The address it listens on: `host:port`."""
         assert self._listener is not None
         host, port = self._listener.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def keep(self) -> None:
-        """Take over new host keys, and end sessions whose time is over, for ever."""
+        """Adopt new host keys, and end sessions that are idle or expired, for ever."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             if self._host_keys() is not self._loaded_host_keys:
@@ -143,7 +143,7 @@ class SftpServer:
                 authenticator.check_expiry(now, self._settings.sftp_idle_s)
 
     def recheck(self) -> None:
-        """Users have changed: whoever may not be here any more has to go."""
+        """End the connections whose users have changed and may no longer be connected."""
         for authenticator in list(self._authenticators.values()):
             authenticator.recheck()
 
@@ -192,32 +192,32 @@ class SftpServer:
             raise UnavailableError("SFTP does not listen")
 
     def account(self, login: str) -> Account | None:
-        """The user of a login name who may sign in now."""
+        """Return the user of a login name who may sign in now."""
         parts = split_login(login)
         account = self._find_account(*parts) if parts else None
         return account if account is not None and not account.expired(self.clock()) else None
 
     def connection_opened(self, authenticator: Authenticator, connection: SSHServerConnection) -> None:
-        """A connection is there."""
+        """Count a new connection."""
         self._authenticators[connection] = authenticator
 
     def connection_signed_in(self, connection: SSHServerConnection) -> None:
-        """It has signed in."""
+        """Count a connection as signed in."""
         self._limits.mark_signed_in(connection)
 
     def connection_closed(self, authenticator: Authenticator, connection: SSHServerConnection) -> None:
-        """It is gone."""
+        """Count a connection as closed."""
         self._authenticators.pop(connection, None)
         self._limits.remove(connection)
         self._changed.set()
 
     def session_started(self, filesystem: SftpFileSystem) -> None:
-        """A session has begun."""
+        """Count a new session."""
         self._filesystems.add(filesystem)
         self._metrics.gauge("millrace_ftp_sessions", len(self._filesystems))
 
     def session_ended(self, filesystem: SftpFileSystem) -> None:
-        """A session is over; no handle of it is left."""
+        """Close the handles of a session, and count it as ended."""
         filesystem.exit()
         self._filesystems.discard(filesystem)
         self._metrics.gauge("millrace_ftp_sessions", len(self._filesystems))
@@ -230,7 +230,7 @@ class SftpServer:
         self._admission.close()
 
     async def join(self) -> None:
-        """Let open uploads end for a while, then close the connections."""
+        """Wait a while for open uploads, then close the connections."""
         try:
             async with asyncio.timeout(GRACE_S):
                 await self._wait_until(lambda: not any(filesystem.uploading for filesystem in self._filesystems))
@@ -243,7 +243,7 @@ class SftpServer:
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             self._changed.clear()
-            # A closed handle wakes nobody, so look again soon.
+            # A closed handle sets no event, so check again soon.
             try:
                 async with asyncio.timeout(0.1):
                     await self._changed.wait()
@@ -252,7 +252,7 @@ class SftpServer:
 
 
 def _allow_many_files() -> None:
-    """Every session may hold files open; the usual soft limit of 1024 would stop all logins."""
+    """Raise the soft limit of open files: the usual 1024 would stop all logins, since sessions hold files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
     if soft != resource.RLIM_INFINITY and soft < wanted:
