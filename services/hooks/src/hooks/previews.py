@@ -2,12 +2,14 @@
 What a hook would send, without sending: rendered from an event that is given, or from the newest ones that match.
 
 An inactive hook is shown as if it were active. `EVENTS` belongs to all apps, so the newest events of one are looked for
-backwards, in windows that grow; how far it went is in the answer.
+backwards, in ranges that grow; how far it went is in the answer.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated
 
@@ -26,15 +28,18 @@ from shared.contracts.streams import EVENTS
 from shared.errors import InvalidError
 from shared.ids import make_ulid
 from shared.messaging.bus import Bus
-from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message
+from shared.messaging.reverse_scan import ranges_back
 from shared.profiles.cache import ProfileCache
 from shared.profiles.store import Profile
 
-WINDOWS = tuple(64 * 4**step for step in range(7))
-"""Sequences of `EVENTS` that are looked through, the newest first: 349,504 in all."""
-LOOK_BYTES = 32 << 20
-LOOK_S = 5.0
+FIRST_RANGE = 64
+SCANNED_SEQUENCES = sum(FIRST_RANGE * 4**step for step in range(7))
+"""Sequences of `EVENTS` that are scanned, the newest first: 349,504."""
+SCANNED_BYTES = 32 << 20
+SCANNED_AT_ONCE = 10_000
+"""Messages that are held at a time."""
+SCAN_S = 5.0
 POSTED = "POSTED:0:0"
 """The source of an event that is in no stream."""
 
@@ -129,72 +134,44 @@ class Previews:
 
     async def _find(self, rule: Rule, number: int) -> tuple[list[tuple[RoutedEvent, str]], Looked]:
         state = await self._bus.stream_state(EVENTS)
-        first, end = state.last_sequence + 1, state.last_sequence
-        found: list[tuple[RoutedEvent, str]] = []
-        messages = size = 0
-        stop_at = asyncio.get_running_loop().time() + LOOK_S
-        for width in WINDOWS:
-            start = max(state.first_sequence, first - width)
-            if start >= first:
-                break
-            window = _Window(rule, number - len(found), start, first)
-            if not await window.read(self._bus, LOOK_BYTES - size, stop_at):
-                # Read in part, from its older end: what lies between would be missing.
-                break
-            found = [*window.found, *found]
-            messages, size, first = messages + window.messages, size + window.size, start
-            if len(found) >= number:
-                break
-        looked = Looked(first_sequence=first, last_sequence=end, messages=messages, all=first <= state.first_sequence)
-        return found, looked
+        first = end = state.last_sequence + 1
+        index = _index(rule)
+        found: deque[tuple[RoutedEvent, str]] = deque()
+        messages = 0
+        ranges = ranges_back(
+            self._bus,
+            EVENTS,
+            subjects.events_of_app(rule.app_key),
+            end=end,
+            first_sequence=max(state.first_sequence, end - SCANNED_SEQUENCES),
+            length=FIRST_RANGE,
+            most=SCANNED_AT_ONCE,
+            max_bytes=SCANNED_BYTES,
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SCAN_S), aclosing(ranges):
+                async for part in ranges:
+                    found.extendleft(reversed(_matching(rule.app_key, index, part.messages, number - len(found))))
+                    messages, first = messages + len(part.messages), part.first_sequence
+                    if len(found) >= number:
+                        break
+        looked = Looked(
+            first_sequence=first, last_sequence=end - 1, messages=messages, all=first <= state.first_sequence
+        )
+        return list(found), looked
 
 
-class _Window:
-    """The sequences from `start` to before `end`, and the newest events in them for which a hook would fire."""
-
-    def __init__(self, rule: Rule, most: int, start: int, end: int) -> None:
-        self._app_key = rule.app_key
-        self._index = _index(rule)
-        self._found: deque[tuple[RoutedEvent, str]] = deque(maxlen=most)
-        self._start = start
-        self._end = end
-        self.messages = 0
-        self.size = 0
-
-    @property
-    def found(self) -> list[tuple[RoutedEvent, str]]:
-        return list(self._found)
-
-    async def read(self, bus: Bus, max_bytes: int, stop_at: float) -> bool:
-        """False when it was too much, or took too long."""
-        subject = subjects.events_of_app(self._app_key)
-        try:
-            async with (
-                asyncio.timeout_at(stop_at),
-                open_scan(bus, EVENTS, subject=subject, start_sequence=self._start) as scan,
-            ):
-                left = scan.pending_at_open
-                while left:
-                    for message in await scan.next(64):
-                        left = message.pending
-                        if message.sequence >= self._end:
-                            return True
-                        self.messages += 1
-                        self.size += len(message.data)
-                        if self.size > max_bytes:
-                            return False
-                        self._take(message)
-        except TimeoutError:
-            return False
-        return True
-
-    def _take(self, message: Message) -> None:
+def _matching(app_key: str, index: HookIndex, messages: list[Message], most: int) -> deque[tuple[RoutedEvent, str]]:
+    """The newest `most` events for which a hook would fire, each with its source, in their order."""
+    found: deque[tuple[RoutedEvent, str]] = deque(maxlen=most)
+    for message in messages:
         partition = subjects.partition_of_events(message.subject)
         if partition is None:
-            return  # No partition reads it either.
-        events, _ = read_message(message.data, self._app_key, partition)
-        place = f"{EVENTS.name}:{message.sequence}"
-        self._found += ((event, f"{place}:{index}") for index, event in events if self._index.match(event))
+            continue  # No partition reads it either.
+        events, _ = read_message(message.data, app_key, partition)
+        source = f"{EVENTS.name}:{message.sequence}"
+        found += ((event, f"{source}:{place}") for place, event in events if index.match(event))
+    return found
 
 
 def _index(rule: Rule) -> HookIndex:

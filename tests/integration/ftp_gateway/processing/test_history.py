@@ -130,7 +130,7 @@ async def test_one_file_is_shown_as_it_was_last(gateway: Gateway) -> None:
 async def test_the_files_of_an_app_are_found_behind_those_of_others(
     gateway: Gateway, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftp_gateway.processing.reverse_scan.STRETCH", 5)
+    monkeypatch.setattr("shared.messaging.reverse_scan.FIRST_RANGE", 5)
     async with gateway.sftp() as client:
         monday = await process(client, "/monday.csv", ROW)
         for number in range(40):

@@ -12,7 +12,6 @@ from msgspec import Struct, structs
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import kind_in, kind_of
 from ftp_gateway.processing import completion, file_events, publisher
-from ftp_gateway.processing.reverse_scan import newest_first
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
 from shared.contracts.messages import FileChanged, decode
@@ -20,6 +19,7 @@ from shared.contracts.streams import FILES
 from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
+from shared.messaging.reverse_scan import newest_first
 
 MAX_SCANNED = 5000
 """How many of an app's events of one state are looked through, from the newest on."""

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from ftp_gateway.processing.reverse_scan import newest_first
 from shared.contracts.streams import FILES
 from shared.contracts.subjects import ftp_file
 from shared.messaging.bus import Bus
 from shared.messaging.message import Message
+from shared.messaging.reverse_scan import newest_first, ranges_back
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 
@@ -18,9 +18,9 @@ MINE, OTHERS = ftp_file("shop", "completed"), ftp_file("rival", "completed")
 
 @pytest.fixture
 async def stream(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its stretches are short."""
-    monkeypatch.setattr("ftp_gateway.processing.reverse_scan.STRETCH", 3)
-    monkeypatch.setattr("ftp_gateway.processing.reverse_scan.MOST_READ", 4)
+    """Its ranges are short."""
+    monkeypatch.setattr("shared.messaging.reverse_scan.FIRST_RANGE", 3)
+    monkeypatch.setattr("shared.messaging.reverse_scan.MOST_READ", 4)
     await ensure(bus, FILES, settings)
 
 
@@ -67,3 +67,53 @@ async def test_who_has_enough_may_stop(bus: Bus) -> None:
     await fill(bus, "m" * 40)
 
     assert [b"39", b"38", b"37", b"36", b"35"] == [message.data for message in await read(bus, most=5)]
+
+
+async def read_ranges(bus: Bus, plan: str, **limits: int) -> list[tuple[int, list[int]]]:
+    """Each range's first sequence, and the sequences of the messages in it."""
+    ranges = []
+    async with aclosing(ranges_back(bus, FILES, MINE, end=len(plan) + 1, **limits)) as found:
+        async for part in found:
+            ranges.append((part.first_sequence, [message.sequence for message in part.messages]))
+    return ranges
+
+
+@pytest.mark.usefixtures("stream")
+async def test_ranges_grow_and_hold_each_message_once(bus: Bus) -> None:
+    plan = "mo" * 20
+    await fill(bus, plan)
+
+    ranges = await read_ranges(bus, plan, length=2, most=100)
+
+    assert [39, 31, 1] == [first for first, _ in ranges]
+    assert [39] == ranges[0][1]
+    assert list(range(1, 40, 2)) == [sequence for _, sequences in reversed(ranges) for sequence in sequences]
+
+
+@pytest.mark.usefixtures("stream")
+async def test_a_range_with_too_many_messages_is_halved(bus: Bus) -> None:
+    plan = "m" * 40
+    await fill(bus, plan)
+
+    ranges = await read_ranges(bus, plan, length=16, most=6)
+
+    assert all(len(sequences) <= 6 for _, sequences in ranges)
+    assert list(range(1, 41)) == [sequence for _, sequences in reversed(ranges) for sequence in sequences]
+
+
+@pytest.mark.usefixtures("stream")
+async def test_a_scan_ends_at_the_first_sequence_and_before_too_many_bytes(bus: Bus) -> None:
+    plan = "m" * 40
+    await fill(bus, plan)
+
+    assert [39, 31, 11] == [first for first, _ in await read_ranges(bus, plan, length=2, most=100, first_sequence=11)]
+    # Two bytes for each of the newest thirty.
+    assert [39, 31] == [first for first, _ in await read_ranges(bus, plan, length=2, most=100, max_bytes=30)]
+
+
+@pytest.mark.usefixtures("stream")
+async def test_ranges_without_a_message_of_the_subject_are_empty(bus: Bus) -> None:
+    plan = "o" * 10
+    await fill(bus, plan)
+
+    assert [(9, []), (1, [])] == await read_ranges(bus, plan, length=2)
