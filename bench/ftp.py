@@ -109,7 +109,7 @@ Subsystem sftp internal-sftp
 """
 
 
-class Place:
+class UploadServer:
     """A server to sign in at, and where in it files may be put."""
 
     def __init__(self, folder: Path, port: int, user: str, directory: str = "") -> None:
@@ -150,7 +150,7 @@ class Place:
         assert 0 == process.returncode, "sftp has failed"
 
 
-class Gateway(Place):
+class GatewayProcess(UploadServer):
     """The service as a process of a local mesh."""
 
     def __init__(self, folder: Path, mesh: LocalMesh, http: aiohttp.ClientSession) -> None:
@@ -193,7 +193,7 @@ async def rows(report: Report) -> list[Row]:
 
 
 @asynccontextmanager
-async def _gateway(folder: Path) -> AsyncIterator[Gateway]:
+async def _gateway(folder: Path) -> AsyncIterator[GatewayProcess]:
     async with AsyncExitStack() as stack:
         mesh_folder = MeshFolder(folder / "mesh")
         stack.enter_context(mesh_folder.lock())
@@ -206,10 +206,10 @@ async def _gateway(folder: Path) -> AsyncIterator[Gateway]:
         for path, value in (("", {"settle_s": 0}), ("/ftp-users/nightly", {"public_keys": public_keys})):
             async with http.put(f"/v1/apps/shop{path}", json=value) as answer:
                 assert 200 == answer.status, await answer.text()
-        yield Gateway(folder, mesh, http)
+        yield GatewayProcess(folder, mesh, http)
 
 
-async def _upload_rows(gateway: Gateway, report: Report) -> list[Row]:
+async def _upload_rows(gateway: GatewayProcess, report: Report) -> list[Row]:
     if shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
         report("sshd is not installed (Debian: openssh-server): no comparison of uploads")
         return []
@@ -220,7 +220,7 @@ async def _upload_rows(gateway: Gateway, report: Report) -> list[Row]:
         for streams in (1, STREAMS):
             report(f"{ROUNDS} rounds in turn: {UPLOAD_BYTES >> 20} MiB by sftp, {streams} at once")
 
-            async def upload(place: Place, streams: int = streams) -> float:
+            async def upload(place: UploadServer, streams: int = streams) -> float:
                 started = perf_counter()
                 async with asyncio.TaskGroup() as tasks:
                     for number in range(streams):
@@ -240,14 +240,14 @@ async def _upload_rows(gateway: Gateway, report: Report) -> list[Row]:
 
 
 @asynccontextmanager
-async def _sshd(folder: Path) -> AsyncIterator[Place]:
+async def _sshd(folder: Path) -> AsyncIterator[UploadServer]:
     (port,) = free_ports(1)
     (folder / "put").mkdir()
     (folder / "sshd_config").write_text(SSHD.format(port=port, folder=folder))
     # It insists on its place for unprivileged children, which only the package's start script makes.
     await asyncio.to_thread(Path("/run/sshd").mkdir, exist_ok=True)
     command = ("/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config"))
-    place = Place(folder, port, psutil.Process().username(), str(folder / "put"))
+    place = UploadServer(folder, port, psutil.Process().username(), str(folder / "put"))
     async with child("sshd", command, environment=child_environment(), log=folder / "sshd.log"):
         await _wait_port(port)
         yield place
@@ -263,7 +263,7 @@ async def _wait_port(port: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _push_rows(gateway: Gateway, report: Report) -> list[Row]:
+async def _push_rows(gateway: GatewayProcess, report: Report) -> list[Row]:
     async with gateway.session() as client:
         idle = [await _trip(client) for _ in range(IDLE_TRIPS)]
     report(f"a push file of {FEW_ROWS:,} rows, one of {PUSH_ROWS:,} and one of {MANY_ROWS:,}")
@@ -303,7 +303,7 @@ def _push_file(folder: Path, count: int) -> Path:
     return file
 
 
-async def _processed(gateway: Gateway, file: Path, name: str, folder: str = "") -> tuple[float, list[float]]:
+async def _processed(gateway: GatewayProcess, file: Path, name: str, folder: str = "") -> tuple[float, list[float]]:
     """
     Seconds from the commit until the name is gone, and milliseconds of each look at it by another session.
 
@@ -366,7 +366,7 @@ def _plain_chunks(file: Path) -> Iterator[bytes]:
                 batch.clear()
 
 
-async def _profile_row(gateway: Gateway, report: Report) -> Row:
+async def _profile_row(gateway: GatewayProcess, report: Report) -> Row:
     report(f"a profile file of {PROFILES:,} rows, until all are in the store")
     file = gateway.folder / "profiles.txt"
     with file.open("w", encoding="utf-8") as out:
@@ -390,7 +390,7 @@ async def _profile_row(gateway: Gateway, report: Report) -> Row:
     )
 
 
-async def _wait_consumed(gateway: Gateway, messages: int) -> None:
+async def _wait_consumed(gateway: GatewayProcess, messages: int) -> None:
     while True:
         if await gateway.figure("millrace_bus_consumed_total", subjects.PROFILES_CONSUMER) >= messages:
             return
@@ -409,11 +409,11 @@ async def _plain_profiles() -> float:
         return PROFILES / count * (perf_counter() - started)
 
 
-async def _session_rows(gateway: Gateway, report: Report) -> list[Row]:
+async def _session_rows(gateway: GatewayProcess, report: Report) -> list[Row]:
     (port,) = free_ports(1)
     (gateway.folder / "paramiko").mkdir()
     command = (sys.executable, "-c", PARAMIKO, str(port), str(gateway.folder / "paramiko"))
-    place = Place(gateway.folder, port, "nightly")
+    place = UploadServer(gateway.folder, port, "nightly")
     async with child("paramiko", command, environment=child_environment(), log=gateway.folder / "paramiko.log"):
         await _wait_port(port)
         report(f"{ROUNDS} rounds in turn: {SMALL_FILES} small files in one session")
@@ -426,7 +426,7 @@ async def _session_rows(gateway: Gateway, report: Report) -> list[Row]:
     ]
 
 
-async def _small_files(place: Place) -> float:
+async def _small_files(place: UploadServer) -> float:
     async with place.session() as client:
         started = perf_counter()
         for number in range(SMALL_FILES):
@@ -435,7 +435,7 @@ async def _small_files(place: Place) -> float:
         return perf_counter() - started
 
 
-async def _logins(place: Place) -> float:
+async def _logins(place: UploadServer) -> float:
     async def sign_in() -> None:
         # No session: the service lets one user have some of them at a time.
         async with place.connect():

@@ -76,12 +76,12 @@ async def build(mesh: Mesh) -> State:
         entry = users.get(app_key, name)
         return accounts(entry) if entry else None
 
-    made = await ensure_host_keys(mesh.registry, directory / "host_key", now)
-    kept = mesh.registry.view(HOST_KEYS)
+    first_host_keys = await ensure_host_keys(mesh.registry, directory / "host_key", now)
+    host_key_view = mesh.registry.view(HOST_KEYS)
 
     def host_keys() -> HostKeys:
-        entry = kept.get(OWNER)
-        return entry.value if entry else made
+        entry = host_key_view.get(OWNER)
+        return entry.value if entry else first_host_keys
 
     proxies = proxies_of(mesh.settings.sftp_proxies)
     spool = Spool(directory / "spool", now)
@@ -90,7 +90,7 @@ async def build(mesh: Mesh) -> State:
     profiles = Profiles(mesh.bus)
     file_work = await mesh.enter(ParserPool(profiles.unknown))
     processing = FilePipeline(spool=spool, bus=mesh.bus, file_work=file_work, metrics=mesh.metrics, clock=now)
-    intake = FileScheduler(
+    scheduler = FileScheduler(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
@@ -98,8 +98,8 @@ async def build(mesh: Mesh) -> State:
         metrics=mesh.metrics,
         clock=now,
     )
-    mesh.spawn("files", intake.run())
-    mesh.intake("files", intake)
+    mesh.spawn("files", scheduler.run())
+    mesh.intake("files", scheduler)
 
     pull = await mesh.enter(
         open_pull(
@@ -126,10 +126,8 @@ async def build(mesh: Mesh) -> State:
     apps.on_change(summaries.changed)
     mesh.spawn("summaries", summaries.keep())
 
-    rules_of_bans = BanRules(
-        failures=mesh.settings.sftp_ban_failures, first=timedelta(seconds=mesh.settings.sftp_ban_s)
-    )
-    defender = Defender(mesh.bus, rules_of_bans, now)
+    ban_rules = BanRules(failures=mesh.settings.sftp_ban_failures, first=timedelta(seconds=mesh.settings.sftp_ban_s))
+    defender = Defender(mesh.bus, ban_rules, now)
     mesh.spawn("bans", defender.keep())
 
     sftp = await mesh.enter(

@@ -9,7 +9,7 @@ from asyncssh.constants import FXP_CLOSE
 from asyncssh.sftp import SFTPServerHandler
 
 from ftp_gateway.sftp import authentication, listener, packets
-from ftp_gateway.sftp.asyncssh_internals import ATTRIBUTES, FIELDS, check_asyncssh
+from ftp_gateway.sftp.asyncssh_internals import ATTRIBUTES, FIELDS, check_internals
 from shared.errors import UnavailableError
 
 NAMES = [(owner, name) for owner, names in ATTRIBUTES for name in names]
@@ -20,11 +20,11 @@ LISTED = {name for _, names in (*ATTRIBUTES, *FIELDS) for name in names}
 def test_an_asyncssh_without_a_name_is_told_by_release_and_name(
     owner: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_asyncssh()
+    check_internals()
     monkeypatch.delattr(owner, name)
 
     with pytest.raises(UnavailableError) as raised:
-        check_asyncssh()
+        check_internals()
 
     assert f"asyncssh {asyncssh.__version__} has moved" in raised.value.message
     assert f"{owner.__name__}.{name}" in raised.value.message
@@ -34,7 +34,7 @@ def test_an_asyncssh_without_a_field_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(SFTPServerHandler, "__init__", lambda self: None)
 
     with pytest.raises(UnavailableError, match=r"SFTPServerHandler\._file_handles"):
-        check_asyncssh()
+        check_internals()
 
 
 def test_an_asyncssh_that_handles_a_packet_elsewhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_an_asyncssh_that_handles_a_packet_elsewhere_is_told(monkeypatch: pytest
     monkeypatch.setattr(SFTPServerHandler, "_packet_handlers", table)
 
     with pytest.raises(UnavailableError, match=rf"SFTPServerHandler\._packet_handlers\[{FXP_CLOSE}\]"):
-        check_asyncssh()
+        check_internals()
 
 
 def test_a_missing_name_is_told_by_the_check_and_not_by_an_import() -> None:
@@ -51,8 +51,8 @@ def test_a_missing_name_is_told_by_the_check_and_not_by_an_import() -> None:
         "from asyncssh.sftp import SFTPServerHandler",
         "del SFTPServerHandler._process_open, SSHConnection._packet_handlers",
         "import ftp_gateway.sftp.server",
-        "from ftp_gateway.sftp.asyncssh_internals import check_asyncssh",
-        "check_asyncssh()",
+        "from ftp_gateway.sftp.asyncssh_internals import check_internals",
+        "check_internals()",
     )
     done = run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
 

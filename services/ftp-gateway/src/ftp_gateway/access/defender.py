@@ -59,7 +59,7 @@ class Defender:
         self._shared: dict[str, StoredScore] = {}
         self._unpublished: dict[str, int] = {}
         self._publishing: str | None = None
-        self._heard_meanwhile: tuple[KeyValue, bool] | None = None
+        self._received_meanwhile: tuple[KeyValue, bool] | None = None
         self._wake = asyncio.Event()
         self._swept_at = clock()
 
@@ -109,26 +109,26 @@ class Defender:
             self._bus,
             streams.DEFENDER,
             ">",
-            self._hear_all,
+            self._receive,
             known=lambda: [keys.defender_key(network) for network in self._shared],
             drop=lambda key: self._forget(keys.network_of_defender_key(key)),
             relist_s=RELIST_S,
         )
 
-    async def _hear_all(self, messages: Sequence[Message]) -> None:
+    async def _receive(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            self._hear(self._store.stored(message), gone=is_deletion(message.headers))
+            self._apply(self._store.stored(message), deleted=is_deletion(message.headers))
 
-    def _hear(self, stored: KeyValue, *, gone: bool) -> None:
+    def _apply(self, stored: KeyValue, *, deleted: bool) -> None:
         network = keys.network_of_defender_key(stored.key)
         if network == self._publishing:
             # This may be the score that is just being published, whose failures must not count twice.
-            self._heard_meanwhile = stored, gone
+            self._received_meanwhile = stored, deleted
             return
         known = self._shared.get(network)
         if known is not None and known.revision >= stored.revision:
             return
-        if gone:
+        if deleted:
             self._forget(network)
             return
         try:
@@ -139,8 +139,8 @@ class Defender:
     def _set_stored(self, network: str, shared: StoredScore) -> None:
         self._shared[network] = shared
         score = shared.score
-        if untold := self._unpublished.get(network):
-            score = after_failures(score, network, untold, self._clock(), self._rules)
+        if unpublished := self._unpublished.get(network):
+            score = after_failures(score, network, unpublished, self._clock(), self._rules)
         self._set_score(network, score)
 
     async def _publish(self) -> None:
@@ -182,9 +182,9 @@ class Defender:
                     self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
             finally:
                 self._publishing = None
-                if self._heard_meanwhile is not None:
-                    heard, self._heard_meanwhile = self._heard_meanwhile, None
-                    self._hear(heard[0], gone=heard[1])
+                if self._received_meanwhile is not None:
+                    received, self._received_meanwhile = self._received_meanwhile, None
+                    self._apply(received[0], deleted=received[1])
 
     def _set_score(self, network: str, score: Score) -> None:
         before, now = self._scores.pop(network, None), self._clock()

@@ -2,7 +2,7 @@
 Private names of asyncssh that this package uses, all of them, and the check that this release still has them.
 
 asyncssh has no public hook for the packets that a file gateway answers otherwise. So `packets`, `listener` and
-`authentication` build on the names below. `pyproject.toml` bounds the release, and `check_asyncssh` runs at the start
+`authentication` build on the names below. `pyproject.toml` bounds the release, and `check_internals` runs at the start
 of the service. Importing this package does not fail for a missing name: the check reports it.
 """
 
@@ -81,7 +81,7 @@ def packet_handler(name: str) -> Handler:
     return getattr(SFTPServerHandler, name, _missing)
 
 
-def check_asyncssh() -> None:
+def check_internals() -> None:
     """Raises `UnavailableError` when this release of asyncssh lacks a name: the message has release and name."""
     names = {f"{owner.__name__}.{name}": name in vars(owner) for owner, names in ATTRIBUTES for name in names}
     # A field shows in the constructor's code alone: an instance would need a connection.

@@ -22,7 +22,7 @@ from ftp_gateway.access.addresses import Network
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HostKeys
 from ftp_gateway.access.quotas import QuotaUsages
-from ftp_gateway.sftp.asyncssh_internals import check_asyncssh
+from ftp_gateway.sftp.asyncssh_internals import check_internals
 from ftp_gateway.sftp.authentication import Authenticator
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
 from ftp_gateway.sftp.filesystem import SftpFileSystem
@@ -106,7 +106,7 @@ class SftpServer:
 
     async def __aenter__(self) -> "SftpServer":
         """Raises `UnavailableError` when the port is taken, or asyncssh lacks a name that we use."""
-        check_asyncssh()
+        check_internals()
         _allow_many_files()
         await self._load_keys()
         host, port = self._settings.sftp_host, self._settings.sftp_port
