@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,3 +41,9 @@ class CheckoutCopy:
         """The variables with which a process imports this copy; the installed packages are the repository's."""
         roots = (self.root / "shared" / "src", self.root / "cli" / "src", *self.root.glob("services/*/src"))
         return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(map(str, roots))}
+
+    def lint_imports(self) -> tuple[int, str]:
+        """Run `lint-imports` on the copy; its exit code and what it prints."""
+        command = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache"]
+        done = subprocess.run(command, cwd=self.root, env=self.environment(), capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr

@@ -1,8 +1,6 @@
 """import-linter refuses what the contracts of pyproject.toml forbid; tried on a copy of the sources."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,13 +18,6 @@ FORBIDDEN = {
 }
 
 
-def lint_imports(copy: CheckoutCopy) -> tuple[int, str]:
-    """Run `lint-imports` on the copy; its exit code and what it prints."""
-    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache"]
-    done = subprocess.run(command, cwd=copy.root, env=copy.environment(), capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
-
-
 def broken_contracts(report: str) -> Mapping[str, str]:
     """Name of each broken contract, with what the report says of it."""
     _, _, details = report.partition("Broken contracts\n")
@@ -40,7 +31,7 @@ def test_import_rules_refuse_a_forbidden_import_and_a_circle(tmp_path: Path) -> 
         path = copy.path(module)
         path.write_text(f"{path.read_text()}\n{line}\n")
 
-    code, report = lint_imports(copy)
+    code, report = copy.lint_imports()
 
     broken = broken_contracts(report)
     assert 1 == code, report
@@ -52,7 +43,7 @@ def test_import_rules_refuse_a_forbidden_import_and_a_circle(tmp_path: Path) -> 
 
 
 def test_import_rules_keep_the_sources_as_they_are(tmp_path: Path) -> None:
-    code, report = lint_imports(CheckoutCopy(tmp_path / "checkout"))
+    code, report = CheckoutCopy(tmp_path / "checkout").lint_imports()
 
     assert 0 == code, report
     assert re.search(r"Contracts: \d+ kept, 0 broken\.", report)

@@ -51,15 +51,15 @@ def test_pyproject_names_every_service(pyproject: dict[str, Any], service: Servi
 
 
 def test_service_that_pyproject_does_not_name_is_told_line_by_line(pyproject: dict[str, Any]) -> None:
-    fifth = ServiceEntry(name="send-panel", http_port=8085, own=SERVICES[0].own)
+    unnamed = ServiceEntry(name="new-one", http_port=8085, own=SERVICES[0].own)
 
     assert [
-        '"$MYPY_CONFIG_FILE_DIR/services/send-panel/src" in mypy_path of [tool.mypy]',
-        '"send_panel" in root_packages of [tool.importlinter]',
-        '"send_panel" in layers of the contract "services meet only …"',
-        '"send_panel" in ancestors of the contract "no circles"',
-        'an exhaustive contract "inside send_panel"',
-    ] == missing_in_pyproject(pyproject, fifth)
+        '"$MYPY_CONFIG_FILE_DIR/services/new-one/src" in mypy_path of [tool.mypy]',
+        '"new_one" in root_packages of [tool.importlinter]',
+        '"new_one" in layers of the contract "services meet only …"',
+        '"new_one" in ancestors of the contract "no circles"',
+        'an exhaustive contract "inside new_one"',
+    ] == missing_in_pyproject(pyproject, unnamed)
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
