@@ -88,13 +88,13 @@ async def build(mesh: Mesh) -> State:
     store = await mesh.enter(open_reports(mesh.settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
-    file_work = await mesh.enter(ParserPool(profiles.unknown))
-    processing = FilePipeline(spool=spool, bus=mesh.bus, file_work=file_work, metrics=mesh.metrics, clock=now)
+    parsers = await mesh.enter(ParserPool(profiles.unknown))
+    pipeline = FilePipeline(spool=spool, bus=mesh.bus, parsers=parsers, metrics=mesh.metrics, clock=now)
     scheduler = FileScheduler(
         spool=spool,
         bus=mesh.bus,
         rules_of=rules,
-        processing=processing,
+        pipeline=pipeline,
         metrics=mesh.metrics,
         clock=now,
     )

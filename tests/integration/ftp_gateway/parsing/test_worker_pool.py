@@ -35,10 +35,10 @@ def push(tmp_path: Path) -> Path:
 
 async def test_a_file_is_looked_at_and_comes_in_chunks(push: Path) -> None:
     async with ParserPool(nobody) as work, work.open(push, "shop", "push", FileRules()) as file:
-        survey = await file.survey()
+        validation = await file.validate()
         chunks = [chunk async for chunk in file.chunks("push.csv", after=500)]
 
-    assert (1300, 0, 1300) == (survey.ok, survey.bad, survey.last_line)
+    assert (1300, 0, 1300) == (validation.ok, validation.bad, validation.last_line)
     assert [(501, 1000), (1001, 1300)] == [(chunk.first_line, chunk.last_line) for chunk in chunks]
     assert list(range(501, 1301)) == [row.line for chunk in chunks for row in decode(chunk.data, PushBatch).rows]
 
@@ -50,10 +50,10 @@ async def test_unknown_users_are_asked_for(tmp_path: Path) -> None:
         ParserPool(nobody) as work,
         work.open(file, "shop", "profile", FileRules(unknown_users="reject")) as opened,
     ):
-        survey = await opened.survey()
+        validation = await opened.validate()
         [chunk] = [chunk async for chunk in opened.chunks("p.txt", after=0)]
 
-    assert (1, ["unknown_user"]) == (survey.ok, [error.code for error in survey.errors])
+    assert (1, ["unknown_user"]) == (validation.ok, [error.code for error in validation.errors])
     assert ["2"] == [row.ext_id for row in decode(chunk.data, ProfileBatch).rows]
 
 
@@ -62,7 +62,7 @@ async def test_one_process_is_kept_and_ends_with_the_service(push: Path) -> None
         seen = set[int]()
         for _ in range(3):
             async with work.open(push, "shop", "push", FileRules()) as file:
-                await file.survey()
+                await file.validate()
                 seen |= {worker.pid for worker in workers()}
         async with work.open(push, "shop", "push", FileRules()), work.open(push, "shop", "push", FileRules()):
             together = len(workers())
@@ -77,14 +77,14 @@ async def test_a_file_that_is_left_in_the_middle_ends_its_process(push: Path) ->
 
         async def leave() -> None:
             async with work.open(push, "shop", "push", FileRules()) as file:
-                await file.survey()
+                await file.validate()
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             await leave()
         assert [] == workers()
         async with work.open(push, "shop", "push", FileRules()) as file:
-            assert 1300 == (await file.survey()).ok
+            assert 1300 == (await file.validate()).ok
 
 
 async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: P
 
     async def leave(work: ParserPool) -> None:
         async with work.open(file, "shop", "push", FileRules()) as opened:
-            await opened.survey()
+            await opened.validate()
             chunks = opened.chunks("push.csv", after=0)
             await anext(chunks)
             answers = opened._process.stdout
@@ -112,7 +112,7 @@ async def test_a_process_that_dies_is_told_and_replaced(push: Path) -> None:
 
         async def die() -> None:
             async with work.open(push, "shop", "push", FileRules()) as file:
-                await file.survey()
+                await file.validate()
                 for worker in workers():
                     worker.kill()
                 async for _ in file.chunks("push.csv", after=0):
@@ -121,7 +121,7 @@ async def test_a_process_that_dies_is_told_and_replaced(push: Path) -> None:
         with pytest.raises(UnavailableError, match="ended"):
             await die()
         async with work.open(push, "shop", "push", FileRules()) as file:
-            assert 1300 == (await file.survey()).ok
+            assert 1300 == (await file.validate()).ok
 
 
 async def test_process_knows_no_secret(push: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ async def made_streams(bus: Bus, settings: Settings) -> None:
 
 
 @pytest.fixture
-async def file_work(bus: Bus) -> AsyncIterator[ParserPool]:
+async def parsers(bus: Bus) -> AsyncIterator[ParserPool]:
     async with ParserPool(Profiles(bus).unknown) as work:
         yield work
 
@@ -91,20 +91,20 @@ async def upload(spool: Spool, app_key: str, name: str = "push.csv", data: bytes
     await writer.commit()
 
 
-def intake_of(spool: Spool, bus: Bus, file_work: ParserPool) -> FileScheduler:
+def intake_of(spool: Spool, bus: Bus, parsers: ParserPool) -> FileScheduler:
     return FileScheduler(
         spool=spool,
         bus=bus,
         rules_of=lambda _: FileRules(settle_s=0),
-        processing=FilePipeline(spool=spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=now),
+        pipeline=FilePipeline(spool=spool, bus=bus, parsers=parsers, metrics=Metrics(), clock=now),
         metrics=Metrics(),
         clock=now,
     )
 
 
-async def run_until_done(spool: Spool, bus: Bus, file_work: ParserPool) -> None:
+async def run_until_done(spool: Spool, bus: Bus, parsers: ParserPool) -> None:
     """Run an intake until no file is left."""
-    intake = intake_of(spool, bus, file_work)
+    intake = intake_of(spool, bus, parsers)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(intake.run())
         while spool.uploads():
@@ -120,7 +120,7 @@ async def sent_lines(bus: Bus, app_key: str) -> list[int]:
 
 @pytest.mark.usefixtures("made_streams")
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool
 ) -> None:
     for at in count(1):
         app_key, bomb = f"shop{at}", Bomb(at)
@@ -133,8 +133,8 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
             for step in ("store_claim", "mark_reported", "finish"):
                 patch.setattr(spool, step, bomb.around(getattr(spool, step)))
             with contextlib.suppress(BaseExceptionGroup):
-                await run_until_done(spool, bus, file_work)
-        await run_until_done(after := Spool(tmp_path / app_key, now), bus, file_work)
+                await run_until_done(spool, bus, parsers)
+        await run_until_done(after := Spool(tmp_path / app_key, now), bus, parsers)
 
         assert list(range(1, ROWS + 1)) == await sent_lines(bus, app_key), f"moment {at}"
         told = await messages(bus, streams.FILES, subjects.ftp_file(app_key, "completed"))
@@ -151,7 +151,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 @pytest.mark.usefixtures("made_streams")
 async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool
 ) -> None:
     publish_together, lost = bus.publish_together, set[bytes]()
 
@@ -166,7 +166,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
 
-    await run_until_done(spool, bus, file_work)
+    await run_until_done(spool, bus, parsers)
 
     assert 2 == len(lost)
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
@@ -175,7 +175,7 @@ async def test_an_answer_that_is_lost_does_not_repeat_a_chunk(
 
 @pytest.mark.usefixtures("made_streams")
 async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool
 ) -> None:
     publish_together = bus.publish_together
     packs = 0
@@ -193,14 +193,14 @@ async def test_the_rest_of_a_large_file_follows_once_nats_is_back(
     count = 60_000
     await upload(spool, "shop", data=b"".join(b"%d;Hello;https://x.example\n" % n for n in range(count)))
 
-    await run_until_done(spool, bus, file_work)
+    await run_until_done(spool, bus, parsers)
 
     assert list(range(1, count + 1)) == await sent_lines(bus, "shop")
 
 
 @pytest.mark.usefixtures("made_streams")
 async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool
 ) -> None:
     lost = Spool(tmp_path / "lost", now)
     await upload(lost, "shop")
@@ -211,12 +211,12 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
         patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
         patch.setattr(lost, "store_claim", bomb.around(lost.store_claim))
         with pytest.raises(BaseExceptionGroup):
-            await run_until_done(lost, bus, file_work)
+            await run_until_done(lost, bus, parsers)
     half = await sent_lines(bus, "shop")
     again = Spool(tmp_path / "again", now)
     await upload(again, "shop", "again.csv")
 
-    await run_until_done(again, bus, file_work)
+    await run_until_done(again, bus, parsers)
 
     assert 0 < len(half) < ROWS
     assert list(range(1, ROWS + 1)) == await sent_lines(bus, "shop")
@@ -225,31 +225,31 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
 @pytest.mark.usefixtures("made_streams")
 @pytest.mark.parametrize(("hours", "duplicate"), [(23, True), (25, False)])
 async def test_content_is_a_duplicate_for_a_day(
-    bus: Bus, tmp_path: Path, file_work: ParserPool, hours: int, duplicate: bool
+    bus: Bus, tmp_path: Path, parsers: ParserPool, hours: int, duplicate: bool
 ) -> None:
     spool = Spool(tmp_path / "spool", now)
     await upload(spool, "shop")
-    await run_until_done(spool, bus, file_work)
+    await run_until_done(spool, bus, parsers)
     [*_, last] = await messages(bus, streams.PUSH, subjects.push_send("shop", "*"))
-    survey = ValidationResult(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
+    validation = ValidationResult(file_id=decode(last.data, PushBatch).file_id, last_line=ROWS)
     later = now() + timedelta(hours=hours)
     info = UploadInfo(app_key="shop", folder="", name="again.csv", opened_at=later, closed_at=later)
 
-    point = await find_resume_point(bus, "push", "another", info, survey)
+    point = await find_resume_point(bus, "push", "another", info, validation)
 
     assert ResumePoint(line=ROWS if duplicate else 0, sequence=last.sequence, duplicate=duplicate) == point
 
 
 @pytest.mark.usefixtures("made_streams")
 async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
-    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_work: ParserPool
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool
 ) -> None:
     publish_together = bus.publish_together
     directory = tmp_path / "spool"
     spool = Spool(directory, now)
     many = b"".join(b"%d;Hello;https://x.example\n" % n for n in range(20_000))
     await upload(spool, "shop", data=many)
-    intake = intake_of(spool, bus, file_work)
+    intake = intake_of(spool, bus, parsers)
     closed = asyncio.Event()
 
     async def close_at_the_first_pack(messages: Sequence[OutgoingMessage]) -> int:
@@ -266,7 +266,7 @@ async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
             async with asyncio.timeout(5):
                 await intake.join()
     begun = len(await sent_lines(bus, "shop"))
-    await run_until_done(Spool(directory, now), bus, file_work)
+    await run_until_done(Spool(directory, now), bus, parsers)
 
     assert 0 < begun < 20_000
     assert list(range(1, 20_001)) == await sent_lines(bus, "shop")

@@ -98,9 +98,9 @@ async def store(bus: Bus, settings: Settings) -> KeyValueStore:
 
 
 @pytest.fixture
-async def file_work(bus: Bus) -> AsyncIterator[ParserPool]:
-    async with ParserPool(Profiles(bus).unknown) as file_work:
-        yield file_work
+async def parsers(bus: Bus) -> AsyncIterator[ParserPool]:
+    async with ParserPool(Profiles(bus).unknown) as parsers:
+        yield parsers
 
 
 class Process:
@@ -137,15 +137,13 @@ class Process:
         )
         await puller.poll()
 
-    async def work_off(self, bus: Bus, file_work: ParserPool) -> None:
+    async def work_off(self, bus: Bus, parsers: ParserPool) -> None:
         """Process what lies in the spool and is whole."""
         intake = FileScheduler(
             spool=self.spool,
             bus=bus,
             rules_of=lambda _: FileRules(settle_s=0),
-            processing=FilePipeline(
-                spool=self.spool, bus=bus, file_work=file_work, metrics=Metrics(), clock=self.clock
-            ),
+            pipeline=FilePipeline(spool=self.spool, bus=bus, parsers=parsers, metrics=Metrics(), clock=self.clock),
             metrics=Metrics(),
             clock=self.clock,
         )
@@ -158,7 +156,7 @@ class Process:
 
 @pytest.mark.parametrize("restarted_with", ["the files in hand", "the next look"])
 async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
-    bus: Bus, peer: SftpPeer, store: KeyValueStore, file_work: ParserPool, tmp_path: Path, restarted_with: str
+    bus: Bus, peer: SftpPeer, store: KeyValueStore, parsers: ParserPool, tmp_path: Path, restarted_with: str
 ) -> None:
     for at in count(1):
         app_key, death = f"shop{at}", Death(at)
@@ -171,10 +169,10 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
         shown = {upload.info.name for upload in restarted.spool.entries(app_key, "")}
         assert shown <= {"push.csv"}, f"moment {at}"
         if restarted_with == "the files in hand":
-            await restarted.work_off(bus, file_work)
+            await restarted.work_off(bus, parsers)
         for _ in range(2):
             await restarted.poll(**after)
-            await restarted.work_off(bus, file_work)
+            await restarted.work_off(bus, parsers)
 
         assert ["0", "1", "2"] == [row.ext_id for row in await rows(bus, app_key)], f"moment {at}"
         assert 1 == len(list((peer.folder / "done" / app_key).iterdir())), f"moment {at}"
@@ -187,7 +185,7 @@ async def test_a_crash_at_any_step_repeats_nothing_and_loses_nothing(
 
 
 async def test_what_was_pulled_waits_for_a_file_of_its_name(
-    bus: Bus, peer: SftpPeer, store: KeyValueStore, file_work: ParserPool, tmp_path: Path
+    bus: Bus, peer: SftpPeer, store: KeyValueStore, parsers: ParserPool, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, store)
     writer = process.spool.create(Place("shop", "", "push.csv"), "nightly")
@@ -196,9 +194,9 @@ async def test_what_was_pulled_waits_for_a_file_of_its_name(
 
     await process.poll()
     await writer.commit()
-    await process.work_off(bus, file_work)
+    await process.work_off(bus, parsers)
     await process.poll()
-    await process.work_off(bus, file_work)
+    await process.work_off(bus, parsers)
 
     assert ["7", "0", "1", "2"] == [row.ext_id for row in await rows(bus)]
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from ftp_gateway.model.rules import FileKind, FileRules
-from ftp_gateway.parsing import file_reader as surveys
+from ftp_gateway.parsing import file_reader
 from ftp_gateway.parsing.file_reader import FileReader, LineSet, ValidationResult
 from ftp_gateway.parsing.formats import CHUNK_BYTES, CHUNK_ROWS, ChunkBuilder
 from shared.contracts.messages import ProfileBatch, PushBatch, decode
@@ -22,14 +22,14 @@ def reading_of(
     return FileReader("shop", kind, rules or FileRules(), blocks, unknown_users)
 
 
-def surveyed(
+def validated(
     data: bytes, kind: FileKind = "push", rules: FileRules | None = None, known: Sequence[str] = ()
 ) -> ValidationResult:
-    return reading_of(data, kind, rules, known).survey()
+    return reading_of(data, kind, rules, known).validate()
 
 
 def test_a_file_is_counted_before_anything_happens() -> None:
-    found = surveyed(b"1;a;https://x\nbad\n2;b;https://x\n1;c;https://x\n")
+    found = validated(b"1;a;https://x\nbad\n2;b;https://x\n1;c;https://x\n")
 
     assert (3, 1, 1, 4, None) == (found.ok, found.bad, found.duplicates, found.last_line, found.refused)
     assert [2] == [error.line for error in found.errors]
@@ -37,9 +37,9 @@ def test_a_file_is_counted_before_anything_happens() -> None:
 
 
 def test_duplicates_are_counted_at_least_when_there_are_too_many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surveys, "MAX_COUNTED_IDS", 2)
+    monkeypatch.setattr(file_reader, "MAX_COUNTED_IDS", 2)
 
-    found = surveyed(b"1;a;https://x\n2;b;https://x\n3;c;https://x\n3;d;https://x\n1;e;https://x\n")
+    found = validated(b"1;a;https://x\n2;b;https://x\n3;c;https://x\n3;d;https://x\n1;e;https://x\n")
 
     assert (1, True) == (found.duplicates, found.duplicates_at_least)
 
@@ -48,17 +48,17 @@ def test_a_refused_file_keeps_its_reason() -> None:
     assert [
         (found.refused.reason if found.refused else None)
         for found in [
-            surveyed(b""),
-            surveyed(b"\n \n"),
-            surveyed(b"~~~city\n", "profile"),
-            surveyed(b"1;a;https://x\n2;b"),
-            surveyed(b"\xff\n"),
+            validated(b""),
+            validated(b"\n \n"),
+            validated(b"~~~city\n", "profile"),
+            validated(b"1;a;https://x\n2;b"),
+            validated(b"\xff\n"),
         ]
     ] == ["empty", "empty", "empty", "truncated", "encoding"]
 
 
 def test_a_last_line_without_its_end_is_warned_of() -> None:
-    found = surveyed(b"1;a;https://x\n2;b;https://x")
+    found = validated(b"1;a;https://x\n2;b;https://x")
 
     assert (2, ("no_line_end",)) == (found.ok, found.warnings)
 
@@ -67,8 +67,8 @@ def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
     data = b'~~~city\n1~~~1\n2~~~2\n 3 ~~~"x"\r\n'
 
     reading = reading_of(data, "profile", FileRules(unknown_users="reject"), known=["2"])
-    taken = surveyed(data, "profile", known=["2"])
-    refused = reading.survey()
+    taken = validated(data, "profile", known=["2"])
+    refused = reading.validate()
     [chunk] = reading.chunks("p.txt", after=0)
 
     assert (3, 0) == (taken.ok, taken.bad)
@@ -81,11 +81,11 @@ def test_unknown_users_are_errors_only_where_the_app_says_so() -> None:
 
 def test_a_file_of_which_a_row_is_bad_is_refused_whole_where_the_app_says_so() -> None:
     rules = FileRules(all_or_nothing=True)
-    refused = surveyed(b"1;a;https://x\nbad\n", rules=rules).refused
+    refused = validated(b"1;a;https://x\nbad\n", rules=rules).refused
 
     assert refused is not None
     assert "all_or_nothing" == refused.reason
-    assert surveyed(b"1;a;https://x\n", rules=rules).refused is None
+    assert validated(b"1;a;https://x\n", rules=rules).refused is None
 
 
 @pytest.mark.parametrize("after", [0, 1, 499, 500, 1003, 1005])
@@ -95,7 +95,7 @@ def test_the_rows_after_a_line_follow_whatever_the_blocks(after: int) -> None:
 
     for block in (100, 1 << 20):
         reading = reading_of(data, block=block)
-        reading.survey()
+        reading.validate()
         chunks = list(reading.chunks("push.csv", after))
 
         assert expected == [row.line for chunk in chunks for row in decode(chunk.data, PushBatch).rows]

@@ -124,8 +124,8 @@ def read(data: bytes, kind: FileKind, block: int) -> tuple[ValidationResult, lis
 
     rules = FileRules(fallback_encoding="windows-1254", unknown_users="reject")
     reading = FileReader("shop", kind, rules, blocks, unknown_users)
-    survey = reading.survey()
-    return survey, [] if survey.refused else list(reading.chunks("file", after=0))
+    validation = reading.validate()
+    return validation, [] if validation.refused else list(reading.chunks("file", after=0))
 
 
 def lines_in(chunk: RowChunk, kind: FileKind) -> list[int]:
@@ -164,23 +164,23 @@ def test_rows_in_are_rows_ok_and_rows_bad_in_any_file(kind: FileKind, part: int)
     taken = 0
     for number in range(FILES // (2 * PARTS)):
         data = file_of(random, kind)
-        survey, chunks = read(data, kind, random.choice((70, 1000, 1 << 20)))
+        validation, chunks = read(data, kind, random.choice((70, 1000, 1 << 20)))
         sent = [line for chunk in chunks for line in lines_in(chunk, kind)]
-        errors = [error.line for error in survey.errors]
+        errors = [error.line for error in validation.errors]
 
-        if survey.refused is None:
+        if validation.refused is None:
             taken += 1
             lines = lines_of_text(data)
-            assert rows_in(lines, kind) == survey.ok + survey.bad, (number, data)
-            shown = [error for error in survey.errors if error.code != "line_too_long"]
+            assert rows_in(lines, kind) == validation.ok + validation.bad, (number, data)
+            shown = [error for error in validation.errors if error.code != "line_too_long"]
             assert [excerpt(lines[error.line - 1]) for error in shown] == [error.excerpt for error in shown], (
                 number,
                 data,
             )
-        assert survey.bad == len(errors), (number, data)
+        assert validation.bad == len(errors), (number, data)
         assert sorted(set(errors)) == errors, (number, data)
-        if survey.refused is None:
-            assert survey.ok == len(sent), (number, data)
+        if validation.refused is None:
+            assert validation.ok == len(sent), (number, data)
             assert sorted(set(sent)) == sent, (number, data)
             assert not set(sent) & set(errors), (number, data)
     assert taken > FILES // (2 * PARTS) // 5

@@ -101,27 +101,27 @@ class FileReader:
         self._rules = rules
         self._again = again
         self._blocks = blocks
-        self._lookup = unknown_users if kind == "profile" and rules.unknown_users == "reject" else None
+        self._find_unknown = unknown_users if kind == "profile" and rules.unknown_users == "reject" else None
         self._text: Text | None = None
         self._ids: set[int] = set()
         self._unknown = LineSet()
 
-    def survey(self) -> ValidationResult:
+    def validate(self) -> ValidationResult:
         """Read the whole file twice: for its id and encoding, then for its rows. Raises what `unknown_users` raises."""
-        survey = ValidationResult()
+        validation = ValidationResult()
         scan = FileScan(self._app_key, self._kind, self._again)
         for block in self._blocks():
             scan.feed(block)
-            survey.size_bytes += len(block)
-        survey.file_id = scan.file_id
+            validation.size_bytes += len(block)
+        validation.file_id = scan.file_id
         try:
             self._text = scan.result(self._rules.fallback_encoding)
-            survey.warnings = self._text.warnings
-            self._look(survey, open_reader(self._kind, self._text, self._rules, count_only=True))
+            validation.warnings = self._text.warnings
+            self._read_rows(validation, open_reader(self._kind, self._text, self._rules, count_only=True))
         except RefusedError as refusal:
-            survey.refused = Refusal(refusal.reason, refusal.message, refusal.line)
+            validation.refused = Refusal(refusal.reason, refusal.message, refusal.line)
         self._ids.clear()
-        return survey
+        return validation
 
     def chunks(self, file_name: str, after: int) -> Iterator[RowChunk]:
         """The good rows of a file that is not refused, without those up to line `after`."""
@@ -139,7 +139,7 @@ class FileReader:
 
     def _add(self, chunks: ChunkBuilder, parsed: Parsed, after: int) -> Iterator[tuple[list[int], list[bytes]]]:
         lines, rows = parsed.lines, parsed.rows
-        if lines and (lines[0] <= after or self._lookup is not None):
+        if lines and (lines[0] <= after or self._find_unknown is not None):
             wanted = [line > after and line not in self._unknown for line in lines]
             lines = list(compress(lines, wanted))
             rows = list(compress(rows, wanted))
@@ -150,54 +150,54 @@ class FileReader:
         data = message_of(self._kind, self._app_key, self._text.file_id, file_name, lines, rows)
         return RowChunk(lines[0], lines[-1], data)
 
-    def _look(self, survey: ValidationResult, reader: Reader) -> None:
+    def _read_rows(self, validation: ValidationResult, reader: Reader) -> None:
         for block in self._blocks():
-            self._count(survey, reader.feed(block))
-        self._count(survey, reader.finish())
+            self._count(validation, reader.feed(block))
+        self._count(validation, reader.finish())
         if reader.cut_off:
             message = "the last line has no line end and is not a whole row: the upload was cut off"
-            raise RefusedError("truncated", message, line=survey.errors[-1].line if survey.errors else 0)
-        if survey.ok + survey.bad == 0:
+            raise RefusedError("truncated", message, line=validation.errors[-1].line if validation.errors else 0)
+        if validation.ok + validation.bad == 0:
             raise RefusedError("empty", "the file has no rows")
         if reader.ends_within_a_line:
-            survey.warnings += ("no_line_end",)
-        if self._rules.all_or_nothing and survey.bad:
-            message = f"{survey.bad} rows cannot be taken, and the app takes a file whole or not at all"
+            validation.warnings += ("no_line_end",)
+        if self._rules.all_or_nothing and validation.bad:
+            message = f"{validation.bad} rows cannot be taken, and the app takes a file whole or not at all"
             raise RefusedError("all_or_nothing", message)
 
-    def _count(self, survey: ValidationResult, parsed: Parsed) -> None:
+    def _count(self, validation: ValidationResult, parsed: Parsed) -> None:
         lines, ext_ids, errors = parsed.lines, parsed.ext_ids, parsed.errors
-        if self._lookup is not None and lines:
+        if self._find_unknown is not None and lines:
             names = [ext_id.decode() for ext_id in ext_ids]
-            if unknown := self._lookup(names):
+            if unknown := self._find_unknown(names):
                 known = [name not in unknown for name in names]
                 strange = [line for line, name in zip(lines, names, strict=True) if name in unknown]
                 for line in strange:
                     self._unknown.add(line)
                 errors = sorted([*errors, *_unknown_users(parsed, strange)], key=_line)
                 lines, ext_ids = list(compress(lines, known)), list(compress(ext_ids, known))
-        survey.bad += len(errors)
-        survey.errors += errors[: MAX_REPORTED - len(survey.errors)]
+        validation.bad += len(errors)
+        validation.errors += errors[: MAX_REPORTED - len(validation.errors)]
         if lines:
-            survey.ok += len(lines)
-            survey.last_line = lines[-1]
-            self._count_ids(survey, ext_ids)
+            validation.ok += len(lines)
+            validation.last_line = lines[-1]
+            self._count_ids(validation, ext_ids)
 
-    def _count_ids(self, survey: ValidationResult, ext_ids: Collection[bytes]) -> None:
+    def _count_ids(self, validation: ValidationResult, ext_ids: Collection[bytes]) -> None:
         seen = self._ids
         before = len(seen)
         hashes = list(map(hash, ext_ids))
         if before + len(hashes) <= MAX_COUNTED_IDS:
             seen.update(hashes)
-            survey.duplicates += len(hashes) - (len(seen) - before)
+            validation.duplicates += len(hashes) - (len(seen) - before)
             return
         for identity in hashes:
             if identity in seen:
-                survey.duplicates += 1
+                validation.duplicates += 1
             elif len(seen) < MAX_COUNTED_IDS:
                 seen.add(identity)
             else:
-                survey.duplicates_at_least = True
+                validation.duplicates_at_least = True
 
 
 def _unknown_users(parsed: Parsed, lines: Sequence[int]) -> list[RowError]:

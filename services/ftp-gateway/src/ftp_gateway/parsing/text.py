@@ -110,7 +110,7 @@ class FileScan:
             if len(self._waiting) < 3:
                 return
             block = self._begin()
-        self._look(block)
+        self._check(block)
 
     def result(self, fallback: Fallback | None) -> Text:
         """
@@ -120,7 +120,7 @@ class FileScan:
             RefusedError: `empty`, `encoding`, `nul`, `line_ends` or `not_text`.
         """
         if not self._begun:
-            self._look(self._begin())
+            self._check(self._begin())
         bom, encoding = self._bom or (b"", "utf-8")
         if self._size <= len(bom):
             raise RefusedError("empty", "the file is empty")
@@ -152,7 +152,7 @@ class FileScan:
         self._decoder = codecs.getincrementaldecoder(self._bom[1] if self._bom else "utf-8")("strict")
         return self._waiting.removeprefix(self._bom[0] if self._bom else b"")
 
-    def _look(self, block: bytes) -> None:
+    def _check(self, block: bytes) -> None:
         wide = self._bom is not None and self._bom[1] != "utf-8"
         if not wide:
             self._has_nul = self._has_nul or b"\0" in block

@@ -67,7 +67,7 @@ class FindUnknownUsers(Struct, frozen=True, tag=True):
 class FileValidated(Struct, frozen=True, tag=True):
     """What the first pass found."""
 
-    survey: ValidationResult
+    validation: ValidationResult
 
 
 class ChunkRead(Struct, frozen=True, tag=True):
@@ -133,7 +133,7 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
                         wire.unknown_users,
                         again=request.again,
                     )
-                    wire.say(FileValidated(reading.survey()))
+                    wire.say(FileValidated(reading.validate()))
                 case ReadChunks():
                     assert reading is not None
                     for chunk in reading.chunks(request.file_name, request.after):

@@ -94,15 +94,15 @@ class ParserSession:
         self._look = look
         self._unknown_users = unknown_users
 
-    async def survey(self) -> ValidationResult:
+    async def validate(self) -> ValidationResult:
         """See `survey.FileReading.survey`. Raises what asking for unknown users raises."""
         await self._say(self._look)
         while True:
             match await self._next():
                 case FindUnknownUsers(ext_ids):
                     await self._say(UnknownUserIds(await self._unknown_users(self._look.app_key, ext_ids)))
-                case FileValidated(survey):
-                    return survey
+                case FileValidated(validation):
+                    return validation
                 case ChunkRead():
                     raise AssertionError("nothing was to be sent yet")
 

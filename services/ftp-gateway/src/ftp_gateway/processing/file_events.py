@@ -26,7 +26,7 @@ async def last_sequence(bus: Bus, app_key: str, state: FileState) -> int:
 async def publish_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: FileOutcome, at: datetime) -> None:
     """Publish the terminal event, unless it stands in the stream already after `info.told_after`."""
     message_id = f"{upload_id}:{outcome.state}"
-    if await _is_told(bus, info.app_key, outcome.state, message_id, info.told_after):
+    if await _is_published(bus, info.app_key, outcome.state, message_id, info.told_after):
         return
     event = FileChanged(
         app_key=info.app_key,
@@ -47,21 +47,21 @@ async def publish_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: F
 
 
 async def publish_received(
-    bus: Bus, upload_id: str, info: UploadInfo, kind: FileKind, survey: ValidationResult, at: datetime
+    bus: Bus, upload_id: str, info: UploadInfo, kind: FileKind, validation: ValidationResult, at: datetime
 ) -> None:
     """A file was claimed and looked at; its rows follow. At least once."""
     event = FileChanged(
         app_key=info.app_key,
-        file_id=survey.file_id,
+        file_id=validation.file_id,
         file_name=info.name,
         kind=kind,
         state="received",
         at=at,
-        size_bytes=survey.size_bytes,
-        rows=survey.ok + survey.bad,
-        rows_ok=0 if survey.refused else survey.ok,
-        rows_bad=survey.ok + survey.bad if survey.refused else survey.bad,
-        duplicates=survey.duplicates,
+        size_bytes=validation.size_bytes,
+        rows=validation.ok + validation.bad,
+        rows_ok=0 if validation.refused else validation.ok,
+        rows_bad=validation.ok + validation.bad if validation.refused else validation.bad,
+        duplicates=validation.duplicates,
     )
     await bus.publish(ftp_file(info.app_key, "received"), encode(event), message_id=_received_id(upload_id))
 
@@ -95,7 +95,7 @@ async def publish_partial(bus: Bus, upload: Upload, at: datetime) -> None:
     await bus.publish(ftp_file(place.app_key, "partial"), encode(event), message_id=message_id)
 
 
-async def _is_told(bus: Bus, app_key: str, state: FileState, message_id: str, after: int) -> bool:
+async def _is_published(bus: Bus, app_key: str, state: FileState, message_id: str, after: int) -> bool:
     last = await last_sequence(bus, app_key, state)
     if last <= after:
         return False

@@ -26,7 +26,7 @@ MAX_SCANNED = 5000
 STORED_WITHIN = timedelta(minutes=5)
 """How long after the time that it tells an event is in the stream. NATS has a clock of its own."""
 
-_DONE: tuple[FileState, ...] = ("completed", "failed", "duplicate")
+_FINISHED: tuple[FileState, ...] = ("completed", "failed", "duplicate")
 
 
 ListedState = Literal["uploading", "partial", "uploaded", "waiting", "processing", "completed", "failed", "duplicate"]
@@ -61,7 +61,7 @@ class FileFilter(Struct, frozen=True, kw_only=True):
     state: ListedState | None = None
     before: datetime | None = None
 
-    def takes(self, entry: FileEntry) -> bool:
+    def matches(self, entry: FileEntry) -> bool:
         """Whether a file is one of them."""
         return self.state in (None, entry.state) and (self.before is None or entry.at < self.before)
 
@@ -81,11 +81,11 @@ class FileHistory:
 
     async def newest(self, app_key: str, wanted: FileFilter) -> list[FileEntry]:
         """An app's files, the newest first. Raises `UnavailableError`."""
-        found = [entry for entry in await self._here(app_key) if wanted.takes(entry)]
+        found = [entry for entry in await self._in_spool(app_key) if wanted.matches(entry)]
         stored_before = None if wanted.before is None else wanted.before + STORED_WITHIN
-        for state in _DONE:
+        for state in _FINISHED:
             if wanted.state in (None, state):
-                found += await self._done(app_key, state, wanted.takes, wanted.most, stored_before)
+                found += await self._finished(app_key, state, wanted.matches, wanted.most, stored_before)
         return sorted(found, key=lambda entry: entry.at, reverse=True)[: wanted.most]
 
     async def find(self, app_key: str, file_id: str) -> FileEntry:
@@ -96,18 +96,18 @@ class FileHistory:
             NotFoundError: It did not, or long ago.
             UnavailableError: NATS does not answer.
         """
-        found = [entry for entry in await self._here(app_key) if entry.file_id == file_id]
-        for state in _DONE:
-            found += await self._done(app_key, state, lambda entry: entry.file_id == file_id, 1)
+        found = [entry for entry in await self._in_spool(app_key) if entry.file_id == file_id]
+        for state in _FINISHED:
+            found += await self._finished(app_key, state, lambda entry: entry.file_id == file_id, 1)
         if not found:
             raise NotFoundError("there is no such file")
         return max(found, key=lambda entry: entry.at)
 
-    async def _here(self, app_key: str) -> list[FileEntry]:
+    async def _in_spool(self, app_key: str) -> list[FileEntry]:
         self._spool.scan()
         rules = self._rules_of(app_key)
         return [
-            await self._with_rows(_entry_here(self._spool, upload, rules), app_key, upload.id)
+            await self._with_rows(_entry_in_spool(self._spool, upload, rules), app_key, upload.id)
             for upload in self._spool.uploads(app_key)
             if not upload.partly_pulled
         ]
@@ -133,28 +133,28 @@ class FileHistory:
             duplicates=received.duplicates,
         )
 
-    async def _done(
+    async def _finished(
         self,
         app_key: str,
         state: FileState,
-        takes: Callable[[FileEntry], bool],
+        matches: Callable[[FileEntry], bool],
         most: int,
         before: datetime | None = None,
     ) -> list[FileEntry]:
         found: list[FileEntry] = []
-        looked = 0
+        scanned = 0
         async with aclosing(newest_first(self._bus, FILES, ftp_file(app_key, state), before=before)) as messages:
             async for message in messages:
-                entry = _entry_done(decode(message.data, FileChanged))
-                if takes(entry):
+                entry = _entry_of_event(decode(message.data, FileChanged))
+                if matches(entry):
                     found.append(entry)
-                looked += 1
-                if len(found) == most or looked == MAX_SCANNED:
+                scanned += 1
+                if len(found) == most or scanned == MAX_SCANNED:
                     break
         return found
 
 
-def _entry_here(spool: Spool, upload: Upload, rules: FileRules) -> FileEntry:
+def _entry_in_spool(spool: Spool, upload: Upload, rules: FileRules) -> FileEntry:
     return FileEntry(
         name=upload.info.name,
         kind=kind_in(upload.place.folder),
@@ -177,8 +177,8 @@ def _state(
     return "waiting" if is_candidate and (ready is None or not ready.missing) else "uploaded"
 
 
-def _entry_done(event: FileChanged) -> FileEntry:
-    assert event.state in _DONE
+def _entry_of_event(event: FileChanged) -> FileEntry:
+    assert event.state in _FINISHED
     return FileEntry(
         name=event.file_name,
         kind=event.kind,

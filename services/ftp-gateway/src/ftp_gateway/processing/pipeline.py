@@ -46,11 +46,11 @@ class FilePipeline:
     """
 
     def __init__(
-        self, *, spool: Spool, bus: Bus, file_work: ParserPool, metrics: Metrics, clock: Callable[[], datetime]
+        self, *, spool: Spool, bus: Bus, parsers: ParserPool, metrics: Metrics, clock: Callable[[], datetime]
     ) -> None:
         self._spool = spool
         self._bus = bus
-        self._file_work = file_work
+        self._parsers = parsers
         self._metrics = metrics
         self._clock = clock
         self._stopped = False
@@ -101,18 +101,20 @@ class FilePipeline:
         again = name_given if is_sent_again(name_given) else ""
         until = trailer.start if trailer else None
         path = self._spool.path(upload)
-        async with self._file_work.open(path, app_key, kind, rules, again=again, until=until) as file:
-            survey = await file.survey()
-            if survey.refused is None:
-                rows = survey.ok + survey.bad
-                survey.refused = await completion.refusal(rules, upload.info.proof, upload.place, rows, trailer, path)
-            await file_events.publish_received(self._bus, upload.id, upload.info, kind, survey, self._clock())
+        async with self._parsers.open(path, app_key, kind, rules, again=again, until=until) as file:
+            validation = await file.validate()
+            if validation.refused is None:
+                rows = validation.ok + validation.bad
+                validation.refused = await completion.refusal(
+                    rules, upload.info.proof, upload.place, rows, trailer, path
+                )
+            await file_events.publish_received(self._bus, upload.id, upload.info, kind, validation, self._clock())
             name: OutcomeName
-            if survey.refused is not None:
-                reason = survey.refused.reason
+            if validation.refused is not None:
+                reason = validation.refused.reason
                 name = "empty" if reason == "empty" else "truncated" if reason == "truncated" else "rejected"
             else:
-                point = await publisher.find_resume_point(self._bus, kind, upload.id, upload.info, survey)
+                point = await publisher.find_resume_point(self._bus, kind, upload.id, upload.info, validation)
                 if point.duplicate:
                     name = "duplicate"
                 else:
@@ -122,13 +124,13 @@ class FilePipeline:
                             kind,
                             upload.id,
                             upload.info,
-                            survey,
+                            validation,
                             self._unless_stopped(chunks),
                             point,
                         )
-                    name = "done_with_errors" if survey.bad else "done"
-        outcome = self._outcome(upload, kind, survey, name)
-        await self._report(app_key, outcome, survey)
+                    name = "done_with_errors" if validation.bad else "done"
+        outcome = self._outcome(upload, kind, validation, name)
+        await self._report(app_key, outcome, validation)
         return outcome
 
     async def _unless_stopped(self, chunks: AsyncGenerator[RowChunk, None]) -> AsyncGenerator[RowChunk, None]:
@@ -137,32 +139,34 @@ class FilePipeline:
                 raise StoppedError
             yield chunk
 
-    def _outcome(self, upload: Upload, kind: FileKind, survey: ValidationResult, name: OutcomeName) -> FileOutcome:
+    def _outcome(self, upload: Upload, kind: FileKind, validation: ValidationResult, name: OutcomeName) -> FileOutcome:
         received_at = upload.info.closed_at or upload.info.opened_at
-        rows = survey.ok + survey.bad
+        rows = validation.ok + validation.bad
         taken = name in ("done", "done_with_errors")
         return FileOutcome(
-            file_id=survey.file_id,
+            file_id=validation.file_id,
             file_name=upload.info.name,
             kind=kind,
             outcome=name,
-            size_bytes=survey.size_bytes,
+            size_bytes=validation.size_bytes,
             rows=rows,
-            ok=survey.ok if taken else 0,
-            failed=survey.bad if taken or name == "duplicate" else rows,
-            duplicates=survey.duplicates,
-            duplicates_at_least=survey.duplicates_at_least,
-            reason=survey.refused.reason if survey.refused else None,
-            message=survey.refused.message if survey.refused else None,
-            warnings=survey.warnings,
+            ok=validation.ok if taken else 0,
+            failed=validation.bad if taken or name == "duplicate" else rows,
+            duplicates=validation.duplicates,
+            duplicates_at_least=validation.duplicates_at_least,
+            reason=validation.refused.reason if validation.refused else None,
+            message=validation.refused.message if validation.refused else None,
+            warnings=validation.warnings,
             received_at=received_at,
             seconds=round((self._clock() - received_at).total_seconds(), 3),
         )
 
-    async def _report(self, app_key: str, outcome: FileOutcome, survey: ValidationResult) -> None:
-        errors = survey.errors
-        if survey.refused is not None:
-            whole = RowError(line=survey.refused.line, code=survey.refused.reason, message=survey.refused.message)
+    async def _report(self, app_key: str, outcome: FileOutcome, validation: ValidationResult) -> None:
+        errors = validation.errors
+        if validation.refused is not None:
+            whole = RowError(
+                line=validation.refused.line, code=validation.refused.reason, message=validation.refused.message
+            )
             errors = [whole, *errors]
         elif outcome.outcome == "duplicate":
             ending = f".resend.{outcome.file_name.rpartition('.')[2]}"
@@ -170,7 +174,7 @@ class FilePipeline:
             errors = [RowError(line=0, code="duplicate", message=message)]
         report = Place(app_key, "errors", error_report_name(outcome.kind, outcome.file_name))
         if errors:
-            total = max(len(errors), survey.bad)
+            total = max(len(errors), validation.bad)
             await self._spool.reports.put(report, error_report.render_report(errors, total))
         else:
             self._spool.reports.delete(report)

@@ -50,14 +50,14 @@ class ResumePoint(Struct, frozen=True, kw_only=True):
 
 
 async def find_resume_point(
-    bus: Bus, kind: FileKind, upload_id: str, info: UploadInfo, survey: ValidationResult
+    bus: Bus, kind: FileKind, upload_id: str, info: UploadInfo, validation: ValidationResult
 ) -> ResumePoint:
     """
     Where to go on with a file.
 
     `duplicate` says that another upload has brought all of this content within the window: there is nothing to send.
     """
-    last = await bus.last_message(stream_of(kind), subject_of(kind, info.app_key, survey.file_id))
+    last = await bus.last_message(stream_of(kind), subject_of(kind, info.app_key, validation.file_id))
     if last is None:
         return ResumePoint()
     line = _last_line(last)
@@ -65,7 +65,7 @@ async def find_resume_point(
         return ResumePoint(line=line, sequence=last.sequence)
     if _closed_at(info) - last.at >= DUPLICATE_WINDOW:
         return ResumePoint(sequence=last.sequence)
-    return ResumePoint(line=line, sequence=last.sequence, duplicate=line >= survey.last_line)
+    return ResumePoint(line=line, sequence=last.sequence, duplicate=line >= validation.last_line)
 
 
 async def published_line(bus: Bus, kind: FileKind, app_key: str, file_id: str, upload_id: str) -> int:
@@ -79,7 +79,7 @@ async def publish_rows(
     kind: FileKind,
     upload_id: str,
     info: UploadInfo,
-    survey: ValidationResult,
+    validation: ValidationResult,
     chunks: AsyncIterator[RowChunk],
     point: ResumePoint,
 ) -> None:
@@ -90,7 +90,7 @@ async def publish_rows(
         ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
         BusyError, UnavailableError: The stream takes no more, for longer than `RETRY_S`.
     """
-    sender = _Sender(bus, kind, upload_id, info.app_key, survey.file_id, point.sequence)
+    sender = _Sender(bus, kind, upload_id, info.app_key, validation.file_id, point.sequence)
     pack: list[RowChunk] = []
     pack_bytes = 0
     async for chunk in chunks:

@@ -54,19 +54,19 @@ class FileScheduler:
         spool: Spool,
         bus: Bus,
         rules_of: Callable[[str], FileRules],
-        processing: FilePipeline,
+        pipeline: FilePipeline,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._spool = spool
         self._bus = bus
         self._rules_of = rules_of
-        self._processing = processing
+        self._pipeline = pipeline
         self._metrics = metrics
         self._clock = clock
         self._closing = False
         self._finished = asyncio.Event()
-        self._turns: dict[str, int] = {}
+        self._app_locks: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._delayed: dict[str, tuple[datetime, Iterator[float]]] = {}
         bus.reconnected.append(spool.changed.set)
@@ -80,14 +80,14 @@ class FileScheduler:
                     self._spool.changed.clear()
                     if self._clock() >= purge_at:
                         self._spool.purge()
-                        self._forget_gone()
+                        self._forget_deleted()
                         purge_at = self._clock() + timedelta(seconds=PURGE_S)
                     began = perf_counter()
                     self._spool.scan()
                     wait_s = self._start_due(tasks)
                     pause_s = min(SCAN_S, PAUSE * (perf_counter() - began))
                     if self._bus.connected:
-                        await self._tell_partials()
+                        await self._publish_partials()
                     try:
                         async with asyncio.timeout(wait_s):
                             await self._spool.changed.wait()
@@ -100,7 +100,7 @@ class FileScheduler:
     def close(self) -> None:
         """Begin no other file; one that is being processed stops between two steps."""
         self._closing = True
-        self._processing.stop()
+        self._pipeline.stop()
         self._spool.changed.set()
 
     async def join(self) -> None:
@@ -118,14 +118,14 @@ class FileScheduler:
         now = self._clock()
         next_at = now + timedelta(seconds=SCAN_S)
         for app_key in dict.fromkeys(upload.info.app_key for upload in self._spool.uploads()):
-            if app_key in self._turns:
+            if app_key in self._app_locks:
                 continue
             found = self._next(app_key)
             if found is None:
                 continue
             if found[1].at > now:
                 next_at = min(next_at, found[1].at)
-            elif self._bus.connected and len(self._turns) < FILES_AT_ONCE:
+            elif self._bus.connected and len(self._app_locks) < FILES_AT_ONCE:
                 self._start(tasks, app_key)
         return max(0.0, (next_at - now).total_seconds())
 
@@ -146,18 +146,18 @@ class FileScheduler:
         return later
 
     def _start(self, tasks: asyncio.TaskGroup, app_key: str) -> None:
-        turn = self._spool.try_lock_app(app_key)
-        if turn is None:
+        lock = self._spool.try_lock_app(app_key)
+        if lock is None:
             return
         # Chosen anew: the turn has shown what the replica that had it before has left.
         found = self._next(app_key)
         if found is None or found[1].at > self._clock() or not self._claim(found[0]):
-            os.close(turn)
+            os.close(lock)
             return
-        self._turns[app_key] = turn
+        self._app_locks[app_key] = lock
         task = tasks.create_task(self._work(*found), name=f"file {found[0].id}")
         self._tasks.add(task)
-        task.add_done_callback(self._worked)
+        task.add_done_callback(self._work_done)
 
     def _claim(self, upload: Upload) -> bool:
         try:
@@ -172,7 +172,7 @@ class FileScheduler:
         """One attempt; where it fails, the file waits for the next one."""
         app_key = upload.info.app_key
         try:
-            await self._processing.process(upload, ready)
+            await self._pipeline.process(upload, ready)
             self._delayed.pop(upload.id, None)
         except StoppedError:
             log.info("file_left", upload_id=upload.id, app_key=app_key)
@@ -185,9 +185,9 @@ class FileScheduler:
             self._metrics.count("millrace_bugs_total", where="intake")
         finally:
             self._spool.release(upload)
-            os.close(self._turns.pop(app_key))
+            os.close(self._app_locks.pop(app_key))
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
+    def _work_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._spool.changed.set()
 
@@ -196,18 +196,18 @@ class FileScheduler:
         wait_s = next(delays) if wait_s is None else wait_s
         self._delayed[upload.id] = (self._clock() + timedelta(seconds=wait_s), delays)
 
-    def _forget_gone(self) -> None:
+    def _forget_deleted(self) -> None:
         """What was delayed may have been processed by another replica, or removed."""
         here = {upload.id for upload in self._spool.uploads()}
         self._delayed = {upload_id: delay for upload_id, delay in self._delayed.items() if upload_id in here}
 
-    async def _tell_partials(self) -> None:
+    async def _publish_partials(self) -> None:
         for upload in self._spool.uploads():
             broken = upload.state == "open" and upload.interrupted and not upload.writers
             if broken and not upload.partial_published and not upload.partly_pulled:
                 try:
                     await file_events.publish_partial(self._bus, upload, self._clock())
                 except MillraceError as error:
-                    log.warning("partial_not_told", upload_id=upload.id, message=error.message)
+                    log.warning("partial_not_published", upload_id=upload.id, message=error.message)
                     return
                 upload.partial_published = True

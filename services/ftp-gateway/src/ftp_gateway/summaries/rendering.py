@@ -57,12 +57,12 @@ def newest_day_due(summary: Summary, zone: ZoneInfo, now: datetime) -> date:
     return local.date() - timedelta(days=1 if local.hour >= summary.hour else 2)
 
 
-def days_due(summary: Summary, zone: ZoneInfo, now: datetime, told: date) -> Days | None:
+def days_due(summary: Summary, zone: ZoneInfo, now: datetime, last_day: date) -> Days | None:
     """The days to tell now, after `told`; None for none yet."""
     newest = newest_day_due(summary, zone, now)
-    if told >= newest:
+    if last_day >= newest:
         return None
-    return Days(max(told + timedelta(days=1), newest - timedelta(days=MAX_DAYS - 1)), newest, zone)
+    return Days(max(last_day + timedelta(days=1), newest - timedelta(days=MAX_DAYS - 1)), newest, zone)
 
 
 def outcome_of(event: FileChanged) -> str:
@@ -80,8 +80,8 @@ class FileTotals:
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
         self.rows = self.rows_ok = self.rows_bad = self.duplicates = 0
-        self._troubled: list[FileChanged] = []
-        self._fine: list[FileChanged] = []
+        self._with_errors: list[FileChanged] = []
+        self._done: list[FileChanged] = []
 
     def add(self, event: FileChanged) -> None:
         """Count the end of a file, or an upload that broke off."""
@@ -91,7 +91,7 @@ class FileTotals:
         self.rows_ok += event.rows_ok
         self.rows_bad += event.rows_bad
         self.duplicates += event.duplicates
-        kept = self._fine if outcome == "done" else self._troubled
+        kept = self._done if outcome == "done" else self._with_errors
         if len(kept) < MAX_FILES:
             kept.append(event)
 
@@ -105,41 +105,41 @@ class FileTotals:
         return self.rows - self.rows_ok - self.rows_bad
 
     @property
-    def troubled(self) -> int:
+    def with_errors(self) -> int:
         """How many are not simply done."""
         return self.files - self.outcomes.get("done", 0)
 
     def shown(self) -> list[FileChanged]:
         """The files to name, in the order of time."""
-        return sorted((self._troubled + self._fine)[:MAX_FILES], key=lambda event: event.at)
+        return sorted((self._with_errors + self._done)[:MAX_FILES], key=lambda event: event.at)
 
 
-def render_subject(app_name: str, days: Days, tally: FileTotals) -> str:
+def render_subject(app_name: str, days: Days, totals: FileTotals) -> str:
     """The line that a reader sees in a list."""
-    troubles = f", {tally.troubled} with troubles" if tally.troubled else ""
-    files = "1 file" if tally.files == 1 else f"{tally.files} files"
+    troubles = f", {totals.with_errors} with troubles" if totals.with_errors else ""
+    files = "1 file" if totals.files == 1 else f"{totals.files} files"
     return f"{' '.join(app_name.split())}: {files} on {days}{troubles}"
 
 
-def render_text(app_name: str, days: Days, tally: FileTotals) -> str:
+def render_text(app_name: str, days: Days, totals: FileTotals) -> str:
     """The whole message."""
-    shown = tally.shown()
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items()))
+    shown = totals.shown()
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.outcomes.items()))
     lines = [
         f"Files of {' '.join(app_name.split())}, {days} ({days.zone.key})",
         "",
-        f"files:      {tally.files}" + (f" ({outcomes})" if outcomes else ""),
-        f"rows:       {tally.rows}",
-        f"ok:         {tally.rows_ok}",
-        f"failed:     {tally.rows_bad}",
-        *([f"not sent:   {tally.not_sent}, of files that came before"] if tally.not_sent else []),
-        f"duplicates: {tally.duplicates}",
+        f"files:      {totals.files}" + (f" ({outcomes})" if outcomes else ""),
+        f"rows:       {totals.rows}",
+        f"ok:         {totals.rows_ok}",
+        f"failed:     {totals.rows_bad}",
+        *([f"not sent:   {totals.not_sent}, of files that came before"] if totals.not_sent else []),
+        f"duplicates: {totals.duplicates}",
     ]
     if shown:
         lines += ["", *_table(shown, days)]
-    if tally.files > len(shown):
-        lines.append(f"and {tally.files - len(shown)} more files")
-    if tally.troubled:
+    if totals.files > len(shown):
+        lines.append(f"and {totals.files - len(shown)} more files")
+    if totals.with_errors:
         lines += ["", "The rows that were not taken are in /errors, in <name>.report.csv."]
     return "\n".join(lines) + "\n"
 

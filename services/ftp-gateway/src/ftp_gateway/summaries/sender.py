@@ -44,7 +44,7 @@ ALERT_AT_TRY = 3
 """The try that, failing, is an alert; one more each day after that."""
 TRIES_A_DAY = 24
 
-_TOLD: tuple[FileState, ...] = ("completed", "failed", "duplicate", "partial")
+_COUNTED_STATES: tuple[FileState, ...] = ("completed", "failed", "duplicate", "partial")
 
 
 class Subscription(Struct, frozen=True, kw_only=True):
@@ -103,69 +103,69 @@ class SummarySender:
         self._wake.set()
 
     async def send_due(self) -> None:
-        """Send what is due now. A failure is told, and tried again at a later call."""
-        for wanted in list(self._subscriptions()):
-            known = self._known.get(wanted.app_key)
-            if known is not None and days_due(wanted.summary, wanted.zone, self._clock(), known) is None:
+        """Send what is due now. A failure is logged and tried again at a later call."""
+        for subscription in list(self._subscriptions()):
+            known = self._known.get(subscription.app_key)
+            if known is not None and days_due(subscription.summary, subscription.zone, self._clock(), known) is None:
                 continue
             try:
-                await self._look(wanted)
+                await self._check(subscription)
             except ConflictError:
                 # Another replica was faster.
                 continue
             except MillraceError as error:
-                log.warning("summary_delayed", app_key=wanted.app_key, message=error.message)
+                log.warning("summary_delayed", app_key=subscription.app_key, message=error.message)
 
-    async def _look(self, wanted: Subscription) -> None:
+    async def _check(self, subscription: Subscription) -> None:
         now = self._clock()
-        stored = await self._store.get(wanted.app_key)
+        stored = await self._store.get(subscription.app_key)
         if stored is None:
-            # What was before summaries were wanted is not told.
-            told = SummaryProgress(day=newest_day_due(wanted.summary, wanted.zone, now))
-            await self._store.put(wanted.app_key, encode(told), expect_revision=0)
+            # Days before the app asked for summaries are left out.
+            progress = SummaryProgress(day=newest_day_due(subscription.summary, subscription.zone, now))
+            await self._store.put(subscription.app_key, encode(progress), expect_revision=0)
         else:
-            told = decode(stored.data, SummaryProgress)
-        days = days_due(wanted.summary, wanted.zone, now, told.day)
+            progress = decode(stored.data, SummaryProgress)
+        days = days_due(subscription.summary, subscription.zone, now, progress.day)
         if days is None:
-            self._known[wanted.app_key] = told.day
-        elif stored is not None and (told.not_before is None or told.not_before <= now):
-            await self._send(wanted, days, told, stored.revision)
+            self._known[subscription.app_key] = progress.day
+        elif stored is not None and (progress.not_before is None or progress.not_before <= now):
+            await self._send(subscription, days, progress, stored.revision)
 
-    async def _send(self, wanted: Subscription, days: Days, told: SummaryProgress, revision: int) -> None:
-        tries = told.tries + 1
-        claim = SummaryProgress(day=told.day, tries=tries, not_before=self._clock() + CLAIM_LASTS)
-        revision = await self._store.put(wanted.app_key, encode(claim), expect_revision=revision)
+    async def _send(self, subscription: Subscription, days: Days, progress: SummaryProgress, revision: int) -> None:
+        tries = progress.tries + 1
+        claim = SummaryProgress(day=progress.day, tries=tries, not_before=self._clock() + CLAIM_LASTS)
+        revision = await self._store.put(subscription.app_key, encode(claim), expect_revision=revision)
         try:
-            tally = await self._tally(wanted.app_key, days)
-            if tally.files or not wanted.summary.only_when_something_happened:
-                await self._mail(wanted, days, tally)
+            totals = await self._count(subscription.app_key, days)
+            if totals.files or not subscription.summary.only_when_something_happened:
+                await self._mail(subscription, days, totals)
         except MillraceError as error:
             wait = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(tries - 1, 10))
-            later = SummaryProgress(day=told.day, tries=tries, not_before=self._clock() + wait)
+            later = SummaryProgress(day=progress.day, tries=tries, not_before=self._clock() + wait)
             if tries % TRIES_A_DAY == ALERT_AT_TRY:
-                await self._alert(wanted, f"the summary of {days} was not sent: {error.message}")
-            await self._store.put(wanted.app_key, encode(later), expect_revision=revision)
+                await self._alert(subscription, f"the summary of {days} was not sent: {error.message}")
+            await self._store.put(subscription.app_key, encode(later), expect_revision=revision)
             raise
-        await self._store.put(wanted.app_key, encode(SummaryProgress(day=days.last)), expect_revision=revision)
-        self._known[wanted.app_key] = days.last
+        await self._store.put(subscription.app_key, encode(SummaryProgress(day=days.last)), expect_revision=revision)
+        self._known[subscription.app_key] = days.last
 
-    async def _mail(self, wanted: Subscription, days: Days, tally: FileTotals) -> None:
+    async def _mail(self, subscription: Subscription, days: Days, totals: FileTotals) -> None:
         refused = await self._mailer.send(
             Mail(
-                id=f"summary.{wanted.app_key}.{days.last}",
-                to=wanted.summary.recipients,
-                subject=render_subject(wanted.name, days, tally),
-                text=render_text(wanted.name, days, tally),
+                id=f"summary.{subscription.app_key}.{days.last}",
+                to=subscription.summary.recipients,
+                subject=render_subject(subscription.name, days, totals),
+                text=render_text(subscription.name, days, totals),
                 at=self._clock(),
             )
         )
-        log.info("summary_sent", app_key=wanted.app_key, days=str(days), files=tally.files)
+        log.info("summary_sent", app_key=subscription.app_key, days=str(days), files=totals.files)
         if refused:
-            await self._alert(wanted, f"the mail server refused {len(refused)} recipient(s) of the summary")
+            await self._alert(subscription, f"the mail server refused {len(refused)} recipient(s) of the summary")
 
-    async def _tally(self, app_key: str, days: Days) -> FileTotals:
-        tally = FileTotals()
-        for state in _TOLD:
+    async def _count(self, app_key: str, days: Days) -> FileTotals:
+        totals = FileTotals()
+        for state in _COUNTED_STATES:
             last = await self._bus.last_message(FILES, ftp_file(app_key, state))
             if last is None or last.at < days.start:
                 continue
@@ -176,8 +176,8 @@ class SummarySender:
                         at = message.sequence
                         event = decode(message.data, FileChanged)
                         if days.start <= event.at < days.end:
-                            tally.add(event)
-        return tally
+                            totals.add(event)
+        return totals
 
-    async def _alert(self, wanted: Subscription, message: str) -> None:
-        await self._alerts.send(wanted.app_key, "summary-not-sent", wanted.app_key, message)
+    async def _alert(self, subscription: Subscription, message: str) -> None:
+        await self._alerts.send(subscription.app_key, "summary-not-sent", subscription.app_key, message)
