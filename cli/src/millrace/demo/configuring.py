@@ -4,7 +4,7 @@ from millrace.configuration.file import read_apply_file
 from millrace.demo.exports import REPORTS
 from millrace.demo.moto import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from millrace.demo.stage import APP, Stage
-from millrace.demo.story import Outcome, equal
+from millrace.demo.story import StepResult, equal
 from millrace.demo.streaming import PURCHASES, SHARDS
 from millrace.demo.uploads import PASSWORD
 from millrace.verbs.apply import carry_out, make_plan
@@ -12,7 +12,7 @@ from millrace.verbs.apply import carry_out, make_plan
 MEDIA = "shop-media"
 
 
-async def start(stage: Stage) -> Outcome:
+async def start(stage: Stage) -> StepResult:
     """Everything runs."""
     mesh = await stage.open()
     running = [*mesh.nats.children, *mesh.children.values()]
@@ -24,7 +24,7 @@ async def start(stage: Stage) -> Outcome:
     )
 
 
-async def make_account(stage: Stage) -> Outcome:
+async def make_account(stage: Stage) -> StepResult:
     """What a customer has at AWS before anything of ours."""
     await stage.account.make_bucket(MEDIA, public=True)
     await stage.account.make_bucket(REPORTS)
@@ -33,7 +33,7 @@ async def make_account(stage: Stage) -> Outcome:
     return equal("2 buckets, 2 streams", f"2 buckets, {len(SHARDS)} streams", f"at {stage.moto_url}, which is moto")
 
 
-async def apply(stage: Stage) -> Outcome:
+async def apply(stage: Stage) -> StepResult:
     """The file is applied, and applying it again changes nothing."""
     values = {
         "AWS_ENDPOINT_URL": stage.moto_url,
@@ -53,7 +53,7 @@ async def apply(stage: Stage) -> Outcome:
     )
 
 
-async def test_connections(stage: Stage) -> Outcome:
+async def test_connections(stage: Stage) -> StepResult:
     """Each connector and each export tries its keys on what it will use."""
     root = f"/v1/apps/{APP}"
     tests = {

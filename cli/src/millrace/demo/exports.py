@@ -5,23 +5,23 @@ import gzip
 import io
 
 from millrace.demo.stage import APP, Stage
-from millrace.demo.story import Outcome
+from millrace.demo.story import StepResult
 
 REPORTS = "shop-reports"
 SHOWN = 110
 
 
-async def export_clicks(stage: Stage) -> Outcome:
+async def export_clicks(stage: Stage) -> StepResult:
     """Clicks."""
     return await _export(stage, "clicks", "click")
 
 
-async def export_conversions(stage: Stage) -> Outcome:
+async def export_conversions(stage: Stage) -> StepResult:
     """Conversions."""
     return await _export(stage, "conversions", "conversion")
 
 
-async def _export(stage: Stage, export: str, event_type: str) -> Outcome:
+async def _export(stage: Stage, export: str, event_type: str) -> StepResult:
     wanted = {event.id for event in stage.events if event.type == event_type}
     run = await stage.api.call("exporter", "POST", f"/v1/apps/{APP}/exports/{export}/flush")
     files = await stage.account.files(REPORTS, f"{export}/")
@@ -34,7 +34,7 @@ async def _export(stage: Stage, export: str, event_type: str) -> Outcome:
         details.append(f"s3://{REPORTS}/{file.key}  {len(file.body)} bytes, {len(rows)} rows")
         details += [line[:SHOWN] for line in text.splitlines()[:2]]
     state = run["state"]
-    return Outcome(
+    return StepResult(
         expected=f"{len(wanted)} rows, each once",
         got=f"{len(found)} rows, {'each once' if len(found) == len(set(found)) else 'some twice'}"
         + ("" if state == "completed" else f", the run {state}"),

@@ -6,13 +6,13 @@ from typing import Any
 import aiohttp
 
 from millrace.demo.stage import APP, Stage
-from millrace.demo.story import Outcome, equal
+from millrace.demo.story import StepResult, equal
 from shared.errors import UnavailableError
 
 DATA_URI = re.compile(rb"data:image/[a-z+]+;base64,")
 
 
-async def upload_photo(stage: Stage) -> Outcome:
+async def upload_photo(stage: Stage) -> StepResult:
     """The photograph and its thumbnail can be fetched by whoever has the URL."""
     photo = (stage.inputs / "photo.jpg").read_bytes()
     form = aiohttp.FormData()
@@ -28,7 +28,7 @@ async def upload_photo(stage: Stage) -> Outcome:
     )
 
 
-async def upload_widget(stage: Stage) -> Outcome:
+async def upload_widget(stage: Stage) -> StepResult:
     """The page comes back without Base64, and each of its pictures can be fetched."""
     page = (stage.inputs / "widget.html").read_bytes()
     inside = len(DATA_URI.findall(page))

@@ -63,7 +63,7 @@ async def _wait_url(server: Child) -> str:
         raise UnavailableError(f"moto was not ready within {READY_S:.0f} s; its log is {server.log}") from None
 
 
-class Account:
+class CustomerAccount:
     """The customer's account, seen with the customer's own keys. Made by `open_account`."""
 
     def __init__(self, s3: Any, kinesis: Any) -> None:
@@ -120,7 +120,7 @@ class Account:
 
 
 @asynccontextmanager
-async def open_account(endpoint_url: str) -> AsyncIterator[Account]:
+async def open_account(endpoint_url: str) -> AsyncIterator[CustomerAccount]:
     """The customer's account at this endpoint."""
     keys = AwsCredentials(access_key_id=ACCESS_KEY_ID, secret_access_key=Secret(SECRET_ACCESS_KEY))
     async with AsyncExitStack() as stack:
@@ -131,4 +131,4 @@ async def open_account(endpoint_url: str) -> AsyncIterator[Account]:
             )
             for service in ("s3", "kinesis")
         ]
-        yield Account(s3, kinesis)
+        yield CustomerAccount(s3, kinesis)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from millrace.demo.moto import Account, open_account, run_moto
+from millrace.demo.moto import CustomerAccount, open_account, run_moto
 from millrace.demo.push_engine import PushEngine
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
@@ -29,7 +29,7 @@ class Stage:
     """
 
     api: ServiceApi
-    account: Account
+    account: CustomerAccount
     publisher: Bus
     engine: PushEngine
     moto_url: str

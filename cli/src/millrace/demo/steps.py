@@ -6,9 +6,9 @@ from functools import partial
 from millrace.demo import configuring, exports, media, streaming, uploads
 from millrace.demo.push_engine import NAME
 from millrace.demo.stage import Stage
-from millrace.demo.story import Outcome, Story
+from millrace.demo.story import StepResult, Story
 
-Work = Callable[[Stage], Awaitable[Outcome]]
+Work = Callable[[Stage], Awaitable[StepResult]]
 
 START: tuple[str, Work] = ("start the mesh", configuring.start)
 

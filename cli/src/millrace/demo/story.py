@@ -16,7 +16,7 @@ STEP_S = 60.0
 """A step that takes longer hangs; the whole demo takes less."""
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class StepResult(Struct, frozen=True, kw_only=True):
     """What a step had to bring, and what it brought. `details` are lines worth a look."""
 
     expected: str
@@ -25,7 +25,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     details: tuple[str, ...] = ()
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class StoryRow(Struct, frozen=True, kw_only=True):
     """A row of the table."""
 
     name: str
@@ -35,9 +35,9 @@ class Step(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def equal(expected: str, got: str, *details: str) -> Outcome:
+def equal(expected: str, got: str, *details: str) -> StepResult:
     """The outcome of a step that must bring exactly this."""
-    return Outcome(expected=expected, got=got, ok=expected == got, details=details)
+    return StepResult(expected=expected, got=got, ok=expected == got, details=details)
 
 
 class StoryError(Exception):
@@ -48,14 +48,14 @@ class Story:
     """The steps so far."""
 
     def __init__(self, teller: Teller) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[StoryRow] = []
         self._teller = teller
 
     @property
     def ok(self) -> bool:
         return all(step.ok for step in self.steps)
 
-    async def step(self, name: str, work: Callable[[], Awaitable[Outcome]]) -> None:
+    async def step(self, name: str, work: Callable[[], Awaitable[StepResult]]) -> None:
         """
         Run one step and tell it.
 
@@ -78,7 +78,7 @@ class Story:
             broken, outcome = True, _failed(f"{type(error).__name__}: {error}")
         seconds = time.monotonic() - started
         self.steps.append(
-            Step(name=name, ok=outcome.ok, expected=outcome.expected, got=outcome.got, seconds=round(seconds, 3))
+            StoryRow(name=name, ok=outcome.ok, expected=outcome.expected, got=outcome.got, seconds=round(seconds, 3))
         )
         self._teller.verdict(outcome.ok, f"{seconds:5.1f} s  {name}: {outcome.got}")
         for line in outcome.details:
@@ -92,5 +92,5 @@ class Story:
         self._teller.table(("step", "expected", "got", "time", "ok"), rows)
 
 
-def _failed(reason: str) -> Outcome:
-    return Outcome(expected="to be carried out", got=reason, ok=False)
+def _failed(reason: str) -> StepResult:
+    return StepResult(expected="to be carried out", got=reason, ok=False)

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from millrace.demo.events import Arrival, ids_by_user, make_events
 from millrace.demo.stage import APP, Stage
-from millrace.demo.story import Outcome, equal
+from millrace.demo.story import StepResult, equal
 from shared.contracts import subjects
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of
@@ -31,7 +31,7 @@ class RecordUser(Struct, rename="camel"):
     user_id: str
 
 
-class Record(Struct):
+class EventRecord(Struct):
     """Of `hook.event.v1`, what is needed here."""
 
     id: str
@@ -39,7 +39,7 @@ class Record(Struct):
     user: RecordUser
 
 
-async def publish_events(stage: Stage) -> Outcome:
+async def publish_events(stage: Stage) -> StepResult:
     """Most come by HTTP, as from a customer's server; the rest by NATS, as from the platform itself."""
     events = make_events(APP, started_at_ms=time.time_ns() // 1_000_000)
     stage.events = events
@@ -80,28 +80,28 @@ def _by_partition(events: Iterable[Event]) -> dict[int, list[Event]]:
     return partitions
 
 
-async def read_purchases(stage: Stage) -> Outcome:
+async def read_purchases(stage: Stage) -> StepResult:
     """A hook on one event code."""
     return await _read_back(stage, PURCHASES, [event for event in stage.events if event.code == "purchase"])
 
 
-async def read_message_logs(stage: Stage) -> Outcome:
+async def read_message_logs(stage: Stage) -> StepResult:
     """A hook on every message log: the engine's came first."""
     logs = [event for event in stage.events if event.type == "message_log"]
     return await _read_back(stage, MESSAGE_LOGS, [*stage.engine.sent, *logs])
 
 
-async def _read_back(stage: Stage, stream: str, events: Sequence[Event]) -> Outcome:
+async def _read_back(stage: Stage, stream: str, events: Sequence[Event]) -> StepResult:
     expected = ids_by_user(events)
     started = time.monotonic()
     while True:
         shards = await stage.account.records(stream)
-        records = [msgspec.json.decode(data, type=Record) for shard in shards for data in shard]
+        records = [msgspec.json.decode(data, type=EventRecord) for shard in shards for data in shard]
         arrival = Arrival(expected, [(record.user.user_id, record.id) for record in records])
         if not arrival.missing or time.monotonic() - started > ARRIVED_S:
             break
         await asyncio.sleep(0.2)
-    return Outcome(
+    return StepResult(
         expected=f"{len(events)} records, 0 duplicates, every user in order",
         got=str(arrival),
         ok=arrival.exact,

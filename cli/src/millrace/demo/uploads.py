@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from millrace.demo.push_engine import NAME
 from millrace.demo.stage import APP, Stage
-from millrace.demo.story import Outcome, equal
+from millrace.demo.story import StepResult, equal
 from shared.errors import UnavailableError
 
 USER = "erp"
@@ -33,20 +33,20 @@ class Taken(Struct, frozen=True):
         return f"{self.ok} rows accepted, {self.failed} rejected, file gone"
 
 
-async def put_push_file(stage: Stage) -> Outcome:
+async def put_push_file(stage: Stage) -> StepResult:
     """Rows are taken one by one: bad ones come back, good ones are on their way."""
     told, report = await _put(stage, PurePosixPath("/push.csv"))
     stage.pushes = told.ok
     return equal(PUSH_ROWS, str(told), *(f"/errors/push.csv.report.csv  {line}" for line in report))
 
 
-async def put_profile_file(stage: Stage) -> Outcome:
+async def put_profile_file(stage: Stage) -> StepResult:
     """Profiles are a folder of their own."""
     told, report = await _put(stage, PurePosixPath("/Profile/profile.txt"))
     return equal(PROFILE_ROWS, str(told), *report)
 
 
-async def run_push_engine(stage: Stage) -> Outcome:
+async def run_push_engine(stage: Stage) -> StepResult:
     """Every command becomes a message log, which goes the way of all events."""
     await stage.engine.wait_sent(stage.pushes)
     first = stage.engine.sent[0]

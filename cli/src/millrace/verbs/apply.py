@@ -24,7 +24,7 @@ from shared.runtime.settings import environment
 SIGNS = {"created": "+", "updated": "~", "unchanged": "="}
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class PlannedChange(Struct, frozen=True, kw_only=True):
     """What a `PUT` did, or would do: the part of the services' answer that matters here."""
 
     change: Literal["created", "updated", "unchanged"]
@@ -79,9 +79,9 @@ def variables(given: list[str]) -> Callable[[str], str | None]:
     return lambda name: values[name] if name in values else environment((name,)).get(name)
 
 
-async def make_plan(api: ServiceApi, file: ApplyFile) -> list[tuple[Resource, Change]]:
+async def make_plan(api: ServiceApi, file: ApplyFile) -> list[tuple[Resource, PlannedChange]]:
     """What each resource would change. Raises `InvalidError` naming every line that a service refuses."""
-    plan: list[tuple[Resource, Change]] = []
+    plan: list[tuple[Resource, PlannedChange]] = []
     refusals: list[str] = []
     for resource in file.resources:
         try:
@@ -105,13 +105,13 @@ async def carry_out(api: ServiceApi, file: ApplyFile, resources: list[Resource],
         say(f"{resource.name} {change.change}")
 
 
-async def _put(api: ServiceApi, resource: Resource, *, dry_run: bool) -> Change:
+async def _put(api: ServiceApi, resource: Resource, *, dry_run: bool) -> PlannedChange:
     query = {"dry_run": "true"} if dry_run else None
     answer = await api.call(resource.service, "PUT", resource.path, body=resource.body, query=query)
-    return msgspec.convert(answer, Change)
+    return msgspec.convert(answer, PlannedChange)
 
 
-def described(resource: Resource, change: Change) -> str:
+def described(resource: Resource, change: PlannedChange) -> str:
     """A line of the plan. Fields are named and their values are not: some are secret."""
     # What is new has every field; what the file says of it is what a reader wants to see.
     named = tuple(resource.body) if change.change == "created" else change.fields

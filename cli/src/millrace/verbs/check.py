@@ -17,11 +17,11 @@ from millrace.machine.checkout import LOCK, repository, tool
 from millrace.verbs import lock, openapi
 from shared.errors import MillraceError
 
-Step = Callable[[Path], str]
+CheckStep = Callable[[Path], str]
 """Judges the repository at a path, and tells what is wrong; "" when nothing is."""
 
 
-def program(*command: str) -> Step:
+def program(*command: str) -> CheckStep:
     """A step that is one of our tools; what it prints when it fails is what is wrong."""
 
     def judge(root: Path) -> str:
@@ -51,7 +51,7 @@ def lock_is_current(root: Path) -> str:
     return "\n".join((*stale, f"./millrace lock writes {LOCK}")) if stale else ""
 
 
-STEPS: tuple[tuple[str, Step, Step], ...] = (
+STEPS: tuple[tuple[str, CheckStep, CheckStep], ...] = (
     (
         "ruff format",
         program("ruff", "format", "--check", "--output-format=concise", "."),
@@ -70,7 +70,7 @@ STEPS: tuple[tuple[str, Step, Step], ...] = (
 """Name, the step, and what `--fix` runs in its place."""
 
 
-def wrong_with(step: Step, root: Path) -> str:
+def wrong_with(step: CheckStep, root: Path) -> str:
     """What a step finds wrong; that it could not be done is also wrong."""
     try:
         return step(root)

@@ -18,7 +18,7 @@ from shared.errors import ConflictError, InvalidError
 from shared.messaging.kv import KeyValue, KeyValueStore
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class RekeyResult(Struct, frozen=True, kw_only=True):
     """What was done. `refused` says of each entry that no key opens where its secret is."""
 
     changed: int
@@ -45,7 +45,7 @@ async def _run(args: argparse.Namespace) -> int:
     return 1 if outcome.refused else 0
 
 
-async def rekey(registry: Registry) -> Outcome:
+async def rekey(registry: Registry) -> RekeyResult:
     """Every entry of `CONFIG`. One that changes meanwhile is read again, so no writer's work is lost."""
     store = KeyValueStore(registry.bus, streams.CONFIG)
     changed = current = 0
@@ -58,7 +58,7 @@ async def rekey(registry: Registry) -> Outcome:
                 current += 1
         except InvalidError as error:
             refused.append(f"{stored.key}: {error.field}: {error}")
-    return Outcome(changed=changed, current=current, refused=tuple(refused))
+    return RekeyResult(changed=changed, current=current, refused=tuple(refused))
 
 
 async def _rekey(registry: Registry, store: KeyValueStore, stored: KeyValue | None) -> bool:

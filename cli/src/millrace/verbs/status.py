@@ -20,7 +20,7 @@ from shared.http.health import Readiness
 TIMEOUT_S = 5.0
 
 
-class State(Struct, frozen=True, kw_only=True):
+class ServiceStatus(Struct, frozen=True, kw_only=True):
     """One row. `failing` tells why by the name of the ping."""
 
     name: str
@@ -57,29 +57,31 @@ async def _run(args: argparse.Namespace) -> int:
     return 0 if ready else 1
 
 
-def _why(state: State) -> str:
+def _why(state: ServiceStatus) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in state.failing.items()) or ", ".join(state.ok)
 
 
-async def find_states(urls: Mapping[str, str], data: Path) -> list[State]:
+async def find_states(urls: Mapping[str, str], data: Path) -> list[ServiceStatus]:
     """The state of every service, and of NATS where the operator can reach it."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as http:
         services = await asyncio.gather(*(_service(http, name, url) for name, url in urls.items()))
     return [*services, *await _nats(data)]
 
 
-async def _service(http: aiohttp.ClientSession, name: str, url: str) -> State:
+async def _service(http: aiohttp.ClientSession, name: str, url: str) -> ServiceStatus:
     try:
         async with http.get(f"{url}/openapi.json") as answer:
             version = str(msgspec.json.decode(await answer.read())["info"]["version"])
         async with http.get(f"{url}/readyz") as answer:
             readiness = msgspec.json.decode(await answer.read(), type=Readiness)
     except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, KeyError, TypeError) as error:
-        return State(name=name, url=url, ready=False, failing={"http": str(error) or type(error).__name__})
-    return State(name=name, url=url, ready=readiness.ready, version=version, ok=readiness.ok, failing=readiness.failing)
+        return ServiceStatus(name=name, url=url, ready=False, failing={"http": str(error) or type(error).__name__})
+    return ServiceStatus(
+        name=name, url=url, ready=readiness.ready, version=version, ok=readiness.ok, failing=readiness.failing
+    )
 
 
-async def _nats(data: Path) -> list[State]:
+async def _nats(data: Path) -> list[ServiceStatus]:
     try:
         access = find_access(data)
     except NotFoundError:
@@ -89,7 +91,7 @@ async def _nats(data: Path) -> list[State]:
             config = await registry.bus.stream_state(streams.CONFIG)
             server = registry.bus.client.connected_server_version
     except MillraceError as error:
-        return [State(name="nats", url=access.nats_url, ready=False, failing={"jetstream": error.message})]
+        return [ServiceStatus(name="nats", url=access.nats_url, ready=False, failing={"jetstream": error.message})]
     version = f"{server.major}.{server.minor}.{server.patch}"
     told = f"jetstream ({config.messages} entries of configuration)"
-    return [State(name="nats", url=access.nats_url, ready=True, version=version, ok=(told,))]
+    return [ServiceStatus(name="nats", url=access.nats_url, ready=True, version=version, ok=(told,))]

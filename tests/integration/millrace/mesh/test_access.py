@@ -11,7 +11,7 @@ from msgspec import Struct
 from millrace.mesh.access import USER, Access, find_access, open_registry
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
-from millrace.verbs.rekey import Outcome, rekey
+from millrace.verbs.rekey import RekeyResult, rekey
 from millrace.verbs.token import create, revoke
 from shared.config.registry import Kind, Registry
 from shared.config.secret import Secret
@@ -100,8 +100,8 @@ async def test_rekey_leaves_nothing_that_needs_the_old_key(opened: Open) -> None
         await create(registry, ("admin",), "", now=NOW)
 
     async with opened(f"{new},{old}") as registry:
-        assert Outcome(changed=1, current=1, refused=()) == await rekey(registry)
-        assert Outcome(changed=0, current=2, refused=()) == await rekey(registry)
+        assert RekeyResult(changed=1, current=1, refused=()) == await rekey(registry)
+        assert RekeyResult(changed=0, current=2, refused=()) == await rekey(registry)
 
     async with opened(new) as registry:
         assert "s3cret" == (await registry.get(CONNECTORS, "shop")).value.secret_key.reveal()

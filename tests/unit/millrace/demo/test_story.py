@@ -2,7 +2,7 @@
 
 import pytest
 
-from millrace.demo.story import Outcome, Story, StoryError, equal
+from millrace.demo.story import StepResult, Story, StoryError, equal
 from millrace.terminal.console import Teller
 from shared.errors import InvalidError
 
@@ -13,7 +13,7 @@ def story() -> Story:
 
 
 async def test_step_stands_in_the_table_with_its_outcome(story: Story) -> None:
-    async def work() -> Outcome:
+    async def work() -> StepResult:
         return equal("2 rows", "2 rows")
 
     await story.step("count rows", work)
@@ -24,7 +24,7 @@ async def test_step_stands_in_the_table_with_its_outcome(story: Story) -> None:
 
 
 async def test_story_goes_on_after_a_step_with_another_outcome_and_is_not_ok(story: Story) -> None:
-    async def work() -> Outcome:
+    async def work() -> StepResult:
         return equal("2 rows", "1 row")
 
     await story.step("count rows", work)
@@ -43,7 +43,7 @@ async def test_story_goes_on_after_a_step_with_another_outcome_and_is_not_ok(sto
 async def test_story_ends_with_a_row_that_says_why_when_a_step_breaks(
     story: Story, error: Exception, got: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def work() -> Outcome:
+    async def work() -> StepResult:
         raise error
 
     with pytest.raises(StoryError, match="upload"):

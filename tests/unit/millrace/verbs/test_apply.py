@@ -8,7 +8,7 @@ import pytest
 
 from millrace.configuration.file import ApplyFile, read_apply_file
 from millrace.mesh.service_api import ServiceApi
-from millrace.verbs.apply import Change, carry_out, described, make_plan, variables
+from millrace.verbs.apply import PlannedChange, carry_out, described, make_plan, variables
 from shared.errors import InvalidError, UnavailableError
 
 FILE = """\
@@ -130,9 +130,9 @@ def test_line_of_the_plan_has_a_sign_for_what_happens(tmp_path: Path) -> None:
     resource = read(tmp_path, FILE).resources[0]
 
     assert "~ apps.shop.connectors.kinesis updated: region" == described(
-        resource, Change(change="updated", fields=("region",))
+        resource, PlannedChange(change="updated", fields=("region",))
     )
-    assert "= apps.shop.connectors.kinesis unchanged" == described(resource, Change(change="unchanged"))
+    assert "= apps.shop.connectors.kinesis unchanged" == described(resource, PlannedChange(change="unchanged"))
 
 
 def test_variables_come_from_set_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

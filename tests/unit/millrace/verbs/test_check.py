@@ -21,7 +21,9 @@ def impossible(root: Path) -> str:
     raise UnavailableError("the registry cannot be reached")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, check.Step, check.Step], fix: bool = False) -> int:
+def run(
+    monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, check.CheckStep, check.CheckStep], fix: bool = False
+) -> int:
     """Run `millrace check` with these steps."""
     monkeypatch.setattr(check, "STEPS", steps)
     return check.run(argparse.Namespace(fix=fix))
