@@ -179,9 +179,9 @@ async def _run(service: Service, settings: Settings) -> int:
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
-            log.warning("stopped_at_once", signal=number.name)
+            log.warning("stop_forced", signal=number.name)
             os._exit(128 + number)
-        log.info("stop_asked", signal=number.name)
+        log.info("stop_requested", signal=number.name)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

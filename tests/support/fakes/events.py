@@ -79,7 +79,7 @@ class MemoryPull:
     async def ack_sync(self, message: Message) -> None:
         await self.ack(message)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Nothing disturbs it."""
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from shared.aws.errors import AWS_ERRORS, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
 from shared.aws.sdk_internals import check_internals, frozen_keys, quiet_s3, renew_keys
-from shared.aws.signing import signed_headers, told_error
+from shared.aws.signing import json_error, signed_headers
 from shared.errors import InvalidError
 
 CONNECT_S: Final = 5.0
@@ -42,7 +42,7 @@ ROLE_S: Final = 3600
 """How long temporary keys hold: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
 
 
-class _OnceAwaited:
+class _StartWhenAwaited:
     """
     Begins when it is awaited. obstore drops what its provider of keys returns when the call is cancelled right then,
     and Python complains of a coroutine that nobody awaited.
@@ -215,10 +215,10 @@ class AwsClients:
                 keys = await frozen_keys(client)
                 headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
                 async with self._http().post(url, data=body, headers=headers, allow_redirects=False) as answer:
-                    told = await answer.read()
+                    body_read = await answer.read()
                     if answer.status != 200:
-                        raise told_error(target.rpartition(".")[2], answer.status, answer.headers, told)
-                    return told
+                        raise json_error(target.rpartition(".")[2], answer.status, answer.headers, body_read)
+                    return body_read
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 
@@ -241,7 +241,7 @@ class AwsClients:
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 
-        return lambda: _OnceAwaited(provide)
+        return lambda: _StartWhenAwaited(provide)
 
 
 async def _close(slot: _Slot) -> None:

@@ -31,7 +31,7 @@ def signed_headers(keys: Any, *, service: str, region: str, url: str, target: st
     return dict(request.headers.items())
 
 
-def told_error(operation: str, status: int, headers: Mapping[str, str], body: bytes) -> ClientError:
+def json_error(operation: str, status: int, headers: Mapping[str, str], body: bytes) -> ClientError:
     """An answer that is no success, as the SDK would raise it."""
     try:
         found = json.decode(body) if body else {}

@@ -242,7 +242,7 @@ class Bus:
         found: list[Message] = []
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def take(raw: bytes, body: bytes) -> None:
+        def on_answer(raw: bytes, body: bytes) -> None:
             message = Message("", body, sequence=0, at_ns=0, raw_headers=raw)
             if b"Nats-Sequence:" in raw:
                 message.subject = message.headers["Nats-Subject"]
@@ -253,9 +253,9 @@ class Bus:
 
         inbox = self.client.new_inbox()
         try:
-            subscription = await self.client.subscribe(inbox, cb=_nobody)
+            subscription = await self.client.subscribe(inbox, cb=_ignore)
             number = subscription_number(subscription)
-            self._answered[number] = take
+            self._answered[number] = on_answer
             try:
                 question = msgspec.json.encode({"multi_last": wanted})
                 await self.client.publish(jetstream.direct_get(name), question, reply=inbox)
@@ -293,7 +293,7 @@ class Bus:
             log.error("alert_not_published", kind=alert.kind, message=str(error))
 
 
-async def _nobody(_: Msg) -> None:
+async def _ignore(_: Msg) -> None:
     """For a subscription whose messages the parser hands over itself."""
 
 

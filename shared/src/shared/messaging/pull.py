@@ -77,10 +77,10 @@ class Pull:
         self._usual_bytes = capacity_bytes / FIRST_MESSAGES
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
-        self._asked = 0
+        self._requested = 0
         self._wake = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
-        self._heard_at = 0.0
+        self._contact_at = 0.0
         self._closed = False
         self._stale = False
         self._subscription: Subscription | None = None
@@ -92,8 +92,8 @@ class Pull:
         self._handed_out = 0
         self._restarted_at = 0
         self._acked = 0
-        self._come_again: deque[Message] = deque()
-        self._answering: asyncio.Future[None] | None = None
+        self._redelivered: deque[Message] = deque()
+        self._acking_again: asyncio.Future[None] | None = None
         self.pending_at_open = 0
 
     async def next(self, most: int, *, within_s: float | None = None) -> list[Message]:
@@ -111,9 +111,9 @@ class Pull:
             self._wake.clear()
             if self._closed:
                 raise ClosedError
-            if self._stale or self._silent():
+            if self._stale or self._is_silent():
                 await self._restart()
-            await self._ask()
+            await self._request_more()
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: before Python 3.12 it can swallow a cancellation (python/cpython#86296).
                 async with asyncio.timeout(HEARTBEAT_S if within_s is None else within_s):
@@ -130,7 +130,7 @@ class Pull:
         self._queued_bytes -= size
         self._usual_bytes = max(1.0, (3 * self._usual_bytes + size / len(batch)) / 4)
         self._handed_out = batch[-1].sequence
-        await self._ask()
+        await self._request_more()
         return batch
 
     @property
@@ -151,7 +151,7 @@ class Pull:
         self._acked = max(self._acked, message.sequence)
         current = self._current(message)
         if current is not None:
-            await self._say(current, b"+ACK")
+            await self._send_ack(current, b"+ACK")
 
     async def ack_sync(self, message: Message) -> None:
         """Raises `UnavailableError` when the server did not confirm."""
@@ -164,7 +164,7 @@ class Pull:
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"the ack was not confirmed: {type(error).__name__}") from error
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """
         Compare with what the server says, and read anew from the ack floor where that cannot be.
 
@@ -172,10 +172,10 @@ class Pull:
         until our count is there the server passes over ours. If it still had a request at the server, which a reset
         does not end, what was delivered to it waits for `ack_wait`. Raises `MillraceError` without an answer.
         """
-        looked_at, received = self._delivered, self._consumer_sequence
+        known, received = self._delivered, self._consumer_sequence
         state = await consumer_state(self._bus, self._stream, self._consumer)
         self._delivered = state.delivered
-        if state.acked > state.delivered or (looked_at > received and looked_at > self._consumer_sequence):
+        if state.acked > state.delivered or (known > received and known > self._consumer_sequence):
             log.warning("consumer_disturbed", stream=self._stream, consumer=self._consumer)
             self._become_stale()
 
@@ -188,12 +188,12 @@ class Pull:
         """
         if message.sequence > self._restarted_at:
             return message
-        again = self._come_again
+        again = self._redelivered
         while len(again) > 1 and again[1].sequence <= message.sequence:
             again.popleft()
         return again[0] if again and again[0].sequence <= message.sequence else None
 
-    async def _say(self, message: Message, word: bytes) -> None:
+    async def _send_ack(self, message: Message, word: bytes) -> None:
         try:
             await self._bus.client.publish(message.reply, word)
         except (NatsError, ConnectionError) as error:
@@ -224,7 +224,7 @@ class Pull:
                 await self._bus.js.add_consumer(self._stream, self._config)
                 # Before the reset: an ack by the old count that the server takes after it is what must not happen.
                 self._restarted_at = self._handed_out
-                self._come_again.clear()
+                self._redelivered.clear()
                 reset = await self._bus.js.reset_consumer(self._stream, self._consumer)
                 pending = reset.info.num_pending
             else:
@@ -245,16 +245,16 @@ class Pull:
         self._next_subject = jetstream.next_messages(self._stream, self._consumer)
         self._consumer_sequence = 0
         self._delivered = 0
-        self._asked = 0
+        self._requested = 0
         self._stale = False
-        self._heard()
+        self._note_contact()
         self._inbox = self._bus.client.new_inbox()
         # The callback only queues, so the library's own limits on what waits need not bite: ours do.
         self._subscription = await self._bus.client.subscribe(
             self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
         )
         self._bus.deliver[str(subscription_number(self._subscription))] = self._deliver
-        await self._ask()
+        await self._request_more()
 
     async def _restart(self) -> None:
         """Forget what was not handed out and read on from there. Tries until the server is back, or the pull is
@@ -277,10 +277,10 @@ class Pull:
             else:
                 return
 
-    async def _ask(self) -> None:
+    async def _request_more(self) -> None:
         # As many as have the bytes that there is room for, going by those before.
         most = max(1, min(self._capacity, int(self._capacity_bytes / self._usual_bytes)))
-        room = most - len(self._queue) - self._asked
+        room = most - len(self._queue) - self._requested
         if self._closed or self._stale or room < (most + 1) // 2 or self._queued_bytes > self._capacity_bytes // 2:
             return
         request = {
@@ -289,7 +289,7 @@ class Pull:
             "expires": int(EXPIRES_S * 1e9),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
-        self._asked += room
+        self._requested += room
         try:
             await self._bus.client.publish(self._next_subject, json.dumps(request).encode(), reply=self._inbox)
         except (NatsError, ConnectionError):
@@ -297,23 +297,23 @@ class Pull:
 
     async def _on_message(self, received: Msg) -> None:
         """What comes the library's way: statuses, and messages whose ack subject names a domain."""
-        self._heard()
+        self._note_contact()
         headers = received.headers
         if headers is not None and (status := headers.get("Status")):
             self._on_status(status, headers)
             return
         message, consumer_sequence = parse_delivered(received)
-        self._take(message, consumer_sequence)
+        self._accept(message, consumer_sequence)
 
     def _deliver(self, subject: str, reply: str, tokens: list[str], headers: bytes, body: bytes) -> None:
         """A message by the short way (`shared.messaging.nats_py.parser`)."""
-        self._heard_at = self._clock()
+        self._contact_at = self._clock()
         _, _, _, _, times, sequence, consumer_sequence, at_ns, pending = tokens
         message = Message(subject, body, int(sequence), int(at_ns), headers, int(times), int(pending), reply)
-        self._take(message, int(consumer_sequence))
+        self._accept(message, int(consumer_sequence))
 
-    def _take(self, message: Message, consumer_sequence: int) -> None:
-        self._asked = max(0, self._asked - 1)
+    def _accept(self, message: Message, consumer_sequence: int) -> None:
+        self._requested = max(0, self._requested - 1)
         if consumer_sequence != self._consumer_sequence + 1:
             log.warning("message_lost", stream=self._stream, consumer=self._consumer, sequence=message.sequence)
             self._become_stale()
@@ -325,28 +325,28 @@ class Pull:
             self._wake.set()
             return
         message.data = b""
-        self._come_again.append(message)
-        self._answering = asyncio.ensure_future(self._answer_again(message, self._inbox, self._answering))
+        self._redelivered.append(message)
+        self._acking_again = asyncio.ensure_future(self._ack_again(message, self._inbox, self._acking_again))
 
-    async def _answer_again(self, message: Message, inbox: str, before: "asyncio.Future[None] | None") -> None:
+    async def _ack_again(self, message: Message, inbox: str, before: "asyncio.Future[None] | None") -> None:
         if before is not None:
             await before
         if inbox != self._inbox:
             # The consumer was reset since: an ack by the old count must not reach the server.
             return
         if message.sequence <= self._acked:
-            await self._say(message, b"+ACK")
+            await self._send_ack(message, b"+ACK")
         # What came again fills no queue, so nobody takes from it and asks for more.
-        await self._ask()
+        await self._request_more()
 
     def _on_status(self, status: str, headers: dict[str, str]) -> None:
         """100 is a heartbeat; 408 and 409 end a request and tell what of it is left; 503 means nobody serves it."""
         if status == "100":
             return
         if left := headers.get("Nats-Pending-Messages"):
-            self._asked = max(0, self._asked - int(left))
+            self._requested = max(0, self._requested - int(left))
         else:
-            log.warning("consumer_gone", stream=self._stream, status=status, message=headers.get("Description", ""))
+            log.warning("consumer_lost", stream=self._stream, status=status, message=headers.get("Description", ""))
             self._become_stale()
         self._wake.set()
 
@@ -362,8 +362,8 @@ class Pull:
     def _on_reconnect(self) -> None:
         self._become_stale()
 
-    def _heard(self) -> None:
-        self._heard_at = self._clock()
+    def _note_contact(self) -> None:
+        self._contact_at = self._clock()
 
-    def _silent(self) -> bool:
-        return self._clock() - self._heard_at > SILENCE_S
+    def _is_silent(self) -> bool:
+        return self._clock() - self._contact_at > SILENCE_S

@@ -145,7 +145,7 @@ async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
     while True:
         # The server tells 100,000 at a time (nats-server, JSMaxSubjectDetails).
         asked = {"subjects_filter": matching, "offset": len(found)}
-        told = await _ask(bus, jetstream.stream_info(bucket.stream), asked)
+        told = await _request(bus, jetstream.stream_info(bucket.stream), asked)
         more = told["state"].get("subjects") or {}
         found.update(more)
         if not more or len(found) >= told.get("total", 0):
@@ -163,11 +163,11 @@ async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int)
         UnavailableError: No answer. They may or may not be gone.
     """
     asked = {"filter": subject, "seq": before_sequence}
-    purged: int = (await _ask(bus, jetstream.purge(stream.name), asked))["purged"]
+    purged: int = (await _request(bus, jetstream.purge(stream.name), asked))["purged"]
     return purged
 
 
-async def take_out(bus: Bus, stream: Stream, sequence: int) -> None:
+async def delete_message(bus: Bus, stream: Stream, sequence: int) -> None:
     """
     Take one message out; nothing happens where it is gone already.
 
@@ -175,10 +175,10 @@ async def take_out(bus: Bus, stream: Stream, sequence: int) -> None:
         UnavailableError: No answer. It may or may not be gone.
     """
     # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
-    await _ask(bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
+    await _request(bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
 
 
-async def _ask(bus: Bus, subject: str, asked: dict[str, Any], *, gone: tuple[int, ...] = ()) -> dict[str, Any]:
+async def _request(bus: Bus, subject: str, asked: dict[str, Any], *, gone: tuple[int, ...] = ()) -> dict[str, Any]:
     try:
         answer = await bus.client.request(subject, json.dumps(asked).encode(), timeout=5.0)
     except (NatsError, TimeoutError, ConnectionError) as error:

@@ -27,7 +27,7 @@ from shared.errors import MillraceError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull, open_scan
-from shared.messaging.streams import ensure, purge, take_out
+from shared.messaging.streams import delete_message, ensure, purge
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
@@ -204,7 +204,7 @@ async def test_user_takes_messages_out_of_the_streams_it_may_purge(user: str, si
             await bus.publish(concrete(subject), b"{}")
 
             for _ in range(2):
-                await take_out(bus, stream, first)
+                await delete_message(bus, stream, first)
             assert 1 == await purge(bus, stream, concrete(subject), before_sequence=first + 2)
 
 

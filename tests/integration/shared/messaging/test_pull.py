@@ -212,7 +212,7 @@ async def test_acks_count_again_after_a_late_ack_of_an_earlier_reader(push: Bus)
         await pull.ack_sync(messages[-1])
         assert (80, 20) == await floor(push), "the ack was not passed over, so there is nothing to mend"
 
-        await pull.look()
+        await pull.check()
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(read(pull, 1))
             await publish(push, 101, 101)
@@ -233,7 +233,7 @@ async def test_what_went_to_a_request_of_an_earlier_reader_is_asked_for_again(pu
                 reading = tasks.create_task(read(pull, 10))
 
                 async def is_read() -> bool:
-                    await pull.look()
+                    await pull.check()
                     return reading.done()
 
                 await until(is_read)

@@ -11,7 +11,7 @@ from shared.contracts.streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket,
 from shared.errors import ConflictError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.streams import PARTITIONS_KEY, ensure, purge, take_out
+from shared.messaging.streams import PARTITIONS_KEY, delete_message, ensure, purge
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
@@ -101,14 +101,14 @@ async def test_one_message_is_taken_out_and_nothing_happens_the_second_time(bus:
         await bus.publish("dlq.hooks.shop.a.odd", b"{}")
 
     for _ in range(2):
-        await take_out(bus, DLQ, 1)
-    await take_out(bus, DLQ, 99)
+        await delete_message(bus, DLQ, 1)
+    await delete_message(bus, DLQ, 99)
 
     assert 1 == (await bus.stream_state(DLQ)).messages
 
 
 async def test_nothing_is_taken_out_of_a_stream_that_is_not_there(bus: Bus) -> None:
     with pytest.raises(NotFoundError):
-        await take_out(bus, DLQ, 1)
+        await delete_message(bus, DLQ, 1)
     with pytest.raises(NotFoundError):
         await purge(bus, DLQ, "dlq.>", before_sequence=1)

@@ -64,7 +64,7 @@ class Stream:
     async def ack_sync(self, message: Message) -> None:
         self.acked = message.sequence
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Nothing disturbs it."""
 
     def close(self) -> None:

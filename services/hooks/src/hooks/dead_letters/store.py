@@ -20,7 +20,7 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message
 from shared.messaging.pull import Pull
-from shared.messaging.streams import purge, take_out
+from shared.messaging.streams import delete_message, purge
 
 READ_AT_ONCE = 64
 """Letters that are asked for ahead: what a page may have read in vain."""
@@ -128,7 +128,7 @@ class DeadLetterStore:
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Throw these away, whosever they are."""
-        await asyncio.gather(*(take_out(self._bus, DLQ, id) for id in ids))
+        await asyncio.gather(*(delete_message(self._bus, DLQ, id) for id in ids))
 
 
 async def _next(scan: Pull, most: int) -> list[Message]:

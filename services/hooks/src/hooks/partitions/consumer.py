@@ -44,7 +44,7 @@ class PartitionPull(Protocol):
 
     async def ack_sync(self, message: Message) -> None: ...
 
-    async def look(self) -> None: ...
+    async def check(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -191,9 +191,9 @@ class PartitionConsumer:
         while not self._closed:
             await asyncio.sleep(PULL_CHECK_S)
             try:
-                await self._pull.look()
+                await self._pull.check()
             except MillraceError as error:
-                log.info("pull_not_looked_at", partition=self._number, message=error.message)
+                log.info("pull_check_failed", partition=self._number, message=error.message)
 
     async def _dispatch_message(self, message: Message) -> None:
         pending = self._window.add(message)

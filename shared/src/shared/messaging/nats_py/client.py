@@ -18,16 +18,16 @@ class Client(client.Client):
     """The calls of it that wait for the server, as far as the mesh makes them: JetStream's go by `request` too."""
 
     async def request(self, *args: Any, **options: Any) -> Msg:
-        with _heard():
+        with _cancellable():
             return await super().request(*args, **options)
 
     async def flush(self, *args: Any, **options: Any) -> None:
-        with _heard():
+        with _cancellable():
             await super().flush(*args, **options)
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _cancellable() -> Iterator[None]:
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()

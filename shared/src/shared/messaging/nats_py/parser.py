@@ -63,12 +63,12 @@ class StreamParser(Parser):
             # `MSG subject subscription reply length`, or `HMSG` with the length of the headers before it.
             line_end = data.find(b"\r\n", at)
             words = str(data[at:line_end], "utf-8", "replace").split(" ") if line_end > 0 else []
-            taker = deliver.get(words[2]) if len(words) >= 5 else None
-            if taker is None or len(tokens := words[3].split(".")) != ACK_TOKENS:
+            callback = deliver.get(words[2]) if len(words) >= 5 else None
+            if callback is None or len(tokens := words[3].split(".")) != ACK_TOKENS:
                 stop = self._end_of_other(data, at)
                 if stop > end:
                     break
-                if not (self.answered and self._take_answer(data, at, stop)):
+                if not (self.answered and self._deliver_answer(data, at, stop)):
                     await super().parse(data[at:stop])
                 at = stop
                 continue
@@ -78,19 +78,19 @@ class StreamParser(Parser):
                 self._needed = stop + 2 - at
                 break
             body = begin + int(words[4]) if len(words) == 6 else begin
-            taker(words[1], words[3], tokens, data[begin:body], data[body:stop])
+            callback(words[1], words[3], tokens, data[begin:body], data[body:stop])
             at = stop + 2
         if at < end:
             self._held.append(data[at:])
             self._held_bytes = end - at
 
-    def _take_answer(self, data: bytes, at: int, stop: int) -> bool:
+    def _deliver_answer(self, data: bytes, at: int, stop: int) -> bool:
         found = _ANSWER.match(data, at)
-        taker = self.answered.get(int(found[1])) if found is not None else None
-        if found is None or taker is None:
+        callback = self.answered.get(int(found[1])) if found is not None else None
+        if found is None or callback is None:
             return False
         body = found.end() + int(found[2])
-        taker(data[found.end() : body], data[body : stop - 2])
+        callback(data[found.end() : body], data[body : stop - 2])
         return True
 
     def _end_of_other(self, data: bytes, at: int) -> int:
