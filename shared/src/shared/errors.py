@@ -1,9 +1,9 @@
 """
-The kinds of failure, as data. No protocol's numbers live here.
+Kinds of failure, as data. No protocol's numbers are here.
 
     MillraceError(code, retryable)
     |- InvalidError          invalid          no    the input is wrong; says which field and what was expected
-    |- UnauthenticatedError  unauthenticated  no    no token, or a token nobody issued
+    |- UnauthenticatedError  unauthenticated  no    no token, or one that was never issued
     |- DeniedError           denied           no    known, but not allowed
     |- CredentialsError      credentials      no    a customer's key was refused by the customer's provider
     |- NotFoundError         not_found        no    there is no such thing
@@ -12,9 +12,9 @@ The kinds of failure, as data. No protocol's numbers live here.
     |- BusyError             busy             yes   over a limit that time lifts; `retry_after_s` says when
     '- UnavailableError      unavailable      yes   a peer cannot be reached or answered with its own failure
 
-Who catches them: the middleware of `shared.http.server` (HTTP status), `shared.messaging.endpoints` (reply),
-`shared.messaging.handling` (ack, try again or put aside) and `ftp_gateway.sftp.server` (SFTP status). Everything else
-that escapes is a bug and is logged with its traceback.
+They are caught by the middleware of `shared.http.server` (HTTP status), `shared.messaging.endpoints` (reply),
+`shared.messaging.handling` (ack, try again or put aside) and `ftp_gateway.sftp.packets` (SFTP status). Any other
+exception that escapes is a bug and is logged with its traceback.
 """
 
 from typing import ClassVar
@@ -22,7 +22,7 @@ from typing import ClassVar
 
 class MillraceError(Exception):
     """
-    A failure that a caller can be told about.
+    A failure that a caller may see.
 
     Args:
         message: One sentence for a person; never holds a secret.
@@ -47,7 +47,7 @@ class InvalidError(MillraceError):
 
 
 class UnauthenticatedError(MillraceError):
-    """There is no token, or nobody issued it."""
+    """There is no token, or it was never issued."""
 
     code = "unauthenticated"
 

@@ -1,7 +1,7 @@
 """
-E-mail by SMTP: one message, given to the mesh's mail server. What became of it after that is not known here.
+E-mail by SMTP: one message, handed to the mesh's mail server. Its further way is not known here.
 
-Configuration: `MILLRACE_SMTP_*`. Without TLS nobody signs in, so that no password goes over the line in clear.
+Configuration: `MILLRACE_SMTP_*`. Without TLS there is no signing in, so that no password is sent in clear.
 Implementation: the standard library's client, in a thread, with a new connection for each message: there are few.
 """
 
@@ -19,7 +19,7 @@ from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceE
 from shared.runtime.settings import Settings
 
 TIMEOUT_S: Final = 10.0
-"""Of each step. A stopping service waits for it."""
+"""Limit of each step. A stopping service waits for it."""
 
 
 class Mail(Struct, frozen=True, kw_only=True):
@@ -45,13 +45,16 @@ class Mailer:
 
     async def send(self, mail: Mail) -> tuple[str, ...]:
         """
-        Give a message to the server. Gives the recipients that it refused; the others will have it.
+        Hand a message to the server.
+
+        Returns:
+            The recipients that the server refused; the others will have it.
 
         Raises:
-            InvalidError: There is no server, or it cannot do what the settings ask for.
+            InvalidError: There is no server, or it does not support what the settings ask for.
             CredentialsError: It does not let us sign in.
-            DeniedError: It takes the message for good from nobody, or for nobody.
-            UnavailableError: It cannot be reached, or asks to come later.
+            DeniedError: It refuses the message for good, for its sender or for all recipients.
+            UnavailableError: It cannot be reached, or asks to try later.
         """
         if not self.configured:
             raise InvalidError("this mesh has no mail server", field="smtp_host")
@@ -106,6 +109,6 @@ def _translated(error: Exception) -> MillraceError:
     if not answers:
         return UnavailableError(f"the mail server was not reached: {type(error).__name__}")
     code, text = answers[0]
-    told = text.decode(errors="replace") if isinstance(text, bytes) else text
+    answer = text.decode(errors="replace") if isinstance(text, bytes) else text
     kind = DeniedError if all(code >= 500 for code, _ in answers) else UnavailableError
-    return kind(f"the mail server answered {code} {told[:200]}")
+    return kind(f"the mail server answered {code} {answer[:200]}")

@@ -1,7 +1,7 @@
 """
-Endpoints that a customer enters must not be a way into our own network: what a host's name says, what its addresses
-say, and which address a connection really goes to. An operator who wants such endpoints allows them
-(`allow_private_endpoints`), and then nobody asks here.
+Refusal of endpoints inside our own network: by a host's name, by its addresses, and by the address that a connection
+goes to. Customers enter endpoints, and none may be a way into the network. An operator who wants such endpoints sets
+`allow_private_endpoints`, and then none of these checks runs.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from shared.errors import InvalidError
 
 NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 that stands for the IPv4 address in its end (RFC 6052): how an IPv6-only host reaches older ones."""
+"""IPv6 prefix before an IPv4 address (RFC 6052), by which an IPv6-only host reaches older ones."""
 
 NO_MORE_GLOBAL: Final = tuple(map(ipaddress.ip_network, ("::/96", "2002::/16", "fec0::/10")))
-"""Deprecated IPv6 with an IPv4 address, or a site's own, inside, which `ipaddress` takes for global."""
+"""Deprecated IPv6 ranges, with an IPv4 address or a site's own inside, which `ipaddress` takes for global."""
 
 
 class PrivateAddressError(OSError):
@@ -25,7 +25,7 @@ class PrivateAddressError(OSError):
 
 
 def is_private(host: str) -> bool:
-    """Whether a host's name or address says by itself that it is not reached from the internet."""
+    """Whether a host's name or address alone shows that it is not reached from the internet."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -37,21 +37,21 @@ def is_private(host: str) -> bool:
 
 def public_socket(address: tuple[Any, ...]) -> socket.socket:
     """
-    A socket for an entry of `getaddrinfo`: what aiohttp's connector takes as `socket_factory`. It is asked with the
-    very address that is connected to next, so a name that answers differently the second time gains nothing.
+    A socket for an entry of `getaddrinfo`, for aiohttp's `socket_factory`. It gets the very address that is connected
+    to next, so a name that resolves differently the second time gains nothing.
 
     Raises:
         PrivateAddressError: The address is not a public one.
     """
-    family, kind, protocol, _, where = address
-    if is_private(where[0]):
+    family, kind, protocol, _, target = address
+    if is_private(target[0]):
         raise PrivateAddressError(errno.EACCES, "not reachable from the internet")
     return socket.socket(family, kind, protocol)
 
 
 def refuse_private_host(url: str, field: str) -> None:
     """
-    Refuse a URL whose host is private by its name. Asks nobody.
+    Refuse a URL whose host is private by its name. Resolves nothing.
 
     Raises:
         InvalidError: The host is not reached from the internet; names `field`.
@@ -62,7 +62,7 @@ def refuse_private_host(url: str, field: str) -> None:
 
 async def refuse_private_addresses(url: str, field: str) -> None:
     """
-    Look the host up and refuse one inside our own network, whatever its name is.
+    Resolve the host and refuse one inside our own network, whatever its name is.
 
     Raises:
         InvalidError: One of its addresses is not a public one; names `field`.
@@ -71,7 +71,7 @@ async def refuse_private_addresses(url: str, field: str) -> None:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
     except OSError:
-        # A host that has no address cannot be reached; who then tries says so in its own words.
+        # A host that has no address cannot be reached, and the connection itself will say so.
         return
     if any(is_private(str(address[0])) for *_, address in found):
         raise _unreachable(field)

@@ -1,5 +1,5 @@
 """
-The life of a service, the same for all four: start, serve, stop on a signal, exit.
+Life of a service, the same for all four: start, serve, stop on a signal, exit.
 
     start: settings -> logs -> health up, not ready -> NATS -> streams and buckets -> configuration read and checked
            -> the service's own parts (`build`) -> requests answered -> ready, addresses announced
@@ -7,7 +7,8 @@ The life of a service, the same for all four: start, serve, stop on a signal, ex
            cancelled -> parts closed in reverse -> NATS drained -> exit 0, or 1 when the deadline was hit
            second signal -> exit at once
 
-The only caller of `asyncio.run`, and the only place that handles signals.
+The only caller of `asyncio.run`, and the only handler of signals. The parts that a service is made of (`Mesh`,
+`Service`) are here too, so that its whole life is in one file, which is why it is longer than others.
 """
 
 import asyncio
@@ -50,15 +51,15 @@ T = TypeVar("T")
 
 VERSION = version("millrace-shared")
 GC_THRESHOLDS = (20_000, 10, 10)
-"""Allocations between two looks at the youngest objects, instead of 700: a burst of messages is no garbage."""
+"""Allocations between two collections of the youngest objects, instead of 700: a burst of messages is no garbage."""
 
 
 class Intake(Protocol):
     """
-    Where work comes in. The runtime calls both, once each, in this order, when the service stops.
+    An entry of work. The runtime calls both methods, once each, in this order, when the service stops.
 
-    `close` takes no more work and does not block. `join` returns when the work in flight is finished and its effect
-    durable; it is cancelled at the deadline, and what it then leaves comes again after a restart.
+    `close` accepts no more work and does not block. `join` returns when the work in flight is finished and its effect
+    durable. It is cancelled at the deadline, and the work it leaves comes again after a restart.
     """
 
     def close(self) -> None: ...
@@ -67,7 +68,7 @@ class Intake(Protocol):
 
 
 class Mesh:
-    """What a service builds itself from: the shared parts, and the ways to hook into its life."""
+    """Shared parts that a service is built from, and the hooks into its life."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Mesh:
         self._tasks = tasks
 
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
-        """Open a part; it is closed, in reverse order, when nothing is in flight any more."""
+        """Open a part. It is closed, in reverse order, when no work is in flight any more."""
         return await self._stack.enter_async_context(part)
 
     def bucket(self, bucket: Bucket) -> KeyValueStore:
@@ -108,7 +109,7 @@ class Mesh:
         self._health.add(name, check)
 
     def show(self, degraded: Callable[[], dict[str, str]]) -> None:
-        """What readiness tells beside its pings, without failing for it."""
+        """Add a source of what is degraded: readiness shows it and does not fail for it."""
         self._health.show(degraded)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -119,11 +120,11 @@ class Mesh:
         return task
 
     def intake(self, name: str, intake: Intake) -> None:
-        """Something to close and join when the service stops."""
+        """Add an intake to close and join when the service stops."""
         self.intakes.append((name, intake))
 
     def announce(self, name: str, address: str) -> None:
-        """An address beside HTTP's, for the announce file."""
+        """Add an address beside HTTP's to the announce file."""
         self.addresses[name] = address
 
 
@@ -131,8 +132,8 @@ class Service(Struct, frozen=True, kw_only=True):
     """
     A service, as data.
 
-    `build` is its composition root: it opens the parts and gives the state that routes and endpoints work on. Streams,
-    buckets and kinds are those that the service makes and reads.
+    `build` is its composition root: it opens the parts and returns the state that routes and endpoints work on.
+    Streams, buckets and kinds are those that the service makes and reads.
     """
 
     name: str
@@ -145,7 +146,7 @@ class Service(Struct, frozen=True, kw_only=True):
 
 
 class Running(Struct, frozen=True):
-    """A service that is ready: where it is, and its parts (for tests)."""
+    """A service that is ready: its address, and its parts (for tests)."""
 
     url: str
     mesh: Mesh
@@ -166,7 +167,7 @@ def run(service: Service) -> None:
     keys = (settings.nats_seed, settings.reports_secret_access_key, settings.smtp_password)
     for secret in (*keys, *settings.secret_keys.split(",")):
         logs.redactor.add(secret.strip())
-    # What was imported stays. Looking through it for garbage, again and again, would cost a tenth of all work.
+    # Imported objects stay. Searching them for garbage, again and again, would cost a tenth of all work.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -207,7 +208,7 @@ async def serve(
     service: Service, settings: Settings, stop: asyncio.Event, ready: asyncio.Future[Running] | None = None
 ) -> int:
     """
-    Run a service until `stop` is set, and give its exit code.
+    Run a service until `stop` is set, and return its exit code.
 
     Raises:
         ExceptionGroup: A part could not be opened, or a spawned task failed.
@@ -239,8 +240,9 @@ async def serve(
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]], cause: str) -> None:
     """
-    Cancel until they have heard it: before Python 3.12 `asyncio.wait_for`, by which libraries wait, can swallow a
-    cancellation that comes together with the answer (python/cpython#86296). Of `nats-py` that is mended: `nats_client`.
+    Cancel until the tasks end: before Python 3.12 `asyncio.wait_for`, by which libraries wait, can swallow a
+    cancellation that comes together with the answer (python/cpython#86296). For nats-py,
+    `shared.messaging.nats_py.client` mends it.
     """
     waiting = {task for task in tasks if not task.done()}
     while waiting:
@@ -307,14 +309,14 @@ async def _start(
 
 
 def _announce(path: Path, addresses: dict[str, str]) -> None:
-    """Whole or not at all: the reader polls for it."""
+    """Write the announce file whole or not at all: its reader polls for it."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(msgspec.json.encode(addresses | {"pid": str(os.getpid())}))
     temporary.replace(path)
 
 
 async def _stop(mesh: Mesh, health: Health, web_runner: web.AppRunner, endpoints: AsyncExitStack) -> int:
-    """Close the intake, finish what is in flight. Gives 1 when the deadline was hit."""
+    """Close the intakes and finish the work in flight. Returns 1 when the deadline was hit."""
     health.state = "stopping"
     for site in list(web_runner.sites):
         await site.stop()

@@ -1,8 +1,8 @@
 """
-AWS sessions and clients, temporary keys by AssumeRole, and errors of the SDK as ours. The only file that knows the SDK.
+AWS sessions and clients, and temporary keys by AssumeRole.
 
 Configuration: static keys, or a role with an external id, for which the base keys need `sts:AssumeRole`. What the keys
-may do beyond that is told by the rooms that use the clients.
+may do beyond that is told by the services that use the clients.
 
 Implementation: one aiobotocore session serves every client with static keys, because a session costs 80 ms and its
 memory; one client per credentials, service and endpoint, closed when it was not used for longest. A role needs a
@@ -39,13 +39,13 @@ CONNECT_S: Final = 5.0
 READ_S: Final = 30.0
 CONNECTIONS: Final = 64
 ROLE_S: Final = 3600
-"""How long temporary keys hold: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
+"""Lifetime of temporary keys: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
 
 
 class _StartWhenAwaited:
     """
-    Begins when it is awaited. obstore drops what its provider of keys returns when the call is cancelled right then,
-    and Python complains of a coroutine that nobody awaited.
+    An awaitable that begins when it is awaited. When a call is cancelled, obstore drops what its provider of keys has
+    returned, and Python would complain of a coroutine that was never awaited.
     """
 
     def __init__(self, begin: CredentialProvider) -> None:
@@ -56,7 +56,7 @@ class _StartWhenAwaited:
 
 
 class _Slot:
-    """A client, or the place for it while it is made. `users` are the blocks that hold it."""
+    """A client, or the entry for it while it is made. `users` counts the blocks that hold it."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -70,7 +70,7 @@ class AwsClients:
     The AWS clients of one process. An async context manager: leaving it closes them.
 
     Args:
-        most: Clients that are kept open while nobody uses them.
+        most: Clients that are kept open while they are unused.
         sts_endpoint_url: Where roles are assumed, when not at AWS.
     """
 
@@ -104,12 +104,13 @@ class AwsClients:
         endpoint_url: str | None = None,
     ) -> AsyncIterator[Any]:
         """
-        The client of a service, shared by everybody who asks for the same; it stays open at least while the block runs.
+        The client of a service, shared by all callers who ask for the same. It stays open at least while the block
+        runs.
 
         `credentials` None is the identity of this process, from its environment or its machine.
 
         Raises:
-            MillraceError: It cannot be made, say because there is no such region.
+            MillraceError: It cannot be made, for example because there is no such region.
         """
         key = (service, region, credentials, endpoint_url)
         slot = self._slots.setdefault(key, _Slot())
@@ -157,7 +158,7 @@ class AwsClients:
         unused = [key for key, slot in self._slots.items() if slot.users == 0]
         empty = [key for key in unused if self._slots[key].context is None]
         surplus = unused[: max(0, len(unused) - self._most)]
-        # Taken out all at once, so that nobody is given one of them while another is being closed.
+        # Taken out all at once, so that no caller gets one of them while another is being closed.
         for slot in [self._slots.pop(key) for key in {*empty, *surplus}]:
             await _close(slot)
 

@@ -1,5 +1,5 @@
 """
-The codes of AWS's errors: which kind of ours each is, and what an operator can do about it. Data; no SDK.
+Codes of AWS's errors: the kind of ours that each is, and what an operator can do about it. Data; no SDK.
 """
 
 from typing import Final
@@ -81,11 +81,11 @@ ASSUME_ROLE_HINTS: Final[dict[str, str]] = {
     "ValidationError": "STS does not take this role_arn or this external_id.",
     "RegionDisabledException": "The account that owns the keys has STS switched off in this region.",
 }
-"""What it can do where the code is the answer to `AssumeRole`, which has meanings of its own."""
+"""The same for an answer to `AssumeRole`, where codes have meanings of their own."""
 
 
 def hint_for(code: str | None, operation: str | None = None) -> str | None:
-    """What an operator can do about a code that an operation, such as `AssumeRole`, was answered with."""
+    """What an operator can do about a code, in the answer to an operation such as `AssumeRole`."""
     own = ASSUME_ROLE_HINTS if operation == "AssumeRole" else {}
     return own.get(code or "") or HINTS.get(code or "")
 

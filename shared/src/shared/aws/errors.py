@@ -1,4 +1,8 @@
-"""Errors of AWS, translated into those of `shared.errors`."""
+"""
+Errors of AWS and its SDK, translated into those of `shared.errors`.
+
+The kind of each code, and what an operator can do about it, is data in `shared.aws.codes`. No message holds a key.
+"""
 
 from typing import Final
 
@@ -20,7 +24,7 @@ AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
     ConnectionError,
     TimeoutError,
 )
-"""What a call to AWS may raise: `except AWS_ERRORS as error: raise aws_error(error) from error`."""
+"""Errors that a call to AWS may raise: `except AWS_ERRORS as error: raise aws_error(error) from error`."""
 
 
 _NO_KEYS: Final = (
@@ -40,7 +44,7 @@ _NO_ANSWER: Final = (
 
 
 class AwsDetails(Struct, frozen=True, kw_only=True):
-    """What AWS said of a failure. `operation` is what was asked for, `region` where it says the bucket is."""
+    """AWS's own words for a failure. `operation` is the call, `region` the one where AWS says that the bucket is."""
 
     code: str | None = None
     http_status: int | None = None
@@ -50,7 +54,7 @@ class AwsDetails(Struct, frozen=True, kw_only=True):
 
 
 def aws_details(error: BaseException) -> AwsDetails:
-    """Of an error of the SDK, or of a `MillraceError` that was raised from one."""
+    """The details of an error of the SDK, or of a `MillraceError` that was raised from one."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return aws_details(error.__cause__) if error.__cause__ is not None else AwsDetails()

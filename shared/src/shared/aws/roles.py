@@ -1,11 +1,14 @@
-"""Credentials of an AWS account: keys, or a role to assume."""
+"""
+Credentials of an AWS account: static keys, or a role that is assumed with an external id. Knows no SDK.
+
+`shared.aws.clients` assumes the roles. The base keys, or this process's identity, need `sts:AssumeRole`.
+"""
 
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, TypedDict
 
-# aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
 from msgspec import Struct
 
 from shared.config.secret import Secret
@@ -46,14 +49,14 @@ CredentialProvider = Callable[[], Awaitable[TemporaryKeys]]
 
 def check_role(role_arn: str, external_id: str, app_key: str) -> None:
     """
-    What a tenant may name as its role.
+    Refuse a role that a tenant may not name.
 
-    One identity of ours assumes the roles of every tenant, so whoever knows another's role_arn could borrow the role
-    ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, and the role's owner demands
-    that id in its trust policy.
+    One identity of ours assumes the roles of every tenant, so a tenant that knows another's role_arn could borrow the
+    role ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, and the role's owner
+    demands that id in its trust policy.
 
     Raises:
-        InvalidError: The ARN is none, or the external id is not the tenant's; names the field.
+        InvalidError: The ARN is malformed, or the external id is not the tenant's; names the field.
     """
     if not ROLE_ARN.fullmatch(role_arn):
         raise InvalidError("expected the ARN of a role, arn:aws:iam::<account>:role/<name>", field="role_arn")

@@ -2,7 +2,7 @@
 AWS's JSON APIs without the SDK's machinery: a body that the caller has encoded, signed with Signature Version 4.
 
 For calls that carry very many records: the SDK spends more on checking, serialising and parsing each of them than
-everything else of their way together (reference: hooks.md, 5.4). Signing is the SDK's own.
+the rest of their way costs together. Signing is the SDK's own.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def signed_headers(keys: Any, *, service: str, region: str, url: str, target: st
 
 
 def json_error(operation: str, status: int, headers: Mapping[str, str], body: bytes) -> ClientError:
-    """An answer that is no success, as the SDK would raise it."""
+    """The error that the SDK would raise for an answer that is no success."""
     try:
         found = json.decode(body) if body else {}
         told = found if isinstance(found, dict) else {}

@@ -3,7 +3,7 @@ The configuration of the mesh in `CONFIG`: typed, with revisions, checked when w
 every service.
 
 Secrets are sealed on the way in and opened on the way out. Which kinds of configuration there are, and their defaults,
-is told by the rooms: each declares its `Kind`s.
+stands in the services: each declares its `Kind`s.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Kind(Struct, Generic[T], frozen=True, kw_only=True):
         return keys.config_key(self.prefix, app_key, "*" if self.fixed_id is None else self.fixed_id)
 
     def key(self, app_key: str, id: str = "") -> str:
-        """Raises `InvalidError` when a part is not fit for a key."""
+        """The key of a value. Raises `InvalidError` when a part is not fit for a key."""
         subjects.check_app_key(app_key)
         id = subjects.check_name(id, "id") if self.fixed_id is None else self.fixed_id
         return keys.config_key(self.prefix, app_key, id)
@@ -190,7 +190,7 @@ class Registry:
         return ConfigEntry(app_key, id if kind.fixed_id is None else "", value, revision)
 
     async def get(self, kind: Kind[T], app_key: str, id: str = "") -> ConfigEntry[T]:
-        """Straight from the bucket. Raises `NotFoundError`."""
+        """An entry, straight from the bucket. Raises `NotFoundError`."""
         key = kind.key(app_key, id)
         stored = await self._store.get(key)
         if stored is None:
@@ -198,7 +198,7 @@ class Registry:
         return self.entry(kind, key, stored.data, stored.revision)
 
     async def list(self, kind: Kind[T], app_key: str | None = None) -> list[ConfigEntry[T]]:
-        """Straight from the bucket; what does not decode is left out, since its writer was told by an alert."""
+        """Every entry, straight from the bucket. One that does not decode is left out: an alert has told of it."""
         entries = []
         for stored in await self._store.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
             try:

@@ -1,8 +1,8 @@
 """
-Type of a secret value: never printed, masked in an answer of HTTP, encrypted by `shared.config.secret_store` alone.
+Type of a secret value: never printed, and `***` in an answer of HTTP.
 
-A configuration Struct types a field as `Secret`. Whoever reveals one registers it with `shared.runtime.logs.redactor`
-first.
+A configuration Struct types a field as `Secret`. `shared.config.secret_store` alone encrypts it. Code that reveals one
+registers it with `shared.runtime.logs.redactor` first. Nothing here logs.
 """
 
 import hmac

@@ -18,7 +18,7 @@ from shared.contracts.messages import invalid
 from shared.errors import InvalidError
 
 SEALED = "fernet:"
-"""What a secret at rest begins with."""
+"""Prefix of a secret at rest."""
 
 
 def generate_key() -> str:
@@ -31,7 +31,7 @@ class SecretStore:
     Configuration to bytes at rest and back. The first key encrypts, all decrypt.
 
     Raises:
-        InvalidError: There is no key, or one is none; the message tells its place and never the key.
+        InvalidError: There is no key, or one is malformed; the message tells its position and never the key.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -52,7 +52,7 @@ class SecretStore:
 
     def decode_sealed(self, raw: bytes, type_: type[T]) -> T:
         """
-        What `encode_sealed` made, as a value of the type.
+        The value of the type that `encode_sealed` made these bytes of.
 
         Raises:
             InvalidError: It does not fit the type, or a secret is not encrypted, or decrypts with none of the keys.
@@ -78,7 +78,7 @@ class SecretStore:
         Knows no type: a secret is a string that begins with `fernet:`, wherever it stands.
 
         Raises:
-            InvalidError: One decrypts with none of the keys; names its place.
+            InvalidError: One decrypts with none of the keys; names its path.
         """
         changed = False
 
@@ -122,7 +122,7 @@ class SecretStore:
         """
         Names of the fields whose values differ, secrets compared by what they hold; all of them without an old value.
 
-        What lies at rest cannot be compared: the same secret encrypts to other bytes each time.
+        The bytes at rest cannot be compared: the same secret encrypts to other bytes each time.
         """
         fields = zip(new.__struct_fields__, new.__struct_encode_fields__, strict=True)
         if type(old) is not type(new):

@@ -1,5 +1,5 @@
 """
-Bearer tokens: how they are made, kept (as hashes) and checked. Which scope a route needs is said by its `Route`.
+Bearer tokens: making, hashing and checking. Only hashes are kept. The scope that a route needs stands in its `Route`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ Scope = Annotated[str, Meta(pattern=r"^(admin|app:[A-Za-z0-9_-]{1,64})$")]
 
 
 class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of a token. The token itself is shown once, to who made it."""
+    """A token's record. The token itself is shown once, to its maker."""
 
     scopes: tuple[Scope, ...]
     name: str = ""
@@ -46,7 +46,7 @@ async def authenticate(registry: Registry, header: str | None) -> Token:
     The token of an `Authorization` header.
 
     Raises:
-        UnauthenticatedError: There is none, or nobody issued it.
+        UnauthenticatedError: There is none, or it was never issued.
     """
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not SHAPE.fullmatch(token.strip()):

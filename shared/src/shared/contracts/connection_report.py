@@ -1,7 +1,7 @@
 """
-Test Connection: the steps in their order, each with its time, a verdict, and what a person can do about it.
+Report of a Test Connection: steps in their order, each with its time, a verdict and a hint for a person.
 
-Holds the report, the order and the deadlines. What a step asks is told by the provider's, or the sink's, own file.
+The report, the order and the deadlines are here. The steps themselves are in the files of each provider and sink.
 """
 
 import asyncio
@@ -14,26 +14,26 @@ from msgspec import Meta, Struct
 from shared.errors import MillraceError
 
 DEADLINE_S: Final = 10.0
-"""For all steps together: a person waits in front of a form."""
+"""Time for all steps together: a person waits in front of a form."""
 
 STEP_SHARE: Final = 0.5
-"""The part of the deadline that one step may use: an endpoint that accepts and says nothing is known by then."""
+"""Share of the deadline that one step may use. An endpoint that accepts and never answers is known by then."""
 
 LAST_SHARE: Final = 0.2
-"""The part that is kept back for the last step, which removes what the others left."""
+"""Share that is kept for the last step, which removes what the others left."""
 
 SILENT: Final = "Check the region and the endpoint, and that a firewall lets this host reach it."
-"""What to do about a step that was given no answer, where the step itself knows nothing better."""
+"""Hint for a step that got no answer, unless the step has a hint of its own."""
 
 Verdict = Literal["ok", "warning", "failed", "skipped", "unknown"]
 
 
 class Finding(Struct, frozen=True, kw_only=True):
     """
-    What one step found out. Holds no secret.
+    Result of one step. Holds no secret.
 
-    `code` and `http_status` are the provider's own, `hint` what to do. `skipped` was not tried, `unknown` could not be
-    told.
+    `code` and `http_status` are the provider's own; `hint` says what to do. `skipped` means not tried, `unknown` means
+    without a result.
     """
 
     message: str
@@ -44,7 +44,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def explain(error: MillraceError) -> Finding:
-    """The finding of a step that raised, where nothing more is known of it."""
+    """The finding of a step that raised, where the error is all that is known."""
     return Finding(status="failed", code=error.code, message=error.message)
 
 

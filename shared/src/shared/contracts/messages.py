@@ -1,6 +1,5 @@
 """
-What crosses NATS: frozen Structs, and how they become bytes. No behaviour, and nothing that is used inside one room
-only.
+Messages that cross NATS: frozen Structs, and their encoding as JSON. No behaviour, and no type of one service alone.
 
 Requests are imperative and their answers are `<Request>Reply`; events are in the past tense. A publisher in another
 language needs `Event` and `shared.contracts.subjects.partition_of`, nothing else.
@@ -23,13 +22,13 @@ Attributes = dict[str, Value]
 
 
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of the user at the time of the event."""
+    """Attributes of the user at the time of the event."""
 
     attributes: Attributes = {}
 
 
 class Identities(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the user can be reached."""
+    """Addresses of the user."""
 
     email: str | None = None
     msisdn: str | None = None
@@ -79,7 +78,7 @@ class PushBatch(Struct, frozen=True, kw_only=True):
 
 
 class ProfileRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """New values for one profile. What is absent stays as it is."""
+    """New values for one profile. An absent value stays as it is."""
 
     id: str
     line: int
@@ -102,10 +101,10 @@ class ProfileBatch(Struct, frozen=True, kw_only=True):
 
 class FileChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    A step in the life of an uploaded file, on `ftp.file.<app>.<state>`.
+    A change of an uploaded file's state, on `ftp.file.<app>.<state>`.
 
-    `rows_ok` counts those that are published; when a file is `received`, those that are going to be. `duplicates`, rows
-    whose external id came before, are among them. `seconds` is from the upload to the end.
+    `rows_ok` counts the rows that are published, or that will be while the file is `received`. It includes
+    `duplicates`, rows whose external id came before. `seconds` is the time from the upload to the end.
     """
 
     app_key: str
@@ -127,7 +126,7 @@ MediaKind = Literal["message-image", "widget-image", "attachment", "file"]
 
 
 class StoredObject(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One object as it lies in a provider. `url` is permanent and needs no credential."""
+    """An object in a provider. `url` is permanent and needs no credential."""
 
     key: str
     url: str
@@ -149,10 +148,10 @@ class StoreMedia(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class StoreMediaReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    Where the original and, for an image, its thumbnails are.
+    Addresses of the original and, for an image, of its thumbnails.
 
     `id` is `<kind>-<first half of the SHA-256>`. `thumbnail` has the first configured size, `other_thumbnails` the
-    others. `failed_over` says that a provider with precedence could not take it.
+    others. `failed_over` says that a provider with precedence failed.
     """
 
     id: str
@@ -166,18 +165,18 @@ class StoreMediaReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ResolveMedia(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ask where an object is, whichever provider is active now."""
+    """Ask for an object's address, whichever provider is active now."""
 
     app_key: str
     id: str
 
 
 ObjectStored = StoreMediaReply
-"""`storage.object.<app>.stored` carries what the uploader was told."""
+"""`storage.object.<app>.stored` carries the reply that the uploader got."""
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something an operator has to know, on `alerts.<service>.<app>.<kind>`. Holds no secret."""
+    """Notice to an operator, on `alerts.<service>.<app>.<kind>`. Holds no secret."""
 
     service: str
     app_key: str
@@ -191,7 +190,8 @@ class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     A record that cannot be delivered, on `dlq.<service>.<app>.<owner_id>.<reason>`.
 
-    `key` is whose record it is, for whoever sends it again in order; `cut` says that the body is not whole.
+    `key` is the partition key of the record, which keeps the order when it is sent again. `cut` says that the body is
+    not whole.
     """
 
     service: str
@@ -216,7 +216,7 @@ def encode(message: Struct | tuple[Struct, ...] | list[Event]) -> bytes:
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """Raises `InvalidError`, naming the path and what was expected there."""
+    """A message of this type. Raises `InvalidError`, naming the path and what was expected there."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
@@ -226,7 +226,9 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 
 def invalid(error: msgspec.ValidationError) -> InvalidError:
-    """msgspec's sentence and path as an error with a field: `Expected `int`, got `str` - at `$.rows[3].line``."""
+    """
+    An error of ours with msgspec's sentence and its path as field: `Expected `int`, got `str` - at `$.rows[3].line``.
+    """
     message, _, path = str(error).partition(" - at ")
     field = path.strip("`").removeprefix("$").removeprefix(".") or None
     if field is None and "`" in message:

@@ -1,4 +1,9 @@
-"""Keys of profiles in the bucket `PROFILES`."""
+"""
+Keys of profiles in the bucket `PROFILES`: `<app>.<external id in Base32>`.
+
+The gateway merges profiles by the thousand, so many keys are made at once. The other buckets' keys are in
+`shared.contracts.keys`.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -22,26 +27,27 @@ def is_profile_key_of(app_key: str, key: str) -> bool:
 _BASE32 = bytes.maketrans(bytes(range(32)), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 _BASE32_STEPS = ((8, 20, 12), (4, 10, 6), (2, 5, 3))
 """
-Forty bits in eight bytes move apart by halves until each five have a byte: the bytes of what is split, the bits of a
-half, and how far the upper one moves.
+Steps that spread forty bits over eight bytes, halving until each five bits have a byte. A step is the bytes of what is
+split, the bits of a half, and how far the upper half moves.
 """
 
 
 def profile_keys(app_key: str, ext_ids: Sequence[str]) -> list[str]:
     """
-    The keys of many profiles. All are encoded as one number, because one after the other in the standard library took
-    two fifths of the time in which profiles are merged.
+    The keys of many profiles, equal to those of `profile_key`.
+
+    All are encoded as one number: one after the other in the standard library took two fifths of a merge's time.
     """
     encoded = [ext_id.encode() for ext_id in ext_ids]
     data = b"".join([part.ljust(-(-len(part) // 5) * 5, b"\0") for part in encoded])
-    lanes = bytearray(len(data) // 5 * 8)
+    groups = bytearray(len(data) // 5 * 8)
     for at in range(5):
-        lanes[3 + at :: 8] = data[at::5]
-    bits = int.from_bytes(lanes, "big")
+        groups[3 + at :: 8] = data[at::5]
+    bits = int.from_bytes(groups, "big")
     for width, size, distance in _BASE32_STEPS:
-        low = int.from_bytes(((1 << size) - 1).to_bytes(width, "big") * (len(lanes) // width), "big")
+        low = int.from_bytes(((1 << size) - 1).to_bytes(width, "big") * (len(groups) // width), "big")
         bits = bits & low | (bits & low << size) << distance
-    digits = bits.to_bytes(len(lanes), "big").translate(_BASE32).decode()
+    digits = bits.to_bytes(len(groups), "big").translate(_BASE32).decode()
     keys: list[str] = []
     at = 0
     for part in encoded:

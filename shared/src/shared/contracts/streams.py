@@ -1,4 +1,8 @@
-"""Streams and key-value buckets of the mesh, as the services make them."""
+"""
+Streams and key-value buckets of the mesh, as the services make them: names, subjects and how long they keep what.
+
+`shared.messaging.streams` makes them. The settings override the age and size of `EVENTS`. Bulk bytes are in none.
+"""
 
 from typing import Literal
 
@@ -11,10 +15,10 @@ StorageClass = Literal["file", "memory"]
 
 class Stream(Struct, frozen=True, kw_only=True):
     """
-    A stream as the services make it.
+    A stream.
 
     `duplicate_window_s` bounds the server's memory for `Nats-Msg-Id`; what must hold for longer is read back from the
-    stream itself. `refuses_when_full` is JetStream's *discard new*: publishing fails instead of throwing old data away.
+    stream itself. `refuses_when_full` is JetStream's *discard new*: publishing fails, and no old message is dropped.
     """
 
     name: str
@@ -25,7 +29,7 @@ class Stream(Struct, frozen=True, kw_only=True):
 
 
 class Bucket(Struct, frozen=True, kw_only=True):
-    """A key-value bucket. `ttl_s` 0 keeps entries for ever."""
+    """A key-value bucket. With `ttl_s` 0 it keeps entries for ever."""
 
     name: str
     history: int = 1
@@ -67,13 +71,13 @@ RUNS = Bucket(name="RUNS", ttl_s=90 * DAY_S)
 PLANS = Bucket(name="PLANS")
 LEASES = Bucket(name="LEASES", ttl_s=60.0)
 HOOKS = Bucket(name="HOOKS")
-"""Where hooks whose target was blocked catch up from, one entry per partition and target."""
+"""Backlogs of hooks: from where a target that was blocked catches up. One entry per partition and target."""
 DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
-"""What is held against addresses that try passwords. Longer than a ban and the quiet time after it."""
+"""Scores of addresses that try passwords. Kept for longer than a ban and the quiet time after it."""
 SUMMARIES = Bucket(name="SUMMARIES", ttl_s=30 * DAY_S)
-"""Until which day each app was sent its daily summary of files; the key is the app's."""
+"""Day of the last summary of files that each app was sent; the key is the app's."""
 REMOTES = Bucket(name="REMOTES")
-"""Which files of customers' own servers are ours, and how the pulls go."""
+"""Files pulled from customers' own servers, and the progress of the pulls."""
 
 STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)
 BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)

@@ -1,8 +1,8 @@
 """
-Every subject, stream, bucket and durable consumer of the mesh, and who may use which.
+Subjects and durable consumers of the mesh, built and parsed side by side. No other file spells one.
 
-No other file spells a subject. The permission table at the foot is what `millrace nats-config` prints: a service is
-let to do what stands there and nothing else.
+Streams and buckets are in `shared.contracts.streams`, keys of buckets in `shared.contracts.keys`, JetStream's own
+subjects in `shared.contracts.jetstream`, permissions in `shared.contracts.grants`.
 """
 
 import re
@@ -24,14 +24,14 @@ FileState = Literal["received", "partial", "completed", "failed", "duplicate"]
 
 
 def check_app_key(app_key: str) -> str:
-    """Give the key back, or raise `InvalidError` (`app_key`)."""
+    """Return the key, or raise `InvalidError` for `app_key`."""
     if not APP_KEY.fullmatch(app_key):
         raise InvalidError("expected 1 to 64 letters, digits, '_' or '-'", field="app_key")
     return app_key
 
 
 def check_name(name: str, field: str) -> str:
-    """Give an identifier that becomes one token of a key or subject, or raise `InvalidError` for `field`."""
+    """Return an identifier that becomes one token of a key or subject, or raise `InvalidError` for `field`."""
     if not NAME.fullmatch(name):
         raise InvalidError("expected 1 to 64 letters, digits, '_' or '-'", field=field)
     return name
@@ -43,7 +43,7 @@ def partition_of(user_id: str) -> int:
 
 
 def events(app_key: str, partition: int) -> str:
-    """Where one partition's events of one app go."""
+    """Events of one app in one partition."""
     return f"events.{app_key}.{partition}"
 
 
@@ -85,7 +85,7 @@ def parse_profile_update(subject: str) -> tuple[str, str]:
 
 
 def ftp_file(app_key: str, state: FileState) -> str:
-    """The life of an uploaded file."""
+    """Changes of state of an uploaded file."""
     return f"ftp.file.{app_key}.{state}"
 
 

@@ -1,5 +1,5 @@
 """
-Is the service alive, ready, and what are its numbers: named pings, each brought by the part it speaks for.
+Readiness of a service: named pings, each brought by the part that it checks.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from shared.errors import MillraceError
 log = structlog.get_logger()
 
 PING_S = 3.0
-"""A ping that takes longer has failed."""
+"""Limit of a ping; one that takes longer has failed."""
 
 Ping = Callable[[], Awaitable[None]]
 
@@ -22,8 +22,7 @@ class Readiness(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     The answer of `/readyz`: names of the pings that passed, and reasons of those that did not.
 
-    `degraded` tells of what fails for some tenants only: the service is ready for the others, so nobody may take it
-    away from them.
+    `degraded` names what fails for some tenants only: the service is ready for the others, and must stay in rotation.
     """
 
     ready: bool
@@ -45,7 +44,7 @@ class Health:
         self._pings[name] = ping
 
     def show(self, degraded: Callable[[], dict[str, str]]) -> None:
-        """Something to tell beside the pings: what is degraded now, and why. Names no tenant: everybody may read it."""
+        """Add a source of what is degraded now, and why. It names no tenant: every caller may read it."""
         self._shown.append(degraded)
 
     async def check(self) -> Readiness:

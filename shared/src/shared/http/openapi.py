@@ -56,7 +56,7 @@ STATUS: Final[Mapping[str, int]] = {
     "unavailable": 503,
     "internal": 500,
 }
-"""The HTTP translation of the kinds of error (RFC 9110; 424 from RFC 4918: what failed is a request we depend on)."""
+"""The HTTP translation of the kinds of error (RFC 9110; 424 from RFC 4918: a request that we depend on failed)."""
 
 MEANING: Final[Mapping[str, str]] = {
     "invalid": "The input is wrong; `field` says where",
@@ -87,7 +87,7 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "busy": {"Retry-After": RETRY_AFTER},
     "unavailable": {"Retry-After": RETRY_AFTER},
 }
-"""What an error's answer carries beside its body."""
+"""Headers of an error's answer."""
 
 
 def openapi(name: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def openapi(name: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def _types(route: Route) -> Iterator[Any]:
-    """Every type that the document of a route tells of."""
-    told = [*route.bodies.values(), route.reply, *route.also.values()]
-    told += [query.type for query in route.query.values() if isinstance(query, Query)]
-    return (kind for kind in told if kind is not None)
+    """Every type in the document of a route."""
+    types = [*route.bodies.values(), route.reply, *route.also.values()]
+    types += [query.type for query in route.query.values() if isinstance(query, Query)]
+    return (kind for kind in types if kind is not None)
 
 
 def _operation(route: Route, schema_of: Mapping[int, Any]) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _answer(status: int, content_type: str, schema: Any) -> dict[str, Any]:
 
 
 def _codes(route: Route) -> Iterator[str]:
-    """The kinds of error that a route may answer with, as far as its row tells."""
+    """The kinds of error that a route may answer with, as far as its row says."""
     yield from ("invalid", "not_found", "unavailable", "internal")
     if route.scope != "open":
         yield from ("unauthenticated", "denied")

@@ -2,7 +2,7 @@
 Configuration over HTTP: the same four routes for every kind, so that hooks, users and connectors behave alike.
 
 `PUT` checks, and says what would change (`?dry_run=true`) or changes it; a secret that is left out, or sent as `***`,
-stays. `GET` shows `***` for every secret. What a value must fulfil beyond its type is told by the room, as `check`.
+stays. `GET` shows `***` for every secret. A service checks more than the type by `check`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,9 @@ from shared.runtime.logs import redactor
 T = TypeVar("T", bound=Struct)
 
 Check = Callable[[Call[Any], T, T | None], Awaitable[T]]
-"""Gets the new value and the old one; gives the value to store, or raises `InvalidError` or `ConflictError`."""
+"""
+Gets the new value and the old one. Returns the value to store, or raises `InvalidError` or `ConflictError`.
+"""
 
 
 class Change(Struct, frozen=True, kw_only=True):

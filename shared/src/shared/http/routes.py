@@ -1,6 +1,6 @@
 """
 Routes as data: a service's `routes.py` is a table of `Route`s, from which both the listener (`shared.http.server`) and
-the OpenAPI document (`shared.http.openapi`) are made, so that they cannot drift apart. No route of any service lives
+the OpenAPI document (`shared.http.openapi`) are made, so that they cannot drift apart. No route of any service is
 here.
 """
 
@@ -25,7 +25,7 @@ class Query(Struct, frozen=True):
 
     Args:
         type: Its type with its bounds, such as `Annotated[int, Meta(ge=1, le=100)]`; a bool is `true` or `false`.
-        default: What it is where it is left out.
+        default: Its value where it is left out.
     """
 
     meaning: str
@@ -70,7 +70,7 @@ class Route(Struct, frozen=True):
 
     @property
     def bodies(self) -> Mapping[str, Any]:
-        """The content types of the body, each with its type, None where nothing is told of it; none without a body."""
+        """The content types of the body, each with its type, or None for an untyped one. Empty without a body."""
         if not isinstance(self.consumes, str):
             return self.consumes
         if self.body is not None or (self.method in {"PUT", "POST"} and self.consumes != "application/json"):

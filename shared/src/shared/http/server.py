@@ -1,7 +1,7 @@
 """
-HTTP as every service speaks it: typed routes, bearer tokens with scopes, error bodies, `/openapi.json`.
+HTTP of every service: typed routes, bearer tokens with scopes, error bodies, `/openapi.json`.
 
-Routes are data (`shared.http.routes`). No route of any service lives here.
+Routes are data (`shared.http.routes`). No route of any service is here.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,8 +37,8 @@ class Call(Generic[S]):
     """
     One request, as a handler sees it.
 
-    `state` is what the service's `build` gave; `body` is decoded to the route's type, `asked` are the query parameters
-    by their types, each left-out one by its default. A handler that streams uses `request`.
+    `state` is the result of the service's `build`; `body` is decoded to the route's type, `asked` are the query
+    parameters by their types, each left-out one by its default. A handler that streams uses `request`.
     """
 
     __slots__ = ("asked", "body", "bus", "registry", "request", "state")
@@ -70,7 +70,7 @@ class Call(Generic[S]):
 
 
 class Listener:
-    """What the routes need of the running service. `state` is None until the service is ready to be asked."""
+    """Parts of the running service that the routes need. `state` is None until the service can answer."""
 
     def __init__(self, health: Health, metrics: Metrics) -> None:
         self.health = health
@@ -148,7 +148,7 @@ def _asked(query: Mapping[str, str | Query], request: web.Request) -> dict[str, 
 def _converted(text: str, kind: Any, field: str) -> Any:
     try:
         value = msgspec.convert(text, kind, strict=False)
-        # What makes numbers of texts makes times of numbers too.
+        # A conversion that makes numbers of texts makes times of numbers too.
         return msgspec.convert(text, kind) if isinstance(value, datetime) else value
     except msgspec.ValidationError as error:
         raise InvalidError(str(error), field=field) from None
@@ -161,15 +161,15 @@ def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None =
 
 def error_response(error: MillraceError) -> web.Response:
     """The one error body: `{"error": {"code", "message", "field"?}}`."""
-    told = {"code": error.code, "message": error.message}
+    body = {"code": error.code, "message": error.message}
     if error.field is not None:
-        told["field"] = error.field
+        body["field"] = error.field
     headers = {}
     if error.retry_after_s is not None or error.retryable:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
     if error.code == "unauthenticated":
         headers["WWW-Authenticate"] = "Bearer"
-    return _json({"error": told}, status=STATUS[error.code], headers=headers)
+    return _json({"error": body}, status=STATUS[error.code], headers=headers)
 
 
 def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
@@ -193,7 +193,7 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
             headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
             response = _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
         except ConnectionError:
-            # The client went away; nobody is left to be told.
+            # The client went away.
             raise
         except Exception:
             log.exception("request_failed", method=request.method, route=route)

@@ -1,8 +1,8 @@
 """
 The mesh's one connection to NATS: connect, publish with JetStream's ack, ask, read one stored message.
 
-How requests are answered is in `shared.messaging.endpoints`, how a stream is read in `shared.messaging.pull`, how
-streams come to be in `shared.messaging.streams`. Nothing of any service lives here.
+Requests are answered in `shared.messaging.endpoints`, streams are read in `shared.messaging.pull` and made in
+`shared.messaging.streams`. Nothing of any service is here.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 ELECTION = Backoff(first_s=0.05, max_s=0.5)
 ELECTION_S = 2.0
-"""A stream that is new, or whose leader has died, is answered for by nobody for a moment."""
+"""Time to wait for a stream's leader: a stream that is new, or has lost its leader, does not answer for a moment."""
 
 BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 
@@ -45,7 +45,7 @@ _names = NUID()
 
 
 class StreamState(Struct, frozen=True, kw_only=True):
-    """What a stream holds now. An empty stream has `first_sequence` = `last_sequence` + 1."""
+    """Sequences and size of a stream. An empty stream has `first_sequence` = `last_sequence` + 1."""
 
     first_sequence: int
     last_sequence: int
@@ -64,7 +64,7 @@ class Bus:
         self.js: JetStreamContext = client.jetstream()
         self.metrics = metrics
         self.reconnected: list[Callable[[], None]] = []
-        """Called after every reconnect, when the server has forgotten what was asked of it."""
+        """Callbacks after every reconnect, when the server has forgotten every open request."""
 
     @property
     def connected(self) -> bool:
@@ -95,18 +95,19 @@ class Bus:
         timeout_s: float = 5.0,
     ) -> int:
         """
-        Put a message into its stream and give its sequence once JetStream has it.
+        Publish a message, and return its sequence once JetStream has stored it.
 
         Args:
-            message_id: `Nats-Msg-Id`; a repetition within the stream's window is dropped and gives the sequence of the
-                first.
-            expect_last_sequence: The last sequence of this very subject, 0 for none.
+            message_id: `Nats-Msg-Id`; a repetition within the stream's window is dropped, and the sequence is that
+                of the first.
+            expect_last_sequence: The last sequence of this subject, 0 for none.
 
         Raises:
             ConflictError: The subject has moved on from `expect_last_sequence`.
             BusyError: The stream is full.
             TooLargeError: Over the server's `max_payload`.
-            UnavailableError: No answer. The message may or may not be stored; say it again with the same `message_id`.
+            UnavailableError: No answer. The message may or may not be stored: publish it again with the same
+                `message_id`.
         """
         given = dict(headers or {})
         if message_id is not None:
@@ -116,12 +117,14 @@ class Bus:
 
     async def publish_together(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = 5.0) -> int:
         """
-        Put messages into one stream in their order, all or none (NATS ADR-50), and give the sequence of the last; the
-        others have those right before it.
+        Publish messages into one stream in their order, all or none (NATS ADR-50).
+
+        Returns:
+            The sequence of the last; the others have those right before it.
 
         Args:
-            messages: At most 1,000, which is the server's limit. Of those that expect a last sequence, each has a
-                subject of its own.
+            messages: At most 1,000, which is the server's limit. Each that expects a last sequence has a subject of its
+                own.
 
         Raises:
             ConflictError: A subject has moved on from its `expect_last_sequence`. Nothing is stored.
@@ -143,7 +146,7 @@ class Bus:
     async def _publish(
         self, messages: Sequence[OutgoingMessage], headers: Sequence[dict[str, str]], timeout_s: float
     ) -> int:
-        """The last message is answered for all."""
+        """Publish; the answer to the last message is the answer to all."""
         last = messages[-1]
         if len(messages) > 1:
             headers[-1][BATCH_COMMIT] = "1"
@@ -165,8 +168,8 @@ class Bus:
 
     async def _send(self, messages: Sequence[OutgoingMessage], headers: Sequence[dict[str, str]]) -> None:
         """
-        What nats-py's `publish` does with each message, for all of them together: for a thousand small ones, a fifth of
-        the time. They leave with the next message that goes the library's way.
+        Queue messages without waiting, as nats-py's `publish` does with each. All together take a fifth of the time,
+        for a thousand small ones. They leave with the next message that the library publishes.
         """
         if not self.client.is_connected:
             raise UnavailableError("not connected to NATS")
@@ -181,7 +184,14 @@ class Bus:
         await send_commands(self.client, b"".join(parts))
 
     async def request(self, subject: str, message: Struct, reply: type[T], *, timeout_s: float = 5.0) -> T:
-        """Ask a service. Raises the replier's own kind of error, or `UnavailableError` where nobody answers."""
+        """
+        Ask a service.
+
+        Raises:
+            MillraceError: The kind of error that the service answered with.
+            TooLargeError: Over the server's `max_payload`.
+            UnavailableError: No answer.
+        """
         try:
             answer = await self.client.request(subject, encode(message), timeout=timeout_s)
         except NoRespondersError:
@@ -191,9 +201,9 @@ class Bus:
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{subject} was not answered: {type(error).__name__}") from error
         if answer.headers and (code := answer.headers.get(ERROR_CODE_HEADER)):
-            told = msgspec.json.decode(answer.data) if answer.data else {}
+            body = msgspec.json.decode(answer.data) if answer.data else {}
             kind = KINDS.get(code, UnavailableError)
-            raise kind(told.get("message", code), field=told.get("field"), retry_after_s=told.get("retry_after_s"))
+            raise kind(body.get("message", code), field=body.get("field"), retry_after_s=body.get("retry_after_s"))
         return decode(answer.data, reply)
 
     async def last_message(self, stream: Stream | Bucket, subject: str) -> Message | None:
@@ -266,7 +276,7 @@ class Bus:
                 await subscription.unsubscribe()
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
-        # 204 ends the messages, 404 says that there are none; 503 that nobody serves the stream now.
+        # 204 ends the messages, 404 says that there are none; 503 that no server has the stream now.
         if not status.startswith(("204", "404")):
             raise UnavailableError(f"{name} was not read: {status}")
         return found
@@ -285,7 +295,7 @@ class Bus:
         )
 
     async def alert(self, alert: Alert) -> None:
-        """Tell the operator. An alert that cannot be published is logged: it must not fail what raised it."""
+        """Publish an alert. One that cannot be published is logged: it must not fail the work that raised it."""
         log.warning("alert", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message)
         try:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
@@ -294,10 +304,10 @@ class Bus:
 
 
 async def _ignore(_: Msg) -> None:
-    """For a subscription whose messages the parser hands over itself."""
+    """Callback of a subscription whose messages the parser delivers itself."""
 
 
 def _nanoseconds(text: str) -> int:
-    """RFC 3339 with up to nine digits of a second, of which `datetime` reads six."""
+    """Nanoseconds of a time in RFC 3339 with up to nine digits of a second, of which `datetime` reads six."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(f"{fraction:0<9}")

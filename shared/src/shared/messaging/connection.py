@@ -1,4 +1,9 @@
-"""Connection to NATS: signed in, reconnected for as long as it takes, drained at the end."""
+"""
+Connection to NATS: signed in, reconnected for as long as it takes, drained at the end.
+
+The `Bus` that it gives is the mesh's one connection of a process. Each user has an inbox prefix of its own
+(`shared.contracts.permissions`).
+"""
 
 import asyncio
 import contextlib
@@ -18,7 +23,7 @@ from shared.runtime.telemetry import Metrics
 
 RECONNECT_WAIT_S = 0.25
 OUTBOUND_BYTES = 8 << 20
-"""What may wait to be sent while the connection is away; beyond it publishing answers busy."""
+"""Most that waits to be sent while the connection is away; beyond it publishing raises `BusyError`."""
 DRAIN_S = 5.0
 
 

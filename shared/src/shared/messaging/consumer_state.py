@@ -1,4 +1,8 @@
-"""State of a durable consumer, as the server tells it."""
+"""
+State of a durable consumer, as the server reports it.
+
+A pull compares its own counts with it, and the status of hooks shows it.
+"""
 
 from msgspec import Struct
 from nats.errors import Error as NatsError
@@ -11,8 +15,8 @@ from shared.messaging.nats_py.errors import api_error
 
 class ConsumerState(Struct, frozen=True, kw_only=True):
     """
-    Where a durable consumer is. `floor` is a sequence of the stream; `delivered` and `acked` count deliveries since the
-    last reset.
+    Counts of a durable consumer. `floor` is a sequence of the stream; `delivered` and `acked` count deliveries since
+    the last reset.
     """
 
     floor: int
@@ -22,7 +26,13 @@ class ConsumerState(Struct, frozen=True, kw_only=True):
 
 
 async def consumer_state(bus: Bus, stream: str, durable: str) -> ConsumerState:
-    """Ask the server. `pending` are all messages above the floor. Raises `NotFoundError`, `UnavailableError`."""
+    """
+    Ask the server. `pending` are all messages above the floor.
+
+    Raises:
+        NotFoundError: There is no such consumer.
+        UnavailableError: No answer.
+    """
     try:
         info = await bus.js.consumer_info(stream, durable)
     except APIError as error:

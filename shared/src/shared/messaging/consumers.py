@@ -1,4 +1,9 @@
-"""Consumers of JetStream: a durable one for a pull, and one in the server's memory for a scan."""
+"""
+Consumers of JetStream: a durable one for a pull, and one in the server's memory for a scan.
+
+Both give a `Pull` (`shared.messaging.pull`), which reads in order and bounds its memory. `handling.consume` runs a
+handler over one.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +20,9 @@ SCAN_INACTIVE_S = 60.0
 OPEN_BACKOFF = Backoff(first_s=0.1, max_s=2.0)
 OPEN_S = 30.0
 ACK_WAIT_S = 24 * 3600.0
-"""Never relied upon: whoever takes over resets the consumer to its ack floor. A short wait would break the order."""
+"""
+Never relied upon: a reader that takes over resets the consumer to its ack floor. A short wait would break the order.
+"""
 
 
 @asynccontextmanager

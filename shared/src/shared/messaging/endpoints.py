@@ -1,8 +1,8 @@
 """
-How requests are answered: endpoints as data, and the NATS translation of errors for replies.
+Endpoints as data, the answering of requests, and the NATS translation of errors for replies.
 
-Asking is `shared.messaging.bus.Bus.request`, which makes the error of a reply the same kind again. No endpoint of any
-service lives here.
+`shared.messaging.bus.Bus.request` asks, and makes the error of a reply the same kind again. No endpoint of any service
+is here.
 """
 
 import asyncio
@@ -31,7 +31,9 @@ REQUESTS_AT_ONCE = 64
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """A request that a service answers: `handler` gets the decoded request and gives the reply, or raises."""
+    """
+    A request that a service answers: `handler` gets the state and the decoded request, and returns the reply or raises.
+    """
 
     subject: str
     request: type[Struct]
@@ -45,8 +47,8 @@ async def answering(
     """
     Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it.
 
-    Requests run side by side, because a subscription alone would run them one after another. Leaving the block takes no
-    more requests and finishes those in hand.
+    Requests run side by side: a subscription alone would run them one after another. Leaving the block accepts no more
+    requests and finishes those in flight.
     """
     if not endpoints:
         yield
@@ -68,8 +70,8 @@ async def answering(
             return handle
 
         service = Service(bus.client, ServiceConfig(name=name, version=version))
-        # Its subscriptions are made then, and the client makes them again for every new connection: a server that is
-        # slow to say so is no reason not to start.
+        # A slow server is no reason not to start: the subscriptions are made, and the client makes them again for every
+        # new connection.
         with contextlib.suppress(FlushTimeoutError):
             await service.start()
         for endpoint in endpoints:
@@ -79,19 +81,19 @@ async def answering(
         try:
             yield
         finally:
-            # A connection that is gone has no subscriptions left to end.
+            # A lost connection has no subscriptions left to end.
             with contextlib.suppress(NatsError, TimeoutError):
                 await service.stop()
 
 
 async def _answer(endpoint: Endpoint, state: Any, request: Request, metrics: Metrics) -> None:
-    """The code as header, the rest as JSON."""
+    """Run the handler and reply. An error's code goes as header, the rest as JSON."""
     try:
         reply = await endpoint.handler(state, decode(request.data, endpoint.request))
     except MillraceError as error:
-        told = {"message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
+        body = {"message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
         description = " ".join(error.message.split())
-        await request.respond_error(error.code, description, data=msgspec.json.encode(told))
+        await request.respond_error(error.code, description, data=msgspec.json.encode(body))
     except Exception:
         log.exception("request_failed", subject=endpoint.subject)
         metrics.count("millrace_bugs_total", where="bus")

@@ -1,12 +1,12 @@
 """
-How a stream is handled, one message after the other: the NATS translation of errors for consumers.
+Handling of a stream, one message after the other: the NATS translation of errors for consumers.
 
 - the handler returns: the effect is durable, so the message is acknowledged;
-- a retryable error: tried again after a back-off, before anything later, so that the order holds;
+- a retryable error: the message is tried again after a back-off, before any later one, so that the order holds;
 - any other `MillraceError`: `put_aside` makes it a dead letter (durable), then it is acknowledged;
-- anything else is a bug: logged, counted, tried `BUG_ATTEMPTS` times, then put aside.
+- any other exception is a bug: logged, counted, tried `BUG_ATTEMPTS` times, then put aside.
 
-How messages arrive is told by `shared.messaging.pull`. Nothing of any service lives here.
+Messages arrive by `shared.messaging.pull`. Nothing of any service is here.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from shared.runtime.retry import Backoff
 log = structlog.get_logger()
 
 BUG_ATTEMPTS = 5
-"""How often a message is tried that runs into a bug of ours, before it is put aside as a dead letter."""
+"""Attempts at a message that runs into a bug of ours, before it becomes a dead letter."""
 
 HANDLER_BACKOFF = Backoff(first_s=0.1, max_s=10.0)
 
@@ -61,7 +61,7 @@ async def consume(
 
 
 async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: PutAside, backoff: Backoff) -> str | None:
-    """Gives the outcome, or None when the pull was closed before there was one."""
+    """The outcome of a message, or None when the pull was closed before there was one."""
     bugs = 0
     for delay_s in backoff.delays():
         if pull.closed:

@@ -1,7 +1,7 @@
 """
 Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revision, delete, list.
 
-What the bytes mean is told by `shared.config.registry` (configuration), `shared.profiles.store` and the rooms.
+`shared.config.registry` (configuration), `shared.profiles.store` and the services know the meaning of the bytes.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -22,11 +22,11 @@ MARKER = "Nats-Marker-Reason"
 """Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
 
 SILENT_S: Final = 1.0
-"""After so long without a message it is asked whether any is to come."""
+"""Silence after which the server is asked whether more messages are to come."""
 
 
 class KeyValue(Struct, frozen=True):
-    """What lies under a key. `revision` is the stream sequence that wrote it."""
+    """The value of a key. `revision` is the stream sequence that wrote it."""
 
     key: str
     data: bytes
@@ -34,17 +34,18 @@ class KeyValue(Struct, frozen=True):
 
 
 def is_deletion(headers: Mapping[str, str]) -> bool:
-    """Whether a message of a bucket's stream says that its key is gone."""
+    """Whether a message of a bucket's stream marks its key as deleted."""
     return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
 
 
 async def present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGenerator[Message, None]:
     """
-    What there is in a bucket under a subject, and perhaps some of what came a moment later. `scan` reads the last of
-    each such subject, and goes on with what comes then.
+    The entries of a bucket under a subject, and perhaps some that came a moment later. `scan` reads the last message of
+    each such subject, and goes on with later ones.
 
-    It ends with the last of the subjects that were there at its beginning. The server's count of what waits could not
-    tell: while an entry is written anew the count is one too small for a moment, and one too large may stay (2.14).
+    The iteration ends with the last of the subjects that were there at its beginning. The server's count of waiting
+    messages cannot tell the end: while an entry is written anew it is one too small for a moment, and one too large may
+    stay (2.14).
 
     Raises:
         UnavailableError: NATS does not say which subjects there are.
@@ -56,14 +57,14 @@ async def present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGe
             missing.discard(message.subject)
             yield message
         if not messages:
-            # What was removed without a mark does not come.
+            # An entry that was removed without a marker does not come.
             missing &= await subjects_in(bus, bucket, subject)
 
 
 class BucketEntry(Struct, frozen=True):
     """
-    What lies under a key, or is to lie there after `revision`. Deleted keys have a revision and no data; 0 is that of a
-    key that never was.
+    The value of a key, or the one to write after `revision`. A deleted key has a revision and no data; a key that never
+    existed has revision 0.
     """
 
     key: str
@@ -80,7 +81,7 @@ class KeyValueStore:
         self._prefix = bucket.prefix
 
     async def get(self, key: str) -> KeyValue | None:
-        """What lies under `key`, or None."""
+        """The value of `key`, or None."""
         message = await self._bus.last_message(self._bucket, self._prefix + key)
         if message is None or is_deletion(message.headers):
             return None
@@ -88,7 +89,7 @@ class KeyValueStore:
 
     async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
         """
-        Write and give the new revision.
+        Write, and return the new revision.
 
         Args:
             expect_revision: The revision that was read; 0 when there must be nothing.
@@ -109,7 +110,7 @@ class KeyValueStore:
             return await self._bus.publish(subject, data, expect_last_sequence=marker.sequence)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
-        """What lies under at most 1,000 keys. A key that never was is absent, a deleted one has no data."""
+        """The values of at most 1,000 keys. A key that never existed is absent, a deleted one has no data."""
         prefix = self._prefix
         messages = await self._bus.last_messages(self._bucket, [prefix + key for key in keys])
         return {
@@ -141,8 +142,8 @@ class KeyValueStore:
 
     async def scan(self, keys: str = ">") -> list[KeyValue]:
         """
-        Everything whose key matches the filter (`*` one token, `>` the rest), oldest revision first. What is changed
-        meanwhile is as it was before or after.
+        Every entry whose key matches the filter (`*` one token, `>` the rest), oldest revision first. An entry that
+        changes meanwhile is as it was before or after.
         """
         found: dict[str, KeyValue] = {}
         subject = self._prefix + keys
@@ -158,7 +159,7 @@ class KeyValueStore:
         """
         Up to `most` entries whose key matches and that were written after revision `after`, oldest first.
 
-        Reads no more than it gives, which needs a bucket without history: each key is in it once.
+        Reads no more than it returns, which needs a bucket without history: each key is in it once.
         """
         found: list[KeyValue] = []
         async with open_scan(

@@ -1,4 +1,8 @@
-"""Messages: one that came, with its place in the stream, and one to be published."""
+"""
+Messages of a stream: one that was received, with its position in the stream, and one to be published.
+
+Headers are parsed when they are asked for, and ack subjects here and in `shared.messaging.nats_py.parser` alone.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,9 +15,9 @@ class Message(Struct, eq=False, gc=False):
     """
     A message of a stream.
 
-    `sequence` is its place in the stream, `pending` how many matching ones lay behind it when it was sent, and
-    `delivered` counts from 1. `reply` is for `shared.messaging.pull`, which acknowledges. `raw_headers` are as they
-    came by the short way.
+    `sequence` is its position in the stream. `pending` counts the matching messages behind it when it was sent, and
+    `delivered` its deliveries, from 1. `reply` is for `shared.messaging.pull`, which acknowledges. `raw_headers` are
+    bytes where our parser delivered the message.
     """
 
     subject: str
@@ -27,7 +31,7 @@ class Message(Struct, eq=False, gc=False):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Read when they are asked for, which few do."""
+        """The headers, parsed at the first use: few messages need them."""
         if isinstance(self.raw_headers, bytes):
             lines = (line.partition(":") for line in self.raw_headers.decode().split("\r\n")[1:] if line)
             self.raw_headers = {name: value.strip() for name, _, value in lines}
@@ -35,7 +39,7 @@ class Message(Struct, eq=False, gc=False):
 
     @property
     def at(self) -> datetime:
-        """When the stream stored it."""
+        """The time when the stream stored it."""
         return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
 
 
@@ -49,6 +53,7 @@ class OutgoingMessage(Struct, frozen=True):
 
 
 def headers_of(message: OutgoingMessage) -> dict[str, str]:
+    """The headers to send, with the expected last sequence."""
     headers = dict(message.headers)
     if message.expect_last_sequence is not None:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect_last_sequence)

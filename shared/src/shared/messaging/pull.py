@@ -1,5 +1,5 @@
 """
-How a stream is read: one pull loop on a callback subscription, for durable consumers and for short scans.
+Reading of a stream: one pull loop on a callback subscription, for durable consumers and for short scans.
 
 `nats-py`'s `fetch()` makes a task and a timer for every message and can stall on an orphaned request (nats.py#986), so
 the loop is ours: requests of `batch` messages to `CONSUMER.MSG.NEXT` (NATS ADR-9, ADR-37), topped up at half, with
@@ -7,7 +7,8 @@ heartbeats. Memory is bounded by `capacity` messages and `capacity_bytes`.
 
 Order. A `Pull` hands every message out once, in the order of the stream. What comes again (after a reconnect, a lost
 message or a restart of the server) is dropped when it was handed out before; what was lost is asked for again from the
-ack floor (durable) or the last sequence (scan), before anything newer.
+ack floor (durable) or the last sequence (scan), before anything newer. The loop, the acks and the restart share that
+state, so they are one class, and this file is longer than others.
 """
 
 import asyncio
@@ -37,16 +38,16 @@ log = structlog.get_logger()
 
 EXPIRES_S = 6.0
 """
-For a request. What is delivered to a reader that is frozen or cut off is lost to others for `ACK_WAIT_S`, so nobody may
-take over from a silent one before its requests are over.
+Lifetime of a request. A message delivered to a reader that is frozen or cut off is lost to others for `ACK_WAIT_S`, so
+no reader may take over from a silent one before its requests are over.
 """
 HEARTBEAT_S = 3.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
-"""A server that says nothing for this long has forgotten the request."""
+"""Silence after which the server has forgotten the request."""
 FIRST_MESSAGES = 64
-"""Asked for before anything is known of their size."""
+"""Messages requested before anything is known of their size."""
 HANDED_OUT_BYTES = 256 << 10
-"""Handed out at a time: the reader holds them while the queue fills up again."""
+"""Most that is handed out at a time: the reader holds it while the queue fills up again."""
 
 _names = NUID()
 
@@ -72,7 +73,7 @@ class Pull:
         self._durable = durable
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
-        # A request that bounds bytes more narrowly would be refused where one message has more.
+        # The server refuses a request whose limit one message exceeds.
         self._max_bytes = max(capacity_bytes, bus.max_payload + 4096)
         self._usual_bytes = capacity_bytes / FIRST_MESSAGES
         self._queue: deque[Message] = deque()
@@ -98,16 +99,16 @@ class Pull:
 
     async def next(self, most: int, *, within_s: float | None = None) -> list[Message]:
         """
-        Wait for messages and give up to `most` of them, and no more once they have `HANDED_OUT_BYTES`.
+        Wait for messages and return up to `most` of them, and no more once they have `HANDED_OUT_BYTES`.
 
         Args:
-            within_s: Give none when the server, which is there, has sent none for so long.
+            within_s: Return none when the server, although it answers, has sent none for so long.
 
         Raises:
-            ClosedError: `close` was called. What was not handed out comes again to whoever reads next.
+            ClosedError: `close` was called. What was not handed out comes again to the next reader.
         """
         while not self._queue or self._stale:
-            # First, so that nothing which comes while the server is asked goes unnoticed.
+            # First, so that a message which comes while the server is asked is noticed.
             self._wake.clear()
             if self._closed:
                 raise ClosedError
@@ -142,19 +143,19 @@ class Pull:
         return self._closed
 
     def close(self) -> None:
-        """Hand out nothing more. Acks are still possible until the block is left."""
+        """Hand out nothing more. Acks are possible until the block is left."""
         self._closed = True
         self._wake.set()
 
     async def ack(self, message: Message) -> None:
-        """Tell the server, without waiting. Under ack policy `all` this covers every message before it."""
+        """Acknowledge, without waiting. Under ack policy `all` this covers every message before it."""
         self._acked = max(self._acked, message.sequence)
         current = self._current(message)
         if current is not None:
             await self._send_ack(current, b"+ACK")
 
     async def ack_sync(self, message: Message) -> None:
-        """Raises `UnavailableError` when the server did not confirm."""
+        """Acknowledge, and wait for the answer. Raises `UnavailableError` when the server did not confirm."""
         self._acked = max(self._acked, message.sequence)
         current = self._current(message)
         if current is None:
@@ -166,11 +167,14 @@ class Pull:
 
     async def check(self) -> None:
         """
-        Compare with what the server says, and read anew from the ack floor where that cannot be.
+        Compare our counts with the server's, and read anew from the ack floor where they contradict.
 
-        A reader of before that was frozen may ack when it wakes. Such an ack counts deliveries of before the reset, and
-        until our count is there the server passes over ours. If it still had a request at the server, which a reset
-        does not end, what was delivered to it waits for `ack_wait`. Raises `MillraceError` without an answer.
+        An earlier reader that was frozen may ack when it wakes. Its ack counts deliveries from before the reset, and
+        the server passes over ours until our count is as high. If the earlier reader still had a request at the server,
+        which a reset does not end, the messages delivered to it wait for `ack_wait`.
+
+        Raises:
+            MillraceError: No answer.
         """
         known, received = self._delivered, self._consumer_sequence
         state = await consumer_state(self._bus, self._stream, self._consumer)
@@ -183,8 +187,8 @@ class Pull:
         """
         The message as the server has sent it since the last reset; None while it has not.
 
-        A reset counts deliveries from 1 again. An ack with a number of before it would put the floor ahead of them, and
-        the server would then pass over every ack until its count is there.
+        A reset counts deliveries from 1 again. An ack with a number from before it would put the floor ahead of them,
+        and the server would pass over every ack until its count is as high.
         """
         if message.sequence > self._restarted_at:
             return message
@@ -197,16 +201,16 @@ class Pull:
         try:
             await self._bus.client.publish(message.reply, word)
         except (NatsError, ConnectionError) as error:
-            # The message comes again after the next reset, which is what at-least-once means.
+            # The message comes again after the next reset: at least once.
             log.warning("ack_not_sent", stream=self._stream, sequence=message.sequence, message=str(error))
 
     async def open(self) -> None:
-        """Make the consumer and begin. Called by `open_pull` and `open_scan`."""
+        """Make the consumer and begin to read. Called by `open_pull` and `open_scan`."""
         await self._begin()
         self._bus.reconnected.append(self._on_reconnect)
 
     async def end(self) -> None:
-        """Stop listening, and take a scan's consumer away."""
+        """Unsubscribe, and delete a scan's consumer."""
         self.close()
         self._bus.reconnected.remove(self._on_reconnect)
         with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
@@ -217,12 +221,12 @@ class Pull:
                 await self._bus.js.delete_consumer(self._stream, self._consumer)
 
     async def _begin(self) -> None:
-        """Raises `MillraceError` when the consumer cannot be had now."""
+        """Make or reset the consumer and subscribe. Raises `MillraceError` when that fails."""
         self._inbox = ""
         try:
             if self._durable:
                 await self._bus.js.add_consumer(self._stream, self._config)
-                # Before the reset: an ack by the old count that the server takes after it is what must not happen.
+                # Before the reset: the server must not get an ack by the old count after it.
                 self._restarted_at = self._handed_out
                 self._redelivered.clear()
                 reset = await self._bus.js.reset_consumer(self._stream, self._consumer)
@@ -249,7 +253,7 @@ class Pull:
         self._stale = False
         self._note_contact()
         self._inbox = self._bus.client.new_inbox()
-        # The callback only queues, so the library's own limits on what waits need not bite: ours do.
+        # The callback only queues, so our limits hold and the library's are turned off.
         self._subscription = await self._bus.client.subscribe(
             self._inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=0
         )
@@ -278,7 +282,7 @@ class Pull:
                 return
 
     async def _request_more(self) -> None:
-        # As many as have the bytes that there is room for, going by those before.
+        # As many messages as fit, by the size of those before.
         most = max(1, min(self._capacity, int(self._capacity_bytes / self._usual_bytes)))
         room = most - len(self._queue) - self._requested
         if self._closed or self._stale or room < (most + 1) // 2 or self._queued_bytes > self._capacity_bytes // 2:
@@ -296,7 +300,7 @@ class Pull:
             self._stale = True
 
     async def _on_message(self, received: Msg) -> None:
-        """What comes the library's way: statuses, and messages whose ack subject names a domain."""
+        """Callback by way of the library: statuses, and messages whose ack subject names a domain."""
         self._note_contact()
         headers = received.headers
         if headers is not None and (status := headers.get("Status")):
@@ -306,7 +310,7 @@ class Pull:
         self._accept(message, consumer_sequence)
 
     def _deliver(self, subject: str, reply: str, tokens: list[str], headers: bytes, body: bytes) -> None:
-        """A message by the short way (`shared.messaging.nats_py.parser`)."""
+        """Callback for messages by way of our parser (`shared.messaging.nats_py.parser`)."""
         self._contact_at = self._clock()
         _, _, _, _, times, sequence, consumer_sequence, at_ns, pending = tokens
         message = Message(subject, body, int(sequence), int(at_ns), headers, int(times), int(pending), reply)
@@ -336,11 +340,14 @@ class Pull:
             return
         if message.sequence <= self._acked:
             await self._send_ack(message, b"+ACK")
-        # What came again fills no queue, so nobody takes from it and asks for more.
+        # A redelivered message is in no queue, so no reader takes it and requests more.
         await self._request_more()
 
     def _on_status(self, status: str, headers: dict[str, str]) -> None:
-        """100 is a heartbeat; 408 and 409 end a request and tell what of it is left; 503 means nobody serves it."""
+        """
+        100 is a heartbeat; 408 and 409 end a request and tell how much of it is left; 503 means no server has the
+        stream.
+        """
         if status == "100":
             return
         if left := headers.get("Nats-Pending-Messages"):

@@ -1,6 +1,6 @@
 """
-How streams and buckets come to be: made by the services at start, and brought up to date, as
-`shared.contracts.subjects` says. And which subjects have messages, and how messages are taken out before their time.
+Streams and buckets on the server: made and brought up to date by the services at start, as `shared.contracts.streams`
+says. Also the subjects that have messages, and deletion of messages before their time.
 
 Making is idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
 same stream.
@@ -38,14 +38,14 @@ MANAGED = (
     "allow_rollup_hdrs",
     "allow_atomic",
 )
-"""What an existing stream is brought up to. Everything else an operator has changed by hand stays."""
+"""Fields that are set on an existing stream. Every other change that an operator has made by hand stays."""
 
 NOT_FOUND = 10059
 NAME_IN_USE = 10058
 MESSAGE_GONE = (10043, 10057)
-"""JSNoMessageFoundErr, JSStreamMsgDeleteFailedF: what a deletion answers for a message that is not there."""
+"""JSNoMessageFoundErr, JSStreamMsgDeleteFailedF: the answers to the deletion of a message that is not there."""
 READY_S = 30.0
-"""How long a cluster may take to choose a leader for JetStream."""
+"""Time in which a cluster may choose a leader for JetStream."""
 
 
 def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
@@ -62,7 +62,7 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
             num_replicas=settings.nats_replicas,
             storage=StorageType.FILE,
             retention=RetentionPolicy.LIMITS,
-            # With it, whoever may write one key could erase the whole bucket (Nats-Rollup: all).
+            # With it, a writer of one key could erase the whole bucket (Nats-Rollup: all).
             allow_rollup_hdrs=False,
             deny_delete=True,
             allow_direct=True,
@@ -136,14 +136,14 @@ async def _ensure_once(bus: Bus, wanted: StreamConfig) -> None:
 
 async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
     """
-    The subjects of a bucket's stream that `matching` matches and that have a message, a mark of deletion included.
+    The subjects of a bucket's stream that `matching` matches and that have a message, a deletion marker included.
 
     Raises:
         UnavailableError: No answer.
     """
     found: set[str] = set()
     while True:
-        # The server tells 100,000 at a time (nats-server, JSMaxSubjectDetails).
+        # The server lists 100,000 at a time (nats-server, JSMaxSubjectDetails).
         asked = {"subjects_filter": matching, "offset": len(found)}
         told = await _request(bus, jetstream.stream_info(bucket.stream), asked)
         more = told["state"].get("subjects") or {}
@@ -154,13 +154,13 @@ async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
 
 async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int) -> int:
     """
-    Take out every message of the subjects that `subject` matches, up to `before_sequence` and without it.
+    Delete every message of the subjects that `subject` matches, up to `before_sequence` and without it.
 
-    Gives:
+    Returns:
         How many there were.
 
     Raises:
-        UnavailableError: No answer. They may or may not be gone.
+        UnavailableError: No answer. They may or may not be deleted.
     """
     asked = {"filter": subject, "seq": before_sequence}
     purged: int = (await _request(bus, jetstream.purge(stream.name), asked))["purged"]
@@ -169,10 +169,10 @@ async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int)
 
 async def delete_message(bus: Bus, stream: Stream, sequence: int) -> None:
     """
-    Take one message out; nothing happens where it is gone already.
+    Delete one message. One that is deleted already is no error.
 
     Raises:
-        UnavailableError: No answer. It may or may not be gone.
+        UnavailableError: No answer. It may or may not be deleted.
     """
     # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
     await _request(bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)

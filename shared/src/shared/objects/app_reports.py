@@ -1,6 +1,6 @@
 """
-Where the reports of an app lie that exporter leaves and ftp-gateway shows as `/reports`: `reports/<app>/<name>` in the
-platform's bucket, or `<app>/<name>` in a directory of its own. The only place that spells it.
+Report folders of apps, which exporter writes and ftp-gateway shows as `/reports`: `reports/<app>/<name>` in the
+platform's bucket, or `<app>/<name>` in a directory of its own. No other file spells these keys.
 """
 
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ def _config(settings: Settings) -> S3StoreConfig | LocalStoreConfig:
 
 
 def folder_of_app(app_key: str) -> str:
-    """Where the reports of an app are, and nobody else's."""
+    """The folder of an app's reports alone."""
     return check_app_key(app_key)
 
 
@@ -49,6 +49,6 @@ def report_key(app_key: str, name: str) -> str:
 
 
 def is_report(key: str) -> bool:
-    """Whether a key is that of a report, and of nothing else that somebody keeps in the store."""
+    """Whether a key is that of a report: a store may hold other objects."""
     app_key, _, name = key.partition("/")
     return APP_KEY.fullmatch(app_key) is not None and name != "" and "/" not in name

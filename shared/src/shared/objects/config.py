@@ -1,4 +1,12 @@
-"""Configurations of object stores, each of which opens its own: Amazon S3, Azure Blob Storage, a local directory."""
+"""
+Configurations of object stores, each of which opens its own: Amazon S3, Azure Blob Storage, a local directory.
+
+Implementation: `open` gives the `ObjectStore` and asks nothing of the provider yet.
+
+Considerations: obstore reads `AWS_*` and `AZURE_*` of the environment. Every one that could send keys elsewhere, or
+sign with others, is overridden here. `AWS_SERVER_SIDE_ENCRYPTION` and `AWS_CHECKSUM_ALGORITHM` cannot be, and must not
+be set for a service.
+"""
 
 import asyncio
 import base64
@@ -22,12 +30,12 @@ from shared.objects.store import ObjectStore
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-    # Only its name: whoever brings keys of his own needs no SDK, which takes 10 MB.
+    # Only its name: a caller with keys of its own needs no SDK, which takes 10 MB.
     from shared.aws.roles import CredentialProvider
 
 
 class StoreLimits(Struct, frozen=True, kw_only=True):
-    """How long one request may take, and how often obstore tries again. A person who waits is served with less."""
+    """Limits of one request and of obstore's own retries. A request that a person waits for takes shorter ones."""
 
     connect_s: float = 5.0
     request_s: float = 30.0
@@ -148,7 +156,7 @@ class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_on
 
 
 StoreConfig = S3StoreConfig | AzureStoreConfig | LocalStoreConfig
-"""Where objects lie. The contract suite runs over every member."""
+"""Every kind of object store. The contract suite runs over each."""
 
 
 def _client_options(endpoint: str, limits: StoreLimits) -> "ClientConfig":

@@ -1,6 +1,7 @@
 """
-Errors of obstore as ours. obstore tells a provider's code in the text of its errors only (developmentseed/obstore#281):
-here it is read out, and nowhere else.
+Errors of obstore, translated into those of `shared.errors`.
+
+obstore puts a provider's code in the text of its errors only (developmentseed/obstore#281). Only this file reads it.
 """
 
 import re

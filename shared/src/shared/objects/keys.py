@@ -1,5 +1,5 @@
 """
-What may be the key of an object, and its headers: the rules of S3, of Azure and of a directory together. Pure.
+Rules for an object's key and headers: those of S3, of Azure and of a directory together. Pure.
 """
 
 import re
@@ -14,7 +14,7 @@ KEY_BYTES: Final = 1024
 
 
 def check_key(key: str) -> str:
-    """Gives the key back, or raises `InvalidError`: what one store takes, every store takes."""
+    """Return the key, or raise `InvalidError`. A key that one store takes, every store takes."""
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
@@ -29,7 +29,7 @@ def check_key(key: str) -> str:
 
 
 def content_type_of(key: str) -> str:
-    """Told by the name, for a store that remembers none."""
+    """The content type that a name implies, for a store that keeps none."""
     guessed, encoding = _TYPES.guess_type(key)
     return "application/gzip" if encoding == "gzip" else guessed or "application/octet-stream"
 
@@ -55,7 +55,10 @@ def folder_of(prefix: str) -> str | None:
 def headers_of(
     content_type: str, cache_control: str | None, content_disposition: str | None, metadata: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Checked here, since obstore panics on what cannot be a header. Names are what Azure takes, the stricter one."""
+    """
+    The headers of an object. Raises `InvalidError`: obstore panics on what cannot be a header. Names are those that
+    Azure takes, which is the stricter one.
+    """
     for name in metadata or {}:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
             raise InvalidError("expected a name of lower-case letters, digits and _", field=f"metadata.{name}")

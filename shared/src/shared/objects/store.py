@@ -1,16 +1,15 @@
 """
 Objects in S3, Azure Blob Storage or a local directory, through obstore. Knows no layout of keys.
 
-Configuration: a `StoreConfig` names the place and its keys; `open()` gives the `ObjectStore`. On S3 the keys need
-`s3:PutObject`, and `s3:GetObject`, `s3:ListBucket`, `s3:DeleteObject` for what a room does beyond storing.
+Configuration: a `StoreConfig` (`shared.objects.config`) names the store and its keys; `open()` gives the `ObjectStore`.
+On S3 the keys need `s3:PutObject`, and `s3:GetObject`, `s3:ListBucket`, `s3:DeleteObject` for what a service does
+beyond storing.
 
 Implementation: obstore's Rust threads carry the bytes, at a sixth of aiobotocore's CPU for a PUT of 50 KB. It tries
-again by itself on 5xx and lost connections, `Limits.retries` times within seconds; everything else is the runtime's.
-A local object is written by `shared.objects.local_files`, since obstore syncs nothing to the disk.
+again by itself on 5xx and lost connections, `StoreLimits.retries` times within seconds; everything else is the
+runtime's. A local object is written by `shared.objects.local_files`, since obstore syncs nothing to the disk.
 
-Considerations: obstore reads `AWS_*` and `AZURE_*` of the environment. Every one that could send keys elsewhere or sign
-with others is overridden here; `AWS_SERVER_SIDE_ENCRYPTION` and `AWS_CHECKSUM_ALGORITHM` cannot be, and must not be set
-for a service. A local object has no headers: its content type is told by its name, cache headers by who serves it.
+Considerations: a local object has no headers. Its name tells its content type, and its server sets cache headers.
 """
 
 import asyncio
@@ -27,13 +26,13 @@ from shared.objects.keys import check_key, content_type_of, folder_of, headers_o
 from shared.objects.local_files import Data, LocalFiles
 
 SINGLE_PUT_BYTES: Final = 16 << 20
-"""From here on a put goes in parts: below, one request is faster than three."""
+"""Size from which a put goes in parts: below it, one request is faster than three."""
 PART_BYTES: Final = 8 << 20
 PARTS_AT_ONCE: Final = 5
 FILE_PART_BYTES: Final = 5 << 20
-"""The least that S3 takes; 10,000 of them are 50 GB."""
+"""The smallest part that S3 takes; 10,000 of them are 50 GB."""
 FILE_PARTS_AT_ONCE: Final = 2
-"""A file is read for its parts, so that each of them is memory, more than once."""
+"""Each part of a file is held in memory, more than once."""
 Provider = Literal["s3", "azure", "local"]
 
 
@@ -59,7 +58,7 @@ class StoredBytes(Struct, frozen=True, kw_only=True):
 
 class ObjectStore:
     """
-    One place for objects. Every method raises `MillraceError`s, and cancelled leaves an object whole or absent.
+    One store. Every method raises `MillraceError`s; one that is cancelled leaves the object whole or absent.
 
     A key is a path of parts between single slashes, of at most 1,024 bytes; spaces and colons are fine.
     """
@@ -163,7 +162,7 @@ class ObjectStore:
             if await self._exists(key):
                 return False
         except DeniedError:
-            # S3 refuses to say that a key is missing to whoever may not list the bucket, and a writer need not.
+            # S3 does not say that a key is missing to a caller who may not list the bucket, and a writer need not.
             pass
         with translated(f"store {key}", self._place):
             await self._store.put_async(
@@ -225,10 +224,13 @@ class ObjectStore:
 
     async def ping(self) -> None:
         """
-        Is the place there, and are the keys known to it.
+        Check that the store is there and knows the keys.
 
-        Asks for an object that is not there, because that needs the least permission: a key that may only write is told
-        `AccessDenied`, which proves it valid. Whether it may write is told by writing.
+        Asks for an object that is not there, because that needs the least permission. A key that may only write gets
+        `AccessDenied`, which proves it valid. Only a write tells whether it may write.
+
+        Raises:
+            MillraceError: The store cannot be reached, or refuses the keys.
         """
         if self._files is not None:
             await asyncio.to_thread(self._files.ping)

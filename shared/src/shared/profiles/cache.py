@@ -1,7 +1,7 @@
 """
-Profiles for a reader of very many: kept in memory, and true by a watch of each app of which any was read.
+Cache of profiles for a reader of very many: in memory, and current by a watch of each app that was read from.
 
-An app of which nobody reads costs nothing, however many profiles a file changes there.
+An app that is not read costs nothing, however many profiles a file changes there.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from shared.messaging.watch import watch_changes
 from shared.profiles.store import Profile
 
 CACHED = 100_000
-"""Profiles that are kept; the least used goes first."""
+"""Profiles that are kept; the least recently used goes first."""
 WATCH_MESSAGES = 256
 WATCH_BYTES = 1 << 20
-"""On their way to each watch: there is one for every app."""
+"""Limits of messages in flight to each watch: there is one for every app."""
 
 
 class ProfileCache:
-    """Nothing is kept before `keep` runs, which is a task for the life of the service."""
+    """Profiles in memory. Nothing is kept before `keep` runs, which is a task for the life of the service."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus

@@ -1,7 +1,8 @@
 """
-The profile store in `PROFILES`: what is known of a user, by the customer's external id.
+Profiles of users in `PROFILES`, by the customer's external id.
 
-Written by the ftp gateway, read by hooks through `profile_cache`. Attributes that a change leaves out stay as they are.
+The gateway writes them, hooks reads them through `shared.profiles.cache`. Attributes that a change leaves out stay as
+they are.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Profiles:
         self._all_new = False
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None:
-        """What is in the bucket, or None."""
+        """The profile in the bucket, or None."""
         stored = await self._store.get(profile_keys.profile_key(app_key, ext_id))
         return decode(stored.data, Profile) if stored else None
 
@@ -52,7 +53,7 @@ class Profiles:
         device_token: str | None = None,
         attributes: Attributes | None = None,
     ) -> Profile:
-        """As `merge_all`, for one row. Gives the profile as it is now."""
+        """As `merge_all`, for one row. Returns the profile as it is now."""
         row = ProfileRow(
             id="", line=0, ext_id=ext_id, email=email, device_token=device_token, attributes=attributes or {}
         )
@@ -60,11 +61,14 @@ class Profiles:
 
     async def merge_all(self, app_key: str, rows: Sequence[ProfileRow]) -> dict[str, Profile]:
         """
-        Change what is given and keep the rest; a new external id makes a new profile. Rows of one user keep their
-        order. Doing it twice changes nothing. Gives the profiles as they are now, by external id.
+        Change the values in the rows and keep the rest; a new external id makes a new profile. Rows of one user keep
+        their order. Doing it twice changes nothing.
+
+        Returns:
+            The profiles as they are now, by external id.
 
         Raises:
-            ConflictError: Others changed the profiles each time in between. Some may be written, and some not.
+            ConflictError: Other writers changed the profiles each time in between. Some may be written, and some not.
             TooLargeError: Some would have more than `MAX_PROFILE_BYTES`. They stay as they are, all others are written.
         """
         by_user: dict[str, list[ProfileRow]] = {}
@@ -83,10 +87,10 @@ class Profiles:
         return merged
 
     async def _merge_part(self, app_key: str, by_user: dict[str, list[ProfileRow]]) -> dict[str, Profile]:
-        """Gives the profiles without those that would be too large."""
+        """Merge at most `AT_ONCE` users. Returns the profiles without those that would be too large."""
         keys = dict(zip(profile_keys.profile_keys(app_key, list(by_user)), by_user, strict=True))
         for _ in range(MERGE_ATTEMPTS):
-            # Where the users before were all new, these are taken for new as well: writing tells when they are not.
+            # Where the users before were all new, these are assumed to be new: a conflict tells when they are not.
             known = {} if self._all_new else await self._store.get_many(list(keys))
             self._all_new = not known
             merged: dict[str, Profile] = {}
@@ -111,7 +115,7 @@ class Profiles:
         raise ConflictError("the profiles are being changed too often")
 
     async def unknown(self, app_key: str, ext_ids: Sequence[str]) -> set[str]:
-        """Those that have no profile."""
+        """The external ids that have no profile."""
         keys = dict(zip(profile_keys.profile_keys(app_key, ext_ids), ext_ids, strict=True))
         asked = list(keys)
         for at in range(0, len(asked), AT_ONCE):

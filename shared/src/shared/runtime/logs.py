@@ -1,9 +1,9 @@
 """
-Structured logs: the set-up, the redaction of secrets, and the stable `action` key of every line. No business words.
+Structured logs: set-up, redaction of secrets, and the stable `action` key of every line. No words of any service.
 
-A room logs `log.info("hook_saved", hook_id=…)`: the first argument is the action, a stable key that tools may count on;
-a sentence for people goes into `message`. What libraries log through the standard library takes the same way, with the
-action `library_log`, the library's own sentence as `message` and its `logger` named.
+A service logs `log.info("hook_saved", hook_id=…)`. The first argument is the action, a stable key that tools may count
+on; a sentence for people goes into `message`. Lines that libraries log through the standard library take the same way:
+their action is `library_log`, their `message` the library's own sentence, and `logger` its name.
 """
 
 import logging
@@ -47,7 +47,7 @@ SECRET_TEXT = (
     (re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{16,}"), rf"\1\2{MASK}"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{MASK}@"),
 )
-"""Forms of secrets that are known by their surroundings: an Authorization header, and the password in a URL."""
+"""Secrets that their surroundings reveal: an Authorization header, and the password in a URL."""
 
 LOUD = {
     # botocore prints whole answers of STS, temporary keys included, at debug.
@@ -57,17 +57,17 @@ LOUD = {
     "asyncssh": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }
-"""Libraries that are never let say more than this, whatever the level of the process."""
+"""The lowest level of a library's lines, whatever the level of the process."""
 
 SHORTEST = 6
-"""A registered secret is at least this long: masking every `a` would leave nothing to read."""
+"""Shortest secret that is masked by value: masking every `a` would leave nothing to read."""
 
 
 class Redactor:
     """
-    Takes secrets out of a log line: by the name of the key, by what surrounds them, and by value once registered.
+    Masks secrets in a log line: by the name of the key, by what surrounds them, and by value once registered.
 
-    Whoever decrypts a secret registers it with `add`; from then on it is masked wherever it stands, in tracebacks too.
+    Code that decrypts a secret registers it with `add`. From then on it is masked everywhere, in tracebacks too.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Redactor:
         return text
 
     def value(self, value: Any) -> Any:
-        """The same, for anything that may stand in a log line; the result is plain data."""
+        """A value of a log line without secrets, as plain data."""
         if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
             return value
         if isinstance(value, str):
@@ -112,7 +112,7 @@ class Redactor:
         return self.text(str(value))
 
     def mapping(self, values: Mapping[Any, Any]) -> dict[str, Any]:
-        """The same, for a mapping: a key with a secret's name is masked whatever it holds."""
+        """A mapping without secrets: a key with a secret's name is masked whatever it holds."""
         redacted = {}
         for key, value in values.items():
             name = self.text(str(key))
@@ -132,14 +132,14 @@ def _names_secret(key: str) -> bool:
 
 
 redactor = Redactor()
-"""The one of this process. It belongs to the set-up of logs, which a process has only one of."""
+"""The redactor of this process, which has one set-up of logs."""
 
 
 def configure(
     *,
     service: str,
     level: str,
-    format: Literal["json", "console"],  # noqa: A002 (what it is called by every other logger)
+    format: Literal["json", "console"],  # noqa: A002 (every other logger calls it so)
     stream: TextIO | None = None,
 ) -> None:
     """

@@ -1,5 +1,5 @@
 """
-The back-off policy, and the one loop that tries again. Knows which errors are retryable; knows no vendor.
+Back-off, and the one loop that retries. Knows which errors are retryable; knows no vendor.
 """
 
 import asyncio
@@ -47,8 +47,8 @@ async def retry(
     """
     Run the operation until it succeeds, fails for good, or the deadline is too near for another wait.
 
-    Only a `MillraceError` whose kind is retryable is tried again; where it says `retry_after_s`, the wait is that and
-    the jitter on top, so that clients told the same time do not come back at once. Everything else passes through, a
+    Only a `MillraceError` whose kind is retryable is tried again; where it has `retry_after_s`, the wait is that plus
+    the jitter, so that clients with the same hint do not come back at once. Everything else passes through, a
     cancellation included.
 
     Args:

@@ -1,9 +1,9 @@
 """
-The operator's settings: process environment -> `Settings`. The only reader of `os.environ`.
+Settings of the operator: process environment -> `Settings`. The only reader of `os.environ`.
 
-A field `nats_url` is `MILLRACE_NATS_URL`, or what stands in the file that `MILLRACE_NATS_URL_FILE` names, which is how
+A field `nats_url` is `MILLRACE_NATS_URL`, or the content of the file that `MILLRACE_NATS_URL_FILE` names, by which
 a container gets its secrets. Settings say how to reach the mesh and what this process may use of the machine. All else
-is configuration and lies in `CONFIG`.
+is configuration and is in `CONFIG`.
 """
 
 import os
@@ -29,7 +29,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     nats_replicas: Literal[1, 3] = 1
     """Copies of every stream and bucket that this mesh makes."""
     events_max_age_h: Annotated[float, Meta(ge=48)] = 72.0
-    """How long `EVENTS` keeps an event. Not under 48 h: a customer's export may be refused for that long."""
+    """Age until which `EVENTS` keeps an event. Not under 48 h: a customer's export may be refused for that long."""
     events_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 8 << 30
     """Size at which `EVENTS` refuses new events rather than drop old ones."""
 
@@ -38,27 +38,27 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    """0 takes a free port, which `announce_file` then tells."""
+    """0 takes a free port, which `announce_file` then shows."""
     public_url: str = ""
     """The address under which others reach this service; the listener's own where it is empty."""
     announce_file: str = ""
-    """Where the service writes its addresses, as JSON, once it is ready."""
+    """File to which the service writes its addresses, as JSON, once it is ready."""
 
     sftp_host: str = "127.0.0.1"
     sftp_port: Annotated[int, Meta(ge=0, le=65535)] = 2022
     sftp_proxies: str = ""
-    """Addresses and ranges, separated by commas, that must send a PROXY header; from nobody else is one read."""
+    """Addresses and ranges, separated by commas, that must send a PROXY header; no other peer's is read."""
     sftp_connections: Annotated[int, Meta(ge=2)] = 1024
     """Connections at a time; those that have not signed in may be half of them."""
     sftp_connections_per_address: Annotated[int, Meta(ge=1)] = 20
     sftp_login_s: Annotated[float, Meta(gt=0)] = 20.0
-    """How long signing in may take."""
+    """Limit of signing in."""
     sftp_idle_s: Annotated[float, Meta(gt=0)] = 600.0
-    """How long a session may do nothing. Keep-alives and looking at attributes are nothing."""
+    """Limit of an idle session. Keep-alives and reads of attributes leave it idle."""
     sftp_ban_failures: Annotated[int, Meta(ge=1)] = 15
-    """Wrong passwords and keys in half an hour after which an address is kept out."""
+    """Wrong passwords and keys in half an hour after which an address is banned."""
     sftp_ban_s: Annotated[float, Meta(gt=0, le=86400)] = 900.0
-    """How long for the first time; each later time twice as long, up to a day."""
+    """Length of the first ban; each later one is twice as long, up to a day."""
 
     data_dir: str = ".millrace/data"
     """Local objects of storage, the spool of ftp-gateway, and the name of a replica of hooks."""
@@ -82,7 +82,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     smtp_port: Annotated[int, Meta(ge=1, le=65535)] = 587
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
     smtp_user: str = ""
-    """Empty for a server that wants nobody to sign in."""
+    """Empty for a server without signing in."""
     smtp_password: str = ""
     """Secret; use `MILLRACE_SMTP_PASSWORD_FILE`."""
     smtp_sender: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$(?!\n)")] = "millrace@localhost"
@@ -101,7 +101,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     storage_avif: bool = False
     """Take AVIF as an image too. Decoding it holds up everything else of the process (python-pillow/Pillow#9930)."""
     storage_memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
-    """Memory for uploads that are coming in; what does not fit goes to the disk."""
+    """Memory for uploads that are coming in; those that do not fit go to the disk."""
     storage_local: bool = True
     """Objects may lie in the data folder where no connector takes them; then all replicas need the same one."""
     sts_endpoint_url: str = ""
@@ -114,9 +114,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["json", "console"] = "json"
 
     stop_deadline_s: Annotated[float, Meta(gt=0)] = 25.0
-    """How long work in flight may take to finish after the first signal."""
+    """Time for work in flight to finish after the first signal."""
     relist_s: Annotated[float, Meta(gt=0)] = 30.0
-    """How often a watch on configuration is read anew in full, because watches have been seen to die silently."""
+    """Period after which a watch is read anew in full, because watches have been seen to die silently."""
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:

@@ -2,7 +2,7 @@
 The catalogue of metrics, and the counters of one process. No other file spells a metric's name: a typo is a type error.
 
 Labels are few and bounded: a route's pattern and never its path, a stream's name and never a user's. An app's key is a
-label only in what is read at every scrape (`READINGS`), so that what is gone from the configuration is gone from there.
+label only in what is read at every scrape (`READINGS`), so that a deleted hook is gone from there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of what `Metrics.render` gives."""
+"""Content type of `Metrics.render`."""
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -79,7 +79,7 @@ ReadingName = Literal[
 
 
 class Series(Struct, frozen=True):
-    """What a metric counts, and the labels it has."""
+    """Meaning and labels of a metric."""
 
     meaning: str
     labels: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ HISTOGRAMS: dict[HistogramName, Series] = {
 
 
 Reading = tuple[ReadingName, tuple[str, ...], float]
-"""A name, the values of its labels in the order of the catalogue, and what is read."""
+"""A name, the values of its labels in the order of the catalogue, and the number."""
 
 
 class _Readings(Collector):
@@ -147,7 +147,7 @@ class _Readings(Collector):
         self._read = read
 
     def describe(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
-        """No names: they are another collector's nowhere, and reading them may be too early."""
+        """Describe nothing: no other collector has these names, and reading them may be too early."""
         return ()
 
     def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
@@ -194,7 +194,7 @@ class Metrics:
         self._series(name, self._histograms[name], labels).observe(seconds)
 
     def read(self, read: Callable[[], Iterable[Reading]]) -> None:
-        """Ask `read` at every scrape."""
+        """Call `read` at every scrape."""
         self._registry.register(_Readings(read))
 
     def _series(self, name: str, metric: M, labels: Mapping[str, str]) -> M:

@@ -1,8 +1,8 @@
 """
-nats-py's client, whose waits end when they are cancelled.
+nats-py's client, with waits that end when they are cancelled.
 
 It waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the answer
-(python/cpython#86296). A task that was to end would go on then, for ever where a `TaskGroup` waits for it.
+(python/cpython#86296). A task that was cancelled would go on, and a `TaskGroup` would wait for it for ever.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 
 class Client(client.Client):
-    """The calls of it that wait for the server, as far as the mesh makes them: JetStream's go by `request` too."""
+    """The client, with the calls that wait for the server. Those of JetStream go by `request` too."""
 
     async def request(self, *args: Any, **options: Any) -> Msg:
         with _cancellable():

@@ -1,4 +1,8 @@
-"""Errors of JetStream, translated into those of `shared.errors`."""
+"""
+Errors of JetStream, translated into those of `shared.errors` by the numbers of nats-server's errors.json.
+
+Errors of requests are translated in `shared.messaging.endpoints` (reply) and `shared.messaging.bus` (asker).
+"""
 
 from nats.js.errors import APIError
 
@@ -11,7 +15,7 @@ STREAM_FULL = (10047, 10077, 10122, 10023)
 
 
 def api_error(error: APIError) -> MillraceError:
-    """JetStream's own errors as kinds."""
+    """The kind of one of JetStream's errors."""
     if error.err_code in WRONG_LAST_SEQUENCE:
         return ConflictError("changed since it was read")
     if error.err_code in STREAM_FULL or "maximum" in (error.description or ""):

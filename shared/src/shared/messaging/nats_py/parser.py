@@ -1,10 +1,9 @@
 """
-nats-py's protocol parser, with a short way for messages of streams.
+nats-py's protocol parser, with a fast path for messages of streams.
 
-The library makes an object, two coroutine calls and a turn of a queue and a task of every message, which is more than
-hooks does with an event (reference: hooks.md, 5.1). Here a message that a durable consumer or a scan delivers is cut
-out of what was read and handed over at once, by a plain call; so are the many answers to one question. Everything else
-is the library's own affair.
+For every message the library makes an object, two coroutine calls and a turn of a queue and a task, which is more than
+hooks does with an event. Here a message that a durable consumer or a scan delivers is cut out of the bytes read and
+delivered at once, by a plain call. So are the many answers to one question. The library parses everything else.
 """
 
 import re
@@ -14,27 +13,27 @@ from typing import Any, Final
 from nats.protocol.parser import Parser
 
 Deliver = Callable[[str, str, list[str], bytes, bytes], None]
-"""Gets subject, reply subject, its `ACK_TOKENS` tokens, raw headers and body. Must not raise and does not wait."""
+"""Callback with subject, reply subject, its `ACK_TOKENS` tokens, raw headers and body. Must not raise or wait."""
 
 Answered = Callable[[bytes, bytes], None]
-"""Gets the raw headers and the body. Must not raise and does not wait."""
+"""Callback with the raw headers and the body. Must not raise or wait."""
 
 ACK_TOKENS: Final = 9
 """
-`$JS.ACK.<stream>.<consumer>` and then how often it was delivered, sequence in the stream, sequence in the consumer,
-time in nanoseconds, how many wait behind it (NATS ADR-15). Where a domain is named there are more.
+`$JS.ACK.<stream>.<consumer>`, then the number of deliveries, the sequence in the stream, the sequence in the consumer,
+the time in nanoseconds, and the number of messages behind it (NATS ADR-15). Where a domain is named there are more.
 """
 
 _ANSWER: Final = re.compile(rb"HMSG \S+ (\d+) (\d+) (\d+)\r\n")
 _OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")
 _LINE_BYTES: Final = 1 << 20
-"""A line of the protocol that is longer is none: the server's INFO, the longest there is, has some kilobytes."""
+"""Limit of a line of the protocol: the server's INFO, the longest there is, has some kilobytes."""
 
 
 class StreamParser(Parser):
     """
-    What nats-py's client parses with. `deliver` says by the number of a subscription who gets its messages, `answered`
-    who gets what comes without a reply subject.
+    Parser of nats-py's client. `deliver` has the callback for the messages of a subscription, by its number; `answered`
+    that for messages without a reply subject.
     """
 
     def __init__(self, client: Any) -> None:
@@ -50,7 +49,7 @@ class StreamParser(Parser):
         self._needed = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        """Called by the client with what it has read."""
+        """Called by the client with the bytes it has read."""
         if self._held:
             self._held.append(data)
             self._held_bytes += len(data)
@@ -94,7 +93,7 @@ class StreamParser(Parser):
         return True
 
     def _end_of_other(self, data: bytes, at: int) -> int:
-        """Where the operation ends that begins at `at`; more than there is where it is not all there."""
+        """The end of the operation that begins at `at`; beyond the data where a part is missing."""
         if found := _OTHER.match(data, at):
             stop = found.end() + int(found[1]) + 2
             self._needed = stop - at
@@ -102,5 +101,5 @@ class StreamParser(Parser):
         if (line := data.find(b"\r\n", at)) >= 0:
             return line + 2
         self._needed = 0
-        # What is no line of the protocol is the library's to complain of.
+        # The library raises for what is no line of the protocol.
         return len(data) + 1 if len(data) - at < _LINE_BYTES else len(data)
