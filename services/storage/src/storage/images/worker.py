@@ -1,10 +1,10 @@
 """
-The process that looks at pictures for the service: requests on its standard input, answers on its standard output, one
-after the other, until the input ends. Started by `image_work`; `python -m storage.images.worker`.
+The worker process for images: requests on standard input, replies on standard output, one after the other, until the
+input ends. `storage.images.worker_pool` starts it as `python -m storage.images.worker`.
 
-Decoding is done here because some decoders hold the interpreter's lock for as long as they work (python-pillow/Pillow
-#9930), because only a process can be stopped, and because what a hostile picture breaks is then this process alone,
-which knows no secret and has a limit on its memory.
+Images are decoded in a process because some decoders hold the interpreter's lock while they work (python-pillow/Pillow
+#9930), because only a process can be stopped, and because a hostile image can then break this process alone, which
+holds no secret and has a memory limit.
 """
 
 import resource
@@ -21,13 +21,13 @@ from shared.errors import InvalidError, MillraceError, TooLargeError
 from storage.images.image import Picture, picture_of
 
 MEMORY_BYTES: Final = 2 << 30
-"""Of address space. The largest picture that is let in takes 620 MB (see `images.MAX_PIXELS`)."""
+"""The limit on address space. The largest accepted picture takes 620 MB (see `storage.images.image.MAX_PIXELS`)."""
 
 LENGTH_BYTES: Final = 4
 
 
 class Look(Struct, frozen=True):
-    """The head of a request; `size_bytes` of the picture itself follow it."""
+    """The head of a request. The image follows it, in `size_bytes`."""
 
     size_bytes: int
     sides_px: tuple[int, ...]
@@ -35,7 +35,7 @@ class Look(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """The answer: a picture, or what is wrong with it."""
+    """The reply: a picture, or the error."""
 
     picture: Picture | None = None
     code: str = ""
@@ -43,13 +43,13 @@ class Seen(Struct, frozen=True):
 
 
 def framed(message: Struct) -> bytes:
-    """A message with its length before it."""
+    """A message with its length in front."""
     body = msgspec.msgpack.encode(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
 def main(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the requests end."""
+    """Reply to requests until they end."""
     while length := requests.read(LENGTH_BYTES):
         look = msgspec.msgpack.decode(requests.read(int.from_bytes(length, "big")), type=Look)
         content = requests.read(look.size_bytes)
@@ -72,7 +72,7 @@ def _seen(content: bytes, look: Look) -> Seen:
 if __name__ == "__main__":
     # Ctrl-C in a terminal goes to every process of the group; this one ends with its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Pillow warns of metadata that it cannot read, a line for each picture.
+    # Pillow warns of unreadable metadata, a line for each picture.
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     main(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,9 +1,8 @@
 """
-The processes that look at pictures (`image_worker`), and the queue before them.
+A pool of worker processes for images (`storage.images.worker`), and the bounded queue before it.
 
-The queue is bounded: a service that takes in more pictures than it can shrink would run out of memory, so it says
-"busy" instead, and the caller comes again (reference: storage.md, 8.5). A process that takes too long, or whose caller
-has gone, is killed; the next picture starts another one.
+A service that accepted more images than it can decode would run out of memory. So a full queue is an error, and the
+caller retries. A process that takes too long, or whose caller was cancelled, is killed; the next image starts another.
 """
 
 import asyncio
@@ -23,21 +22,21 @@ from storage.images.image import Picture
 from storage.images.worker import LENGTH_BYTES, Look, Seen, framed
 
 PROCESSES: Final = 2
-"""Some 40 MB each, started with the first picture."""
+"""Some 40 MB each, started with the first image."""
 
 WAITING: Final = 64
-"""Pictures that may wait: some three seconds of them at 50 ms for 12 megapixels and two processes."""
+"""Images that may wait: some three seconds of work, at 50 ms for 12 megapixels and two processes."""
 
 RETRY_AFTER_S: Final = 2.0
 
 LOOK_S: Final = 15.0
-"""For one picture: the slowest that is let in, a progressive JPEG of 40 megapixels, takes three on a busy machine."""
+"""The time limit of one image. The slowest accepted, a progressive JPEG of 40 megapixels, takes 3 s under load."""
 
 PIECE_BYTES: Final = 256 * 1024
 
 
 class ImageProcessPool:
-    """An async context manager; leaving it ends the processes."""
+    """Decodes images in worker processes. An async context manager: on exit it ends the processes."""
 
     def __init__(self, *, processes: int = PROCESSES, waiting: int = WAITING, look_s: float = LOOK_S) -> None:
         self._look_s = look_s
@@ -54,11 +53,11 @@ class ImageProcessPool:
 
     async def look(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
         """
-        See `images.picture_of`.
+        Decode an image and make its thumbnails. See `storage.images.image.picture_of`.
 
         Raises:
-            InvalidError: No picture, or damaged, or one that makes its decoder fail.
-            TooLargeError: More than is decoded; or it took too long.
+            InvalidError: Not an image, damaged, or one that makes its decoder fail.
+            TooLargeError: It exceeds a limit of the decoder, or takes too long.
             BusyError: The queue is full.
         """
         if self._free <= 0:
