@@ -1,4 +1,4 @@
-"""Every sink of `DestinationConfig` keeps the promises of `exporter.pipeline.ports.Destination`."""
+"""Every destination of `DestinationConfig` keeps the promises of `exporter.pipeline.ports.Destination`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,15 +40,15 @@ async def gateway(moto: MotoServer) -> GatewayConfig:
     return GatewayConfig(directory="raw")
 
 
-PLACES: dict[type[DestinationConfig], Callable[[MotoServer], Awaitable[DestinationConfig]]] = {
+DESTINATIONS: dict[type[DestinationConfig], Callable[[MotoServer], Awaitable[DestinationConfig]]] = {
     S3Config: s3,
     GatewayConfig: gateway,
 }
-"""Makes an empty place for a member of the union, and gives the configuration that leads there."""
+"""Makes an empty place for each member of the union, and returns the configuration that leads there."""
 
 
-def test_every_sink_has_a_place() -> None:
-    assert set(get_args(DestinationConfig)) == set(PLACES)
+def test_every_destination_has_a_place() -> None:
+    assert set(get_args(DestinationConfig)) == set(DESTINATIONS)
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def platform(tmp_path: Path) -> Platform:
     return Platform(allow_private=True, open_reports=partial(open_reports, Settings(data_dir=str(tmp_path))))
 
 
-@pytest.fixture(params=PLACES, ids=lambda config: config.__name__)
+@pytest.fixture(params=DESTINATIONS, ids=lambda config: config.__name__)
 async def config(request: pytest.FixtureRequest, moto: MotoServer) -> DestinationConfig:
-    return await PLACES[request.param](moto)
+    return await DESTINATIONS[request.param](moto)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from storage.providers.azure import AzureStorageConfig
 
 SECRET: Final = "c2VjcmV0IG9mIHNob3A="
 
-Deed = Literal["answer", "hang", "hang in body", "close", "close in body", "garbage"]
+Misbehavior = Literal["answer", "hang", "hang in body", "close", "close in body", "garbage"]
 MODIFIED = {"Last-Modified": "Sun, 22 Nov 2026 05:23:36 GMT", "ETag": '"e"'}
 HELD = ("Content-Type", "Cache-Control", "Content-Disposition")
 
@@ -30,7 +30,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     body` and `close in body` promise 100 bytes and send 7; `garbage` is no HTTP at all.
     """
 
-    deed: Deed = "answer"
+    deed: Misbehavior = "answer"
     status: int = 500
     code: str = ""
     location: str = ""

@@ -39,7 +39,7 @@ NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
 
 class Store:
-    """An object store in memory. `after_put` runs when an object is there and nobody was told."""
+    """An object store in memory. `after_put` runs when an object is stored and its put has not returned."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -73,7 +73,7 @@ class Store:
 
 
 class World:
-    """An export of clicks in a world of its own: a stream, a store, a clock that stands still."""
+    """An export of clicks with its stream, its store, and a clock that stands still."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus

@@ -1,5 +1,5 @@
 """
-ExportScheduler on a real stream: none waits for another, a change takes over what was begun, and a stop ends in order.
+The scheduler on a real stream: no export waits for another, a change continues a run, and a stop ends in order.
 """
 
 import asyncio
@@ -34,18 +34,18 @@ CLICKS, OTHER = ("shop", "clicks"), ("rival", "clicks")
 
 
 class Store:
-    """An object store in memory, which takes nothing while its door is shut and is away while it is `away`."""
+    """An object store in memory. It completes no put unless `accepting` is set, and is unavailable while `away`."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.door = asyncio.Event()
-        self.door.set()
-        self.knocked = asyncio.Event()
+        self.accepting = asyncio.Event()
+        self.accepting.set()
+        self.put_called = asyncio.Event()
         self.away = False
 
     async def put(self, key: str, data: bytes) -> None:
-        self.knocked.set()
-        await self.door.wait()
+        self.put_called.set()
+        await self.accepting.wait()
         if self.away:
             raise UnavailableError("away", retry_after_s=600)
         if key in self.objects:
@@ -61,7 +61,7 @@ class Store:
 
 
 class Plans(KeyValueStore):
-    """The bucket of plans, of which no list is to be had while `away`."""
+    """The bucket of plans, which cannot be listed while `away`."""
 
     away = False
 
@@ -72,7 +72,7 @@ class Plans(KeyValueStore):
 
 
 class Mesh:
-    """Two exports of two apps, each with a store, and the lanes that keep them."""
+    """Two exports of two apps, each with a store, and their scheduler."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
@@ -133,42 +133,42 @@ async def mesh(export_bus: Bus) -> AsyncIterator[Mesh]:
 
 
 async def test_export_does_not_wait_for_another_ones_slow_store(mesh: Mesh) -> None:
-    mesh.stores[CLICKS].door.clear()
+    mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     await mesh.publish(OTHER, "b")
     slow = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await mesh.stores[CLICKS].knocked.wait()
+    await mesh.stores[CLICKS].put_called.wait()
 
     run = await mesh.scheduler.flush(OTHER, 1, 10)
 
     assert ("completed", 1) == (run.state, run.rows_out)
     assert not slow.done()
-    mesh.stores[CLICKS].door.set()
+    mesh.stores[CLICKS].accepting.set()
     assert 1 == (await slow).rows_out
 
 
 async def test_flush_behind_a_run_exports_what_was_published_meanwhile(mesh: Mesh) -> None:
-    mesh.stores[CLICKS].door.clear()
+    mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     first = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await mesh.stores[CLICKS].knocked.wait()
+    await mesh.stores[CLICKS].put_called.wait()
     await mesh.publish(CLICKS, "b")
     second = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
 
-    mesh.stores[CLICKS].door.set()
+    mesh.stores[CLICKS].accepting.set()
 
     assert [1, 1] == [(await first).rows_out, (await second).rows_out]
     assert (await first).id != (await second).id
 
 
 async def test_flush_tells_the_run_that_goes_on_when_it_takes_too_long(mesh: Mesh) -> None:
-    mesh.stores[CLICKS].door.clear()
+    mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
 
     run = await mesh.scheduler.flush(CLICKS, 1, 0.5)
 
     assert "running" == run.state
-    mesh.stores[CLICKS].door.set()
+    mesh.stores[CLICKS].accepting.set()
 
 
 async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
@@ -176,7 +176,7 @@ async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
     store.away = True
     await mesh.publish(CLICKS, "a")
     waiting = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await store.knocked.wait()
+    await store.put_called.wait()
     await asyncio.sleep(0.05)
     store.away = False
 
@@ -187,10 +187,10 @@ async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
 
 
 async def test_changed_configuration_goes_on_with_the_run_that_hangs(mesh: Mesh) -> None:
-    mesh.stores[CLICKS].door.clear()
+    mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await mesh.stores[CLICKS].knocked.wait()
+    await mesh.stores[CLICKS].put_called.wait()
     better = Store()
 
     mesh.jobs[CLICKS] = replace(mesh.job(CLICKS, better), revision=2)
@@ -202,10 +202,10 @@ async def test_changed_configuration_goes_on_with_the_run_that_hangs(mesh: Mesh)
 
 
 async def test_deleted_export_ends_in_the_middle_and_is_erased(mesh: Mesh) -> None:
-    mesh.stores[CLICKS].door.clear()
+    mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await mesh.stores[CLICKS].knocked.wait()
+    await mesh.stores[CLICKS].put_called.wait()
 
     del mesh.jobs[CLICKS]
     mesh.scheduler.changed()
@@ -218,17 +218,17 @@ async def test_deleted_export_ends_in_the_middle_and_is_erased(mesh: Mesh) -> No
 
 
 async def test_stop_finishes_the_file_in_hand_and_begins_no_run(mesh: Mesh) -> None:
-    mesh.stores[CLICKS].door.clear()
+    mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await mesh.stores[CLICKS].knocked.wait()
+    await mesh.stores[CLICKS].put_called.wait()
 
     mesh.scheduler.close()
     joining = asyncio.ensure_future(mesh.scheduler.join())
     with pytest.raises(BusyError):
         await mesh.scheduler.flush(OTHER, 1, 10)
     assert not joining.done()
-    mesh.stores[CLICKS].door.set()
+    mesh.stores[CLICKS].accepting.set()
     await joining
 
     assert ("completed", 1) == ((await asked).state, (await asked).rows_out)
@@ -242,7 +242,7 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
     store.away = True
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
-    await store.knocked.wait()
+    await store.put_called.wait()
 
     mesh.scheduler.close()
     async with asyncio.timeout(5):

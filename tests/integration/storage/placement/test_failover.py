@@ -1,4 +1,4 @@
-"""A provider in trouble: another takes its place, a refusal does not hide, and an operator hears of both once."""
+"""Failover: another provider replaces one with an outage, a refusal is not hidden, and both give one alert."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""A run tries again what may get better, and stops when it is told to."""
+"""A run retries retryable errors within its budget, and ends when the service stops."""
 
 import asyncio
 

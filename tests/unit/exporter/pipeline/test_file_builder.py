@@ -1,4 +1,4 @@
-"""A draft takes what is wanted, stops when it is full, and is the same file when it is drafted again."""
+"""A file holds the selected events, stops when it is full, and is the same when it is built again."""
 
 import csv
 import gzip
@@ -127,7 +127,7 @@ def test_message_that_holds_no_events_is_dropped_and_counted() -> None:
         assert 4 == file.last_sequence
 
 
-def test_file_is_the_same_when_it_is_drafted_again_from_other_batches() -> None:
+def test_file_is_the_same_when_it_is_built_again_from_other_batches() -> None:
     messages = [message(number, events(*(f"{number}.{place}" for place in range(50)))) for number in range(1, 400)]
     with opened_file(limits=FileLimits(rows=10_000)) as first, opened_file() as again:
         accepted = first.add(messages)

@@ -1,4 +1,4 @@
-"""When a provider that is in trouble is asked again."""
+"""The times at which an open breaker allows a request."""
 
 from storage.placement.circuit_breaker import CircuitBreaker
 
