@@ -251,7 +251,7 @@ async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_on
         "status": json.dumps([paused, await client.ask("GET", "/hooks/all/status")]),
     }
     signs = {
-        "logs": '"action":"target_fails"',
+        "logs": '"action":"target_call_failed"',
         "alerts": "UnrecognizedClientException",
         "metrics": 'outcome="credentials"',
         "status": "UnrecognizedClientException",

@@ -163,7 +163,7 @@ class LeaseKeeper:
         except ConflictError:
             await self._check_membership()
         except MillraceError as error:
-            log.warning("membership_not_renewed", replica=self.name, message=error.message)
+            log.warning("membership_renewal_failed", replica=self.name, message=error.message)
         else:
             self._record_contact()
 
@@ -172,7 +172,7 @@ class LeaseKeeper:
         try:
             stored = await self._store.get(keys.member_key(self.name))
         except MillraceError as error:
-            log.warning("membership_not_read", replica=self.name, message=error.message)
+            log.warning("membership_read_failed", replica=self.name, message=error.message)
             return
         self._member_revision = stored.revision if stored is not None else 0
         self._renew_at = self._clock()
@@ -180,7 +180,7 @@ class LeaseKeeper:
             return
         # The folder was copied. The other one began later and goes on with the leases; this one becomes a new replica.
         name = new_name()
-        log.error("replica_name_in_use", replica=self.name, new_name=name)
+        log.error("replica_name_replaced", replica=self.name, new_name=name)
         for holding in list(self._held.values()):
             self._lose(holding, "another replica has our name")
         self.table.me = name
@@ -196,12 +196,12 @@ class LeaseKeeper:
             await self._read_lease(number)
             return
         except MillraceError as error:
-            log.warning("lease_not_taken", partition=number, message=error.message)
+            log.warning("lease_claim_failed", partition=number, message=error.message)
             return
         self.table.see_lease(number, lease, revision)
         holding = self._held[number] = HeldLease(number, lease, revision)
         self._confirmed(holding, at)
-        log.info("partition_taken", partition=number, epoch=lease.epoch, owner_before=seen.owner if seen else "")
+        log.info("partition_claimed", partition=number, epoch=lease.epoch, owner_before=seen.owner if seen else "")
         self._partitions.open(number)
 
     async def _renew(self, holding: HeldLease) -> None:
@@ -215,7 +215,7 @@ class LeaseKeeper:
             except ConflictError:
                 await self._reconcile(holding)
             except MillraceError as error:
-                log.warning("lease_not_renewed", partition=holding.number, message=error.message)
+                log.warning("lease_renewal_failed", partition=holding.number, message=error.message)
             else:
                 self.table.see_lease(holding.number, lease, holding.revision)
                 self._confirmed(holding, at)
@@ -233,7 +233,7 @@ class LeaseKeeper:
             self._lose(holding, "another replica has taken it")
 
     async def _release_partition(self, holding: HeldLease) -> None:
-        log.info("partition_given", partition=holding.number, epoch=holding.lease.epoch)
+        log.info("partition_release_started", partition=holding.number, epoch=holding.lease.epoch)
         await self._partitions.release(holding.number, self._timing.drain_s)
         await self._release_lease(holding)
 
@@ -247,7 +247,7 @@ class LeaseKeeper:
                 revision = await self._write(keys.lease_key(holding.number), lease, holding.revision)
             except MillraceError as error:
                 # Others take it when they have seen it unchanged for long enough.
-                log.warning("lease_not_given_back", partition=holding.number, message=error.message)
+                log.warning("lease_release_failed", partition=holding.number, message=error.message)
             else:
                 self.table.see_lease(holding.number, lease, revision)
 
@@ -255,7 +255,7 @@ class LeaseKeeper:
         try:
             await self._store.delete(keys.member_key(self.name), expect_revision=self._member_revision)
         except MillraceError as error:
-            log.warning("membership_not_ended", replica=self.name, message=error.message)
+            log.warning("membership_deletion_failed", replica=self.name, message=error.message)
 
     def _confirmed(self, holding: HeldLease, at: float) -> None:
         """The lease was written by a call that began at `at`. The timer, and no loop, ends it: it cannot be late."""
@@ -295,7 +295,7 @@ class LeaseKeeper:
         try:
             stored = await self._store.get(key)
         except MillraceError as error:
-            log.warning("lease_not_read", partition=number, message=error.message)
+            log.warning("lease_read_failed", partition=number, message=error.message)
             return None
         self._see(key, stored)
         return stored

@@ -55,5 +55,5 @@ def _claim(directory: Path) -> tuple[str, int | None]:
         os.ftruncate(file, 0)
         os.pwrite(file, name.encode(), 0)
     except OSError as error:
-        log.info("replica_not_named", directory=str(directory), message=error.strerror)
+        log.info("replica_name_store_failed", directory=str(directory), message=error.strerror)
     return name, file

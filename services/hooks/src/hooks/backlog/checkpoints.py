@@ -79,7 +79,7 @@ class Checkpoints:
             try:
                 checkpoint = decode(stored.data, Checkpoint)
             except InvalidError as error:
-                log.error("checkpoint_unreadable", key=stored.key, message=error.message)
+                log.error("checkpoint_decoding_failed", key=stored.key, message=error.message)
             else:
                 found.append(StoredCheckpoint(key=stored.key, revision=stored.revision, checkpoint=checkpoint))
         return sorted(found, key=lambda entry: entry.checkpoint.start)
@@ -91,7 +91,7 @@ class Checkpoints:
                 return [await self._claim(entry, owner) for entry in await self.load(partition)]
             except ConflictError:
                 # The one before has just written.
-                log.info("checkpoints_moved", partition=partition)
+                log.info("checkpoints_changed", partition=partition)
 
     async def _claim(self, entry: StoredCheckpoint, owner: str) -> StoredCheckpoint:
         checkpoint = replace(entry.checkpoint, owner=owner)

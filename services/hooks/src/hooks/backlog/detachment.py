@@ -88,7 +88,7 @@ class TargetDetachment:
                 last = (await self._shared.events.state()).last_sequence if found else 0
                 break
             except MillraceError as error:
-                log.warning("checkpoints_wait", partition=self._partition, code=error.code, message=error.message)
+                log.warning("checkpoint_read_failed", partition=self._partition, code=error.code, message=error.message)
             await asyncio.sleep(delay_s)
             if self._closed:
                 return
@@ -257,7 +257,7 @@ class TargetDetachment:
             try:
                 await self._write(final=False)
             except MillraceError as error:
-                log.warning("checkpoints_wait", partition=self._partition, code=error.code, message=error.message)
+                log.warning("checkpoint_write_failed", partition=self._partition, code=error.code, message=error.message)
 
     async def _write(self, *, final: bool) -> None:
         async with self._writing:

@@ -169,7 +169,7 @@ class BacklogReader:
             try:
                 await self._scan()
             except MillraceError as error:
-                log.warning("catch_up_waits", key=self._backlog.key, code=error.code, message=error.message)
+                log.warning("backlog_read_failed", key=self._backlog.key, code=error.code, message=error.message)
                 await self._pause(next(delays))
             else:
                 delays = RETRY.delays()

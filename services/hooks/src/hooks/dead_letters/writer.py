@@ -126,7 +126,7 @@ class DeadLetterWriter:
                 await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}{once}")
                 break
             except MillraceError as error:
-                log.warning("dead_letter_waits", source=source, reason=reason, code=error.code, message=error.message)
+                log.warning("dead_letter_publish_failed", source=source, reason=reason, code=error.code, message=error.message)
             await asyncio.sleep(delay_s)
         self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
 

@@ -45,7 +45,7 @@ class TargetHealth:
         self._resume_at = self._clock() + delay_s
         self.error = error
         log.warning(
-            "target_fails",
+            "target_call_failed",
             app_key=self._target.app_key,
             stream_name=self._target.stream_name,
             code=error.code,

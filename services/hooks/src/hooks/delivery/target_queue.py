@@ -232,7 +232,7 @@ class TargetQueue:
             self._concurrency.failed(begun)
             await self._call_failed(batch, error, sink)
         except Exception as error:
-            log.exception("sink_bug", app_key=self._target.app_key, stream_name=self._target.stream_name)
+            log.exception("sink_crashed", app_key=self._target.app_key, stream_name=self._target.stream_name)
             self._metrics.count("millrace_bugs_total", where="sink")
             self._concurrency.failed(begun)
             await self._call_failed(batch, UnavailableError(f"internal: {type(error).__name__}"), sink)

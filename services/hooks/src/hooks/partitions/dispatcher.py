@@ -155,7 +155,7 @@ class Dispatcher:
             except MillraceError as error:
                 # An unreadable profile must not hold the partition up; an unreachable store does, like NATS itself.
                 if not error.retryable:
-                    log.warning("profile_unreadable", app_key=event.app_key, message=error.message)
+                    log.warning("profile_decoding_failed", app_key=event.app_key, message=error.message)
                     return None
                 await asyncio.sleep(delay_s)
             else:

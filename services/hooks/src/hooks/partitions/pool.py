@@ -77,7 +77,7 @@ class ConsumerPool:
                 async with asyncio.timeout(within_s):
                     await partition.wait_empty()
             except TimeoutError:
-                log.info("partition_not_drained", partition=number)
+                log.info("partition_drain_expired", partition=number)
             if not opening.lost:
                 self._targets.drop_partition(number)
             await partition.settle()
