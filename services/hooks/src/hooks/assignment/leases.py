@@ -1,11 +1,13 @@
 """
-This replica's leases on partitions, in the bucket `LEASES`: taken, renewed, given back, lost. Rules in `ownership.py`.
+This replica's leases on partitions, in the bucket `LEASES`. `hooks.assignment.plan` has the rules.
 
-    taken:     the lease is written on top of the revision that was seen -> the partition is opened
+    claimed:   the lease is written on top of the revision that was seen -> the partition is opened
     renewed:   every `renew_s`, each lease by itself
-    given:     the partition is drained and closed -> the lease is written without an owner, so others take it at once
-    lost:      no renewal confirmed for `stop_s`, or somebody else's revision found -> the partition is dropped there
+    released:  the partition is drained and closed -> the lease is written without an owner, so others claim it at once
+    lost:      no renewal confirmed for `stop_s`, or another owner's revision found -> the partition is dropped there
                and then, without an ack
+
+One file, because claims, renewals, losses and the membership entry share one table and one renewal time.
 """
 
 import asyncio
@@ -33,7 +35,7 @@ log = structlog.get_logger()
 
 
 class Partitions(Protocol):
-    """`hooks.partitions.pool.ConsumerPool`, as far as it is needed here."""
+    """The part of `hooks.partitions.pool.ConsumerPool` that is needed here."""
 
     def open(self, number: int) -> None: ...
 
@@ -47,7 +49,7 @@ class Partitions(Protocol):
 
 
 class HeldLease:
-    """A lease of ours."""
+    """A lease that this replica holds."""
 
     def __init__(self, number: int, lease: Lease, revision: int) -> None:
         self.number = number
@@ -60,18 +62,18 @@ class HeldLease:
 
 class LeaseKeeper:
     """
-    The intake of the service: it opens the partitions of `work` that are ours, and closes them when they are not.
+    The intake of the service: it opens a partition when its lease is claimed, and closes it when that ends.
 
-    Made, then `start`ed, then `keep` runs for the life of the service. `members` and `leases` are what is seen of all
-    replicas.
+    `start` comes first, then `keep` runs for the life of the service. `table` holds the members and leases of all
+    replicas, as this one sees them.
     """
 
     def __init__(
-        self, name: str, bus: Bus, work: Partitions, *, timing: LeaseTiming, now: Callable[[], datetime]
+        self, name: str, bus: Bus, partitions: Partitions, *, timing: LeaseTiming, now: Callable[[], datetime]
     ) -> None:
         self._bus = bus
         self._store = KeyValueStore(bus, LEASES)
-        self._partitions = work
+        self._partitions = partitions
         self._timing = timing
         self._now = now
         self._clock = asyncio.get_running_loop().time
@@ -90,11 +92,11 @@ class LeaseKeeper:
 
     @property
     def name(self) -> str:
-        """This replica's."""
+        """Name of this replica."""
         return self.table.me
 
     async def start(self) -> None:
-        """Look round, and open what is free and ours. Raises `UnavailableError`."""
+        """Read all leases, and claim the free ones of this replica's share. Raises `UnavailableError`."""
         for stored in await self._store.scan(keys.LEASES_OF_HOOKS):
             self._see(stored.key, stored)
         mine = await self._store.get(keys.member_key(self.name))
@@ -102,7 +104,7 @@ class LeaseKeeper:
         await self._round()
 
     async def keep(self) -> None:
-        """Renew, take and give, until cancelled."""
+        """Renew, claim and release leases, until cancelled."""
         async with self._tasks:
             self._tasks.create_task(self._watch())
             while True:
@@ -113,18 +115,18 @@ class LeaseKeeper:
                 await self._round()
 
     async def ping(self) -> None:
-        """Raises `UnavailableError` when nothing was renewed for long: readiness does not ask for a partition."""
+        """Raise `UnavailableError` when nothing was renewed for long. Readiness does not need a partition."""
         silent_s = self._clock() - self._contact_at
         if silent_s > self._timing.expire_s:
             raise UnavailableError(f"no lease was renewed for {silent_s:.0f} s")
 
     def close(self) -> None:
-        """Take no more partitions, and no more events of those that are held."""
+        """Claim no more partitions, and pull no more events of those that are held."""
         self._closing = True
         self._partitions.close()
 
     async def join(self) -> None:
-        """Finish what is in flight, and give everything back, so that other replicas go on at once."""
+        """Finish the records in flight and release every lease, so that other replicas go on at once."""
         try:
             await self._partitions.join()
         finally:
@@ -145,7 +147,7 @@ class LeaseKeeper:
         for number in plan.release:
             self._held[number].leaving = True
             self._tasks.create_task(self._release_partition(self._held[number]))
-        # As the plan saw them: before a task begins, another replica's lease may be heard of.
+        # As the plan saw them: before a task begins, the watch may bring another replica's lease.
         wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.claim]
         await _run_all(self._claim(*lease) for lease in wanted)
 
@@ -168,7 +170,7 @@ class LeaseKeeper:
             self._record_contact()
 
     async def _check_membership(self) -> None:
-        """Why our membership has changed: an answer of before was lost, it was too old, or another has our name."""
+        """Find why our member entry changed: an answer was lost, the entry expired, or another replica has our name."""
         try:
             stored = await self._store.get(keys.member_key(self.name))
         except MillraceError as error:
@@ -178,7 +180,7 @@ class LeaseKeeper:
         self._renew_at = self._clock()
         if stored is None or decode(stored.data, Member).run == self._run:
             return
-        # The folder was copied. The other one began later and goes on with the leases; this one becomes a new replica.
+        # The directory was copied. The later process keeps the name and the leases; this one becomes a new replica.
         name = new_name()
         log.error("replica_name_replaced", replica=self.name, new_name=name)
         for holding in list(self._held.values()):
@@ -221,7 +223,7 @@ class LeaseKeeper:
                 self._confirmed(holding, at)
 
     async def _reconcile(self, holding: HeldLease) -> None:
-        """The revision is another one: ours, of a renewal whose answer was lost, or somebody else's."""
+        """Read a lease whose revision is unexpected: of a renewal whose answer was lost, or of another owner."""
         stored = await self._read_lease(holding.number)
         lease = self.table.leases.get(holding.number)
         if stored is None or lease is None:
@@ -230,7 +232,7 @@ class LeaseKeeper:
             holding.revision = stored.revision
             self._renew_at = self._clock()
         else:
-            self._lose(holding, "another replica has taken it")
+            self._lose(holding, "another replica has claimed it")
 
     async def _release_partition(self, holding: HeldLease) -> None:
         log.info("partition_release_started", partition=holding.number, epoch=holding.lease.epoch)
@@ -246,7 +248,7 @@ class LeaseKeeper:
             try:
                 revision = await self._write(keys.lease_key(holding.number), lease, holding.revision)
             except MillraceError as error:
-                # Others take it when they have seen it unchanged for long enough.
+                # Others claim it when it has not changed for `expire_s`.
                 log.warning("lease_release_failed", partition=holding.number, message=error.message)
             else:
                 self.table.see_lease(holding.number, lease, revision)
@@ -258,7 +260,7 @@ class LeaseKeeper:
             log.warning("membership_deletion_failed", replica=self.name, message=error.message)
 
     def _confirmed(self, holding: HeldLease, at: float) -> None:
-        """The lease was written by a call that began at `at`. The timer, and no loop, ends it: it cannot be late."""
+        """Note a lease written by a call that began at `at`. A timer ends it, and no loop, which could be late."""
         self._record_contact()
         if self._held.get(holding.number) is not holding:
             return
@@ -282,7 +284,7 @@ class LeaseKeeper:
         self.table.contact()
 
     async def _write(self, key: str, value: Lease | Member, revision: int) -> int:
-        """Raises `ConflictError` when the key has changed, `UnavailableError` without an answer in `renew_s`."""
+        """Raise `ConflictError` when the key has changed, `UnavailableError` without an answer within `renew_s`."""
         try:
             async with asyncio.timeout(self._timing.renew_s):
                 return await self._store.put(key, encode(value), expect_revision=revision)
@@ -290,7 +292,7 @@ class LeaseKeeper:
             raise UnavailableError("NATS did not confirm it in time") from None
 
     async def _read_lease(self, number: int) -> KeyValue | None:
-        """Read one lease. None when there is none, or NATS does not answer."""
+        """Read one lease. Returns None when there is none, or NATS does not answer."""
         key = keys.lease_key(number)
         try:
             stored = await self._store.get(key)
@@ -316,7 +318,7 @@ class LeaseKeeper:
         number = keys.partition_of_lease_key(stored.key)
         holder = self.table.leases.get(number) if number is not None else None
         if holder is None or not holder.owner:
-            # Something was given back, or somebody came or went; renewals of others are no news.
+            # A lease was released, or a replica came or went. Renewals of other replicas need no new plan.
             self._wake.set()
 
     def _see(self, key: str, stored: KeyValue | None) -> None:

@@ -1,8 +1,8 @@
 """
-Which replica reads which partition: what each may take and what it has to give away. Rules only, no I/O.
+The plan of one replica: which partitions it should claim, and which it should release. Rules only, no I/O.
 
-Nobody decides for all. Each replica looks at the members and leases that it sees and acts for itself. A lease is
-written with a check of its revision, so of two replicas that want the same one, one gets it.
+There is no leader. Each replica acts for itself, by the members and leases that it sees. A lease is written with a
+check of its revision, so of two replicas that want the same one, one gets it.
 
 Clocks of machines are never compared. A lease is free when its revision has not changed for `expire_s` on the
 observer's own monotonic clock. Its owner has stopped before: `stop_s` after it began the last confirmed renewal.
@@ -27,13 +27,13 @@ class LeaseTiming(Struct, frozen=True, kw_only=True):
     stop_s: float = 6.0
     expire_s: float = 10.0
     drain_s: float = 3.0
-    """How long the targets have for what a partition has in the lanes when it is given away."""
+    """Time that the targets have for the queued records of a partition that is released."""
 
 
 class Lease(Struct, frozen=True, kw_only=True):
     """
-    Who owns a partition, as it lies in the bucket. `owner` is empty when it was given back. `epoch` grows with every
-    change of owner, so that an owner knows its own lease from a later one. Times are for people.
+    The owner of a partition, as it is stored in the bucket. `owner` is empty after a release. `epoch` grows with every
+    change of owner, so that an owner tells its lease from a later one. Times are for people.
     """
 
     owner: str
@@ -43,7 +43,7 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """A replica that is there, as it lies in the bucket. `run` tells one process of a replica from the next."""
+    """A live replica, as it is stored in the bucket. `run` tells one process of a replica from the next."""
 
     run: str
     since: datetime
@@ -51,7 +51,7 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class AssignmentPlan(Struct, frozen=True):
-    """What a replica should do now."""
+    """The partitions that a replica should claim and release now."""
 
     claim: tuple[int, ...] = ()
     release: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class _Observed(Struct):
 
 
 class LeaseTable:
-    """What one replica, `me`, sees of the members and leases. `clock` is monotonic, in seconds."""
+    """The members and leases as one replica, `me`, sees them. `clock` is monotonic, in seconds."""
 
     def __init__(self, me: str, timing: LeaseTiming, clock: Callable[[], float]) -> None:
         self.me = me
@@ -75,7 +75,7 @@ class LeaseTable:
         self._contact_at = clock()
 
     def see_lease(self, number: int, lease: Lease | None, revision: int) -> None:
-        """What lies in the bucket for a partition; None where nothing does. An older revision is passed over."""
+        """Note the stored lease of a partition; None where there is none. An older revision is ignored."""
         if lease is None:
             self.leases.pop(number, None)
             self._seen.pop(number, None)
@@ -83,7 +83,7 @@ class LeaseTable:
             self.leases[number] = lease
 
     def see_member(self, name: str, member: Member | None, revision: int) -> None:
-        """What lies in the bucket for a replica."""
+        """Note the stored member entry of a replica; None where there is none."""
         if member is None:
             self.members.pop(name, None)
             self._seen.pop(name, None)
@@ -92,7 +92,7 @@ class LeaseTable:
 
     def contact(self) -> None:
         """
-        NATS has answered. After a long silence the others may only seem to be silent, so their time begins anew.
+        Note an answer of NATS. After a long outage the other replicas may only seem silent, so their time starts again.
         """
         now = self._clock()
         if now - self._contact_at > self._timing.stop_s:
@@ -101,7 +101,7 @@ class LeaseTable:
         self._contact_at = now
 
     def revision(self, number: int) -> int:
-        """Of a partition's lease; 0 where there is none."""
+        """Revision of a partition's lease; 0 where there is none."""
         seen = self._seen.get(number)
         return seen.revision if seen is not None else 0
 
@@ -117,25 +117,25 @@ class LeaseTable:
 
     def plan(self, held: Collection[int], leaving: Collection[int] = ()) -> AssignmentPlan:
         """
-        What to take and what to give.
+        Plan what to claim and what to release.
 
         Args:
-            held: Partitions that this process owns, with those that it is giving away.
-            leaving: Those that it is giving away.
+            held: Partitions that this process owns, with those that it is releasing.
+            leaving: The partitions that it is releasing.
         """
         staying = sorted(set(held) - set(leaving))
         surplus = len(staying) - self._share(len(staying))
         if surplus > 0:
             return AssignmentPlan(release=tuple(staying[-surplus:]))
         free = [number for number in range(PARTITIONS) if number not in held and self._is_free(number)]
-        # Each begins somewhere else, so that replicas that start together do not all try for the same ones.
+        # Each replica begins at another partition, so that those that start together do not all try the same ones.
         alive = self.alive()
         begin = alive.index(self.me) * PARTITIONS // len(alive)
         free.sort(key=lambda number: (number - begin) % PARTITIONS)
         return AssignmentPlan(claim=tuple(free[:-surplus]))
 
     def _share(self, mine: int) -> int:
-        """Partitions for this replica. What cannot be divided goes to those who have most, so that little moves."""
+        """Number of partitions for this replica. The remainder goes to those that own most, so that little moves."""
         alive = self.alive()
         owned = Counter(self.owner(number) for number in self.leases)
         owned[self.me] = mine
@@ -145,7 +145,7 @@ class LeaseTable:
 
     def _is_free(self, number: int) -> bool:
         lease = self.leases.get(number)
-        # A lease of ours that is not held is of an earlier process of this replica, which is gone.
+        # A lease of ours that is not held is of an earlier process of this replica, which has ended.
         return lease is None or lease.owner in ("", self.me) or not self._is_fresh(number)
 
     def _is_fresh(self, key: str | int) -> bool:

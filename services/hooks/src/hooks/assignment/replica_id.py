@@ -1,8 +1,8 @@
 """
-Who this process is among the replicas: a name that it keeps over a restart, in a folder that no other process uses.
+The name of this process among the replicas. It is kept over a restart, in a directory that no other process uses.
 
-A process that was killed holds its leases until others see that it is silent. The one that is started in its place, in
-the same folder, has its name, so it takes them back at once: the lock on the folder says that the old one is gone.
+A process that was killed holds its leases until others see that it is silent. Its successor in the same directory has
+its name, so it claims them at once: the lock on the directory says that the earlier process has ended.
 """
 
 import fcntl
@@ -22,17 +22,17 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
 
 def new_name() -> str:
-    """A name that nobody has: the machine's, for people, and eight random digits."""
+    """Make a unique name: the machine's, for people, and eight random hex digits."""
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', socket.gethostname())[:40]}-{secrets.token_hex(4)}"
 
 
 @asynccontextmanager
 async def hold_name(directory: Path) -> AsyncIterator[str]:
     """
-    The name of the replica whose folder it is, for as long as the block.
+    Yield the name of the replica whose directory it is, and lock the directory for the block.
 
-    Where another process has the folder, or it cannot be written, the name is a new one, and a restart waits as other
-    replicas do.
+    Where another process has the lock, or the directory cannot be written, the name is a new one. A restart then waits
+    for the leases to expire, as other replicas do.
     """
     name, file = _claim(directory)
     try:
@@ -43,7 +43,7 @@ async def hold_name(directory: Path) -> AsyncIterator[str]:
 
 
 def _claim(directory: Path) -> tuple[str, int | None]:
-    """A name, and the locked file that keeps it, which the kernel lets go when this process ends."""
+    """Return a name and the locked file that keeps it. The kernel unlocks it when this process ends."""
     name, file = new_name(), None
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What an operator sees of the partitions: who owns each, how far it is, and which replicas are there."""
+"""Status of the assignment for operators: the owner and the progress of each partition, and the live replicas."""
 
 import asyncio
 from datetime import datetime
@@ -15,8 +15,8 @@ from shared.messaging.consumer_state import ConsumerState, consumer_state
 
 class PartitionStatus(Struct, frozen=True, kw_only=True):
     """
-    One partition. `owner` is null while nobody has it; `epoch` grows with every change. Up to `floor`, a sequence of
-    `EVENTS`, everything is delivered; `lag` messages are above it.
+    One partition. `owner` is null while no replica has it; `epoch` grows with every change of owner. Everything up to
+    `floor`, a sequence of `EVENTS`, is delivered; `lag` messages are above it.
     """
 
     partition: int
@@ -44,14 +44,14 @@ class PartitionsStatus(Struct, frozen=True, kw_only=True):
 
 
 class AssignmentStatus:
-    """Answers for the whole mesh, from what this replica sees in the bucket and asks of JetStream."""
+    """The status of the whole mesh, from the bucket as this replica sees it and from JetStream."""
 
     def __init__(self, bus: Bus, table: LeaseTable) -> None:
         self._bus = bus
         self._table = table
 
     async def read(self) -> PartitionsStatus:
-        """Raises `UnavailableError` when JetStream does not answer."""
+        """Read the status. Raises `UnavailableError` when JetStream does not answer."""
         states = await asyncio.gather(*(self._state(number) for number in range(PARTITIONS)))
         partitions = tuple(self._partition(number, state) for number, state in enumerate(states))
         owners = [partition.owner for partition in partitions]

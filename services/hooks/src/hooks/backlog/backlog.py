@@ -1,9 +1,9 @@
 """
-What the hooks of one target have to catch up in one partition, and which reader gives them which event. Pure.
+The backlog of a target's hooks in one partition, and which reader delivers which event to them. Pure.
 
-All events have places in one order, that of `EVENTS`. While hooks are detached the partition's reader passes over their
-events and the backlog's own reader gives them; from the sequence `until` on it is the other way round. So the switch
-has no moment at which an event could be given twice, or by nobody.
+Events have positions in one order, that of `EVENTS`. While hooks are detached the partition's reader skips their events
+and the backlog's own reader delivers them. After the sequence `until` it is the other way round. So no event is
+delivered by both readers, or by neither.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,22 +17,22 @@ from shared.messaging.message import Message
 
 BOUNDS = Bounds(records=1024, bytes=1 << 20, messages=4096)
 PROBING = Bounds(records=4, bytes=1 << 20, messages=4096)
-"""While a target is in trouble: enough to ask whether it still is. Hundreds may be in trouble at once."""
+"""The ack window while a target fails: enough to probe it. Hundreds may fail at once."""
 
 
 class EventPosition(NamedTuple):
-    """Of an event: the sequence of its message in `EVENTS`, and its number in it, from 0."""
+    """Position of an event: the sequence of its message in `EVENTS`, and its number in the message, from 0."""
 
     sequence: int
     number: int
 
 
 BEFORE_ALL = EventPosition(0, -1)
-"""Before every event."""
+"""The position before every event."""
 
 
 def position_of(source: str) -> EventPosition:
-    """Of a record's `source`; an empty one is nowhere."""
+    """Parse a record's `source`; an empty one is before all."""
     if not source:
         return BEFORE_ALL
     _, sequence, number = source.split(":")
@@ -41,12 +41,12 @@ def position_of(source: str) -> EventPosition:
 
 class Backlog:
     """
-    Hooks that are detached together. `behind` counts each one's events that wait, and so names the hooks.
+    Hooks that are detached together. `behind` counts the waiting events of each hook, and so names the hooks.
 
     Args:
         start: The first sequence that may hold something unfinished.
-        missed: The newest sequence at which the partition's reader may have passed over an event of theirs.
-        boundary: Up to this place only the events in `wanted`, pairs of source and hook, are unfinished.
+        missed: The newest sequence at which the partition's reader may have skipped an event of theirs.
+        boundary: Up to this position only the events in `wanted`, pairs of source and hook, are unfinished.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Backlog:
         self.boundary = boundary
         self.wanted = set(wanted)
         self.revision = revision
-        """Of the entry in the bucket; 0 while there is none."""
+        """Revision of the checkpoint in the bucket; 0 while there is none."""
         self.written: Checkpoint | None = None
         self.window = AckWindow(BOUNDS)
         self.dispatched_to = start - 1
-        """Everything up to this sequence was given to the lanes."""
+        """Everything up to this sequence was put into the target's queue."""
         self.until: int | None = None
-        """Set when the hooks are attached again: the backlog gives up to here, the partition's reader what follows."""
+        """Set when the hooks are attached again: the last sequence that the backlog delivers."""
         self.began = start
         self._caught_up_at: int | None = None
 
@@ -87,16 +87,16 @@ class Backlog:
 
     @property
     def finished(self) -> bool:
-        """Nothing is left that only this backlog gives."""
+        """Whether nothing is left that only this backlog delivers."""
         return not self.behind or (self.until is not None and self.window.oldest is None)
 
     @property
     def lag(self) -> int:
-        """Events that wait."""
+        """Number of waiting events."""
         return sum(self.behind.values())
 
     def checkpoint(self, owner: str) -> Checkpoint:
-        """What the bucket has to hold."""
+        """The checkpoint as it has to be stored."""
         return Checkpoint(
             app_key=self.target.app_key,
             stream_name=self.target.stream_name,
@@ -106,7 +106,7 @@ class Backlog:
         )
 
     def hold(self, records: Iterable[Record]) -> None:
-        """Records that are in a call finish here from now on: the checkpoint does not move before they have."""
+        """Take over records in flight: the checkpoint does not move before they are finished."""
         pending = self.window.add(Message("", b"", sequence=self.began - 1, at_ns=0))
         for record in records:
             finish = record.done
@@ -124,14 +124,14 @@ class Backlog:
             self.behind[record.hook_id] += 1
 
     def passed_over(self, hook_id: str, sequence: int) -> None:
-        """The partition's reader has left an event to this backlog."""
+        """Note an event that the partition's reader skipped."""
         self.missed = max(self.missed, sequence)
         if sequence > self.dispatched_to:
             self.behind[hook_id] += 1
         self.window.notify()
 
     def accepts(self, hook_id: str, source: str) -> bool:
-        """Whether an event that the backlog's reader has come to is still to be given to a hook."""
+        """Whether an event that the backlog's reader has reached is still to be delivered to a hook."""
         if hook_id not in self.behind:
             return False
         position = position_of(source)
@@ -145,13 +145,13 @@ class Backlog:
 
     @property
     def caught_up(self) -> bool:
-        """The partition's reader has passed over nothing beyond what was taken here."""
+        """Whether the partition's reader has skipped nothing beyond what was queued here."""
         return self.missed <= self.dispatched_to
 
     def attach(self) -> bool:
         """
-        Give the hooks back to the partition's reader, once it is caught up with, and once everything is finished that
-        was taken until then for the first time: a target that is still blocked would only be detached again.
+        Return the hooks to the partition's reader, and whether that is done. It waits until the backlog has caught up
+        and everything up to that sequence is finished: a target that is still blocked would only be detached again.
         """
         if self.until is None and self.caught_up:
             if self._caught_up_at is None:
@@ -162,9 +162,9 @@ class Backlog:
 
     def split(self, hooks: Iterable[str], *, key: str, target: Target, released: Iterable[Record]) -> "Backlog":
         """
-        Hooks go on with another target, in a backlog of their own.
+        Move hooks to another target, in a backlog of their own.
 
-        `released` are their records that this one held; what it has not come to they still have before them.
+        `released` are their records that this backlog held; events that it has not reached remain before them.
         """
         at = position_of(self.window.dispatched)
         behind = {hook_id: self.behind.pop(hook_id) for hook_id in hooks}

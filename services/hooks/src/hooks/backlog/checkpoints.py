@@ -1,8 +1,8 @@
 """
-Where each blocked target goes on, durable in the bucket `HOOKS`: one entry per partition and target that is detached.
+Checkpoints of backlogs: where each detached target goes on, one entry per partition and target in the bucket `HOOKS`.
 
-An entry is written before what it covers is let go, and moves only over what is finished. So after a crash the events
-from it on are sent again, in order, and none is missing.
+An entry is written before the records that it covers are released, and moves over finished events only. So after a
+crash the events from it on are sent again in order, and none is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """
-    From `start`, a sequence of `EVENTS`, on these hooks have to catch up. With each hook stands how many events it was
-    behind; `stream_name` was its stream, for a person who looks. `owner` wrote the entry.
+    The hooks have to catch up from `start` on, a sequence of `EVENTS`. `hooks` says how many events each was behind.
+    `stream_name` was their stream, for people. `owner` wrote the entry.
     """
 
     app_key: str
@@ -34,7 +34,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class StoredCheckpoint(Struct, frozen=True, kw_only=True):
-    """An entry as it lies in the bucket."""
+    """A checkpoint as it is stored in the bucket."""
 
     key: str
     revision: int
@@ -42,7 +42,7 @@ class StoredCheckpoint(Struct, frozen=True, kw_only=True):
 
 
 class CheckpointEntry(Protocol):
-    """`shared.messaging.kv.KeyValue`, as far as it is needed here."""
+    """The part of `shared.messaging.kv.KeyValue` that is needed here."""
 
     @property
     def key(self) -> str: ...
@@ -55,7 +55,7 @@ class CheckpointEntry(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """`shared.messaging.kv.KeyValueStore`, as far as it is needed here."""
+    """The part of `shared.messaging.kv.KeyValueStore` that is needed here."""
 
     async def get(self, key: str) -> CheckpointEntry | None: ...
 
@@ -67,13 +67,13 @@ class CheckpointStore(Protocol):
 
 
 class Checkpoints:
-    """The entries of the bucket. A write over somebody else's is refused, because partitions change owners."""
+    """The entries of the bucket. A write over another owner's entry is refused, because partitions change owners."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
 
     async def load(self, partition: int) -> list[StoredCheckpoint]:
-        """The entries of a partition, lowest start first. One that cannot be read is left where it is."""
+        """Read the entries of a partition, lowest start first. An entry that cannot be decoded is left as it is."""
         found: list[StoredCheckpoint] = []
         for stored in await self._store.scan(backlog_keys(partition)):
             try:
@@ -85,12 +85,12 @@ class Checkpoints:
         return sorted(found, key=lambda entry: entry.checkpoint.start)
 
     async def take_over(self, partition: int, owner: str) -> list[StoredCheckpoint]:
-        """What `load` gives, as `owner`'s own from now on: whoever had it before moves it no more."""
+        """Load the entries of a partition and write them as `owner`'s: an earlier owner cannot move them any more."""
         while True:
             try:
                 return [await self._claim(entry, owner) for entry in await self.load(partition)]
             except ConflictError:
-                # The one before has just written.
+                # The earlier owner has just written.
                 log.info("checkpoints_changed", partition=partition)
 
     async def _claim(self, entry: StoredCheckpoint, owner: str) -> StoredCheckpoint:
@@ -100,7 +100,7 @@ class Checkpoints:
 
     async def put(self, key: str, checkpoint: Checkpoint, revision: int) -> int:
         """
-        Write and give the new revision; `revision` is the last one known, 0 for none.
+        Write an entry and return its new revision; `revision` is the last one known, 0 for none.
 
         Raises:
             ConflictError: Another owner has written since.
@@ -112,7 +112,7 @@ class Checkpoints:
             return await self._store.put(key, data, expect_revision=await self._own_revision(key, checkpoint.owner))
 
     async def delete(self, key: str, owner: str, revision: int) -> None:
-        """Take an entry away. Raises `ConflictError` as `put` does."""
+        """Delete an entry. Raises `ConflictError` as `put` does."""
         try:
             await self._store.delete(key, expect_revision=revision)
         except ConflictError:
@@ -120,7 +120,7 @@ class Checkpoints:
                 await self._store.delete(key, expect_revision=await self._own_revision(key, owner))
 
     async def _own_revision(self, key: str, owner: str) -> int:
-        """The revision of a write of our own whose answer was lost."""
+        """Return the revision of an own write whose answer was lost, or raise `ConflictError`."""
         stored = await self._store.get(key)
         if stored is None or decode(stored.data, Checkpoint).owner != owner:
             raise ConflictError(f"{key} belongs to another process")

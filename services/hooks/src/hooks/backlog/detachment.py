@@ -1,8 +1,10 @@
 """
-Which targets are detached in one partition: when a blocked one is let go, and how hooks come back.
+Which targets are detached in one partition: when a blocked one is detached, and how its hooks are attached again.
 
-    attached -> (blocked) -> asked for -> (checkpoint is in the bucket) -> detached: the floor moves on without it
-             -> (its own reader has come to where the partition's reader is) -> attached -> (finished) -> entry deleted
+    attached -> (blocked) -> requested -> (checkpoint is in the bucket) -> detached: the ack floor moves on without it
+             -> (the backlog's reader has caught up with the partition's) -> attached -> (finished) -> entry deleted
+
+One file, because every step changes the same three tables (requested, backlogs, readers) in one step of the event loop.
 """
 
 import asyncio
@@ -40,9 +42,9 @@ class TargetDetachment:
     while it is read.
 
     Args:
-        window: The partition's own, which blocked targets must not fill.
-        switch: Says to both readers what is decided here.
-        fire: Puts an event's records for a backlog's hooks into lanes.
+        window: The ack window of the partition, which blocked targets must not fill.
+        routing: The routing of both readers, which detachment changes.
+        dispatch: Queues an event's records for a backlog's hooks.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class TargetDetachment:
         self._wake = asyncio.Event()
 
     async def load(self, spawn: Spawn) -> None:
-        """Go on with what an earlier owner of the partition left. Tries until the bucket can be read, or `close`."""
+        """Resume the backlogs of an earlier owner. Retries until the bucket can be read, or `close` is called."""
         self._spawn = spawn
         found: list[StoredCheckpoint] = []
         last = 0
@@ -102,7 +104,7 @@ class TargetDetachment:
         app_key = checkpoint.app_key
         groups: dict[Target | None, dict[str, int]] = {}
         for hook_id, events in checkpoint.hooks.items():
-            # Of two entries for one hook the earlier holds all.
+            # Of two entries for one hook the earlier one covers both.
             if (app_key, hook_id) not in self._by_hook:
                 groups.setdefault(self._targets.target_of(app_key, hook_id), {})[hook_id] = events
         for hook_id, events in groups.pop(None, {}).items():
@@ -118,7 +120,7 @@ class TargetDetachment:
             key, revision = self._free_key(target), 0
 
     async def watch(self) -> None:
-        """Look for targets that hold up others."""
+        """Check for targets that hold up others, until cancelled."""
         while True:
             await asyncio.sleep(self._shared.stall_policy.check_s)
             for target in self._stalls.blocked():
@@ -156,7 +158,7 @@ class TargetDetachment:
         return key
 
     def _detach(self, backlog: Backlog) -> None:
-        """The checkpoint is in the bucket: let go of everything that the target holds here."""
+        """Release everything that the target holds here, because its checkpoint is in the bucket."""
         target = backlog.target
         del self._requested[target]
         for hook_id in list(backlog.behind):
@@ -171,7 +173,7 @@ class TargetDetachment:
     def _withdraw(
         self, target: Target, window: AckWindow, hooks: Mapping[str, int]
     ) -> tuple[list[Record], list[Record]]:
-        """Take out of the lanes what a window's messages have there for hooks; gives it, and what stays in a call."""
+        """Withdraw the hooks' records of a window. Returns the waiting ones, and those that stay in flight."""
         queue = self._targets.queue_of(target)
         if queue is None:
             return [], []
@@ -213,7 +215,7 @@ class TargetDetachment:
         self._metrics.gauge("millrace_hooks_detached_targets", self._shared.targets)
 
     def _reconfigure(self, index: HookIndex, connectors: Mapping[Target, ActiveConnector]) -> None:
-        """Before a configuration is taken over: hooks that go are forgotten, hooks that move have their events move."""
+        """Follow a configuration before it is applied: deleted hooks are skipped, moved hooks keep their events."""
         for backlog in list(self._backlogs):
             if backlog.until is not None:
                 continue
@@ -228,7 +230,7 @@ class TargetDetachment:
                     self._skip(app_key, hook_id, backlog.behind.pop(hook_id))
                     del self._by_hook[app_key, hook_id]
             if groups and old not in groups:
-                # What is in the lanes follows by itself.
+                # Queued records follow by themselves.
                 backlog.target = next(iter(groups))
             for target, hooks in groups.items():
                 if target != backlog.target:
@@ -248,7 +250,7 @@ class TargetDetachment:
             self._metrics.count("millrace_hooks_events_total", events, outcome="skipped_inactive")
 
     async def write_checkpoints(self) -> None:
-        """Keep the bucket true to what is finished."""
+        """Write the checkpoints as records finish, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._shared.stall_policy.checkpoint_s):
@@ -257,7 +259,9 @@ class TargetDetachment:
             try:
                 await self._write(final=False)
             except MillraceError as error:
-                log.warning("checkpoint_write_failed", partition=self._partition, code=error.code, message=error.message)
+                log.warning(
+                    "checkpoint_write_failed", partition=self._partition, code=error.code, message=error.message
+                )
 
     async def _write(self, *, final: bool) -> None:
         async with self._writing:
@@ -265,10 +269,10 @@ class TargetDetachment:
                 if await self._writer.put(requested):
                     self._detach(requested)
                 else:
-                    # An earlier owner that was frozen has made it; the next one to own the partition goes on with it.
+                    # A frozen earlier owner has written it; the next owner of the partition goes on with it.
                     self._foreign_keys.add(requested.key)
                     del self._requested[requested.target]
-            # What a split has given to a new backlog is covered by the old entry until the new one is there.
+            # The old entry covers the hooks of a new backlog until the new entry is stored.
             while new := [backlog for backlog in self._backlogs if not backlog.revision]:
                 await self._update(new[0], final=final)
             for backlog in list(self._backlogs):
@@ -289,31 +293,31 @@ class TargetDetachment:
             running[0].close()
 
     def close(self) -> None:
-        """Give nothing more to the lanes."""
+        """Queue no more records."""
         self._closed = True
         for reader, _ in self._readers.values():
             reader.close()
 
     async def wait_ended(self) -> None:
-        """Until nothing more is put into the lanes."""
+        """Wait until no more records are queued."""
         if running := [task for _, task in self._readers.values()]:
             await asyncio.wait(running)
 
     async def wait_empty(self) -> None:
-        """Until what was given to targets that answer is finished. Nothing may be put into the lanes any more."""
+        """Wait until the records of targets that answer are finished. Nothing may be queued meanwhile."""
         for backlog in list(self._backlogs):
             if self._targets.error_of(backlog.target) is None:
                 await backlog.window.wait_empty()
 
     async def settle(self) -> None:
-        """Write down where the next owner goes on."""
+        """Write the last checkpoints, where the next owner goes on."""
         try:
             await self._write(final=True)
         except MillraceError as error:
             log.warning("last_checkpoint_failed", partition=self._partition, message=error.message)
 
     def end(self) -> None:
-        """This partition is read by nobody here any more."""
+        """End: this process does not read the partition any more."""
         self._closed = True
         with contextlib.suppress(ValueError):
             self._targets.before_change.remove(self._reconfigure)

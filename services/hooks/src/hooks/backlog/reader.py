@@ -1,8 +1,8 @@
 """
-How detached hooks are given their events later: a reader for each backlog, which reads `EVENTS` from its checkpoint on.
+Readers of backlogs: each reads `EVENTS` from its checkpoint on and delivers the events of detached hooks.
 
-It reads in turns: a scan is open while the window of the backlog has room and there is something to read, and only a
-few are at a time in the process. A target that is in trouble has a handful of records in its lanes, to ask with.
+A scan is open only while the ack window of the backlog has room and there are events to read. Few scans are open at a
+time in one process. A target that fails has a handful of queued records, to probe it with.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 64
 SCANS_AT_ONCE = 8
-"""Scans that are open at a time in one process."""
+"""Scans that may be open at once in one process."""
 REST_S = 0.05
-"""Between two turns for which there was nothing to read yet."""
+"""Wait before a scan, so that events gather for it."""
 IDLE_S = 0.5
-"""How long a turn waits for a message."""
+"""Time that an open scan waits for a message."""
 RETRY = Backoff(first_s=0.1, max_s=10.0)
 
 
 class EventScan(Protocol):
-    """`shared.messaging.pull.Pull` as `open_scan` gives it."""
+    """The part of `shared.messaging.pull.Pull`, as `open_scan` yields it, that is needed here."""
 
     @property
     def pending_at_open(self) -> int: ...
@@ -50,7 +50,7 @@ class EventScan(Protocol):
 
 
 class EventStream(Protocol):
-    """The stream `EVENTS`, as far as it is needed here."""
+    """The part of the stream `EVENTS` that is needed here."""
 
     def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[EventScan]: ...
 
@@ -58,7 +58,7 @@ class EventStream(Protocol):
 
 
 class BacklogObserver(Protocol):
-    """Who is told what an operator has to know of backlogs."""
+    """Receives what an operator has to know of backlogs."""
 
     def far_behind(self, target: Target, since: datetime) -> None: ...
 
@@ -68,7 +68,7 @@ class BacklogObserver(Protocol):
 
 
 class BacklogReaders:
-    """What the backlogs of all partitions of a process share. `backlogs` are all that hooks are detached by."""
+    """The state that the backlogs of all partitions of a process share. `backlogs` are those of detached hooks."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class BacklogReaders:
 
     @property
     def targets(self) -> int:
-        """How many targets are detached in some partition."""
+        """Number of targets that are detached in some partition."""
         return len({backlog.target for backlog in self.backlogs})
 
     def lag_of(self, app_key: str, hook_id: str) -> int | None:
-        """How many events a hook is behind; None while it is not detached."""
+        """Number of events that a hook is behind; None while it is not detached."""
         return _total(
             backlog.behind[hook_id]
             for backlog in self.backlogs
@@ -101,7 +101,7 @@ class BacklogReaders:
         )
 
     async def lost_of(self, backlog: Backlog) -> int:
-        """How many events `EVENTS` had forgotten when the backlog came to them. After a restart it is an estimate."""
+        """Number of events that `EVENTS` had deleted before the backlog reached them. An estimate after a restart."""
         if not backlog.lag:
             return 0
         for delay_s in RETRY.delays():
@@ -113,7 +113,7 @@ class BacklogReaders:
         return backlog.lag if state.first_sequence > backlog.began else 0
 
     def check_age(self, backlog: Backlog) -> None:
-        """Tell an operator when what waits has lived for half of the time for which `EVENTS` keeps it."""
+        """Report a backlog whose oldest event has reached half of the age at which `EVENTS` deletes it."""
         oldest = backlog.window.oldest
         if oldest is not None and oldest.message.at_ns:
             since = datetime.fromtimestamp(oldest.message.at_ns / 1e9, UTC)
@@ -131,7 +131,7 @@ class BacklogReader:
     The reader of one backlog. `run` ends when the hooks are attached again, or after `close`.
 
     Args:
-        fire: Puts an event's records for the backlog's hooks into lanes.
+        dispatch: Queues an event's records for the backlog's hooks.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class BacklogReader:
         self._next_index = 0
 
     def close(self) -> None:
-        """Give nothing more to the lanes."""
+        """Queue no more records."""
         self._closed.set()
         self._backlog.window.close()
 
@@ -176,11 +176,11 @@ class BacklogReader:
 
     @property
     def _ended(self) -> bool:
-        # Of a message that is given in part the partition's reader must not give the rest: it would begin anew.
+        # The partition's reader must not deliver the rest of a message: it would begin with its first event.
         return self._closed.is_set() or (self._partial is None and self._backlog.attach())
 
     async def _wait_room(self) -> None:
-        # A scan for every single record that is finished would be most of the work.
+        # A scan for each finished record would be most of the work.
         while self._backlog.window.half_full and not self._closed.is_set():
             await self._backlog.window.wait_change()
 
@@ -200,7 +200,7 @@ class BacklogReader:
     async def _scan(self) -> None:
         backlog = self._backlog
         async with self._shared.scan_slots:
-            # What the partition's reader passed over before the scan began is in the stream, or was forgotten by it.
+            # What the partition's reader skipped before the scan began is in the stream, or was deleted from it.
             missed = backlog.missed
             async with self._shared.events.scan(
                 backlog.target.app_key, self._partition, backlog.dispatched_to + 1
@@ -224,7 +224,7 @@ class BacklogReader:
         self._backlog.dispatched_to = max(self._backlog.dispatched_to, sequence)
 
     async def _dispatch_message(self, message: Message) -> bool:
-        """Give a message's events; False where it has to be read again for the rest of them."""
+        """Dispatch a message's events. Returns False where it has to be read again for the rest of them."""
         if self._partial is not None and self._partial.message.sequence != message.sequence:
             self._end_message()
         pending = self._partial or self._backlog.window.add(message)

@@ -1,6 +1,4 @@
-"""
-Which reader of a partition gives a hook its events: the partition's own, or that of the backlog it is detached by.
-"""
+"""Which reader delivers an event to a hook: that of the partition, or that of the backlog of a detached hook."""
 
 from hooks.backlog.backlog import Backlog
 from hooks.matching.rule import Rule
@@ -8,15 +6,15 @@ from shared.runtime.telemetry import Metrics
 
 
 class ReaderRouting:
-    """Of one partition. `detached.py` turns it."""
+    """The routing of one partition. `hooks.backlog.detachment` changes it."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.by_hook: dict[tuple[str, str], Backlog] = {}
-        """The backlogs that hooks have here, by app and id. Without any, the partition's reader gives everything."""
+        """Backlogs of detached hooks, by app and id. Without any, the partition's reader delivers everything."""
 
     def accepts(self, rule: Rule, source: str, backlog: Backlog | None) -> bool:
-        """Whether a reader, the partition's or a backlog's, puts the record of this event into the lanes."""
+        """Whether a reader, the partition's or a backlog's, queues the record of this event."""
         if backlog is not None:
             return backlog.accepts(rule.hook_id, source)
         detached = self.by_hook.get((rule.app_key, rule.hook_id))

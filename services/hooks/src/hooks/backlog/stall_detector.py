@@ -1,6 +1,4 @@
-"""
-Which targets hold up a partition, seen from what its window holds. Looks; lets nothing go.
-"""
+"""Detection of targets that hold up a partition, from its ack window. Detects only; detaches nothing."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,13 +13,13 @@ from shared.contracts.subjects import app_of_events
 
 class StallPolicy(Struct, frozen=True, kw_only=True):
     """
-    How long a target may hold up others.
+    The time for which a target may hold up others.
 
     Args:
-        after_s: For so long it may hold the floor, or stay behind while others wait for room.
-        full_after_s: The same for one that fails while the window is half full already.
-        check_s: How often that is looked at.
-        checkpoint_s: How often checkpoints are written.
+        after_s: Time for which a target may hold the ack floor, or stay behind while others wait for room.
+        full_after_s: The same for a target that fails while the ack window is half full.
+        check_s: Interval of the checks.
+        checkpoint_s: Interval at which checkpoints are written.
     """
 
     after_s: float = 5.0
@@ -31,7 +29,7 @@ class StallPolicy(Struct, frozen=True, kw_only=True):
 
 
 class StallDetector:
-    """Asked every now and then. `clock` is monotonic, in seconds."""
+    """The detector of one partition, called at intervals. `clock` is monotonic, in seconds."""
 
     def __init__(
         self, window: AckWindow, targets: Targets, stall_policy: StallPolicy, clock: Callable[[], float]
@@ -44,7 +42,7 @@ class StallDetector:
         self._floor_still = (0, 0.0)
 
     def blocked(self) -> list[Target]:
-        """The targets that hold the floor and have had their time."""
+        """The targets that have held the ack floor for too long."""
         now, stall_policy = self._clock(), self._stall_policy
         oldest, newest = self._window.oldest, self._window.newest
         if oldest is None or newest is None:
@@ -71,11 +69,11 @@ class StallDetector:
                 or (queue.failing and (half_full or still_s >= stall_policy.after_s))
                 or still_s >= stall_policy.after_s + self._lingers_s(target)
             )
-            # Last, because it looks at every record there.
+            # Last, because it reads every record of the queue.
             and queue.contains(lambda record: record.done is oldest)
         ]
 
     def _lingers_s(self, target: Target) -> float:
-        """How long records may wait there for others, because a hook says so. That alone is no trouble."""
+        """Time for which records may linger there by the batching of a hook, which is no failure."""
         rules = self._targets.index.rules.values()
         return max((rule.hook.batch.linger_ms / 1000 for rule in rules if rule.target == target), default=0.0)

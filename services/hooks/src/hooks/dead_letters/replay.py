@@ -12,13 +12,13 @@ from shared.errors import ConflictError, InvalidError
 from shared.runtime.telemetry import Metrics
 
 READ_BYTES = 8 << 20
-"""Of the letters that one call holds in memory, about."""
+"""Approximate size of the dead letters that one call holds in memory."""
 WORK_S = 25.0
-"""How long one call takes at most, because somebody waits for its answer."""
+"""Most time that one call takes, because a client waits for its answer."""
 
 
 class Replays:
-    """One replay of an app at a time. The intake of the service, as far as it concerns replays."""
+    """Runs one replay of an app at a time. An intake of the service: it is closed and joined at a stop."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Replays:
         self, wanted: DeadLetterFilter, *, after: str | None, limit: int, per_second: float, dry_run: bool
     ) -> ReplayReply:
         """
-        Send up to `limit` letters again, not faster than `per_second`.
+        Send up to `limit` dead letters again, not faster than `per_second`.
 
-        Each user's go in the order of their events, as far as one call reads them. A call reads about 8 MiB and takes
-        25 s at most, and `next` tells where to go on.
+        Those of one user go in the order of their events, as far as one call reads them. A call reads about 8 MiB and
+        takes 25 s at most; `next` says where the next one goes on.
 
         Raises:
-            ConflictError: One runs for the app already.
-            InvalidError: `after` is none that was given.
+            ConflictError: A replay of the app is running.
+            InvalidError: `after` is not the `next` of an earlier answer.
         """
         if wanted.app_key in self._running:
             raise ConflictError("a replay of this app is running")
@@ -77,14 +77,14 @@ class Replays:
             self._ended.set()
 
     def close(self) -> None:
-        """Send no more."""
+        """Send no more records."""
         self._closed = True
         for replay in self._running.values():
             if replay is not None:
                 replay.close()
 
     async def join(self) -> None:
-        """Until no replay runs."""
+        """Wait until no replay runs."""
         while self._running:
             self._ended.clear()
             await self._ended.wait()

@@ -1,6 +1,6 @@
 """
 One call of a replay: the rendered records are sent as they are, not rendered again, through the queues of their hooks'
-present targets. They go beside live records, so that a user has one record in flight, whoever put it there.
+present targets. They go beside live records, so that a user never has two records in flight.
 
 A dead letter is removed from `DLQ` once its record is confirmed or stored as a new dead letter, and never before. A
 call that breaks off in between may send it twice and cannot lose it.
@@ -21,20 +21,20 @@ from hooks.delivery.targets import Targets
 from hooks.matching.rule import Target
 
 AT_ONCE = 500
-"""Records of a replay in the lanes at a time: live ones share them."""
+"""Most queued records of a replay at a time, because live records share the queues."""
 
 
 class ReplayReply(Struct, frozen=True, kw_only=True):
     """
-    What became of the letters that were looked at, or would be sent by a call that is no dry run (`replayable`).
+    Outcome of the dead letters that a call read. `replayable` are those that it sent, or would send without a dry run.
 
-    `sent` are confirmed and `dead_lettered` refused again; both are gone from where they were. All others stay.
-    `not_replayable` are those of `entrance`, which were no events, and those whose body is cut; `inactive` those of a
-    hook or connector that is gone or inactive; `oversize` those that the target still does not take; `waiting` those
-    that were not confirmed in time, or whose target is paused.
+    `sent` are confirmed and `dead_lettered` refused again; both are removed. All others stay. `not_replayable` are
+    those of `entrance`, which were no events, and those whose body is cut. `inactive` are those of a deleted or
+    inactive hook or connector. `oversize` are those over the limit of the target. `waiting` are those that were not
+    confirmed in time, or whose target is paused.
 
-    `next`, as `after` of the next call, goes on behind what is finished. Letters that wait hold it back, because order
-    would be lost behind them. It ends at the letters that there were at the first call.
+    `next`, as `after` of the next call, goes on behind the finished ones. Waiting dead letters hold it back, because
+    order would be lost behind them. It ends at the newest dead letter of the first call.
     """
 
     letters: int
@@ -50,7 +50,7 @@ class ReplayReply(Struct, frozen=True, kw_only=True):
 
 
 class ReplayRun:
-    """One call: which letters are under way, and what became of the others."""
+    """One call: the records in flight, and the outcome of the others."""
 
     def __init__(self, app_key: str, letters: DeadLetterStore, targets: Targets, clock: Callable[[], datetime]) -> None:
         self._app_key = app_key
@@ -74,12 +74,12 @@ class ReplayRun:
         self._changed.set()
 
     def count(self, letters: list[StoredDeadLetter]) -> None:
-        """Count, and send nothing."""
+        """Count the outcomes of a dry run, and send nothing."""
         for dead_letter in letters:
             self._target(dead_letter)
 
     async def send(self, letters: list[StoredDeadLetter], per_second: float, work_s: float) -> None:
-        """Put everything that can go into the lanes, and take out what has arrived."""
+        """Queue every record that can be sent, and remove the dead letters of those that are finished."""
         ordered = deque(sorted(letters, key=_event_position))
         try:
             async with asyncio.timeout(work_s):
@@ -104,7 +104,7 @@ class ReplayRun:
         await self._remove()
 
     def reply(self, letters: int, following: int | None, through: int) -> ReplayReply:
-        """What is known at the end."""
+        """Build the answer at the end."""
         after = min(self._unfinished) - 1 if self._unfinished else following
         return ReplayReply(
             letters=letters,
@@ -120,7 +120,7 @@ class ReplayRun:
         )
 
     def _target(self, dead_letter: StoredDeadLetter) -> Target | None:
-        """Where it would go; None where it cannot go, which is counted."""
+        """The target of a dead letter; None where it has none, which is counted."""
         if dead_letter.hook == ENTRANCE or dead_letter.cut or not dead_letter.key:
             self.not_replayable += 1
             return None
@@ -137,7 +137,7 @@ class ReplayRun:
         return rule.target
 
     def _put(self, dead_letter: StoredDeadLetter) -> bool:
-        """False where the letter stays where it is."""
+        """Queue a dead letter. Returns False where it stays in `DLQ`."""
         target = self._target(dead_letter)
         if target is None:
             return False
@@ -145,7 +145,7 @@ class ReplayRun:
         assert queue is not None
         error = queue.error if isinstance(queue.error, PAUSING) else None
         if error is not None or dead_letter.hook in self._held_hooks:
-            # Those behind it would overtake it.
+            # Those behind it would overtake it, so its hook waits.
             self._held_hooks.add(dead_letter.hook)
             self._unfinished.append(dead_letter.id)
             self.last_error = error.message if error is not None else self.last_error
@@ -159,7 +159,7 @@ class ReplayRun:
             hook_id=dead_letter.hook,
             source=dead_letter.source,
             attempts=dead_letter.attempts,
-            # Its own, and not the hook's: it tells what became of this very record.
+            # Counters of its own, and not the hook's: they show the outcome of this very record.
             counters=HookCounters(self._clock),
             done=self._done,
         )
@@ -181,26 +181,26 @@ class ReplayRun:
             self.dead_lettered += 1
             self._settled.append(record)
         else:
-            # Let go, because its hook or connector is inactive since.
+            # Withdrawn, because its hook or connector has become inactive.
             self._held_hooks.add(record.hook_id)
             self._unfinished.append(record.dead_letter_id)
         self._changed.set()
 
     async def _wait(self) -> None:
         await self._changed.wait()
-        # Before, and not after, what is settled is taken out: more may settle meanwhile.
+        # Before `_remove` and not after it, because more records may finish meanwhile.
         self._changed.clear()
         await self._remove()
 
     async def _remove(self) -> None:
         settled = list(self._settled)
         await self._store.remove([record.dead_letter_id for record in settled])
-        # Only now: where the time is up in between, they are taken out at the end.
+        # Only now: where the time is up in between, they are removed at the end.
         del self._settled[: len(settled)]
 
 
 def _event_position(dead_letter: StoredDeadLetter) -> tuple[int, int, int]:
-    """Where the event lies in its stream. Letters come in the order in which their records failed, which is another."""
+    """Position of the event in its stream. Dead letters are stored in the order of failures, which is another."""
     _, *position = dead_letter.source.split(":")
     if len(position) == 2 and all(part.isdecimal() for part in position):
         return int(position[0]), int(position[1]), dead_letter.id

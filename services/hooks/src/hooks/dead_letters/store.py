@@ -1,8 +1,8 @@
 """
-Dead letters read back from `DLQ`: by the page, one by one, and thrown away. Writing is in `dead_letters.py`.
+Dead letters read from `DLQ`, by the page or one by one, and purged. `hooks.dead_letters.writer` writes them.
 
-An app sees its own alone, because every question carries a subject with its key. The number of a letter is its
-sequence in the stream, its time the one at which the stream stored it, so that both grow together.
+An app sees its own alone, because every read has a subject with its key. The id of a dead letter is its sequence in
+the stream, and its time the one at which the stream stored it, so both grow together.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from shared.messaging.pull import Pull
 from shared.messaging.streams import delete_message, purge
 
 READ_AT_ONCE = 64
-"""Letters that are asked for ahead: what a page may have read in vain."""
+"""Dead letters that are pulled ahead: what a page may have read in vain."""
 READ_BYTES = 4 << 20
 QUIET_S = 5.0
-"""After this long nothing more comes: what was counted has been thrown away meanwhile."""
+"""Wait after which a scan ends: the dead letters that it counted have been purged meanwhile."""
 
 
 class DeadLetterFilter(Struct, frozen=True, kw_only=True):
-    """Which letters of an app: of one hook or `entrance`, for one reason, stored from `since` on and before `until`."""
+    """Selects dead letters of an app: of a hook or `entrance`, for a reason, stored from `since` on, before `until`."""
 
     app_key: str
     hook: str | None = None
@@ -45,8 +45,8 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
 
 class StoredDeadLetter(Struct, frozen=True, kw_only=True):
     """
-    A dead letter. `body` is the record that could not be delivered, or what came in and was no event; `cut` says that
-    no message could hold all of it. `source` is the event's place in the mesh, `<stream>:<sequence>:<index>`.
+    A stored dead letter. `body` is the record that could not be delivered, or the input that was no event; `cut` says
+    that no message could hold all of it. `source` is the event's position, `<stream>:<sequence>:<index>`.
     """
 
     id: int
@@ -71,10 +71,10 @@ class DeadLetterStore:
         self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
     ) -> tuple[list[StoredDeadLetter], int | None]:
         """
-        The oldest letters after the number `after`, up to `limit` of them or about `max_bytes`.
+        Read the oldest dead letters after the id `after`, up to `limit` of them or about `max_bytes`.
 
-        Gives:
-            The letters, and the number to go on after; None where there are no more up to `through`.
+        Returns:
+            The dead letters, and the id to go on after; None where there are no more up to `through`.
         """
         found: list[StoredDeadLetter] = []
         size = 0
@@ -106,19 +106,19 @@ class DeadLetterStore:
         return found, None
 
     async def get(self, app_key: str, id: int) -> StoredDeadLetter:
-        """Raises `NotFoundError` when the app has no such letter."""
+        """Read one dead letter. Raises `NotFoundError` when the app has none of that id."""
         found, _ = await self.read(DeadLetterFilter(app_key=app_key), after=id - 1, through=id, limit=1, max_bytes=1)
         if not found:
             raise NotFoundError("there is no such dead letter")
         return found[0]
 
     async def newest(self) -> int:
-        """The number of the newest letter of anybody."""
+        """Return the id of the newest dead letter of all apps."""
         return (await self._bus.stream_state(DLQ)).last_sequence
 
     async def purge(self, wanted: DeadLetterFilter) -> int:
-        """Throw away what is stored now and before `until`; `since` is passed over. Gives how many there were."""
-        # Asked first: what is stored during the question stays.
+        """Purge what is stored now and before `until`, and return the number. `since` is ignored."""
+        # Read first: dead letters that are stored during the purge stay.
         before = await self.newest() + 1
         if wanted.until is not None:
             later = DeadLetterFilter(app_key=wanted.app_key, hook=wanted.hook, reason=wanted.reason, since=wanted.until)
@@ -127,7 +127,7 @@ class DeadLetterStore:
         return await purge(self._bus, DLQ, wanted.subject, before_sequence=before)
 
     async def remove(self, ids: Sequence[int]) -> None:
-        """Throw these away, whosever they are."""
+        """Remove these, of any app."""
         await asyncio.gather(*(delete_message(self._bus, DLQ, id) for id in ids))
 
 
@@ -148,7 +148,7 @@ def _stored(message: Message) -> StoredDeadLetter:
     try:
         dead_letter = decode(message.data, DeadLetter)
     except InvalidError as error:
-        # Of a later release, perhaps. It must not close the way to those behind it.
+        # Perhaps of a later release. It must not hide those behind it.
         dead_letter = DeadLetter(
             service=SERVICE,
             app_key=app_key,

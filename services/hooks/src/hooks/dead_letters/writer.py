@@ -1,10 +1,11 @@
 """
-What cannot be delivered, kept for a person on `dlq.hooks.<app>.<owner>.<reason>`. The owner is a hook, or `entrance`.
+Dead letters written for people on `dlq.hooks.<app>.<owner>.<reason>`. The owner is a hook, or `entrance`.
 
-Putting returns once JetStream has the letter, however long that takes: only then may its source be acknowledged.
+A put returns once JetStream has stored the dead letter, however long that takes: only then may its source be
+acknowledged.
 
-No credential is in a letter. A record is rendered from an event and never from a connector; where an event itself
-holds a secret of its app's configuration, the letter has `***` instead, and so has what is sent again.
+A dead letter holds no credential. A record is rendered from an event and never from a connector. Where an event holds
+a secret of its app's configuration, the dead letter has `***` instead, and so has a replay of it.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ RETRY = Backoff(first_s=0.1, max_s=10.0)
 
 
 class DeadLetterBus(Protocol):
-    """`shared.messaging.bus.Bus`, as far as it is needed here."""
+    """The part of `shared.messaging.bus.Bus` that is needed here."""
 
     @property
     def max_payload(self) -> int: ...
@@ -45,9 +46,9 @@ class DeadLetterBus(Protocol):
 
 class ReplayedRecord(Record, kw_only=True, eq=False, gc=True):
     """
-    A record that comes from the letter with the number `dead_letter_id`, and not from an event.
+    A record that was rendered before, and comes from the dead letter `dead_letter_id`.
 
-    A letter that it becomes must not be taken for a repetition of the first one, or both would be gone.
+    A dead letter that it becomes must not count as a repetition of the first one, or both would be lost.
     """
 
     dead_letter_id: int
@@ -58,7 +59,7 @@ class DeadLetterWriter:
     Satisfies `hooks.delivery.model.DeadLetters`.
 
     Args:
-        secrets_of: What must not stand in a letter of an app: the secrets of its configuration.
+        secrets_of: Returns the secrets of an app's configuration, which no dead letter may hold.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class DeadLetterWriter:
         self._secrets_of = secrets_of
 
     async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None:
-        """A rendered record that its target will never take."""
+        """Store a rendered record that its target refuses."""
         await self.put(
             target.app_key,
             record.hook_id,
@@ -102,10 +103,10 @@ class DeadLetterWriter:
         once: str = "",
     ) -> None:
         """
-        Store a letter; one from the same source (and `once`) for the same owner is kept once within the window of
-        `DLQ`.
+        Store a dead letter. One of the same source (and `once`) and owner is stored once within the duplicate window
+        of `DLQ`.
 
-        A body over what one message can hold is cut: `source` tells where the whole lies while `EVENTS` keeps it.
+        A body over what one message can hold is cut. `source` says where the whole event is while `EVENTS` keeps it.
         """
         dead_letter = DeadLetter(
             service=SERVICE,
@@ -126,7 +127,9 @@ class DeadLetterWriter:
                 await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}{once}")
                 break
             except MillraceError as error:
-                log.warning("dead_letter_publish_failed", source=source, reason=reason, code=error.code, message=error.message)
+                log.warning(
+                    "dead_letter_publish_failed", source=source, reason=reason, code=error.code, message=error.message
+                )
             await asyncio.sleep(delay_s)
         self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
 

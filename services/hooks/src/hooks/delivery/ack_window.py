@@ -1,8 +1,8 @@
 """
-What is taken of a partition and not acknowledged: which messages are complete, where the floor is, what has room.
+The ack window of one partition: the messages that are pulled and not acknowledged, and what still fits.
 
-A message is complete when each of its events is confirmed, stored as a dead letter or matched by no hook. The floor
-moves by complete messages from the oldest on and by nothing else, so whoever takes over begins where order is whole.
+A message is complete when each of its events is confirmed, stored as a dead letter or matched by no hook. The ack floor
+moves over complete messages only, from the oldest on. So the next owner begins where the order is whole.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from shared.messaging.message import Message
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """What one partition may hold that is not acknowledged: the bound on this service's memory, and on repetitions."""
+    """Limits of one ack window. They bound the memory of the service and the repetitions after a crash."""
 
     records: int = 1024
     bytes: int = 4 << 20
@@ -24,7 +24,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
 
 
 class PendingMessage:
-    """A message that was taken and is not acknowledged, with what is still to be done for it."""
+    """A message in the ack window, with the number of its unfinished records."""
 
     __slots__ = ("message", "unfinished", "window")
 
@@ -32,17 +32,17 @@ class PendingMessage:
         self.message = message
         self.window = window
         self.unfinished = 1
-        """What is still to be done; 0 when the message is complete."""
+        """Records that are not finished, and one more until `close`. 0 when the message is complete."""
 
     def expect(self, record: Record) -> None:
-        """One more record has to be finished. Its `done` is this object."""
+        """Count one more record, whose `done` is this object."""
         window = self.window
         window.records += 1
         window.bytes += record.size
         self.unfinished += 1
 
     def __call__(self, record: Record) -> None:
-        """A record is finished. No bound method: one for every record would be the collector's main work."""
+        """Finish a record. A bound method for each record would be the main work of the garbage collector."""
         window = self.window
         window.records -= 1
         window.bytes -= record.size
@@ -52,14 +52,14 @@ class PendingMessage:
         window.notify()
 
     def close(self) -> None:
-        """Called by whoever took the message, once everything is expected."""
+        """End the counting: the reader calls this once every record is expected."""
         self.unfinished -= 1
         if not self.unfinished:
             self.window.advance()
 
 
 class AckWindow:
-    """The messages between the ack floor and the newest one taken, in order."""
+    """The messages between the ack floor and the newest pulled one, in order."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -70,11 +70,11 @@ class AckWindow:
         self.records = 0
         """Records that are not finished."""
         self.bytes = 0
-        """Of those records, with their keys."""
+        """Size of those records, with their keys."""
         self.floor: Message | None = None
-        """The newest message up to which everything is complete."""
+        """The ack floor: the newest message up to which everything is complete."""
         self.dispatched = ""
-        """The source of the newest event whose records were put into lanes."""
+        """Source of the newest event whose records are queued."""
 
     def add(self, message: Message) -> PendingMessage:
         pending = PendingMessage(message, self)
@@ -82,7 +82,7 @@ class AckWindow:
         return pending
 
     def advance(self) -> None:
-        """Called when a message has become complete."""
+        """Move the floor. A message that has become complete calls this."""
         pending = self._pending
         if pending[0].unfinished:
             return
@@ -93,21 +93,21 @@ class AckWindow:
 
     @property
     def oldest_ns(self) -> int | None:
-        """When the oldest message that is not complete was stored; None where all are complete."""
+        """Time at which the oldest incomplete message was stored; None where all are complete."""
         return self._pending[0].message.at_ns if self._pending else None
 
     @property
     def oldest(self) -> PendingMessage | None:
-        """What holds the floor."""
+        """The message that holds the floor."""
         return self._pending[0] if self._pending else None
 
     @property
     def newest(self) -> PendingMessage | None:
-        """What was taken last, unless everything is complete."""
+        """The message that was pulled last; None where all are complete."""
         return self._pending[-1] if self._pending else None
 
     def record_filter(self) -> Callable[[Record], bool]:
-        """Tells the records of the messages that are in here now from all others."""
+        """Return a test for records of the messages that are in the window now."""
         pending = set(self._pending)
         return lambda record: record.done in pending
 
@@ -123,26 +123,26 @@ class AckWindow:
         return self.records >= bounds.records or self.bytes >= bounds.bytes or len(self._pending) >= bounds.messages
 
     async def wait_room(self) -> bool:
-        """Until there is room; False when `close` was called."""
+        """Wait for room. Returns False when `close` was called."""
         while self.full and not self._closed:
             await self.wait_change()
         return not self._closed
 
     async def wait_empty(self) -> None:
-        """Until every record is finished. Nothing may be taken any more."""
+        """Wait until every record is finished. Nothing may be added meanwhile."""
         while self.records:
             await self.wait_change()
 
     async def wait_change(self) -> None:
-        """Until something is finished, or `notify` or `close` is called."""
+        """Wait until a record is finished, or `notify` or `close` is called."""
         self._changed.clear()
         await self._changed.wait()
 
     def notify(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake the task that waits for a change."""
         self._changed.set()
 
     def close(self) -> None:
-        """Nobody waits for room any more."""
+        """End every wait for room."""
         self._closed = True
         self._changed.set()

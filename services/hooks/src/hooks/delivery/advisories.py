@@ -1,6 +1,4 @@
-"""
-What an operator should mend although records go out, by target. Told on `alerts` once, and shown until it is mended.
-"""
+"""Advice to operators, by target: records go out, but something should be mended. Reported once, shown until mended."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,14 +6,14 @@ from hooks.matching.rule import Target
 
 
 class Advisories:
-    """`notify` is called with what is new."""
+    """The current advice by target. `notify` is called with each new one."""
 
     def __init__(self, notify: Callable[[Target, str], None]) -> None:
         self._notify = notify
         self._current: dict[Target, str] = {}
 
     def set(self, target: Target, message: str | None) -> None:
-        """Something should be mended; None says that it is."""
+        """Set the advice for a target; None clears it."""
         if message is None:
             self._current.pop(target, None)
         elif self._current.get(target) != message:
@@ -23,11 +21,11 @@ class Advisories:
             self._notify(target, message)
 
     def of(self, target: Target) -> str | None:
-        """What should be mended for a target."""
+        """The advice for a target, if there is one."""
         return self._current.get(target)
 
     def keep(self, targets: Iterable[Target]) -> None:
-        """Forget every target but these, which are only looked at where there is something to forget."""
+        """Forget every target but these. The iterable is read only where there is something to forget."""
         if self._current:
             kept = set(targets)
             self._current = {target: message for target, message in self._current.items() if target in kept}

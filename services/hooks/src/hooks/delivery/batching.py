@@ -1,9 +1,9 @@
 """
-Several events of one user as one record of the target: it succeeds or fails as a whole, and keeps the order inside.
+Several events of one user packed as one record of the target: it succeeds or fails as a whole, and keeps their order.
 
-What one round trip carries for a user grows from one event to as many as wait, so a very active user needs it. Which
-events are packed is told by their hook's `batch.format`; a pack that goes again is the same pack, so its repetition is
-the receiver's to drop, event by event, as every other.
+A round trip then carries all waiting events of a user instead of one, which a very active user needs. The hook's
+`batch.format` says which events are packed. A pack that is sent again is the same pack, so its receiver can drop the
+repetition, event by event, as any other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from hooks.delivery.model import Record, size_of
 
 
 class RecordBatch(Record, kw_only=True, eq=False, gc=False):
-    """Some records of one user and one hook, from the head of their lane on, under way as one."""
+    """Records of one user and one hook, from the head of the user's queue on, sent as one record."""
 
     records: Sequence[Record]
 
     def split(self) -> Record:
-        """The first record again, with the rest behind it. None of them is packed with another any more."""
+        """Return the first record, with the rest queued behind it. None of them is packed again."""
         for record in self.records:
             record.attempts = self.attempts
         self.records[-1].next = self.next
@@ -26,8 +26,8 @@ class RecordBatch(Record, kw_only=True, eq=False, gc=False):
 
 def pack(head: Record, most_bytes: int) -> RecordBatch:
     """
-    The head of a lane, with what follows it of the same hook and fits. A record that was tried before goes alone: it
-    was in a pack that was refused.
+    Pack the head of a user's queue with the records behind it that are of the same hook and fit. A record that was
+    tried before goes alone, because it was in a pack that was refused.
     """
     most_bytes = min(most_bytes, head.max_bytes)
     size = head.size
@@ -61,7 +61,7 @@ def pack(head: Record, most_bytes: int) -> RecordBatch:
 
 
 def unpack(records: Iterable[Record]) -> Iterable[Record]:
-    """Every single record, those of packs in their order."""
+    """Yield every single record, those of packs in their order."""
     for record in records:
         if isinstance(record, RecordBatch):
             yield from record.records

@@ -1,16 +1,14 @@
-"""
-How many calls to one target may run at once: more while full calls succeed, half as many when one fails.
-"""
+"""The concurrency limit of a target: it grows while full calls succeed, and is halved when one fails."""
 
 START = 4
-"""Calls at once to a target that nothing is known of."""
+"""The limit for a target of which nothing is known yet."""
 
 
 class ConcurrencyLimit:
     """
-    Additive increase, multiplicative decrease, as TCP does (RFC 5681): one call more for every round of full calls that
-    succeed, half of them after a call that failed or was throttled. Calls that began before the last cut do not cut
-    again.
+    Additive increase, multiplicative decrease, as in TCP (RFC 5681). The limit grows by one call for each round of full
+    calls that succeed. It is halved after a call that failed or was throttled. Calls that began before the last cut do
+    not cut again.
     """
 
     def __init__(self, most: int) -> None:
@@ -20,18 +18,18 @@ class ConcurrencyLimit:
         self.calls = min(START, most)
 
     def begin(self) -> int:
-        """A call begins. Give what this gives to `failed`."""
+        """Begin a call. Returns a mark that `failed` takes."""
         return self._cuts
 
     def succeeded(self, *, full: bool) -> None:
-        """A call ended well. One that was not `full` does not ask for another beside it."""
+        """Count a call that succeeded. Only `full` ones raise the limit."""
         self._full += full
         if self._full >= self.calls:
             self._full = 0
             self.calls = min(self._most, self.calls + 1)
 
     def failed(self, begun: int) -> None:
-        """A call failed, or was throttled as good as whole."""
+        """Halve the limit, because a call failed or most of its records were throttled."""
         if begun == self._cuts:
             self._cuts += 1
             self._full = 0

@@ -1,8 +1,8 @@
 """
-What has become of each hook's records since this process began: in memory, for the status route and for Prometheus.
+Counts of each hook's records since this process began: in memory, for the status route and for Prometheus.
 
-A scrape reads what is here, so it grows with the hooks that there are and not with those that ever were. An alarm needs
-the service's own series alone, which are few (`shared.runtime.telemetry`).
+A scrape reads them, so the series grow with the present hooks and not with all that ever were. Alarms need only the
+series of the service itself, which are few (`shared.runtime.telemetry`).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,9 +11,9 @@ from datetime import datetime
 
 class HookCounters:
     """
-    One hook's counts. `matched` = `sent` + `dead_lettered` + `skipped_inactive` + what is on its way; `failed` counts
-    attempts, so a record that went through at the third try counts twice here. `replayed` are dead letters that went
-    through later, beside all that.
+    One hook's counts. `matched` = `sent` + `dead_lettered` + `skipped_inactive` + those in flight. `failed` counts
+    attempts, so a record that is confirmed at the third one counts twice here. `replayed` are dead letters that were
+    confirmed later; no other count has them.
     """
 
     __slots__ = (
@@ -40,31 +40,31 @@ class HookCounters:
         self.last_error_at: datetime | None = None
 
     def fail(self, message: str) -> None:
-        """One attempt at one record failed."""
+        """Count a failed attempt at one record."""
         self.failed += 1
         self.last_error = message
         self.last_error_at = self._clock()
 
 
 class DeliveryCounters:
-    """Every hook's tally, made at first sight."""
+    """The counters of all hooks, each made when it is first asked for."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._by_hook: dict[tuple[str, str], HookCounters] = {}
 
     def of(self, app_key: str, hook_id: str) -> HookCounters:
-        """The tally of a hook."""
+        """The counters of a hook."""
         counters = self._by_hook.get((app_key, hook_id))
         if counters is None:
             counters = self._by_hook[app_key, hook_id] = HookCounters(self._clock)
         return counters
 
     def all(self) -> Mapping[tuple[str, str], HookCounters]:
-        """Every hook's, by app and id."""
+        """The counters of every hook, by app and id."""
         return self._by_hook
 
     def keep(self, hooks: Collection[tuple[str, str]]) -> None:
-        """Forget every hook but these, each an app's key and an id."""
+        """Forget every hook but these, each an app key and an id."""
         for key in [key for key in self._by_hook if key not in hooks]:
             del self._by_hook[key]

@@ -1,6 +1,6 @@
 """
-The words of delivery: a record, its outcome, and the ports that it passes. The sink's port is the protocol that every
-plug-in in `sinks/` follows. Who sends what when is in `lanes.py`; no vendor is known in either.
+Types and ports of delivery: a record, its outcome, and the ports that it passes. Every plug-in of `hooks.sinks`
+satisfies `Sink`. No vendor is known here; `hooks.delivery.target_queue` decides what is sent when.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,27 +18,27 @@ from shared.runtime.retry import Backoff
 MAX_KEY_CHARACTERS = 256
 """The longest partition key that Kinesis takes (PutRecords in botocore's service model)."""
 PAUSING = (CredentialsError, UnauthenticatedError, DeniedError, NotFoundError)
-"""What only a person can mend: the target waits for a change of its configuration, and looks now and then."""
+"""Errors that only a person can mend: the target waits for new configuration, and is probed now and then."""
 PLAIN = Batch()
 FRAME_BYTES = {"single": 0, "json_array": 2, "ndjson": 1}
-"""What a format adds to a record that travels alone: the brackets of the array, the line feed."""
+"""Bytes that a format adds to a record that travels alone: the brackets of the array, the line feed."""
 
 
 class Record(Struct, kw_only=True, eq=False, gc=False):
     """
-    One rendered record, on its way. Its events' order is the order in which records of one `key` are put.
+    One rendered record in flight. Records of one `key` are put in the order of their events.
 
     Args:
-        key: Decides the lane, and the sink partitions by it.
+        key: Selects the user queue, and the sink partitions by it.
         size: Bytes of the record alone in the format of its batch, with its key; see `size_of`.
         source: `<stream>:<sequence>:<index>` of its event.
-        at_ns: When the mesh stored its event, in nanoseconds since the epoch; 0 where nobody asks.
-        done: Called once with the record, when it is confirmed, stored as a dead letter or no longer wanted.
-        batch: Its hook's.
-        max_bytes: How large the record may become by others that are packed with it, with its key.
-        partition: Whose owner sends it; None where it belongs to no partition.
+        at_ns: Time at which the mesh stored its event, in nanoseconds since the epoch; 0 where it is not needed.
+        done: Called once with the record, when it is confirmed, stored as a dead letter or withdrawn.
+        batch: The batching of its hook.
+        max_bytes: Limit on a pack that begins with this record, with its key.
+        partition: The partition of its event; None for a replayed dead letter.
         attempts: How often it was sent.
-        next: What waits behind it in its lane.
+        next: The record behind it in its user queue.
         events: How many events travel in it.
 
     Not the collector's (`gc`): tens of thousands wait, and nothing that a record refers to refers to records again.
@@ -61,14 +61,14 @@ class Record(Struct, kw_only=True, eq=False, gc=False):
 
 
 class Sent(Struct, frozen=True, gc=False):
-    """The record is stored: in which shard and under which number, in decimal digits, where the receiver tells."""
+    """The record is stored, in a shard under a sequence number in decimal digits, where the receiver reports them."""
 
     shard: str = ""
     sequence: str = ""
 
 
 class Failed(Struct, frozen=True):
-    """The record is not stored. `code` is the vendor's word; one that is not `retryable` becomes a dead letter."""
+    """The record is not stored. `code` is the vendor's; a record that is not `retryable` becomes a dead letter."""
 
     code: str
     message: str
@@ -79,7 +79,7 @@ Outcome = Sent | Failed
 
 
 class SinkLimits(Struct, frozen=True, kw_only=True):
-    """What one call, and one record with its key, may hold."""
+    """Limits of one call, and of one record with its key."""
 
     call_records: int
     call_bytes: int
@@ -88,35 +88,39 @@ class SinkLimits(Struct, frozen=True, kw_only=True):
 
 class Sink(Protocol):
     """
-    One target, opened with one revision of its connector. Made by a config's `open`, which does no I/O.
+    One target, opened with one revision of its connector by a config's `open`, which does no I/O.
 
-    Several `send` calls run at the same time, never with a record of the same key. The sink does not retry, does not
-    wait and keeps nothing between calls; the caller does all of that.
+    Several `send` calls run at once, never with records of the same key. The sink neither retries nor waits, and keeps
+    nothing between calls; the caller does all of that.
     """
 
     limits: SinkLimits
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         """
-        Send within `limits` and give one outcome per record, in the order of `batch`.
+        Send a batch within `limits`. After a cancellation the batch may be stored or not; it is sent again.
 
-        Another number of outcomes counts as no answer. Raising says that the call as a whole failed: `BusyError` and
-        `UnavailableError` are tried again with back-off; credentials, denied and not found pause the target until its
-        configuration changes, with a try now and then; invalid and too large make the caller send the records one by
-        one and put the guilty one aside as a dead letter. Cancellation may leave the batch stored or not: it goes
-        again.
+        Returns:
+            One outcome per record, in the order of `batch`. Another number of outcomes counts as no answer.
+
+        Raises:
+            BusyError, UnavailableError: The call is tried again with back-off.
+            CredentialsError, UnauthenticatedError, DeniedError, NotFoundError: The target is paused until its
+                configuration changes, and probed now and then.
+            InvalidError, TooLargeError: The caller sends the records one by one, and the refused one becomes a dead
+                letter.
         """
         ...
 
     async def ping(self) -> None:
-        """Raise what `send` would, without sending. For Test Connection; delivery does not call it."""
+        """Raise the errors of `send` without sending. For Test Connection; delivery does not call it."""
         ...
 
 
 class Policy(Struct, frozen=True, kw_only=True):
     """
-    How a target is served: by how many calls at once in the end; `probe` paces the tries while it is paused, `retry`
-    everything else.
+    How a target is served: `calls` is the most at once, `probe` the back-off while it is paused, and `retry` that of
+    all other failures.
     """
 
     calls: int = 16
@@ -125,7 +129,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class DeliveryObserver(Protocol):
-    """Who is told what an operator has to know."""
+    """Receives the pauses and resumptions that an operator has to know."""
 
     def paused(self, target: Target, error: MillraceError) -> None: ...
 
@@ -133,16 +137,16 @@ class DeliveryObserver(Protocol):
 
 
 class DeadLetters(Protocol):
-    """Where records go that cannot be delivered. Returns when they are stored, however long that takes."""
+    """Stores records that cannot be delivered. Returns once they are stored, however long that takes."""
 
     async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None: ...
 
 
 def size_of(key: str, data: bytes, batch: Batch = PLAIN) -> int:
-    """What a target counts of a record that travels alone: its data and its key, in bytes."""
+    """Size of a record that travels alone, as a target counts it: data, key and format, in bytes."""
     return len(data) + (len(key) if key.isascii() else len(key.encode())) + FRAME_BYTES[batch.format]
 
 
 def partition_key(user_id: str) -> str:
-    """The user id, or the SHA-256 of it in hex where it is longer than a key may be."""
+    """The user id, or its SHA-256 in hex where it is longer than a key may be."""
     return user_id if len(user_id) <= MAX_KEY_CHARACTERS else sha256(user_id.encode()).hexdigest()

@@ -1,8 +1,8 @@
 """
-What the answers of one target teach of its shards: which user is where, what order was kept, and which shard rests.
+The shards of one target, as its answers show them: the shard of each user, the order kept there, and the back-off.
 
-A shard that refuses records is left alone for a while, longer each time and drawn by full jitter, until any record gets
-through to it. Shards are known by name from the answers alone; for a target without them there is one, with no name.
+A shard that refuses records is left alone for a while, longer each time and with full jitter, until it stores a record.
+Shards are known by name from the answers alone. A target without shards counts as one shard with no name.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from hooks.delivery.target_health import wait_s
 from shared.runtime.retry import Backoff
 
 USERS_REMEMBERED: Final = 8192
-"""Users per target whose last confirmed record is known for sure; of as many older ones it may be."""
+"""Users per target whose last confirmed record is remembered for sure; as many older ones may be."""
 NAMED: Final = re.compile(r"\bshardId-\d+")
 """In "Rate exceeded for shard shardId-000000000000 in stream …" (API reference, PutRecords)."""
 
 
 class _ShardState:
-    """A shard that refused something. It is in its wait while there is a timer."""
+    """A shard that refused a record. It is in back-off while there is a timer."""
 
     __slots__ = ("failures", "timer", "waiting")
 
@@ -32,7 +32,7 @@ class _ShardState:
 
 
 class ShardBackoff:
-    """`resume` gets the records of a shard whose wait is over."""
+    """The back-off of every shard. `resume` gets the records of a shard whose wait is over."""
 
     def __init__(
         self, backoff: Backoff, loop: asyncio.AbstractEventLoop, resume: Callable[[list[Record]], None]
@@ -44,15 +44,15 @@ class ShardBackoff:
         self._older: dict[str, Sent] = {}
         self._states: dict[str, _ShardState] = {}
         self.blocked = 0
-        """ShardBackoff that take nothing at all at present. Only then is it worth to ask `hold`."""
+        """Shards that take nothing at present. Only then is `hold` worth a call."""
 
     @property
     def waiting(self) -> Iterable[Record]:
-        """What waits for a shard, heads of lanes all."""
+        """Records that wait for a shard, each the head of its user's queue."""
         return [record for state in self._states.values() for record in state.waiting]
 
     def learn(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> int:
-        """Take in an answer, and give how many records were stored before an earlier one of their user."""
+        """Learn from an answer. Returns how many records were stored before an earlier one of their user."""
         newer, older = self._newer, self._older
         inversions = 0
         for record, outcome in zip(batch, outcomes, strict=True):
@@ -71,7 +71,7 @@ class ShardBackoff:
         return inversions
 
     def failed(self, refused: Sequence[tuple[Record, Failed]]) -> None:
-        """These have to wait before they go again. `learn` comes first: a shard that took others waits briefly."""
+        """Put refused records into back-off. `learn` comes first: a shard that stored others waits briefly."""
         for record, outcome in refused:
             named = NAMED.search(outcome.message)
             shard = named.group() if named else self._shard_of(record.key)
@@ -85,7 +85,7 @@ class ShardBackoff:
     def hold(self, record: Record) -> bool:
         """
         Whether the record is kept here, because its user's shard refused everything more than once. A single refusal
-        holds nobody else up: it may be the record's own bad luck.
+        holds up no other record, since it may concern that record alone.
         """
         state = self._states.get(self._shard_of(record.key))
         if state is None or state.timer is None or not _is_blocked(state):
@@ -94,7 +94,7 @@ class ShardBackoff:
         return True
 
     def clear(self) -> None:
-        """Nothing waits any more, whatever is done with it."""
+        """Forget every wait and every waiting record."""
         for state in self._states.values():
             if state.timer is not None:
                 state.timer.cancel()
@@ -102,7 +102,7 @@ class ShardBackoff:
         self.blocked = 0
 
     def renewed(self) -> None:
-        """The configuration changed: nothing that is known of a shard need be so any more."""
+        """Resume everything, because a changed configuration makes what was learnt of shards uncertain."""
         waiting = list(self.waiting)
         self.clear()
         self._resume(waiting)
@@ -129,8 +129,8 @@ class ShardBackoff:
 
 def _follows(number: str, other: str) -> bool:
     """
-    Whether the one number is above the other. They have 56 digits and more and none to spare in front (API reference,
-    PutRecordsResultEntry), so to make integers of them would take longer than all else that is learnt of a record.
+    Whether one sequence number is above the other. They have 56 digits or more and no leading zeros (API reference,
+    PutRecordsResultEntry). Integers of them would cost more than all other work of `learn`.
     """
     return number > other if len(number) == len(other) else len(number) > len(other)
 

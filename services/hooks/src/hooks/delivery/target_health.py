@@ -1,6 +1,4 @@
-"""
-Why a target is not served at present, when it is asked again, and what an operator hears of it. Moves no record.
-"""
+"""The health of a target: why it is not served at present, when it is called again, and what operators hear of it."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -17,9 +15,9 @@ log = structlog.get_logger()
 
 class TargetHealth:
     """
-    The state of one target. `clock` is monotonic, in seconds.
+    The health of one target. `clock` is monotonic, in seconds. Moves no record.
 
-    An operator hears of a pause once, and again only when the configuration was changed without mending it.
+    A pause is reported once, and again only when a changed configuration did not mend it.
     """
 
     def __init__(self, target: Target, policy: Policy, observer: DeliveryObserver, clock: Callable[[], float]) -> None:
@@ -32,10 +30,10 @@ class TargetHealth:
         self._reported = False
         self._paused = False
         self.error: MillraceError | None = None
-        """Why nothing goes out; None while the target answers."""
+        """The failure that stops delivery; None while the target answers."""
 
     def failed(self, error: MillraceError) -> None:
-        """A call failed as a whole."""
+        """Note a call that failed as a whole."""
         if self.wait_s > 0:
             return  # It ran beside the one that failed first.
         pausing = isinstance(error, PAUSING)
@@ -57,7 +55,7 @@ class TargetHealth:
             self._observer.paused(self._target, error)
 
     def answered(self) -> None:
-        """A call got through."""
+        """Note a call that was answered."""
         if self.error is not None:
             self._forget()
         if self._paused:
@@ -65,13 +63,13 @@ class TargetHealth:
             self._observer.resumed(self._target)
 
     def renewed(self) -> None:
-        """The configuration changed, which may have mended it."""
+        """Forget the failure, because the configuration changed."""
         self._reported = False
         self._forget()
 
     @property
     def wait_s(self) -> float:
-        """Seconds until the next call; not over 0 when it may go now."""
+        """Seconds until the next call; 0 or less when it may go now."""
         return self._resume_at - self._clock()
 
     def _forget(self) -> None:
@@ -81,5 +79,5 @@ class TargetHealth:
 
 
 def wait_s(backoff: Backoff, attempt: int) -> float:
-    """The wait after the `attempt`-th failure, from 1; after some, it is `max_s` alone that bounds it."""
+    """The wait after the `attempt`-th failure, counted from 1. From the 16th on it does not grow."""
     return next(islice(backoff.delays(), min(attempt, 16) - 1, None))

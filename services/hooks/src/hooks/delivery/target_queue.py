@@ -1,13 +1,14 @@
 """
-How records reach one target: batches, partial failure, order.
+Delivery of records to one target: batches, partial failure, order.
 
-Order. Each user has a lane. Only the head of a lane is ever in flight, and the next record moves up when the head is
-confirmed, so a call takes at most one record of a user, whatever fails and however many calls run. A call that ended
-without a word may have landed: its records go again before anything newer, so a duplicate is adjacent, never late.
-The lanes, and what a call takes of them, are in `chains.py`; how many calls run at once is told by `pace.py`, how long
-a record that failed waits by `shards.py`, and how long a target that failed by `trouble.py`.
+Order: each user has a queue, of which only the head is ever in flight. The next record moves up when the head is
+confirmed. So a call has at most one record of a user, whatever fails and however many calls run. A call without an
+answer may have been stored: its records go again before anything newer, so a duplicate is adjacent and never late.
 
-A call begins when it is full, or when any record has lingered as long as its own hook says; it takes all that is ready.
+A call begins when it is full, or when any record has lingered as long as its hook says. It takes all that is ready.
+
+One file, because put, timer, call and outcome share the state of one target; its parts are beside it:
+`hooks.delivery.user_queues` (order), `concurrency_limit` (calls at once), `shard_backoff` and `target_health` (waits).
 """
 
 import asyncio
@@ -68,7 +69,7 @@ class TargetQueue:
         self._lingering: Batch | None = None
         self._overdue = False
         self._saturated = False
-        """As many calls run as may; when one ends, that is looked at again."""
+        """The concurrency limit is reached; the end of a call checks again."""
         self._changed = asyncio.Event()
         self._concurrency = ConcurrencyLimit(policy.calls)
         self._shard_backoff = ShardBackoff(policy.retry, self._loop, self._resume)
@@ -76,12 +77,12 @@ class TargetQueue:
 
     @property
     def limits(self) -> SinkLimits:
-        """The sink's. A record over `record_bytes` must not be put."""
+        """Limits of the sink. A record over `record_bytes` must not be put."""
         return self._sink.limits
 
     @property
     def error(self) -> MillraceError | None:
-        """Why nothing goes out at present; None while the target answers."""
+        """The failure that stops delivery; None while the target answers."""
         return self._health.error
 
     @property
@@ -90,11 +91,11 @@ class TargetQueue:
         return self.error is not None or bool(self._shard_backoff.waiting)
 
     def contains(self, matches: Callable[[Record], bool]) -> bool:
-        """Whether a record that `matches` picks is in here."""
+        """Whether a record is queued or in flight for which `matches` is true."""
         return any(map(matches, self.waiting()))
 
     def put(self, record: Record) -> None:
-        """Append to the user's lane. Does not wait; whoever puts bounds what is in here."""
+        """Append to the user's queue. Does not wait: the caller's ack window bounds what is queued."""
         if not self._user_queues.put(record) or self._saturated:
             return
         # Most records find a timer that was set for another one of their hook.
@@ -103,7 +104,7 @@ class TargetQueue:
             self._wake(batch)
 
     def renew(self, sink: Sink) -> None:
-        """The configuration changed: go on at once with `sink`. Calls in flight end with the sink they began with."""
+        """Go on with the sink of a new configuration at once. Calls in flight end with the sink they began with."""
         self._sink = sink
         self._health.renewed()
         self._shard_backoff.renewed()
@@ -116,9 +117,9 @@ class TargetQueue:
 
     def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
         """
-        Take out the records that `leaves` picks, each user's in order, and keep the rest.
+        Remove and return the records for which `leaves` is true, each user's in order.
 
-        Where one leaves, calls in flight are broken off, so what stays may be sent twice, in order.
+        Where there is one, calls in flight are cancelled, so the records that stay may be sent twice, in order.
         """
         records = self.waiting()
         if not any(map(leaves, records)):
@@ -136,10 +137,10 @@ class TargetQueue:
 
     def withdraw_waiting(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
         """
-        Take out the waiting records that `leaves` picks, without breaking off a call, so that nothing is sent twice.
+        Remove the waiting records for which `leaves` is true. No call is cancelled, so nothing is sent twice.
 
-        Gives:
-            What was taken out, each user's in order, and what `leaves` picks and is in a call: it stays in here.
+        Returns:
+            The removed records, each user's in order, and the ones in flight for which `leaves` is true. These stay.
         """
         heads = [head for batch in self._calls.values() for head in batch]
         sending = list(unpack(heads))
@@ -159,9 +160,9 @@ class TargetQueue:
 
     async def drain(self) -> None:
         """
-        Send what waits, as long as the target answers, then begin nothing more.
+        Send the waiting records as long as the target answers, then close. Nothing may be put meanwhile.
 
-        What a silent or paused target leaves goes out after the next start. Nothing may be put any more.
+        Records that a silent or paused target leaves are sent after the next start.
         """
         self._pump()
         while self._user_queues and (self._calls or self.error is None):
@@ -170,7 +171,7 @@ class TargetQueue:
         self.close()
 
     def close(self) -> None:
-        """Break off what is in flight and begin nothing more. What is not done comes again after the next start."""
+        """Cancel the calls in flight and begin no other. Unfinished records are sent after the next start."""
         self._clear()
         self._stop_timer()
 
@@ -196,7 +197,7 @@ class TargetQueue:
 
     @property
     def _max_calls(self) -> int:
-        # While the target is in trouble one call asks for all.
+        # While the target fails, one call probes it.
         return 1 if self.error is not None else self._concurrency.calls
 
     def _schedule(self, delay_s: float) -> None:
@@ -250,14 +251,14 @@ class TargetQueue:
 
     def _continue(self) -> None:
         self._saturated = False
-        # What gathered while the last call ran, or found no call free when its time had come, has lingered enough.
+        # Records that gathered during the last call, or were due when no call was free, have lingered enough.
         if self._overdue or not self._calls:
             self._pump()
         elif self._user_queues.ready:
             self._wake(self._user_queues.ready[0].batch)
 
     async def _apply_outcomes(self, batch: list[Record], outcomes: Sequence[Outcome]) -> int:
-        """Give how many failed for now."""
+        """Finish and requeue by outcome. Returns how many records failed for now."""
         if inversions := self._shard_backoff.learn(batch, outcomes):
             self._metrics.count("millrace_hooks_order_inversions_total", inversions)
         sent, rest = self._user_queues.confirm(batch, outcomes)
@@ -272,7 +273,7 @@ class TargetQueue:
         self._count("sent", sent)
         self._count("failed", _events(record for record, _ in failed))
         self._count("refused", _events(record for record, _ in refused))
-        # Whoever breaks the call off from here on finds only what is not finished.
+        # A cancellation from here on finds only unfinished records.
         batch[:] = [record for record, _ in refused]
         for record, outcome in refused:
             await self._reject(record, outcome.message)
@@ -280,7 +281,7 @@ class TargetQueue:
         return len(failed)
 
     async def _reject(self, record: Record, message: str) -> None:
-        """The target will never take it. Of a pack, that is found out record by record."""
+        """Store a record that the target refuses as a dead letter. The records of a pack are sent one by one first."""
         if record.events > 1:
             self._user_queues.suspect([record])
             return
@@ -297,7 +298,7 @@ class TargetQueue:
         for record in batch:
             record.counters.fail(error.message)
         if sink is not self._sink:
-            pass  # The connector has changed since: its new values are tried at once.
+            pass  # The connector changed during the call: its new values are tried at once.
         elif not isinstance(error, InvalidError | TooLargeError):
             self._health.failed(error)
         elif len(batch) > 1:

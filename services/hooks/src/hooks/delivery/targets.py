@@ -1,6 +1,6 @@
 """
-Every target of every app, and how a change of the configuration reaches them: opened, renewed, or let go with what
-waits there. Constructs lanes and nothing else; `hooks.sinks.catalog` makes a sink of a connector.
+All targets of all apps, and what a change of the configuration does to them: a target is opened, renewed or released.
+Constructs target queues and nothing else; `hooks.sinks.catalog` makes sinks of connectors.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from shared.runtime.telemetry import Metrics
 
 class ActiveConnector(Struct, frozen=True, kw_only=True):
     """
-    An app's active connector, or a webhook that is its own, at one revision: `open` gives the sink for a stream,
-    without I/O.
+    An app's active connector at one revision; a webhook hook is a connector of its own. `open` returns the sink for a
+    stream, without I/O.
     """
 
     revision: int
@@ -28,7 +28,7 @@ class ActiveConnector(Struct, frozen=True, kw_only=True):
 
 
 class WaitingRecords(NamedTuple):
-    """How many records of a hook wait, and when the mesh stored the oldest one's event, in ns since the epoch."""
+    """Waiting records of a hook, and the time at which the oldest one's event was stored, in ns since the epoch."""
 
     records: int
     oldest_ns: int
@@ -36,9 +36,9 @@ class WaitingRecords(NamedTuple):
 
 class Targets:
     """
-    The lanes in use, by target. An async context manager: calls run inside the block.
+    The queues in use, by target. An async context manager: calls run inside the block.
 
-    `index` is the configuration in force. It and the lanes change together, in one step of the event loop, so that no
+    `index` is the configuration in force. It and the queues change together, in one step of the event loop. So no
     record is matched by one configuration and routed by another.
     """
 
@@ -55,7 +55,7 @@ class Targets:
         self._tasks = asyncio.TaskGroup()
         self.index = HookIndex()
         self.before_change: list[Callable[[HookIndex, Mapping[Target, ActiveConnector]], None]] = []
-        """Called with a configuration in the step in which it is taken over, before anything else is."""
+        """Called with a new configuration first, in the step of the event loop that applies it."""
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -69,7 +69,7 @@ class Targets:
         await self._tasks.__aexit__(kind, error, trace)
 
     def find(self, target: Target) -> TargetQueue | None:
-        """The lanes of a target, or None where its app has no active connector."""
+        """The queue of a target, made where there is none; None where its app has no active connector."""
         queue = self._queues.get(target)
         if queue is not None:
             return queue
@@ -88,15 +88,15 @@ class Targets:
         return queue
 
     def queue_of(self, target: Target) -> TargetQueue | None:
-        """The lanes of a target where something was sent to it."""
+        """The queue of a target, if one was made."""
         return self._queues.get(target)
 
     def queues_of_app(self, app_key: str) -> Sequence[tuple[Target, TargetQueue]]:
-        """Every target of an app to which something was sent."""
+        """Every target of an app that has a queue."""
         return [(target, queue) for target, queue in self._queues.items() if target.app_key == app_key]
 
     def target_of(self, app_key: str, hook_id: str) -> Target | None:
-        """Where a hook's records go; None where they go nowhere."""
+        """The target of a hook; None where it has no active connector."""
         rule = self.index.rules.get((app_key, hook_id))
         return rule.target if rule is not None and self.serves(rule.target) else None
 
@@ -110,14 +110,14 @@ class Targets:
         return target in self._connectors
 
     def error_of(self, target: Target) -> MillraceError | None:
-        """Why nothing goes to a target at present; None while it answers, or nothing was sent yet."""
+        """The failure that stops a target; None while it answers, or nothing was sent yet."""
         queue = self._queues.get(target)
         return queue.error if queue is not None else None
 
     def waiting(self, app_key: str | None = None) -> dict[tuple[str, str], WaitingRecords]:
         """
-        What waits for a target or is in a call, but for dead letters that are sent again: of every hook of an app, or
-        of all, that has something there.
+        Records that wait or are in flight, by hook: of one app, or of all. Replayed dead letters do not count, and
+        hooks without records are left out.
         """
         found: dict[tuple[str, str], WaitingRecords] = {}
         for target, queue in self._queues.items():
@@ -130,16 +130,16 @@ class Targets:
         return found
 
     def withdraw(self, records: Collection[Record]) -> None:
-        """Let these go wherever they wait, without a word to whoever put them. They may have been sent."""
+        """Remove these from every queue without calling their `done`. They may have been sent."""
         for queue in self._queues.values():
             queue.release(lambda record: record in records)
 
     def apply(self, index: HookIndex, connectors: Mapping[Target, ActiveConnector]) -> None:
         """
-        Take over a configuration; `connectors` hold what opens each target.
+        Apply a configuration; `connectors` has what opens each target.
 
-        What waits for a stream that its hook has left follows the hook to the new one; what waits for a hook or
-        connector that is gone or inactive is let go, and counted as `skipped_inactive`.
+        Records that wait for a stream which their hook has left follow the hook to its new stream. Records of a deleted
+        or inactive hook or connector are finished, and counted as `skipped_inactive`.
         """
         for notify in self.before_change:
             notify(index, connectors)
@@ -161,12 +161,12 @@ class Targets:
             self._send_after(target, record)
 
     def drop_partition(self, partition: int) -> None:
-        """Forget what waits of a partition, without a word: who owns it next reads it again."""
+        """Remove the records of a partition without calling `done`: its next owner reads them again."""
         for queue in self._queues.values():
             queue.release(lambda record: record.partition == partition)
 
     async def drain(self) -> None:
-        """Send what waits where the target answers."""
+        """Send the waiting records of every target that answers."""
         async with asyncio.TaskGroup() as draining:
             for queue in self._queues.values():
                 draining.create_task(queue.drain())

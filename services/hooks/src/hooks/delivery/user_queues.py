@@ -1,9 +1,9 @@
 """
-The lanes of one target as chains of records: which heads may go, and what one call takes of them. Sends nothing.
+The user queues of one target, as linked records: which heads may go, and what one call takes of them. Sends nothing.
 
-A lane is a chain of records from its head (ready, suspected, or out of here: in a call, or waiting for its shard) to
-its tail. Where hooks share a target and gather differently, a call keeps to the smallest `max_records` and `max_bytes`
-of the records in it.
+A queue runs from its head to its tail. The head is ready, suspected, or out of here: in a call, or waiting for its
+shard. Where hooks of one target batch differently, a call keeps to the smallest `max_records` and `max_bytes` of its
+records.
 """
 
 from collections import deque
@@ -15,25 +15,25 @@ from hooks.matching.hook import Batch
 
 
 class UserQueues:
-    """No record is in two places: what `take_batch` gives comes back by `requeue`, `suspect`, `confirm` or `finish`."""
+    """Each record is in one place: `take_batch` hands it out; `requeue`, `suspect`, `confirm` or `finish` ends that."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Record] = {}
         self._suspects: deque[Record] = deque()
         self.ready: deque[Record] = deque()
-        """Heads that the next calls take, from the left."""
+        """Heads for the next calls, from the left."""
 
     def __bool__(self) -> bool:
-        """Whether anything is not finished, wherever it is."""
+        """Whether any record is unfinished, here or in a call."""
         return bool(self._tails)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to take."""
+        """Whether no record is ready."""
         return not self.ready and not self._suspects
 
     def put(self, record: Record) -> bool:
-        """Append to the user's lane. True when that made another head ready."""
+        """Append to the user's queue. Returns True when that made another head ready."""
         tails, key = self._tails, record.key
         tail = tails.get(key)
         tails[key] = record
@@ -48,7 +48,7 @@ class UserQueues:
         The records of the next call, and whether there was no room in it for more. A suspect goes alone.
 
         Args:
-            hold: Asked for every record, when given; what it answers True for is its own from then on. The call may
+            hold: Called for every record, when given; it keeps the records for which it returns True. The batch may
                 become empty by it.
         """
         ready, most, room, size = self.ready, limits.call_records, limits.call_bytes, 0
@@ -76,7 +76,7 @@ class UserQueues:
         return batch, len(batch) >= most
 
     def confirm(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> tuple[int, list[tuple[Record, Failed]]]:
-        """Finish what is stored. Gives how many events that were, and the records that failed."""
+        """Finish the stored records. Returns the number of their events, and the records that failed."""
         tails, ready = self._tails, self.ready
         failed: list[tuple[Record, Failed]] = []
         sent = 0
@@ -84,7 +84,7 @@ class UserQueues:
             if isinstance(outcome, Failed):
                 failed.append((record, outcome))
                 continue
-            # As `finish` does it: a call for every record would be dear.
+            # As in `finish`: a call for every record would cost too much.
             following = record.next
             if following is None:
                 del tails[record.key]
@@ -106,11 +106,11 @@ class UserQueues:
         record.done(record)
 
     def requeue(self, records: Sequence[Record]) -> None:
-        """These go before all others."""
+        """Put heads before all others."""
         self.ready.extendleft(reversed(records))
 
     def suspect(self, records: Iterable[Record]) -> None:
-        """One of these, or what is in the only one, made the target refuse a whole call: they are sent one by one."""
+        """Mark records to be sent one by one: one of them, or of the only pack, made the target refuse a whole call."""
         suspects = list(records)
         if len(suspects) == 1 and isinstance(suspects[0], RecordBatch):
             packed = suspects[0]
@@ -125,7 +125,7 @@ class UserQueues:
             held.clear()
 
     def keep(self, in_calls: Iterable[Record]) -> None:
-        """Forget every record but these heads, which are in calls."""
+        """Forget every record but these heads, which are in flight."""
         self.clear()
         for head in in_calls:
             head.next = None
@@ -133,7 +133,7 @@ class UserQueues:
 
     def all(self, outside: Iterable[Record]) -> list[Record]:
         """Every single record, each user's in order; `outside` are the heads that are not here."""
-        return [record for head in (*outside, *self._suspects, *self.ready) for record in unpack(_chain(head))]
+        return [record for head in (*outside, *self._suspects, *self.ready) for record in unpack(_linked(head))]
 
     def _pack(self, head: Record, most_bytes: int) -> RecordBatch:
         packed = pack(head, most_bytes)
@@ -142,7 +142,7 @@ class UserQueues:
         return packed
 
 
-def _chain(head: Record) -> Iterable[Record]:
+def _linked(head: Record) -> Iterable[Record]:
     record: Record | None = head
     while record is not None:
         yield record

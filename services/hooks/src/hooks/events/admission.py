@@ -1,8 +1,8 @@
 """
-Posted events, checked one by one and gathered into chunks for `EVENTS`. Pure; `hooks.events.publisher` publishes the
-chunks.
+Checks of posted events, one by one, and their gathering into chunks for `EVENTS`. Pure; `hooks.events.publisher`
+publishes the chunks.
 
-A bad event costs itself alone. The chunks keep the order in which the events came.
+A bad event refuses itself alone. The chunks keep the order in which the events came.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +17,13 @@ from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError
 
 CHUNK_BYTES = 256 << 10
-"""Events of a partition that travel as one message. More would hold up the window of a partition in one piece."""
+"""Size of the events that travel as one message. Larger ones would fill the ack window of a partition at once."""
 HEADER_BYTES = 1024
-"""Room for headers in a message of the server's `max_payload`."""
+"""Room for headers within the server's `max_payload`."""
 
 
 class PostedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An event as it is posted. The app is the path's; an id and a time that are missing are made here."""
+    """An event as it is posted. The path names the app; a missing id or time is set here."""
 
     id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     app_key: str | None = None
@@ -38,7 +38,7 @@ class PostedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class EventError(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why an event was refused; `index` counts from 0 in the array, or in the lines that hold something."""
+    """Error of a refused event; `index` counts from 0 in the array, or in the lines that are not empty."""
 
     index: int
     field: str | None = None
@@ -55,12 +55,12 @@ class EventChunk(Struct, frozen=True, kw_only=True):
 
 
 def split_array(body: bytes) -> list[bytes]:
-    """Raises `InvalidError` when the body is no JSON array."""
+    """Split a JSON array. Raises `InvalidError` when the body is none."""
     return [bytes(raw) for raw in decode(body, list[msgspec.Raw])]
 
 
 def split_lines(body: bytes) -> list[bytes]:
-    """NDJSON: a value per line; empty lines do not count."""
+    """Split NDJSON: one value a line; empty lines do not count."""
     return [line for line in body.split(b"\n") if line.strip()]
 
 
@@ -68,10 +68,10 @@ def admit(
     app_key: str, posted: Iterable[bytes], *, max_payload: int, now_ms: int, new_id: Callable[[int], str]
 ) -> tuple[list[EventChunk], list[EventError]]:
     """
-    Check the events of a request, and pack the good ones.
+    Check the events of a request, and gather the good ones into chunks.
 
-    Gives:
-        The chunks, those of a partition in the order in which its events came, and what was refused.
+    Returns:
+        The chunks, those of a partition in the order in which its events came, and the errors of refused events.
     """
     most = min(CHUNK_BYTES, max_payload - HEADER_BYTES)
     refused: list[EventError] = []
@@ -122,7 +122,7 @@ def _parts(events: Sequence[tuple[str, bytes]], most: int) -> Iterator[list[tupl
 
 
 def _chunk(app_key: str, partition: int, events: Sequence[tuple[str, bytes]]) -> EventChunk:
-    # The window of `Nats-Msg-Id` is the stream's: without the app, one tenant's id would swallow another's event.
+    # `Nats-Msg-Id` is compared over the whole stream: without the app, one tenant's id would drop another's event.
     ids = [event_id for event_id, _ in events]
     name = ids[0] if len(ids) == 1 else sha256("\n".join(ids).encode()).hexdigest()
     return EventChunk(

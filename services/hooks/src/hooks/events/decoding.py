@@ -1,7 +1,7 @@
 """
-Events of a message of `EVENTS`, checked one by one. Pure.
+Decoding of the messages of `EVENTS`, with a check of each event. Pure.
 
-Not every publisher comes by HTTP, so what `hooks.events.admission` refuses can stand in the stream.
+Not every publisher comes by HTTP, so the stream may hold events that `hooks.events.admission` refuses.
 """
 
 import json
@@ -32,21 +32,21 @@ _attributes = msgspec.json.Decoder(Attributes)
 _raws = msgspec.json.Decoder(list[Raw])
 OBJECT: Final = ord("{")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes of any kind; the last for arrays in arrays in arrays."""
+"""Errors of msgspec for arbitrary bytes; the last one for arrays nested too deep."""
 
 DecodedMessage = tuple[Iterable[tuple[int, RoutedEvent]], Sequence[RefusedEvent]]
 
 
 def routed(event: Event) -> RoutedEvent:
-    """An event that is checked already, as delivery takes it."""
+    """Convert a checked event to the form that delivery uses."""
     return _routed.decode(encode([event]))[0]
 
 
 def read_message(data: bytes, app_key: str, partition: int) -> DecodedMessage:
-    """The events of a message on `events.<app_key>.<partition>`, with their index, and what does not belong there."""
+    """Decode a message on `events.<app_key>.<partition>` into its events with their index, and the refused parts."""
     try:
         if not data.isascii():
-            # What is skipped while decoding is not looked at so closely.
+            # msgspec does not check the UTF-8 of values that it skips.
             data.decode()
         events = _routed.decode(data)
         # Without another array or an escape, an object that holds no object holds names and scalars alone. The search
@@ -66,7 +66,7 @@ def read_message(data: bytes, app_key: str, partition: int) -> DecodedMessage:
 
 
 def _read_each(data: bytes, app_key: str, partition: int) -> DecodedMessage:
-    """One by one: a message of which not all is right."""
+    """Decode event by event, for a message with a fault."""
     try:
         found = _split(data)
     except (InvalidError, ValueError, RecursionError) as error:
@@ -91,7 +91,7 @@ def _split(data: bytes) -> list[bytes]:
     except msgspec.ValidationError:
         raise
     except _UNREADABLE:
-        # msgspec stops at a lone surrogate or a NaN wherever it stands; the slower reader saves the events beside it.
+        # msgspec stops at a lone surrogate or a NaN anywhere; the slower `json` saves the events beside it.
         found = json.loads(data)
         if not isinstance(found, list):
             raise InvalidError("found something else") from None
@@ -99,7 +99,7 @@ def _split(data: bytes) -> list[bytes]:
 
 
 def _check_partition(event: Event, app_key: str, partition: int) -> None:
-    """An event on another's subject: a tenant's border, or an order that cannot be kept."""
+    """Refuse an event on another app's or partition's subject: it would cross tenants, or break the order."""
     if event.app_key != app_key:
         raise InvalidError(f"expected {app_key}, the app of the subject", field="app_key")
     if (right := partition_of(event.user_id)) != partition:

@@ -1,6 +1,6 @@
 """
-How posted events get into `EVENTS`: chunk after chunk of a partition, partitions side by side, and no answer before
-JetStream has them all.
+Publishing of posted events to `EVENTS`: the chunks of a partition one after the other, partitions side by side, and no
+answer before JetStream has stored them all.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from shared.ids import make_ulid
 
 RETRY_AFTER_S = 5.0
 ERRORS_LISTED = 1000
-"""Errors that an answer lists; `rejected` counts them all."""
+"""Most errors that an answer lists; `rejected` counts them all."""
 
 
 class EventsReply(Struct, frozen=True, kw_only=True):
-    """What became of a request's events. `errors` is in the order of the request."""
+    """Outcome of a request's events. `errors` is in the order of the request."""
 
     accepted: int
     rejected: int
@@ -30,7 +30,7 @@ class EventsReply(Struct, frozen=True, kw_only=True):
 
 
 class EventBus(Protocol):
-    """`shared.messaging.bus.Bus`, as far as it is needed here."""
+    """The part of `shared.messaging.bus.Bus` that is needed here."""
 
     @property
     def max_payload(self) -> int: ...
@@ -39,7 +39,7 @@ class EventBus(Protocol):
 
 
 class EventPublisher:
-    """The entrance by HTTP, behind its route."""
+    """Publishes the events of HTTP requests; its route is in `hooks.routes.events`."""
 
     def __init__(self, publisher: EventBus, alerts: Alerts, clock: Callable[[], datetime]) -> None:
         self._publisher = publisher
@@ -51,8 +51,8 @@ class EventPublisher:
         """
         Check events, one JSON object each, and store the good ones.
 
-        A request that failed can be said again: what was stored by it is dropped as a repetition, within the window of
-        `EVENTS`, if its events have ids of their own.
+        A failed request can be repeated: events that it stored are dropped as duplicates within the duplicate window of
+        `EVENTS`, if they have ids of their own.
 
         Raises:
             BusyError: The stream is full.
@@ -78,7 +78,7 @@ class EventPublisher:
         )
 
     async def _publish(self, app_key: str, chunks: Sequence[EventChunk]) -> None:
-        # The next chunk only after the one before, or a failure would turn their order round.
+        # The next chunk only after the one before, or a failure would reverse their order.
         for chunk in chunks:
             subject = subjects.events(app_key, chunk.partition)
             await self._publisher.publish(subject, chunk.data, message_id=chunk.message_id)

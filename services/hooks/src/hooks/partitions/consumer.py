@@ -1,9 +1,9 @@
 """
 One partition of `EVENTS`: pull -> match -> deliver -> ack floor. Rules of matching, order and retry are elsewhere.
 
-Which partitions are open is `leases.py`'s business. Two owners of one partition, if there ever were, would not turn a
-user's order round: each sends from a floor on, in order, so what arrives first of each event is in order; it would only
-be repeated further apart.
+`hooks.assignment.leases` decides which partitions are open. Two owners of one partition, if there were any, would keep
+each user's order: each sends in order from an ack floor on, so the first arrivals of the events are in order. Only the
+repetitions would be further apart.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ log = structlog.get_logger()
 MESSAGES_AT_ONCE = 256
 ACK_EVERY_S = 0.05
 PULL_CHECK_S = 10.0
-"""How often the pull is compared with what the server says of it."""
+"""Interval at which the state of the pull is compared with that of the server."""
 
 
 class PartitionPull(Protocol):
-    """`shared.messaging.pull.PartitionPull`, as far as it is needed here."""
+    """The part of `shared.messaging.pull.Pull` that is needed here."""
 
     async def next(self, most: int) -> list[Message]: ...
 
@@ -50,7 +50,7 @@ class PartitionPull(Protocol):
 
 
 class PartitionConsumer:
-    """Reads one partition, in order. `run` is a task for as long as it is ours."""
+    """Reads one partition, in order. `run` is a task for as long as this replica holds the lease."""
 
     def __init__(
         self,
@@ -115,33 +115,33 @@ class PartitionConsumer:
             self._detachment.end()
 
     def close(self) -> None:
-        """Take no more messages."""
+        """Pull no more messages."""
         self._closed = True
         self._detachment.close()
         self._window.close()
         self._pull.close()
 
     def lose(self) -> None:
-        """It is not ours any more: from now on nothing is put into the lanes, and nothing acknowledged."""
+        """Stop at once, because the lease is lost: nothing more is queued, and nothing acknowledged."""
         self._lost = self._dispatcher.lost = True
         self.close()
 
     async def wait_ended(self) -> None:
-        """Until nothing more is put into the lanes."""
+        """Wait until no more records are queued."""
         await self._ended.wait()
 
     @property
     def waiting(self) -> int:
-        """Records that are not finished."""
+        """Number of unfinished records."""
         return self._window.records
 
     @property
     def oldest_ns(self) -> int | None:
-        """When the oldest message was stored that is not complete; None where nothing waits."""
+        """Time at which the oldest incomplete message was stored; None where nothing waits."""
         return self._window.oldest_ns
 
     async def wait_empty(self) -> None:
-        """Until nothing more is put into the lanes, and what was is finished."""
+        """Wait until no more records are queued and the queued ones are finished."""
         await self._ended.wait()
         await self._window.wait_empty()
         await self._detachment.wait_empty()
@@ -199,7 +199,7 @@ class PartitionConsumer:
         pending = self._window.add(message)
         app_key = app_of_events(message.subject)
         events, refused = read_message(message.data, app_key, self._number)
-        # Acknowledging needs only the rest of the message, and a window full of bodies would double the memory.
+        # An ack does not need the body, and a window full of bodies would double the memory.
         message.data = b""
         place = f"{EVENTS.name}:{message.sequence}"
         for refusal in refused:
@@ -223,7 +223,7 @@ class PartitionConsumer:
         pending.close()
 
     def _count_matched(self) -> None:
-        """Adding to a counter costs as much as matching an event."""
+        """Count in sums, because each addition to a counter costs as much as matching an event."""
         for outcome, events in (("matched", self._matched), ("unmatched", self._unmatched)):
             if events:
                 self._metrics.count("millrace_hooks_events_total", events, outcome=outcome)

@@ -1,6 +1,4 @@
-"""
-From an event to the lanes: what each hook that fires sends for it, completed from the profile, and into which lanes.
-"""
+"""From an event to the target queues: which hooks fire, the record of each, the profile in it, and its queue."""
 
 import asyncio
 from typing import NamedTuple, Protocol
@@ -28,13 +26,13 @@ log = structlog.get_logger()
 
 
 class ProfileStore(Protocol):
-    """`shared.profiles.cache.ProfileCache`, as far as it is needed here."""
+    """The part of `shared.profiles.cache.ProfileCache` that is needed here."""
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None: ...
 
 
 class _Route(NamedTuple):
-    """Where a hook's records go, in one configuration, and how large each may be. No lanes: they go nowhere."""
+    """The queue of a hook in one configuration, and the limit of its records. Without a queue they go nowhere."""
 
     counters: HookCounters
     queue: TargetQueue | None
@@ -42,7 +40,7 @@ class _Route(NamedTuple):
 
 
 class Dispatcher:
-    """Of one partition. Both its reader and those of its backlogs put what they read into lanes by it."""
+    """The dispatcher of one partition. Its reader and those of its backlogs queue all records by it."""
 
     def __init__(
         self,
@@ -65,12 +63,12 @@ class Dispatcher:
         self._index = targets.index
         self._routes: dict[Rule, _Route] = {}
         self.lost = False
-        """Set when the partition is not ours any more: from then on nothing is put into lanes."""
+        """Set when the lease is lost: from then on nothing is queued."""
 
     async def dispatch(
         self, pending: PendingMessage, event: RoutedEvent, source: str, backlog: Backlog | None = None
     ) -> None:
-        """Put an event's records into lanes, with what its user's profile adds. `source` is its place in `EVENTS`."""
+        """Queue an event's records, with the attributes of its user's profile. `source` is its position in `EVENTS`."""
         profile = await self._profile(event) if event.ext_id and self._profiles else None
         if self.lost:
             return
@@ -87,9 +85,9 @@ class Dispatcher:
         backlog: Backlog | None = None,
     ) -> list[tuple[Target, Record]]:
         """
-        Put an event's records into lanes, and give those that are too large for that.
+        Queue an event's records, and return those that are too large for that.
 
-        Nothing waits in here: the configuration that matches is the one that routes, and who is detached stays so.
+        Nothing is awaited in here, so one configuration matches and routes, and no hook is detached in between.
         """
         if self._index is not self._targets.index:
             self._index = self._targets.index
@@ -134,7 +132,7 @@ class Dispatcher:
         return oversize
 
     async def put_oversize(self, oversize: list[tuple[Target, Record]]) -> None:
-        """Store as dead letters what `put_matched` gave."""
+        """Store the records that `put_matched` returned as dead letters."""
         for target, record in oversize:
             message = f"expected at most {record.max_bytes} bytes with the key, got {record.size}"
             await self._dead_letters.put_record(target, record, "oversize", message)
@@ -153,7 +151,7 @@ class Dispatcher:
             try:
                 profile = await self._profiles.get(event.app_key, event.ext_id)
             except MillraceError as error:
-                # An unreadable profile must not hold the partition up; an unreachable store does, like NATS itself.
+                # A profile that cannot be decoded must not hold up the partition; an unreachable store does, like NATS.
                 if not error.retryable:
                     log.warning("profile_decoding_failed", app_key=event.app_key, message=error.message)
                     return None

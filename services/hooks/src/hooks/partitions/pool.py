@@ -1,6 +1,6 @@
 """
-The partitions that this process has open: how one is opened, given away and dropped while the service runs, and how all
-are closed when it stops. Which ones are ours is `leases.py`'s business, what is done with one `partitions.py`'s.
+The partitions that this process has open: each is opened, released and dropped while the service runs, and all are
+closed when it stops. `hooks.assignment.leases` decides which; `hooks.partitions.consumer` reads one.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class _OpenPartition:
-    """A partition that is open, or about to be."""
+    """A partition that is open, or is being opened."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
@@ -32,8 +32,8 @@ class ConsumerPool:
     The partitions that this process has open. Satisfies `hooks.assignment.leases.Partitions`.
 
     Args:
-        open_partition: Gives a partition that is read from its floor on; it is closed when the block is left.
-        spawn: Runs something for the life of the service, by a name.
+        open_partition: Yields a partition that is read from its ack floor on; it is closed when the block is left.
+        spawn: Starts a named task for the life of the service.
     """
 
     def __init__(
@@ -51,22 +51,22 @@ class ConsumerPool:
         self._closed = False
 
     def open(self, number: int) -> None:
-        """Begin to read a partition."""
+        """Start to read a partition."""
         opening = self._open[number] = _OpenPartition()
         opening.task = self._spawn(f"partition-{number:02d}", self._run(number, opening))
         self._update_gauge()
 
     def all(self) -> list[PartitionConsumer]:
-        """Those that are read now."""
+        """The partitions that are read now."""
         return [opening.partition for opening in self._open.values() if opening.partition is not None]
 
     async def wait_opened(self) -> None:
-        """Until all that are ours are read."""
+        """Wait until every open partition is read."""
         for opening in list(self._open.values()):
             await opening.opened.wait()
 
     async def release(self, number: int, within_s: float) -> None:
-        """Take no more of a partition, send what was taken as far as that is quick, acknowledge it and close."""
+        """Close a partition: pull no more of it, send what was pulled for up to `within_s`, and acknowledge it."""
         opening = self._open.get(number)
         if opening is None:
             return
@@ -84,7 +84,7 @@ class ConsumerPool:
         self._end(number, opening)
 
     def drop(self, number: int) -> None:
-        """A partition is not ours any more. When this returns, nothing of it is sent or acknowledged."""
+        """Stop a partition whose lease is lost. Once this returns, nothing of it is sent or acknowledged."""
         opening = self._open.get(number)
         if opening is None:
             return
@@ -95,14 +95,14 @@ class ConsumerPool:
         self._end(number, opening)
 
     def close(self) -> None:
-        """Take no more events."""
+        """Pull no more events."""
         self._closed = True
         for opening in self._open.values():
             if opening.partition is not None:
                 opening.partition.close()
 
     async def join(self) -> None:
-        """Send what was taken, as far as the targets answer, and acknowledge it."""
+        """Send what was pulled, as far as the targets answer, and acknowledge it."""
         partitions = {number: opening.partition for number, opening in self._open.items() if opening.partition}
         try:
             for partition in partitions.values():
@@ -111,7 +111,7 @@ class ConsumerPool:
         finally:
             async with asyncio.TaskGroup() as settling:
                 for number, partition in partitions.items():
-                    # What is on its way must not arrive when somebody else has it.
+                    # Records in flight must not arrive when another replica reads the partition.
                     self._targets.drop_partition(number)
                     settling.create_task(partition.settle())
 
