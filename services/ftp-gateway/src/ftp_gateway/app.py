@@ -214,7 +214,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
         jobs=jobs,
         is_deleted=is_deleted,
         puller=puller,
-        tell=mesh.bus.alert,
+        publish_alert=mesh.bus.alert,
         metrics=mesh.metrics,
         clock=now,
     )

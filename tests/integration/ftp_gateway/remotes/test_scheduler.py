@@ -52,8 +52,8 @@ def _lanes(store: KeyValueStore) -> PullScheduler:
     async def gone(_: object) -> bool:
         return True
 
-    async def tell(_: object) -> None:
-        raise AssertionError("there is nothing to tell")
+    async def publish_alert(_: object) -> None:
+        raise AssertionError("there is no alert")
 
     def never(*_: object) -> Any:
         raise AssertionError("there is no remote")
@@ -64,7 +64,7 @@ def _lanes(store: KeyValueStore) -> PullScheduler:
         jobs=dict,
         is_deleted=gone,
         puller=never,
-        tell=tell,
+        publish_alert=publish_alert,
         metrics=Metrics(),
         clock=lambda: datetime.now(UTC),
     )

@@ -1,4 +1,4 @@
-"""Times of the next look at a remote: its schedule, and a back-off after a failure. Pure."""
+"""Times of the next poll of a remote: its schedule, and a back-off after a failure. Pure."""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -9,26 +9,28 @@ from ftp_gateway.remotes.state import PullProgress, RemoteFailure
 from shared.errors import ConflictError, MillraceError
 
 ALERT_AFTER = timedelta(minutes=15)
-"""How long a failure that may pass by itself is nobody's business."""
+"""How long a transient failure lasts before an operator is alerted."""
 LONGEST_BACKOFF_S = 1800.0
-"""Between two looks at a server that fails."""
+"""Longest wait between two polls of a server that fails."""
 RETRY_S = 60.0
-"""How soon at most to look again where the last look failed, or left something that is about to be there."""
+"""Shortest wait after a poll that failed, or that left files which are about to be ready."""
 
 
 def failure_after(
     trouble: RemoteFailure | None, error: MillraceError, now: datetime, revision: int
 ) -> tuple[RemoteFailure, bool]:
     """
-    The trouble that a remote is in after a failure, and whether an operator has to hear of it now: once for each
-    configuration; at once where nothing but a person can help, else when it lasts.
+    Return the failure to store, and whether to alert an operator now.
+
+    There is one alert for each revision of the configuration: at once where only a person can help, else after
+    `ALERT_AFTER`.
     """
     since = trouble.since if trouble else now
     told = trouble.told_revision if trouble else 0
-    tell = told != revision and (not _may_pass(error) or now - since >= ALERT_AFTER)
+    alert_now = told != revision and (not _may_pass(error) or now - since >= ALERT_AFTER)
     return RemoteFailure(
-        code=error.code, message=error.message, since=since, told_revision=revision if tell else told
-    ), tell
+        code=error.code, message=error.message, since=since, told_revision=revision if alert_now else told
+    ), alert_now
 
 
 def _may_pass(error: MillraceError) -> bool:
@@ -37,8 +39,10 @@ def _may_pass(error: MillraceError) -> bool:
 
 def first_poll_at(remote: Remote, revision: int, progress: PullProgress, now: datetime) -> datetime:
     """
-    When a replica looks that begins with a remote. By a schedule it goes on where the one before has stopped, so what
-    was due while nobody was there is done once; a new schedule begins now. Otherwise, and after a failure, at once.
+    Return the time of the first poll by a replica that has just locked the remote.
+
+    With a schedule it is the stored time of the next poll, so a poll that was missed is made up once; a changed
+    configuration starts its schedule now. Without a schedule, and after a failure, it is now.
     """
     if remote.schedule is None or progress.trouble is not None:
         return now
@@ -48,7 +52,7 @@ def first_poll_at(remote: Remote, revision: int, progress: PullProgress, now: da
 
 
 def next_poll_at(remote: Remote, now: datetime, *, failures: int = 0, unfinished: bool = False) -> datetime:
-    """When to look again, after so many failures in a row, or after a look that has left something for soon."""
+    """Return the next poll, after so many failures in a row, or after a poll that left files which are nearly ready."""
     again_s = RETRY_S if remote.schedule is not None else min(RETRY_S, remote.every_s)
     if failures:
         return now + timedelta(seconds=min(again_s * 2.0 ** min(failures, 16), LONGEST_BACKOFF_S))

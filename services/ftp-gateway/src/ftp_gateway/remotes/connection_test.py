@@ -1,5 +1,5 @@
 """
-Test Connection of a remote: what a pull does with its server, once and without taking anything, step by step.
+Test Connection of a remote: the steps of a pull, once, without pulling a file.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from shared.contracts.connection_report import DEADLINE_S, Check, ConnectionRepo
 from shared.errors import MillraceError
 
 Identify = Callable[[Remote], Awaitable[str]]
-"""Says what a server is known by, or raises `UnknownHostError`."""
+"""Describes the server's accepted key or certificate, or raises `UnknownHostError`."""
 
 HINTS = {
     "credentials": "Check the username, the password and the key, and that the account is not locked.",
@@ -23,7 +23,7 @@ SILENT = "Check that the server's firewall lets our addresses in."
 async def probe_remote(
     remote: Remote, *, identify: Identify, open_server: OpenServer, deadline_s: float = DEADLINE_S
 ) -> tuple[ConnectionReport, OfferedHostKey | None]:
-    """The report, and the host key that the server shows where it is not the accepted one."""
+    """Return the connection report, and the host key that the server showed where it is not the accepted one."""
     offered: list[OfferedHostKey] = []
 
     async def identity() -> Finding:

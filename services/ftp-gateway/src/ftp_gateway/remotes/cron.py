@@ -1,8 +1,8 @@
 """
-A schedule in cron's five fields, in a time zone: `30 2 * * *` is every day at 02:30. Pure: the time comes in.
+Schedules in cron's five fields, in a time zone: `30 2 * * *` is every day at 02:30. Pure.
 
-Read as Debian's cron reads it (`cronsim`). What the clock skips in spring comes at the moment when it is put forward. A
-time that comes twice in autumn is taken once, unless the schedule says every hour or every minute.
+`cronsim` reads them as Debian's cron does. A time that the clock skips in spring falls on the moment of the change. A
+time that comes twice in autumn counts once, unless the schedule says every hour or every minute.
 """
 
 from datetime import UTC, datetime
@@ -13,11 +13,11 @@ from cronsim import CronSim, CronSimError
 from shared.errors import InvalidError
 
 FIELDS = 5
-"""`cronsim` would take a sixth, for seconds."""
+"""`cronsim` accepts a sixth, for seconds."""
 
 
 def check_schedule(schedule: str) -> None:
-    """Raises `InvalidError` for what is no schedule, or for a day that never comes."""
+    """Raises `InvalidError` for a text that is no schedule, or for a day that never comes."""
     try:
         if len(schedule.split()) != FIELDS:
             raise CronSimError("wrong number of fields")
@@ -30,7 +30,7 @@ def check_schedule(schedule: str) -> None:
 
 
 def next_time(schedule: str, now: datetime, zone: ZoneInfo) -> datetime:
-    """The first time after `now`, in UTC. The schedule was checked."""
+    """Return the first time after `now`, in UTC. The schedule has passed `check_schedule`."""
     times = (found.astimezone(UTC) for found in CronSim(schedule, now.astimezone(zone)))
     # In an hour that comes twice the library begins with the first one.
     return next(found for found in times if found > now)

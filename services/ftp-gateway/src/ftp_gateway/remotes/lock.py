@@ -1,8 +1,8 @@
 """
-One remote is pulled by one replica: the one that has the lock of the remote's file in the spool, which all share.
+Locks of remotes: one replica pulls a remote, the one that holds the lock of its file in the shared spool.
 
-The kernel, or the server of the file system, lets the lock go with the process or the machine, so no time has to pass
-before another replica may go on. Who cannot reach the spool any more cannot pull either. The file is empty, and stays.
+The kernel, or the server of the file system, releases the lock with the process or the machine, so another replica
+needs no time-out. A replica that cannot reach the spool cannot pull either. The file is empty, and stays.
 
     <app>/remotes/<id>
 """
@@ -14,7 +14,7 @@ from ftp_gateway.spool.file_locks import try_lock_path
 
 def lock_remote(spool: Path, app_key: str, remote_id: str) -> int | None:
     """
-    The right to pull from a remote, until the handle is closed; None while another has it.
+    Lock a remote until the returned handle is closed. None while another replica holds the lock.
 
     Args:
         spool: The spool's directory.

@@ -1,11 +1,14 @@
 """
-One look at a customer's server, and what comes of it:
+One poll of a customer's server:
 
-    list -> wait until a file stands still -> download -> durable in the spool -> remember -> leave, delete or archive
+    list -> wait until a file no longer changes -> download -> durable in the spool -> remember -> leave, delete,
+    archive
 
-Each arrow may be where the process dies. Before "durable" nothing has happened; after it the file is processed like an
-upload, whatever becomes of the server. Between "durable" and "remember" the file is pulled again, and is found to be a
-duplicate by its content. A file that is remembered and still there has its last step done by the next look.
+The process may die at each arrow. Before "durable" nothing has happened; after it the file is processed like an upload,
+whatever happens to the server. After a crash between "durable" and "remember" the file is pulled again and is a
+duplicate by its content. The next poll does the last step of a file that is remembered and still on the server.
+
+One file of 300 lines, because each step relies on what the step before has made durable.
 """
 
 import asyncio
@@ -31,26 +34,26 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 MAX_LISTED = 10_000
-"""Files in a remote's directory: what is remembered and compared at each look."""
+"""Files in a remote's directory: each poll compares and remembers them."""
 WAIT_IN_SESSION_S = 60.0
-"""Up to this, the session stays open while a file has to stand still."""
+"""The longest `settle_s` during which the session stays open."""
 MAX_FAILURES_IN_A_ROW = 3
-"""Files that fail one after the other in a look. Then it is the server, and the look ends."""
+"""Failures in a row after which the server is at fault, and the poll ends."""
 
 
 class RemoteServer(Protocol):
-    """A signed-in session with a remote, whatever it speaks. Each method raises kinds of `MillraceError`."""
+    """Port: a signed-in session with a remote of any protocol. Each method raises kinds of `MillraceError`."""
 
     async def list_files(self, directory: str, most: int) -> list[RemoteFile]:
-        """What is in a directory, links as what they are. Raises `TooLargeError` above `most`."""
+        """Return the entries of a directory, links not followed. Raises `TooLargeError` above `most`."""
         ...
 
     async def stat(self, path: str) -> RemoteFile | None:
-        """What a path is, links not followed; None for nothing."""
+        """Return what is at a path, links not followed; None for nothing."""
         ...
 
     def read(self, path: str, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        """The file in blocks, up to where it ends, or to a little more than `size_bytes`."""
+        """Yield the file in blocks, to its end, or to a little more than `size_bytes`."""
         ...
 
     async def write(self, path: str, data: bytes) -> None:
@@ -85,10 +88,10 @@ SendReports = Callable[[RemoteJob, RemoteServer, RemoteStateStore], Awaitable[No
 
 class Puller:
     """
-    Looks at one remote, again and again. One at a time for a remote: its caller has the turn.
+    Polls one remote. Its caller holds the remote's lock.
 
     Args:
-        send_reports: Brings the reports of files that were taken before; called with each session.
+        send_reports: Delivers the error reports of files that were pulled before; called in each session.
         clock: Aware UTC.
     """
 
@@ -115,11 +118,14 @@ class Puller:
 
     async def poll(self) -> bool:
         """
-        Take what is new, and end what was begun. Gives whether something is left that a look soon would find done: a
-        file that does not stand still yet or has to wait for its name, or a report that is not there yet.
+        Pull the new files, and finish those that were pulled before.
+
+        Returns:
+            Whether an early poll would find more to do: a file that still changes or waits for its name, or a report
+            that is not there yet.
 
         Raises:
-            MillraceError: The look failed, or else the first file of it that did; the others were taken.
+            MillraceError: The poll failed, or one of its files, the first; the others were pulled.
         """
         await self._state.save()
         async with self._open_server(self._remote) as server:
@@ -155,7 +161,7 @@ class Puller:
             return left > 0 or not all(taken.reported for taken in self._state.pulled.values())
 
     def _new_files(self, listed: Iterable[RemoteFile]) -> list[tuple[RemoteFile, Place]]:
-        """What is not ours yet, the oldest first."""
+        """Return the files that were not pulled yet, the oldest first."""
         found = []
         for file in listed:
             place = place_of(self._remote, self._job.app_key, file.name)
@@ -167,7 +173,7 @@ class Puller:
     async def _settled_files(
         self, server: RemoteServer, new: list[tuple[RemoteFile, Place]]
     ) -> list[tuple[RemoteFile, Place]]:
-        """Those that stood still for long enough; where it is not long, it is waited for."""
+        """Return the files that have not changed for `settle_s`; a short `settle_s` is waited for here."""
         names = {file.name for file, _ in new}
         self._unchanged_since = {name: seen for name, seen in self._unchanged_since.items() if name in names}
         if not all(self._is_settled(file) for file, _ in new) and self._remote.settle_s <= WAIT_IN_SESSION_S:
@@ -186,21 +192,21 @@ class Puller:
 
     async def _pull(self, server: RemoteServer, file: RemoteFile, place: Place) -> bool:
         """
-        One file into the spool, durable and committed, and remembered. False for one that has to wait.
+        Pull one file into the spool, commit and remember it. Returns False for a file that has to wait.
 
         Raises:
-            BusyError: The spool takes no more.
-            ConflictError: What came is not the file that was listed. Nothing was kept of it.
+            BusyError: The spool is full.
+            ConflictError: The content is not that of the listed file. Nothing of it was kept.
         """
         existing = self._spool.find(place)
         if existing is not None and existing.changeable:
-            log.info("pull_waits", app_key=place.app_key, remote=self._job.id, name=file.name)
+            log.info("pull_postponed", app_key=place.app_key, remote=self._job.id, name=file.name)
             return False
         if file.size_bytes > MAX_FILE_BYTES:
             raise TooLargeError(f"{file.name}: expected a file of at most {MAX_FILE_BYTES} bytes")
         path = in_directory(self._remote.path, file.name)
         if not _same(await server.stat(path), file):
-            return False  # It changes still.
+            return False  # It still changes.
         temporary = Place(place.app_key, place.folder, download_name(self._job.id, file.name))
         writer = self._spool.create(temporary, f"{PULLED_BY}{self._job.id}")
         try:
@@ -242,7 +248,7 @@ class Puller:
         try:
             await self._spool.rename(upload, place, replace=False)
         except ConflictError:
-            # Somebody has uploaded a file of this name meanwhile, which goes first.
+            # A file of this name was uploaded meanwhile, and goes first.
             await self._spool.cancel(upload)
             raise
         now = self._clock()
@@ -259,7 +265,7 @@ class Puller:
         self._state.count_pulled(file.size_bytes, now)
 
     async def _finish(self, server: RemoteServer, listed: Iterable[RemoteFile]) -> None:
-        """Delete or archive what is ours and still there."""
+        """Delete or archive the pulled files that are still on the server."""
         if self._remote.after == "leave":
             return
         if self._remote.after == "archive":
@@ -278,7 +284,7 @@ class Puller:
                 await self._state.delete_pulled(file.name)
 
     async def _forget_deleted(self, names: set[str]) -> None:
-        """Let go of what has been gone from the server for long."""
+        """Forget the files that have been missing on the server for `FORGET_AFTER`."""
         now = self._clock()
         for taken in list(self._state.pulled.values()):
             if taken.name in names:
@@ -295,7 +301,7 @@ def _same(found: RemoteFile | None, file: RemoteFile) -> bool:
 
 
 async def _uninterrupted(work: Awaitable[None]) -> None:
-    """Not cut short by a cancellation: what was committed is to be remembered."""
+    """Finish the work despite a cancellation: a committed file has to be remembered."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)

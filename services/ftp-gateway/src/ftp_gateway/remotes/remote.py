@@ -1,5 +1,5 @@
 """
-A customer's own server as a source of files: what it is in the configuration, and which of its files are taken. No I/O.
+Configuration of a remote, a customer's own server, and the choice of the files to pull. No I/O.
 """
 
 import fnmatch
@@ -12,7 +12,6 @@ from msgspec import Meta, Struct
 
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of, locate
 from ftp_gateway.remotes.cron import check_schedule
-from ftp_gateway.remotes.state import _parts
 from shared.config.registry import Kind
 from shared.config.secret import Secret
 from shared.errors import DeniedError, InvalidError, MillraceError
@@ -27,14 +26,14 @@ PORTS: dict[tuple[Protocol, str], int] = {("sftp", "explicit"): 22, ("ftps", "ex
 
 class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    A server that is looked at every `frequency` minutes, and whose files become files of the app.
+    A server that is polled every `frequency` minutes, and whose files become files of the app.
 
     `frequency_s`, in seconds, goes before `frequency`, and `schedule` before both: the five fields of cron, in
-    `timezone`. `push` and `profiles` are the patterns of the names that are
-    taken as push and as profile files. A file is taken when its size and time have not changed for `settle_s`. What is
-    taken is then left, deleted, or moved to `archive_path`. Reports go to `report_path` where that is given.
+    `timezone`. `push` and `profiles` are the patterns of the names of push and of profile files. A file is pulled when
+    its size and time have not changed for `settle_s`. It is then left, deleted, or moved to `archive_path`. Error
+    reports go to `report_path` where that is given.
 
-    SFTP: `host_key` is the server's public key, without which nobody signs in; left out, the one of before stays while
+    SFTP: `host_key` is the server's public key, without which we do not sign in; left out, the accepted one stays while
     the server is the same. FTPS: `ca_certificates` are trusted in place of the usual authorities, and
     `certificate_sha256` in place of any. `max_tls` helps with servers that resume no session of TLS 1.3.
     """
@@ -72,11 +71,11 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def every_s(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two polls."""
         return self.frequency_s or self.frequency * 60.0
 
     def check(self, *, allow_private: bool) -> None:
-        """What the types do not say. Raises `InvalidError`."""
+        """Check what the types cannot. Raises `InvalidError`."""
         if not allow_private and is_private(self.host):
             raise InvalidError("expected a host that is reachable from the internet", field="host")
         if not self.push and not self.profiles:
@@ -117,7 +116,7 @@ REMOTES = Kind(prefix="remotes", type=Remote)
 
 
 class OfferedHostKey(Struct, frozen=True, kw_only=True):
-    """A server's key: the public key as a line of `known_hosts` has it, and its SHA-256 fingerprint as people do."""
+    """A server's key: the public key as in a line of `known_hosts`, and its SHA-256 fingerprint for people."""
 
     public_key: str
     fingerprint: str
@@ -125,8 +124,7 @@ class OfferedHostKey(Struct, frozen=True, kw_only=True):
 
 class UnknownHostError(DeniedError):
     """
-    The server is not known, or not the one that was accepted; it got no password. `offered` is the host key that it
-    showed.
+    The server is not known, or not the accepted one; it got no password. `offered` is the host key that it showed.
     """
 
     def __init__(self, message: str, offered: OfferedHostKey | None = None) -> None:
@@ -136,8 +134,8 @@ class UnknownHostError(DeniedError):
 
 def place_of(remote: Remote, app_key: str, name: str) -> Place | None:
     """
-    Where a file of this name goes, or None for one that is not taken: the name fits no pattern, is one of those under
-    which files are uploaded, or is none that an upload could have.
+    Return the place of a file of this name in the spool. None for a file that is not pulled: the name fits no pattern,
+    is a temporary name of uploads, or is not allowed for an upload.
     """
     folders: tuple[tuple[Folder, tuple[str, ...]], ...] = (("Profile", remote.profiles), ("", remote.push))
     if "/" in name:
@@ -154,15 +152,19 @@ def place_of(remote: Remote, app_key: str, name: str) -> Place | None:
 
 
 def in_directory(directory: str, name: str) -> str:
-    """The path of a file on the server."""
+    """Return the path of a file on the server."""
     return f"{directory.rstrip('/')}/{name}"
 
 
 def archive_name(name: str, now: datetime) -> str:
-    """A name that no earlier file of this name has in the archive."""
+    """Return a name that no earlier file of this name has in the archive."""
     return f"{now:%Y%m%dT%H%M%S.%fZ}-{name}"
 
 
 def download_name(remote_id: str, name: str) -> str:
-    """The temporary name in our own tree under which a file is pulled."""
+    """Return the temporary name in our own spool under which a file is pulled."""
     return f".pull-{hashlib.sha256(f'{remote_id}/{name}'.encode()).hexdigest()[:32]}"
+
+
+def _parts(directory: str) -> list[str]:
+    return [part for part in directory.split("/") if part not in {"", "."}]

@@ -1,6 +1,7 @@
 """
-The reports about files of a remote, from `/errors` of the app to a directory on the remote: when a file is done, under
-a temporary name, measured, and then renamed. They stay in `/errors` as well.
+Delivery of error reports and result files to a remote, from `/errors` of the app to the remote's `report_path`.
+
+A report is written under a temporary name, measured, and renamed. It stays in `/errors` as well.
 """
 
 import asyncio
@@ -24,18 +25,18 @@ from shared.errors import ConflictError, NotFoundError
 log = structlog.get_logger()
 
 REPORT_EXPECTED_WITHIN = timedelta(hours=24)
-"""How long a report is waited for. It may have made way for that of a later file, or have been removed."""
+"""Longest wait for a report. That of a later file may have replaced it, or it was removed."""
 
 
 class ReportDelivery:
-    """Sends what is due of one app's remote. Gives `ftp_gateway.remotes.pull.SendReports`."""
+    """Sends the reports that are due. `send` satisfies `ftp_gateway.remotes.pull.SendReports`."""
 
     def __init__(self, spool: Spool, clock: Callable[[], datetime]) -> None:
         self._spool = spool
         self._clock = clock
 
     async def send(self, job: RemoteJob, server: RemoteServer, state: RemoteStateStore) -> None:
-        """Raises the `MillraceError` of the server."""
+        """Send the reports of the files that are done. Raises the `MillraceError` of the server."""
         directory = job.remote.report_path
         due = [taken for taken in state.pulled.values() if not taken.reported]
         for taken in due if directory else ():
@@ -51,7 +52,7 @@ class ReportDelivery:
             elif self._clock() - taken.closed_at < REPORT_EXPECTED_WITHIN:
                 continue
             else:
-                log.warning("report_not_sent", app_key=job.app_key, remote=job.id, name=taken.name)
+                log.warning("report_delivery_expired", app_key=job.app_key, remote=job.id, name=taken.name)
             await state.put_pulled(replace(taken, reported=True))
 
     async def _content(self, app_key: str, name: str) -> bytes | None:
@@ -66,7 +67,7 @@ class ReportDelivery:
 
 
 async def _put(server: RemoteServer, directory: str, name: str, data: bytes) -> None:
-    """The whole of it under its name, or nothing. Raises `ConflictError` when the server kept something else."""
+    """Write a whole file under its name, or nothing. Raises `ConflictError` when the server kept another size."""
     half, path = in_directory(directory, f"{name}.part"), in_directory(directory, name)
     await server.write(half, data)
     found = await server.stat(half)

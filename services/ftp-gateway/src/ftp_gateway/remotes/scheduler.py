@@ -1,9 +1,8 @@
 """
-One lane a remote: it looks at its remote when that is due, and as soon as its configuration has changed. No lane waits
-for another.
+Polls of remotes: one task (worker) a remote, which polls when that is due and once the configuration has changed.
 
-`PullScheduler` keeps a lane for every active remote, follows the configuration, and forgets what was deleted. A worker
-works only while this replica has the turn to pull from its remote (`remote_turn`).
+`PullScheduler` runs a worker for every active remote, follows the configuration, and erases the state of deleted
+remotes. No worker waits for another. A worker polls only while this replica holds the remote's lock (`remotes.lock`).
 """
 
 import asyncio
@@ -33,32 +32,32 @@ RemoteKey = tuple[str, str]
 """App and remote."""
 
 LOCK_RETRY_S = 5.0
-"""How often to ask whether a remote is free: what a replica that is killed costs at most."""
+"""Seconds between two tries of a lock: the longest pause of a remote whose replica was killed."""
 POLLS_AT_ONCE = 4
-"""Of one app. Each holds at most 1 MiB of a file, and one server that answers slowly holds up no other app's."""
+"""Polls of one app at a time. Each holds at most 1 MiB of a file. A slow server delays no other app."""
 ERASE_RETRY_S = 5.0
-"""How soon to ask again what is to be erased, where NATS did not say."""
+"""Seconds until the stored remotes are listed again, where NATS did not answer."""
 SPREAD_S = 15.0
-"""How far at most looks that are due together are put apart."""
+"""Longest random delay of a poll, so that polls that are due together do not start together."""
 CLOCK_CHECK_S = 60.0
-"""How long at most a change of the clock goes unnoticed."""
+"""Seconds until a change of the clock is noticed."""
 POLL_TIMEOUT_S = 86_400.0
 """
-The longest look; what it has not taken by then is taken by the next. It ends a server that answers always and never
-gets anywhere; each single answer has its own limit. A file begins anew with each look, so this is long enough for a
-file of 1 GiB at 100 kbit/s.
+The longest poll; the next poll pulls the files that are left. It ends a server that answers but makes no progress; each
+single answer has a limit of its own. A file starts anew with each poll, so the limit fits 1 GiB at 100 kbit/s.
 """
 
 
 class PullScheduler:
     """
-    The lanes of this process. Satisfies `shared.service.Intake`.
+    The workers of this process. Satisfies `shared.service.Intake`.
 
     Args:
-        take: The turn to pull from a remote, until the handle is closed; None while another replica has it.
+        lock: Locks a remote until the handle is closed; None while another replica holds the lock.
+        store: The bucket `REMOTES`.
         jobs: The active remotes now, by key.
-        is_deleted: Whether a remote is deleted for certain: what is known of it is erased then.
-        puller: A new one for a job.
+        is_deleted: Whether a remote is certainly deleted; its state is erased then.
+        puller: Makes the puller of a job.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class PullScheduler:
         jobs: Callable[[], Mapping[RemoteKey, RemoteJob]],
         is_deleted: Callable[[RemoteKey], Awaitable[bool]],
         puller: Callable[[RemoteJob, RemoteStateStore], Puller],
-        tell: PublishAlert,
+        publish_alert: PublishAlert,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
@@ -78,7 +77,7 @@ class PullScheduler:
         self._jobs = jobs
         self._is_deleted = is_deleted
         self._puller = puller
-        self._alerts = AlertSender("ftp-gateway", tell, clock)
+        self._alerts = AlertSender("ftp-gateway", publish_alert, clock)
         self._metrics = metrics
         self._clock = clock
         self._workers: dict[RemoteKey, tuple[int, asyncio.Task[None]]] = {}
@@ -88,16 +87,16 @@ class PullScheduler:
         self._closing = False
 
     def changed(self) -> None:
-        """The configuration is another one."""
+        """Follow the changed configuration."""
         self._changed.set()
 
     def close(self) -> None:
-        """Begin nothing, and leave off: what is half downloaded comes again."""
+        """End all workers. A download that is cut short starts anew later."""
         self._closing = True
         self._changed.set()
 
     async def join(self) -> None:
-        """Wait until the lanes have ended, and others may go on with their remotes."""
+        """Wait until the workers have ended and other replicas may lock their remotes."""
         await self._finished.wait()
 
     async def keep(self) -> None:
@@ -121,11 +120,11 @@ class PullScheduler:
             self._finished.set()
 
     def state_of(self, app_key: str, remote_id: str) -> RemoteStateStore:
-        """What is known of a remote."""
+        """The stored state of a remote."""
         return RemoteStateStore(self._store, app_key, remote_id)
 
     async def _follow(self, jobs: Mapping[RemoteKey, RemoteJob], tasks: asyncio.TaskGroup) -> None:
-        """A lane for every job, at its revision."""
+        """Run a worker for every job at its revision, and no other."""
         ending = []
         for key, (revision, worker) in list(self._workers.items()):
             if key not in jobs or jobs[key].revision != revision:
@@ -133,7 +132,7 @@ class PullScheduler:
                 ending.append(worker)
         left = set(ending)
         while left:
-            # Said again until it is heard: see `shared.service`.
+            # A task may swallow a cancellation: see `shared.service`.
             for worker in left:
                 worker.cancel()
             _, left = await asyncio.wait(left, timeout=0.5)
@@ -142,7 +141,7 @@ class PullScheduler:
                 self._workers[key] = job.revision, tasks.create_task(self._work(job), name=f"remote {'.'.join(key)}")
 
     async def _work(self, job: RemoteJob) -> None:
-        """Look at one remote for as long as it is as it is, whenever it is this replica's turn."""
+        """Poll one remote at one revision, whenever this replica holds its lock."""
         while True:
             try:
                 lock = self._lock((job.app_key, job.id))
@@ -152,7 +151,7 @@ class PullScheduler:
                     finally:
                         os.close(lock)
             except MillraceError as error:
-                log.warning("remote_waits", app_key=job.app_key, remote=job.id, message=error.message)
+                log.warning("remote_lock_failed", app_key=job.app_key, remote=job.id, message=error.message)
             except Exception:
                 log.exception("remote_failed", app_key=job.app_key, remote=job.id)
                 self._metrics.count("millrace_bugs_total", where="remotes")
@@ -173,19 +172,19 @@ class PullScheduler:
             failures = failures + 1 if error else 0
             now = self._clock()
             at = next_poll_at(job.remote, now, failures=failures, unfinished=unfinished)
-            # Apart from each other, and from those who look at the full minute.
+            # Polls must not start together, nor all at the full minute.
             at += timedelta(seconds=min((at - now).total_seconds() / 10, SPREAD_S) * random.random())
             await self._record(job, state, error, at)
 
     async def _sleep_until(self, at: datetime) -> None:
-        # In steps, because the clock may be set.
+        # Sleep in steps, because the clock may be set.
         left_s = (at - self._clock()).total_seconds()
         while left_s > 0:
             await asyncio.sleep(min(left_s, CLOCK_CHECK_S))
             left_s = (at - self._clock()).total_seconds()
 
     async def _poll(self, puller: Puller) -> tuple[MillraceError | None, bool]:
-        """Why it failed, and whether it has left something for soon."""
+        """Poll once. Returns the failure, or whether an early poll would find more to do."""
         try:
             async with asyncio.timeout(POLL_TIMEOUT_S):
                 return None, await puller.poll()
@@ -197,37 +196,39 @@ class PullScheduler:
     async def _record(
         self, job: RemoteJob, state: RemoteStateStore, error: MillraceError | None, next_look_at: datetime
     ) -> None:
-        """What came of a look, for whoever asks, and for the operator where it is news."""
+        """Store the result of a poll, and alert the operator where it is news."""
         now = self._clock()
-        before, tell, trouble = state.progress.trouble, False, None
+        before, alert_now, failure = state.progress.trouble, False, None
         if error is not None:
-            trouble, tell = failure_after(before, error, now, job.revision)
-            log.warning("remote_fails", app_key=job.app_key, remote=job.id, code=error.code, message=error.message)
+            failure, alert_now = failure_after(before, error, now, job.revision)
+            log.warning(
+                "remote_poll_failed", app_key=job.app_key, remote=job.id, code=error.code, message=error.message
+            )
         if isinstance(error, UnknownHostError) and error.offered is not None:
             await state.put_offered(error.offered)
-        # Told before it is noted: an alert that is told twice is better than none.
-        if tell and error is not None:
+        # The alert goes out before the state is stored: a second alert is better than none.
+        if alert_now and error is not None:
             kind = "remote-unknown-host" if isinstance(error, UnknownHostError) else "remote-failing"
             await self._alerts.send(job.app_key, kind, job.id, error.message)
         elif error is None and before is not None and before.told_revision:
             await self._alerts.send(job.app_key, "remote-recovered", job.id, "files are pulled from there again")
-        progress = replace(state.progress, looked_at=now, trouble=trouble)
+        progress = replace(state.progress, looked_at=now, trouble=failure)
         await state.put_progress(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
     async def _stored_remotes(self) -> set[RemoteKey] | None:
-        """Every remote of which something is known, configured or only tested. None: it cannot be read."""
+        """Every remote with stored state, configured or only tested. None where NATS does not answer."""
         try:
             stored = [
                 *await self._store.scan(keys.EVERY_PULL_PROGRESS),
                 *await self._store.scan(keys.EVERY_OFFERED_HOST_KEY),
             ]
         except MillraceError as error:
-            log.warning("remotes_not_erased", message=error.message)
+            log.warning("remotes_list_failed", message=error.message)
             return None
         return {keys.remote_of_key(one.key) for one in stored}
 
     async def _erase(self, candidates: set[RemoteKey]) -> set[RemoteKey]:
-        """Forget what was deleted, and give the rest: a remote that is only inactive keeps what it knows."""
+        """Erase the state of deleted remotes. Returns the others: an inactive remote keeps its state."""
         left = set(candidates)
         for key in candidates:
             try:
@@ -237,5 +238,5 @@ class PullScheduler:
                     log.info("remote_erased", app_key=key[0], remote=key[1])
             except MillraceError as error:
                 # Tried again with the next change.
-                log.warning("remote_not_erased", app_key=key[0], remote=key[1], message=error.message)
+                log.warning("remote_erase_failed", app_key=key[0], remote=key[1], message=error.message)
         return left

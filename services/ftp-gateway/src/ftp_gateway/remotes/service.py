@@ -11,7 +11,7 @@ from shared.contracts.connection_report import ConnectionReport
 
 class RemoteService(Struct, frozen=True, kw_only=True):
     """
-    What these routes work on.
+    The operations, as functions.
 
     `check` raises `InvalidError` for a remote that cannot be right; `probe` tries one out.
     """

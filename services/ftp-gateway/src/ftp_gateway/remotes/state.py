@@ -8,11 +8,11 @@ from typing import Literal
 from msgspec import Struct
 
 FORGET_AFTER = timedelta(days=7)
-"""How long a file that is gone from the server is remembered. Listings have been seen to be empty by mistake."""
+"""How long a file is remembered after it was deleted on the server. Some servers list an empty directory by mistake."""
 
 
 class RemoteFile(Struct, frozen=True, kw_only=True):
-    """A file in a directory of a remote, as the server tells it. `modified_at` is in its own clock and grain."""
+    """A file in a directory of a remote. `modified_at` is as the server writes it, by its clock."""
 
     name: str
     size_bytes: int
@@ -21,17 +21,16 @@ class RemoteFile(Struct, frozen=True, kw_only=True):
 
     @property
     def version(self) -> tuple[int, str]:
-        """What another content most likely changes."""
+        """Size and time, which differ for other content in all likelihood."""
         return self.size_bytes, self.modified_at
 
 
 class PulledFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    A file that is ours: it lies in our spool, or did. Kept until nothing on the server can be mistaken for it.
+    A file that was pulled into the spool. Stored until no file on the server can be mistaken for it.
 
-    `kind` and `closed_at`, that of the upload it became, are what its report is known by; `reported` says that none is
-    due.
-    `missing_since` is when it was first not to be seen on the server.
+    `kind` and `closed_at` are those of its upload and identify its error report; `reported` says that no report is due.
+    `missing_since` is the first poll that did not find it on the server.
     """
 
     name: str
@@ -48,7 +47,7 @@ class PulledFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RemoteFailure(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a remote fails, and since when. `told_revision` is that of the configuration an operator heard of it for."""
+    """Failure of a remote, and its start. `told_revision` is the revision of the configuration that was alerted."""
 
     code: str
     message: str
@@ -58,8 +57,8 @@ class RemoteFailure(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class PullProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    What is known of a remote. `pulled_at` is when it last gave a file, `next_look_at` when it is looked at again by
-    `revision` of its configuration.
+    Progress of the pulls. `looked_at` is the last poll, `pulled_at` the last file. `next_look_at` is the next poll by
+    `revision` of the configuration.
     """
 
     looked_at: datetime | None = None
@@ -69,7 +68,3 @@ class PullProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trouble: RemoteFailure | None = None
     next_look_at: datetime | None = None
     revision: int = 0
-
-
-def _parts(directory: str) -> list[str]:
-    return [part for part in directory.split("/") if part not in {"", "."}]

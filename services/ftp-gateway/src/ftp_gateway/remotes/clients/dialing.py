@@ -1,5 +1,5 @@
 """
-A TCP connection to a host that a customer named, which must not be a way into our own network.
+TCP connections to hosts that customers name; a host inside our own network is refused.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ CONNECT_S = 15.0
 
 async def dial(host: str, port: int, *, allow_private: bool) -> socket.socket:
     """
-    A connected, non-blocking socket. The address that is checked is the one that is connected to.
+    Return a connected, non-blocking socket. The checked address is the one that is connected to.
 
     Raises:
         DeniedError: The host is inside our own network, and that is not allowed.
-        UnavailableError: Nobody answers there.
+        UnavailableError: No server answers there.
     """
     loop = asyncio.get_running_loop()
     failure = "no address"

@@ -20,7 +20,7 @@ from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceE
 ANSWER_S = 30.0
 """How long one answer, or one block, may take."""
 MAX_ANSWER_LINES = 200
-"""Of an answer; greetings and `FEAT` are the long ones."""
+"""Lines of one answer; greetings and `FEAT` are the long ones."""
 
 
 USED_NAMES = (
@@ -76,7 +76,7 @@ class FtpsClient(ftplib.FTP_TLS):
         self._data: ssl.SSLSocket | None = None
 
     def begin(self, sock: socket.socket) -> None:
-        """TLS from the first byte or after the greeting; then the server is known, and nothing was told to it."""
+        """Start TLS at once or after the greeting, and check the certificate. Nothing secret has been sent by then."""
         self.host, self.port = self._remote.at
         self.af = sock.family
         if self._remote.tls == "implicit":
@@ -88,7 +88,7 @@ class FtpsClient(ftplib.FTP_TLS):
             self._use(self._secured(sock, None))
 
     def enter(self, password: str) -> None:
-        """Sign in, and have data channels secured too. What the server says is not repeated: it may be the password."""
+        """Sign in, and secure data channels too. The server's answer is not repeated: it may hold the password."""
         try:
             answer = self.sendcmd(f"USER {to_wire(self._remote.username)}")
             if answer.startswith("3"):
@@ -102,7 +102,7 @@ class FtpsClient(ftplib.FTP_TLS):
         self.prot_p()
 
     def getmultiline(self) -> str:
-        """An answer of any number of lines would be one of any size."""
+        """Read an answer of at most `MAX_ANSWER_LINES`; ftplib's own has no limit."""
         lines = [self.getline()]
         code = lines[0][:3]
         while (len(lines) == 1 and lines[0][3:4] == "-") or (len(lines) > 1 and not _ends(lines[-1], code)):
@@ -122,7 +122,7 @@ class FtpsClient(ftplib.FTP_TLS):
         return self._data, size
 
     def close(self) -> None:
-        """Also the data channel, if whoever asked for it has gone before he got it."""
+        """Close the data channel too: a caller that was cancelled never got it."""
         if self._data is not None:
             self._data.close()
         super().close()
@@ -143,7 +143,7 @@ class FtpsClient(ftplib.FTP_TLS):
 
 
 def tls_context(remote: Remote) -> ssl.SSLContext:
-    """What the server is known by. Raises `InvalidError` for authorities that are none."""
+    """Return the TLS settings of a remote. Raises `InvalidError` for `ca_certificates` that are not PEM."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if remote.max_tls == "1.2":
@@ -172,18 +172,18 @@ def _ends(line: str, code: str) -> bool:
 
 
 def to_wire(text: str) -> str:
-    """A name as `ftplib` is to send it: it is told that bytes are Latin-1, because names need not be text."""
+    """Return a name for `ftplib` to send. It encodes as Latin-1, because names on a server may be any bytes."""
     return text.encode().decode("latin-1")
 
 
 def from_wire(text: str) -> str:
-    """A name as it came."""
+    """Return a name that `ftplib` has received."""
     return text.encode("latin-1").decode(errors="replace")
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """The library's failures as ours. What a server says is cut short: it is a stranger's text."""
+    """Translate the library's failures. The server's text is cut to 200 characters: it is not trusted."""
     try:
         yield
     except MillraceError:

@@ -1,14 +1,14 @@
 """
-A customer's own FTPS server, of which we are the client. FTP without TLS is not spoken.
+Client of a customer's FTPS server. FTP without TLS is not supported.
 
-Configuration: `tls` (explicit on 21, implicit on 990), `max_tls`, and what the certificate is known by: the usual
-authorities, `ca_certificates`, or `certificate_sha256`.
-Implementation: `ftplib` in a thread that the session has to itself, so that a slow server holds up nobody else. Bytes
-cross into the event loop block by block: a thread never writes to a file of ours that was closed meanwhile.
-Considerations: servers want the data channel to resume the session of the control channel (vsftpd, FileZilla and AWS
-by default), which `ftplib` does not (bpo-19500) and aioftp does in doubt (aio-libs/aioftp#37, #186). Some cannot with
-TLS 1.3: `max_tls`. Data channels go to the control channel's own address, whatever `PASV` answers. Names are bytes;
-`MLSD` tells what is a file, and servers without it are asked name by name.
+Configuration: `tls` (explicit on 21, implicit on 990), `max_tls`, and the trust in the certificate: the usual
+    authorities, `ca_certificates`, or `certificate_sha256`.
+Implementation: `ftplib` in a thread of the session's own, so that a slow server delays no other. Bytes cross into the
+    event loop block by block: a thread never writes to a file of ours that was closed meanwhile.
+Considerations: servers want the data channel to resume the TLS session of the control channel (vsftpd, FileZilla and
+    AWS by default). `ftplib` does not (bpo-19500), and aioftp is uncertain (aio-libs/aioftp#37, #186). Some servers
+    cannot with TLS 1.3: `max_tls`. Data channels go to the control channel's own address, whatever `PASV` answers.
+    Names are bytes. `MLSD` says which entry is a file; without it each name is asked for by itself.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ T = TypeVar("T")
 BLOCK_BYTES = 256 << 10
 BINARY = "TYPE I"
 OWN_LINES = 2
-"""Lines of a listing that may tell of the directory itself and of the one above."""
+"""Lines of a listing that may stand for the directory itself and its parent."""
 
 
 def check_certificates(remote: Remote) -> None:
-    """Raises `InvalidError` for authorities that are none."""
+    """Raises `InvalidError` for `ca_certificates` that are not PEM."""
     tls_context(remote)
 
 
@@ -66,7 +66,7 @@ class FtpsRemote:
             whole = received <= size_bytes
         finally:
             if not whole:
-                # What the thread waits for ends, and the session: an answer to this must not pass for another's.
+                # End the thread's wait and the session: a late answer must not pass for that to another command.
                 for sock in (connection, self._ftp.sock):
                     if sock is not None:
                         with suppress(OSError):
@@ -92,19 +92,19 @@ class FtpsRemote:
 
     async def make_directory(self, path: str) -> None:
         def make() -> None:
-            # 550 and 521 are also said of a directory that is there; what is not is noticed by whoever uses it.
+            # 550 and 521 also mean that the directory exists; a missing one fails at its first use.
             with suppress(ftplib.error_perm):
                 self._ftp.mkd(to_wire(path))
 
         await self._thread.do(make)
 
     def _transfer(self, verb: str, path: str) -> socket.socket:
-        # Each time: a listing has made it text, in which servers change line ends.
+        # Each time, because a listing switches to text, in which servers change line ends.
         self._ftp.voidcmd(BINARY)
         return self._ftp.transfercmd(f"{verb} {to_wire(path)}")
 
     def _end(self, connection: socket.socket) -> None:
-        """Close a data channel as TLS does, or servers wait and take an upload for broken. Hear the answer."""
+        """Close a data channel with TLS's close_notify, or servers take an upload for broken. Read the answer."""
         with connection, suppress(OSError):
             cast("ssl.SSLSocket", connection).unwrap()
         self._ftp.voidresp()
@@ -140,7 +140,7 @@ class FtpsRemote:
         return _fact_line(facts.strip(), path.rpartition("/")[2])
 
     def _measured(self, path: str) -> RemoteFile | None:
-        """By the commands of older servers: what has no size is no file."""
+        """Stat with the commands of older servers; an entry without a size is no file."""
         try:
             self._ftp.voidcmd(BINARY)
             size = self._ftp.sendcmd(f"SIZE {to_wire(path)}").split()[-1]
@@ -151,7 +151,7 @@ class FtpsRemote:
 
 
 class _Thread:
-    """One thread for one session; what it waits for ends when the session's sockets are shut."""
+    """The thread of one session. Its waits end when the session's sockets are shut down."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ftps")
@@ -164,7 +164,7 @@ class _Thread:
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
     def end(self, last: Callable[[], None]) -> None:
-        """Does this when what it does now has ended, and then nothing more."""
+        """Run `last` after the current call, and nothing after it."""
         self._pool.submit(last)
         self._pool.shutdown(wait=False)
 
@@ -187,7 +187,7 @@ async def open_ftps_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
 
 async def identify_ftps(remote: Remote, *, allow_private: bool) -> str:
     """
-    What the server is known by, in words. Nothing is told to it.
+    Return the server's certificate in words. Nothing secret is sent.
 
     Raises:
         UnknownHostError: Its certificate is not trusted.
@@ -204,7 +204,7 @@ async def _connected(remote: Remote, *, allow_private: bool) -> AsyncIterator[tu
     ftp, thread = FtpsClient(remote), _Thread()
     with await dial(*remote.at, allow_private=allow_private) as sock:
         sock.settimeout(ANSWER_S)
-        # TLS takes the descriptor over from its socket; this one stays ours, to end what a thread waits for.
+        # TLS takes over the socket's descriptor; this copy stays ours, to end the thread's wait.
         end = sock.dup()
         try:
             await thread.do(lambda: ftp.begin(sock))
@@ -212,12 +212,12 @@ async def _connected(remote: Remote, *, allow_private: bool) -> AsyncIterator[tu
         finally:
             with end, suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            # By the thread: it may be about to have a socket that nobody else would close.
+            # In the thread: it may be about to open a socket that nothing else would close.
             thread.end(ftp.close)
 
 
 def _fact_line(line: str, name: str | None = None) -> RemoteFile | None:
-    """A line of `MLSD` or `MLST` (RFC 3659, 7.2); None for a directory's own entries and what is no such line."""
+    """Parse a line of `MLSD` or `MLST` (RFC 3659, 7.2); None for the directory's own entries and for other lines."""
     facts, space, found = line.partition(" ")
     if not space:
         return None

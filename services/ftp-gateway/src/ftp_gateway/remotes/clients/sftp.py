@@ -1,13 +1,13 @@
 """
-A customer's own SFTP server, of which we are the client.
+Client of a customer's SFTP server.
 
 Configuration: `host_key`, and a password, a private key (with its passphrase), or both.
-Implementation: asyncssh's client on a socket of ours. The key that the server shows is compared with the accepted one
-before anything is told to it, so a password never goes to a stranger.
-Considerations: what a server answers is not believed. `read` of the library gives zeros for a block that is missing in
-the middle, and less than the whole where a server says so (ronf/asyncssh#814), so blocks are asked for and counted
-one by one, several at a time. Names and kinds of files are taken from the directory itself (`lstat`), and a link is
-followed nowhere. Many servers know no `posix-rename`.
+Implementation: asyncssh's client on a socket of ours. The server's host key is compared with the accepted one before
+    anything secret is sent, so an unknown server never gets a password.
+Considerations: answers are not trusted. The library's `read` returns zeros for a block that is missing in the middle,
+    and less than the whole where a server says so (ronf/asyncssh#814). So blocks are requested and counted one by one,
+    several at a time. Names and kinds of files come from `lstat`; links are not followed. Many servers have no
+    `posix-rename`.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ LOGIN_S = 20.0
 ANSWER_S = 30.0
 """How long one answer may take."""
 BLOCK_BYTES = 32 << 10
-"""What every server has to answer in one piece (draft-ietf-secsh-filexfer-02, 3)."""
+"""The packet that every server has to support (draft-ietf-secsh-filexfer-02, 3)."""
 BLOCKS_AT_ONCE = 32
 MAGIC = b"openssh-key-v1\0"
 MAX_ROUNDS = 128
-"""Of bcrypt; `ssh-keygen` makes keys with 16 or 24, asyncssh with this."""
+"""Rounds of bcrypt; `ssh-keygen` makes keys with 16 or 24, asyncssh with 128."""
 KEY_ALGORITHMS: dict[str, tuple[str, ...]] = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-"""Signatures of a type of key whose name is not its own; SHA-1 is left out."""
+"""Signature algorithms of a key type, where the names differ; SHA-1 is left out."""
 ANY_KEY = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -61,7 +61,7 @@ def check_keys(remote: Remote) -> None:
 
 
 class _Client(asyncssh.SSHClient):
-    """Knows the server by one key."""
+    """Accepts one host key."""
 
     def __init__(self, accepted: asyncssh.SSHKey | None) -> None:
         self._accepted = accepted
@@ -181,7 +181,7 @@ async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
 
 async def identify_sftp(remote: Remote, *, allow_private: bool) -> str:
     """
-    What the server is known by, in words. Nothing is told to it.
+    Return the server's host key in words. Nothing secret is sent.
 
     Raises:
         UnknownHostError: It shows another key than the accepted one, or none was accepted yet.
@@ -211,7 +211,7 @@ def _accepted_key(remote: Remote) -> asyncssh.SSHKey | None:
 
 @lru_cache(maxsize=256)
 def _client_key(private_key: Secret, passphrase: Secret | None) -> asyncssh.SSHKey:
-    """Kept, because a passphrase takes a second of work. Blocks for so long."""
+    """Import a private key. Cached, because a passphrase takes a second of work; blocks that long."""
     text = private_key.reveal()
     if passphrase:
         _check_rounds(text)
@@ -226,8 +226,8 @@ def _client_key(private_key: Secret, passphrase: Secret | None) -> asyncssh.SSHK
 
 def _check_rounds(text: str) -> None:
     """
-    Raises `InvalidError` for a key whose passphrase would take us long to try (OpenSSH, PROTOCOL.key): whoever wrote
-    the key says how long, and could say a year.
+    Raises `InvalidError` for a key with more than `MAX_ROUNDS` (OpenSSH, PROTOCOL.key). The key itself names the
+    rounds, and could ask for a year of work.
     """
     lines = text.strip().splitlines()
     with suppress(ValueError, struct.error):
@@ -244,7 +244,7 @@ def _check_rounds(text: str) -> None:
 
 
 def _algorithms(accepted: asyncssh.SSHKey | None) -> list[str]:
-    # A server with several keys shows the first one that we know the algorithm of: it has to be the accepted one's.
+    # A server with several keys shows the first whose algorithm we offer, so only the accepted key's is offered.
     if accepted is None:
         return list(ANY_KEY)
     name = accepted.get_algorithm()
@@ -268,7 +268,7 @@ async def _in_time(answer: Awaitable[T]) -> T:
 
 
 async def _block(file: asyncssh.SFTPClientFile, offset: int, size_bytes: int) -> bytes:
-    """A block, whole unless the file ends within it."""
+    """Read a block, whole unless the file ends within it."""
     block = b""
     while len(block) < size_bytes:
         part = cast("bytes", await file.read(size_bytes - len(block), offset + len(block)))
@@ -285,7 +285,7 @@ def _file(name: str, attrs: asyncssh.SFTPAttrs) -> RemoteFile:
 
 @contextmanager
 def _translated(client: _Client | None = None, accepted: asyncssh.SSHKey | None = None) -> Iterator[None]:
-    """The library's failures as ours. What a server says is cut short: it is a stranger's text."""
+    """Translate the library's failures. The server's text is cut to 200 characters: it is not trusted."""
     try:
         yield
     except asyncssh.HostKeyNotVerifiable as error:
