@@ -96,8 +96,8 @@ async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: P
             await opened.validate()
             chunks = opened.chunks("push.csv", after=0)
             await anext(chunks)
-            answers = opened._process.stdout
-            await until(lambda: answers is not None and answers._paused)  # type: ignore[attr-defined]
+            answers = opened._process._output
+            await until(lambda: answers._paused)  # type: ignore[attr-defined]
             raise ZeroDivisionError
 
     async with ParserPool(nobody) as work:

@@ -111,7 +111,7 @@ async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not
 ) -> None:
     async with ImageProcessPool(processes=1) as work:
         with monkeypatch.context() as patched:
-            patched.setattr("storage.images.worker_pool.sys.executable", "/bin/false")
+            patched.setattr("shared.runtime.worker_process.sys.executable", "/bin/false")
             with pytest.raises(InvalidError, match="made its decoder fail"):
                 await work.look(PHOTO, sides_px=SIDES)
 

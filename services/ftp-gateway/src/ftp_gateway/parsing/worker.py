@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing.file_reader import FileReader, RowChunk, ValidationResult
+from shared.runtime.framing import framed, read_frame
 
-LENGTH_BYTES: Final = 4
 BLOCK_BYTES: Final = 64 * 1024
 """Some hundreds of rows: enough to be read together, and little enough to stay in the processor's cache."""
 
@@ -80,12 +80,6 @@ Request = ValidateFile | ReadChunks | UnknownUserIds
 Answer = FindUnknownUsers | FileValidated | ChunkRead
 
 
-def framed(message: Request | Answer) -> bytes:
-    """A message with its length before it."""
-    body = msgspec.msgpack.encode(message)
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
 class InputEndedError(Exception):
     """The service has gone."""
 
@@ -99,10 +93,10 @@ class _Wire:
         self._decoder = msgspec.msgpack.Decoder(Request)
 
     def next(self) -> Request:
-        length = self._requests.read(LENGTH_BYTES)
-        if not length:
+        body = read_frame(self._requests)
+        if body is None:
             raise InputEndedError
-        request: Request = self._decoder.decode(self._requests.read(int.from_bytes(length, "big")))
+        request: Request = self._decoder.decode(body)
         return request
 
     def say(self, answer: Answer) -> None:

@@ -1,14 +1,10 @@
 """
-The processes that read files (`file_worker`), and one file's conversation with such a process.
+The processes that read files (`ftp_gateway.parsing.worker`), and one file's conversation with such a process.
 
 A process is started with the first file and kept for the next. One whose file is left in the middle is killed, and what
 a hostile file breaks is that process alone: the file is tried again.
 """
 
-import asyncio
-import contextlib
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +15,6 @@ import msgspec
 from ftp_gateway.model.rules import FileKind, FileRules
 from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
 from ftp_gateway.parsing.worker import (
-    LENGTH_BYTES,
     Answer,
     ChunkRead,
     FileValidated,
@@ -28,10 +23,9 @@ from ftp_gateway.parsing.worker import (
     Request,
     UnknownUserIds,
     ValidateFile,
-    framed,
 )
 from shared.errors import UnavailableError
-from shared.runtime.settings import child_environment
+from shared.runtime.worker_process import WorkerProcess
 
 KEPT: Final = 1
 """Processes that wait for a file; more are there only while more files are read at a time. Each has some 30 MB."""
@@ -55,41 +49,34 @@ class ParserPool:
 
     def __init__(self, unknown_users: UnknownUsers) -> None:
         self._unknown_users = unknown_users
-        self._idle: list[Process] = []
+        self._idle: list[WorkerProcess] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         while self._idle:
-            await _end(self._idle.pop())
+            await self._idle.pop().end()
 
     @asynccontextmanager
     async def open(
         self, path: Path, app_key: str, kind: FileKind, rules: FileRules, *, again: str = "", until: int | None = None
     ) -> AsyncIterator["ParserSession"]:
-        """One file, as `file_worker.ValidateFile` tells. Leaving the block by an error gives the file up."""
+        """One file, as `worker.ValidateFile` tells. Leaving the block by an error gives the file up."""
         process = self._idle.pop() if self._idle else await _start()
-        try:
+        async with process.killed_on_error():
             look = ValidateFile(str(path), app_key, kind, rules, again, until)
             yield ParserSession(process, look, self._unknown_users)
-        except BaseException:
-            # It is in the middle of something, or gone.
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            # Its answers are read to their end: `wait` returns once the pipe is closed, and that is seen after them.
-            await asyncio.shield(process.communicate())
-            raise
         if len(self._idle) < KEPT:
             self._idle.append(process)
         else:
-            await _end(process)
+            await process.end()
 
 
 class ParserSession:
     """A file that a process reads. Both methods raise `UnavailableError` when the process has died."""
 
-    def __init__(self, process: Process, look: ValidateFile, unknown_users: UnknownUsers) -> None:
+    def __init__(self, process: WorkerProcess, look: ValidateFile, unknown_users: UnknownUsers) -> None:
         self._process = process
         self._look = look
         self._unknown_users = unknown_users
@@ -117,18 +104,14 @@ class ParserSession:
             yield answer.chunk
 
     async def _say(self, request: Request) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(framed(request))
-            await self._process.stdin.drain()
+            await self._process.send(request)
         except ConnectionError:
             raise _died() from None
 
     async def _next(self) -> Answer:
-        assert self._process.stdout is not None
         try:
-            length = int.from_bytes(await self._process.stdout.readexactly(LENGTH_BYTES), "big")
-            answer: Answer = _answers.decode(await self._process.stdout.readexactly(length))
+            answer: Answer = _answers.decode(await self._process.receive())
             return answer
         except EOFError:
             raise _died() from None
@@ -138,23 +121,5 @@ def _died() -> UnavailableError:
     return UnavailableError("the process that reads files has ended in the middle of one")
 
 
-async def _start() -> Process:
-    # The process gets none of this one's settings, among which are its secrets.
-    try:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ftp_gateway.parsing.worker",
-            stdin=PIPE,
-            stdout=PIPE,
-            limit=AHEAD_BYTES,
-            env=child_environment(),
-        )
-    except OSError as error:
-        raise UnavailableError(f"no process that reads files can be started: {error.strerror}") from None
-
-
-async def _end(process: Process) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    await process.wait()
+async def _start() -> WorkerProcess:
+    return await WorkerProcess.start("ftp_gateway.parsing.worker", purpose="that reads files", ahead_bytes=AHEAD_BYTES)

@@ -18,12 +18,11 @@ import msgspec
 from msgspec import Struct
 
 from shared.errors import InvalidError, MillraceError, TooLargeError
+from shared.runtime.framing import framed, read_frame
 from storage.images.image import Picture, picture_of
 
 MEMORY_BYTES: Final = 2 << 30
 """The limit on address space. The largest accepted picture takes 620 MB (see `storage.images.image.MAX_PIXELS`)."""
-
-LENGTH_BYTES: Final = 4
 
 
 class Look(Struct, frozen=True):
@@ -42,16 +41,10 @@ class Seen(Struct, frozen=True):
     message: str = ""
 
 
-def framed(message: Struct) -> bytes:
-    """A message with its length in front."""
-    body = msgspec.msgpack.encode(message)
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
 def main(requests: BinaryIO, answers: BinaryIO) -> None:
     """Reply to requests until they end."""
-    while length := requests.read(LENGTH_BYTES):
-        look = msgspec.msgpack.decode(requests.read(int.from_bytes(length, "big")), type=Look)
+    while (body := read_frame(requests)) is not None:
+        look = msgspec.msgpack.decode(body, type=Look)
         content = requests.read(look.size_bytes)
         if len(content) < look.size_bytes:
             return

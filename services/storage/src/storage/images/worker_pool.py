@@ -7,19 +7,17 @@ caller retries. A process that takes too long, or whose caller was cancelled, is
 
 import asyncio
 import contextlib
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
 import msgspec
 
-from shared.errors import KINDS, BusyError, InvalidError, TooLargeError, UnavailableError
-from shared.runtime.settings import child_environment
+from shared.errors import KINDS, BusyError, InvalidError, TooLargeError
+from shared.runtime.worker_process import WorkerProcess
 from storage.content.body import Body
 from storage.images.image import Picture
-from storage.images.worker import LENGTH_BYTES, Look, Seen, framed
+from storage.images.worker import Look, Seen
 
 PROCESSES: Final = 2
 """Some 40 MB each, started with the first image."""
@@ -42,14 +40,14 @@ class ImageProcessPool:
         self._look_s = look_s
         self._free = processes + waiting
         self._slots = asyncio.Semaphore(processes)
-        self._idle: list[Process] = []
+        self._idle: list[WorkerProcess] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         while self._idle:
-            await _end(self._idle.pop())
+            await self._idle.pop().end()
 
     async def look(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
         """
@@ -72,16 +70,10 @@ class ImageProcessPool:
         return seen.picture
 
     @asynccontextmanager
-    async def _process(self) -> AsyncIterator[Process]:
+    async def _process(self) -> AsyncIterator[WorkerProcess]:
         process = self._idle.pop() if self._idle else await _start()
-        try:
+        async with process.killed_on_error():
             yield process
-        except BaseException:
-            # It is in the middle of something, or gone.
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
-            raise
         self._idle.append(process)
 
     async def _ask_twice(self, body: Body, look: Look) -> Seen:
@@ -93,34 +85,17 @@ class ImageProcessPool:
                         return await self._ask(process, body, look)
         raise InvalidError("the image made its decoder fail", field="file")
 
-    async def _ask(self, process: Process, body: Body, look: Look) -> Seen:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    async def _ask(self, process: WorkerProcess, body: Body, look: Look) -> Seen:
         try:
             async with asyncio.timeout(self._look_s):
-                process.stdin.write(framed(look))
+                await process.send(look)
                 for piece in body.pieces():
                     for at in range(0, len(piece), PIECE_BYTES):
-                        process.stdin.write(piece[at : at + PIECE_BYTES])
-                        await process.stdin.drain()
-                length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
-                return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=Seen)
+                        await process.write(piece[at : at + PIECE_BYTES])
+                return msgspec.msgpack.decode(await process.receive(), type=Seen)
         except TimeoutError:
             raise TooLargeError(f"the image took more than {self._look_s:g} s to decode", field="file") from None
 
 
-async def _start() -> Process:
-    # The process gets none of this one's settings, among which are its secrets.
-    environment = child_environment()
-    try:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "storage.images.worker", stdin=PIPE, stdout=PIPE, env=environment
-        )
-    except OSError as error:
-        raise UnavailableError(f"no process for pictures can be started: {error.strerror}") from None
-
-
-async def _end(process: Process) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    await process.wait()
+async def _start() -> WorkerProcess:
+    return await WorkerProcess.start("storage.images.worker", purpose="for pictures")
