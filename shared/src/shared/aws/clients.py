@@ -2,7 +2,7 @@
 AWS sessions and clients, and temporary keys by AssumeRole.
 
 Configuration: static keys, or a role with an external id, for which the base keys need `sts:AssumeRole`. What the keys
-may do beyond that is told by the services that use the clients.
+may do beyond that stands in the services that use the clients.
 
 Implementation: one aiobotocore session serves every client with static keys, because a session costs 80 ms and its
 memory; one client per credentials, service and endpoint, closed when it was not used for longest. A role needs a
@@ -216,10 +216,10 @@ class AwsClients:
                 keys = await frozen_keys(client)
                 headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
                 async with self._http().post(url, data=body, headers=headers, allow_redirects=False) as answer:
-                    body_read = await answer.read()
+                    content = await answer.read()
                     if answer.status != 200:
-                        raise json_error(target.rpartition(".")[2], answer.status, answer.headers, body_read)
-                    return body_read
+                        raise json_error(target.rpartition(".")[2], answer.status, answer.headers, content)
+                    return content
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 

@@ -35,12 +35,12 @@ def json_error(operation: str, status: int, headers: Mapping[str, str], body: by
     """The error that the SDK would raise for an answer that is no success."""
     try:
         found = json.decode(body) if body else {}
-        told = found if isinstance(found, dict) else {}
+        answer = found if isinstance(found, dict) else {}
     except (DecodeError, UnicodeDecodeError):
-        told = {}
-    code = str(told.get("__type") or headers.get("x-amzn-errortype") or status)
+        answer = {}
+    code = str(answer.get("__type") or headers.get("x-amzn-errortype") or status)
     # `com.amazonaws.kinesis#ResourceNotFoundException:http://…`: the name in the middle is the code.
     code = code.rpartition("#")[2].partition(":")[0]
-    message = str(told.get("message") or told.get("Message") or "")
+    message = str(answer.get("message") or answer.get("Message") or "")
     about = {"HTTPStatusCode": status, "RequestId": headers.get("x-amzn-requestid", ""), "HTTPHeaders": dict(headers)}
     return ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": about}, operation)

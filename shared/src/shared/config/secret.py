@@ -83,8 +83,8 @@ def merge_masked(new: dict[str, Any], old: Struct | None) -> dict[str, Any]:
     """
     The body of a `PUT` with the secrets that it leaves out, or sends as `***`, taken over from the old value.
 
-    Looks into Structs inside the old value, not into lists, whose entries have no name to be known by. A value of
-    another tag is another thing and gives nothing.
+    Looks into Structs inside the old value, not into lists, whose entries have no names. A value of
+    another tag is another thing and keeps nothing.
     """
     if old is None:
         return new

@@ -50,7 +50,7 @@ def explain(error: MillraceError) -> Finding:
 
 class Check(Struct, frozen=True, kw_only=True):
     """
-    One step. `run` gives its finding, and is cancelled when its time is over; `explain` makes a finding of what it
+    One step. `run` returns its finding, and is cancelled when its time is over; `explain` makes a finding of what it
     raises.
 
     `needs` names the steps without which it is not tried. `silent` is the hint when its time is over. A failure counts

@@ -42,10 +42,11 @@ def permissions(user: str) -> Permissions:
 
 def consumers_of_others(user: str) -> tuple[str, ...]:
     """
-    What has to be denied although `permissions` allows it.
+    Subjects that have to be denied although `permissions` allows them.
 
-    Who scans a stream names its short-lived consumers itself, so it is allowed every name, and with it those of the
-    durable consumers by which others read the same stream: to take or acknowledge their messages, or to delete them.
+    A user that scans a stream names its short-lived consumers itself, so it is allowed every name. That includes the
+    names of durable consumers by which others read the stream: to pull or acknowledge their messages, or to delete
+    them.
     """
     scanned = {stream for stream, _ in GRANTS[user].scans}
     others = {

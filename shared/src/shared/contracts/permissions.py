@@ -15,7 +15,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     `makes` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
     `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `asks` and `answers` are
     subjects that it publishes on, requests and serves. From a stream of `purges` it may take messages out: NATS has no
-    narrower right than one for the whole stream, so whoever has it is the one to mind whose messages they are.
+    narrower right than one for the whole stream, so the user must check itself that the messages are its own.
     """
 
     makes: tuple[Stream | Bucket, ...] = ()
@@ -35,7 +35,7 @@ class Permissions(Struct, frozen=True, kw_only=True):
 
 
 def inbox_prefix(user: str) -> str:
-    """Each user has inboxes of its own, so that nobody can listen to another's replies."""
+    """The prefix of a user's own inboxes: no user can listen to another's replies."""
     return f"_INBOX_{user}"
 
 
@@ -58,7 +58,7 @@ def permissions_of(user: str, grant: Grant) -> Permissions:
     for name in sorted({name for name, _ in grant.scans}):
         publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
         if grant.answers:
-            # Nobody acks what he scans. But the server remembers for a minute each subject at which a user who answers
+            # A scan is never acked. But the server remembers for a minute each subject at which a user who answers
             # requests might answer and has no other right to; every message of a scan names one. That took a fifth of
             # its time while 300,000 profiles changed, and hooks was told of each.
             publish.append(f"$JS.ACK.{name}.*.>")

@@ -109,10 +109,10 @@ class Bus:
             UnavailableError: No answer. The message may or may not be stored: publish it again with the same
                 `message_id`.
         """
-        given = dict(headers or {})
+        all_headers = dict(headers or {})
         if message_id is not None:
-            given["Nats-Msg-Id"] = message_id
-        message = OutgoingMessage(subject, data, given, expect_last_sequence)
+            all_headers["Nats-Msg-Id"] = message_id
+        message = OutgoingMessage(subject, data, all_headers, expect_last_sequence)
         return await self._publish((message,), [headers_of(message)], timeout_s)
 
     async def publish_together(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = 5.0) -> int:
@@ -176,8 +176,8 @@ class Bus:
         if max(len(message.data) for message in messages) > self.max_payload:
             raise MaxPayloadError
         parts: list[bytes] = []
-        for message, given in zip(messages, headers, strict=False):
-            lines = "\r\n".join([f"{name}: {value}" for name, value in given.items()])
+        for message, named in zip(messages, headers, strict=False):
+            lines = "\r\n".join([f"{name}: {value}" for name, value in named.items()])
             head = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
             command = f"HPUB {message.subject} {len(head)} {len(head) + len(message.data)}\r\n"
             parts += (command.encode(), head, message.data, b"\r\n")

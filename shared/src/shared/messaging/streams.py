@@ -144,11 +144,11 @@ async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
     found: set[str] = set()
     while True:
         # The server lists 100,000 at a time (nats-server, JSMaxSubjectDetails).
-        asked = {"subjects_filter": matching, "offset": len(found)}
-        told = await _request(bus, jetstream.stream_info(bucket.stream), asked)
-        more = told["state"].get("subjects") or {}
+        body = {"subjects_filter": matching, "offset": len(found)}
+        answer = await _request(bus, jetstream.stream_info(bucket.stream), body)
+        more = answer["state"].get("subjects") or {}
         found.update(more)
-        if not more or len(found) >= told.get("total", 0):
+        if not more or len(found) >= answer.get("total", 0):
             return found
 
 
@@ -162,8 +162,8 @@ async def purge(bus: Bus, stream: Stream, subject: str, *, before_sequence: int)
     Raises:
         UnavailableError: No answer. They may or may not be deleted.
     """
-    asked = {"filter": subject, "seq": before_sequence}
-    purged: int = (await _request(bus, jetstream.purge(stream.name), asked))["purged"]
+    body = {"filter": subject, "seq": before_sequence}
+    purged: int = (await _request(bus, jetstream.purge(stream.name), body))["purged"]
     return purged
 
 
@@ -175,15 +175,17 @@ async def delete_message(bus: Bus, stream: Stream, sequence: int) -> None:
         UnavailableError: No answer. It may or may not be deleted.
     """
     # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
-    await _request(bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, gone=MESSAGE_GONE)
+    await _request(
+        bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, ignored=MESSAGE_GONE
+    )
 
 
-async def _request(bus: Bus, subject: str, asked: dict[str, Any], *, gone: tuple[int, ...] = ()) -> dict[str, Any]:
+async def _request(bus: Bus, subject: str, body: dict[str, Any], *, ignored: tuple[int, ...] = ()) -> dict[str, Any]:
     try:
-        answer = await bus.client.request(subject, json.dumps(asked).encode(), timeout=5.0)
+        message = await bus.client.request(subject, json.dumps(body).encode(), timeout=5.0)
     except (NatsError, TimeoutError, ConnectionError) as error:
         raise UnavailableError(f"{subject} was not answered: {type(error).__name__}") from error
-    told: dict[str, Any] = json.loads(answer.data)
-    if (refusal := told.get("error")) and refusal.get("err_code") not in gone:
+    answer: dict[str, Any] = json.loads(message.data)
+    if (refusal := answer.get("error")) and refusal.get("err_code") not in ignored:
         raise api_error(APIError(refusal["code"], refusal.get("description"), refusal.get("err_code")))
-    return told
+    return answer

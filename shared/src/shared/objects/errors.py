@@ -81,7 +81,7 @@ AZURE_HINTS: Final[dict[str, str]] = {
 """What an operator can do about a code."""
 
 REDIRECT: Final = "redirect without LOCATION"
-"""What obstore says of a redirect to nowhere, which S3 gives where the bucket is in another region."""
+"""Text of obstore for a redirect without a target, with which S3 answers for a bucket in another region."""
 
 NETWORK: Final[dict[str, str]] = {
     "HostNotFound": r'"dns error"',
@@ -91,7 +91,7 @@ NETWORK: Final[dict[str, str]] = {
     "ConnectionClosed": r"IncompleteMessage|IncompleteBody|ConnectionReset|BrokenPipe|SendRequest",
     "ConnectionFailed": r"kind: Connect\b",
 }
-"""What obstore's trace holds where there was no answer to give a code, and the word for it here; the first counts."""
+"""Codes for failures without an answer, each with the text in obstore's trace that shows it. The first match counts."""
 
 _OURS: Final = {kind.__name__: kind for kind in KINDS.values()}
 

@@ -45,7 +45,7 @@ class LocalFiles:
 
     def path(self, key: str) -> Path:
         """
-        Where the object of a checked key lies.
+        Path of the object of a checked key.
 
         Raises:
             DeniedError: A symbolic link on the way leads out of the directory.

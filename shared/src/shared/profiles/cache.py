@@ -89,8 +89,8 @@ class ProfileCache:
             key = self._store.stored(message).key
             # Also what is being read: the answer may be older than this change.
             if key in self._kept or key in self._reading:
-                gone = is_deletion(message.headers)
-                self._keep(key, message.sequence, None if gone else decode(message.data, Profile))
+                deleted = is_deletion(message.headers)
+                self._keep(key, message.sequence, None if deleted else decode(message.data, Profile))
 
     def _keep(self, key: str, revision: int, profile: Profile | None) -> None:
         if key in self._kept and self._kept[key][0] >= revision:

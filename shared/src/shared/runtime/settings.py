@@ -148,7 +148,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     try:
         return msgspec.convert(found, Settings, strict=False)
     except msgspec.ValidationError as error:
-        # msgspec tells the type that was expected; the path tells the field, and neither holds the value.
+        # msgspec names the type that was expected, and the path the field. Neither holds the value.
         message, _, path = str(error).partition(" - at ")
         raise InvalidError(message, field=known.get(path.strip("`").removeprefix("$."), path)) from None
 
