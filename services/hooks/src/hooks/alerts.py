@@ -1,6 +1,6 @@
 """
-What an operator of the platform has to hear of hooks, on `alerts.hooks.<app>.<kind>`. Told by whoever notices, without
-waiting; published in order by one task.
+Alerts of hooks for an operator of the platform, on `alerts.hooks.<app>.<kind>`. Callers do not wait; one task publishes
+the alerts in order.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from shared.errors import MillraceError
 
 SERVICE = "hooks"
 WAITING = 1000
-"""Alerts that wait to be published. More than that at once tell nothing new, and are dropped."""
+"""Alerts that may wait to be published. Further ones are dropped: they would say nothing new."""
 
 AlertKind = Literal[
     "target-paused", "target-resumed", "target-advice", "events-full", "target-far-behind", "events-lost"
@@ -31,7 +31,7 @@ class Alerts:
         self._far_behind: set[Target] = set()
 
     async def run(self) -> None:
-        """Publish what is told."""
+        """Publish alerts as they come."""
         while True:
             await self._sender.publish(await self._waiting.get())
 
@@ -40,36 +40,36 @@ class Alerts:
         """Alerts that are not published yet."""
         return self._waiting.qsize()
 
-    def tell(self, app_key: str, kind: AlertKind, subject: str, message: str) -> None:
-        """Something happened to `subject`."""
+    def add(self, app_key: str, kind: AlertKind, subject: str, message: str) -> None:
+        """Queue an alert about `subject`."""
         if self.waiting < WAITING:
             self._waiting.put_nowait(self._sender.make(app_key, kind, subject, message))
 
     def paused(self, target: Target, error: MillraceError) -> None:
-        """Nothing goes to a target until somebody changes something."""
+        """The target is paused until its configuration changes."""
         message = f"hooks send nothing there and keep the events: {error.message}"
-        self.tell(target.app_key, "target-paused", target.stream_name, message)
+        self.add(target.app_key, "target-paused", target.stream_name, message)
 
     def far_behind(self, target: Target, since: datetime) -> None:
-        """`EVENTS` will soon forget what a target waits for. Told once, until it is heard that it `caught_up`."""
+        """`EVENTS` will soon delete events that a target waits for. One alert, until the target has `caught_up`."""
         if target not in self._far_behind:
             self._far_behind.add(target)
             message = f"events since {since:%Y-%m-%d %H:%M} UTC wait for the stream, and are not kept for ever"
-            self.tell(target.app_key, "target-far-behind", target.stream_name, message)
+            self.add(target.app_key, "target-far-behind", target.stream_name, message)
 
     def caught_up(self, target: Target) -> None:
-        """A partition of the target has nothing more to catch up."""
+        """A partition of the target has no backlog any more."""
         self._far_behind.discard(target)
 
     def advised(self, target: Target, message: str) -> None:
         """Records go to a target, but something should be mended."""
-        self.tell(target.app_key, "target-advice", target.stream_name, message)
+        self.add(target.app_key, "target-advice", target.stream_name, message)
 
     def lost(self, target: Target, events: int) -> None:
-        """`EVENTS` has forgotten events before the target took them."""
+        """`EVENTS` deleted events before the target accepted them."""
         message = f"{events} events were given up: they grew older than events are kept before the stream took them"
-        self.tell(target.app_key, "events-lost", target.stream_name, message)
+        self.add(target.app_key, "events-lost", target.stream_name, message)
 
     def resumed(self, target: Target) -> None:
-        """It answers again."""
-        self.tell(target.app_key, "target-resumed", target.stream_name, "hooks send there again")
+        """The target answers again."""
+        self.add(target.app_key, "target-resumed", target.stream_name, "hooks send there again")

@@ -1,4 +1,4 @@
-"""The composition root of hooks: opens the parts and puts them together. The only constructor; no rules."""
+"""The composition root of hooks: opens the parts and joins them. The only constructor; no rules."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -45,11 +45,11 @@ from shared.runtime.telemetry import Metrics
 from shared.service import Mesh, Service
 
 BOUNDS = Bounds()
-PATIENCE = StallPolicy()
+STALL_POLICY = StallPolicy()
 TIMING = LeaseTiming()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
-"""What one partition may have fetched and not yet taken, beside what `BOUNDS` lets it hold."""
+"""Limits on messages that a partition has fetched and not claimed, beside those that `BOUNDS` lets it hold."""
 SCAN_MESSAGES = 256
 
 LAG_EVERY_S = 2.0
@@ -81,21 +81,25 @@ class StoredEvents:
 
 
 async def build(mesh: Mesh) -> State:
-    """Open everything, in the order in which it is needed; it is closed in reverse."""
+    """Open the parts in the order of their dependencies. They are closed in reverse."""
     alerts = Alerts(mesh.bus.alert, now)
     mesh.spawn("alerts", alerts.run())
     profiles = ProfileCache(mesh.bus)
     mesh.spawn("profiles", profiles.keep())
-    tallies = DeliveryCounters(now)
+    counters = DeliveryCounters(now)
     shared = {name: await mesh.enter(sink.open_shared(mesh.settings, now)) for name, sink in SINKS.items()}
     allow_private = mesh.settings.allow_private_endpoints
     sinks = SinkCatalog(SINKS, shared, CONNECTORS, mesh.registry, allow_private=allow_private)
-    dead_letters = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
-    destinations = await mesh.enter(Targets(Policy(), observer=alerts, dead_letters=dead_letters, metrics=mesh.metrics))
+    dead_letter_writer = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
+    targets = await mesh.enter(
+        Targets(Policy(), observer=alerts, dead_letters=dead_letter_writer, metrics=mesh.metrics)
+    )
     advice = Advisories(alerts.advised)
-    _follow(mesh, sinks, destinations, tallies, advice)
+    _follow(mesh, sinks, targets, counters, advice)
     checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
-    catch_ups = BacklogReaders(StoredEvents(mesh.bus), checkpoints, observer=alerts, clock=now, stall_policy=PATIENCE)
+    backlog_readers = BacklogReaders(
+        StoredEvents(mesh.bus), checkpoints, observer=alerts, clock=now, stall_policy=STALL_POLICY
+    )
 
     @asynccontextmanager
     async def open_partition(number: int) -> AsyncIterator[PartitionConsumer]:
@@ -110,17 +114,17 @@ async def build(mesh: Mesh) -> State:
             yield PartitionConsumer(
                 number,
                 pull,
-                targets=destinations,
-                dead_letters=dead_letters,
-                delivery_counters=tallies,
+                targets=targets,
+                dead_letters=dead_letter_writer,
+                delivery_counters=counters,
                 profiles=profiles,
                 metrics=mesh.metrics,
                 bounds=BOUNDS,
-                backlog_readers=catch_ups,
+                backlog_readers=backlog_readers,
             )
 
-    mesh.metrics.read(partial(read_hooks, tallies, destinations, catch_ups, now))
-    partitions = ConsumerPool(open_partition, destinations, mesh.metrics, mesh.spawn)
+    mesh.metrics.read(partial(read_hooks, counters, targets, backlog_readers, now))
+    partitions = ConsumerPool(open_partition, targets, mesh.metrics, mesh.spawn)
     name = await mesh.enter(hold_name(Path(mesh.settings.data_dir) / "hooks"))
     leases = LeaseKeeper(name, mesh.bus, partitions, timing=TIMING, now=now)
     await leases.start()
@@ -128,19 +132,19 @@ async def build(mesh: Mesh) -> State:
     mesh.ping("leases", leases.ping)
     mesh.intake("partitions", leases)
     await partitions.wait_opened()
-    mesh.spawn("lag", _tell_lag(partitions, mesh.metrics))
-    letters = DeadLetterStore(mesh.bus)
-    replays = Replays(letters, destinations, tallies, mesh.metrics, now)
+    mesh.spawn("lag", _measure_lag(partitions, mesh.metrics))
+    dead_letters = DeadLetterStore(mesh.bus)
+    replays = Replays(dead_letters, targets, counters, mesh.metrics, now)
     mesh.intake("replays", replays)
 
     return State(
-        publishing=EventPublisher(mesh.bus, alerts, now),
-        destinations=destinations,
-        standing=AssignmentStatus(mesh.bus, leases.table),
-        catch_ups=catch_ups,
-        tallies=tallies,
+        publisher=EventPublisher(mesh.bus, alerts, now),
+        targets=targets,
+        assignment=AssignmentStatus(mesh.bus, leases.table),
+        backlog_readers=backlog_readers,
+        counters=counters,
         advice=advice,
-        letters=letters,
+        dead_letters=dead_letters,
         replays=replays,
         previews=Previews(mesh.bus, profiles, now),
         registry=mesh.registry,
@@ -150,15 +154,15 @@ async def build(mesh: Mesh) -> State:
 
 
 def _secrets_of(mesh: Mesh) -> Callable[[str], Iterable[str]]:
-    """What an app's configuration holds that nobody may read."""
+    """The secrets in an app's configuration, by app."""
     views = [mesh.registry.view(kind) for kind in SERVICE.kinds]
     return lambda app_key: [
         secret.reveal() for view in views for entry in view.of_app(app_key) for secret in secrets_of(entry.value)
     ]
 
 
-async def _tell_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
-    """Keep the gauges of what waits in the service; what waits with each hook is read when it is asked for."""
+async def _measure_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
+    """Keep the gauges of waiting records of the service. Those of each hook are read at a scrape (`hooks.metrics`)."""
     while True:
         ours = partitions.all()
         oldest_ns = min((stored for one in ours if (stored := one.oldest_ns) is not None), default=None)
@@ -168,10 +172,8 @@ async def _tell_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
         await asyncio.sleep(LAG_EVERY_S)
 
 
-def _follow(
-    mesh: Mesh, sinks: SinkCatalog, destinations: Targets, tallies: DeliveryCounters, advice: Advisories
-) -> None:
-    """Keep `destinations` at the newest configuration."""
+def _follow(mesh: Mesh, sinks: SinkCatalog, targets: Targets, counters: DeliveryCounters, advice: Advisories) -> None:
+    """Keep `targets` at the newest configuration."""
     hooks = mesh.registry.view(HOOKS)
 
     def apply() -> None:
@@ -180,9 +182,9 @@ def _follow(
             for entry in hooks.all()
         ]
         opened = ((rule.target, sinks.connector_of(rule, advice.set)) for rule in rules)
-        destinations.apply(HookIndex(rules), {target: found for target, found in opened if found is not None})
-        tallies.keep({(rule.app_key, rule.hook_id) for rule in rules})
-        advice.keep(rule.target for rule in rules if destinations.serves(rule.target))
+        targets.apply(HookIndex(rules), {target: found for target, found in opened if found is not None})
+        counters.keep({(rule.app_key, rule.hook_id) for rule in rules})
+        advice.keep(rule.target for rule in rules if targets.serves(rule.target))
 
     for view in (hooks, *map(mesh.registry.view, CONNECTORS.values())):
         view.on_change(apply)

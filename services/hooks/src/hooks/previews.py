@@ -1,8 +1,8 @@
 """
-What a hook would send, without sending: rendered from an event that is given, or from the newest ones that match.
+Previews: the records of a hook, rendered and not sent, from a posted event or from the newest ones that match.
 
-An inactive hook is shown as if it were active. `EVENTS` belongs to all apps, so the newest events of one are looked for
-backwards, in ranges that grow; how far it went is in the answer.
+An inactive hook is rendered as if it were active. `EVENTS` belongs to all apps, so the newest events of one app are
+searched backwards, in ranges that grow; the answer says how far the search went.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ POSTED = "POSTED:0:0"
 
 
 class PreviewForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to render: an event as it would be posted, or the `last` so many that match."""
+    """The events to render: one as it would be posted, or the `last` so many that match."""
 
     event: PostedEvent | None = None
     last: Annotated[int, Meta(ge=1, le=100)] | None = None
@@ -62,7 +62,7 @@ class PreviewRecord(Struct, frozen=True, kw_only=True):
 
 
 class Looked(Struct, frozen=True, kw_only=True):
-    """The part of `EVENTS` that was looked through. `all` says that there is nothing older."""
+    """The part of `EVENTS` that was searched. `all` says that there is nothing older."""
 
     first_sequence: int
     last_sequence: int
@@ -78,7 +78,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
 
 class Previews:
-    """Raises `UnavailableError` when NATS does not answer."""
+    """Renders previews. Raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus, profiles: ProfileCache, clock: Callable[[], datetime]) -> None:
         self._bus = bus
@@ -86,7 +86,7 @@ class Previews:
         self._clock = clock
 
     async def of_event(self, rule: Rule, posted: PostedEvent) -> Preview:
-        """Raises `InvalidError`, with the field, where the entrance would refuse the event."""
+        """Render one event. Raises `InvalidError`, with the field, where a POST of the event would be refused."""
         event = self._admit(rule.app_key, posted)
         return Preview(records=(await self._render(rule, event, POSTED),))
 
@@ -167,13 +167,13 @@ def _matching(app_key: str, index: HookIndex, messages: list[Message], most: int
     for message in messages:
         partition = subjects.partition_of_events(message.subject)
         if partition is None:
-            continue  # No partition reads it either.
+            continue  # No consumer of a partition reads it either.
         events, _ = read_message(message.data, app_key, partition)
         source = f"{EVENTS.name}:{message.sequence}"
-        found += ((event, f"{source}:{place}") for place, event in events if index.match(event))
+        found += ((event, f"{source}:{position}") for position, event in events if index.match(event))
     return found
 
 
 def _index(rule: Rule) -> HookIndex:
-    """Of this one hook, active or not."""
+    """An index of this one hook, active or not."""
     return HookIndex([msgspec.structs.replace(rule, hook=msgspec.structs.replace(rule.hook, active=True))])

@@ -21,13 +21,13 @@ from shared.config.registry import Registry
 class State(Struct, frozen=True, kw_only=True):
     """Parts of the running service, made by `hooks.app.build`."""
 
-    publishing: EventPublisher
-    destinations: Targets
-    standing: AssignmentStatus
-    catch_ups: BacklogReaders
-    tallies: DeliveryCounters
+    publisher: EventPublisher
+    targets: Targets
+    assignment: AssignmentStatus
+    backlog_readers: BacklogReaders
+    counters: DeliveryCounters
     advice: Advisories
-    letters: DeadLetterStore
+    dead_letters: DeadLetterStore
     replays: Replays
     previews: Previews
     registry: Registry

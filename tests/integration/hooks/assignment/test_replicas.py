@@ -211,7 +211,7 @@ async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
     replicas: Replicas, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stall_policy = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
-    monkeypatch.setattr(app, "PATIENCE", stall_policy)
+    monkeypatch.setattr(app, "STALL_POLICY", stall_policy)
     monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
     posted = events(3000, users=100)
     kinesis.create_stream("good", shards=2)

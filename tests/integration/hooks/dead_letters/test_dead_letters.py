@@ -32,8 +32,8 @@ async def client(client: HooksClient, hooks: Running, kinesis: FaultyKinesis) ->
     """Tenant `shop` with a connector and a hook for everything."""
     await client.connect(kinesis)
     await client.hook("all")
-    await until(lambda: hooks.state.destinations.serves(Target("shop", "orders")))
-    await until(lambda: ("shop", "all") in hooks.state.destinations.index.rules)
+    await until(lambda: hooks.state.targets.serves(Target("shop", "orders")))
+    await until(lambda: ("shop", "all") in hooks.state.targets.index.rules)
     return client
 
 
@@ -125,8 +125,8 @@ async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, bo
 async def test_a_page_of_large_letters_is_shorter(box: DeadLetterWriter, hooks: Running) -> None:
     await put(box, range(5), filler="x" * 1000)
 
-    found, after = await hooks.state.letters.read(DeadLetterFilter(app_key="shop"), limit=100, max_bytes=2000)
-    rest, end = await hooks.state.letters.read(
+    found, after = await hooks.state.dead_letters.read(DeadLetterFilter(app_key="shop"), limit=100, max_bytes=2000)
+    rest, end = await hooks.state.dead_letters.read(
         DeadLetterFilter(app_key="shop"), after=after, limit=100, max_bytes=1 << 20
     )
 
@@ -339,7 +339,7 @@ async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
     client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
 ) -> None:
     state = hooks.state
-    replays = Replays(state.letters, state.destinations, state.tallies, Metrics(), now)
+    replays = Replays(state.dead_letters, state.targets, state.counters, Metrics(), now)
     await put(box, range(6), users=2)
     kinesis.fails_record = lambda key, data: b"e0003" in data
 
@@ -371,14 +371,14 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = hooks.state
-    replays = Replays(state.letters, state.destinations, state.tallies, Metrics(), now, work_s=1000)
+    replays = Replays(state.dead_letters, state.targets, state.counters, Metrics(), now, work_s=1000)
     await put(box, range(6), users=2)
     kinesis.fails_record = lambda key, data: b"e0003" in data
-    remove = state.letters.remove
+    remove = state.dead_letters.remove
 
     async def all_can_be_confirmed() -> bool:
-        target = next(iter(state.destinations.index.rules.values())).target
-        queue = state.destinations.find(target)
+        target = next(iter(state.targets.index.rules.values())).target
+        queue = state.targets.find(target)
         return queue is not None and len(queue.waiting()) == 2
 
     async def slowly(letters: list[int]) -> None:
@@ -386,7 +386,7 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
             await until(all_can_be_confirmed)
         await remove(letters)
 
-    monkeypatch.setattr(state.letters, "remove", slowly)
+    monkeypatch.setattr(state.dead_letters, "remove", slowly)
     running = asyncio.create_task(
         replays.run(DeadLetterFilter(app_key="shop"), after=None, limit=10, per_second=10_000, dry_run=False)
     )

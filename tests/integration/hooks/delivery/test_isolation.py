@@ -29,7 +29,7 @@ def small_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that a handful of events fills, and little patience."""
     monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
     stall_policy = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
-    monkeypatch.setattr(app, "PATIENCE", stall_policy)
+    monkeypatch.setattr(app, "STALL_POLICY", stall_policy)
 
 
 @pytest.fixture

@@ -91,6 +91,6 @@ class EventPublisher:
             if isinstance(error, BusyError):
                 if not self._full:
                     self._full = True
-                    self._alerts.tell(app_key, "events-full", streams.EVENTS.name, f"events are refused: {error}")
+                    self._alerts.add(app_key, "events-full", streams.EVENTS.name, f"events are refused: {error}")
                 return BusyError(error.message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
         return failed[0]

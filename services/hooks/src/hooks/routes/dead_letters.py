@@ -19,12 +19,12 @@ PATH = "/v1/apps/{app_key}/dead-letters"
 PAGE = 50
 MOST = 500
 PAGE_BYTES = 8 << 20
-"""Of the letters behind a page, about: one of large letters is shorter."""
+"""About so much of dead letters is read for a page: a page of large ones is shorter."""
 BODY_CHARACTERS = 1024
-"""Of each body in a page. One letter by itself has all of it."""
+"""Of each body in a page. A dead letter that is read alone has its whole body."""
 
 NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
-"""A sequence of a stream, as far as anybody will see one."""
+"""A sequence of a stream: more digits than one will ever have."""
 
 # Each becomes one token of a subject.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
@@ -33,7 +33,7 @@ Number = Annotated[int, Meta(ge=0, lt=1 << 62)]
 
 
 class LetterSummary(Struct, frozen=True, kw_only=True):
-    """A letter in a list. `id` grows with the time `at`; of `body`, of `body_bytes` in all, the beginning is there."""
+    """A dead letter in a list. `id` grows with the time `at`. `body` is the beginning, `body_bytes` the whole size."""
 
     id: int
     at: datetime
@@ -47,7 +47,7 @@ class LetterSummary(Struct, frozen=True, kw_only=True):
 
 
 class LetterPage(Struct, frozen=True, kw_only=True):
-    """The oldest first. `next`, as `after` of the next question, goes on; it is null where nothing more is there."""
+    """A page, the oldest first. `next` is `after` of the next page, and null on the last one."""
 
     letters: tuple[LetterSummary, ...]
     next: int | None
@@ -55,9 +55,9 @@ class LetterPage(Struct, frozen=True, kw_only=True):
 
 class ReplayForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    Which letters to send again, how many by this call, and how fast. `since` and `until` are RFC 3339.
+    The dead letters to send again, the number for this call, and the pace. `since` and `until` are RFC 3339.
 
-    `after` is `next` of the call before, with the same choice of letters.
+    `after` is `next` of the call before, with the same filter.
     """
 
     hook: Name | None = None
@@ -71,26 +71,26 @@ class ReplayForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PurgeReply(Struct, frozen=True, kw_only=True):
-    """How many letters were thrown away."""
+    """The number of dead letters that were deleted."""
 
     purged: int
 
 
 async def list_letters(call: Call[State]) -> LetterPage:
-    """A page."""
+    """List a page."""
     wanted = _wanted(call)
-    found, following = await call.state.letters.read(
+    found, following = await call.state.dead_letters.read(
         wanted, after=call.asked["after"], limit=call.asked["limit"], max_bytes=PAGE_BYTES
     )
     return LetterPage(letters=tuple(map(_summary, found)), next=following)
 
 
 async def get_letter(call: Call[State]) -> StoredDeadLetter:
-    """One, whole."""
+    """One dead letter, whole."""
     id = call.path["id"]
     if not NUMBER.fullmatch(id):
         raise NotFoundError("there is no such dead letter")
-    return await call.state.letters.get(call.app_key, int(id))
+    return await call.state.dead_letters.get(call.app_key, int(id))
 
 
 async def replay(call: Call[State]) -> ReplayReply:
@@ -105,8 +105,8 @@ async def replay(call: Call[State]) -> ReplayReply:
 
 
 async def purge(call: Call[State]) -> PurgeReply:
-    """Throw away."""
-    return PurgeReply(purged=await call.state.letters.purge(_wanted(call)))
+    """Delete."""
+    return PurgeReply(purged=await call.state.dead_letters.purge(_wanted(call)))
 
 
 def _wanted(call: Call[State]) -> DeadLetterFilter:

@@ -11,13 +11,13 @@ from shared.http.routes import Route
 from shared.http.server import Call
 
 BODY_BYTES = 16 << 20
-"""Of a request with events, counted while it is read and after it is unpacked."""
+"""The most of a request with events, counted while it is read, after it is unpacked."""
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 
 async def post_events(call: Call[State]) -> web.Response:
-    """The entrance for events."""
+    """Accept events."""
     body = await _read(call.request)
     content_type = call.request.content_type
     if content_type in NDJSON:
@@ -28,7 +28,7 @@ async def post_events(call: Call[State]) -> web.Response:
         raise InvalidError("expected application/json or application/x-ndjson", field="Content-Type")
     if not posted:
         raise InvalidError("expected at least one event")
-    reply = await call.state.publishing.accept(call.app_key, posted)
+    reply = await call.state.publisher.accept(call.app_key, posted)
     status = 202 if reply.accepted else 400
     return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
 

@@ -83,27 +83,27 @@ async def test_hook(call: Call[State]) -> ConnectionReport:
 async def get_status(call: Call[State]) -> HookStatus:
     """The numbers of one hook."""
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])
-    tally = call.state.tallies.of(entry.app_key, entry.id)
+    counted = call.state.counters.of(entry.app_key, entry.id)
     rule = _rule(entry)
-    lag = call.state.catch_ups.lag_of(entry.app_key, entry.id)
-    error = call.state.destinations.error_of(rule.target)
+    lag = call.state.backlog_readers.lag_of(entry.app_key, entry.id)
+    error = call.state.targets.error_of(rule.target)
     missing = call.state.sinks.missing_for(rule)
     idle = missing if entry.value.active else "the hook is inactive"
-    waiting = call.state.destinations.waiting(entry.app_key).get((entry.app_key, entry.id))
+    waiting = call.state.targets.waiting(entry.app_key).get((entry.app_key, entry.id))
     lag_s = call.state.clock().timestamp() - waiting.oldest_ns / 1e9 if waiting is not None else 0.0
     return HookStatus(
         active=entry.value.active,
         connector_active=missing is None,
-        matched=tally.matched,
-        sent=tally.sent,
-        failed=tally.failed,
-        dead_lettered=tally.dead_lettered,
-        skipped_inactive=tally.skipped_inactive,
-        replayed=tally.replayed,
+        matched=counted.matched,
+        sent=counted.sent,
+        failed=counted.failed,
+        dead_lettered=counted.dead_lettered,
+        skipped_inactive=counted.skipped_inactive,
+        replayed=counted.replayed,
         waiting=waiting.records if waiting is not None else 0,
         lag_s=round(max(0.0, lag_s), 3),
-        last_error=tally.last_error,
-        last_error_at=tally.last_error_at,
+        last_error=counted.last_error,
+        last_error_at=counted.last_error_at,
         waits_because=error.message if error is not None else None,
         advice=f"nothing is sent, because {idle}" if idle else call.state.advice.of(rule.target),
         detached=lag is not None,

@@ -7,8 +7,8 @@ from shared.http.server import Call
 
 
 async def get_partitions(call: Call[State]) -> PartitionsStatus:
-    """Who reads which partition."""
-    return await call.state.standing.read()
+    """The replicas, and the owner of each partition."""
+    return await call.state.assignment.read()
 
 
 ROUTES: tuple[Route, ...] = (

@@ -99,10 +99,10 @@ async def _shake_hands(host: str, address: _Address) -> Finding:
         address[0], address[1], ssl=ssl.create_default_context(), server_hostname=host
     )
     try:
-        shaken: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        certificate = shaken.getpeercert() or {}
+        tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        certificate = tls.getpeercert() or {}
         until = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
-        return Finding(message=f"{shaken.version()}, with a certificate that is good until {until:%Y-%m-%d}")
+        return Finding(message=f"{tls.version()}, with a certificate that is good until {until:%Y-%m-%d}")
     finally:
         writer.transport.abort()
 
