@@ -17,9 +17,9 @@ import pytest
 from shared.contracts.messages import StoreMediaReply, decode
 from shared.runtime.settings import Settings
 from shared.service import Running, running
-from storage import routes
 from storage.app import SERVICE
 from storage.content.body import SPOOL_BYTES, TransferRate
+from storage.routes import media
 from support.clients.storage import PHOTO, form, objects, stored
 from support.waiting import until
 
@@ -219,7 +219,7 @@ async def test_length_that_is_a_lie_stores_no_more_than_it_says(
 async def test_body_that_comes_too_slowly_is_refused(
     storage: Running, shop: dict[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "TransferRate", partial(TransferRate, grace_s=0.2))
+    monkeypatch.setattr(media, "TransferRate", partial(TransferRate, grace_s=0.2))
 
     answer = await raw(storage, shop, f"Content-Length: {4 << 20}", b"x", close=False)
 
