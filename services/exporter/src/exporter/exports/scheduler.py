@@ -5,7 +5,6 @@ The workers of all exports: one for every active export, so that no export waits
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
@@ -17,14 +16,13 @@ from exporter.exports.runner import Runner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import ExportWorker, Key, first_progress
 from shared.contracts.keys import export_progress_key, parse_export_progress_key
-from shared.errors import BusyError, ConflictError, MillraceError
+from shared.errors import BusyError, ConflictError
 from shared.messaging.kv import KeyValueStore
+from shared.runtime.reconciler import Reconciler
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
-ERASE_S = 5.0
-"""The pause before the progress in NATS is listed again, after a failure to list it."""
 CANCEL_S = 0.2
 
 
@@ -49,22 +47,21 @@ class ExportScheduler:
         self._runner = runner
         self._plans = plans
         self._metrics = metrics
-        self._jobs = jobs
         self._is_deleted = is_deleted
+        self._reconciler = Reconciler(
+            "export", jobs=jobs, stored_keys=self._stored_keys, erase_if_deleted=self._erase_if_deleted
+        )
         self._workers: dict[Key, ExportWorker] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
         self._followed = asyncio.Condition()
-        self._stopping = False
 
     def changed(self) -> None:
         """Note that the configuration has changed."""
-        self._changed.set()
+        self._reconciler.changed()
 
     def close(self) -> None:
         """Begin no run; runs in progress end after the current file."""
-        self._stopping = True
-        self._changed.set()
+        self._reconciler.close()
         for worker in self._workers.values():
             worker.signals.stop()
             for flush in worker.flushes:
@@ -78,22 +75,16 @@ class ExportScheduler:
 
     async def keep(self) -> None:
         """Follow the configuration, for the life of the service."""
-        known: set[Key] | None = None
         take_over = True
+
+        async def follow(jobs: Mapping[Key, ExportJob]) -> None:
+            nonlocal take_over
+            await self._follow(jobs, tasks, take_over=take_over)
+            take_over = False
+
         async with asyncio.TaskGroup() as tasks:
             try:
-                while not self._stopping:
-                    self._changed.clear()
-                    jobs = self._jobs()
-                    await self._follow(jobs, tasks, take_over=take_over)
-                    take_over = False
-                    if known is None:
-                        known = await self._known()
-                    if known is not None:
-                        known = await self._erase(known - jobs.keys()) | jobs.keys()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(ERASE_S if known is None else None):
-                            await self._changed.wait()
+                await self._reconciler.run(follow)
                 await self.join()
             except asyncio.CancelledError:
                 await _cancel(self._tasks.values())
@@ -144,7 +135,7 @@ class ExportScheduler:
     async def _worker(self, key: Key, revision: int) -> ExportWorker:
         async with self._followed:
             while True:
-                if self._stopping:
+                if self._reconciler.closing:
                     raise BusyError("the service stops", retry_after_s=5)
                 # Another replica may have accepted the configuration, and our copy of it is a moment behind.
                 worker = self._workers.get(key)
@@ -173,27 +164,17 @@ class ExportScheduler:
             if not flush.done():
                 flush.set_exception(ConflictError("the export is not active"))
 
-    async def _known(self) -> set[Key] | None:
-        """Every export that has progress, configured or not. None when the progress cannot be read."""
-        try:
-            return {parse_export_progress_key(stored.key) for stored in await self._plans.scan()}
-        except MillraceError as error:
-            log.warning("progress_list_failed", message=error.message)
-            return None
+    async def _stored_keys(self) -> set[Key]:
+        """Returns the key of every export that has progress, configured or not."""
+        return {parse_export_progress_key(stored.key) for stored in await self._plans.scan()}
 
-    async def _erase(self, candidates: set[Key]) -> set[Key]:
-        """Erase the progress of deleted exports. Returns the other ones: an inactive export keeps its cursor."""
-        left = set(candidates)
-        for key in candidates:
-            try:
-                if await self._is_deleted(key):
-                    await self._progress_store(key).erase()
-                    left.discard(key)
-                    log.info("export_erased", app_key=key[0], export=key[1])
-            except MillraceError as error:
-                # Retried at the next change.
-                log.warning("export_erase_failed", app_key=key[0], export=key[1], message=error.message)
-        return left
+    async def _erase_if_deleted(self, key: Key) -> bool:
+        """Erase the progress of a deleted export. An inactive one keeps its cursor."""
+        if not await self._is_deleted(key):
+            return False
+        await self._progress_store(key).erase()
+        log.info("export_erased", app_key=key[0], export=key[1])
+        return True
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

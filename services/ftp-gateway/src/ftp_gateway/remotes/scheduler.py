@@ -6,7 +6,6 @@ remotes. No worker waits for another. A worker polls only while this replica hol
 """
 
 import asyncio
-import contextlib
 import os
 import random
 from collections import defaultdict
@@ -24,6 +23,7 @@ from shared.contracts import keys
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, UnavailableError
 from shared.messaging.kv import KeyValueStore
+from shared.runtime.reconciler import Reconciler
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -35,8 +35,6 @@ LOCK_RETRY_S = 5.0
 """Seconds between two tries of a lock: the longest pause of a remote whose replica was killed."""
 POLLS_AT_ONCE = 4
 """Polls of one app at a time. Each holds at most 1 MiB of a file. A slow server delays no other app."""
-ERASE_RETRY_S = 5.0
-"""Seconds until the stored remotes are listed again, where NATS did not answer."""
 SPREAD_S = 15.0
 """Longest random delay of a poll, so that polls that are due together do not start together."""
 CLOCK_CHECK_S = 60.0
@@ -74,26 +72,25 @@ class PullScheduler:
     ) -> None:
         self._lock = lock
         self._store = store
-        self._jobs = jobs
         self._is_deleted = is_deleted
+        self._reconciler = Reconciler(
+            "remote", jobs=jobs, stored_keys=self._stored_keys, erase_if_deleted=self._erase_if_deleted
+        )
         self._puller = puller
         self._alerts = AlertSender("ftp-gateway", publish_alert, clock)
         self._metrics = metrics
         self._clock = clock
         self._workers: dict[RemoteKey, tuple[int, asyncio.Task[None]]] = {}
         self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(POLLS_AT_ONCE))
-        self._changed = asyncio.Event()
         self._finished = asyncio.Event()
-        self._closing = False
 
     def changed(self) -> None:
         """Follow the changed configuration."""
-        self._changed.set()
+        self._reconciler.changed()
 
     def close(self) -> None:
         """End all workers. A download that is cut short starts anew later."""
-        self._closing = True
-        self._changed.set()
+        self._reconciler.close()
 
     async def join(self) -> None:
         """Wait until the workers have ended and other replicas may lock their remotes."""
@@ -101,20 +98,9 @@ class PullScheduler:
 
     async def keep(self) -> None:
         """Follow the configuration, for the life of the service."""
-        known: set[RemoteKey] | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                while not self._closing:
-                    self._changed.clear()
-                    jobs = self._jobs()
-                    await self._follow(jobs, tasks)
-                    if known is None:
-                        known = await self._stored_remotes()
-                    if known is not None:
-                        known = await self._erase(known - jobs.keys()) | jobs.keys()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(ERASE_RETRY_S if known is None else None):
-                            await self._changed.wait()
+                await self._reconciler.run(lambda jobs: self._follow(jobs, tasks))
                 await self._follow({}, tasks)
         finally:
             self._finished.set()
@@ -215,28 +201,18 @@ class PullScheduler:
         progress = replace(state.progress, looked_at=now, trouble=failure)
         await state.put_progress(replace(progress, next_look_at=next_look_at, revision=job.revision))
 
-    async def _stored_remotes(self) -> set[RemoteKey] | None:
-        """Every remote with stored state, configured or only tested. None where NATS does not answer."""
-        try:
-            stored = [
-                *await self._store.scan(keys.EVERY_PULL_PROGRESS),
-                *await self._store.scan(keys.EVERY_OFFERED_HOST_KEY),
-            ]
-        except MillraceError as error:
-            log.warning("remotes_list_failed", message=error.message)
-            return None
+    async def _stored_keys(self) -> set[RemoteKey]:
+        """Returns the key of every remote that has stored state, configured or only tested."""
+        stored = [
+            *await self._store.scan(keys.EVERY_PULL_PROGRESS),
+            *await self._store.scan(keys.EVERY_OFFERED_HOST_KEY),
+        ]
         return {keys.remote_of_key(one.key) for one in stored}
 
-    async def _erase(self, candidates: set[RemoteKey]) -> set[RemoteKey]:
-        """Erase the state of deleted remotes. Returns the others: an inactive remote keeps its state."""
-        left = set(candidates)
-        for key in candidates:
-            try:
-                if await self._is_deleted(key):
-                    await self.state_of(*key).erase()
-                    left.discard(key)
-                    log.info("remote_erased", app_key=key[0], remote=key[1])
-            except MillraceError as error:
-                # Tried again with the next change.
-                log.warning("remote_erase_failed", app_key=key[0], remote=key[1], message=error.message)
-        return left
+    async def _erase_if_deleted(self, key: RemoteKey) -> bool:
+        """Erase the state of a deleted remote. An inactive one keeps its state."""
+        if not await self._is_deleted(key):
+            return False
+        await self.state_of(*key).erase()
+        log.info("remote_erased", app_key=key[0], remote=key[1])
+        return True
