@@ -1,10 +1,11 @@
 """
-The two passes over a file: whether it is taken at all and which of its rows are good, then the good rows in chunks.
+The two passes over a file: `validate` finds out whether it is accepted and counts its rows, `chunks` yields the good
+rows.
 
-Nothing is published before the first is done, so a file that is refused has had no effect. Memory is bounded: row
-errors up to `MAX_REPORTED`, external ids up to `MAX_COUNTED_IDS`, one bit for a line where unknown users are refused.
+Nothing is published before the first pass ends, so a refused file has no effect. Memory is bounded: row errors up to
+`MAX_REPORTED`, external ids up to `MAX_COUNTED_IDS`, one bit a line where unknown users are refused.
 
-Plain calls that wait for nothing but the disk: they run in a process of their own (`file_worker`).
+All calls are synchronous and run in the parser process (`parsing.worker`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,14 +21,14 @@ from ftp_gateway.parsing.text import FileScan, Parsed, RefusedError, Text, excer
 
 MAX_COUNTED_IDS: Final = 300_000
 """
-Some 18 MB, and the largest file that the product asks customers to send. Above it a duplicate of an id that came later
-than this is not seen, and the count says "at least".
+Some 18 MB, and the rows of the largest file that the product asks customers to send. Duplicates of later ids are not
+seen, and the count says "at least".
 """
 
 Blocks = Callable[[], Iterator[bytes]]
-"""Opens the file from its start."""
+"""Yields the blocks of the file from its start."""
 UnknownUsers = Callable[[Sequence[str]], set[str]]
-"""Which of these external ids have no profile."""
+"""Returns those of these external ids that have no profile."""
 
 
 class LineSet:
@@ -46,7 +47,7 @@ class LineSet:
 
 
 class Refusal(Struct, frozen=True):
-    """Why a file is refused whole; the fields of a `RefusedError`."""
+    """Refusal of a whole file; the fields of a `RefusedError`."""
 
     reason: str
     message: str
@@ -54,7 +55,7 @@ class Refusal(Struct, frozen=True):
 
 
 class ValidationResult(Struct, kw_only=True):
-    """What the first pass found. `refused` is why the file is refused whole, or None."""
+    """Result of the first pass. `refused` is None for a file that is accepted."""
 
     file_id: str = ""
     size_bytes: int = 0
@@ -69,7 +70,7 @@ class ValidationResult(Struct, kw_only=True):
 
 
 class RowChunk(Struct, frozen=True):
-    """A message of rows as it is published, and which lines are in it."""
+    """A message of rows as it is published, and its range of lines."""
 
     first_line: int
     last_line: int
@@ -78,12 +79,12 @@ class RowChunk(Struct, frozen=True):
 
 class FileReader:
     """
-    One file, from its first look to its last chunk.
+    One file, from its validation to its last chunk.
 
     Args:
         blocks: Opens the file; each block may have any size.
-        unknown_users: Asked where the app refuses users that it does not know.
-        again: The name under which content is sent once more on purpose; makes it another file.
+        unknown_users: Called where the app refuses unknown users.
+        again: The name under which a customer sends content again on purpose; part of the file id.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class FileReader:
 
     def chunks(self, file_name: str, after: int) -> Iterator[RowChunk]:
         """The good rows of a file that is not refused, without those up to line `after`."""
-        assert self._text is not None, "a file is looked at before it is published"
+        assert self._text is not None, "a file is validated before it is published"
         reader = open_reader(self._kind, self._text, self._rules)
         chunks = ChunkBuilder()
         for block in self._blocks():

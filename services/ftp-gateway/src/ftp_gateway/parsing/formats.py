@@ -1,8 +1,8 @@
 """
-The kinds of file that an app may upload, seen alike: how each is read, and what its rows are published as.
+Kinds of file that an app may upload: the reader, the message and the subject of each.
 
-A kind is one reader (`push_csv`, `profile_txt`), one message and one subject. Which names are of which kind is told by
-`paths`. A third kind is a third reader and a branch in each function here.
+The readers are `push_csv` and `profile_txt`. `model.virtual_paths.kind_of` finds the kind of a name. A third kind is a
+third reader and a branch in each function here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,7 @@ class Reader(Protocol):
     """
     One pass over one file. The caller feeds blocks in their order and calls `finish` once, at the end.
 
-    `feed` and `finish` give what became whole. They raise `RefusedError` when the file is to be refused whole, and
-    nothing else.
+    `feed` and `finish` return the rows that became whole. They raise `RefusedError` alone, to refuse the whole file.
     """
 
     ends_within_a_line: bool
@@ -39,14 +38,14 @@ class Reader(Protocol):
 
 
 class ChunkBuilder:
-    """Good rows as the messages they go out in. Deterministic: the same file gives the same chunks."""
+    """Groups good rows into messages. Deterministic: the same file makes the same chunks."""
 
     def __init__(self) -> None:
         self._lines: list[int] = []
         self._rows: list[bytes] = []
 
     def add(self, lines: Sequence[int], rows: Sequence[bytes]) -> Iterator[tuple[list[int], list[bytes]]]:
-        """Take rows and their lines; gives those of each chunk once a row came that does not fit into it."""
+        """Add rows and their lines. Yields each chunk once a row came that does not fit into it."""
         self._lines += lines
         self._rows += rows
         begin = 0
@@ -56,11 +55,11 @@ class ChunkBuilder:
         del self._lines[:begin], self._rows[:begin]
 
     def rest(self) -> tuple[list[int], list[bytes]]:
-        """The last chunk; may be without rows."""
+        """Return the last chunk; it may have no rows."""
         return self._lines, self._rows
 
     def _end(self, begin: int) -> int:
-        """Where the chunk ends that begins there, if no more rows come."""
+        """Return the end of the chunk that begins there, if no more rows come."""
         end = min(begin + CHUNK_ROWS, len(self._rows))
         size = sum(map(len, self._rows[begin:end]))
         while size > CHUNK_BYTES and end > begin + 1:
@@ -70,7 +69,7 @@ class ChunkBuilder:
 
 
 def open_reader(kind: FileKind, text: Text, rules: FileRules, *, count_only: bool = False) -> Reader:
-    """A reader at the start of a file. With `count_only` it counts rows and makes none."""
+    """Return a reader at the start of a file. With `count_only` it counts rows and renders none."""
     match kind:
         case "push":
             return PushReader(text, count_only=count_only)
@@ -81,19 +80,19 @@ def open_reader(kind: FileKind, text: Text, rules: FileRules, *, count_only: boo
 
 
 def stream_of(kind: FileKind) -> Stream:
-    """The stream that holds the rows of such files."""
+    """Return the stream of the rows of such files."""
     return streams.PUSH if kind == "push" else streams.PROFILE_UPDATES
 
 
 def subject_of(kind: FileKind, app_key: str, file_id: str) -> str:
-    """The subject that holds the rows of one file and nothing else."""
+    """Return the subject of the rows of one file."""
     return subjects.push_send(app_key, file_id) if kind == "push" else subjects.profile_update(app_key, file_id)
 
 
 def message_of(
     kind: FileKind, app_key: str, file_id: str, file_name: str, lines: Sequence[int], rows: Sequence[bytes]
 ) -> bytes:
-    """The message of one chunk: a `PushBatch` or `ProfileBatch` around rows that are JSON already."""
+    """Return the message of one chunk: a `PushBatch` or `ProfileBatch` around rows that are JSON already."""
     batch = (PushBatch if kind == "push" else ProfileBatch)(
         app_key=app_key, file_id=file_id, file_name=file_name, first_line=lines[0], last_line=lines[-1], rows=()
     )

@@ -2,8 +2,10 @@
 Profile files: a pattern line, then lines of `~`-separated typed values, become rows or row errors. Pure.
 
 The pattern line is `~~~city~age` (three unnamed identity columns, then attributes) or, in full, `extID~email~device
-token~city~age`, with or without the three `~` in front. A field that is empty leaves the value as it is; `""` is an
-empty string.
+token~city~age`, with or without the three `~` in front. An empty field leaves the value as it is; `""` is an empty
+string.
+
+One file of 300 lines: the fast pattern of a plain row and the careful functions below it must agree.
 """
 
 import re
@@ -25,7 +27,7 @@ MAX_ADDRESS_CHARS = 4096
 
 KNOWN_VALUES = 256
 KNOWN_BYTES = 64
-"""Of each attribute, so many short values are not parsed again: cities, ages and days repeat in a file."""
+"""Short values of an attribute that are cached, with their length: cities, ages and days repeat in a file."""
 
 _IDENTITY = ("extid", "email", "devicetoken")
 _WRAPPED = {'"': '"', "[": "]"}
@@ -38,11 +40,11 @@ _ROW = re.compile(
 
 
 class _NotPlainError(Exception):
-    """A field may be a part of one, or is no value."""
+    """The field is no plain value; the careful functions have to parse the line."""
 
 
 class _Members(dict[bytes, bytes]):
-    """What the fields of one attribute are as members of a JSON object: found, or made and perhaps kept."""
+    """Cache of one attribute: a field as a member of a JSON object."""
 
     def __init__(self, name: str, declared: AttributeType | None, timezone: ZoneInfo) -> None:
         super().__init__({b"": b""})
@@ -75,7 +77,7 @@ class ProfileReader:
     Args:
         attributes: The type of every attribute that the app declares; empty accepts any.
         timezone: What a date and time without an offset means.
-        count_only: Make no rows of what `feed` is given.
+        count_only: `feed` renders no rows.
     """
 
     def __init__(
@@ -152,7 +154,9 @@ class ProfileReader:
         )
 
     def _members(self, values: bytes) -> list[bytes] | None:
-        """The attributes as members of a JSON object, empty ones empty; None where `_row` has to see to the line."""
+        """
+        Return the attributes as members of a JSON object, empty ones empty; None where `_row` has to parse the line.
+        """
         fields = values.split(b"~")
         if len(fields) != len(self._known):
             return None
@@ -162,7 +166,7 @@ class ProfileReader:
             return None
 
     def _line(self, number: int, data: bytes) -> ProfileRow | RowError | None:
-        """Any line; None for the pattern line and for one that is no row."""
+        """Parse any line; None for the pattern line and for a line that is no row."""
         line = line_of(data)
         if line is None:
             if self._names is None:

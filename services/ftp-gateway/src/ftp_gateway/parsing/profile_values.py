@@ -1,5 +1,5 @@
 """
-One value of a profile file: its text and, where the app declares one, its type become what a profile holds. Pure.
+Values of profile files: the text of a field, and its declared type if any, become a value of a profile. Pure.
 
 A number is bare, a string stands in quotes, an array is JSON. A date is ISO 8601 or milliseconds since the epoch, and
 is kept as ISO 8601 in UTC, because a profile has no type for it.
@@ -28,7 +28,7 @@ _array = msgspec.json.Decoder(list[Scalar])
 
 
 class ValueProblem(Exception):
-    """Why a field is not taken. Never leaves the two files that read profiles: a row error is made of it."""
+    """A field is refused. `profile_txt` makes a row error of it; it never leaves the package."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -41,11 +41,11 @@ def parse_value(field: str, declared: AttributeType | None, timezone: ZoneInfo) 
     The value of a field that is not empty.
 
     Args:
-        declared: The attribute's type; None takes the one that the field shows.
-        timezone: What a date and time without an offset means.
+        declared: The attribute's type; None infers it from the field.
+        timezone: The zone of a date and time without an offset.
 
     Raises:
-        ValueProblem: `value`: the field is not what was expected.
+        ValueProblem: The code `value`: the field does not fit its type.
     """
     quoted = field[1:-1] if len(field) >= 2 and field[0] == field[-1] == '"' else None
     match declared:

@@ -1,9 +1,10 @@
 """
-Push files: lines of `ExternalID;Text;Deeplink` become rows or row errors. Pure.
+Push files: lines of `ExternalID;Text;Deeplink` become rows or row errors. Pure. The limits of a row (`MAX_TEXT_CHARS`
+of a push text, and so on) are the constants below.
 
-The format has no quoting rule, and `csv.reader` would swallow the rest of a file at one stray quote. So a row is
-split at its first and its last `;`, and the text keeps every `;` between them. Where the last field is no link,
-earlier separators are tried until what follows is one: a link may hold `;` as well.
+The format has no quoting rule, and `csv.reader` would swallow the rest of a file at one stray quote. So a row is split
+at its first and its last `;`, and the text keeps every `;` between them. A link may hold `;` as well: where the last
+field is no link, earlier separators are tried until a link follows.
 """
 
 import re
@@ -14,12 +15,12 @@ from shared.contracts.messages import PushRow, decode, encode
 
 MAX_EXT_ID_CHARS = 256
 MAX_TEXT_CHARS = 4096
-"""FCM and APNs take 4 KiB for a whole notification."""
+"""Limit of a push text. FCM and APNs accept 4 KiB for a whole notification."""
 MAX_DEEPLINK_CHARS = 2048
 
 _HEADER = b"externalid;text;deeplink"
 _LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
-# What a spreadsheet makes of a long number; an id of letters and digits has no sign after its E.
+# A long number as a spreadsheet rewrites it; an id of letters and digits has no sign after its E.
 _SCIENTIFIC = re.compile(r"\d+(?:[.,]\d+)?[eE][+-]\d+")
 # Nearly every row of a large file: ASCII around a text that stands in JSON as it does here, a link without ';', no
 # limit near. The lines of a block are found at once, and what is not like this comes in the last group. It means what
@@ -53,7 +54,7 @@ class PushReader:
     row.
 
     Args:
-        count_only: Make no rows of what `feed` is given, which saves half of the time.
+        count_only: `feed` renders no rows, which saves half of the time.
     """
 
     def __init__(self, text: Text, *, count_only: bool = False) -> None:
@@ -118,7 +119,7 @@ class PushReader:
         return Parsed(lines, ext_ids, rows, errors)
 
     def _row(self, number: int, data: bytes) -> PushRow | RowError | None:
-        """Any line; None for one that is no row."""
+        """Parse any line; None for a line that is no row."""
         line = line_of(data)
         if line is None:
             return overlong(number)
@@ -175,7 +176,7 @@ def _split(line: str) -> tuple[str, str | None, str | None]:
 
 
 def _unquote(field: str) -> str:
-    """Undo a spreadsheet's quotes, where they wrap the whole field; any other quote is a character like the rest."""
+    """Remove a spreadsheet's quotes around a whole field; any other quote is an ordinary character."""
     if len(field) >= 2 and field[0] == field[-1] == '"':
         inner = field[1:-1]
         if '"' not in inner.replace('""', ""):

@@ -1,8 +1,8 @@
 """
-The bytes of an uploaded file as lines of text. Knows encodings and line ends, and nothing of columns.
+Bytes of an uploaded file as lines of text: encodings and line ends, without columns.
 
-A file is looked at whole before its first row counts (`FileScan`), because an encoding that is guessed from the start
-of a file is wrong for the name in its last row. Both classes are fed block by block and hold one line at most.
+`FileScan` reads the whole file before its first row counts, because an encoding that is guessed from the start of a
+file may be wrong for its last row. Both classes are fed block by block and hold one line at most.
 
 Never `str.splitlines`: it also splits at U+2028, vertical tab and U+0085, which are part of a text.
 """
@@ -23,7 +23,7 @@ MAX_LINE_BYTES = 64 * 1024
 EXCERPT_CHARS = 200
 
 _OVERLONG: Final = b"x" * (MAX_LINE_BYTES + 1)
-"""Stands for a line that is longer than may be kept."""
+"""Replaces a line that is too long to keep."""
 
 _BOMS: tuple[tuple[bytes, Encoding], ...] = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -38,7 +38,7 @@ _DOUBLE_ENCODED = ("Ä±".encode(), "ÅŸ".encode())
 
 
 class RefusedError(InvalidError):
-    """The whole file is refused, before any of its rows counts. `reason` is the stable code of the report."""
+    """The whole file is refused, before any of its rows counts. `reason` is the stable code in the error report."""
 
     def __init__(self, reason: str, message: str, *, line: int = 0) -> None:
         super().__init__(message, field=f"line {line}" if line else None)
@@ -48,10 +48,9 @@ class RefusedError(InvalidError):
 
 class Parsed(Struct, frozen=True):
     """
-    What became whole with a block: of each good row its line, its external id and its JSON, and what is not taken.
+    Rows that ended within a block: line, external id and JSON of each good row, and the errors of the others.
 
-    `rows` is empty where a reader was asked to count rows and not to make them. `data` are the lines that all of this
-    was found in, from `first_line` on.
+    `rows` is empty with `count_only`. `data` are the parsed lines, from `first_line` on.
     """
 
     lines: Sequence[int] = []
@@ -63,7 +62,7 @@ class Parsed(Struct, frozen=True):
 
 
 class Text(Struct, frozen=True, kw_only=True):
-    """How a file is to be read, and which file it is."""
+    """Encoding and id of a file."""
 
     file_id: str
     size_bytes: int
@@ -74,12 +73,12 @@ class Text(Struct, frozen=True, kw_only=True):
 
 class FileScan:
     """
-    The first look at a file: its id, its encoding, and whether it is text.
+    The scan of a whole file: its id, its encoding, and whether it is text.
 
     Args:
         app_key: The tenant; equal files of two tenants have different ids.
         kind: `push` or `profile`, part of the id for the same reason.
-        again: The name under which content is sent once more on purpose; makes it another file.
+        again: The name under which a customer sends content again on purpose; part of the file id.
     """
 
     def __init__(self, app_key: str, kind: str, again: str = "") -> None:
@@ -114,7 +113,7 @@ class FileScan:
 
     def result(self, fallback: Fallback | None) -> Text:
         """
-        What the file is.
+        Return the encoding and id of the file.
 
         Raises:
             RefusedError: `empty`, `encoding`, `nul`, `line_ends` or `not_text`.
@@ -146,7 +145,7 @@ class FileScan:
         return self._hash.hexdigest()[:32]
 
     def _begin(self) -> bytes:
-        """Read the byte order mark; what follows it is given back."""
+        """Read the byte order mark. Returns the bytes after it."""
         self._begun = True
         self._bom = next((bom for bom in _BOMS if self._waiting.startswith(bom[0])), None)
         self._decoder = codecs.getincrementaldecoder(self._bom[1] if self._bom else "utf-8")("strict")
@@ -238,15 +237,15 @@ def _ended_alike(lines: bytes) -> bytes:
 
 
 def line_of(data: bytes) -> str | None:
-    """One of the `Lines`, without its end; None where it is longer than `MAX_LINE_BYTES`."""
+    """Return one of the `Lines`, without its end; None where it is longer than `MAX_LINE_BYTES`."""
     return None if len(data) > MAX_LINE_BYTES else data.decode()
 
 
 def excerpt(line: str) -> str:
-    """The start of a row, as a report shows it."""
+    """Return the start of a row, as an error report shows it."""
     return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
 
 
 def overlong(number: int) -> RowError:
-    """What a row is that is longer than `MAX_LINE_BYTES`."""
+    """Return the error of a row that is longer than `MAX_LINE_BYTES`."""
     return RowError(line=number, code="line_too_long", message=f"expected at most {MAX_LINE_BYTES} bytes in a line")

@@ -1,6 +1,6 @@
 """
 The process that reads files for the service: requests on its standard input, answers on its standard output, one file
-after the other, until the input ends. Started by `file_work`; `python -m ftp_gateway.parsing.worker`.
+after the other, until the input ends. Started by `parsing.worker_pool`: `python -m ftp_gateway.parsing.worker`.
 
 A million rows keep an interpreter busy for seconds, and the service's own has sessions to answer meanwhile.
 """
@@ -31,8 +31,7 @@ PIPE_BYTES: Final = 1 << 20
 
 class ValidateFile(Struct, frozen=True, tag=True):
     """
-    Begin with a file. Answered by `ValidationResult`, with `FindUnknownUsers` before where the app refuses users that
-    it does not know.
+    Validate a file. Answered by `FileValidated`; before it by `FindUnknownUsers` where the app refuses unknown users.
 
     `again` is that of `FileReader`; of a file with a trailer only the bytes `until` it are read.
     """
@@ -46,32 +45,32 @@ class ValidateFile(Struct, frozen=True, tag=True):
 
 
 class ReadChunks(Struct, frozen=True, tag=True):
-    """Give the file's rows after a line. Answered by chunks, and by one without lines after the last."""
+    """Read the file's rows after a line. Answered by a `ChunkRead` for each chunk, and one with None at the end."""
 
     file_name: str
     after: int
 
 
 class UnknownUserIds(Struct, frozen=True, tag=True):
-    """The answer to `FindUnknownUsers`: those that have no profile."""
+    """Answer to `FindUnknownUsers`: the external ids without a profile."""
 
     unknown: set[str]
 
 
 class FindUnknownUsers(Struct, frozen=True, tag=True):
-    """Which of these external ids have no profile? The only question that this process has."""
+    """Ask the service which of these external ids have no profile: the only request of this process."""
 
     ext_ids: list[str]
 
 
 class FileValidated(Struct, frozen=True, tag=True):
-    """What the first pass found."""
+    """Answer to `ValidateFile`."""
 
     validation: ValidationResult
 
 
 class ChunkRead(Struct, frozen=True, tag=True):
-    """A chunk; None when all were sent."""
+    """A chunk of rows; None after the last."""
 
     chunk: RowChunk | None
 

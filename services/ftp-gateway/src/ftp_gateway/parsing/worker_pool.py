@@ -1,8 +1,8 @@
 """
-The processes that read files (`ftp_gateway.parsing.worker`), and one file's conversation with such a process.
+Pool of parser processes (`parsing.worker`), and the session of one file with such a process.
 
-A process is started with the first file and kept for the next. One whose file is left in the middle is killed, and what
-a hostile file breaks is that process alone: the file is tried again.
+A process starts with the first file and is kept for the next. A process whose file is left in the middle is killed. A
+hostile file breaks that process alone; the file is tried again.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -28,13 +28,13 @@ from shared.errors import UnavailableError
 from shared.runtime.worker_process import WorkerProcess
 
 KEPT: Final = 1
-"""Processes that wait for a file; more are there only while more files are read at a time. Each has some 30 MB."""
+"""Idle processes that are kept. Each has some 30 MB."""
 
 AHEAD_BYTES: Final = 1 << 20
-"""How far a process may be ahead of what is published. asyncio stops reading at twice this."""
+"""Bytes of answers that wait to be published. asyncio stops reading at twice this."""
 
 UnknownUsers = Callable[[str, Sequence[str]], Awaitable[set[str]]]
-"""Which of these external ids of an app have no profile."""
+"""Returns those of these external ids of an app that have no profile."""
 
 _answers = msgspec.msgpack.Decoder(Answer)
 
@@ -44,7 +44,7 @@ class ParserPool:
     An async context manager; leaving it ends the processes.
 
     Args:
-        unknown_users: Asked only where an app refuses them.
+        unknown_users: Called only where an app refuses unknown users.
     """
 
     def __init__(self, unknown_users: UnknownUsers) -> None:
@@ -62,7 +62,7 @@ class ParserPool:
     async def open(
         self, path: Path, app_key: str, kind: FileKind, rules: FileRules, *, again: str = "", until: int | None = None
     ) -> AsyncIterator["ParserSession"]:
-        """One file, as `worker.ValidateFile` tells. Leaving the block by an error gives the file up."""
+        """Open a session for one file; see `ValidateFile`. An error that leaves the block kills the process."""
         process = self._idle.pop() if self._idle else await _start()
         async with process.killed_on_error():
             look = ValidateFile(str(path), app_key, kind, rules, again, until)
@@ -74,7 +74,7 @@ class ParserPool:
 
 
 class ParserSession:
-    """A file that a process reads. Both methods raise `UnavailableError` when the process has died."""
+    """Session of one file. Both methods raise `UnavailableError` when the process has died."""
 
     def __init__(self, process: WorkerProcess, look: ValidateFile, unknown_users: UnknownUsers) -> None:
         self._process = process
@@ -82,7 +82,7 @@ class ParserSession:
         self._unknown_users = unknown_users
 
     async def validate(self) -> ValidationResult:
-        """See `survey.FileReading.survey`. Raises what asking for unknown users raises."""
+        """See `FileReader.validate`. Raises what `unknown_users` raises."""
         await self._say(self._look)
         while True:
             match await self._next():
@@ -94,7 +94,7 @@ class ParserSession:
                     raise AssertionError("nothing was to be sent yet")
 
     async def chunks(self, file_name: str, after: int) -> AsyncGenerator[RowChunk, None]:
-        """See `survey.FileReading.chunks`. Read to its end, or leave the file by an error."""
+        """See `FileReader.chunks`. Exhaust it, or leave the session by an error."""
         await self._say(ReadChunks(file_name, after))
         while True:
             answer = await self._next()

@@ -1,5 +1,5 @@
 """
-When a file counts as complete, and what its customer said about it. An app chooses one of five:
+Completion of a file, and the checks of what its customer said about it. An app chooses one of five rules:
 
     settle         it was closed and left alone for a while, or renamed onto its final name
     rename         it was renamed onto its final name
@@ -7,11 +7,11 @@ When a file counts as complete, and what its customer said about it. An app choo
     row_count      as `settle`, and its last line is `#rows=N`, which is no row
     sha256         as `settle`, and `<name>.sha256` is there, in the form of sha256sum
 
-A file that was pulled from a customer's own server stood still there, and is compared with what was listed: it is
-complete with its rename, and no marker or checksum comes with it. Only `row_count` holds for it as well.
+A pulled file did not change on the customer's server, and was compared with the listing. It is complete with its
+rename, and no marker or checksum comes with it. Of the rules only `row_count` holds for it.
 
-What never becomes complete is visible for a day, then reported, not sent, and removed: also what was uploaded under a
-name that is never processed. Otherwise its customer would take the disappearance for success.
+A file that never becomes complete is visible for a day, then reported, not sent, and removed. So is a file under a name
+that is never processed. Otherwise its customer would take the disappearance for success.
 """
 
 import asyncio
@@ -53,14 +53,14 @@ class Due(Struct, frozen=True):
 
 
 class Trailer(Struct, frozen=True):
-    """The last line of a file that tells how many rows it has. `start` is where the line begins, in bytes."""
+    """The last line of a file, with its number of rows. `start` is the offset of the line in bytes."""
 
     start: int
     rows: int
 
 
 def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]) -> Due | None:
-    """From when on a file may be processed; None for what is no candidate, or is being changed."""
+    """Return the time from which a file may be processed; None for no candidate, or a file that is being changed."""
     if upload.unfinished:
         return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
     settled_at = upload.due_at(rules.settle_s)
@@ -70,7 +70,7 @@ def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]
     if upload.state != "closed" or wanted in ("settle", "row_count"):
         return Due(settled_at, rules)
     if upload.info.committed and upload.info.pulled:
-        # Frozen with the claim: from then on nothing else is expected of the file.
+        # The claim stores these rules: from then on nothing else is expected of the file.
         return Due(settled_at, replace(rules, completion="rename"))
     if wanted == "rename":
         if upload.info.committed:
@@ -81,7 +81,7 @@ def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]
         if companion is not None and companion.state == "closed" and not companion.busy:
             if wanted == "sha256":
                 return Due(max(settled_at, companion.changed_at + timedelta(seconds=rules.settle_s)), rules, companion)
-            # A marker of before says nothing of what was uploaded since.
+            # An older marker says nothing about a later upload.
             if _closed_at(companion) >= _closed_at(upload):
                 return Due(companion.changed_at, rules, companion)
     return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
@@ -92,7 +92,7 @@ def _closed_at(upload: Upload) -> datetime:
 
 
 def proof_of(spool: Spool, upload: Upload, ready: Due) -> CompletionProof:
-    """What to keep of a file's being complete. Raises `ConflictError` when its companion was removed meanwhile."""
+    """Return the proof to store with the claim. Raises `ConflictError` when the companion was removed meanwhile."""
     if ready.companion is None:
         return CompletionProof(missing=ready.missing)
     try:
@@ -103,7 +103,7 @@ def proof_of(spool: Spool, upload: Upload, ready: Due) -> CompletionProof:
 
 
 def parse_checksum(data: bytes, name: str) -> str:
-    """The hash that a file in the form of sha256sum gives for a name, in lower case; empty when it gives none."""
+    """Return the hash of a name in a file of sha256sum, in lower case; empty when it has none."""
     for line in data.decode(errors="replace").removeprefix("\ufeff").splitlines():
         found = _CHECKSUM.fullmatch(line)
         if found and (not found[2] or found[2].replace("\\", "/").rpartition("/")[2] == name):
@@ -112,7 +112,7 @@ def parse_checksum(data: bytes, name: str) -> str:
 
 
 def find_trailer(spool: Spool, upload: Upload, rules: FileRules) -> Trailer | None:
-    """The trailer of a file whose app wants one."""
+    """Return the trailer of a file whose app expects one."""
     if rules.completion != "row_count":
         return None
     head, tail, size_bytes = spool.read_ends(upload, TAIL_BYTES)
@@ -120,7 +120,7 @@ def find_trailer(spool: Spool, upload: Upload, rules: FileRules) -> Trailer | No
 
 
 def parse_trailer(head: bytes, tail: bytes, size_bytes: int) -> Trailer | None:
-    """The trailer of a file with this start and this end."""
+    """Return the trailer of a file with this start and this end."""
     encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), "latin-1")
     if encoding != "latin-1" and (size_bytes - len(tail)) % 2:
         tail = tail[1:]
@@ -131,7 +131,7 @@ def parse_trailer(head: bytes, tail: bytes, size_bytes: int) -> Trailer | None:
 async def refusal(
     rules: FileRules, proof: CompletionProof, place: Place, rows: int, trailer: Trailer | None, path: Path
 ) -> Refusal | None:
-    """Why a file is not what its customer said it is; None when all is well. `rows` are those that were found."""
+    """Return the refusal of a file that breaks its completion rule, else None. `rows` is the number found."""
     name = place.name
     if proof.missing:
         if kind_of(place) is None:

@@ -1,5 +1,7 @@
 """
-What a customer gets back for a file, in `/errors`: the rows that were not taken, and the outcome in figures. Pure.
+Rendering of the error report and of the result file, which a customer finds in `/errors`. Pure.
+
+The names of both files are made in `model.outcome` (`error_report_name`, `result_file_name`).
 """
 
 import csv
@@ -21,8 +23,9 @@ _CELLS = re.compile(r"[^,\t\r\n]*[,\t\r\n]*")
 
 def render_report(errors: Sequence[RowError], total: int) -> bytes:
     """
-    `line;code;message;excerpt` in UTF-8, at most `MAX_REPORTED` rows and a last one that tells how many more. It begins
-    with a byte order mark, without which Excel reads it in the machine's old code page.
+    Render `line;code;message;excerpt` in UTF-8: at most `MAX_REPORTED` rows, and a last one with the number of others.
+
+    It begins with a byte order mark, without which Excel reads it in the machine's old code page.
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter=";", lineterminator="\r\n")
@@ -35,20 +38,20 @@ def render_report(errors: Sequence[RowError], total: int) -> bytes:
 
 
 def render_result(outcome: FileOutcome) -> bytes:
-    """The outcome as indented JSON. Every figure is in it, also a 0."""
+    """Render the outcome as indented JSON. Every count is in it, also a 0."""
     told = {name: value for name, value in msgspec.structs.asdict(outcome).items() if value is not None}
     return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
 
 
 def _safe(text: str) -> str:
-    """The text with an apostrophe before everything that a spreadsheet might run."""
+    """Return the text with an apostrophe before every cell that a spreadsheet might run."""
     return "".join(f"'{cell}" if _runs(cell) else cell for cell in _CELLS.findall(text))
 
 
 def _runs(cell: str) -> bool:
     if cell[:1] in {"\t", "\r", "\n"}:
         return True
-    # Spreadsheets trim what cannot be seen, and take quotes off: white space, control and format characters, marks.
+    # Spreadsheets trim quotes and invisible characters: white space, control and format characters, marks.
     first = next((char for char in cell if not char.isspace() and char != '"' and _seen(char)), "")
     return unicodedata.normalize("NFKC", first)[:1] in _FORMULA
 

@@ -1,5 +1,5 @@
 """
-The life of a file as `ftp.file.<app>.<state>` tells it. A terminal event is told once, also across a crash.
+Events of a file on `ftp.file.<app>.<state>`. A terminal event is published once, also across a crash.
 """
 
 from datetime import datetime
@@ -18,13 +18,13 @@ from shared.messaging.consumers import open_scan
 
 
 async def last_sequence(bus: Bus, app_key: str, state: FileState) -> int:
-    """The last sequence of the subject, 0 for none: where to look from after a crash."""
+    """Return the last sequence of the subject, 0 for none: the start of the search after a crash."""
     last = await bus.last_message(FILES, ftp_file(app_key, state))
     return last.sequence if last else 0
 
 
 async def publish_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: FileOutcome, at: datetime) -> None:
-    """Publish the terminal event, unless it stands in the stream already after `info.told_after`."""
+    """Publish the terminal event, unless the stream has it after `info.told_after`."""
     message_id = f"{upload_id}:{outcome.state}"
     if await _is_published(bus, info.app_key, outcome.state, message_id, info.told_after):
         return
@@ -49,7 +49,7 @@ async def publish_outcome(bus: Bus, upload_id: str, info: UploadInfo, outcome: F
 async def publish_received(
     bus: Bus, upload_id: str, info: UploadInfo, kind: FileKind, validation: ValidationResult, at: datetime
 ) -> None:
-    """A file was claimed and looked at; its rows follow. At least once."""
+    """Publish that a file was claimed and validated; its rows follow. At least once."""
     event = FileChanged(
         app_key=info.app_key,
         file_id=validation.file_id,
@@ -67,7 +67,7 @@ async def publish_received(
 
 
 async def last_received(bus: Bus, app_key: str, upload_id: str) -> FileChanged | None:
-    """What was told when an upload was looked at, if it is the last of its app: they come one after the other."""
+    """Return the `received` event of an upload, if it is the last of its app: files of an app come one by one."""
     last = await bus.last_message(FILES, ftp_file(app_key, "received"))
     if last is None or last.headers.get("Nats-Msg-Id") != _received_id(upload_id):
         return None
@@ -79,7 +79,7 @@ def _received_id(upload_id: str) -> str:
 
 
 async def publish_partial(bus: Bus, upload: Upload, at: datetime) -> None:
-    """An upload broke off. At least once; it has no file id, because its content is not known yet."""
+    """Publish that an upload broke off. At least once. It has no file id, because its content is not known yet."""
     place = upload.place
     event = FileChanged(
         app_key=place.app_key,

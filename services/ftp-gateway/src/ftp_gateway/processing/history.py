@@ -1,5 +1,5 @@
 """
-The files of an app, newest first: those that are here, from the spool, and those that are done, from `FILES`.
+Files of an app, newest first: files in progress from the spool, finished files from the stream `FILES`.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ from shared.messaging.bus import Bus
 from shared.messaging.reverse_scan import newest_first
 
 MAX_SCANNED = 5000
-"""How many of an app's events of one state are looked through, from the newest on."""
+"""Events of one state of an app that a query reads, from the newest on."""
 STORED_WITHIN = timedelta(minutes=5)
-"""How long after the time that it tells an event is in the stream. NATS has a clock of its own."""
+"""Longest time from the `at` of an event to its storage. NATS has a clock of its own."""
 
 _FINISHED: tuple[FileState, ...] = ("completed", "failed", "duplicate")
 
@@ -55,14 +55,14 @@ class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FileFilter(Struct, frozen=True, kw_only=True):
-    """Which files: at most `most`, in this state, and from before this moment."""
+    """Filter: at most `most` files, in this state, from before this moment."""
 
     most: int
     state: ListedState | None = None
     before: datetime | None = None
 
     def matches(self, entry: FileEntry) -> bool:
-        """Whether a file is one of them."""
+        """Return whether a file is in this state and from before the moment."""
         return self.state in (None, entry.state) and (self.before is None or entry.at < self.before)
 
 
@@ -80,7 +80,7 @@ class FileHistory:
         self._rules_of = rules_of
 
     async def newest(self, app_key: str, wanted: FileFilter) -> list[FileEntry]:
-        """An app's files, the newest first. Raises `UnavailableError`."""
+        """Return an app's files, the newest first. Raises `UnavailableError`."""
         found = [entry for entry in await self._in_spool(app_key) if wanted.matches(entry)]
         stored_before = None if wanted.before is None else wanted.before + STORED_WITHIN
         for state in _FINISHED:
@@ -90,10 +90,10 @@ class FileHistory:
 
     async def find(self, app_key: str, file_id: str) -> FileEntry:
         """
-        What became of a content when it came last.
+        Return the last upload of a content.
 
         Raises:
-            NotFoundError: It did not, or long ago.
+            NotFoundError: There is none, or only an old one.
             UnavailableError: NATS does not answer.
         """
         found = [entry for entry in await self._in_spool(app_key) if entry.file_id == file_id]
@@ -114,8 +114,8 @@ class FileHistory:
 
     async def _with_rows(self, entry: FileEntry, app_key: str, upload_id: str) -> FileEntry:
         """
-        With its rows, once all of the file was looked at. They are read from the streams, because the replica that
-        processes it may be another one.
+        Add the counts of rows of a validated file. They are read from the streams, because another replica may process
+        it.
         """
         if entry.state != "processing":
             return entry

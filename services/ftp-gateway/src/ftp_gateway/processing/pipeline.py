@@ -1,12 +1,12 @@
 """
-What happens to a file once its upload is complete, exactly once:
+Steps of a file whose upload is complete, each exactly once:
 
-    claim -> look at all of it -> publish its rows -> write the report -> tell -> remove
+    claim -> validate -> publish its rows -> write the error report -> publish the event -> remove
 
-Each arrow may be where the process dies. Claim, report and removal are steps of the upload's info file; how far the
-rows and the event have come is read from their streams. So a restart goes on where it stopped, and repeats nothing.
+The process may die at each arrow. Claim, report and removal are stored in the upload's info file; the progress of the
+rows and of the event is read from their streams. So a restart resumes where it stopped, and repeats nothing.
 
-Which file is due, and the claim, are `intake`'s business.
+`processing.scheduler` chooses the file and claims it.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -30,16 +30,16 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 COMPANION_KEPT = timedelta(hours=24)
-"""How long a marker or checksum stays visible that was taken, until its file is done."""
+"""Longest time that a used marker or checksum stays visible, until its file is done."""
 
 
 class StoppedError(Exception):
-    """The service stops; the file is left between two steps and goes on after a restart."""
+    """The service stops; the file stops between two steps and resumes after a restart."""
 
 
 class FilePipeline:
     """
-    The files that are being processed.
+    Processing of claimed files.
 
     Args:
         clock: Aware UTC.
@@ -56,16 +56,16 @@ class FilePipeline:
         self._stopped = False
 
     def stop(self) -> None:
-        """Leave every file before its next pack of rows."""
+        """Stop every file before its next pack of rows."""
         self._stopped = True
 
     async def process(self, upload: Upload, ready: Due) -> None:
         """
-        One attempt at a file that was claimed. Where it fails, it may be begun again.
+        Process a claimed file. A failed attempt may be repeated.
 
         Raises:
-            StoppedError: `stop` was called, and the file is left between two steps.
-            MillraceError: What a step raises.
+            StoppedError: `stop` was called; the file stopped between two steps.
+            MillraceError: A step failed.
         """
         app_key = upload.info.app_key
         kind = kind_in(upload.place.folder)

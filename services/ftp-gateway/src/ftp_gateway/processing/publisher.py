@@ -1,10 +1,10 @@
 """
-The rows of a file into the stream, each once, whatever happens in between.
+Publishing of a file's rows, each once.
 
-Every file has a subject of its own. Its chunks are published in packs that the stream takes whole or not at all (NATS
-ADR-50), one after the other, each expecting to follow the one before. So what the stream holds is always a beginning of
-the file, and its last message tells where to go on: after a crash, after an answer that never came, or after another
-upload of the same content. No window of time is involved.
+Every file has a subject of its own. Its chunks are published in packs, which the stream stores whole or not at all
+(NATS ADR-50). Each pack expects the sequence of the one before. So the stream always holds a beginning of the file, and
+its last message is the resume point: after a crash, after a lost answer, or after another upload of the same content.
+No time window is involved.
 """
 
 from collections.abc import AsyncIterator
@@ -24,16 +24,16 @@ from shared.messaging.message import Message, OutgoingMessage
 from shared.runtime.retry import Backoff, retry
 
 UPLOAD_ID = "Millrace-Upload-Id"
-"""The header that tells which upload a chunk came from."""
+"""Header with the upload of a chunk."""
 DUPLICATE_WINDOW = timedelta(hours=24)
-"""The same content is sent again only when its upload came later than this after the last time."""
+"""Time after which the same content is published again."""
 
 PACK_CHUNKS: Final = 20
 PACK_BYTES: Final = 2 << 20
-"""A pack is sent when it has either. Waiting for an answer costs little by then, and the server holds it in memory."""
+"""A full pack has either. The wait for an ack costs little by then, and the server holds a pack in memory."""
 
 RETRY_S = 30.0
-"""How long one pack is tried before the file is put back and looked at anew."""
+"""Seconds that one pack is retried, before the file goes back and is validated anew."""
 BACKOFF = Backoff(first_s=0.2, max_s=5.0)
 
 
@@ -42,7 +42,7 @@ class _LastLine(Struct, frozen=True):
 
 
 class ResumePoint(Struct, frozen=True, kw_only=True):
-    """Where the stream is: rows up to `line` are there, and `sequence` is that of the subject's last message."""
+    """State of the stream: it has the rows up to `line`; `sequence` is that of the subject's last message."""
 
     line: int = 0
     sequence: int = 0
@@ -53,9 +53,9 @@ async def find_resume_point(
     bus: Bus, kind: FileKind, upload_id: str, info: UploadInfo, validation: ValidationResult
 ) -> ResumePoint:
     """
-    Where to go on with a file.
+    Return the resume point of a file.
 
-    `duplicate` says that another upload has brought all of this content within the window: there is nothing to send.
+    `duplicate` says that another upload published all of this content within `DUPLICATE_WINDOW`.
     """
     last = await bus.last_message(stream_of(kind), subject_of(kind, info.app_key, validation.file_id))
     if last is None:
@@ -69,7 +69,7 @@ async def find_resume_point(
 
 
 async def published_line(bus: Bus, kind: FileKind, app_key: str, file_id: str, upload_id: str) -> int:
-    """Up to which line the stream has an upload's rows; 0 for none."""
+    """Return the last line of an upload that the stream has; 0 for none."""
     last = await bus.last_message(stream_of(kind), subject_of(kind, app_key, file_id))
     return _last_line(last) if last is not None and last.headers.get(UPLOAD_ID) == upload_id else 0
 
@@ -87,8 +87,8 @@ async def publish_rows(
     Publish the good rows after the point, in their order. `chunks` begins there.
 
     Raises:
-        ConflictError: Somebody else has published rows of this file meanwhile. Find the point anew.
-        BusyError, UnavailableError: The stream takes no more, for longer than `RETRY_S`.
+        ConflictError: Another replica has published rows of this file meanwhile. Find the resume point anew.
+        BusyError, UnavailableError: The stream accepts nothing for longer than `RETRY_S`.
     """
     sender = _Sender(bus, kind, upload_id, info.app_key, validation.file_id, point.sequence)
     pack: list[RowChunk] = []
@@ -104,7 +104,7 @@ async def publish_rows(
 
 
 class _Sender:
-    """One file's subject, from the point on."""
+    """Publishes to one file's subject, from the resume point on."""
 
     def __init__(self, bus: Bus, kind: FileKind, upload_id: str, app_key: str, file_id: str, sequence: int) -> None:
         self._bus = bus
@@ -134,7 +134,7 @@ class _Sender:
             last = await self._bus.last_message(self._stream, self._subject)
             if last is None or last.headers.get(UPLOAD_ID) != self._upload_id or _last_line(last) != last_line:
                 raise
-            # It was stored at an earlier attempt, and only the answer was lost.
+            # An earlier attempt stored it, and only the answer was lost.
             return last.sequence
 
 

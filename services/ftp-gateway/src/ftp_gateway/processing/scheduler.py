@@ -1,8 +1,8 @@
 """
-Which file is processed next, and when one that failed is tried again. What happens to it is told by `processing`.
+Choice of the next file to process, and retries of files that failed. `processing.pipeline` processes the file.
 
-Files of one app are processed one after the other, in the order in which they were closed; several apps at a time.
-Replicas take turns: one has an app at a time, and an app whose replica died is free at once.
+Files of one app are processed one after the other, in the order in which they were closed; several apps at a time. One
+replica holds the lock of an app; the lock of a replica that died is free at once.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 FILES_AT_ONCE = 4
-"""Each is read by a process of its own; more of them than cores only help while acks are on their way."""
+"""Each has a parser process of its own; more of them than cores only help during the wait for acks."""
 SCAN_S = 1.0
-"""How long at most until what other replicas did is seen."""
+"""Longest time until the changes of other replicas are seen."""
 PURGE_S = 60.0
 GRACE_S = 5.0
-"""How long a step in flight may take when the service stops. Cutting it is safe: any step may be where it all ends."""
+"""Seconds for a step in flight when the service stops. Cutting it is safe: a crash may come at any step."""
 PAUSE = 4
-"""How many times as long as a look at all that waits took is paused after it, so that it does not keep up sessions."""
+"""Pause after a scan, in durations of the scan, so that scans do not delay sessions."""
 RETRY = Backoff(first_s=0.5, max_s=30.0)
 
 
 class FileScheduler:
     """
-    The loop that takes what is due. `close` and `join` are those of `shared.service.FileScheduler`.
+    The loop that starts the files that are due. `close` and `join` are those of `shared.service.Intake`.
 
     Args:
         rules_of: The rules of an app as they are now.
@@ -72,7 +72,7 @@ class FileScheduler:
         bus.reconnected.append(spool.changed.set)
 
     async def run(self) -> None:
-        """Until `close`. A failure of the spool's disk ends it, and with it the service."""
+        """Run until `close`. A failure of the spool's disk ends it, and with it the service."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 purge_at = self._clock()
@@ -98,13 +98,13 @@ class FileScheduler:
             self._finished.set()
 
     def close(self) -> None:
-        """Begin no other file; one that is being processed stops between two steps."""
+        """Start no other file; files in progress stop between two steps."""
         self._closing = True
         self._pipeline.stop()
         self._spool.changed.set()
 
     async def join(self) -> None:
-        """Wait until nothing is being processed. What waits for others, such as a broker that is away, is cut short."""
+        """Wait until no file is in progress. After `GRACE_S`, waits for others, such as a broker, are cancelled."""
         try:
             async with asyncio.timeout(GRACE_S):
                 await self._finished.wait()
@@ -114,7 +114,7 @@ class FileScheduler:
             await self._finished.wait()
 
     def _start_due(self, tasks: asyncio.TaskGroup) -> float:
-        """Start what is due; gives the seconds until the next may be."""
+        """Start the files that are due. Returns the seconds until the next may be due."""
         now = self._clock()
         next_at = now + timedelta(seconds=SCAN_S)
         for app_key in dict.fromkeys(upload.info.app_key for upload in self._spool.uploads()):
@@ -130,7 +130,7 @@ class FileScheduler:
         return max(0.0, (next_at - now).total_seconds())
 
     def _next(self, app_key: str) -> tuple[Upload, Due] | None:
-        """The file of an app that is due next: of those that are due already the one that was closed first."""
+        """Return the next file of an app: of the files that are due, the one that was closed first."""
         rules, now = self._rules_of(app_key), self._clock()
         later: tuple[Upload, Due] | None = None
         for upload in self._spool.uploads(app_key):
@@ -169,7 +169,7 @@ class FileScheduler:
         return True
 
     async def _work(self, upload: Upload, ready: Due) -> None:
-        """One attempt; where it fails, the file waits for the next one."""
+        """Make one attempt; a file that failed waits for the next one."""
         app_key = upload.info.app_key
         try:
             await self._pipeline.process(upload, ready)
@@ -197,7 +197,7 @@ class FileScheduler:
         self._delayed[upload.id] = (self._clock() + timedelta(seconds=wait_s), delays)
 
     def _forget_deleted(self) -> None:
-        """What was delayed may have been processed by another replica, or removed."""
+        """Forget delayed files that another replica has processed, or that were removed."""
         here = {upload.id for upload in self._spool.uploads()}
         self._delayed = {upload_id: delay for upload_id, delay in self._delayed.items() if upload_id in here}
 

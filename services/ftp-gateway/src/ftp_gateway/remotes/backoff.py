@@ -27,13 +27,13 @@ def failure_after(
     """
     since = trouble.since if trouble else now
     told = trouble.told_revision if trouble else 0
-    alert_now = told != revision and (not _may_pass(error) or now - since >= ALERT_AFTER)
+    alert_now = told != revision and (not _is_transient(error) or now - since >= ALERT_AFTER)
     return RemoteFailure(
         code=error.code, message=error.message, since=since, told_revision=revision if alert_now else told
     ), alert_now
 
 
-def _may_pass(error: MillraceError) -> bool:
+def _is_transient(error: MillraceError) -> bool:
     return error.retryable or isinstance(error, ConflictError)
 
 

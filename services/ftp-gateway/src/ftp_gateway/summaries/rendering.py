@@ -1,5 +1,5 @@
 """
-The daily summary of an app's files: when one is due, over which days, and how it reads. Pure; `summaries` sends it.
+Daily summary of an app's files: the days that are due, and the text. Pure; `summaries.sender` sends it.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from msgspec import Meta, Struct
 from shared.contracts.messages import FileChanged
 
 MAX_DAYS = 7
-"""In one summary, after days on which none could be sent."""
+"""Days in one summary, after days on which none could be sent."""
 MAX_FILES = 500
-"""In one summary, those with troubles first. The figures count all."""
+"""Files listed in one summary, those with errors first. The totals count all."""
 
 Address = Annotated[str, Meta(max_length=254, pattern=r"^[^\s@,;<>\"()]+@[^\s@,;<>\"()]+$(?!\n)")]
 
@@ -44,7 +44,7 @@ class Days(Struct, frozen=True):
 
     @property
     def end(self) -> datetime:
-        """The first moment after them."""
+        """The first moment after the last day."""
         return datetime.combine(self.last + timedelta(days=1), time.min, self.zone)
 
     def __str__(self) -> str:
@@ -52,13 +52,13 @@ class Days(Struct, frozen=True):
 
 
 def newest_day_due(summary: Summary, zone: ZoneInfo, now: datetime) -> date:
-    """The last day whose summary may be sent."""
+    """Return the last day whose summary may be sent."""
     local = now.astimezone(zone)
     return local.date() - timedelta(days=1 if local.hour >= summary.hour else 2)
 
 
 def days_due(summary: Summary, zone: ZoneInfo, now: datetime, last_day: date) -> Days | None:
-    """The days to tell now, after `told`; None for none yet."""
+    """Return the days after `last_day` whose summary is due now; None for none."""
     newest = newest_day_due(summary, zone, now)
     if last_day >= newest:
         return None
@@ -66,7 +66,7 @@ def days_due(summary: Summary, zone: ZoneInfo, now: datetime, last_day: date) ->
 
 
 def outcome_of(event: FileChanged) -> str:
-    """In the words of `result.json`."""
+    """Return the outcome as `result.json` names it."""
     if event.state == "completed":
         return "done_with_errors" if event.rows_bad else "done"
     if event.state == "failed":
@@ -75,7 +75,7 @@ def outcome_of(event: FileChanged) -> str:
 
 
 class FileTotals:
-    """What happened to an app's files. Memory is bounded, however many there are."""
+    """Totals of an app's files. Memory is bounded by `MAX_FILES`."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
@@ -106,23 +106,23 @@ class FileTotals:
 
     @property
     def with_errors(self) -> int:
-        """How many are not simply done."""
+        """Files whose outcome is not `done`."""
         return self.files - self.outcomes.get("done", 0)
 
     def shown(self) -> list[FileChanged]:
-        """The files to name, in the order of time."""
+        """Return the files to list, in the order of time."""
         return sorted((self._with_errors + self._done)[:MAX_FILES], key=lambda event: event.at)
 
 
 def render_subject(app_name: str, days: Days, totals: FileTotals) -> str:
-    """The line that a reader sees in a list."""
+    """Return the subject of the e-mail."""
     troubles = f", {totals.with_errors} with troubles" if totals.with_errors else ""
     files = "1 file" if totals.files == 1 else f"{totals.files} files"
     return f"{' '.join(app_name.split())}: {files} on {days}{troubles}"
 
 
 def render_text(app_name: str, days: Days, totals: FileTotals) -> str:
-    """The whole message."""
+    """Return the text of the e-mail."""
     shown = totals.shown()
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.outcomes.items()))
     lines = [

@@ -1,9 +1,9 @@
 """
-The daily summaries, sent: each once, whichever replica does it and however often it is started again.
+Sending of the daily summaries, each once across replicas and restarts.
 
-One entry per app in `SUMMARIES` says which day was told last. Who is to send claims it by a write on top of the
-revision that was read, sends, and writes the day. A process that dies in between leaves a claim that ends by itself,
-and the summary is sent again, under the same Message-ID: twice is harmless, never is not.
+One entry per app in `SUMMARIES` holds the last day that was sent. A replica claims the entry by a write on top of the
+revision that it read, sends, and writes the day. The claim of a process that dies in between expires. The summary is
+then sent again, under the same Message-ID: a second e-mail is harmless, a missing one is not.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ log = structlog.get_logger()
 
 CHECK_S = 30.0
 CLAIM_LASTS = timedelta(minutes=5)
-"""Longer than reading a day and sending it takes."""
+"""Longer than the reading of a day and the sending take."""
 FIRST_RETRY = timedelta(minutes=1)
 LONGEST_RETRY = timedelta(hours=1)
 ALERT_AT_TRY = 3
-"""The try that, failing, is an alert; one more each day after that."""
+"""The failed try that raises an alert; one more follows each day."""
 TRIES_A_DAY = 24
 
 _COUNTED_STATES: tuple[FileState, ...] = ("completed", "failed", "duplicate", "partial")
@@ -57,7 +57,7 @@ class Subscription(Struct, frozen=True, kw_only=True):
 
 
 class SummaryProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands in `SUMMARIES`. Nobody tries before `not_before`; `tries` are those since `day`."""
+    """Entry of an app in `SUMMARIES`. No replica tries before `not_before`; `tries` counts those since `day`."""
 
     day: date
     tries: int = 0
@@ -88,7 +88,7 @@ class SummarySender:
         self._wake = asyncio.Event()
 
     async def keep(self) -> None:
-        """Send what is due, for ever."""
+        """Send the summaries that are due, until cancelled."""
         while True:
             self._wake.clear()
             await self.send_due()
@@ -99,11 +99,11 @@ class SummarySender:
                 continue
 
     def changed(self) -> None:
-        """The configuration has changed: look at once."""
+        """Check at once, because the configuration has changed."""
         self._wake.set()
 
     async def send_due(self) -> None:
-        """Send what is due now. A failure is logged and tried again at a later call."""
+        """Send the summaries that are due now. A failure is logged and tried again at a later call."""
         for subscription in list(self._subscriptions()):
             known = self._known.get(subscription.app_key)
             if known is not None and days_due(subscription.summary, subscription.zone, self._clock(), known) is None:
