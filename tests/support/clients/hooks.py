@@ -46,7 +46,7 @@ class HooksClient:
         assert status == 200, told
 
     async def hook(self, hook_id: str, **changes: Any) -> None:
-        """Save a hook: every event goes to `orders` where nothing else is said."""
+        """Save a hook: every event goes to `orders`, unless `changes` say otherwise."""
         hook = {"name": hook_id, "stream_name": "orders", "trigger_type": "EVENT", "event_code": "*"} | changes
         status, told = await self.ask("PUT", f"/hooks/{hook_id}", hook)
         assert status == 200, told
@@ -104,12 +104,12 @@ def by_user(posted: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def holds(number: int) -> Callable[[list[Stored]], bool]:
-    """So many different events are in the stream."""
+    """Return a test for so many different events in the stream."""
     return lambda records: len(records) >= number and len({record.value["id"] for record in records}) >= number
 
 
 async def pending(bus: Bus) -> int:
-    """Messages that were delivered and not acknowledged, and those not delivered yet."""
+    """Count the messages that are delivered and not acknowledged, and those not delivered yet."""
     infos = [
         await bus.js.consumer_info("EVENTS", subjects.hooks_consumer(number)) for number in range(subjects.PARTITIONS)
     ]
@@ -117,7 +117,7 @@ async def pending(bus: Bus) -> int:
 
 
 async def wait_acknowledged(bus: Bus) -> None:
-    """Until nothing of `EVENTS` waits for hooks."""
+    """Wait until no message of `EVENTS` waits for hooks."""
 
     async def nothing_waits() -> bool:
         return await pending(bus) == 0

@@ -19,7 +19,7 @@ class MemoryBucket:
         self.before_put: Callable[[], None] | None = None
 
     def write(self, key: str, value: Checkpoint) -> None:
-        """As somebody else does."""
+        """Write as another process."""
         self.revision += 1
         self.entries[key] = KeyValue(key, msgspec.json.encode(value), self.revision)
 

@@ -29,7 +29,7 @@ class MemoryEvents:
         self.notify()
 
     def pull(self) -> "MemoryPull":
-        """A reader from the floor on, as whoever becomes the owner opens it."""
+        """Open a reader from the floor on, as a new owner does."""
         return MemoryPull(self, self.floor + 1)
 
     @asynccontextmanager
@@ -40,12 +40,12 @@ class MemoryEvents:
         return StreamState(first_sequence=1, last_sequence=self.last, messages=self.last, bytes=0)
 
     async def wait_change(self) -> None:
-        """Until something is stored, or `notify` is called."""
+        """Wait until a message is stored, or `notify` is called."""
         self._more.clear()
         await self._more.wait()
 
     def notify(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake the readers."""
         self._more.set()
 
     def message(self, sequence: int) -> Message:
@@ -73,7 +73,7 @@ class MemoryPull:
         return [self._events.message(sequence) for sequence in range(first, self._next)]
 
     async def ack(self, message: Message) -> None:
-        # Of ack policy `all`: what lies before it is acknowledged with it, and nothing is taken back.
+        # Ack policy `all`: earlier messages are acknowledged with it, and no ack is undone.
         self._events.floor = max(self._events.floor, message.sequence)
 
     async def ack_sync(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a sink is allowed to do, at random. No test lives here."""
+"""A sink that does at random what its port allows. No test lives here."""
 
 import random
 from collections.abc import Sequence

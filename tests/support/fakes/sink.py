@@ -1,4 +1,4 @@
-"""A sink in memory that obeys the port's contract and fails when it is told to. No test lives here."""
+"""A sink in memory that obeys the port's contract and fails on demand. No test lives here."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ NO_LINGER = Batch(linger_ms=0)
 NO_BACKOFF = Policy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
 
 Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
-"""What one call does: stores what it stores by `MemorySink.store`, and gives the outcomes or raises."""
+"""One call: it stores records by `MemorySink.store`, and returns the outcomes or raises."""
 
 
 def store_all(sink: "MemorySink", batch: Sequence[Record]) -> Sequence[Outcome]:
-    """The call of a good day."""
+    """A call that succeeds."""
     return [sink.store(record) for record in batch]
 
 
@@ -71,7 +71,7 @@ class MemorySink:
         self.gate = asyncio.Event()
         self.gate.set()
         self.misused: list[str] = []
-        """What the caller did that the port does not allow."""
+        """Violations of the port by the caller."""
         self._in_flight: list[str] = []
         self.calls = 0
         self._sequence = count(1)
@@ -102,7 +102,7 @@ class MemorySink:
         """Always there."""
 
     def _demand(self, holds: bool, otherwise: str) -> None:
-        # Whoever sends takes an exception for a bug of the sink, and tries again.
+        # The target queue takes an exception for a bug of the sink, and tries again.
         if not holds:
             self.misused.append(otherwise)
 
@@ -113,7 +113,7 @@ class MemorySink:
 
 
 class RecordingObserver:
-    """Satisfies `hooks.delivery.model.DeliveryObserver`: keeps what an operator would have heard."""
+    """Satisfies `hooks.delivery.model.DeliveryObserver`: records what is reported to operators."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -138,8 +138,8 @@ class RecordingDeadLetters:
 
 class TargetQueueHarness:
     """
-    Lanes over any sink with everything around them, as an async context manager. `finished` are the records that are
-    done; they are numbered from `first` on.
+    A target queue over any sink, with its other ports in memory, as an async context manager. `finished` are the
+    records that are done; they are numbered from `first` on.
     """
 
     def __init__(self, sink: Sink, policy: Policy, *, first: int = 0) -> None:
@@ -183,11 +183,11 @@ class TargetQueueHarness:
         return record
 
     async def wait_finished(self, number: int) -> None:
-        """Until so many records are done."""
+        """Wait until so many records are done."""
         await self.wait(lambda: len(self.finished) >= number)
 
     async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until something is so. Looks at every turn of the event loop."""
+        """Wait for a condition, checked at every turn of the event loop."""
         while not condition():
             await asyncio.sleep(0)
 
@@ -201,7 +201,7 @@ class TargetQueueHarness:
 
 
 class MemoryTargetQueue(TargetQueueHarness):
-    """TargetQueue over a sink in memory, which has to be used as its port allows."""
+    """A target queue over a sink in memory. A violation of the sink's port fails the test."""
 
     def __init__(self, sink: MemorySink, policy: Policy = NO_BACKOFF, *, first: int = 0) -> None:
         super().__init__(sink, policy, first=first)

@@ -47,7 +47,7 @@ async def hooks_process(
 
 
 def _announcement(folder: Path) -> Path:
-    """Where the process tells its URL; nothing is there yet."""
+    """Path of the file in which the process announces its URL, without a file."""
     folder.mkdir(exist_ok=True)
     path = folder / "announce.json"
     path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 """
-Amazon Kinesis as its API reference tells, in this process and on a port of its own, with faults on demand. moto knows
+Amazon Kinesis by its API reference, in this process and on a port of its own, with faults on demand. moto knows
 no partial failure and holds to old limits. No test lives here.
 
 Streams are split into shards by ranges of the MD5 of the partition key. What is stored is read back by `records`, or by
@@ -40,7 +40,7 @@ CallFault = Literal[
     "long",
 ]
 """
-What happens to a whole PutRecords or PutRecord call. `hanging` stores nothing and never answers, `late` stores and
+Fault of a whole PutRecords or PutRecord call. `hanging` stores nothing and never answers, `late` stores and
 never answers (a success after our timeout), `closed` stores nothing and drops the connection, `dropped` stores and
 drops it, `short` and `long` store and answer with a record too few or too many.
 """
@@ -86,9 +86,9 @@ class Shard(Struct, kw_only=True):
     open: bool = True
     records: list[Stored] = []
     second: int = 0
-    taken_records: int = 0
-    taken_bytes: int = 0
-    """What it took in the second of the clock that `second` names."""
+    second_records: int = 0
+    second_bytes: int = 0
+    """Bytes stored in the second of the clock that `second` names."""
 
 
 class FaultyKinesis:
@@ -275,13 +275,13 @@ class FaultyKinesis:
     def _has_room(self, shard: Shard, size: int) -> bool:
         second = int(time.monotonic())
         if second != shard.second:
-            shard.second, shard.taken_records, shard.taken_bytes = second, 0, 0
-        full = (self.shard_records_per_s is not None and shard.taken_records >= self.shard_records_per_s) or (
-            self.shard_bytes_per_s is not None and shard.taken_bytes + size > self.shard_bytes_per_s
+            shard.second, shard.second_records, shard.second_bytes = second, 0, 0
+        full = (self.shard_records_per_s is not None and shard.second_records >= self.shard_records_per_s) or (
+            self.shard_bytes_per_s is not None and shard.second_bytes + size > self.shard_bytes_per_s
         )
         if not full:
-            shard.taken_records += 1
-            shard.taken_bytes += size
+            shard.second_records += 1
+            shard.second_bytes += size
         return not full
 
     async def _describe(self, asked: dict[str, Any]) -> web.StreamResponse:
@@ -324,7 +324,7 @@ def _json(answer: dict[str, Any], status: int = 200) -> web.Response:
 
 
 def _answer_singly(answer: dict[str, str]) -> web.Response:
-    """PutRecord tells with an error of the call what PutRecords tells with a code of the record."""
+    """Answer as PutRecord, which reports by an error of the call what PutRecords reports by a code of the record."""
     if "ErrorCode" not in answer:
         return _json({"EncryptionType": "NONE"} | answer)
     status, code = REFUSALS["internal"] if answer["ErrorCode"] == "InternalFailure" else (400, answer["ErrorCode"])

@@ -95,7 +95,7 @@ def owned(running: Running) -> int:
     return int(float(rendered.split("\nmillrace_hooks_partitions_owned ")[1].split("\n")[0]))
 
 
-async def standing(url: str, admin: dict[str, str]) -> PartitionsStatus:
+async def partitions_status(url: str, admin: dict[str, str]) -> PartitionsStatus:
     async with (
         aiohttp.ClientSession(headers=admin) as http,
         http.get(f"{url}/v1/partitions", raise_for_status=True) as answer,
@@ -121,7 +121,7 @@ async def load(client: HooksClient, posted: list[dict[str, Any]]) -> AsyncIterat
 async def test_one_replica_has_everything_once_it_is_ready(replicas: Replicas, admin: dict[str, str]) -> None:
     first = await replicas.start("first")
 
-    told = await standing(first.url, admin)
+    told = await partitions_status(first.url, admin)
 
     assert list(range(16)) == [partition.partition for partition in told.partitions]
     assert {(told.told_by, 1)} == {(partition.owner, partition.epoch) for partition in told.partitions}
@@ -137,7 +137,7 @@ async def test_replicas_that_come_and_go_share_what_there_is(replicas: Replicas,
     await until(lambda: replicas.owned() == [5, 5, 6])
 
     async def all_tell_the_same() -> bool:
-        one, other = await standing(first.url, admin), await standing(second.url, admin)
+        one, other = await partitions_status(first.url, admin), await partitions_status(second.url, admin)
         return one.partitions == other.partitions and [5, 5, 6] == sorted(r.partitions for r in one.replicas)
 
     await until(all_tell_the_same)
@@ -184,7 +184,7 @@ async def test_a_replica_that_was_killed_has_its_partitions_back_when_it_is_star
 
     again = await replicas.start("first")
 
-    assert {(2, 16)} == {(p.epoch, owned(again)) for p in (await standing(again.url, admin)).partitions}
+    assert {(2, 16)} == {(p.epoch, owned(again)) for p in (await partitions_status(again.url, admin)).partitions}
 
 
 async def test_a_target_that_does_not_answer_holds_no_partition_back(
@@ -247,7 +247,7 @@ async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
     assert by_user(posted) == first_successes(good) == first_successes(late)
 
 
-async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_nobody_when_it_wakes(
+async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_no_other_when_it_wakes(
     settings: Settings,
     shop: dict[str, str],
     admin: dict[str, str],
@@ -263,7 +263,7 @@ async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_nobody_w
     ):
 
         async def shares() -> list[int]:
-            return sorted(replica.partitions for replica in (await standing(url, admin)).replicas)
+            return sorted(replica.partitions for replica in (await partitions_status(url, admin)).replicas)
 
         async def is_shared() -> bool:
             return await shares() == [8, 8]
@@ -282,7 +282,7 @@ async def test_a_replica_that_freezes_loses_its_partitions_and_disturbs_nobody_w
             await until(is_shared)
         records = await kinesis.wait_records("orders", holds(4000))
         await wait_acknowledged(bus)
-        assert 2 == len((await standing(one_url, admin)).replicas)
+        assert 2 == len((await partitions_status(one_url, admin)).replicas)
 
     assert by_user(posted) == first_successes(records)
 
@@ -311,7 +311,7 @@ async def test_an_outage_of_nats_ends_all_leases_and_they_are_back_after_it(
 
 async def test_of_two_with_a_copied_folder_one_takes_another_name(replicas: Replicas, admin: dict[str, str]) -> None:
     first = await replicas.start("first")
-    name = (await standing(first.url, admin)).told_by
+    name = (await partitions_status(first.url, admin)).told_by
     copied = Path(replicas.settings("copy").data_dir) / "hooks"
     copied.mkdir(parents=True)
     (copied / "replica").write_text(name)
@@ -319,6 +319,6 @@ async def test_of_two_with_a_copied_folder_one_takes_another_name(replicas: Repl
     second = await replicas.start("copy")
     await until(lambda: replicas.owned() == [8, 8])
 
-    told = await standing(second.url, admin)
+    told = await partitions_status(second.url, admin)
     assert name == told.told_by
     assert 2 == len(told.replicas)

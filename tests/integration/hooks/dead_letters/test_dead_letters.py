@@ -38,13 +38,13 @@ async def client(client: HooksClient, hooks: Running, kinesis: FaultyKinesis) ->
 
 
 @pytest.fixture
-def box(bus: Bus, hooks: Running) -> DeadLetterWriter:
+def writer(bus: Bus, hooks: Running) -> DeadLetterWriter:
     """Puts letters as the service does."""
     return DeadLetterWriter(bus, Metrics(), now)
 
 
 async def put(
-    box: DeadLetterWriter,
+    writer: DeadLetterWriter,
     places: Iterable[int],
     *,
     users: int = 1,
@@ -58,7 +58,7 @@ async def put(
         user = f"user-{place % users}"
         body = json.dumps({"id": f"e{place:04}", "user": {"userId": user}, "filler": filler}).encode()
         key = "" if hook == "entrance" else user
-        await box.put(
+        await writer.put(
             app_key, hook, reason, message=f"no {place}", source=f"EVENTS:{place}:0", body=body, attempts=2, key=key
         )
 
@@ -109,9 +109,9 @@ async def test_a_rejected_record_is_shown_whole_and_sent_again_as_it_was_rendere
     assert (1, 0, 1, 1) == tuple(status[name] for name in ("matched", "sent", "dead_lettered", "replayed"))
 
 
-async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, box: DeadLetterWriter) -> None:
-    await put(box, range(7))
-    await put(box, range(3), app_key="rival")
+async def test_dead_letters_come_by_the_page_the_oldest_first(client: HooksClient, writer: DeadLetterWriter) -> None:
+    await put(writer, range(7))
+    await put(writer, range(3), app_key="rival")
 
     pages, after = [], 0
     while after is not None:
@@ -122,8 +122,8 @@ async def test_letters_come_by_the_page_the_oldest_first(client: HooksClient, bo
     assert [["no 0", "no 1", "no 2"], ["no 3", "no 4", "no 5"], ["no 6"]] == pages
 
 
-async def test_a_page_of_large_letters_is_shorter(box: DeadLetterWriter, hooks: Running) -> None:
-    await put(box, range(5), filler="x" * 1000)
+async def test_a_page_of_large_dead_letters_is_shorter(writer: DeadLetterWriter, hooks: Running) -> None:
+    await put(writer, range(5), filler="x" * 1000)
 
     found, after = await hooks.state.dead_letters.read(DeadLetterFilter(app_key="shop"), limit=100, max_bytes=2000)
     rest, end = await hooks.state.dead_letters.read(
@@ -137,11 +137,11 @@ async def test_a_page_of_large_letters_is_shorter(box: DeadLetterWriter, hooks: 
     )
 
 
-async def test_a_letter_that_cannot_be_read_hides_no_other(
-    client: HooksClient, box: DeadLetterWriter, bus: Bus
+async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
+    client: HooksClient, writer: DeadLetterWriter, bus: Bus
 ) -> None:
     await bus.publish("dlq.hooks.shop.all.odd", b"{not json")
-    await put(box, [1])
+    await put(writer, [1])
 
     odd, good = await letters(client)
 
@@ -152,13 +152,13 @@ async def test_a_letter_that_cannot_be_read_hides_no_other(
     assert (1, 1) == (reply["sent"], reply["not_replayable"])
 
 
-async def test_letters_are_found_by_hook_reason_and_time(client: HooksClient, box: DeadLetterWriter) -> None:
-    await put(box, [1], hook="all", reason="oversize")
-    await put(box, [2], hook="other")
+async def test_dead_letters_are_found_by_hook_reason_and_time(client: HooksClient, writer: DeadLetterWriter) -> None:
+    await put(writer, [1], hook="all", reason="oversize")
+    await put(writer, [2], hook="other")
     before = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    await put(box, [3], hook="entrance", reason="invalid")
+    await put(writer, [3], hook="entrance", reason="invalid")
     after = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    await put(box, [4], hook="all")
+    await put(writer, [4], hook="all")
 
     found = {
         query: [letter["message"] for letter in await letters(client, query)]
@@ -205,10 +205,10 @@ async def test_a_wrong_question_names_its_field(client: HooksClient, query: str,
     assert (400, field) == (status, told["error"]["field"])
 
 
-async def test_a_tenant_reaches_its_own_letters_alone(
-    client: HooksClient, box: DeadLetterWriter, hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
+async def test_a_tenant_reaches_its_own_dead_letters_alone(
+    client: HooksClient, writer: DeadLetterWriter, hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
 ) -> None:
-    await put(box, range(3))
+    await put(writer, range(3))
     (first, *_) = await letters(client)
 
     async with open_client(hooks.url, rival, "rival") as other:
@@ -223,16 +223,16 @@ async def test_a_tenant_reaches_its_own_letters_alone(
 
 
 @pytest.mark.parametrize("id", ["0", "999", "x", "1" * 30])
-async def test_a_letter_that_is_not_there_is_not_found(client: HooksClient, id: str) -> None:
+async def test_a_missing_dead_letter_is_not_found(client: HooksClient, id: str) -> None:
     assert 404 == (await client.ask("GET", f"/dead-letters/{id}"))[0]
 
 
 async def test_a_replay_keeps_each_users_order_through_failures(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
     # Records fail in another order than that of their events.
-    await put(box, [7, 5, *range(10, 120), 8, 6, 9], users=4)
-    await put(box, [3], hook="entrance", reason="invalid")
+    await put(writer, [7, 5, *range(10, 120), 8, 6, 9], users=4)
+    await put(writer, [3], hook="entrance", reason="invalid")
     kinesis.record_failure_rate = 0.1
     kinesis.call_faults.extend(["throttled", "none", "internal", "short"])
 
@@ -247,12 +247,12 @@ async def test_a_replay_keeps_each_users_order_through_failures(
 
 
 async def test_a_replay_goes_on_where_the_call_before_ended(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
-    await put(box, range(10))
+    await put(writer, range(10))
 
     first = await replay(client, limit=4)
-    await put(box, [50])
+    await put(writer, [50])
     second = await replay(client, limit=4, after=first["next"])
     third = await replay(client, limit=4, after=second["next"])
 
@@ -264,9 +264,9 @@ async def test_a_replay_goes_on_where_the_call_before_ended(
 
 
 async def test_a_replay_that_is_broken_off_loses_nothing_and_is_done_again_in_order(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
 ) -> None:
-    await put(box, range(60), users=3)
+    await put(writer, range(60), users=3)
     kinesis.delay_s = 0.02
     running = asyncio.create_task(
         hooks.state.replays.run(
@@ -295,10 +295,10 @@ async def test_a_replay_that_is_broken_off_loses_nothing_and_is_done_again_in_or
     assert [] == await letters(client)
 
 
-async def test_a_record_that_is_refused_again_becomes_a_new_letter(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+async def test_a_record_that_is_refused_again_becomes_a_new_dead_letter(
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
-    await put(box, [1])
+    await put(writer, [1])
     (old,) = await letters(client)
     kinesis.call_faults.append("validation")
 
@@ -310,10 +310,10 @@ async def test_a_record_that_is_refused_again_becomes_a_new_letter(
     assert (old["source"], old["body"], 3) == (new["source"], new["body"], new["attempts"])
 
 
-async def test_letters_of_a_paused_target_wait(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+async def test_dead_letters_of_a_paused_target_wait(
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
-    await put(box, range(3))
+    await put(writer, range(3))
     kinesis.denied_operations |= {"PutRecords", "PutRecord"}
     await client.post(events(1, users=1))
 
@@ -335,12 +335,12 @@ async def are_left(client: HooksClient, count: int) -> bool:
     return len(await letters(client)) == count
 
 
-async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
+async def test_what_is_not_confirmed_when_the_service_stops_is_withdrawn(
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
 ) -> None:
     state = hooks.state
     replays = Replays(state.dead_letters, state.targets, state.counters, Metrics(), now)
-    await put(box, range(6), users=2)
+    await put(writer, range(6), users=2)
     kinesis.fails_record = lambda key, data: b"e0003" in data
 
     running = asyncio.create_task(
@@ -363,16 +363,16 @@ async def test_what_is_not_confirmed_when_the_service_stops_is_taken_back(
     assert ["e0001", "e0003", "e0005"] == first_successes(kinesis.records("orders"))["user-1"]
 
 
-async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
+async def test_what_is_confirmed_while_others_are_removed_is_removed_soon(
     client: HooksClient,
-    box: DeadLetterWriter,
+    writer: DeadLetterWriter,
     kinesis: FaultyKinesis,
     hooks: Running,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = hooks.state
     replays = Replays(state.dead_letters, state.targets, state.counters, Metrics(), now, work_s=1000)
-    await put(box, range(6), users=2)
+    await put(writer, range(6), users=2)
     kinesis.fails_record = lambda key, data: b"e0003" in data
     remove = state.dead_letters.remove
 
@@ -398,12 +398,12 @@ async def test_what_is_confirmed_while_others_are_taken_out_is_taken_out_soon(
 
 
 async def test_a_dry_run_counts_and_sends_nothing(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
-    await put(box, range(3))
-    await put(box, [4], hook="gone")
-    await put(box, [5], filler="x" * 1_200_000)
-    await put(box, [6], hook="entrance")
+    await put(writer, range(3))
+    await put(writer, [4], hook="gone")
+    await put(writer, [5], filler="x" * 1_200_000)
+    await put(writer, [6], hook="entrance")
 
     reply = await replay(client, dry_run=True)
 
@@ -411,10 +411,10 @@ async def test_a_dry_run_counts_and_sends_nothing(
     assert (0, 6) == (kinesis.calls, len(await letters(client)))
 
 
-async def test_a_replay_is_no_faster_than_it_was_told(
-    client: HooksClient, box: DeadLetterWriter, kinesis: FaultyKinesis
+async def test_a_replay_is_no_faster_than_per_second_says(
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis
 ) -> None:
-    await put(box, range(10), users=10)
+    await put(writer, range(10), users=10)
     started = asyncio.get_running_loop().time()
 
     reply = await replay(client, per_second=20)
@@ -423,13 +423,13 @@ async def test_a_replay_is_no_faster_than_it_was_told(
     assert asyncio.get_running_loop().time() - started >= 0.45
 
 
-async def test_letters_are_thrown_away_by_hook_reason_and_time(client: HooksClient, box: DeadLetterWriter) -> None:
-    await put(box, range(3))
-    await put(box, [3], hook="other")
-    await put(box, [4], reason="oversize")
-    await put(box, [5], app_key="rival")
+async def test_dead_letters_are_purged_by_hook_reason_and_time(client: HooksClient, writer: DeadLetterWriter) -> None:
+    await put(writer, range(3))
+    await put(writer, [3], hook="other")
+    await put(writer, [4], reason="oversize")
+    await put(writer, [5], app_key="rival")
     middle = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    await put(box, range(6, 8))
+    await put(writer, range(6, 8))
 
     assert (200, {"purged": 1}) == await client.ask("DELETE", "/dead-letters?hook=other")
     assert (200, {"purged": 3}) == await client.ask("DELETE", f"/dead-letters?reason=rejected&until={middle}")
@@ -438,7 +438,7 @@ async def test_letters_are_thrown_away_by_hook_reason_and_time(client: HooksClie
     assert [] == await letters(client)
 
 
-async def test_no_letter_holds_a_secret_of_the_configuration(
+async def test_no_dead_letter_holds_a_secret_of_the_configuration(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     kinesis.call_faults.append("validation")

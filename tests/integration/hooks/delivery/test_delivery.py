@@ -147,7 +147,7 @@ async def test_what_a_stop_left_comes_again_in_order(
         await wait_acknowledged(bus)
 
 
-async def test_a_stop_finishes_what_was_taken_and_repeats_nothing(
+async def test_a_stop_finishes_what_was_pulled_and_repeats_nothing(
     run_service: RunService, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     posted = events(3000, users=100)
@@ -219,7 +219,7 @@ async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
     await wait_acknowledged(bus)
 
 
-async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_told_once_without_a_secret(
+async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_reported_once_without_a_secret(
     client: HooksClient,
     kinesis: FaultyKinesis,
     hooks: Running,
@@ -278,7 +278,7 @@ async def test_an_inactive_connector_sends_nothing_and_holds_nothing(
     assert 10 == status["skipped_inactive"]
 
 
-async def test_bad_messages_are_put_aside_and_stop_nothing(
+async def test_bad_messages_are_dead_lettered_and_stop_nothing(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     partition = subjects.partition_of("u1")
@@ -302,7 +302,7 @@ async def test_bad_messages_are_put_aside_and_stop_nothing(
     await wait_acknowledged(bus)
 
 
-async def test_poison_events_are_put_aside_with_a_reason_and_stop_nothing(
+async def test_poison_events_are_dead_lettered_with_a_reason_and_stop_nothing(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     def place(user_id: str) -> str:
@@ -347,7 +347,7 @@ async def test_poison_events_are_put_aside_with_a_reason_and_stop_nothing(
     await wait_acknowledged(bus)
 
 
-async def test_an_event_of_2_mb_is_put_aside_and_the_others_go_through(
+async def test_an_event_of_2_mb_is_dead_lettered_and_the_others_go_through(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     large = {"id": "large", "code": "c", "user_id": "u", "attributes": {"a": "x" * (2 << 20)}}
@@ -379,7 +379,7 @@ async def test_events_of_a_user_are_packed_where_the_hook_says_so(
     assert 500 == (await client.status("packed"))["sent"]
 
 
-async def test_a_record_over_the_limit_is_put_aside(
+async def test_a_record_over_the_limit_is_dead_lettered(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus, settings: Settings
 ) -> None:
     # The event fits into a message of NATS, and no longer into a record once the profile is added.
@@ -411,7 +411,7 @@ async def test_the_profile_completes_the_event(
     assert {"city": "Izmir", "age": 25} == record.value["user"]["attributes"]
 
 
-async def test_moto_takes_what_the_faulty_kinesis_takes(
+async def test_moto_accepts_what_the_faulty_kinesis_accepts(
     hooks: Running, shop: dict[str, str], moto: MotoServer, bus: Bus
 ) -> None:
     await moto.create_stream("orders", shards=2)

@@ -33,12 +33,12 @@ def call_s() -> float:
 
 
 @pytest.fixture
-async def around(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[TargetQueueHarness]:
-    """Lanes over the real sink."""
+async def harness(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[TargetQueueHarness]:
+    """A target queue over the real sink."""
     async with AwsClients() as clients:
         sink = KinesisSink(config(kinesis).api(clients), "orders", call_s)
-        async with TargetQueueHarness(sink, POLICY) as around:
-            yield around
+        async with TargetQueueHarness(sink, POLICY) as harness:
+            yield harness
 
 
 def config(kinesis: FaultyKinesis) -> KinesisConfig:
@@ -47,10 +47,10 @@ def config(kinesis: FaultyKinesis) -> KinesisConfig:
     )
 
 
-async def put(around: TargetQueueHarness, first: int, last: int, batch: Batch = BATCH) -> None:
+async def put(harness: TargetQueueHarness, first: int, last: int, batch: Batch = BATCH) -> None:
     """Numbered records, the users taking turns, a few at a time."""
     for number in range(first, last):
-        around.put(f"user-{number % USERS}", str(number), batch=batch)
+        harness.put(f"user-{number % USERS}", str(number), batch=batch)
         if number % 50 == 0:
             await asyncio.sleep(0)
 
@@ -94,16 +94,16 @@ def check(kinesis: FaultyKinesis, last: int) -> None:
     ],
 )
 async def test_a_call_that_fails_costs_neither_a_record_nor_the_order(
-    around: TargetQueueHarness, kinesis: FaultyKinesis, fault: CallFault
+    harness: TargetQueueHarness, kinesis: FaultyKinesis, fault: CallFault
 ) -> None:
     kinesis.call_faults.extend([fault, "none", fault, fault])
 
-    await put(around, 0, 400)
-    await around.wait_finished(400)
+    await put(harness, 0, 400)
+    await harness.wait_finished(400)
 
     check(kinesis, 400)
     assert not kinesis.call_faults
-    assert b"millrace_hooks_order_inversions_total 0.0" in around.metrics.render()
+    assert b"millrace_hooks_order_inversions_total 0.0" in harness.metrics.render()
 
 
 @pytest.mark.parametrize(
@@ -111,20 +111,20 @@ async def test_a_call_that_fails_costs_neither_a_record_nor_the_order(
 )
 @pytest.mark.parametrize("call_s", [60.0])
 async def test_records_that_fail_cost_neither_a_record_nor_the_order(
-    around: TargetQueueHarness, kinesis: FaultyKinesis, code: str
+    harness: TargetQueueHarness, kinesis: FaultyKinesis, code: str
 ) -> None:
     kinesis.record_failure_code, kinesis.record_failure_rate = code, 0.2
 
-    await put(around, 0, 1000)
-    await around.wait_finished(1000)
+    await put(harness, 0, 1000)
+    await harness.wait_finished(1000)
 
     check(kinesis, 1000)
     assert len(kinesis.records("orders")) == 1000, "only what failed went again"
-    assert [] == around.letters.put
+    assert [] == harness.letters.put
 
 
 async def test_a_shard_at_its_limit_slows_its_own_users_alone(
-    around: TargetQueueHarness, kinesis: FaultyKinesis
+    harness: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.shard_records_per_s, kinesis.shard_bytes_per_s = 40, 1 << 20
     kinesis.create_stream("orders", shards=2)
@@ -132,40 +132,40 @@ async def test_a_shard_at_its_limit_slows_its_own_users_alone(
 
     # One user, and with it one shard, has far more than its share.
     for number in range(100):
-        around.put("hot", str(number))
-    await around.wait_finished(40)
+        harness.put("hot", str(number))
+    await harness.wait_finished(40)
     for number in range(USERS):
-        around.put(f"user-{number}", str(number))
-    await around.wait_finished(100 + USERS)
+        harness.put(f"user-{number}", str(number))
+    await harness.wait_finished(100 + USERS)
 
     assert list(range(100)) == numbers(kinesis.records("orders"), "hot")
     assert time.monotonic() - began < 10
-    assert around.queue.error is None
+    assert harness.queue.error is None
 
 
 async def test_a_packed_hot_user_is_not_bound_to_one_event_a_round_trip(
-    around: TargetQueueHarness, kinesis: FaultyKinesis
+    harness: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.delay_s = 0.05
 
     for number in range(3000):
-        around.put("hot", str(number), batch=Batch(linger_ms=2, format="json_array"))
-    await around.wait_finished(3000)
+        harness.put("hot", str(number), batch=Batch(linger_ms=2, format="json_array"))
+    await harness.wait_finished(3000)
 
     assert list(range(3000)) == list(dict.fromkeys(numbers(kinesis.records("orders"), "hot")))
     assert kinesis.calls <= 5
 
 
 async def test_packs_keep_the_order_while_calls_and_records_fail(
-    around: TargetQueueHarness, kinesis: FaultyKinesis
+    harness: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.record_failure_rate = 0.2
     kinesis.call_faults.extend(["none", "dropped", "short", "internal", "late", "none", "long"])
 
     for first in range(0, 2000, 200):
-        await put(around, first, first + 200, Batch(linger_ms=2, format="json_array"))
-        await around.wait_finished(first // 2)
-    await around.wait_finished(2000)
+        await put(harness, first, first + 200, Batch(linger_ms=2, format="json_array"))
+        await harness.wait_finished(first // 2)
+    await harness.wait_finished(2000)
 
     records = kinesis.records("orders")
     for user in range(USERS):
@@ -173,55 +173,55 @@ async def test_packs_keep_the_order_while_calls_and_records_fail(
 
 
 async def test_shards_that_are_split_meanwhile_change_nothing(
-    around: TargetQueueHarness, kinesis: FaultyKinesis
+    harness: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.record_failure_rate = 0.1
     for round_ in range(8):
-        await put(around, round_ * 200, round_ * 200 + 200)
-        await around.wait_finished(round_ * 150)
+        await put(harness, round_ * 200, round_ * 200 + 200)
+        await harness.wait_finished(round_ * 150)
         kinesis.split("orders", round_)
-    await around.wait_finished(1600)
+    await harness.wait_finished(1600)
 
     check(kinesis, 1600)
     assert len({record.shard for record in kinesis.records("orders")}) > 8
-    assert b"millrace_hooks_order_inversions_total 0.0" in around.metrics.render()
+    assert b"millrace_hooks_order_inversions_total 0.0" in harness.metrics.render()
 
 
-async def test_kinesis_gone_and_back_costs_nothing(around: TargetQueueHarness, kinesis: FaultyKinesis) -> None:
+async def test_an_outage_of_kinesis_costs_nothing(harness: TargetQueueHarness, kinesis: FaultyKinesis) -> None:
     kinesis.delay_s = 0.01
     for round_ in range(3):
-        await put(around, round_ * 300, round_ * 300 + 300)
-        await around.wait_finished(round_ * 300 + 1)
+        await put(harness, round_ * 300, round_ * 300 + 300)
+        await harness.wait_finished(round_ * 300 + 1)
         await kinesis.stop()
-        await until(lambda: around.queue.error is not None)
+        await until(lambda: harness.queue.error is not None)
         await kinesis.start()
-    await around.wait_finished(900)
+    await harness.wait_finished(900)
 
     check(kinesis, 900)
 
 
-async def test_keys_revoked_and_restored_are_told_once_and_lose_nothing(
-    around: TargetQueueHarness, kinesis: FaultyKinesis
+async def test_keys_revoked_and_restored_are_reported_once_and_lose_nothing(
+    harness: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
-    await put(around, 0, 200)
-    await around.wait_finished(20)
+    await put(harness, 0, 200)
+    await harness.wait_finished(20)
     kinesis.known_keys = {"AKIAOTHEROTHEREXAMPL"}
-    await put(around, 200, 400)
-    await around.wait(lambda: around.counters.failed >= 20 and around.queue.error is not None)
-    assert ["paused orders: credentials"] == around.heard.said
+    await put(harness, 200, 400)
+    await harness.wait(lambda: harness.counters.failed >= 20 and harness.queue.error is not None)
+    assert ["paused orders: credentials"] == harness.heard.said
     kinesis.known_keys = {KEY}
-    await around.wait_finished(400)
+    await harness.wait_finished(400)
 
     check(kinesis, 400)
-    assert ["paused orders: credentials", "resumed orders"] == around.heard.said
+    assert ["paused orders: credentials", "resumed orders"] == harness.heard.said
 
 
 async def test_a_round_trip_of_20_ms_is_made_up_for_by_calls_at_once(
-    around: TargetQueueHarness, kinesis: FaultyKinesis
+    harness: TargetQueueHarness, kinesis: FaultyKinesis
 ) -> None:
     kinesis.delay_s = 0.02
     for number in range(20_000):
-        around.put(f"user-{number % 10_000}", "1")
-    await around.wait_finished(20_000)
+        harness.put(f"user-{number % 10_000}", "1")
+    await harness.wait_finished(20_000)
 
     assert kinesis.most_at_once > 4

@@ -77,7 +77,7 @@ def sent_twice(records: Iterable[Stored]) -> int:
     return len(ids) - len(set(ids))
 
 
-async def test_a_denied_stream_holds_up_nobody_and_gets_everything_later(
+async def test_a_denied_stream_holds_up_no_other_and_gets_everything_later(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     posted = events(4000, USERS)
@@ -164,7 +164,7 @@ async def test_a_restart_in_the_middle_of_catching_up_loses_nothing(
     assert by_user(posted) == first_successes(records)
 
 
-async def test_a_throttled_stream_slows_nobody_and_gets_everything(
+async def test_a_throttled_stream_slows_no_other_and_gets_everything(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     posted = events(3000, USERS)
@@ -215,7 +215,7 @@ async def attached(client: HooksClient, hook_id: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["hook", "connector"])
-async def test_what_waits_is_given_up_when_its_hook_is_deleted_or_its_connector_inactive(
+async def test_what_waits_is_skipped_when_its_hook_is_deleted_or_its_connector_inactive(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, how: str
 ) -> None:
     posted = events(1000, USERS)

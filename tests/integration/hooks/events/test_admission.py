@@ -44,7 +44,7 @@ async def test_an_array_is_stored_before_it_is_answered(client: HooksClient, bus
     assert by_user(posted) == by_user(await stored(bus))
 
 
-async def test_ndjson_is_taken_line_by_line(client: HooksClient, bus: Bus) -> None:
+async def test_ndjson_is_accepted_line_by_line(client: HooksClient, bus: Bus) -> None:
     body = b'{"id":"a","code":"c","user_id":"u"}\n\nnot JSON\r\n{"id":"b","code":"c","user_id":"u"}'
 
     status, told = await client.ask("POST", "/events", raw=body, headers=NDJSON)
@@ -63,7 +63,7 @@ async def test_a_packed_body_is_unpacked(client: HooksClient, bus: Bus) -> None:
     assert 100 == len(await stored(bus))
 
 
-async def test_bad_events_are_told_and_good_ones_go_through(client: HooksClient, bus: Bus) -> None:
+async def test_bad_events_are_reported_and_good_ones_go_through(client: HooksClient, bus: Bus) -> None:
     good = {"code": "c", "user_id": "u"}
 
     status, told = await client.ask(

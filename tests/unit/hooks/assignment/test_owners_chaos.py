@@ -351,7 +351,7 @@ def check(world: World) -> None:
     ),
     seed=st.integers(0, 1 << 32),
 )
-def test_each_users_events_arrive_in_order_whatever_fails_and_whoever_owns_the_partition(
+def test_each_users_events_arrive_in_order_through_failures_and_changes_of_owner(
     parts: list[list[int]],
     changes: list[Change],
     faults: int,

@@ -217,7 +217,7 @@ def test_who_has_been_killed_is_waited_for_but_not_after_its_own_restart() -> No
     assert [0, PARTITIONS // 2] == world.counts()
 
 
-def test_nobody_is_taken_for_dead_when_nobody_could_renew() -> None:
+def test_no_replica_counts_as_dead_when_none_could_renew() -> None:
     world = World()
     world.join("a")
     world.join("b")

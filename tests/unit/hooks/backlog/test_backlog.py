@@ -97,7 +97,7 @@ steps = st.lists(st.sampled_from(["read", "finish", "detach", "catch_up"]), max_
 
 
 @given(st.integers(1, 12), st.integers(0, 3), steps)
-def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order: list[str]) -> None:
+def test_each_event_is_delivered_once_and_in_order(messages: int, flying: int, order: list[str]) -> None:
     told = Simulation(messages)
     for step in order:
         if step == "detach":
@@ -122,7 +122,7 @@ def test_each_event_is_given_once_and_in_order(messages: int, flying: int, order
         assert 0 == told.backlog.lag
 
 
-def test_a_hook_is_given_back_only_when_something_was_finished_since_it_caught_up() -> None:
+def test_a_hook_is_attached_only_when_something_was_finished_since_it_caught_up() -> None:
     found = backlog(start=5, missed=5)
     taken = found.window.add(Message("", b"", sequence=5, at_ns=0))
     record = make_record(

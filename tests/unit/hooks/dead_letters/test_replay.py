@@ -126,7 +126,7 @@ def fail_at_random(dice: random.Random, *, retryable: bool = True) -> Answer:
 
 @given(seed=st.integers(0, 10**6), users=st.integers(1, 5), number=st.integers(0, 40))
 @settings(max_examples=40, deadline=None)
-async def test_each_users_letters_arrive_in_the_order_of_their_events(seed: int, users: int, number: int) -> None:
+async def test_each_users_dead_letters_arrive_in_the_order_of_their_events(seed: int, users: int, number: int) -> None:
     dice = random.Random(seed)
     places = dice.sample(range(100), number)
     drawer = Drawer([letter(id, place, f"u{place % users}") for id, place in enumerate(places, start=1)])
@@ -144,7 +144,7 @@ async def test_each_users_letters_arrive_in_the_order_of_their_events(seed: int,
     assert ({}, number, None) == (drawer.letters, reply.sent, reply.next)
 
 
-async def test_what_is_refused_again_is_taken_out_as_well_for_its_new_letter() -> None:
+async def test_what_is_refused_again_is_removed_for_its_new_dead_letter() -> None:
     drawer = Drawer([letter(1, 1), letter(2, 2)])
 
     reply = await replay(drawer, MemorySink(lambda sink, batch: [Failed("Bad", "bad", retryable=False)]))
@@ -203,7 +203,7 @@ async def test_one_call_ends_where_the_next_begins() -> None:
 
 
 @pytest.mark.parametrize("after", ["", "7", "-", "a-b", "1-"])
-async def test_a_place_that_nobody_gave_is_refused(after: str) -> None:
+async def test_an_unknown_position_is_refused(after: str) -> None:
     targets = Targets(
         NO_BACKOFF, observer=RecordingObserver(), dead_letters=Counting(RecordingDeadLetters()), metrics=Metrics()
     )

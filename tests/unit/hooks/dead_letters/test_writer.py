@@ -33,7 +33,7 @@ def make_box(bus: Bus) -> DeadLetterWriter:
     return DeadLetterWriter(bus, Metrics(), lambda: NOW)
 
 
-async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
+async def test_a_dead_letter_names_its_owner_and_its_source() -> None:
     bus, counters = Bus(), HookCounters(lambda: NOW)
     record = make_record(
         key="ann", data=b'{"a":1}', hook_id="all", source="EVENTS:7:1", counters=counters, done=lambda _: None
@@ -58,7 +58,7 @@ async def test_a_letter_tells_whose_it_is_and_where_it_comes_from() -> None:
     assert 1 == counters.dead_lettered
 
 
-async def test_putting_waits_until_the_letter_is_stored() -> None:
+async def test_a_put_waits_until_the_dead_letter_is_stored() -> None:
     bus = Bus(BusyError("full"), BusyError("full"))
 
     await make_box(bus).put("shop", "entrance", "invalid", message="m", source="EVENTS:7", body=b"x")
@@ -78,7 +78,7 @@ async def test_a_body_that_no_message_can_hold_is_cut(body: bytes) -> None:
     assert letter.cut
 
 
-async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> None:
+async def test_a_replayed_record_becomes_another_dead_letter_than_its_first() -> None:
     bus, counters = Bus(), HookCounters(lambda: NOW)
     record = ReplayedRecord(
         dead_letter_id=12,
@@ -99,7 +99,7 @@ async def test_a_record_of_a_letter_becomes_another_letter_than_its_first() -> N
 
 
 @pytest.mark.parametrize("secret", ["s3cr3t+key/=", 'quo"ted\\key'])
-async def test_a_secret_of_the_app_is_in_no_letter(secret: str) -> None:
+async def test_a_secret_of_the_app_is_in_no_dead_letter(secret: str) -> None:
     bus = Bus()
     box = DeadLetterWriter(bus, Metrics(), lambda: NOW, lambda app_key: [secret, "short"] if app_key == "shop" else [])
     body = json.dumps({"note": f"my {secret} is short", "text": secret}).encode()

@@ -7,7 +7,7 @@ ORDERS = Target("shop", "orders")
 OTHERS = Target("shop", "others")
 
 
-def test_advice_is_told_once_until_it_is_mended() -> None:
+def test_advice_is_reported_once_until_it_is_mended() -> None:
     told: list[tuple[Target, str]] = []
     advice = Advisories(lambda target, message: told.append((target, message)))
 

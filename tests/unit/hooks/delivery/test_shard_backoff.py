@@ -65,7 +65,7 @@ def refusal(shard: int = 0) -> Failed:
     return Failed(FULL, f"Rate exceeded for shard shardId-{shard:012d} in stream orders under account 111122223333.")
 
 
-async def test_one_refusal_holds_nobody_else_up_and_a_second_one_its_shard() -> None:
+async def test_one_refusal_holds_up_no_other_user_and_a_second_one_its_shard() -> None:
     back: list[Record] = []
     shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
     ann, abe, bob = record("ann"), record("abe"), record("bob")

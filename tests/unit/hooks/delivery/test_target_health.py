@@ -24,30 +24,30 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def heard() -> RecordingObserver:
+def observer() -> RecordingObserver:
     return RecordingObserver()
 
 
 @pytest.fixture
-def trouble(clock: Clock, heard: RecordingObserver) -> TargetHealth:
-    return TargetHealth(TARGET, POLICY, heard, clock)
+def health(clock: Clock, observer: RecordingObserver) -> TargetHealth:
+    return TargetHealth(TARGET, POLICY, observer, clock)
 
 
-def fail_and_wait(trouble: TargetHealth, clock: Clock, error: MillraceError) -> None:
-    trouble.failed(error)
-    clock.now_s += max(0, trouble.wait_s)
+def fail_and_wait(health: TargetHealth, clock: Clock, error: MillraceError) -> None:
+    health.failed(error)
+    clock.now_s += max(0, health.wait_s)
 
 
-def test_a_failure_is_waited_out_and_forgotten_with_the_first_answer(trouble: TargetHealth, clock: Clock) -> None:
+def test_a_failure_is_waited_out_and_forgotten_with_the_first_answer(health: TargetHealth, clock: Clock) -> None:
     error = UnavailableError("timeout")
 
-    trouble.failed(error)
+    health.failed(error)
 
-    assert error is trouble.error
-    assert 0 <= trouble.wait_s <= 1
-    trouble.answered()
-    assert trouble.error is None
-    assert trouble.wait_s <= 0
+    assert error is health.error
+    assert 0 <= health.wait_s <= 1
+    health.answered()
+    assert health.error is None
+    assert health.wait_s <= 0
 
 
 def test_the_wait_grows_up_to_its_bound() -> None:
@@ -60,51 +60,55 @@ def test_the_wait_grows_up_to_its_bound() -> None:
     assert 4 < longest(10**9) <= 8
 
 
-def test_what_the_peer_asks_for_is_waited_at_least(trouble: TargetHealth) -> None:
-    trouble.failed(BusyError("throttled", retry_after_s=30))
+def test_what_the_peer_asks_for_is_waited_at_least(health: TargetHealth) -> None:
+    health.failed(BusyError("throttled", retry_after_s=30))
 
-    assert 30 == pytest.approx(trouble.wait_s)
-
-
-def test_failures_of_calls_that_ran_side_by_side_count_once(trouble: TargetHealth, clock: Clock) -> None:
-    trouble.failed(BusyError("throttled", retry_after_s=30))
-    trouble.failed(BusyError("throttled", retry_after_s=3000))
-
-    assert 30 == pytest.approx(trouble.wait_s)
+    assert 30 == pytest.approx(health.wait_s)
 
 
-def test_a_pause_is_told_once_until_it_is_over(trouble: TargetHealth, clock: Clock, heard: RecordingObserver) -> None:
-    for error in (CredentialsError("revoked"), UnavailableError("timeout"), CredentialsError("revoked")):
-        fail_and_wait(trouble, clock, error)
-    trouble.answered()
-    fail_and_wait(trouble, clock, CredentialsError("revoked"))
+def test_failures_of_calls_that_ran_side_by_side_count_once(health: TargetHealth, clock: Clock) -> None:
+    health.failed(BusyError("throttled", retry_after_s=30))
+    health.failed(BusyError("throttled", retry_after_s=3000))
 
-    assert ["paused orders: credentials", "resumed orders", "paused orders: credentials"] == heard.said
+    assert 30 == pytest.approx(health.wait_s)
 
 
-def test_a_change_that_mends_nothing_is_told_again(
-    trouble: TargetHealth, clock: Clock, heard: RecordingObserver
+def test_a_pause_is_reported_once_until_it_is_over(
+    health: TargetHealth, clock: Clock, observer: RecordingObserver
 ) -> None:
-    trouble.failed(CredentialsError("revoked"))
-    trouble.renewed()
+    for error in (CredentialsError("revoked"), UnavailableError("timeout"), CredentialsError("revoked")):
+        fail_and_wait(health, clock, error)
+    health.answered()
+    fail_and_wait(health, clock, CredentialsError("revoked"))
 
-    assert trouble.wait_s <= 0
-    assert trouble.error is None
-    trouble.failed(CredentialsError("still revoked"))
-    assert ["paused orders: credentials"] * 2 == heard.said
-
-
-def test_a_change_that_mends_it_is_told_by_the_first_answer(trouble: TargetHealth, heard: RecordingObserver) -> None:
-    trouble.failed(CredentialsError("revoked"))
-    trouble.renewed()
-    trouble.answered()
-    trouble.answered()
-
-    assert ["paused orders: credentials", "resumed orders"] == heard.said
+    assert ["paused orders: credentials", "resumed orders", "paused orders: credentials"] == observer.said
 
 
-def test_a_passing_failure_is_told_to_nobody(trouble: TargetHealth, clock: Clock, heard: RecordingObserver) -> None:
-    fail_and_wait(trouble, clock, UnavailableError("timeout"))
-    trouble.answered()
+def test_a_pause_that_a_change_does_not_mend_is_reported_again(
+    health: TargetHealth, clock: Clock, observer: RecordingObserver
+) -> None:
+    health.failed(CredentialsError("revoked"))
+    health.renewed()
 
-    assert [] == heard.said
+    assert health.wait_s <= 0
+    assert health.error is None
+    health.failed(CredentialsError("still revoked"))
+    assert ["paused orders: credentials"] * 2 == observer.said
+
+
+def test_a_change_that_mends_it_is_reported_by_the_first_answer(
+    health: TargetHealth, observer: RecordingObserver
+) -> None:
+    health.failed(CredentialsError("revoked"))
+    health.renewed()
+    health.answered()
+    health.answered()
+
+    assert ["paused orders: credentials", "resumed orders"] == observer.said
+
+
+def test_a_passing_failure_is_not_reported(health: TargetHealth, clock: Clock, observer: RecordingObserver) -> None:
+    fail_and_wait(health, clock, UnavailableError("timeout"))
+    health.answered()
+
+    assert [] == observer.said

@@ -136,7 +136,7 @@ async def test_a_silent_call_that_landed_makes_an_adjacent_duplicate() -> None:
     assert [first, first, second] == stored_of(sink, "ann")
 
 
-async def test_a_target_in_trouble_is_asked_by_one_call_at_a_time() -> None:
+async def test_a_failing_target_is_probed_by_one_call_at_a_time() -> None:
     at_once: list[int] = []
     most: list[int] = []
 
@@ -157,7 +157,7 @@ async def test_a_target_in_trouble_is_asked_by_one_call_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("error", [CredentialsError("revoked"), NotFoundError("no such stream")])
-async def test_a_pause_keeps_the_records_and_is_told_once(error: MillraceError) -> None:
+async def test_a_pause_keeps_the_records_and_is_reported_once(error: MillraceError) -> None:
     sink = MemorySink(refuse(error), refuse(error), refuse(error))
     async with MemoryTargetQueue(sink) as bench:
         record = bench.put("ann")
@@ -197,7 +197,7 @@ async def test_a_call_that_began_with_the_old_keys_does_not_pause_the_new_ones()
     assert [] == bench.heard.said
 
 
-async def test_a_refused_call_is_taken_apart_and_the_guilty_record_put_aside() -> None:
+async def test_a_refused_call_is_split_and_the_guilty_record_dead_lettered() -> None:
     def refuse_poison(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
         if any(record.data == b"poison" for record in batch):
             raise InvalidError("validation failed")
@@ -216,7 +216,7 @@ async def test_a_refused_call_is_taken_apart_and_the_guilty_record_put_aside() -
     assert 11 == len(sink.stored)
 
 
-async def test_a_record_refused_for_good_is_put_aside_and_holds_up_nobody() -> None:
+async def test_a_record_refused_for_good_is_dead_lettered_and_holds_up_no_other() -> None:
     sink = MemorySink(fail_some(0, retryable=False))
     async with MemoryTargetQueue(sink) as bench:
         refused, following, other = bench.put("ann"), bench.put("ann"), bench.put("bob")
@@ -293,7 +293,7 @@ async def test_drain_sends_what_waits() -> None:
     assert 20 == len(bench.finished)
 
 
-async def test_drain_does_not_wait_for_a_target_in_trouble() -> None:
+async def test_drain_does_not_wait_for_a_failing_target() -> None:
     sink = MemorySink(refuse(CredentialsError("revoked")))
     async with MemoryTargetQueue(sink, PATIENT) as bench:
         bench.put("ann")

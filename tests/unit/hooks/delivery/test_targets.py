@@ -96,7 +96,7 @@ class Scene:
         await self.wait(lambda: queue.error is not None)
 
 
-async def test_each_stream_has_lanes_of_its_own() -> None:
+async def test_each_stream_has_a_queue_of_its_own() -> None:
     scene, streams = Scene(), Streams()
     async with scene.targets:
         scene.apply(index(("one", "a"), ("two", "b")), {"shop": ActiveConnector(revision=1, open=streams)})
@@ -106,7 +106,7 @@ async def test_each_stream_has_lanes_of_its_own() -> None:
     assert ([first], [second]) == (streams.stored("a"), streams.stored("b"))
 
 
-async def test_there_are_no_lanes_without_an_active_connector() -> None:
+async def test_there_is_no_queue_without_an_active_connector() -> None:
     scene = Scene()
     async with scene.targets:
         scene.apply(index(("one", "a")), {"rival": ActiveConnector(revision=1, open=Streams())})
@@ -197,7 +197,7 @@ async def test_drain_empties_every_target_that_answers() -> None:
     assert stuck not in scene.done
 
 
-async def test_what_waits_for_a_hook_is_counted_and_can_be_taken_back() -> None:
+async def test_what_waits_for_a_hook_is_counted_and_can_be_withdrawn() -> None:
     scene, streams = Scene(), Streams("orders")
     async with scene.targets:
         scene.apply(index(("all", "orders"), ("other", "orders")), {"shop": ActiveConnector(revision=1, open=streams)})

@@ -47,7 +47,7 @@ def test_app_id_and_time_are_filled_in() -> None:
     ] == events_of(chunks)
 
 
-def test_what_is_given_stays() -> None:
+def test_posted_values_stay() -> None:
     event = GOOD | {"type": "message_log", "ext_id": "x", "attributes": {"a": [1, "b", None, True]}, "app_key": "shop"}
     event |= {"user": {"attributes": {"city": "Izmir"}}, "identities": {"device_tokens": ["t"]}}
 
@@ -70,7 +70,9 @@ def test_what_is_given_stays() -> None:
         ({"id": ""}, "id"),
     ],
 )
-def test_a_bad_event_is_told_with_index_and_field_and_the_good_go_through(change: dict[str, Any], field: str) -> None:
+def test_a_bad_event_is_reported_with_index_and_field_and_the_good_go_through(
+    change: dict[str, Any], field: str
+) -> None:
     chunks, refused = let_in(GOOD | {"id": "a"}, GOOD | change, GOOD | {"id": "c"})
 
     assert ["a", "c"] == [event["id"] for event in events_of(chunks)]
@@ -144,7 +146,7 @@ def make_event(user_id: str = "u1", event_id: str = "e1", app_key: str = "shop")
     return Event(id=event_id, app_key=app_key, code="c", user_id=user_id, occurred_at=1)
 
 
-def test_a_message_gives_its_events_with_their_index() -> None:
+def test_a_message_is_decoded_into_its_events_with_their_index() -> None:
     events = [make_event(event_id="a"), make_event(event_id="b")]
 
     found, refused = read_message(encode(events), "shop", partition_of("u1"))
@@ -204,7 +206,7 @@ scraps = st.binary() | st.sampled_from(
 
 
 @given(st.lists(scraps, max_size=8).map(b"".join))
-def test_no_bytes_at_all_upset_the_entrance(data: bytes) -> None:
+def test_no_bytes_at_all_upset_the_decoding(data: bytes) -> None:
     for body in (data, b"[" + data + b"]"):
         events, refused = read_message(body, "shop", partition_of("u1"))
 

@@ -77,7 +77,7 @@ async def test_nothing_of_a_partition_follows_a_chunk_that_failed() -> None:
     assert 1 == len(bus.taken)
 
 
-async def test_a_full_stream_is_told_once_until_there_is_room() -> None:
+async def test_a_full_stream_is_reported_once_until_there_is_room() -> None:
     bus = Bus({0: BusyError("full"), 1: BusyError("full"), 3: BusyError("full")})
     scene = Scene(bus)
 

@@ -172,7 +172,7 @@ async def scene(
         running.cancel()
 
 
-async def test_a_full_window_takes_no_more() -> None:
+async def test_a_full_ack_window_pulls_no_more() -> None:
     bounds = Bounds(records=3, bytes=1 << 20, messages=100)
     async with scene(*(message(f"e{number}") for number in range(20)), bounds=bounds) as told:
         told.sink.gate.clear()
@@ -316,7 +316,7 @@ async def partitions(*messages: bytes) -> AsyncIterator[tuple[ConsumerPool, Scen
         yield open_ones, told, opened
 
 
-async def test_a_partition_is_given_away_when_what_was_taken_is_sent_and_acknowledged() -> None:
+async def test_a_partition_is_released_when_what_was_pulled_is_sent_and_acknowledged() -> None:
     async with partitions(message("a", "b"), message("c")) as (open_ones, told, opened):
         await told.wait(lambda: told.delivery_counters.of("shop", "all").matched == 3)
         await open_ones.release(partition_of(USER), 10)
@@ -326,7 +326,7 @@ async def test_a_partition_is_given_away_when_what_was_taken_is_sent_and_acknowl
     assert 2 == told.stream.acked
 
 
-async def test_a_partition_is_given_away_without_what_its_target_does_not_take() -> None:
+async def test_a_partition_is_released_without_what_its_target_does_not_accept() -> None:
     async with partitions(message("a", "b"), message("c")) as (open_ones, told, opened):
         told.sink.gate.clear()
         await told.wait(lambda: told.delivery_counters.of("shop", "all").matched == 3)

@@ -63,7 +63,7 @@ def call_s() -> float:
 
 
 @pytest.fixture
-async def around(
+async def harness(
     kinesis: FaultyKinesis, clock: Clock, advice: list[str | None], call_s: float
 ) -> AsyncIterator[TargetQueueHarness]:
     """Lanes over the sink."""
@@ -75,14 +75,14 @@ async def around(
     )
     async with AwsClients() as clients:
         sink = config.open(clients, "orders", advice.append, call_s=call_s, clock=clock)
-        async with TargetQueueHarness(sink, POLICY) as around:
-            yield around
+        async with TargetQueueHarness(sink, POLICY) as harness:
+            yield harness
 
 
-def put(around: TargetQueueHarness, first: int, last: int) -> None:
+def put(harness: TargetQueueHarness, first: int, last: int) -> None:
     """Numbered records, the users taking turns."""
     for number in range(first, last):
-        around.put(f"user-{number % USERS}", str(number), batch=BATCH)
+        harness.put(f"user-{number % USERS}", str(number), batch=BATCH)
 
 
 def check(kinesis: FaultyKinesis, last: int) -> None:
@@ -99,29 +99,29 @@ def check(kinesis: FaultyKinesis, last: int) -> None:
     ["internal", "throttled", "limited", "denied", "expired", "closed", "hanging", "late", "dropped", "validation"],
 )
 async def test_a_single_call_that_fails_costs_neither_a_record_nor_the_order(
-    around: TargetQueueHarness, kinesis: FaultyKinesis, fault: CallFault
+    harness: TargetQueueHarness, kinesis: FaultyKinesis, fault: CallFault
 ) -> None:
-    put(around, 0, 100)
-    await around.wait_finished(100)
+    put(harness, 0, 100)
+    await harness.wait_finished(100)
     refused = 2 if fault == "validation" else 0
     kinesis.call_faults.extend([fault, "none", fault])
 
-    put(around, 100, 300)
-    await around.wait_finished(300)
+    put(harness, 100, 300)
+    await harness.wait_finished(300)
 
-    assert refused == len(around.letters.put)
+    assert refused == len(harness.letters.put)
     if not refused:
         check(kinesis, 300)
     assert not kinesis.call_faults
-    assert b"millrace_hooks_order_inversions_total 0.0" in around.metrics.render()
+    assert b"millrace_hooks_order_inversions_total 0.0" in harness.metrics.render()
 
 
 @pytest.mark.parametrize("call_s", [60.0])
-async def test_only_records_that_fail_go_again(around: TargetQueueHarness, kinesis: FaultyKinesis) -> None:
+async def test_only_records_that_fail_go_again(harness: TargetQueueHarness, kinesis: FaultyKinesis) -> None:
     kinesis.record_failure_rate = 0.2
 
-    put(around, 0, 500)
-    await around.wait_finished(500)
+    put(harness, 0, 500)
+    await harness.wait_finished(500)
 
     check(kinesis, 500)
     assert 500 == len(kinesis.records("orders"))
@@ -129,32 +129,32 @@ async def test_only_records_that_fail_go_again(around: TargetQueueHarness, kines
 
 
 async def test_put_records_is_tried_again_after_a_while(
-    around: TargetQueueHarness, kinesis: FaultyKinesis, clock: Clock, advice: list[str | None]
+    harness: TargetQueueHarness, kinesis: FaultyKinesis, clock: Clock, advice: list[str | None]
 ) -> None:
-    put(around, 0, 20)
-    await around.wait_finished(20)
+    put(harness, 0, 20)
+    await harness.wait_finished(20)
     kinesis.denied_operations = set()
-    put(around, 20, 40)
-    await around.wait_finished(40)
+    put(harness, 20, 40)
+    await harness.wait_finished(40)
     assert ([ADVICE], 40) == (advice, kinesis.calls), "one call a record"
 
     clock.now_s = AGAIN_S
-    put(around, 40, 60)
-    await around.wait_finished(60)
+    put(harness, 40, 60)
+    await harness.wait_finished(60)
 
     assert ([ADVICE, None], 41) == (advice, kinesis.calls)
     check(kinesis, 60)
 
 
 async def test_a_policy_that_grants_the_other_action_instead_is_noticed_at_once(
-    around: TargetQueueHarness, kinesis: FaultyKinesis, advice: list[str | None]
+    harness: TargetQueueHarness, kinesis: FaultyKinesis, advice: list[str | None]
 ) -> None:
-    put(around, 0, 20)
-    await around.wait_finished(20)
+    put(harness, 0, 20)
+    await harness.wait_finished(20)
 
     kinesis.denied_operations = {"PutRecord"}
-    put(around, 20, 40)
-    await around.wait_finished(40)
+    put(harness, 20, 40)
+    await harness.wait_finished(40)
 
     assert [ADVICE, None] == advice
     check(kinesis, 40)
