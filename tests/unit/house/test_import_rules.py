@@ -14,7 +14,7 @@ FORBIDDEN = {
     # Two modules of one package import each other; no layers stand in their way.
     "millrace.mesh.folder": "from millrace.mesh.local_mesh import LocalMesh",
     # A vendor's library is imported elsewhere than in its package.
-    "exporter.retention": "import obstore",
+    "exporter.destinations.retention": "import obstore",
 }
 
 
@@ -39,7 +39,7 @@ def test_import_rules_refuse_a_forbidden_import_and_a_circle(tmp_path: Path) -> 
     assert "ftp_gateway.spool.upload_info -> ftp_gateway.processing.scheduler" in broken["inside ftp_gateway"]
     assert "No cycles are allowed in ftp_gateway." in broken["no circles"]
     assert "No cycles are allowed in millrace.mesh." in broken["no circles"]
-    assert "exporter.retention -> obstore" in broken["obstore only in shared.objects"]
+    assert "exporter.destinations.retention -> obstore" in broken["obstore only in shared.objects"]
 
 
 def test_import_rules_keep_the_sources_as_they_are(tmp_path: Path) -> None:

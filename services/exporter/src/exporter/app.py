@@ -6,6 +6,7 @@ from functools import partial
 
 from exporter.config import EXPORTS, job_of
 from exporter.destinations.platform import Platform
+from exporter.destinations.retention import remove_expired
 from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
@@ -14,7 +15,6 @@ from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.worker import Key
 from exporter.handlers import ENDPOINTS
 from exporter.pipeline.source import EventSource
-from exporter.retention import remove_expired
 from exporter.routes import ROUTES
 from exporter.state import State
 from shared.contracts import streams

@@ -1,1 +1,3 @@
-"""Takes events in and streams those that a hook asks for to where it says."""
+"""The hooks service: accepts user events and streams those that a hook asks for to its target."""
+
+SERVICE = "hooks"

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from hooks.alerts import Alerts
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import LeaseTiming
 from hooks.assignment.replica_id import hold_name
@@ -21,16 +20,17 @@ from hooks.dead_letters.store import DeadLetterStore
 from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
 from hooks.delivery.advisories import Advisories
+from hooks.delivery.alerts import Alerts
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.model import Policy
 from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
 from hooks.handlers import ENDPOINTS
 from hooks.matching.rule import HookIndex, Rule
-from hooks.metrics import read_hooks
 from hooks.partitions.consumer import PartitionConsumer
+from hooks.partitions.metrics import read_hooks
 from hooks.partitions.pool import ConsumerPool
-from hooks.previews import Previews
+from hooks.partitions.previews import Previews
 from hooks.routes import ROUTES
 from hooks.sinks import SINKS
 from hooks.sinks.catalog import SinkCatalog
@@ -138,7 +138,7 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("replays", replays)
 
     return State(
-        publisher=EventPublisher(mesh.bus, alerts, now),
+        publisher=EventPublisher(mesh.bus, alerts.events_full, now),
         targets=targets,
         assignment=AssignmentStatus(mesh.bus, leases.table),
         backlog_readers=backlog_readers,

@@ -13,7 +13,7 @@ from hooks.delivery.advisories import Advisories
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
-from hooks.previews import Previews
+from hooks.partitions.previews import Previews
 from hooks.sinks.catalog import SinkCatalog
 from shared.config.registry import Registry
 

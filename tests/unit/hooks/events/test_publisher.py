@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hooks.alerts import Alerts
+from hooks.delivery.alerts import Alerts
 from hooks.events.publisher import EventPublisher
 from shared.contracts.messages import Alert
 from shared.errors import BusyError, MillraceError, UnavailableError
@@ -36,7 +36,7 @@ class Scene:
     def __init__(self, bus: Bus) -> None:
         self.alerts: list[Alert] = []
         self._box = Alerts(self._alert, lambda: NOW)
-        self.publishing = EventPublisher(bus, self._box, lambda: NOW)
+        self.publishing = EventPublisher(bus, self._box.events_full, lambda: NOW)
 
     async def _alert(self, alert: Alert) -> None:
         self.alerts.append(alert)

@@ -3,10 +3,9 @@ Write files into the app's own `/reports` on ftp-gateway, where its customer dow
 
 Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. A customer configures nothing.
 Implementation: the platform's store of reports through `shared.objects.app_reports`. Files are created and never
-overwritten, as in a bucket.
-Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22 02:45:00.csv.gz` becomes
-`clicks_2026-11-22_02-45-00.csv.gz`, a name that Windows accepts too. `exporter.retention` removes the files after
-`MILLRACE_REPORTS_KEEP_DAYS`.
+overwritten, as in a bucket. Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22
+02:45:00.csv.gz` becomes `clicks_2026-11-22_02-45-00.csv.gz`, a name that Windows accepts too.
+`exporter.destinations.retention` removes the files after `MILLRACE_REPORTS_KEEP_DAYS`.
 """
 
 from collections.abc import AsyncIterator

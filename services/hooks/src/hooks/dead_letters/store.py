@@ -11,7 +11,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks.alerts import SERVICE
+from hooks import SERVICE
 from shared.contracts import subjects
 from shared.contracts.messages import DeadLetter, decode
 from shared.contracts.streams import DLQ

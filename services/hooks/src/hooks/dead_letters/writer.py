@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from hooks.alerts import SERVICE
+from hooks import SERVICE
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
 from shared.contracts import subjects

@@ -10,9 +10,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from hooks.alerts import Alerts
 from hooks.events.admission import EventChunk, EventError, admit
-from shared.contracts import streams, subjects
+from shared.contracts import subjects
 from shared.errors import BusyError, MillraceError
 from shared.ids import make_ulid
 
@@ -41,9 +40,14 @@ class EventBus(Protocol):
 class EventPublisher:
     """Publishes the events of HTTP requests; its route is in `hooks.routes.events`."""
 
-    def __init__(self, publisher: EventBus, alerts: Alerts, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        publisher: EventBus,
+        alert_full: Callable[[str, MillraceError], None],
+        clock: Callable[[], datetime],
+    ) -> None:
         self._publisher = publisher
-        self._alerts = alerts
+        self._alert_full = alert_full
         self._clock = clock
         self._full = False
 
@@ -91,6 +95,6 @@ class EventPublisher:
             if isinstance(error, BusyError):
                 if not self._full:
                     self._full = True
-                    self._alerts.add(app_key, "events-full", streams.EVENTS.name, f"events are refused: {error}")
+                    self._alert_full(app_key, error)
                 return BusyError(error.message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
         return failed[0]

@@ -8,7 +8,7 @@ from msgspec import Struct
 from hooks.config import HOOKS
 from hooks.matching.hook import EventCode, Hook
 from hooks.matching.rule import Rule
-from hooks.previews import Preview, PreviewForm
+from hooks.partitions.previews import Preview, PreviewForm
 from hooks.state import State
 from shared.config.form import form_type
 from shared.config.registry import ConfigEntry

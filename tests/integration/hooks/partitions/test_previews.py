@@ -20,7 +20,7 @@ from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
 
-SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/hook.event.v1.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/hook.event.v1.json").read_text())
 
 
 @pytest.fixture

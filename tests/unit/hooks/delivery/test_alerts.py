@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hooks.alerts import WAITING, Alerts
+from hooks.delivery.alerts import WAITING, Alerts
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError
 from support.fakes.sink import NOW, TARGET

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
+from hooks import SERVICE
 from hooks.matching.rule import Target
+from shared.contracts import streams
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError
 
-SERVICE = "hooks"
 WAITING = 1000
 """Alerts that may wait to be published. Further ones are dropped: they would say nothing new."""
 
@@ -69,6 +70,10 @@ class Alerts:
         """`EVENTS` deleted events before the target accepted them."""
         message = f"{events} events were given up: they grew older than events are kept before the stream took them"
         self.add(target.app_key, "events-lost", target.stream_name, message)
+
+    def events_full(self, app_key: str, error: MillraceError) -> None:
+        """`EVENTS` is full and refuses what an app publishes."""
+        self.add(app_key, "events-full", streams.EVENTS.name, f"events are refused: {error}")
 
     def resumed(self, target: Target) -> None:
         """The target answers again."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.retention import remove_old
+from exporter.destinations.retention import remove_old
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
 from support.clock import NOON
@@ -27,7 +27,7 @@ def names(folder: Path) -> set[str]:
 
 
 async def test_the_old_reports_of_every_app_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.retention.AT_ONCE", 2)
+    monkeypatch.setattr("exporter.destinations.retention.AT_ONCE", 2)
     for number in range(5):
         leave(tmp_path, f"shop/{number}.csv.gz", 31 * DAY)
     leave(tmp_path, "bank/old.csv.gz", 31 * DAY)
