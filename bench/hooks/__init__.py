@@ -44,7 +44,7 @@ SINGLE, PACKED = ours(Batch()), ours(Batch(format="json_array"))
 
 
 class _Case(Struct, frozen=True):
-    """Who delivers what, to which Kinesis."""
+    """The deliverers, the data, and the Kinesis."""
 
     side: Side
     drawn: Drawn = "uniform"

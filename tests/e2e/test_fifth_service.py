@@ -145,7 +145,7 @@ async def start(copy: CheckoutCopy, *command: str) -> Process:
 
 
 async def output(copy: CheckoutCopy, *command: str) -> str:
-    """What a Python module prints; it ends with 0."""
+    """Run a Python module to its end, which is with 0, and return what it prints."""
     process = await start(copy, *command)
     out, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
     assert 0 == process.returncode, out.decode()

@@ -1,4 +1,4 @@
-"""What lies in a stream or a bucket, as a test sees it. No test lives here."""
+"""Messages stored in a stream or a bucket, for tests. No test lives here."""
 
 from shared.contracts.streams import Bucket, Stream
 from shared.messaging.bus import Bus
@@ -7,7 +7,7 @@ from shared.messaging.message import Message
 
 
 async def messages(bus: Bus, stream: Stream | Bucket, subject: str) -> list[Message]:
-    """What it holds now, in its order."""
+    """The messages that it holds now, in their order."""
     async with open_scan(bus, stream, subject=subject) as scan:
         found: list[Message] = []
         while len(found) < scan.pending_at_open:

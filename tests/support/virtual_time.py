@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 TURN_S = 1e-6
-"""What a turn of the loop costs. Without it, a timer that is early by a rounding error would be set again for ever."""
+"""Time of a turn of the loop. Without it, a timer that is early by a rounding error would be set again for ever."""
 
 
 class _Jumping(selectors.SelectSelector):
@@ -15,7 +15,7 @@ class _Jumping(selectors.SelectSelector):
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "everybody waits for somebody else"
+        assert timeout is not None, "no timer is set, so the loop would wait for ever"
         self.now += max(TURN_S, timeout)
         return super().select(0)
 

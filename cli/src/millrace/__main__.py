@@ -24,7 +24,7 @@ class Verb(NamedTuple):
 
 
 class VerbModule(Protocol):
-    """What the module of a verb has."""
+    """Functions of the module of a verb."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """
@@ -35,7 +35,7 @@ class VerbModule(Protocol):
 
     def run(self, args: argparse.Namespace) -> int:
         """
-        Do the verb's work and give the exit code.
+        Do the verb's work and return the exit code.
 
         Raises:
             MillraceError: Its message is what the operator sees.
@@ -83,7 +83,7 @@ def run_verb(verb: Verb, argv: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """Run the command line of this process and give its exit code: 2 for a wrong argument, 130 for Ctrl-C."""
+    """Run the command line of this process and return its exit code: 2 for a wrong argument, 130 for Ctrl-C."""
     # A shell lets its background jobs ignore SIGINT, but one that is sent by name is meant. It may come while the
     # libraries of the verb are imported, some of which run programs.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -23,7 +23,7 @@ class AzuriteServer:
     """
     Azure Blob Storage as Azurite plays it, on `endpoint`. An async context manager.
 
-    Azurite comes from npm and may be absent: `installed` tells. It is looked for on the PATH, and in the folder
+    Azurite comes from npm and may be absent: `installed` finds it. It is looked for on the PATH, and in the folder
     `.azurite` that `npm install --prefix .azurite azurite` makes.
     """
 
@@ -39,7 +39,7 @@ class AzuriteServer:
 
     @staticmethod
     def installed() -> str | None:
-        """Where its program is."""
+        """The path of its program; None where it is absent."""
         return shutil.which("azurite-blob") or shutil.which("azurite-blob", path=".azurite/node_modules/.bin")
 
     async def __aenter__(self) -> Self:
@@ -64,11 +64,11 @@ class AzuriteServer:
     async def create_container(self, name: str, *, public: bool = False) -> None:
         """An empty container, whose blobs everybody may read where it is `public`."""
         access = {"x-ms-blob-public-access": "blob"} if public else {}
-        await self._tell("PUT", name, {"restype": "container"}, access)
+        await self._request("PUT", name, {"restype": "container"}, access)
 
     async def names(self, container: str) -> list[str]:
         """The names of a container's blobs."""
-        listed = await self._tell("GET", container, {"comp": "list", "restype": "container"})
+        listed = await self._request("GET", container, {"comp": "list", "restype": "container"})
         return re.findall(r"<Blob><Name>([^<]*)</Name>", listed)
 
     async def allow_origins(self, *origins: str) -> None:
@@ -78,9 +78,9 @@ class AzuriteServer:
             "<AllowedHeaders/><ExposedHeaders/><MaxAgeInSeconds>60</MaxAgeInSeconds></CorsRule>"
         )
         body = f"<StorageServiceProperties><Cors>{rule if origins else ''}</Cors></StorageServiceProperties>"
-        await self._tell("PUT", "", {"comp": "properties", "restype": "service"}, body=body)
+        await self._request("PUT", "", {"comp": "properties", "restype": "service"}, body=body)
 
-    async def _tell(
+    async def _request(
         self, method: str, path: str, query: dict[str, str], more: dict[str, str] | None = None, *, body: str = ""
     ) -> str:
         # Signed by hand (Shared Key, Blob service): no client of ours does what is behind an operator's console.

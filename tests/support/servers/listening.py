@@ -17,10 +17,10 @@ START_S: Final = 60.0
 @asynccontextmanager
 async def listening(command: Callable[[int], Sequence[str]], path: str) -> AsyncIterator[str]:
     """
-    Run a server until the block is left, and give its URL once it answers.
+    Run a server until the block is left, and yield its URL once it answers.
 
-    Neither moto nor Azurite tells which port it took when asked for any, so a free one is picked here, and another one
-    when somebody was faster.
+    Neither moto nor Azurite reports which port it took when asked for any. A free one is picked here, and another one
+    when another process took it first.
     """
     said = ""
     for _ in range(3):

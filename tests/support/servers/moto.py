@@ -34,7 +34,7 @@ class MotoServer:
 
     async def __aenter__(self) -> Self:
         def command(port: int) -> Sequence[str]:
-            # Not `moto.server`: two calls at once make its Kinesis lose records, as that module tells.
+            # Not `moto.server`: two calls at once make its Kinesis lose records, as that module says.
             return (sys.executable, "-m", "millrace.demo.moto_server", str(port))
 
         self.url = await self._stack.enter_async_context(listening(command, "/moto-api/"))
@@ -90,13 +90,13 @@ class MotoServer:
 
     async def demand_real_keys(self, demanded: bool = True) -> None:
         """Check keys and policies from now on, or again none. What a test prepares comes before."""
-        await self._tell("reset-auth", b"0" if demanded else b"inf")
+        await self._command("reset-auth", b"0" if demanded else b"inf")
 
     async def reset(self) -> None:
         """Forget everything."""
         await self.demand_real_keys(False)
-        await self._tell("reset", b"")
+        await self._command("reset", b"")
 
-    async def _tell(self, what: str, body: bytes) -> None:
+    async def _command(self, what: str, body: bytes) -> None:
         async with aiohttp.ClientSession() as http, http.post(f"{self.url}/moto-api/{what}", data=body) as answer:
             answer.raise_for_status()

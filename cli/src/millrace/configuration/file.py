@@ -56,7 +56,7 @@ class ApplyFile:
         self._lines = lines
 
     def error(self, keys: KeyPath, message: str) -> InvalidError:
-        """What is wrong at `keys`: `demo.toml:14: apps.shop.hooks.purchases.stream_nam: unknown field`."""
+        """An error at `keys`: `demo.toml:14: apps.shop.hooks.purchases.stream_nam: unknown field`."""
         return _error(self.file, self._lines, keys, message)
 
     def refusal(self, resource: Resource, error: MillraceError) -> InvalidError:

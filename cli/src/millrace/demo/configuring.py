@@ -13,7 +13,7 @@ MEDIA = "shop-media"
 
 
 async def start(stage: Stage) -> StepResult:
-    """Everything runs."""
+    """Start moto and the mesh."""
     mesh = await stage.open()
     running = [*mesh.nats.children, *mesh.children.values()]
     return equal(
@@ -25,7 +25,7 @@ async def start(stage: Stage) -> StepResult:
 
 
 async def make_account(stage: Stage) -> StepResult:
-    """What a customer has at AWS before anything of ours."""
+    """Make the bucket and the streams that a customer has at AWS beforehand."""
     await stage.account.make_bucket(MEDIA, public=True)
     await stage.account.make_bucket(REPORTS)
     for stream, shards in SHARDS.items():

@@ -13,7 +13,7 @@ DATA_URI = re.compile(rb"data:image/[a-z+]+;base64,")
 
 
 async def upload_photo(stage: Stage) -> StepResult:
-    """The photograph and its thumbnail can be fetched by whoever has the URL."""
+    """The photograph and its thumbnail can be fetched with the URL alone."""
     photo = (stage.inputs / "photo.jpg").read_bytes()
     form = aiohttp.FormData()
     form.add_field("kind", "message-image")

@@ -44,7 +44,7 @@ class StoredFile(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def run_moto(log: Path) -> AsyncIterator[str]:
-    """Run it; gives its URL. Raises `UnavailableError` when it does not start."""
+    """Run moto and yield its URL. Raises `UnavailableError` when it does not start."""
     command = (sys.executable, "-P", "-m", "millrace.demo.moto_server")
     async with child("moto", command, environment=child_environment(), log=log) as server:
         yield await _wait_url(server)
@@ -101,7 +101,7 @@ class CustomerAccount:
             return content
 
     async def records(self, stream: str) -> list[list[bytes]]:
-        """Everything in a stream now: the records of every shard, in their order."""
+        """All records in a stream now: those of each shard, in their order."""
         shards = (await self._kinesis.list_shards(StreamName=stream))["Shards"]
         return [await self._shard(stream, shard["ShardId"]) for shard in shards]
 

@@ -1,4 +1,4 @@
-"""What the demo plays on: a mesh and moto in a folder of their own, and connections of those who take part."""
+"""Mesh and moto of the demo in a folder of their own, with the connections that the steps use."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""The demo as a list of steps: each is run, timed, told, and a row of the last table. What they do is in `steps`."""
+"""Run of the demo as a list of steps: each is timed, printed, and a row of the last table. `steps` has their work."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ STEP_S = 60.0
 
 
 class StepResult(Struct, frozen=True, kw_only=True):
-    """What a step had to bring, and what it brought. `details` are lines worth a look."""
+    """Expected and actual result of a step. `details` are further lines to print."""
 
     expected: str
     got: str
@@ -73,7 +73,7 @@ class Story:
         except MillraceError as error:
             broken, outcome = True, _failed(f"{error.field}: {error}" if error.field else str(error))
         except Exception as error:
-            # A demo that ends in a traceback has told nobody which step it was.
+            # A demo that ends in a traceback does not say which step it was.
             log.exception("step_failed", step=name)
             broken, outcome = True, _failed(f"{type(error).__name__}: {error}")
         seconds = time.monotonic() - started

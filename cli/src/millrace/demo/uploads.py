@@ -20,7 +20,7 @@ GONE_S = 20.0
 
 PUSH_ROWS = "7 rows accepted, 2 rejected, file gone"
 PROFILE_ROWS = "3 rows accepted, 0 rejected, file gone"
-"""What the files of demo/ are made to bring."""
+"""Results that the files of demo/ are made for."""
 
 
 class Taken(Struct, frozen=True):
@@ -69,7 +69,7 @@ async def _put(stage: Stage, path: PurePosixPath) -> tuple[Taken, list[str]]:
 
 
 async def _wait_gone(sftp: asyncssh.SFTPClient, path: PurePosixPath) -> None:
-    """The customer's sign that a file was taken. Asked for again and again, because SFTP tells nothing by itself."""
+    """The customer's sign that a file was taken. Asked for again and again, because SFTP sends no notification."""
     try:
         async with asyncio.timeout(GONE_S):
             while True:

@@ -1,4 +1,4 @@
-"""Where the repository is, for the verbs that work on it. The verbs that operate a mesh do not need this file."""
+"""Location of the repository, for the verbs that work on it. The verbs that operate a mesh do not need this file."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """
-Child processes that never outlive the command line, and what their logs say when they end too soon.
+Child processes that never outlive the command line, and the ends of their logs when they end too soon.
 
-What is started, and with which settings, is said by `nats_server` and `mesh`.
+The commands and their settings are in `millrace.nats_servers` and `millrace.mesh`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ LAST_LINES = 12
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What a child does before exec: ask Linux for SIGKILL when this process ends, however it ends."""
+    """A function for a child before exec: it asks Linux for SIGKILL when this process ends, however it ends."""
     try:
         # Looked up here, because nothing may be imported or allocated for long between fork and exec.
         prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -31,7 +31,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def ask() -> None:
-        # What this process was told to ignore is not ignored by what it starts, or nothing but SIGKILL would stop it.
+        # An ignored signal is inherited, and a child that ignores SIGTERM ends only by SIGKILL.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -67,14 +67,14 @@ class Child:
         return await self.process.wait()
 
     async def stop(self, deadline_s: float) -> int:
-        """SIGTERM, then SIGKILL to the whole group when it is still there after the deadline. Gives the exit code."""
+        """SIGTERM, then SIGKILL to the whole group when it is still there after the deadline. Returns the exit code."""
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self.process.wait(), deadline_s)
         except TimeoutError:
             return await self.kill()
         finally:
-            # Also when the wait is cancelled: nobody would come back for it.
+            # Also when the wait is cancelled: no other call would stop it.
             if self.running:
                 self._signal(signal.SIGKILL)
         return await self.process.wait()
@@ -99,7 +99,7 @@ class Child:
         return ""
 
     def ended(self, doing: str) -> UnavailableError:
-        """Says that it ended too soon: how, with its last words and where the rest is."""
+        """The error for an end too soon: exit code, last lines of the log, and the log's path."""
         said = "".join(f"\n  {line}" for line in self.last_lines().splitlines())
         return UnavailableError(f"{self.name} {self.how_it_ended()} {doing}; its log is {self.log}{said}")
 

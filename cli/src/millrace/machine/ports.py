@@ -10,7 +10,7 @@ def free_ports(count: int) -> list[int]:
     """
     Ports that were free a moment ago, each another one.
 
-    Another process may take one first: who uses them tries again with others.
+    Another process may take one first; the caller then tries others.
     """
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
@@ -18,7 +18,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
+    """True when a server could listen there now."""
     with socket.socket() as listener:
         # As servers do: a port whose last connections still linger is free to them.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -24,11 +24,11 @@ USER = "operator"
 WAIT_S = 5.0
 ELECTION = Backoff(first_s=0.2, max_s=2.0)
 ELECTION_S = 15.0
-"""How long a cluster may take that has just started, or has just lost a node, until each stream has a leader."""
+"""Longest wait for a leader of each stream after a cluster has started or has lost a node."""
 
 
 class Access(Struct, frozen=True, kw_only=True):
-    """What it takes to sign in to NATS as `operator`, and to read and write secrets."""
+    """Credentials to sign in to NATS as `operator`, and to read and write secrets."""
 
     nats_url: str
     seed: str

@@ -1,5 +1,5 @@
 """
-The folder of a local mesh, `.millrace` by default: who uses it, its secrets, its addresses now and its ports last time.
+Folder of a local mesh, `.millrace` by default: its lock, its secrets, its addresses now and its ports last time.
 
     lock           held by the process that runs the mesh
     mesh.json      where the mesh is, while it runs
@@ -25,7 +25,7 @@ from shared.errors import ConflictError, InvalidError, NotFoundError
 
 
 class Addresses(Struct, frozen=True, kw_only=True):
-    """Where a running mesh is. `services` are the URLs of the services by name."""
+    """Addresses of a running mesh. `services` are the URLs of the services by name."""
 
     nats: str
     services: dict[str, str]
@@ -36,7 +36,7 @@ class MeshFolder:
     """Paths and small files under one root. Nothing is made before it is asked for."""
 
     def __init__(self, root: Path) -> None:
-        # Children run elsewhere or are told by path, so it has to be whole.
+        # Children run elsewhere or get it as an argument, so it is absolute.
         self.root = root.absolute()
         self.logs = self.root / "logs"
         self.nats = self.root / "nats"
@@ -47,7 +47,7 @@ class MeshFolder:
         self._ports = self.root / "ports.json"
 
     def log(self, name: str) -> Path:
-        """Where a process of the mesh logs."""
+        """The log file of a process of the mesh."""
         return self.logs / f"{name}.log"
 
     def data(self, service: str) -> Path:
@@ -55,7 +55,7 @@ class MeshFolder:
         return self.root / "data" / service
 
     def announcement(self, service: str) -> Path:
-        """Where a service writes its addresses once it is ready."""
+        """The file to which a service writes its addresses once it is ready."""
         return self.root / "announced" / f"{service}.json"
 
     @contextlib.contextmanager
@@ -72,7 +72,7 @@ class MeshFolder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConflictError(f"a mesh runs on {self.root} already ({self._who(descriptor)})") from None
+                raise ConflictError(f"a mesh runs on {self.root} already ({self._holder(descriptor)})") from None
             # What a killed run left behind would send other commands nowhere.
             self._addresses.unlink(missing_ok=True)
             os.ftruncate(descriptor, 0)
@@ -81,11 +81,11 @@ class MeshFolder:
         finally:
             os.close(descriptor)
 
-    def _who(self, descriptor: int) -> str:
-        who = f"process {os.pread(descriptor, 32, 0).decode().strip() or 'unknown'}"
+    def _holder(self, descriptor: int) -> str:
+        holder = f"process {os.pread(descriptor, 32, 0).decode().strip() or 'unknown'}"
         with contextlib.suppress(NotFoundError, InvalidError):
-            return f"{who}; storage is at {self.addresses().services['storage']}"
-        return f"{who}, which is starting"
+            return f"{holder}; storage is at {self.addresses().services['storage']}"
+        return f"{holder}, which is starting"
 
     def seeds(self) -> dict[str, str]:
         """The NKey seed of every user, made once."""
@@ -145,7 +145,7 @@ class MeshFolder:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all, for whoever reads it meanwhile."""
+    """Write a file whole or not at all, since another process may read it meanwhile."""
     fresh = path.with_suffix(".new")
     fresh.write_bytes(content)
     fresh.replace(path)

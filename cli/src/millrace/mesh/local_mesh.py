@@ -1,5 +1,5 @@
 """
-A whole mesh on this machine: NATS and the four services as real processes on one folder, for `up`, `demo` and `bench`.
+A whole mesh on this machine: NATS and the services as real processes on one folder, for `up`, `demo` and `bench`.
 
 What is printed, and what the mesh is used for, is the verbs' business. The services are started, never imported.
 """
@@ -167,9 +167,9 @@ class LocalMesh:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise UnavailableError(f"{name} was not ready within {READY_S:.0f} s; its log is {child.log}") from None
-        told = msgspec.json.decode(announcement.read_bytes(), type=dict[str, str])
-        self._urls[name] = told["http"]
-        self._listeners |= {listener: told[listener] for listener in service.ports}
+        announced = msgspec.json.decode(announcement.read_bytes(), type=dict[str, str])
+        self._urls[name] = announced["http"]
+        self._listeners |= {listener: announced[listener] for listener in service.ports}
 
     async def restart(self, service: str) -> None:
         """Start a service that has ended, where it was. Raises `UnavailableError`."""
@@ -210,7 +210,7 @@ class LocalMesh:
 
 
 async def _issue(registry: Registry, token: str) -> None:
-    """Unless it is there already."""
+    """Issue the token unless it is there already."""
     try:
         await registry.get(TOKENS, token_hash(token))
     except NotFoundError:

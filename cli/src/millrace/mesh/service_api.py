@@ -1,4 +1,4 @@
-"""How a verb speaks HTTP with the services: where they are, the token, and their errors as exceptions again."""
+"""HTTP calls of a verb to the services: their URLs, the token, and their errors as exceptions again."""
 
 import argparse
 from collections.abc import AsyncIterator, Mapping
@@ -40,7 +40,7 @@ def parse_urls(given: list[str]) -> dict[str, str]:
 
 
 def find_urls(given: list[str], data: Path) -> dict[str, str]:
-    """Where the services are: what `--url` says, or else the local mesh. Raises `NotFoundError` where none runs."""
+    """URLs of the services: those of `--url`, or else the local mesh. Raises `NotFoundError` where none runs."""
     return parse_urls(given) or MeshFolder(data).addresses().services
 
 
@@ -71,10 +71,10 @@ class ServiceApi:
         content_type: str = "application/json",
     ) -> Any:
         """
-        Ask a service and give its decoded answer; `body` is sent as JSON, or as it is where it is bytes or a form.
+        Call a service and return its decoded answer; `body` is sent as JSON, or as it is where it is bytes or a form.
 
         Raises:
-            MillraceError: What the service answered, of the kind it named.
+            MillraceError: The error that the service answered, of the kind it named.
             UnavailableError: It cannot be reached.
         """
         try:
@@ -90,14 +90,14 @@ class ServiceApi:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(f"{service} cannot be reached at {url}: {error or type(error).__name__}") from None
         if answer.status >= 400:
-            raise _told(service, answer.status, content)
+            raise _error_of(service, answer.status, content)
         return msgspec.json.decode(content or b"null")
 
 
-def _told(service: str, status: int, content: bytes) -> MillraceError:
+def _error_of(service: str, status: int, content: bytes) -> MillraceError:
     try:
-        told = msgspec.json.decode(content)["error"]
-        return KINDS.get(told["code"], MillraceError)(told["message"], field=told.get("field"))
+        error = msgspec.json.decode(content)["error"]
+        return KINDS.get(error["code"], MillraceError)(error["message"], field=error.get("field"))
     except (msgspec.DecodeError, KeyError, TypeError):
         return UnavailableError(f"{service} answered {status} and no reason")
 

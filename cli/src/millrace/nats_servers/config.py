@@ -32,14 +32,14 @@ The server's default of 1 MiB would send most photographs that `storage.media.st
 SYNC = "always"
 """
 JetStream's default syncs every two minutes, and Jepsen lost acknowledged messages to a power cut that way, replicas or
-not (jepsen.io/analyses/nats-2.12.1). What a customer was told is stored has to be, so an acknowledged write is on disk,
+not (jepsen.io/analyses/nats-2.12.1). An acknowledged write is therefore on disk,
 on a laptop as in production. One waiting publisher is not slower with it here; many at once get a third to a tenth of
 the messages, which is still more than a thousand a second, each with many events.
 """
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """What one nats-server needs to know. `port` and `monitor_port` -1 take a free one."""
+    """Settings of one nats-server. `port` and `monitor_port` -1 take a free one."""
 
     store: str
     """Folder of JetStream's files."""
@@ -52,7 +52,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     cluster_port: int | None = None
     """Makes this a node of a cluster; the other nodes and the password come from the environment."""
     ports_file_dir: str = ""
-    """Where the server writes the ports it took."""
+    """Folder in which the server writes the ports it took."""
     max_file_bytes: int | None = None
     """Most that JetStream may use of the disk; the server takes three quarters of what is free where this is None."""
     sync_interval: str = SYNC
@@ -74,7 +74,7 @@ def public_key(seed: str) -> str:
 
 
 def seed_file(keys: Path, user: str) -> Path:
-    """Where a user's seed lies."""
+    """The file of a user's seed."""
     return keys / f"{user}.nk"
 
 

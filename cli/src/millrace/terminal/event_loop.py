@@ -1,4 +1,4 @@
-"""How a verb runs its coroutine, and what ends it. The only place of the command line that starts an event loop."""
+"""Event loop of a verb, and the signals that end it. The only place of the command line that starts an event loop."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ from shared.runtime import logs
 
 def run_async(work: Coroutine[Any, Any, int]) -> int:
     """
-    Run to the end and give the exit code.
+    Run to the end and return the exit code.
 
     Ctrl-C, SIGTERM and a closed terminal cancel the work, so that every block closes what it opened, children too; that
-    gives 128 + the signal's number. A second signal ends this process at once, and the kernel ends the children.
+    returns 128 + the signal's number. A second signal ends this process at once, and the kernel ends the children.
 
     Raises:
         MillraceError: The first one, where several parts failed together.
@@ -53,9 +53,9 @@ def _signals() -> tuple[signal.Signals, ...]:
 
 
 def first_error(group: ExceptionGroup[Exception]) -> Exception:
-    """What to tell of several failures: the first that was meant for a person, else the first bug."""
-    told = group.subgroup(MillraceError)
-    leaf: Exception = told if told is not None else group
+    """The error to show of several: the first that was meant for a person, else the first bug."""
+    expected = group.subgroup(MillraceError)
+    leaf: Exception = expected if expected is not None else group
     while isinstance(leaf, ExceptionGroup):
         leaf = leaf.exceptions[0]
     return leaf

@@ -25,7 +25,7 @@ SIGNS = {"created": "+", "updated": "~", "unchanged": "="}
 
 
 class PlannedChange(Struct, frozen=True, kw_only=True):
-    """What a `PUT` did, or would do: the part of the services' answer that matters here."""
+    """The part of a service's answer to `PUT` that is shown: the change it made or would make."""
 
     change: Literal["created", "updated", "unchanged"]
     fields: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def variables(given: list[str]) -> Callable[[str], str | None]:
 
 
 async def make_plan(api: ServiceApi, file: ApplyFile) -> list[tuple[Resource, PlannedChange]]:
-    """What each resource would change. Raises `InvalidError` naming every line that a service refuses."""
+    """The change of each resource. Raises `InvalidError` naming every line that a service refuses."""
     plan: list[tuple[Resource, PlannedChange]] = []
     refusals: list[str] = []
     for resource in file.resources:

@@ -30,7 +30,7 @@ from shared.errors import NotFoundError
 LIBRARIES = ("aiohttp", "nats-py", "msgspec", "asyncssh", "obstore", "aiobotocore")
 
 Report = Callable[[str], None]
-"""Tells what goes on, in one line."""
+"""Prints one line of progress."""
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Bench(Protocol):
-    """What a file of `bench/` has."""
+    """Contents of a file of `bench/`."""
 
     NAME: str
 
@@ -171,7 +171,7 @@ def load(file: Path) -> Bench:
 
 
 def describe_machine() -> list[str]:
-    """What the figures were taken on."""
+    """The machine and the versions on which the figures are taken."""
     server = subprocess.run([str(nats_server_binary()), "--version"], capture_output=True, text=True, check=False)
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     cores = len(os.sched_getaffinity(0))

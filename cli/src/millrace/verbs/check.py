@@ -18,7 +18,7 @@ from millrace.verbs import lock, openapi
 from shared.errors import MillraceError
 
 CheckStep = Callable[[Path], str]
-"""Judges the repository at a path, and tells what is wrong; "" when nothing is."""
+"""Checks the repository at a path and returns what is wrong, or "" when nothing is."""
 
 
 def program(*command: str) -> CheckStep:
@@ -71,7 +71,7 @@ STEPS: tuple[tuple[str, CheckStep, CheckStep], ...] = (
 
 
 def wrong_with(step: CheckStep, root: Path) -> str:
-    """What a step finds wrong; that it could not be done is also wrong."""
+    """The faults that a step finds; a step that could not be done is a fault too."""
     try:
         return step(root)
     except MillraceError as error:

@@ -19,7 +19,7 @@ from shared.messaging.kv import KeyValue, KeyValueStore
 
 
 class RekeyResult(Struct, frozen=True, kw_only=True):
-    """What was done. `refused` says of each entry that no key opens where its secret is."""
+    """Counts of entries. `refused` names each entry that no key opens, and the field of its secret."""
 
     changed: int
     current: int

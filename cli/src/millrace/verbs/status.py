@@ -21,7 +21,7 @@ TIMEOUT_S = 5.0
 
 
 class ServiceStatus(Struct, frozen=True, kw_only=True):
-    """One row. `failing` tells why by the name of the ping."""
+    """One row. `failing` is the reason by the name of the ping."""
 
     name: str
     url: str
@@ -93,5 +93,5 @@ async def _nats(data: Path) -> list[ServiceStatus]:
     except MillraceError as error:
         return [ServiceStatus(name="nats", url=access.nats_url, ready=False, failing={"jetstream": error.message})]
     version = f"{server.major}.{server.minor}.{server.patch}"
-    told = f"jetstream ({config.messages} entries of configuration)"
-    return [ServiceStatus(name="nats", url=access.nats_url, ready=True, version=version, ok=(told,))]
+    jetstream = f"jetstream ({config.messages} entries of configuration)"
+    return [ServiceStatus(name="nats", url=access.nats_url, ready=True, version=version, ok=(jetstream,))]

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def passed_on() -> dict[str, object]:
-    """What the operator has set of `PASSED_ON`."""
+    """Values of `PASSED_ON` that the operator has set."""
     variables = {f"{PREFIX}{name.upper()}": name for name in PASSED_ON}
     return {variables[variable]: value for variable, value in environment(tuple(variables)).items()}
 
