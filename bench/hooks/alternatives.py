@@ -1,5 +1,5 @@
 """
-What a user would write, as a process of its own: `fetch()`, msgspec, and one call after the other, without order,
+The plain alternative as a process of its own: `fetch()`, msgspec, and one call after the other, without order,
 isolation or a window.
 
     python alternatives.py put_records|async_kinesis NATS_URL KINESIS_URL

@@ -22,7 +22,7 @@ AT_ONCE = 1000
 TICK_S = 0.005
 
 Drawn = Literal["uniform", "zipf", "distinct"]
-"""How the users of events are drawn: evenly, by Zipf's law with exponent 1, or each for one event only."""
+"""Distribution of the users of events: even, by Zipf's law with exponent 1, or each for one event only."""
 
 
 class Load(Struct, frozen=True):

@@ -70,7 +70,7 @@ class Stub:
         return web.Response(text=text, content_type="application/x-amz-json-1.1")
 
     def _look(self, body: bytes) -> list[int]:
-        """How many events each record holds."""
+        """Number of events in each record."""
         now_ms = time.time_ns() // 1_000_000
         found = []
         for entry in self._decoder.decode(body).Records:

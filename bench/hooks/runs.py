@@ -50,7 +50,7 @@ START_S = 60.0
 MEASURED_S = 25.0
 """The longest that a rate is taken. What is then read and not delivered is counted against the process."""
 LATE_S = 10.0
-"""How long the last events of a fixed pace are waited for."""
+"""Time limit of the last events of a fixed pace."""
 PAUSED_S = 600
 LOOK_S = 0.02
 
@@ -58,7 +58,7 @@ ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE00000", "secret"
 
 
 class Ground(Struct, frozen=True):
-    """What delivers needs: a bus for preparations, the addresses, a folder of its own; and the stub's client."""
+    """Environment of a process that delivers: a bus for preparations, addresses, a folder; and the stub's client."""
 
     bus: Bus
     nats_url: str
@@ -84,7 +84,7 @@ class Side(Struct, frozen=True):
     serve: Callable[[Ground], AbstractAsyncContextManager[Child]]
     events: Callable[[int], int]
     announces: bool = False
-    """Whether it tells where its metrics are."""
+    """Its metrics have an address."""
 
 
 class Rate(Struct, frozen=True):
@@ -156,7 +156,7 @@ def has_async_kinesis() -> bool:
 
 
 async def rate(side: Side, batch: int, *, drawn: Drawn, options: Options, events: int) -> Rate:
-    """How fast it delivers what waits."""
+    """Rate at which it delivers events that wait."""
     async with _ground(options) as ground, side.serve(ground) as process:
         first = await _ready(ground, side, process)
         async with _paused(ground):

@@ -1,1 +1,1 @@
-"""What the rooms of Millrace share: contracts, bus, registry, stores, and the life of a service."""
+"""Code that the rooms of Millrace share: contracts, messaging, configuration, stores, and the life of a service."""

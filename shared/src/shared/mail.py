@@ -40,7 +40,7 @@ class Mailer:
 
     @property
     def configured(self) -> bool:
-        """Whether there is a mail server."""
+        """Return whether there is a mail server."""
         return bool(self._settings.smtp_host)
 
     async def send(self, mail: Mail) -> tuple[str, ...]:

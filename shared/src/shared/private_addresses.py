@@ -25,7 +25,7 @@ class PrivateAddressError(OSError):
 
 
 def is_private(host: str) -> bool:
-    """Whether a host's name or address alone shows that it is not reached from the internet."""
+    """Return whether a host's name or address alone shows that it is not reached from the internet."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

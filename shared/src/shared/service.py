@@ -7,8 +7,8 @@ Life of a service, the same for all four: start, serve, stop on a signal, exit.
            cancelled -> parts closed in reverse -> NATS drained -> exit 0, or 1 when the deadline was hit
            second signal -> exit at once
 
-The only caller of `asyncio.run`, and the only handler of signals. The parts that a service is made of (`Mesh`,
-`Service`) are here too, so that its whole life is in one file, which is why it is longer than others.
+The only caller of `asyncio.run`, and the only handler of signals. One file, because start and stop mirror each other
+and are read together; the parts that a service is made of (`Mesh`, `Service`) are theirs.
 """
 
 import asyncio

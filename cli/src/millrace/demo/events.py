@@ -69,7 +69,7 @@ def _attributes(code: str, chance: random.Random) -> Attributes:
 
 class Arrival:
     """
-    What came out of a stream, against what had to.
+    Comparison of the records in a stream with those expected.
 
     Args:
         expected: Ids of every user, in their order.

@@ -1,5 +1,5 @@
 """
-How the command line reaches a mesh as its operator: by the folder of a local one, or by `MILLRACE_*` for any other.
+Access of the command line to a mesh as its operator: by the folder of a local mesh, or by `MILLRACE_*`.
 
 The environment wins where it names a NATS server. What is done there is the verbs' business.
 """

@@ -112,7 +112,7 @@ class MeshFolder:
 
     def addresses(self) -> Addresses:
         """
-        Where the mesh of this folder is.
+        Addresses of the mesh of this folder.
 
         Raises:
             NotFoundError: None runs.

@@ -1,5 +1,5 @@
 """
-What a person sees of a long run: lines as it goes, tables at the end; colours and a spinner where there is a terminal.
+Output of a long run: lines as it goes, tables at the end; colours and a spinner where there is a terminal.
 
 What is said, and when, is the verb's business.
 """

@@ -17,7 +17,7 @@ FOLDER = Path("docs/openapi")
 
 def current_documents(root: Path) -> dict[Path, str]:
     """
-    What every file under docs/openapi has to hold, by its path from the root.
+    Current content of every file under docs/openapi, by its path from the root.
 
     Raises:
         UnavailableError: A service could not print its document.

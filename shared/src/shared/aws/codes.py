@@ -71,7 +71,7 @@ HINTS: Final[dict[str, str]] = {
     "InternalError": "The provider has trouble of its own; nothing is wrong with the keys.",
     "ServiceUnavailable": "The provider has trouble of its own; nothing is wrong with the keys.",
 }
-"""What an operator can do about a code."""
+"""Remedies for an operator, by code."""
 
 ASSUME_ROLE_HINTS: Final[dict[str, str]] = {
     "AccessDenied": (
@@ -85,7 +85,7 @@ ASSUME_ROLE_HINTS: Final[dict[str, str]] = {
 
 
 def hint_for(code: str | None, operation: str | None = None) -> str | None:
-    """What an operator can do about a code, in the answer to an operation such as `AssumeRole`."""
+    """Remedy for an operator, by the code in the answer to an operation such as `AssumeRole`."""
     own = ASSUME_ROLE_HINTS if operation == "AssumeRole" else {}
     return own.get(code or "") or HINTS.get(code or "")
 

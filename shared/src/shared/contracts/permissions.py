@@ -10,7 +10,7 @@ from shared.contracts.streams import Bucket, Stream
 
 class Grant(Struct, frozen=True, kw_only=True):
     """
-    What one user of NATS needs. Expanded to subjects by `permissions`.
+    Needs of one user of NATS, expanded to subjects by `permissions`.
 
     `makes` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
     `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `asks` and `answers` are

@@ -20,7 +20,7 @@ def profile_keys_of_app(app_key: str) -> str:
 
 
 def is_profile_key_of(app_key: str, key: str) -> bool:
-    """Whether a key in `PROFILES` is that of an app's profile."""
+    """Return whether a key in `PROFILES` is that of an app's profile."""
     return key.startswith(f"{app_key}.")
 
 

@@ -20,7 +20,7 @@ not have 405 with `Allow`. Every GET answers HEAD too.\
 
 
 class ProblemDetail(Struct, frozen=True, kw_only=True):
-    """What went wrong. `field` is the path of the offending input."""
+    """An error. `field` is the path of the offending input."""
 
     code: Literal[
         "invalid",

@@ -29,7 +29,9 @@ Gets the new value and the old one. Returns the value to store, or raises `Inval
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """What a `PUT` did, or would do. `fields` are the names whose values differ; secrets are named, never shown."""
+    """
+    Effect of a `PUT`, or of a dry run. `fields` are the names whose values differ; secrets are named, never shown.
+    """
 
     change: Literal["created", "updated", "unchanged"]
     fields: tuple[str, ...]

@@ -34,7 +34,7 @@ class KeyValue(Struct, frozen=True):
 
 
 def is_deletion(headers: Mapping[str, str]) -> bool:
-    """Whether a message of a bucket's stream marks its key as deleted."""
+    """Return whether a message of a bucket's stream marks its key as deleted."""
     return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
 
 

@@ -7,8 +7,9 @@ heartbeats. Memory is bounded by `capacity` messages and `capacity_bytes`.
 
 Order. A `Pull` hands every message out once, in the order of the stream. What comes again (after a reconnect, a lost
 message or a restart of the server) is dropped when it was handed out before; what was lost is asked for again from the
-ack floor (durable) or the last sequence (scan), before anything newer. The loop, the acks and the restart share that
-state, so they are one class, and this file is longer than others.
+ack floor (durable) or the last sequence (scan), before anything newer.
+
+One file, because the loop, the acks and the restart share that state in one class.
 """
 
 import asyncio

@@ -49,6 +49,6 @@ def report_key(app_key: str, name: str) -> str:
 
 
 def is_report(key: str) -> bool:
-    """Whether a key is that of a report: a store may hold other objects."""
+    """Return whether a key is that of a report: a store may hold other objects."""
     app_key, _, name = key.partition("/")
     return APP_KEY.fullmatch(app_key) is not None and name != "" and "/" not in name

@@ -26,7 +26,7 @@ from shared.errors import (
 )
 
 STORE_ERRORS: Final = (obstore_exceptions.BaseError, OSError, ValueError)
-"""What obstore raises; it takes built-in ones for a missing object, a lack of permission and a bad path."""
+"""Errors of obstore; it raises built-in ones for a missing object, a lack of permission and a bad path."""
 
 AZURE_CODES: Final[dict[str, type[MillraceError]]] = {
     "AuthenticationFailed": CredentialsError,
@@ -78,7 +78,7 @@ AZURE_HINTS: Final[dict[str, str]] = {
     "OperationTimedOut": "The provider has trouble of its own; nothing is wrong with the key.",
     "InternalError": "The provider has trouble of its own; nothing is wrong with the key.",
 }
-"""What an operator can do about a code."""
+"""Remedies for an operator, by code."""
 
 REDIRECT: Final = "redirect without LOCATION"
 """Text of obstore for a redirect without a target, with which S3 answers for a bucket in another region."""
@@ -115,7 +115,7 @@ def store_status(error: BaseException | None) -> int | None:
 
 
 def network_code(error: BaseException | None) -> str | None:
-    """Why there was no answer, or none to go by: `Redirect` or a key of `NETWORK`, of such an error."""
+    """Reason for a missing or unusable answer: `Redirect` or a key of `NETWORK`, of such an error."""
     while error is not None:
         text, _, trace = str(error).partition("\n\nDebug source:")
         if REDIRECT in text:
@@ -128,7 +128,7 @@ def network_code(error: BaseException | None) -> str | None:
 
 def is_outage(error: MillraceError) -> bool:
     """
-    Whether the provider itself is in trouble: it is not reached, is silent, or answers with 5xx. Another one may then
+    Return whether the provider itself fails: it is not reached, is silent, or answers with 5xx. Another one may then
     take its place, which it may not where keys or permissions are refused.
     """
     return isinstance(error, UnavailableError) or (error.retryable and (store_status(error) or 0) >= 500)

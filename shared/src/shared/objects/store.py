@@ -198,7 +198,7 @@ class ObjectStore:
             return (await self._store.get_range_async(key, start=start, length=size)).to_bytes()
 
     async def head(self, key: str) -> ObjectInfo:
-        """What is known of an object without reading it. Raises `NotFoundError`."""
+        """Metadata of an object. Raises `NotFoundError`."""
         self._check(key)
         with translated(f"look at {key}", self._place):
             return _info(await self._store.head_async(key))

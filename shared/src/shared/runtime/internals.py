@@ -29,6 +29,6 @@ def refuse_moved_names(library: str, names: Mapping[str, bool]) -> None:
 
 
 def mentions(function: Any, *names: str) -> bool:
-    """Whether the code of a function uses these attributes or texts. For what only an instance has."""
+    """Return whether the code of a function uses these attributes or texts. For what only an instance has."""
     code = getattr(function, "__code__", None)
     return code is not None and all(name in code.co_names or name in code.co_consts for name in names)

@@ -105,7 +105,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     storage_local: bool = True
     """Objects may lie in the data folder where no connector takes them; then all replicas need the same one."""
     sts_endpoint_url: str = ""
-    """Where roles of AWS are assumed, when not at AWS's own address."""
+    """Address at which roles of AWS are assumed; AWS's own where it is empty."""
 
     allow_private_endpoints: bool = False
     """Let a connector name an endpoint on loopback or in a private network: for moto, MinIO and tests."""

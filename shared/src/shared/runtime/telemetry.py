@@ -207,5 +207,5 @@ class Metrics:
         return cast(M, series)
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text format 0.0.4."""
+        """All metrics in Prometheus' text format 0.0.4."""
         return generate_latest(self._registry)

@@ -194,7 +194,9 @@ class FileWriter:
         return await self._retry_budget.run(put)
 
     async def _is_ours(self, plan: FilePlan) -> bool:
-        """Whether the destination holds the planned object already: an earlier upload of it was not confirmed."""
+        """
+        Return whether the destination holds the planned object already: an earlier upload of it was not confirmed.
+        """
         try:
             async with asyncio.timeout(UPLOAD_S):
                 stored = await self._destination.read(plan.key, plan.size_bytes)

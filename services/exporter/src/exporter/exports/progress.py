@@ -75,7 +75,7 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def may_claim(progress: ExportProgress, owner: str, now: datetime) -> bool:
-    """Whether the export is unclaimed, claimed by `owner`, or its claim has expired."""
+    """Return whether the export is unclaimed, claimed by `owner`, or its claim has expired."""
     return progress.claim is None or progress.claim.owner == owner or progress.claim.until <= now
 
 
@@ -90,7 +90,7 @@ def renewed(progress: ExportProgress, now: datetime) -> ExportProgress:
 
 
 def needs_renewal(progress: ExportProgress, now: datetime) -> bool:
-    """Whether half of the lease is over."""
+    """Return whether half of the lease is over."""
     return progress.claim is not None and (progress.claim.until - now).total_seconds() < LEASE_S / 2
 
 

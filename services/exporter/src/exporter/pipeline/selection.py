@@ -31,7 +31,7 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return EVENT_TYPES[self.data]
 
     def matches(self, event: Event) -> bool:
-        """Whether an event of the right type passes the lists."""
+        """Return whether an event of the right type passes the lists."""
         attributes = event.attributes
         if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:
             return False

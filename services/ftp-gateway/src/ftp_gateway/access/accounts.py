@@ -58,7 +58,7 @@ class Account(Struct, frozen=True, kw_only=True):
         return login_name(self.app_key, self.name)
 
     def allows_address(self, address: str) -> bool:
-        """Whether a client at this address may try to sign in."""
+        """Return whether a client at this address may try to sign in."""
         return not self.networks or is_within(address, self.networks)
 
     def expired(self, now: datetime) -> bool:

@@ -28,7 +28,7 @@ def network_of(text: str) -> str:
 
 
 def is_within(text: str, networks: Sequence[Network]) -> bool:
-    """Whether the address is in one of the networks."""
+    """Return whether the address is in one of the networks."""
     found = parse_address(text)
     return found is not None and any(found in network for network in networks)
 

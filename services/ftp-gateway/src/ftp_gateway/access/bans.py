@@ -42,7 +42,7 @@ class Score(Struct, frozen=True, kw_only=True):
         return self.banned_until is not None and self.banned_until > now
 
     def is_forgotten(self, now: datetime) -> bool:
-        """Whether the score can be dropped without any effect."""
+        """Return whether the score can be dropped without any effect."""
         if self.bans:
             return now - max(self.changed_at, self.banned_until or self.changed_at) >= BANS_FORGOTTEN_AFTER
         return now - self.changed_at >= FAILURES_FADE_AFTER

@@ -64,7 +64,7 @@ class Defender:
         self._swept_at = clock()
 
     def is_banned(self, address: str) -> bool:
-        """Whether an address is banned now."""
+        """Return whether an address is banned now."""
         score = self._scores.get(network_of(address))
         return score is not None and score.is_banned(self._clock())
 

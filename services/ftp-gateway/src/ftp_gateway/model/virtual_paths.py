@@ -120,7 +120,7 @@ def kind_in(folder: Folder) -> Literal["push", "profile"]:
 
 
 def is_sent_again(name: str) -> bool:
-    """Whether a name asks to process content again that came before: `push.resend.csv`, `push.resend2.csv`."""
+    """Return whether a name asks to process content again that came before: `push.resend.csv`, `push.resend2.csv`."""
     return _AGAIN.search(name.lower()) is not None
 
 

@@ -26,7 +26,7 @@ BLOCK_BYTES: Final = 64 * 1024
 """Some hundreds of rows: enough to be read together, and little enough to stay in the processor's cache."""
 
 PIPE_BYTES: Final = 1 << 20
-"""What any user may ask for (pipe(7), /proc/sys/fs/pipe-max-size)."""
+"""The most that an unprivileged user may ask for (pipe(7), /proc/sys/fs/pipe-max-size)."""
 
 
 class ValidateFile(Struct, frozen=True, tag=True):

@@ -43,7 +43,9 @@ _ENCODINGS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 class Due(Struct, frozen=True):
     """
-    When a file may be processed, by which rules, and what makes it complete. `missing`: nothing; it is to be reported.
+    Time from which a file may be processed, its rules, and its proof of completion.
+
+    `missing`: there is no proof, and the file is reported instead.
     """
 
     at: datetime

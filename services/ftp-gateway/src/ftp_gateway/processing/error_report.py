@@ -15,10 +15,10 @@ import msgspec
 from ftp_gateway.model.outcome import MAX_REPORTED, FileOutcome, RowError
 
 _FORMULA = frozenset("=+-@\N{MINUS SIGN}")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection), besides what NFKC makes one of these:
+"""Characters that begin a formula in a spreadsheet (OWASP, CSV injection), besides those that NFKC turns into one:
 the full-width forms above all, which Excel in Chinese, Japanese and Korean reads alike."""
 _CELLS = re.compile(r"[^,\t\r\n]*[,\t\r\n]*")
-"""What may be a cell of its own to a program that does not take ';' for what separates cells."""
+"""Cells as a program sees them that does not separate them by ';'."""
 
 
 def render_report(errors: Sequence[RowError], total: int) -> bytes:

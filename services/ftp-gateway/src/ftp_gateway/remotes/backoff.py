@@ -9,7 +9,7 @@ from ftp_gateway.remotes.state import PullProgress, RemoteFailure
 from shared.errors import ConflictError, MillraceError
 
 ALERT_AFTER = timedelta(minutes=15)
-"""How long a transient failure lasts before an operator is alerted."""
+"""Age of a transient failure at which an operator is alerted."""
 LONGEST_BACKOFF_S = 1800.0
 """Longest wait between two polls of a server that fails."""
 RETRY_S = 60.0

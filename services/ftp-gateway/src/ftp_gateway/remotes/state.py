@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 FORGET_AFTER = timedelta(days=7)
-"""How long a file is remembered after it was deleted on the server. Some servers list an empty directory by mistake."""
+"""Time for which a file is remembered after it was deleted on the server: some list an empty directory by mistake."""
 
 
 class RemoteFile(Struct, frozen=True, kw_only=True):

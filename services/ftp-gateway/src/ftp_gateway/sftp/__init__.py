@@ -1,1 +1,1 @@
-"""How files arrive. `sftp` is the only way so far; each way ends in the spool."""
+"""The SFTP server: its listener, its sessions and the file system that they see. Uploads end in the spool."""

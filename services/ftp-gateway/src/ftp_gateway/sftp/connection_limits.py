@@ -28,7 +28,7 @@ class ConnectionLimits:
         return len(self._networks)
 
     def has_room(self, address: str) -> bool:
-        """Whether one more connection may come from an address."""
+        """Return whether one more connection may come from an address."""
         if len(self._networks) >= self._max_connections:
             return False
         return self._by_network.get(network_of(address), 0) < self._max_per_address

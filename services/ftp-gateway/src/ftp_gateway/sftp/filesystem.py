@@ -75,7 +75,7 @@ class SftpFileSystem(SFTPServer):
 
     @property
     def max_handles(self) -> int:
-        """How many files and folders the session may have open."""
+        """Files and folders that the session may have open."""
         return self._account.quotas.open_handles
 
     async def pace(self, size: int) -> None:
@@ -88,7 +88,7 @@ class SftpFileSystem(SFTPServer):
 
     @property
     def uploading(self) -> bool:
-        """Whether the client has a file open for writing."""
+        """Return whether the client has a file open for writing."""
         return any(isinstance(file, WriteHandle) for file in self._open)
 
     def open(self, path: bytes, pflags: int, attrs: SFTPAttrs) -> object:

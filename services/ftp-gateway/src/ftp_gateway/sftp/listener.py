@@ -31,7 +31,7 @@ from shared.runtime.telemetry import Metrics
 log = structlog.get_logger()
 
 HEADER_S = 3.0
-"""How long a proxy may take for its header."""
+"""Time limit of a proxy's header."""
 MAX_HEADERS = 256
 """Connections from proxies whose header has not come yet."""
 MAX_UNREAD_BYTES = 256 * 1024

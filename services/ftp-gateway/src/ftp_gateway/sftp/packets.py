@@ -78,7 +78,7 @@ class PacketFileSystem(Protocol):
 
     @property
     def max_handles(self) -> int:
-        """How many files and folders the session may have open."""
+        """Files and folders that the session may have open."""
         ...
 
     async def close_by_client(self, file: object) -> None:

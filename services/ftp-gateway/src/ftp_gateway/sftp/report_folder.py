@@ -22,7 +22,7 @@ from shared.objects.store import ObjectInfo, ObjectStore
 log = structlog.get_logger()
 
 LISTED_S = 5.0
-"""How long a listing is good. A client that has listed asks for each file as well."""
+"""Lifetime of a listing. A client that has listed asks for each file as well."""
 MAX_LISTED = 10_000
 """Limit of one app, the newest. An older one can still be read by its name."""
 MAX_LISTINGS = 100

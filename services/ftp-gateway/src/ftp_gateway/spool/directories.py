@@ -24,7 +24,7 @@ from shared.contracts.subjects import APP_KEY
 from shared.errors import BusyError, ConflictError
 
 ABANDONED_AFTER = timedelta(hours=24)
-"""How long an upload that is no candidate is kept: one that broke off, or one under a temporary name."""
+"""Age until which an upload that is no candidate is kept: one that broke off, or one under a temporary name."""
 REPORTS_KEPT = timedelta(days=21)
 SWEPT_AFTER = timedelta(hours=1)
 """Age from which leftovers of a crash are removed. A younger file may be a step that another replica is taking."""

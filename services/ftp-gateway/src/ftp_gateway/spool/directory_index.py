@@ -20,7 +20,7 @@ from ftp_gateway.spool.upload import Upload
 from ftp_gateway.spool.upload_info import InfoFileName, UploadInfo, parse_info_name, read_info, write_info
 
 TICK_S = 0.1
-"""How long a directory may change again without a new modification time: a tick of the kernel, and more."""
+"""Time in which a directory may change again without a new modification time: a tick of the kernel, and more."""
 RECHECK_S = 0.5
 """Longest time until a step is seen whose replica was killed before it could mark the change."""
 

@@ -66,31 +66,31 @@ class Upload:
 
     @property
     def changeable(self) -> bool:
-        """Whether its customer may still change it."""
+        """Return whether its customer may still change it."""
         return not self.deleted and self.state in ("open", "closed")
 
     @property
     def waiting(self) -> bool:
-        """Whether its bytes are here and not yet processed."""
+        """Return whether its bytes are here and not yet processed."""
         return not self.deleted and self.state not in ("done", "report")
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for its customer: broken off, or closed under a name that is never processed."""
+        """Return whether it waits for its customer: broken off, or closed under a name that is never processed."""
         if self.deleted or self.busy or self.writers:
             return False
         return self.state == "open" or (self.state == "closed" and kind_of(self.place) is None)
 
     @property
     def unfinished(self) -> bool:
-        """Whether its customer closed it under a name that is never processed, and may believe that it was."""
+        """Return whether its customer closed it under a name that is never processed, and may believe that it was."""
         if not self.idle or self.state == "open" or self.info.pulled:
             return False
         return not self.info.name.endswith(tuple(COMPANIONS.values()))
 
     @property
     def partly_pulled(self) -> bool:
-        """Whether it comes from a customer's own server and is not whole yet. Such a file has a name of ours."""
+        """Return whether it comes from a customer's own server and is not whole yet. Such a file has a name of ours."""
         return self.info.pulled and not self.info.committed
 
     def due_at(self, settle_s: float) -> datetime | None:
@@ -104,7 +104,9 @@ class Upload:
         return self.changed_at + timedelta(seconds=settle_s)
 
     def is_visible(self, now: datetime) -> bool:
-        """Whether customers see it. A processed one stays visible for a while, because many clients look once more."""
+        """
+        Return whether customers see it. A processed one stays visible for a while, because many clients look once more.
+        """
         until = self.info.visible_until
         if self.deleted or self.partly_pulled:
             return False

@@ -79,12 +79,12 @@ class UploadInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def pulled(self) -> bool:
-        """Whether it comes from a customer's own server."""
+        """Return whether it comes from a customer's own server."""
         return self.user.startswith(PULLED_BY)
 
     @property
     def named_at(self) -> datetime:
-        """When it got its name. Of several files of one name the latest is shown."""
+        """Time of its last name. Of several files of one name the latest is shown."""
         return self.renamed_at or self.opened_at
 
 

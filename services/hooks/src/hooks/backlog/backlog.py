@@ -72,7 +72,7 @@ class Backlog:
         self.written: Checkpoint | None = None
         self.window = AckWindow(BOUNDS)
         self.dispatched_to = start - 1
-        """Everything up to this sequence was put into the target's queue."""
+        """Sequence up to which all events were put into the target's queue."""
         self.until: int | None = None
         """Set when the hooks are attached again: the last sequence that the backlog delivers."""
         self.began = start
@@ -87,7 +87,7 @@ class Backlog:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left that only this backlog delivers."""
+        """Return whether nothing is left that only this backlog delivers."""
         return not self.behind or (self.until is not None and self.window.oldest is None)
 
     @property
@@ -131,7 +131,7 @@ class Backlog:
         self.window.notify()
 
     def accepts(self, hook_id: str, source: str) -> bool:
-        """Whether an event that the backlog's reader has reached is still to be delivered to a hook."""
+        """Return whether an event that the backlog's reader has reached is still to be delivered to a hook."""
         if hook_id not in self.behind:
             return False
         position = position_of(source)
@@ -145,7 +145,7 @@ class Backlog:
 
     @property
     def caught_up(self) -> bool:
-        """Whether the partition's reader has skipped nothing beyond what was queued here."""
+        """Return whether the partition's reader has skipped nothing beyond what was queued here."""
         return self.missed <= self.dispatched_to
 
     def attach(self) -> bool:

@@ -1,5 +1,5 @@
 """
-Which targets are detached in one partition: when a blocked one is detached, and how its hooks are attached again.
+Detachment of blocked targets in one partition, and how their hooks are attached again.
 
     attached -> (blocked) -> requested -> (checkpoint is in the bucket) -> detached: the ack floor moves on without it
              -> (the backlog's reader has caught up with the partition's) -> attached -> (finished) -> entry deleted

@@ -1,4 +1,6 @@
-"""Which reader delivers an event to a hook: that of the partition, or that of the backlog of a detached hook."""
+"""
+Routing of an event to the reader that delivers it to a hook: the partition's, or the backlog's of a detached hook.
+"""
 
 from hooks.backlog.backlog import Backlog
 from hooks.matching.rule import Rule
@@ -14,7 +16,7 @@ class ReaderRouting:
         """Backlogs of detached hooks, by app and id. Without any, the partition's reader delivers everything."""
 
     def accepts(self, rule: Rule, source: str, backlog: Backlog | None) -> bool:
-        """Whether a reader, the partition's or a backlog's, queues the record of this event."""
+        """Return whether a reader, the partition's or a backlog's, queues the record of this event."""
         if backlog is not None:
             return backlog.accepts(rule.hook_id, source)
         detached = self.by_hook.get((rule.app_key, rule.hook_id))

@@ -119,7 +119,7 @@ class Sink(Protocol):
 
 class Policy(Struct, frozen=True, kw_only=True):
     """
-    How a target is served: `calls` is the most at once, `probe` the back-off while it is paused, and `retry` that of
+    Limits of a target: `calls` is the most at once, `probe` the back-off while it is paused, and `retry` that of
     all other failures.
     """
 

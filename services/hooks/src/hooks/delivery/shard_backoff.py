@@ -84,8 +84,8 @@ class ShardBackoff:
 
     def hold(self, record: Record) -> bool:
         """
-        Whether the record is kept here, because its user's shard refused everything more than once. A single refusal
-        holds up no other record, since it may concern that record alone.
+        Return whether the record is kept here, because its user's shard refused everything more than once. A single
+        refusal holds up no other record, since it may concern that record alone.
         """
         state = self._states.get(self._shard_of(record.key))
         if state is None or state.timer is None or not _is_blocked(state):
@@ -129,8 +129,8 @@ class ShardBackoff:
 
 def _follows(number: str, other: str) -> bool:
     """
-    Whether one sequence number is above the other. They have 56 digits or more and no leading zeros (API reference,
-    PutRecordsResultEntry). Integers of them would cost more than all other work of `learn`.
+    Return whether one sequence number is above the other. They have 56 digits or more and no leading zeros (API
+    reference, PutRecordsResultEntry). Integers of them would cost more than all other work of `learn`.
     """
     return number > other if len(number) == len(other) else len(number) > len(other)
 

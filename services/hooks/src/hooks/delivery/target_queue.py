@@ -87,11 +87,11 @@ class TargetQueue:
 
     @property
     def failing(self) -> bool:
-        """Whether the target, or some record, waits to be tried again."""
+        """Return whether the target, or some record, waits to be tried again."""
         return self.error is not None or bool(self._shard_backoff.waiting)
 
     def contains(self, matches: Callable[[Record], bool]) -> bool:
-        """Whether a record is queued or in flight for which `matches` is true."""
+        """Return whether a record is queued or in flight for which `matches` is true."""
         return any(map(matches, self.waiting()))
 
     def put(self, record: Record) -> None:

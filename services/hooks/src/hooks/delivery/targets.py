@@ -102,11 +102,11 @@ class Targets:
 
     @property
     def several(self) -> bool:
-        """Whether more than one target is served, so that one can hold up another."""
+        """Return whether more than one target is served, so that one can hold up another."""
         return len(self._versions) > 1
 
     def serves(self, target: Target) -> bool:
-        """Whether the target's app has an active connector for it."""
+        """Return whether the target's app has an active connector for it."""
         return target in self._connectors
 
     def error_of(self, target: Target) -> MillraceError | None:

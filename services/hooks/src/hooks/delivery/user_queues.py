@@ -24,12 +24,12 @@ class UserQueues:
         """Heads for the next calls, from the left."""
 
     def __bool__(self) -> bool:
-        """Whether any record is unfinished, here or in a call."""
+        """Return whether any record is unfinished, here or in a call."""
         return bool(self._tails)
 
     @property
     def idle(self) -> bool:
-        """Whether no record is ready."""
+        """Return whether no record is ready."""
         return not self.ready and not self._suspects
 
     def put(self, record: Record) -> bool:

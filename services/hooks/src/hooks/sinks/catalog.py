@@ -53,7 +53,7 @@ class SinkCatalog:
 
     def connector_of(self, rule: Rule, advise: Callable[[Target, str | None], None]) -> ActiveConnector | None:
         """
-        What opens the target of a rule: its app's connector or the hook itself. None where there is no active one.
+        The configuration that opens the target of a rule: its app's connector or the hook itself. None: none is active.
 
         Args:
             advise: Called with a target and what an operator should mend there, or None once it is mended.
@@ -70,7 +70,7 @@ class SinkCatalog:
         return ActiveConnector(revision=revision, open=open_sink)
 
     def missing_for(self, rule: Rule) -> str | None:
-        """Why no sink can be opened for a rule; None where one can."""
+        """Reason for which no sink can be opened for a rule; None where one can."""
         if self._config_of(rule) is not None:
             return None
         sink = self._sinks[rule.hook.type]

@@ -36,7 +36,7 @@ class CircuitBreaker:
         return max(0.0, self._try_at - self._clock()) if self._try_at is not None else 0.0
 
     def allow_request(self) -> bool:
-        """Whether the caller may try. An open breaker then allows no other request for another pause."""
+        """Return whether the caller may try. An open breaker then allows no other request for another pause."""
         if self._try_at is None:
             return True
         if self._clock() < self._try_at:

@@ -18,7 +18,7 @@ from ftp_gateway.remotes.remote import Remote, UnknownHostError
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
 
 ANSWER_S = 30.0
-"""How long one answer, or one block, may take."""
+"""Time limit of one answer, or of one block."""
 MAX_ANSWER_LINES = 200
 """Lines of one answer; greetings and `FEAT` are the long ones."""
 
@@ -167,7 +167,7 @@ def _trusting(usual: ssl.SSLContext, authorities: str) -> ssl.SSLContext:
 
 
 def _ends(line: str, code: str) -> bool:
-    """Whether a line ends an answer of several (RFC 959, 4.2)."""
+    """Return whether a line ends an answer of several (RFC 959, 4.2)."""
     return line[:3] == code and line[3:4] != "-"
 
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 LOGIN_S = 20.0
 ANSWER_S = 30.0
-"""How long one answer may take."""
+"""Time limit of one answer."""
 BLOCK_BYTES = 32 << 10
 """The packet that every server has to support (draft-ietf-secsh-filexfer-02, 3)."""
 BLOCKS_AT_ONCE = 32

@@ -100,7 +100,7 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def at_aws(self) -> bool:
-        """Whether the API is AWS's own."""
+        """Return whether the API is AWS's own."""
         host = self.endpoint_url.removeprefix("https://").partition(":")[0]
         ours = self.endpoint_url.startswith("https://") and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
         return ours or not self.endpoint_url

@@ -115,7 +115,7 @@ class PutRecordFallback:
 
 
 def _about_record(error: MillraceError) -> bool:
-    """Whether PutRecords would report the error for a record, or its shard, and not for the call."""
+    """Return whether PutRecords would report the error for a record, or its shard, and not for the call."""
     return isinstance(error, InvalidError | TooLargeError) or aws_code(error) in ABOUT_SHARDS
 
 

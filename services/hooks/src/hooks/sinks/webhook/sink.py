@@ -182,7 +182,7 @@ class WebhookSink:
 
 
 def _about_record(error: MillraceError) -> bool:
-    """Whether the record causes the error, and not the receiver."""
+    """Return whether the record causes the error, and not the receiver."""
     return isinstance(error, InvalidError | TooLargeError)
 
 
