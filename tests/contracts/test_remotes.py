@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
-from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
+from ftp_gateway.remotes.clients.sftp import identify_sftp, open_sftp_remote
+from ftp_gateway.remotes.clients.sftp_keys import check_keys
 from ftp_gateway.remotes.pull import RemoteServer
 from ftp_gateway.remotes.remote import Remote, UnknownHostError
 from shared.config.secret import Secret, dec_hook

@@ -21,7 +21,8 @@ from ftp_gateway.processing.pipeline import FilePipeline
 from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.remotes.clients.ftplib_client import check_internals
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
-from ftp_gateway.remotes.clients.sftp import check_keys, identify_sftp, open_sftp_remote
+from ftp_gateway.remotes.clients.sftp import identify_sftp, open_sftp_remote
+from ftp_gateway.remotes.clients.sftp_keys import check_keys
 from ftp_gateway.remotes.connection_test import probe_remote
 from ftp_gateway.remotes.lock import lock_remote
 from ftp_gateway.remotes.pull import Puller, RemoteJob, RemoteServer

@@ -11,21 +11,18 @@ Considerations: answers are not trusted. The library's `read` returns zeros for 
 """
 
 import asyncio
-import base64
-import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import lru_cache
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar, cast
 
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_REGULAR
 
 from ftp_gateway.remotes.clients.dialing import dial
+from ftp_gateway.remotes.clients.sftp_keys import accepted_key, client_key
 from ftp_gateway.remotes.remote import OfferedHostKey, Remote, UnknownHostError
 from ftp_gateway.remotes.state import RemoteFile
-from shared.config.secret import Secret
-from shared.errors import CredentialsError, DeniedError, InvalidError, NotFoundError, TooLargeError, UnavailableError
+from shared.errors import CredentialsError, DeniedError, NotFoundError, TooLargeError, UnavailableError
 
 T = TypeVar("T")
 
@@ -35,9 +32,6 @@ ANSWER_S = 30.0
 BLOCK_BYTES = 32 << 10
 """The packet that every server has to support (draft-ietf-secsh-filexfer-02, 3)."""
 BLOCKS_AT_ONCE = 32
-MAGIC = b"openssh-key-v1\0"
-MAX_ROUNDS = 128
-"""Rounds of bcrypt; `ssh-keygen` makes keys with 16 or 24, asyncssh with 128."""
 KEY_ALGORITHMS: dict[str, tuple[str, ...]] = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Signature algorithms of a key type, where the names differ; SHA-1 is left out."""
 ANY_KEY = (
@@ -48,16 +42,6 @@ ANY_KEY = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
-
-
-def check_keys(remote: Remote) -> None:
-    """
-    Raises `InvalidError` for a host key or a private key that is none, or a passphrase that does not open it. Blocks,
-    for about a second where there is a passphrase.
-    """
-    _accepted_key(remote)
-    if remote.private_key:
-        _client_key(remote.private_key, remote.passphrase)
 
 
 class _Client(asyncssh.SSHClient):
@@ -143,11 +127,11 @@ async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
         CredentialsError: It does not take the password or the key.
         UnavailableError: It cannot be reached, or speaks no SFTP.
     """
-    accepted = _accepted_key(remote)
+    accepted = accepted_key(remote)
     client = _Client(accepted)
     keys: list[asyncssh.SSHKey] = []
     if remote.private_key:
-        keys.append(await asyncio.to_thread(_client_key, remote.private_key, remote.passphrase))
+        keys.append(await asyncio.to_thread(client_key, remote.private_key, remote.passphrase))
     connection: asyncssh.SSHClientConnection | None = None
     sock = await dial(*remote.at, allow_private=allow_private)
     try:
@@ -187,7 +171,7 @@ async def identify_sftp(remote: Remote, *, allow_private: bool) -> str:
         UnknownHostError: It shows another key than the accepted one, or none was accepted yet.
         UnavailableError: It cannot be reached, or speaks no SSH.
     """
-    accepted = _accepted_key(remote)
+    accepted = accepted_key(remote)
     with await dial(*remote.at, allow_private=allow_private) as sock, _translated():
         async with asyncio.timeout(LOGIN_S):
             offered = await asyncssh.get_server_host_key(
@@ -198,49 +182,6 @@ async def identify_sftp(remote: Remote, *, allow_private: bool) -> str:
     if accepted is None or offered.public_data != accepted.public_data:
         raise _unknown(offered, accepted)
     return f"the host key is {offered.get_fingerprint()}, as accepted"
-
-
-def _accepted_key(remote: Remote) -> asyncssh.SSHKey | None:
-    if remote.host_key is None:
-        return None
-    try:
-        return asyncssh.import_public_key(remote.host_key)
-    except (asyncssh.KeyImportError, ValueError):
-        raise InvalidError("expected '<type> <base64>', as a line of known_hosts ends", field="host_key") from None
-
-
-@lru_cache(maxsize=256)
-def _client_key(private_key: Secret, passphrase: Secret | None) -> asyncssh.SSHKey:
-    """Import a private key. Cached, because a passphrase takes a second of work; blocks that long."""
-    text = private_key.reveal()
-    if passphrase:
-        _check_rounds(text)
-    try:
-        return asyncssh.import_private_key(text, passphrase.reveal() if passphrase else None)
-    except asyncssh.KeyEncryptionError:
-        raise InvalidError("does not open the private key", field="passphrase") from None
-    except (asyncssh.KeyImportError, ValueError):
-        message = "expected a private key of OpenSSH or PEM, and its passphrase if it has one"
-        raise InvalidError(message, field="private_key") from None
-
-
-def _check_rounds(text: str) -> None:
-    """
-    Raises `InvalidError` for a key with more than `MAX_ROUNDS` (OpenSSH, PROTOCOL.key). The key itself names the
-    rounds, and could ask for a year of work.
-    """
-    lines = text.strip().splitlines()
-    with suppress(ValueError, struct.error):
-        blob = base64.b64decode("".join(lines[1:-1]), validate=True)
-        at, strings = len(MAGIC), []
-        for _ in range(3):
-            (size,) = struct.unpack_from(">I", blob, at)
-            strings.append(blob[at + 4 : at + 4 + size])
-            at += 4 + size
-        if blob.startswith(MAGIC) and strings[1] == b"bcrypt" and 0 < int.from_bytes(strings[2][-4:]) <= MAX_ROUNDS:
-            return
-    message = f"expected OpenSSH's format, with at most {MAX_ROUNDS} rounds, for a key that has a passphrase"
-    raise InvalidError(message, field="private_key")
 
 
 def _algorithms(accepted: asyncssh.SSHKey | None) -> list[str]:
