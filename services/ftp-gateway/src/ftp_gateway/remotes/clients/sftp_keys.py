@@ -33,7 +33,7 @@ def check_keys(remote: Remote) -> None:
 
 
 def accepted_key(remote: Remote) -> asyncssh.SSHKey | None:
-    """Return the host key that was accepted; None where there is none yet. Raises `InvalidError` for one that is none."""
+    """Return the accepted host key; None where there is none yet. Raises `InvalidError` for a text that is no key."""
     if remote.host_key is None:
         return None
     try:
