@@ -65,7 +65,7 @@ async def test_a_saved_webhook_is_posted_one_signed_message_that_says_what_it_is
     status, told = await client.ask("POST", "/hooks/all/test")
 
     (received,) = receiver.received
-    assert ("millrace.verbs.test.v1", received.id) == (received.value["schema"], received.value["id"])
+    assert ("millrace.test.v1", received.id) == (received.value["schema"], received.value["id"])
     assert (200, "warning") == (status, told["status"])
     assert {"name": "ok", "address": "ok", "tls": "warning", "answer": "ok"} == verdicts(told)
     assert (200, f"the receiver confirmed {received.id} with HTTP 200") == (

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-TEST_SCHEMA: Final = "millrace.verbs.test.v1"
+TEST_SCHEMA: Final = "millrace.test.v1"
 """The value of `schema`, which is `hook.event.v1` in a record."""
 
 

@@ -53,7 +53,7 @@ async def test_a_test_record_says_what_it_is_and_where_it_went(client: HooksClie
     _, told = await client.ask("POST", "/connectors/kinesis/test", {"stream_name": "orders", "test_record": True})
 
     (stored,) = kinesis.records("orders")
-    assert "millrace.verbs.test.v1" == stored.value["schema"]
+    assert "millrace.test.v1" == stored.value["schema"]
     assert ("ok", ["unknown", "unknown", "ok"]) == (told["status"], statuses(told))
     message = told["steps"][2]["message"]
     assert f"{stored.value['id']} is in {stored.shard} as number {stored.sequence}" == message
