@@ -265,7 +265,7 @@ async def _lag_row(photo: bytes, report: Report) -> Row:
     async with ImageProcessPool() as image_pool:
 
         async def ours() -> float:
-            return await _worst_lag(lambda: image_pool.look(body, sides_px=(SIDE_PX,)))
+            return await _worst_lag(lambda: image_pool.inspect(body, sides_px=(SIDE_PX,)))
 
         async def in_threads() -> float:
             return await _worst_lag(lambda: asyncio.to_thread(picture_of, photo, sides_px=(SIDE_PX,)))
@@ -275,7 +275,7 @@ async def _lag_row(photo: bytes, report: Report) -> Row:
 
 
 async def _worst_lag(work: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds by which the loop is late at the worst, while it does nothing else than to look."""
+    """Milliseconds by which the loop is late at the worst, while it does nothing else than to read the clock."""
     waiting = asyncio.gather(*(work() for _ in range(PICTURES)))
     worst_s, seen = 0.0, perf_counter()
     while not waiting.done():

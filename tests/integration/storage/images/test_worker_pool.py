@@ -1,4 +1,4 @@
-"""Pictures are looked at in other processes, behind a queue that says "busy" instead of growing."""
+"""Pictures are decoded in worker processes, behind a queue that raises `BusyError` instead of growing."""
 
 import asyncio
 import os
@@ -18,14 +18,14 @@ SIDES = (320, 64)
 
 
 def workers() -> list[psutil.Process]:
-    """The processes that look at pictures for this one."""
+    """Return the worker processes of this one."""
     children = psutil.Process().children()
     return [child for child in children if "storage.images.worker" in child.cmdline()]
 
 
 async def test_picture_comes_with_its_thumbnails() -> None:
     async with ImageProcessPool() as work:
-        picture = await work.look(PHOTO, sides_px=SIDES)
+        picture = await work.inspect(PHOTO, sides_px=SIDES)
 
     assert (640, 427) == (picture.width, picture.height)
     assert [(320, 214), (64, 43)] == [(small.width, small.height) for small in picture.thumbnails]
@@ -35,15 +35,15 @@ async def test_picture_comes_with_its_thumbnails() -> None:
 async def test_what_is_wrong_with_a_picture_comes_back() -> None:
     async with ImageProcessPool(processes=1) as work:
         with pytest.raises(InvalidError, match="damaged"):
-            await work.look(body_of(PHOTO.read()[:5000]), sides_px=SIDES)
-        assert 640 == (await work.look(PHOTO, sides_px=SIDES)).width
+            await work.inspect(body_of(PHOTO.read()[:5000]), sides_px=SIDES)
+        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
         assert 1 == len(workers())
 
 
 async def test_processes_start_with_the_first_picture_and_end_with_the_service() -> None:
     async with ImageProcessPool(processes=2) as work:
         assert [] == workers()
-        await asyncio.gather(*(work.look(PHOTO, sides_px=SIDES) for _ in range(5)))
+        await asyncio.gather(*(work.inspect(PHOTO, sides_px=SIDES) for _ in range(5)))
         assert 2 == len(workers())
 
     assert [] == workers()
@@ -52,7 +52,7 @@ async def test_processes_start_with_the_first_picture_and_end_with_the_service()
 async def test_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_SECRET_KEYS", "a secret")
     async with ImageProcessPool(processes=1) as work:
-        await work.look(PHOTO, sides_px=SIDES)
+        await work.inspect(PHOTO, sides_px=SIDES)
         (worker,) = workers()
 
         assert not [name for name in worker.environ() if name.startswith("MILLRACE_")]
@@ -60,42 +60,42 @@ async def test_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_full_queue_is_busy_until_a_picture_is_done() -> None:
     async with ImageProcessPool(processes=1, waiting=1) as work, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work.look(PHOTO, sides_px=SIDES)) for _ in range(2)]
+        tasks = [group.create_task(work.inspect(PHOTO, sides_px=SIDES)) for _ in range(2)]
         await asyncio.sleep(0)
 
         with pytest.raises(BusyError) as raised:
-            await work.look(PHOTO, sides_px=SIDES)
+            await work.inspect(PHOTO, sides_px=SIDES)
         await asyncio.gather(*tasks)
 
         assert raised.value.retry_after_s is not None
-        assert await work.look(PHOTO, sides_px=SIDES)
+        assert await work.inspect(PHOTO, sides_px=SIDES)
 
 
 async def stopped(work: ImageProcessPool) -> psutil.Process:
-    """The process of the pool, which does nothing any more."""
-    await work.look(PHOTO, sides_px=SIDES)
+    """Stop the only process of the pool, so that it replies to nothing."""
+    await work.inspect(PHOTO, sides_px=SIDES)
     (worker,) = workers()
     worker.send_signal(signal.SIGSTOP)
     return worker
 
 
 async def test_picture_that_takes_too_long_is_given_up_and_the_next_one_has_a_new_process() -> None:
-    async with ImageProcessPool(processes=1, look_s=5) as work:
+    async with ImageProcessPool(processes=1, timeout_s=5) as work:
         worker = await stopped(work)
-        work._look_s = 0.1
+        work._timeout_s = 0.1
 
         with pytest.raises(TooLargeError, match=r"took more than 0\.1 s"):
-            await work.look(PHOTO, sides_px=SIDES)
+            await work.inspect(PHOTO, sides_px=SIDES)
 
-        work._look_s = 5
+        work._timeout_s = 5
         assert not worker.is_running()
-        assert 640 == (await work.look(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
 
 
 async def test_caller_that_leaves_makes_room_at_once() -> None:
     async with ImageProcessPool(processes=1, waiting=0) as work:
         worker = await stopped(work)
-        task = asyncio.create_task(work.look(PHOTO, sides_px=SIDES))
+        task = asyncio.create_task(work.inspect(PHOTO, sides_px=SIDES))
         await until(lambda: not work._idle)
 
         task.cancel()
@@ -103,7 +103,7 @@ async def test_caller_that_leaves_makes_room_at_once() -> None:
             await task
 
         assert not worker.is_running()
-        assert 640 == (await work.look(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
 
 
 async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not(
@@ -113,15 +113,15 @@ async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not
         with monkeypatch.context() as patched:
             patched.setattr("shared.runtime.worker_process.sys.executable", "/bin/false")
             with pytest.raises(InvalidError, match="made its decoder fail"):
-                await work.look(PHOTO, sides_px=SIDES)
+                await work.inspect(PHOTO, sides_px=SIDES)
 
-        assert 640 == (await work.look(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
 
 
 async def test_process_that_died_while_it_waited_is_replaced() -> None:
     async with ImageProcessPool(processes=1) as work:
-        await work.look(PHOTO, sides_px=SIDES)
+        await work.inspect(PHOTO, sides_px=SIDES)
         (worker,) = workers()
         os.kill(worker.pid, signal.SIGKILL)
 
-        assert 640 == (await work.look(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width

@@ -25,7 +25,7 @@ MEMORY_BYTES: Final = 2 << 30
 """The limit on address space. The largest accepted picture takes 620 MB (see `storage.images.image.MAX_PIXELS`)."""
 
 
-class Look(Struct, frozen=True):
+class ImageRequest(Struct, frozen=True):
     """The head of a request. The image follows it, in `size_bytes`."""
 
     size_bytes: int
@@ -33,7 +33,7 @@ class Look(Struct, frozen=True):
     avif: bool
 
 
-class Seen(Struct, frozen=True):
+class ImageReply(Struct, frozen=True):
     """The reply: a picture, or the error."""
 
     picture: Picture | None = None
@@ -41,25 +41,25 @@ class Seen(Struct, frozen=True):
     message: str = ""
 
 
-def main(requests: BinaryIO, answers: BinaryIO) -> None:
+def main(requests: BinaryIO, replies: BinaryIO) -> None:
     """Reply to requests until they end."""
     while (body := read_frame(requests)) is not None:
-        look = msgspec.msgpack.decode(body, type=Look)
-        content = requests.read(look.size_bytes)
-        if len(content) < look.size_bytes:
+        request = msgspec.msgpack.decode(body, type=ImageRequest)
+        content = requests.read(request.size_bytes)
+        if len(content) < request.size_bytes:
             return
-        answers.write(framed(_seen(content, look)))
-        answers.flush()
+        replies.write(framed(_reply(content, request)))
+        replies.flush()
 
 
-def _seen(content: bytes, look: Look) -> Seen:
+def _reply(content: bytes, request: ImageRequest) -> ImageReply:
     try:
-        return Seen(picture=picture_of(BytesIO(content), sides_px=look.sides_px, avif=look.avif))
+        return ImageReply(picture=picture_of(BytesIO(content), sides_px=request.sides_px, avif=request.avif))
     except MemoryError:
         error: MillraceError = TooLargeError(f"the image needs more than {MEMORY_BYTES >> 20} MiB to be decoded")
     except (InvalidError, TooLargeError) as refused:
         error = refused
-    return Seen(code=error.code, message=error.message)
+    return ImageReply(code=error.code, message=error.message)
 
 
 if __name__ == "__main__":

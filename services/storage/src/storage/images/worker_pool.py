@@ -17,7 +17,7 @@ from shared.errors import KINDS, BusyError, InvalidError, TooLargeError
 from shared.runtime.worker_process import WorkerProcess
 from storage.content.body import Body
 from storage.images.image import Picture
-from storage.images.worker import Look, Seen
+from storage.images.worker import ImageReply, ImageRequest
 
 PROCESSES: Final = 2
 """Some 40 MB each, started with the first image."""
@@ -27,7 +27,7 @@ WAITING: Final = 64
 
 RETRY_AFTER_S: Final = 2.0
 
-LOOK_S: Final = 15.0
+TIMEOUT_S: Final = 15.0
 """The time limit of one image. The slowest accepted, a progressive JPEG of 40 megapixels, takes 3 s under load."""
 
 PIECE_BYTES: Final = 256 * 1024
@@ -36,8 +36,8 @@ PIECE_BYTES: Final = 256 * 1024
 class ImageProcessPool:
     """Decodes images in worker processes. An async context manager: on exit it ends the processes."""
 
-    def __init__(self, *, processes: int = PROCESSES, waiting: int = WAITING, look_s: float = LOOK_S) -> None:
-        self._look_s = look_s
+    def __init__(self, *, processes: int = PROCESSES, waiting: int = WAITING, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._free = processes + waiting
         self._slots = asyncio.Semaphore(processes)
         self._idle: list[WorkerProcess] = []
@@ -49,7 +49,7 @@ class ImageProcessPool:
         while self._idle:
             await self._idle.pop().end()
 
-    async def look(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
+    async def inspect(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
         """
         Decode an image and make its thumbnails. See `storage.images.image.picture_of`.
 
@@ -62,12 +62,12 @@ class ImageProcessPool:
             raise BusyError("too many pictures wait to be worked on", retry_after_s=RETRY_AFTER_S)
         self._free -= 1
         try:
-            seen = await self._ask_twice(body, Look(body.size_bytes, tuple(sides_px), avif))
+            reply = await self._ask_twice(body, ImageRequest(body.size_bytes, tuple(sides_px), avif))
         finally:
             self._free += 1
-        if seen.picture is None:
-            raise KINDS[seen.code](seen.message, field="file")
-        return seen.picture
+        if reply.picture is None:
+            raise KINDS[reply.code](reply.message, field="file")
+        return reply.picture
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[WorkerProcess]:
@@ -76,25 +76,25 @@ class ImageProcessPool:
             yield process
         self._idle.append(process)
 
-    async def _ask_twice(self, body: Body, look: Look) -> Seen:
+    async def _ask_twice(self, body: Body, request: ImageRequest) -> ImageReply:
         # The first process may have died before, of something else.
         async with self._slots:
             for _ in range(2):
                 with contextlib.suppress(EOFError, ConnectionError):
                     async with self._process() as process:
-                        return await self._ask(process, body, look)
+                        return await self._ask(process, body, request)
         raise InvalidError("the image made its decoder fail", field="file")
 
-    async def _ask(self, process: WorkerProcess, body: Body, look: Look) -> Seen:
+    async def _ask(self, process: WorkerProcess, body: Body, request: ImageRequest) -> ImageReply:
         try:
-            async with asyncio.timeout(self._look_s):
-                await process.send(look)
+            async with asyncio.timeout(self._timeout_s):
+                await process.send(request)
                 for piece in body.pieces():
                     for at in range(0, len(piece), PIECE_BYTES):
                         await process.write(piece[at : at + PIECE_BYTES])
-                return msgspec.msgpack.decode(await process.receive(), type=Seen)
+                return msgspec.msgpack.decode(await process.receive(), type=ImageReply)
         except TimeoutError:
-            raise TooLargeError(f"the image took more than {self._look_s:g} s to decode", field="file") from None
+            raise TooLargeError(f"the image took more than {self._timeout_s:g} s to decode", field="file") from None
 
 
 async def _start() -> WorkerProcess:

@@ -186,7 +186,7 @@ class Uploads:
             return None
         if not sniffed.image:
             raise InvalidError(f"expected a JPEG, PNG, GIF or WebP image, got {sniffed.name}", field="file")
-        return await self._image_pool.look(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
+        return await self._image_pool.inspect(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
 
     async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> ObjectLocation:
         objects = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
