@@ -52,7 +52,7 @@ class ProfileUpdates:
 
     async def _put_aside(self, message: Message, error: MillraceError) -> None:
         app_key, file_id = subjects.parse_profile_update(message.subject)
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             service=NAME,
             app_key=app_key,
             owner_id=file_id,
@@ -64,4 +64,4 @@ class ProfileUpdates:
             body=message.data[:MAX_BODY_CHARS].decode(errors="replace"),
         )
         subject = subjects.dead_letter(NAME, app_key, file_id, error.code)
-        await self._bus.publish(subject, encode(letter), message_id=f"{NAME}:{letter.source}")
+        await self._bus.publish(subject, encode(dead_letter), message_id=f"{NAME}:{dead_letter.source}")

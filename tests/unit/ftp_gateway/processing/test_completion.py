@@ -7,7 +7,7 @@ import pytest
 
 from ftp_gateway.model.rules import Completion, FileRules
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.processing.completion import Due, Trailer, due, parse_checksum, parse_trailer, refusal
+from ftp_gateway.processing.completion import Readiness, Trailer, parse_checksum, parse_trailer, readiness_of, refusal
 from ftp_gateway.spool.directories import ABANDONED_AFTER
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
@@ -28,8 +28,8 @@ async def put(spool: Spool, name: str, user: str = "nightly") -> Upload:
 
 
 def seen(spool: Spool, upload: Upload, completion: Completion) -> tuple[datetime, str, bool]:
-    ready = due(upload, FileRules(settle_s=5, completion=completion), spool.find)
-    assert isinstance(ready, Due)
+    ready = readiness_of(upload, FileRules(settle_s=5, completion=completion), spool.find)
+    assert isinstance(ready, Readiness)
     return ready.at, ready.companion.info.name if ready.companion else "", ready.missing
 
 
@@ -63,7 +63,7 @@ async def test_what_nobody_takes_for_a_campaign_goes_after_a_day_without_a_word(
 ) -> None:
     upload = await put(spool, name, user)
 
-    assert due(upload, FileRules(), spool.find) is None
+    assert readiness_of(upload, FileRules(), spool.find) is None
     clock.now = LATE + timedelta(minutes=1)
     spool.purge()
     assert [] == spool.uploads()
@@ -83,7 +83,7 @@ async def test_a_pull_is_complete_with_its_rename_and_is_held_to_its_trailer_alo
     upload = await put(spool, ".pull-1", f"{PULLED_BY}erp")
     await spool.rename(upload, PUSH, replace=False)
 
-    ready = due(upload, FileRules(settle_s=5, completion=completion), spool.find)
+    ready = readiness_of(upload, FileRules(settle_s=5, completion=completion), spool.find)
 
     assert ready is not None
     assert (NOON, None, False) == (ready.at, ready.companion, ready.missing)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from ftp_gateway.summaries.rendering import (
     MAX_DAYS,
     MAX_FILES,
-    Days,
     FileTotals,
     Summary,
-    days_due,
+    SummaryPeriod,
     newest_day_due,
+    period_due,
     render_subject,
     render_text,
 )
@@ -24,7 +24,7 @@ from shared.contracts.subjects import FileState
 
 ISTANBUL = ZoneInfo("Europe/Istanbul")
 SUMMARY = Summary(recipients=("ada@shop.example",), hour=8)
-DAYS = Days(date(2026, 11, 21), date(2026, 11, 21), ISTANBUL)
+DAYS = SummaryPeriod(date(2026, 11, 21), date(2026, 11, 21), ISTANBUL)
 
 
 def at(text: str, zone: ZoneInfo = ISTANBUL) -> datetime:
@@ -45,12 +45,12 @@ def test_a_day_is_told_from_the_hour_on_of_the_next(now: str, expected: str) -> 
 
 
 def test_nothing_is_due_when_the_day_was_told() -> None:
-    assert None is days_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 21))
-    assert None is days_due(SUMMARY, ISTANBUL, at("2026-11-22T07:59"), date(2026, 11, 20))
+    assert None is period_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 21))
+    assert None is period_due(SUMMARY, ISTANBUL, at("2026-11-22T07:59"), date(2026, 11, 20))
 
 
 def test_days_on_which_none_could_be_sent_are_told_together() -> None:
-    found = days_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 18))
+    found = period_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 18))
 
     assert found is not None
     assert "2026-11-19 to 2026-11-21" == str(found)
@@ -58,7 +58,7 @@ def test_days_on_which_none_could_be_sent_are_told_together() -> None:
 
 
 def test_no_more_days_are_told_than_a_week() -> None:
-    found = days_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2025, 1, 1))
+    found = period_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2025, 1, 1))
 
     assert found is not None
     assert timedelta(days=MAX_DAYS) == found.end - found.start
@@ -75,10 +75,10 @@ def test_every_moment_is_in_one_summary_whenever_it_is_looked(
 ) -> None:
     summary, place, now = Summary(recipients=("a@b",), hour=hour), ZoneInfo(zone), start.replace(tzinfo=UTC)
     told = newest_day_due(summary, place, now)
-    end = Days(told, told, place).end
+    end = SummaryPeriod(told, told, place).end
     for step in steps:
         now += timedelta(seconds=step)
-        found = days_due(summary, place, now, told)
+        found = period_due(summary, place, now, told)
         if found is not None:
             assert end == found.start
             assert found.end <= now

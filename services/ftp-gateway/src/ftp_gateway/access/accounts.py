@@ -135,12 +135,12 @@ def _normalized(password: str) -> str:
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Parse addresses and CIDR ranges. Raises `InvalidError` naming the entry of `allowed_ips`."""
     networks: list[Network] = []
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         try:
             networks.append(parse_network(text))
         except ValueError:
             raise InvalidError(
-                "expected an address or a range such as 203.0.113.0/24", field=f"allowed_ips[{place}]"
+                "expected an address or a range such as 203.0.113.0/24", field=f"allowed_ips[{index}]"
             ) from None
     return tuple(networks)
 
@@ -149,7 +149,7 @@ def parse_keys(lines: Sequence[str]) -> frozenset[bytes]:
     """
     Parse lines of an `authorized_keys` file, without options. Raises `InvalidError` naming the entry of `public_keys`.
     """
-    return frozenset(_key(line, f"public_keys[{place}]") for place, line in enumerate(lines))
+    return frozenset(_key(line, f"public_keys[{index}]") for index, line in enumerate(lines))
 
 
 def _key(line: str, field: str) -> bytes:

@@ -141,9 +141,9 @@ class FileReader:
     def _add(self, chunks: ChunkBuilder, parsed: Parsed, after: int) -> Iterator[tuple[list[int], list[bytes]]]:
         lines, rows = parsed.lines, parsed.rows
         if lines and (lines[0] <= after or self._find_unknown is not None):
-            wanted = [line > after and line not in self._unknown for line in lines]
-            lines = list(compress(lines, wanted))
-            rows = list(compress(rows, wanted))
+            selected = [line > after and line not in self._unknown for line in lines]
+            lines = list(compress(lines, selected))
+            rows = list(compress(rows, selected))
         return chunks.add(lines, rows)
 
     def _chunk(self, file_name: str, lines: Sequence[int], rows: Sequence[bytes]) -> RowChunk:

@@ -32,8 +32,8 @@ _BOMS: tuple[tuple[bytes, Encoding], ...] = (
 )
 # Python's codec agrees: these seven bytes stand for nothing in windows-1254.
 _UNDEFINED_IN_1254 = tuple(bytes([code]) for code in (0x81, 0x8D, 0x8E, 0x8F, 0x90, 0x9D, 0x9E))
-# UTF-8 that was taken for windows-1254 and encoded again: what became of a dotless i and of an s with cedilla. The
-# second byte of each is rare in text, and to look for one byte takes a tenth of the time.
+# UTF-8 that was read as windows-1254 and encoded again: what became of a dotless i and of an s with cedilla. The
+# second byte of each is rare in text, and a search for one byte takes a tenth of the time.
 _DOUBLE_ENCODED = ("Ä±".encode(), "ÅŸ".encode())
 
 
@@ -84,7 +84,7 @@ class FileScan:
     def __init__(self, app_key: str, kind: str, again: str = "") -> None:
         self._hash = hashlib.sha256(f"{app_key}|{kind}|".encode())
         if again:
-            # NUL ends the name, because no file that is taken begins with a name and a NUL.
+            # NUL ends the name, because no accepted file begins with a name and a NUL.
             self._hash.update(f"{again}\0".encode())
         self._head = b""
         self._size = 0

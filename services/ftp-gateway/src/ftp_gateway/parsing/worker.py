@@ -80,11 +80,11 @@ Answer = FindUnknownUsers | FileValidated | ChunkRead
 
 
 class InputEndedError(Exception):
-    """The service has gone."""
+    """The input ended: the service has closed it, or has died."""
 
 
-class _Wire:
-    """Both ends of the conversation with the service."""
+class _Channel:
+    """Requests from the service, and answers to it."""
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
         self._requests = requests
@@ -98,12 +98,12 @@ class _Wire:
         request: Request = self._decoder.decode(body)
         return request
 
-    def say(self, answer: Answer) -> None:
+    def send(self, answer: Answer) -> None:
         self._answers.write(framed(answer))
         self._answers.flush()
 
     def unknown_users(self, ext_ids: Sequence[str]) -> set[str]:
-        self.say(FindUnknownUsers(list(ext_ids)))
+        self.send(FindUnknownUsers(list(ext_ids)))
         known = self.next()
         assert isinstance(known, UnknownUserIds)
         return known.unknown
@@ -111,11 +111,11 @@ class _Wire:
 
 def main(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer until the requests end."""
-    wire = _Wire(requests, answers)
+    channel = _Channel(requests, answers)
     reading: FileReader | None = None
     try:
         while True:
-            request = wire.next()
+            request = channel.next()
             match request:
                 case ValidateFile():
                     reading = FileReader(
@@ -123,15 +123,15 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
                         request.kind,
                         request.rules,
                         partial(_blocks, Path(request.path), request.until),
-                        wire.unknown_users,
+                        channel.unknown_users,
                         again=request.again,
                     )
-                    wire.say(FileValidated(reading.validate()))
+                    channel.send(FileValidated(reading.validate()))
                 case ReadChunks():
                     assert reading is not None
                     for chunk in reading.chunks(request.file_name, request.after):
-                        wire.say(ChunkRead(chunk))
-                    wire.say(ChunkRead(None))
+                        channel.send(ChunkRead(chunk))
+                    channel.send(ChunkRead(None))
                 case UnknownUserIds():
                     raise AssertionError("nothing was asked")
     except (InputEndedError, BrokenPipeError):

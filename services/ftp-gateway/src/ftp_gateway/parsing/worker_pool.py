@@ -65,8 +65,8 @@ class ParserPool:
         """Open a session for one file; see `ValidateFile`. An error that leaves the block kills the process."""
         process = self._idle.pop() if self._idle else await _start()
         async with process.killed_on_error():
-            look = ValidateFile(str(path), app_key, kind, rules, again, until)
-            yield ParserSession(process, look, self._unknown_users)
+            request = ValidateFile(str(path), app_key, kind, rules, again, until)
+            yield ParserSession(process, request, self._unknown_users)
         if len(self._idle) < KEPT:
             self._idle.append(process)
         else:
@@ -76,18 +76,18 @@ class ParserPool:
 class ParserSession:
     """Session of one file. Both methods raise `UnavailableError` when the process has died."""
 
-    def __init__(self, process: WorkerProcess, look: ValidateFile, unknown_users: UnknownUsers) -> None:
+    def __init__(self, process: WorkerProcess, request: ValidateFile, unknown_users: UnknownUsers) -> None:
         self._process = process
-        self._look = look
+        self._request = request
         self._unknown_users = unknown_users
 
     async def validate(self) -> ValidationResult:
         """See `FileReader.validate`. Raises what `unknown_users` raises."""
-        await self._say(self._look)
+        await self._send(self._request)
         while True:
             match await self._next():
                 case FindUnknownUsers(ext_ids):
-                    await self._say(UnknownUserIds(await self._unknown_users(self._look.app_key, ext_ids)))
+                    await self._send(UnknownUserIds(await self._unknown_users(self._request.app_key, ext_ids)))
                 case FileValidated(validation):
                     return validation
                 case ChunkRead():
@@ -95,7 +95,7 @@ class ParserSession:
 
     async def chunks(self, file_name: str, after: int) -> AsyncGenerator[RowChunk, None]:
         """See `FileReader.chunks`. Exhaust it, or leave the session by an error."""
-        await self._say(ReadChunks(file_name, after))
+        await self._send(ReadChunks(file_name, after))
         while True:
             answer = await self._next()
             assert isinstance(answer, ChunkRead)
@@ -103,21 +103,21 @@ class ParserSession:
                 return
             yield answer.chunk
 
-    async def _say(self, request: Request) -> None:
+    async def _send(self, request: Request) -> None:
         try:
             await self._process.send(request)
         except ConnectionError:
-            raise _died() from None
+            raise _worker_ended() from None
 
     async def _next(self) -> Answer:
         try:
             answer: Answer = _answers.decode(await self._process.receive())
             return answer
         except EOFError:
-            raise _died() from None
+            raise _worker_ended() from None
 
 
-def _died() -> UnavailableError:
+def _worker_ended() -> UnavailableError:
     return UnavailableError("the process that reads files has ended in the middle of one")
 
 

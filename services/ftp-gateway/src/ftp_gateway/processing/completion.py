@@ -41,7 +41,7 @@ _TRAILER = re.compile(r'(?:^|[\r\n])("?#rows=(\d{1,12})"?[;\t ]*[\r\n]*)$')
 _ENCODINGS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
-class Due(Struct, frozen=True):
+class Readiness(Struct, frozen=True):
     """
     Time from which a file may be processed, its rules, and its proof of completion.
 
@@ -61,39 +61,41 @@ class Trailer(Struct, frozen=True):
     rows: int
 
 
-def due(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]) -> Due | None:
+def readiness_of(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]) -> Readiness | None:
     """Return the time from which a file may be processed; None for no candidate, or a file that is being changed."""
     if upload.unfinished:
-        return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
+        return Readiness(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
     settled_at = upload.due_at(rules.settle_s)
     if settled_at is None:
         return None
-    wanted = rules.completion
-    if upload.state != "closed" or wanted in ("settle", "row_count"):
-        return Due(settled_at, rules)
+    rule = rules.completion
+    if upload.state != "closed" or rule in ("settle", "row_count"):
+        return Readiness(settled_at, rules)
     if upload.info.committed and upload.info.pulled:
         # The claim stores these rules: from then on nothing else is expected of the file.
-        return Due(settled_at, replace(rules, completion="rename"))
-    if wanted == "rename":
+        return Readiness(settled_at, replace(rules, completion="rename"))
+    if rule == "rename":
         if upload.info.committed:
-            return Due(settled_at, rules)
+            return Readiness(settled_at, rules)
     else:
         place = upload.place
-        companion = find(Place(place.app_key, place.folder, place.name + COMPANIONS[wanted]))
+        companion = find(Place(place.app_key, place.folder, place.name + COMPANIONS[rule]))
         if companion is not None and companion.state == "closed" and not companion.busy:
-            if wanted == "sha256":
-                return Due(max(settled_at, companion.changed_at + timedelta(seconds=rules.settle_s)), rules, companion)
+            if rule == "sha256":
+                return Readiness(
+                    max(settled_at, companion.changed_at + timedelta(seconds=rules.settle_s)), rules, companion
+                )
             # An older marker says nothing about a later upload.
             if _closed_at(companion) >= _closed_at(upload):
-                return Due(companion.changed_at, rules, companion)
-    return Due(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
+                return Readiness(companion.changed_at, rules, companion)
+    return Readiness(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
 
 
 def _closed_at(upload: Upload) -> datetime:
     return upload.info.closed_at or upload.info.opened_at
 
 
-def proof_of(spool: Spool, upload: Upload, ready: Due) -> CompletionProof:
+def proof_of(spool: Spool, upload: Upload, ready: Readiness) -> CompletionProof:
     """Return the proof to store with the claim. Raises `ConflictError` when the companion was removed meanwhile."""
     if ready.companion is None:
         return CompletionProof(missing=ready.missing)
@@ -139,8 +141,10 @@ async def refusal(
         if kind_of(place) is None:
             ending = ".txt" if place.folder == "Profile" else ".csv or .txt"
             return _refused("incomplete", f"it was not renamed in 24 hours to a name that is processed, in {ending}")
-        wanted = {"rename": "a rename onto its name"}.get(rules.completion, f"{name}{COMPANIONS.get(rules.completion)}")
-        return _refused("incomplete", f"the app expects {wanted} for a complete file, and none came in 24 hours")
+        proof_name = {"rename": "a rename onto its name"}.get(
+            rules.completion, f"{name}{COMPANIONS.get(rules.completion)}"
+        )
+        return _refused("incomplete", f"the app expects {proof_name} for a complete file, and none came in 24 hours")
     if rules.completion == "row_count" and trailer is None:
         return _refused("row_count", "expected a last line such as #rows=1000; the upload may have been cut off")
     if trailer is not None and trailer.rows != rows:

@@ -39,8 +39,8 @@ def render_report(errors: Sequence[RowError], total: int) -> bytes:
 
 def render_result(outcome: FileOutcome) -> bytes:
     """Render the outcome as indented JSON. Every count is in it, also a 0."""
-    told = {name: value for name, value in msgspec.structs.asdict(outcome).items() if value is not None}
-    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+    fields = {name: value for name, value in msgspec.structs.asdict(outcome).items() if value is not None}
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
 
 
 def _safe(text: str) -> str:

@@ -34,9 +34,9 @@ ListedState = Literal["uploading", "partial", "uploaded", "waiting", "processing
 
 class FileEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One file. `uploaded` waits for a rename to a name that is processed, or for what else its app wants to see;
-    `waiting` waits until it may be taken; `partial` broke off. `file_id` and the rows are there once all of the file
-    was looked at. Of `rows`, `rows_bad` are not taken and `rows_ok` are published, about so far while `processing`;
+    One file. `uploaded` waits for a rename to a name that is processed, or for the proof of completion of its app;
+    `waiting` waits until it may be processed; `partial` broke off. `file_id` and the rows are there once the whole
+    file was read. Of `rows`, `rows_bad` are refused and `rows_ok` are published, about so far while `processing`;
     `duplicates` are those whose external id came before. `seconds` is from the upload to the end.
     """
 
@@ -79,14 +79,14 @@ class FileHistory:
         self._spool = spool
         self._rules_of = rules_of
 
-    async def newest(self, app_key: str, wanted: FileFilter) -> list[FileEntry]:
+    async def newest(self, app_key: str, file_filter: FileFilter) -> list[FileEntry]:
         """Return an app's files, the newest first. Raises `UnavailableError`."""
-        found = [entry for entry in await self._in_spool(app_key) if wanted.matches(entry)]
-        stored_before = None if wanted.before is None else wanted.before + STORED_WITHIN
+        found = [entry for entry in await self._in_spool(app_key) if file_filter.matches(entry)]
+        stored_before = None if file_filter.before is None else file_filter.before + STORED_WITHIN
         for state in _FINISHED:
-            if wanted.state in (None, state):
-                found += await self._finished(app_key, state, wanted.matches, wanted.most, stored_before)
-        return sorted(found, key=lambda entry: entry.at, reverse=True)[: wanted.most]
+            if file_filter.state in (None, state):
+                found += await self._finished(app_key, state, file_filter.matches, file_filter.most, stored_before)
+        return sorted(found, key=lambda entry: entry.at, reverse=True)[: file_filter.most]
 
     async def find(self, app_key: str, file_id: str) -> FileEntry:
         """
@@ -172,7 +172,7 @@ def _state(
     if upload.state != "closed":
         return "processing"
     # One that is being changed has no time yet at which it is due, and is about to have one.
-    ready = completion.due(upload, rules, spool.find)
+    ready = completion.readiness_of(upload, rules, spool.find)
     is_candidate = kind_of(upload.place) is not None
     return "waiting" if is_candidate and (ready is None or not ready.missing) else "uploaded"
 

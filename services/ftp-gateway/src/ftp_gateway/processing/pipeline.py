@@ -21,7 +21,7 @@ from ftp_gateway.model.virtual_paths import Place, is_sent_again, kind_in
 from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
 from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing import completion, error_report, file_events, publisher
-from ftp_gateway.processing.completion import Due
+from ftp_gateway.processing.completion import Readiness
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
 from shared.messaging.bus import Bus
@@ -59,7 +59,7 @@ class FilePipeline:
         """Stop every file before its next pack of rows."""
         self._stopped = True
 
-    async def process(self, upload: Upload, ready: Due) -> None:
+    async def process(self, upload: Upload, ready: Readiness) -> None:
         """
         Process a claimed file. A failed attempt may be repeated.
 
@@ -142,7 +142,7 @@ class FilePipeline:
     def _outcome(self, upload: Upload, kind: FileKind, validation: ValidationResult, name: OutcomeName) -> FileOutcome:
         received_at = upload.info.closed_at or upload.info.opened_at
         rows = validation.ok + validation.bad
-        taken = name in ("done", "done_with_errors")
+        accepted = name in ("done", "done_with_errors")
         return FileOutcome(
             file_id=validation.file_id,
             file_name=upload.info.name,
@@ -150,8 +150,8 @@ class FilePipeline:
             outcome=name,
             size_bytes=validation.size_bytes,
             rows=rows,
-            ok=validation.ok if taken else 0,
-            failed=validation.bad if taken or name == "duplicate" else rows,
+            ok=validation.ok if accepted else 0,
+            failed=validation.bad if accepted or name == "duplicate" else rows,
             duplicates=validation.duplicates,
             duplicates_at_least=validation.duplicates_at_least,
             reason=validation.refused.reason if validation.refused else None,

@@ -17,7 +17,7 @@ RETRY_S = 60.0
 
 
 def failure_after(
-    trouble: RemoteFailure | None, error: MillraceError, now: datetime, revision: int
+    failure: RemoteFailure | None, error: MillraceError, now: datetime, revision: int
 ) -> tuple[RemoteFailure, bool]:
     """
     Return the failure to store, and whether to alert an operator now.
@@ -25,11 +25,11 @@ def failure_after(
     There is one alert for each revision of the configuration: at once where only a person can help, else after
     `ALERT_AFTER`.
     """
-    since = trouble.since if trouble else now
-    told = trouble.told_revision if trouble else 0
-    alert_now = told != revision and (not _is_transient(error) or now - since >= ALERT_AFTER)
+    since = failure.since if failure else now
+    alerted_revision = failure.told_revision if failure else 0
+    alert_now = alerted_revision != revision and (not _is_transient(error) or now - since >= ALERT_AFTER)
     return RemoteFailure(
-        code=error.code, message=error.message, since=since, told_revision=revision if alert_now else told
+        code=error.code, message=error.message, since=since, told_revision=revision if alert_now else alerted_revision
     ), alert_now
 
 

@@ -44,9 +44,9 @@ async def probe_remote(
     async def list_files() -> Finding:
         async with open_server(remote) as server:
             files = [file for file in await server.list_files(remote.path, MAX_LISTED) if file.regular]
-        taken = [file for file in files if place_of(remote, "-", file.name) is not None]
-        message = f"{len(taken)} of {len(files)} files fit the patterns"
-        return Finding(message=message, status="ok" if taken or not files else "warning")
+        matching = [file for file in files if place_of(remote, "-", file.name) is not None]
+        message = f"{len(matching)} of {len(files)} files fit the patterns"
+        return Finding(message=message, status="ok" if matching or not files else "warning")
 
     checks = (
         Check(name="identity", run=identity, explain=_explain, silent=SILENT),

@@ -158,7 +158,7 @@ class Puller:
             await self._forget_deleted({file.name for file in listed})
             if failures:
                 raise failures[0]
-            return left > 0 or not all(taken.reported for taken in self._state.pulled.values())
+            return left > 0 or not all(pulled.reported for pulled in self._state.pulled.values())
 
     def _new_files(self, listed: Iterable[RemoteFile]) -> list[tuple[RemoteFile, Place]]:
         """Return the files that were not pulled yet, the oldest first."""
@@ -271,29 +271,29 @@ class Puller:
         if self._remote.after == "archive":
             await server.make_directory(self._remote.archive_path)
         for file in listed:
-            taken = self._state.pulled.get(file.name)
+            pulled = self._state.pulled.get(file.name)
             path = in_directory(self._remote.path, file.name)
-            if taken is None or taken.version != file.version or not _same(await server.stat(path), file):
+            if pulled is None or pulled.version != file.version or not _same(await server.stat(path), file):
                 continue
             if self._remote.after == "delete":
                 await server.remove(path)
             else:
                 to = in_directory(self._remote.archive_path, archive_name(file.name, self._clock()))
                 await server.rename(path, to)
-            if taken.reported:
+            if pulled.reported:
                 await self._state.delete_pulled(file.name)
 
     async def _forget_deleted(self, names: set[str]) -> None:
         """Forget the files that have been missing on the server for `FORGET_AFTER`."""
         now = self._clock()
-        for taken in list(self._state.pulled.values()):
-            if taken.name in names:
-                if taken.missing_since is not None:
-                    await self._state.put_pulled(replace(taken, missing_since=None))
-            elif taken.missing_since is None:
-                await self._state.put_pulled(replace(taken, missing_since=now))
-            elif taken.reported and now - taken.missing_since > FORGET_AFTER:
-                await self._state.delete_pulled(taken.name)
+        for pulled in list(self._state.pulled.values()):
+            if pulled.name in names:
+                if pulled.missing_since is not None:
+                    await self._state.put_pulled(replace(pulled, missing_since=None))
+            elif pulled.missing_since is None:
+                await self._state.put_pulled(replace(pulled, missing_since=now))
+            elif pulled.reported and now - pulled.missing_since > FORGET_AFTER:
+                await self._state.delete_pulled(pulled.name)
 
 
 def _same(found: RemoteFile | None, file: RemoteFile) -> bool:

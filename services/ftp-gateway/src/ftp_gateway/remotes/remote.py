@@ -92,7 +92,7 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InvalidError("expected the directory to which taken files are moved", field="archive_path")
         self._check_schedule()
         for field in ("archive_path", "report_path"):
-            if (given := getattr(self, field)) and _parts(given) == _parts(self.path):
+            if (directory := getattr(self, field)) and _parts(directory) == _parts(self.path):
                 raise InvalidError("expected another directory than `path`", field=field)
 
     def _check_schedule(self) -> None:

@@ -38,22 +38,22 @@ class ReportDelivery:
     async def send(self, job: RemoteJob, server: RemoteServer, state: RemoteStateStore) -> None:
         """Send the reports of the files that are done. Raises the `MillraceError` of the server."""
         directory = job.remote.report_path
-        due = [taken for taken in state.pulled.values() if not taken.reported]
-        for taken in due if directory else ():
-            result_file_name = outcome.result_file_name(taken.kind, taken.name)
+        due = [file for file in state.pulled.values() if not file.reported]
+        for file in due if directory else ():
+            result_file_name = outcome.result_file_name(file.kind, file.name)
             result = await self._content(job.app_key, result_file_name)
-            if result is not None and decode(result, FileOutcome).received_at >= taken.closed_at:
+            if result is not None and decode(result, FileOutcome).received_at >= file.closed_at:
                 await server.make_directory(directory)
-                error_report_name = outcome.error_report_name(taken.kind, taken.name)
+                error_report_name = outcome.error_report_name(file.kind, file.name)
                 report = await self._content(job.app_key, error_report_name)
                 if report is not None:
                     await _put(server, directory, error_report_name, report)
                 await _put(server, directory, result_file_name, result)
-            elif self._clock() - taken.closed_at < REPORT_EXPECTED_WITHIN:
+            elif self._clock() - file.closed_at < REPORT_EXPECTED_WITHIN:
                 continue
             else:
-                log.warning("report_delivery_expired", app_key=job.app_key, remote=job.id, name=taken.name)
-            await state.put_pulled(replace(taken, reported=True))
+                log.warning("report_delivery_expired", app_key=job.app_key, remote=job.id, name=file.name)
+            await state.put_pulled(replace(file, reported=True))
 
     async def _content(self, app_key: str, name: str) -> bytes | None:
         """A report; its size is bounded by `outcome.MAX_REPORTED`."""

@@ -34,7 +34,7 @@ class RemoteStateStore:
         """Raises `UnavailableError`."""
         self.progress = await self.read_progress()
         found = await self._store.scan(keys.pulled_file_keys(self._app_key, self._remote_id))
-        self.pulled = {taken.name: taken for taken in (decode(stored.data, PulledFile) for stored in found)}
+        self.pulled = {file.name: file for file in (decode(stored.data, PulledFile) for stored in found)}
         self._unsaved.clear()
 
     async def put_pulled(self, file: PulledFile) -> None:

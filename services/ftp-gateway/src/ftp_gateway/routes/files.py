@@ -21,8 +21,8 @@ class FileList(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> FileList:
     """List waiting and processed files."""
-    wanted = FileFilter(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
-    return FileList(files=tuple(await call.state.history.newest(call.app_key, wanted)))
+    file_filter = FileFilter(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
+    return FileList(files=tuple(await call.state.history.newest(call.app_key, file_filter)))
 
 
 async def show_file(call: Call[State]) -> FileEntry:

@@ -38,7 +38,7 @@ class ConnectionLimits:
         Count a connection, for which there is room.
 
         Args:
-            disconnect: Ends the connection, if it has not signed in by the time that others need its place.
+            disconnect: Ends the connection, if it has not signed in by the time that others need its slot.
         """
         network = network_of(address)
         self._networks[connection] = network

@@ -3,7 +3,7 @@ File system of an SFTP session, on top of the spool. Every path is looked up in 
 
 Configuration: none.
 Implementation: asyncssh's `SFTPServer` with every path method replaced. `handles` has the open files.
-Considerations: SETSTAT is answered with OK and ignored, also for a file that is gone meanwhile: a client that is
+Considerations: SETSTAT is answered with OK and ignored, also for a file that was deleted meanwhile: a client that is
     refused sends its file again.
 """
 
@@ -81,7 +81,7 @@ class SftpFileSystem(SFTPServer):
     async def pace(self, size: int) -> None:
         """Count transferred bytes and pause for as long as the bandwidth asks."""
         self._usage.record_transfer(size)
-        # Not for a client that is gone: its bytes are here, and its handles should not outlive it by minutes.
+        # Not for a client that has disconnected: its bytes are here, and its handles should not outlive it by minutes.
         while not self.channel.is_closing() and (pause_s := self._usage.pause_s(self._account.quotas)) > 0:
             await asyncio.sleep(min(PAUSE_S, pause_s))
             self.note_progress()

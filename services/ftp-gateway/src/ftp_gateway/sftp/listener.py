@@ -79,7 +79,7 @@ class Connection(SSHServerConnection):
         super().connection_lost(exc)
 
     async def wait_until_read(self) -> None:
-        """Return when the client has read what was sent, or is gone."""
+        """Return when the client has read what was sent, or has disconnected."""
         await self._read_by_client.wait()
 
 

@@ -37,10 +37,10 @@ def is_locked(handle: int) -> bool:
 def try_lock_path(path: Path) -> int | None:
     """Return a handle that holds the lock of a file, which is made if missing; None while another handle has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    taken = False
+    locked = False
     try:
-        taken = try_lock(handle)
+        locked = try_lock(handle)
     finally:
-        if not taken:
+        if not locked:
             os.close(handle)
-    return handle if taken else None
+    return handle if locked else None

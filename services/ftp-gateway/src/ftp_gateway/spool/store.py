@@ -144,7 +144,7 @@ class Spool:
         return self._writer(upload, session)
 
     def open_bytes(self, upload: Upload) -> int:
-        """Return a handle for reading. Raises `FileNotFoundError` when the file is gone."""
+        """Return a handle for reading. Raises `FileNotFoundError` when the file was deleted."""
         return os.open(self._directories.index_of(upload).path(upload.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def rename(self, upload: Upload, to: Place, *, replace: bool) -> None:

@@ -7,9 +7,9 @@ one before. Its ending is the state of the upload, for people; the highest revis
     <id>.data               the bytes, from the first write to the end
     <id>.<n>.open           being uploaded, or broken off
     <id>.<n>.closed         the client has closed it; the bytes are durable
-    <id>.<n>.claimed        taken for processing: no client can change it any more
+    <id>.<n>.claimed        claimed for processing: no client can change it any more
     <id>.<n>.reported       rows published and report written; the event and the removal are left
-    <id>.<n>.done           its bytes are gone, and its name is still shown
+    <id>.<n>.done           its bytes are deleted, and its name is still shown
     <id>.<n>.report         an error report or result file in /errors
 """
 
@@ -118,7 +118,7 @@ def parse_info_name(name: str) -> InfoFileName | None:
 
 def read_info(path: Path) -> UploadInfo | None:
     """
-    Read an info file. Returns None when it is gone or of another release; the latter stays, for an operator to inspect.
+    Read an info file. Returns None when it was deleted, or is of another release; that one stays for an operator.
     """
     try:
         return _decoder.decode(path.read_bytes())

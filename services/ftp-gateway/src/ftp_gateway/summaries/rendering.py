@@ -31,7 +31,7 @@ class Summary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     only_when_something_happened: bool = True
 
 
-class Days(Struct, frozen=True):
+class SummaryPeriod(Struct, frozen=True):
     """From the beginning of `first` to the end of `last`."""
 
     first: date
@@ -57,12 +57,12 @@ def newest_day_due(summary: Summary, zone: ZoneInfo, now: datetime) -> date:
     return local.date() - timedelta(days=1 if local.hour >= summary.hour else 2)
 
 
-def days_due(summary: Summary, zone: ZoneInfo, now: datetime, last_day: date) -> Days | None:
+def period_due(summary: Summary, zone: ZoneInfo, now: datetime, last_day: date) -> SummaryPeriod | None:
     """Return the days after `last_day` whose summary is due now; None for none."""
     newest = newest_day_due(summary, zone, now)
     if last_day >= newest:
         return None
-    return Days(max(last_day + timedelta(days=1), newest - timedelta(days=MAX_DAYS - 1)), newest, zone)
+    return SummaryPeriod(max(last_day + timedelta(days=1), newest - timedelta(days=MAX_DAYS - 1)), newest, zone)
 
 
 def outcome_of(event: FileChanged) -> str:
@@ -114,19 +114,19 @@ class FileTotals:
         return sorted((self._with_errors + self._done)[:MAX_FILES], key=lambda event: event.at)
 
 
-def render_subject(app_name: str, days: Days, totals: FileTotals) -> str:
+def render_subject(app_name: str, period: SummaryPeriod, totals: FileTotals) -> str:
     """Return the subject of the e-mail."""
     troubles = f", {totals.with_errors} with troubles" if totals.with_errors else ""
     files = "1 file" if totals.files == 1 else f"{totals.files} files"
-    return f"{' '.join(app_name.split())}: {files} on {days}{troubles}"
+    return f"{' '.join(app_name.split())}: {files} on {period}{troubles}"
 
 
-def render_text(app_name: str, days: Days, totals: FileTotals) -> str:
+def render_text(app_name: str, period: SummaryPeriod, totals: FileTotals) -> str:
     """Return the text of the e-mail."""
     shown = totals.shown()
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.outcomes.items()))
     lines = [
-        f"Files of {' '.join(app_name.split())}, {days} ({days.zone.key})",
+        f"Files of {' '.join(app_name.split())}, {period} ({period.zone.key})",
         "",
         f"files:      {totals.files}" + (f" ({outcomes})" if outcomes else ""),
         f"rows:       {totals.rows}",
@@ -136,7 +136,7 @@ def render_text(app_name: str, days: Days, totals: FileTotals) -> str:
         f"duplicates: {totals.duplicates}",
     ]
     if shown:
-        lines += ["", *_table(shown, days)]
+        lines += ["", *_table(shown, period)]
     if totals.files > len(shown):
         lines.append(f"and {totals.files - len(shown)} more files")
     if totals.with_errors:
@@ -144,10 +144,10 @@ def render_text(app_name: str, days: Days, totals: FileTotals) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(events: Sequence[FileChanged], days: Days) -> list[str]:
+def _table(events: Sequence[FileChanged], period: SummaryPeriod) -> list[str]:
     rows = [("time", "kind", "outcome", "ok", "failed", "duplicates", "name", "reason")]
     for event in events:
-        at = event.at.astimezone(days.zone).strftime("%m-%d %H:%M")
+        at = event.at.astimezone(period.zone).strftime("%m-%d %H:%M")
         counts = (str(event.rows_ok), str(event.rows_bad), str(event.duplicates))
         rows.append((at, event.kind, outcome_of(event), *counts, event.file_name, event.reason or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]

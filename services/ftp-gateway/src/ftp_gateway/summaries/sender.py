@@ -15,11 +15,11 @@ import structlog
 from msgspec import Struct
 
 from ftp_gateway.summaries.rendering import (
-    Days,
     FileTotals,
     Summary,
-    days_due,
+    SummaryPeriod,
     newest_day_due,
+    period_due,
     render_subject,
     render_text,
 )
@@ -106,7 +106,7 @@ class SummarySender:
         """Send the summaries that are due now. A failure is logged and tried again at a later call."""
         for subscription in list(self._subscriptions()):
             known = self._known.get(subscription.app_key)
-            if known is not None and days_due(subscription.summary, subscription.zone, self._clock(), known) is None:
+            if known is not None and period_due(subscription.summary, subscription.zone, self._clock(), known) is None:
                 continue
             try:
                 await self._check(subscription)
@@ -125,57 +125,59 @@ class SummarySender:
             await self._store.put(subscription.app_key, encode(progress), expect_revision=0)
         else:
             progress = decode(stored.data, SummaryProgress)
-        days = days_due(subscription.summary, subscription.zone, now, progress.day)
-        if days is None:
+        period = period_due(subscription.summary, subscription.zone, now, progress.day)
+        if period is None:
             self._known[subscription.app_key] = progress.day
         elif stored is not None and (progress.not_before is None or progress.not_before <= now):
-            await self._send(subscription, days, progress, stored.revision)
+            await self._send(subscription, period, progress, stored.revision)
 
-    async def _send(self, subscription: Subscription, days: Days, progress: SummaryProgress, revision: int) -> None:
+    async def _send(
+        self, subscription: Subscription, period: SummaryPeriod, progress: SummaryProgress, revision: int
+    ) -> None:
         tries = progress.tries + 1
         claim = SummaryProgress(day=progress.day, tries=tries, not_before=self._clock() + CLAIM_LASTS)
         revision = await self._store.put(subscription.app_key, encode(claim), expect_revision=revision)
         try:
-            totals = await self._count(subscription.app_key, days)
+            totals = await self._count(subscription.app_key, period)
             if totals.files or not subscription.summary.only_when_something_happened:
-                await self._mail(subscription, days, totals)
+                await self._mail(subscription, period, totals)
         except MillraceError as error:
             wait = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(tries - 1, 10))
             later = SummaryProgress(day=progress.day, tries=tries, not_before=self._clock() + wait)
             if tries % TRIES_A_DAY == ALERT_AT_TRY:
-                await self._alert(subscription, f"the summary of {days} was not sent: {error.message}")
+                await self._alert(subscription, f"the summary of {period} was not sent: {error.message}")
             await self._store.put(subscription.app_key, encode(later), expect_revision=revision)
             raise
-        await self._store.put(subscription.app_key, encode(SummaryProgress(day=days.last)), expect_revision=revision)
-        self._known[subscription.app_key] = days.last
+        await self._store.put(subscription.app_key, encode(SummaryProgress(day=period.last)), expect_revision=revision)
+        self._known[subscription.app_key] = period.last
 
-    async def _mail(self, subscription: Subscription, days: Days, totals: FileTotals) -> None:
+    async def _mail(self, subscription: Subscription, period: SummaryPeriod, totals: FileTotals) -> None:
         refused = await self._mailer.send(
             Mail(
-                id=f"summary.{subscription.app_key}.{days.last}",
+                id=f"summary.{subscription.app_key}.{period.last}",
                 to=subscription.summary.recipients,
-                subject=render_subject(subscription.name, days, totals),
-                text=render_text(subscription.name, days, totals),
+                subject=render_subject(subscription.name, period, totals),
+                text=render_text(subscription.name, period, totals),
                 at=self._clock(),
             )
         )
-        log.info("summary_sent", app_key=subscription.app_key, days=str(days), files=totals.files)
+        log.info("summary_sent", app_key=subscription.app_key, days=str(period), files=totals.files)
         if refused:
             await self._alert(subscription, f"the mail server refused {len(refused)} recipient(s) of the summary")
 
-    async def _count(self, app_key: str, days: Days) -> FileTotals:
+    async def _count(self, app_key: str, period: SummaryPeriod) -> FileTotals:
         totals = FileTotals()
         for state in _COUNTED_STATES:
             last = await self._bus.last_message(FILES, ftp_file(app_key, state))
-            if last is None or last.at < days.start:
+            if last is None or last.at < period.start:
                 continue
-            async with open_scan(self._bus, FILES, subject=ftp_file(app_key, state), start_at=days.start) as scan:
+            async with open_scan(self._bus, FILES, subject=ftp_file(app_key, state), start_at=period.start) as scan:
                 at = 0
                 while at < last.sequence:
                     for message in await scan.next(256):
                         at = message.sequence
                         event = decode(message.data, FileChanged)
-                        if days.start <= event.at < days.end:
+                        if period.start <= event.at < period.end:
                             totals.add(event)
         return totals
 

@@ -52,7 +52,7 @@ class FtpsRemote:
 
     async def stat(self, path: str) -> RemoteFile | None:
         try:
-            return await self._thread.do(lambda: self._look(path))
+            return await self._thread.do(lambda: self._stat(path))
         except NotFoundError:
             return None
 
@@ -129,7 +129,7 @@ class FtpsRemote:
         files = [self._measured(f"{directory.rstrip('/')}/{name}") for name in names if name]
         return _at_most(most, [file for file in files if file is not None])
 
-    def _look(self, path: str) -> RemoteFile | None:
+    def _stat(self, path: str) -> RemoteFile | None:
         try:
             answer = self._ftp.sendcmd(f"MLST {to_wire(path)}")
         except ftplib.error_perm as error:
