@@ -1,4 +1,4 @@
-"""The ftp gateway as its customers, its operator and the readers of its streams see it."""
+"""Client of the ftp gateway: customers over SFTP, operators over HTTP, and readers of its streams."""
 
 import asyncio
 import sys
@@ -34,7 +34,7 @@ ROW = b"1;Hello;https://shop.example\n"
 
 
 class Gateway:
-    """The running service. Every call signs in as a customer, or is an operator's."""
+    """Client of the running service. Each call signs in as a customer, or sends the operator's token."""
 
     def __init__(self, running: Running, http: aiohttp.ClientSession) -> None:
         self.running = running
@@ -43,25 +43,25 @@ class Gateway:
         self.host, self.port = host, int(port)
 
     async def put(self, path: str, value: object) -> dict[str, Any]:
-        """The answer to a `PUT`. Fails on any status but 200."""
+        """Return the answer to a `PUT`. Fails on any status but 200."""
         async with self.http.put(f"{self.running.url}{path}", json=value) as answer:
             assert answer.status == 200, await answer.text()
             found: dict[str, Any] = await answer.json()
             return found
 
     async def user(self, name: str = "nightly", *, app_key: str = "shop", **value: object) -> dict[str, Any]:
-        """Create or change a user, with `PASSWORD` where nothing else is said."""
+        """Create or change a user. Without fields its password is `PASSWORD`."""
         return await self.put(f"/v1/apps/{app_key}/ftp-users/{name}", value or {"password": PASSWORD})
 
     async def files(self, **asked: str | int) -> list[dict[str, Any]]:
-        """`GET …/files` of the shop."""
+        """Return `GET …/files` of app `shop`."""
         async with self.http.get(f"{self.running.url}/v1/apps/shop/files", params=asked) as answer:
             assert answer.status == 200, await answer.text()
             found: dict[str, list[dict[str, Any]]] = await answer.json()
             return found["files"]
 
     async def file(self, file_id: str, *, status: int = 200) -> dict[str, Any]:
-        """`GET …/files/{file_id}` of the shop."""
+        """Return `GET …/files/{file_id}` of app `shop`."""
         async with self.http.get(f"{self.running.url}/v1/apps/shop/files/{file_id}") as answer:
             assert answer.status == status, await answer.text()
             found: dict[str, Any] = await answer.json()
@@ -69,20 +69,20 @@ class Gateway:
 
     @asynccontextmanager
     async def connect(self, login: str = "shop.nightly", **options: Any) -> AsyncIterator[asyncssh.SSHClientConnection]:
-        """A signed-in connection of asyncssh."""
-        given = {"password": PASSWORD, "known_hosts": None, "config": None, "client_keys": None} | options
-        async with asyncssh.connect(self.host, self.port, username=login, **given) as connection:
+        """Open a signed-in connection of asyncssh."""
+        arguments = {"password": PASSWORD, "known_hosts": None, "config": None, "client_keys": None} | options
+        async with asyncssh.connect(self.host, self.port, username=login, **arguments) as connection:
             yield connection
 
     @asynccontextmanager
     async def sftp(self, login: str = "shop.nightly") -> AsyncIterator[asyncssh.SFTPClient]:
-        """An SFTP session of asyncssh."""
+        """Open an SFTP session of asyncssh."""
         async with self.connect(login) as connection, connection.start_sftp_client() as client:
             yield client
 
     @contextmanager
     def paramiko(self) -> Iterator[paramiko.SFTPClient]:
-        """An SFTP session of paramiko. Blocks: for a thread."""
+        """Open an SFTP session of paramiko. Blocks: for a thread."""
         transport = paramiko.Transport((self.host, self.port))
         try:
             transport.connect(username="shop.nightly", password=PASSWORD)
@@ -100,10 +100,10 @@ StartGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
 @asynccontextmanager
 async def open_gateway(directory: Path, host_keys: bytes) -> AsyncIterator[tuple[Gateway, Bus]]:
     """
-    A gateway with a NATS server of its own, for all tests of a module: each takes an app of its own.
+    Start a gateway with a NATS server of its own, for all tests of a module; each test uses an app of its own.
 
     Args:
-        host_keys: What the fixture of that name gives.
+        host_keys: The value of the fixture of that name.
     """
     secret_key, token = generate_key(), new_token()
     keys = directory / "data" / "ftp" / "host_key"
@@ -134,20 +134,20 @@ async def open_gateway(directory: Path, host_keys: bytes) -> AsyncIterator[tuple
 
 
 async def write(client: asyncssh.SFTPClient, path: str | bytes, data: bytes = ROW) -> None:
-    """Upload in one go."""
+    """Upload a file by one write."""
     async with client.open(path, "wb") as file:
         await file.write(data)
 
 
 async def wait_gone(client: asyncssh.SFTPClient, path: str) -> None:
-    """Wait for the sign of success."""
+    """Wait until the file has disappeared, which shows that it is processed."""
     async with asyncio.timeout(10):
         while await client.exists(path):
             await asyncio.sleep(0.02)
 
 
 async def read(client: asyncssh.SFTPClient, path: str) -> bytes:
-    """A whole file."""
+    """Read a whole file."""
     async with client.open(path, "rb") as file:
         data = await file.read()
         assert isinstance(data, bytes)
@@ -155,7 +155,7 @@ async def read(client: asyncssh.SFTPClient, path: str) -> bytes:
 
 
 async def process(client: asyncssh.SFTPClient, path: str, data: bytes) -> dict[str, Any]:
-    """Upload under the final name, wait for the end, give the result."""
+    """Upload under the final name, wait until the file is processed, and return its `result.json`."""
     await write(client, path, data)
     await wait_gone(client, path)
     name = path.rpartition("/")[2]
@@ -164,25 +164,25 @@ async def process(client: asyncssh.SFTPClient, path: str, data: bytes) -> dict[s
 
 
 async def events(bus: Bus, state: subjects.FileState, app_key: str = "shop") -> list[FileChanged]:
-    """Events of one state."""
+    """Return the events of one state."""
     found = await messages(bus, streams.FILES, subjects.ftp_file(app_key, state))
     return [decode(message.data, FileChanged) for message in found]
 
 
 async def batches(bus: Bus, app_key: str = "shop") -> list[PushBatch]:
-    """Push commands, as they were published."""
+    """Return the messages with push commands."""
     found = await messages(bus, streams.PUSH, subjects.push_send(app_key, "*"))
     return [decode(message.data, PushBatch) for message in found]
 
 
 async def rows(bus: Bus, app_key: str = "shop") -> list[PushRow]:
-    """Push commands, row by row."""
+    """Return the push commands, row by row."""
     return [row for batch in await batches(bus, app_key) for row in batch.rows]
 
 
 @asynccontextmanager
 async def gateway_process(settings: Settings, announce: Path) -> AsyncIterator[tuple[Process, int]]:
-    """A replica as a process of its own, killed when the block is left; its SFTP port is given once it is ready."""
+    """Start a replica as a process, and kill it at the end. Yields the process and its SFTP port once it is ready."""
     environment = child_environment(
         nats_url=settings.nats_url,
         secret_keys=settings.secret_keys,

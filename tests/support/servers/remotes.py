@@ -1,4 +1,4 @@
-"""Servers as a customer of the ftp gateway has them, over SFTP and FTPS, on a folder of the test's."""
+"""Servers of customers of the ftp gateway, SFTP and FTPS, on a folder of the test."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 with warnings.catch_warnings():
-    # Its own event loop stands on a module that Python has given up.
+    # The event loop of pyftpdlib imports a module that Python deprecates.
     warnings.simplefilter("ignore")
     from OpenSSL import SSL
     from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
@@ -31,14 +31,14 @@ USERNAME, PASSWORD = "millrace", "correct-horse-battery"
 
 
 class Peer(Protocol):
-    """A customer's server. `cut` gives, by name, how much of a file is served, without a word about the rest."""
+    """A customer's server. `cut` limits the bytes that are served of a file, by its name; no error reports the rest."""
 
     folder: Path
     cut: dict[str, int]
     logins: list[str]
 
     def config(self, **changed: Any) -> dict[str, Any]:
-        """The body of a `PUT` for this server, accepted and with its password."""
+        """Return the body of a `PUT` for this server, with its accepted key and its password."""
         ...
 
 
@@ -55,7 +55,7 @@ class SftpPeer:
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
     def config(self, **changed: Any) -> dict[str, Any]:
-        given = {
+        fields = {
             "protocol": "sftp",
             "host": "127.0.0.1",
             "port": self.port,
@@ -66,14 +66,14 @@ class SftpPeer:
             "frequency_s": 1,
             "settle_s": 0,
         }
-        return given | changed
+        return fields | changed
 
     @property
     def public_key(self) -> str:
         return " ".join(self.key.export_public_key().decode().split()[:2])
 
     async def listen(self) -> None:
-        """Also again, after `close`, on the same port."""
+        """Start to listen; after `close` on the same port again."""
         peer = self
 
         class Server(asyncssh.SSHServer):
@@ -116,7 +116,7 @@ class SftpPeer:
         self.port = self._acceptor.get_port()
 
     def become_another(self) -> None:
-        """From the next connection on it has another key, as another server at the same address has."""
+        """Change the host key for the next connections, as if another server were at the address."""
         assert self._acceptor is not None
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self._acceptor.update(server_host_keys=[self.key])
@@ -128,7 +128,7 @@ class SftpPeer:
 
 
 class FtpsPeer:
-    """pyftpdlib's server in a thread. Like vsftpd it wants data channels to resume the control channel's session."""
+    """pyftpdlib's server in a thread. Like vsftpd it requires data channels to resume the control channel's session."""
 
     def __init__(self, folder: Path, certificate: Path, *, implicit: bool = False) -> None:
         self.folder = folder
@@ -138,11 +138,11 @@ class FtpsPeer:
         self.certificate = certificate
         self.implicit = implicit
         self.lists = True
-        """Whether it knows `MLSD` and `MLST`."""
+        """Whether the server supports `MLSD` and `MLST`."""
         self.port = 0
 
     def config(self, **changed: Any) -> dict[str, Any]:
-        given = {
+        fields = {
             "protocol": "ftps",
             "host": "127.0.0.1",
             "port": self.port,
@@ -154,7 +154,7 @@ class FtpsPeer:
             "frequency_s": 1,
             "settle_s": 0,
         }
-        return given | changed
+        return fields | changed
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -246,7 +246,7 @@ class _Cut:
 
 @asynccontextmanager
 async def sftp_peer(folder: Path) -> AsyncIterator[SftpPeer]:
-    """Listening; its folder has the directory `out`."""
+    """Start a server, whose folder has the directory `out`."""
     (folder / "out").mkdir(parents=True)
     peer = SftpPeer(folder)
     await peer.listen()
@@ -258,7 +258,7 @@ async def sftp_peer(folder: Path) -> AsyncIterator[SftpPeer]:
 
 @asynccontextmanager
 async def ftps_peer(folder: Path, *, implicit: bool = False) -> AsyncIterator[FtpsPeer]:
-    """Listening; its folder has the directory `out`."""
+    """Start a server, whose folder has the directory `out`."""
     (folder / "out").mkdir(parents=True)
     logging.getLogger("pyftpdlib").setLevel(logging.ERROR)
     certificate = folder.with_suffix(".pem")
@@ -269,7 +269,7 @@ async def ftps_peer(folder: Path, *, implicit: bool = False) -> AsyncIterator[Ft
 
 
 def self_signed() -> bytes:
-    """A certificate for 127.0.0.1, and its key, as PEM."""
+    """Make a certificate for 127.0.0.1 and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
