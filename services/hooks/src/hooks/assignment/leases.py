@@ -98,7 +98,7 @@ class LeaseKeeper:
     async def start(self) -> None:
         """Read all leases, and claim the free ones of this replica's share. Raises `UnavailableError`."""
         for stored in await self._store.scan(keys.LEASES_OF_HOOKS):
-            self._see(stored.key, stored)
+            self._apply(stored.key, stored)
         mine = await self._store.get(keys.member_key(self.name))
         self._member_revision = mine.revision if mine is not None else 0
         await self._round()
@@ -299,29 +299,29 @@ class LeaseKeeper:
         except MillraceError as error:
             log.warning("lease_read_failed", partition=number, message=error.message)
             return None
-        self._see(key, stored)
+        self._apply(key, stored)
         return stored
 
     async def _watch(self) -> None:
-        """See the changes of all replicas."""
+        """Apply the changes that all replicas make to leases and members."""
         await watch_entries(
-            self._bus, LEASES, keys.LEASES_OF_HOOKS, self._hear_all, retry=Backoff(first_s=0.1, max_s=5.0)
+            self._bus, LEASES, keys.LEASES_OF_HOOKS, self._apply_messages, retry=Backoff(first_s=0.1, max_s=5.0)
         )
 
-    async def _hear_all(self, messages: Sequence[Message]) -> None:
+    async def _apply_messages(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            self._hear(message)
+            self._apply_message(message)
 
-    def _hear(self, message: Message) -> None:
+    def _apply_message(self, message: Message) -> None:
         stored = self._store.stored(message)
-        self._see(stored.key, None if is_deletion(message.headers) else stored)
+        self._apply(stored.key, None if is_deletion(message.headers) else stored)
         number = keys.partition_of_lease_key(stored.key)
         holder = self.table.leases.get(number) if number is not None else None
         if holder is None or not holder.owner:
             # A lease was released, or a replica came or went. Renewals of other replicas need no new plan.
             self._wake.set()
 
-    def _see(self, key: str, stored: KeyValue | None) -> None:
+    def _apply(self, key: str, stored: KeyValue | None) -> None:
         revision = stored.revision if stored is not None else 0
         if (number := keys.partition_of_lease_key(key)) is not None:
             self.table.see_lease(number, decode(stored.data, Lease) if stored else None, revision)

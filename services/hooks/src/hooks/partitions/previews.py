@@ -61,7 +61,7 @@ class PreviewRecord(Struct, frozen=True, kw_only=True):
     matches: bool
 
 
-class Looked(Struct, frozen=True, kw_only=True):
+class SearchedRange(Struct, frozen=True, kw_only=True):
     """The part of `EVENTS` that was searched. `all` says that there is nothing older."""
 
     first_sequence: int
@@ -74,7 +74,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     """The records, in the order in which they would be sent. `matches` is false where the hook would not fire."""
 
     records: tuple[PreviewRecord, ...]
-    looked: Looked | None = None
+    looked: SearchedRange | None = None
 
 
 class Previews:
@@ -120,7 +120,7 @@ class Previews:
             size_bytes=size,
             partition_key=key,
             oversize=size > min(rule.hook.max_record_bytes, SINKS[rule.hook.type].limits.record_bytes),
-            matches=bool(_index(rule).match(event)),
+            matches=bool(_single_hook_index(rule).match(event)),
         )
 
     async def _profile(self, event: RoutedEvent) -> Profile | None:
@@ -132,10 +132,10 @@ class Previews:
             # Delivery goes on without it as well.
             return None
 
-    async def _find(self, rule: Rule, number: int) -> tuple[list[tuple[RoutedEvent, str]], Looked]:
+    async def _find(self, rule: Rule, number: int) -> tuple[list[tuple[RoutedEvent, str]], SearchedRange]:
         state = await self._bus.stream_state(EVENTS)
         first = end = state.last_sequence + 1
-        index = _index(rule)
+        index = _single_hook_index(rule)
         found: deque[tuple[RoutedEvent, str]] = deque()
         messages = 0
         ranges = ranges_back(
@@ -155,7 +155,7 @@ class Previews:
                     messages, first = messages + len(part.messages), part.first_sequence
                     if len(found) >= number:
                         break
-        looked = Looked(
+        looked = SearchedRange(
             first_sequence=first, last_sequence=end - 1, messages=messages, all=first <= state.first_sequence
         )
         return list(found), looked
@@ -174,6 +174,6 @@ def _matching(app_key: str, index: HookIndex, messages: list[Message], most: int
     return found
 
 
-def _index(rule: Rule) -> HookIndex:
+def _single_hook_index(rule: Rule) -> HookIndex:
     """An index of this one hook, active or not."""
     return HookIndex([msgspec.structs.replace(rule, hook=msgspec.structs.replace(rule.hook, active=True))])
