@@ -1,14 +1,12 @@
 """What a hook would send, and how far it lags, asked over HTTP."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from hooks.app import SERVICE
 from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.streams import ensure
@@ -16,7 +14,6 @@ from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
 from shared.service import Running
 from support.clients.hooks import HooksClient, events, holds, open_client, wait_acknowledged
-from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
 
@@ -24,24 +21,10 @@ SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/hook.event.v1.jso
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("orders", shards=4)
-        yield server
-
-
-@pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str]) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -> AsyncIterator[HooksClient]:
+async def client(client: HooksClient) -> HooksClient:
     """Tenant `shop` with an inactive hook and no connector: nothing can be sent."""
-    async with open_client(hooks.url, shop) as client:
-        await client.hook("all", active=False, event_code="purchase")
-        yield client
+    await client.hook("all", active=False, event_code="purchase")
+    return client
 
 
 async def preview(client: HooksClient, form: dict[str, Any] | None = None) -> dict[str, Any]:

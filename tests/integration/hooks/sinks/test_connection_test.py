@@ -14,39 +14,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hooks.app import SERVICE
 from hooks.sinks.webhook.checks import webhook_checks
 from hooks.sinks.webhook.client import WebhookClient, open_session
 from hooks.sinks.webhook.config import WebhookConfig
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
-from shared.messaging.bus import Bus
-from shared.service import Running
-from support.clients.hooks import HooksClient, open_client
-from support.run_service import RunService
+from support.clients.hooks import HooksClient
 from support.servers.kinesis import FaultyKinesis
 from support.servers.webhooks import SECRET, Receiver
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OTHER_SECRET = "whsec_" + "QUJD" * 8
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str], bus: Bus) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str]) -> AsyncIterator[HooksClient]:
-    async with open_client(hooks.url, shop) as client:
-        yield client
 
 
 def webhook(receiver: Receiver, **changes: Any) -> dict[str, Any]:

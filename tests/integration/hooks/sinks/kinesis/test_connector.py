@@ -15,32 +15,17 @@ from shared.contracts.messages import DeadLetter, Event, decode, encode
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.settings import Settings
-from shared.service import Running, running
+from shared.service import running
 from support.clients.hooks import HooksClient, connector, events, holds, open_client, wait_acknowledged
-from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis
 from support.servers.moto import MotoServer
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("orders", shards=4)
-        yield server
-
-
-@pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str], bus: Bus) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -> AsyncIterator[HooksClient]:
+async def client(client: HooksClient, kinesis: FaultyKinesis) -> HooksClient:
     """Tenant `shop` with a connector."""
-    async with open_client(hooks.url, shop) as client:
-        await client.connect(kinesis)
-        yield client
+    await client.connect(kinesis)
+    return client
 
 
 def statuses(report: dict[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 
-from hooks.app import SERVICE
 from hooks.delivery.model import Policy
 from hooks.matching.hook import Batch
 from hooks.sinks.kinesis.config import KinesisConfig
@@ -17,10 +16,8 @@ from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.retry import Backoff
-from shared.service import Running
-from support.clients.hooks import HooksClient, by_user, events, first_successes, open_client, wait_acknowledged
+from support.clients.hooks import HooksClient, by_user, events, first_successes, wait_acknowledged
 from support.fakes.sink import TargetQueueHarness
-from support.run_service import RunService
 from support.servers.kinesis import CallFault, FaultyKinesis
 from support.waiting import until
 
@@ -31,11 +28,10 @@ USERS = 20
 
 
 @pytest.fixture
-async def kinesis() -> AsyncIterator[FaultyKinesis]:
-    async with FaultyKinesis() as server:
-        server.create_stream("orders", shards=4)
-        server.denied_operations = {"PutRecords"}
-        yield server
+def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
+    """A Kinesis that denies PutRecords."""
+    kinesis.denied_operations = {"PutRecords"}
+    return kinesis
 
 
 class Clock:
@@ -161,18 +157,11 @@ async def test_a_policy_that_grants_the_other_action_instead_is_noticed_at_once(
 
 
 @pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str], bus: Bus) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str], kinesis: FaultyKinesis) -> AsyncIterator[HooksClient]:
+async def client(client: HooksClient, kinesis: FaultyKinesis) -> HooksClient:
     """Tenant `shop` with a connector and a hook for everything."""
-    async with open_client(hooks.url, shop) as client:
-        await client.connect(kinesis)
-        await client.hook("all")
-        yield client
+    await client.connect(kinesis)
+    await client.hook("all")
+    return client
 
 
 async def alerts(bus: Bus, kind: str) -> list[Alert]:

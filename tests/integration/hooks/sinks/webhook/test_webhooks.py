@@ -11,7 +11,6 @@ import aiohttp
 import jsonschema
 import pytest
 
-from hooks.app import SERVICE
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Record, Sent
 from hooks.sinks.webhook.client import WebhookClient, open_session
@@ -33,18 +32,11 @@ from shared.messaging.consumers import open_scan
 from shared.service import Running
 from support.clients.hooks import HooksClient, by_user, events, open_client, pending, wait_acknowledged
 from support.fakes.sink import make_record
-from support.run_service import RunService
 from support.servers.webhooks import SECRET, Received, Receiver
 from support.waiting import until
 
 SCHEMA = json.loads((Path(__file__).parents[5] / "docs/schemas/hook.event.v1.json").read_text())
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture
@@ -54,17 +46,10 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def hooks(run_service: RunService, shop: dict[str, str], bus: Bus) -> AsyncIterator[Running]:
-    async with run_service(SERVICE) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(hooks: Running, shop: dict[str, str], receiver: Receiver) -> AsyncIterator[HooksClient]:
+async def client(client: HooksClient, receiver: Receiver) -> HooksClient:
     """Tenant `shop` with a webhook for everything, and no connector."""
-    async with open_client(hooks.url, shop) as client:
-        await client.hook("all", **webhook(receiver))
-        yield client
+    await client.hook("all", **webhook(receiver))
+    return client
 
 
 def webhook(receiver: Receiver, **changes: Any) -> dict[str, Any]:
