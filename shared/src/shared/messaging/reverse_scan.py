@@ -97,9 +97,8 @@ async def ranges_back(
             while left:
                 for message in await scan.next(AT_ONCE):
                     # The last one of the range may have become too old meanwhile; then the last one of all ends it.
-                    left = message.pending
+                    left = message.pending if message.sequence < end - 1 else 0
                     if message.sequence >= end:
-                        left = 0
                         break
                     messages.append(message)
                     size += len(message.data)

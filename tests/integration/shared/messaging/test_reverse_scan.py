@@ -1,14 +1,19 @@
 """The messages of one subject, from the newest back, whatever else is in the stream."""
 
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from shared.contracts.streams import FILES
 from shared.contracts.subjects import ftp_file
 from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message
+from shared.messaging.pull import Pull
 from shared.messaging.reverse_scan import newest_first, ranges_back
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
@@ -67,6 +72,38 @@ async def test_who_has_enough_may_stop(bus: Bus) -> None:
     await fill(bus, "m" * 40)
 
     assert [b"39", b"38", b"37", b"36", b"35"] == [message.data for message in await read(bus, most=5)]
+
+
+class Miscounted:
+    """A scan of which the server counts one message too many."""
+
+    def __init__(self, scan: Pull) -> None:
+        self._scan = scan
+        self.pending_at_open = scan.pending_at_open + 1
+
+    async def next(self, most: int) -> list[Message]:
+        messages = await self._scan.next(most)
+        for message in messages:
+            message.pending += 1
+        return messages
+
+
+@pytest.mark.usefixtures("stream")
+async def test_a_count_that_is_too_large_does_not_keep_a_scan_waiting(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(bus, "om" * 6)
+
+    @asynccontextmanager
+    async def open_miscounted(*args: Any, **options: Any) -> AsyncIterator[Miscounted]:
+        async with open_scan(*args, **options) as scan:
+            yield Miscounted(scan)
+
+    monkeypatch.setattr("shared.messaging.reverse_scan.open_scan", open_miscounted)
+    async with asyncio.timeout(20):
+        found = await read(bus)
+
+    assert [b"11", b"9", b"7", b"5", b"3", b"1"] == [message.data for message in found]
 
 
 async def read_ranges(bus: Bus, plan: str, **limits: int) -> list[tuple[int, list[int]]]:
