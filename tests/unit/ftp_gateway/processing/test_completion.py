@@ -7,7 +7,14 @@ import pytest
 
 from ftp_gateway.model.rules import Completion, FileRules
 from ftp_gateway.model.virtual_paths import Place
-from ftp_gateway.processing.completion import Readiness, Trailer, parse_checksum, parse_trailer, readiness_of, refusal
+from ftp_gateway.processing.completion import (
+    Trailer,
+    UploadReadiness,
+    parse_checksum,
+    parse_trailer,
+    readiness_of,
+    refusal,
+)
 from ftp_gateway.spool.directories import ABANDONED_AFTER
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
@@ -29,7 +36,7 @@ async def put(spool: Spool, name: str, user: str = "nightly") -> Upload:
 
 def seen(spool: Spool, upload: Upload, completion: Completion) -> tuple[datetime, str, bool]:
     ready = readiness_of(upload, FileRules(settle_s=5, completion=completion), spool.find)
-    assert isinstance(ready, Readiness)
+    assert isinstance(ready, UploadReadiness)
     return ready.at, ready.companion.info.name if ready.companion else "", ready.missing
 
 

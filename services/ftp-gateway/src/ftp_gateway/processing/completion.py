@@ -41,7 +41,7 @@ _TRAILER = re.compile(r'(?:^|[\r\n])("?#rows=(\d{1,12})"?[;\t ]*[\r\n]*)$')
 _ENCODINGS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
-class Readiness(Struct, frozen=True):
+class UploadReadiness(Struct, frozen=True):
     """
     Time from which a file may be processed, its rules, and its proof of completion.
 
@@ -61,41 +61,41 @@ class Trailer(Struct, frozen=True):
     rows: int
 
 
-def readiness_of(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]) -> Readiness | None:
+def readiness_of(upload: Upload, rules: FileRules, find: Callable[[Place], Upload | None]) -> UploadReadiness | None:
     """Return the time from which a file may be processed; None for no candidate, or a file that is being changed."""
     if upload.unfinished:
-        return Readiness(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
+        return UploadReadiness(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
     settled_at = upload.due_at(rules.settle_s)
     if settled_at is None:
         return None
     rule = rules.completion
     if upload.state != "closed" or rule in ("settle", "row_count"):
-        return Readiness(settled_at, rules)
+        return UploadReadiness(settled_at, rules)
     if upload.info.committed and upload.info.pulled:
         # The claim stores these rules: from then on nothing else is expected of the file.
-        return Readiness(settled_at, replace(rules, completion="rename"))
+        return UploadReadiness(settled_at, replace(rules, completion="rename"))
     if rule == "rename":
         if upload.info.committed:
-            return Readiness(settled_at, rules)
+            return UploadReadiness(settled_at, rules)
     else:
         place = upload.place
         companion = find(Place(place.app_key, place.folder, place.name + COMPANIONS[rule]))
         if companion is not None and companion.state == "closed" and not companion.busy:
             if rule == "sha256":
-                return Readiness(
+                return UploadReadiness(
                     max(settled_at, companion.changed_at + timedelta(seconds=rules.settle_s)), rules, companion
                 )
             # An older marker says nothing about a later upload.
             if _closed_at(companion) >= _closed_at(upload):
-                return Readiness(companion.changed_at, rules, companion)
-    return Readiness(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
+                return UploadReadiness(companion.changed_at, rules, companion)
+    return UploadReadiness(upload.changed_at + ABANDONED_AFTER, rules, missing=True)
 
 
 def _closed_at(upload: Upload) -> datetime:
     return upload.info.closed_at or upload.info.opened_at
 
 
-def proof_of(spool: Spool, upload: Upload, ready: Readiness) -> CompletionProof:
+def proof_of(spool: Spool, upload: Upload, ready: UploadReadiness) -> CompletionProof:
     """Return the proof to store with the claim. Raises `ConflictError` when the companion was removed meanwhile."""
     if ready.companion is None:
         return CompletionProof(missing=ready.missing)

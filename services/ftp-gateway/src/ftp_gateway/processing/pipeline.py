@@ -21,7 +21,7 @@ from ftp_gateway.model.virtual_paths import Place, is_sent_again, kind_in
 from ftp_gateway.parsing.file_reader import RowChunk, ValidationResult
 from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing import completion, error_report, file_events, publisher
-from ftp_gateway.processing.completion import Readiness
+from ftp_gateway.processing.completion import UploadReadiness
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
 from shared.messaging.bus import Bus
@@ -59,7 +59,7 @@ class FilePipeline:
         """Stop every file before its next pack of rows."""
         self._stopped = True
 
-    async def process(self, upload: Upload, ready: Readiness) -> None:
+    async def process(self, upload: Upload, ready: UploadReadiness) -> None:
         """
         Process a claimed file. A failed attempt may be repeated.
 

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.processing import completion, file_events
-from ftp_gateway.processing.completion import Readiness
+from ftp_gateway.processing.completion import UploadReadiness
 from ftp_gateway.processing.pipeline import FilePipeline, StoppedError
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
@@ -129,10 +129,10 @@ class FileScheduler:
                 self._start(tasks, app_key)
         return max(0.0, (next_at - now).total_seconds())
 
-    def _next(self, app_key: str) -> tuple[Upload, Readiness] | None:
+    def _next(self, app_key: str) -> tuple[Upload, UploadReadiness] | None:
         """Return the next file of an app: of the files that are due, the one that was closed first."""
         rules, now = self._rules_of(app_key), self._clock()
-        later: tuple[Upload, Readiness] | None = None
+        later: tuple[Upload, UploadReadiness] | None = None
         for upload in self._spool.uploads(app_key):
             ready = completion.readiness_of(upload, rules, self._spool.find)
             if ready is None:
@@ -168,7 +168,7 @@ class FileScheduler:
             return False
         return True
 
-    async def _work(self, upload: Upload, ready: Readiness) -> None:
+    async def _work(self, upload: Upload, ready: UploadReadiness) -> None:
         """Make one attempt; a file that failed waits for the next one."""
         app_key = upload.info.app_key
         try:
