@@ -23,7 +23,7 @@ from shared.runtime import logs
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from shared.service import running
-from support.run_service import RunService
+from support.run_service import RunService, settings_of
 from support.servers.moto import MotoServer
 
 KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
@@ -106,7 +106,6 @@ def settings(nats_server: NatsServer, secret_key: str, tmp_path: Path) -> Settin
         nats_url=nats_server.url,
         secret_keys=secret_key,
         http_port=0,
-        sftp_port=0,
         data_dir=str(tmp_path / "data"),
         allow_private_endpoints=True,
         stop_deadline_s=10,
@@ -132,7 +131,7 @@ def run_service(settings: Settings, host_keys: bytes) -> RunService:
     file = Path(settings.data_dir) / "ftp" / "host_key"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(host_keys)
-    return lambda service: running(service, settings)
+    return lambda service: running(service, settings_of(service, settings))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from millrace.machine.ports import free_ports
+from millrace.mesh.folder import MeshFolder
 from millrace.verbs.up import USUAL_PORTS
 from support.checkout_copy import REPOSITORY, CheckoutCopy
 
@@ -45,6 +46,7 @@ if __name__ == "__main__":
 APP = """\
 from msgspec import Struct
 
+from send_panel.config import SendPanelSettings
 from shared.config.registry import Kind
 from shared.contracts import streams
 from shared.http.resources import resource_routes
@@ -60,19 +62,30 @@ PANELS = Kind(prefix="send_panels", type=Panel)
 
 async def build(mesh: Mesh) -> None:
     mesh.registry.view(PANELS)
+    mesh.announce("title", mesh.settings_as(SendPanelSettings).panel_title)
 
 
 SERVICE = Service(
     name="send-panel",
     build=build,
+    settings=SendPanelSettings,
     routes=resource_routes(PANELS, "/v1/apps/{app_key}/send-panels", "a panel"),
     streams=(streams.ALERTS,),
     buckets=(streams.CONFIG,),
     kinds=(PANELS,),
 )
 """
+CONFIG = """\
+from shared.runtime.settings import Settings
+
+
+class SendPanelSettings(Settings, frozen=True, kw_only=True):
+    panel_title: str = "Panel"
+"""
 ROW = """\
-    ServiceEntry(name="send-panel", http_port=8085, kinds=("send_panels.*.*",), own=Grant()),
+    ServiceEntry(
+        name="send-panel", http_port=8085, settings="panel_", kinds=("send_panels.*.*",), own=Grant()
+    ),
 """
 COMPOSE = """\
   send-panel:
@@ -102,7 +115,7 @@ name = "inside send_panel"
 type = "layers"
 containers = ["send_panel"]
 exhaustive = true
-layers = ["__main__", "app"]
+layers = ["__main__", "app", "config"]
 
 [[tool.importlinter.contracts]]
 name = "inside shared"
@@ -122,6 +135,7 @@ def add_service(copy: CheckoutCopy) -> None:
     (package / "__init__.py").write_text('"""A panel."""\n')
     (package / "__main__.py").write_text(MAIN)
     (package / "app.py").write_text(APP)
+    (package / "config.py").write_text(CONFIG)
 
     end = ')\n"""In the order of their ports'
     copy.replace("shared/src/shared/contracts/services.py", end, ROW + end)
@@ -152,7 +166,9 @@ async def output(copy: CheckoutCopy, *command: str) -> str:
     return out.decode()
 
 
-async def test_fifth_service_by_the_recipe_is_checked_started_and_configured(tmp_path: Path) -> None:
+async def test_fifth_service_by_the_recipe_is_checked_started_and_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = CheckoutCopy(tmp_path / "checkout")
     add_service(copy)
     for file in ("Dockerfile", "tests/unit/house/test_services.py", "tests/unit/house/test_compose.py"):
@@ -172,6 +188,7 @@ async def test_fifth_service_by_the_recipe_is_checked_started_and_configured(tmp
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     data.mkdir()
     (data / "ports.json").write_text(json.dumps(ports))
+    monkeypatch.setenv("MILLRACE_PANEL_TITLE", "Pushes")
     up = await start(copy, "millrace", "up", "--data", str(data))
     try:
         assert up.stdout is not None
@@ -184,6 +201,8 @@ async def test_fifth_service_by_the_recipe_is_checked_started_and_configured(tmp
         shown = json.loads(await output(copy, "millrace", "status", "--data", str(data), "--json"))
         panel = next(one for one in shown["services"] if one["name"] == "send-panel")
         assert (f"http://127.0.0.1:{ports['send-panel']}", True) == (panel["url"], panel["ready"])
+        announced = json.loads(MeshFolder(data).announcement("send-panel").read_bytes())
+        assert "Pushes" == announced["title"]
 
         configuration = tmp_path / "shop.toml"
         configuration.write_text(CONFIGURATION)

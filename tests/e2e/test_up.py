@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -48,18 +48,24 @@ class Up:
         return await asyncio.wait_for(self.process.wait(), STOP_S)
 
 
-async def millrace(*argv: str) -> Process:
+async def millrace(*argv: str, variables: Mapping[str, str] | None = None) -> Process:
     command = (sys.executable, "-m", "millrace", *argv)
-    return await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, env=child_environment())
+    environment = child_environment() | dict(variables or {})
+    return await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, env=environment)
+
+
+def with_free_ports(data: Path) -> MeshFolder:
+    """A folder whose mesh leaves the usual ports alone: they may be those of a mesh that somebody runs here."""
+    folder = MeshFolder(data)
+    folder.root.mkdir()
+    folder.remember_ports(dict(zip(USUAL_PORTS, free_ports(len(USUAL_PORTS)), strict=True)))
+    return folder
 
 
 @asynccontextmanager
 async def up(data: Path, *argv: str) -> AsyncIterator[Up]:
-    folder = MeshFolder(data)
-    if not folder.ports():
-        # The usual ports may be those of a mesh that somebody runs here.
-        folder.root.mkdir()
-        folder.remember_ports(dict(zip(USUAL_PORTS, free_ports(len(USUAL_PORTS)), strict=True)))
+    if not MeshFolder(data).ports():
+        with_free_ports(data)
     running = Up(await millrace("up", "--data", str(data), *argv))
     try:
         await running.wait_said("Ctrl-C stops the mesh")
@@ -69,9 +75,9 @@ async def up(data: Path, *argv: str) -> AsyncIterator[Up]:
             await running.stop(signal.SIGKILL)
 
 
-async def said_by(*argv: str) -> tuple[int, str]:
-    process = await millrace(*argv)
-    out, _ = await asyncio.wait_for(process.communicate(), READY_S)
+async def said_by(*argv: str, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
+    process = await millrace(*argv, variables=variables)
+    out, _ = await asyncio.wait_for(process.communicate(), READY_S + STOP_S)
     assert process.returncode is not None
     return process.returncode, out.decode()
 
@@ -175,13 +181,18 @@ async def test_taken_port_is_one_line(tmp_path: Path, option: str) -> None:
     assert (1, f"millrace: port {port} for {name} is taken by another process\n") == (code, told)
 
 
-async def test_wrong_setting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "millrace", "up", "--data", str(tmp_path)),
-        stdout=PIPE,
-        stderr=STDOUT,
-        env=child_environment() | {"MILLRACE_EVENT_MAX_BYTES": "1"},
-    )
-    out, _ = await process.communicate()
+async def test_wrong_setting_is_one_line(tmp_path: Path) -> None:
+    code, told = await said_by("up", "--data", str(tmp_path), variables={"MILLRACE_EVENT_MAX_BYTES": "1"})
 
-    assert (1, b"millrace: MILLRACE_EVENT_MAX_BYTES: there is no such setting\n") == (process.returncode, out)
+    assert (1, "millrace: MILLRACE_EVENT_MAX_BYTES: there is no such setting\n") == (code, told)
+
+
+async def test_wrong_setting_of_one_service_is_told_by_it(tmp_path: Path) -> None:
+    folder = with_free_ports(tmp_path / "mesh")
+
+    code, told = await said_by("up", "--data", str(folder.root), variables={"MILLRACE_SFTP_IDEL_S": "5"})
+
+    *_, ended, reason = told.splitlines()
+    log = folder.log("ftp-gateway")
+    assert (1, "  millrace ftp-gateway: MILLRACE_SFTP_IDEL_S: there is no such setting") == (code, reason)
+    assert ended == f"millrace: ftp-gateway ended with exit code 1 before it was ready; its log is {log}"

@@ -48,6 +48,7 @@ from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 T = TypeVar("T")
+S = TypeVar("S", bound=Settings)
 
 VERSION = version("millrace-shared")
 GC_THRESHOLDS = (20_000, 10, 10)
@@ -96,6 +97,12 @@ class Mesh:
         self._stack = stack
         self._tasks = tasks
 
+    def settings_as(self, settings_type: type[S]) -> S:
+        """The settings as the service's own type, which its `Service` names. Raises `TypeError` for another type."""
+        if not isinstance(self.settings, settings_type):
+            raise TypeError(f"{self.name}: expected {settings_type.__name__}, found {type(self.settings).__name__}")
+        return self.settings
+
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
         """Open a part. It is closed, in reverse order, when no work is in flight any more."""
         return await self._stack.enter_async_context(part)
@@ -133,11 +140,13 @@ class Service(Struct, frozen=True, kw_only=True):
     A service, as data.
 
     `build` is its composition root: it opens the parts and returns the state that routes and endpoints work on.
-    Streams, buckets and kinds are those that the service makes and reads.
+    `settings` is a subclass of `Settings` where the service has settings of its own. Streams, buckets and kinds are
+    those that the service makes and reads.
     """
 
     name: str
     build: Callable[[Mesh], Awaitable[Any]]
+    settings: type[Settings] = Settings
     routes: tuple[Route, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     streams: tuple[Stream, ...] = ()
@@ -160,7 +169,7 @@ def run(service: Service) -> None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
         return
     try:
-        settings = read_settings()
+        settings = read_settings(service.settings)
     except MillraceError as error:
         sys.exit(f"millrace {service.name}: {error.field}: {error.message}")
     logs.configure(service=service.name, level=settings.log_level, format=settings.log_format)

@@ -11,10 +11,17 @@ import pytest
 from msgspec import structs
 
 from ftp_gateway.app import SERVICE
+from ftp_gateway.config import FtpGatewaySettings
 from shared.runtime.settings import Settings
 from shared.service import running
 from support.clients.ftp_gateway import Gateway, StartGateway
 from support.run_service import RunService
+
+
+@pytest.fixture
+def settings(settings: Settings) -> FtpGatewaySettings:
+    """Settings of a gateway that runs inside the test, on free ports."""
+    return FtpGatewaySettings(**structs.asdict(settings), sftp_port=0)
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def app_config() -> dict[str, object]:
 
 @pytest.fixture
 def start_gateway(
-    settings: Settings, run_service: RunService, http: aiohttp.ClientSession, app_config: dict[str, object]
+    settings: FtpGatewaySettings, run_service: RunService, http: aiohttp.ClientSession, app_config: dict[str, object]
 ) -> StartGateway:
     """Start a gateway with the user `shop.nightly`: `async with start_gateway(sftp_idle_s=1.0) as gateway`."""
 

@@ -4,10 +4,19 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from msgspec import structs
 
+from shared.runtime.settings import Settings
 from shared.service import Running
 from storage.app import SERVICE
+from storage.config import StorageSettings
 from support.run_service import RunService
+
+
+@pytest.fixture
+def settings(settings: Settings) -> StorageSettings:
+    """Settings of a storage that runs inside the test, on free ports."""
+    return StorageSettings(**structs.asdict(settings))
 
 
 @pytest.fixture

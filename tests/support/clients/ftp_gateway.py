@@ -15,6 +15,7 @@ import msgspec
 import paramiko
 
 from ftp_gateway.app import SERVICE
+from ftp_gateway.config import FtpGatewaySettings
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore, generate_key
@@ -113,7 +114,7 @@ async def open_gateway(directory: Path, host_keys: bytes) -> AsyncIterator[tuple
         NatsServer(directory / "nats") as server,
         connect("test", server.url, metrics=Metrics(), wait_s=5) as bus,
     ):
-        settings = Settings(
+        settings = FtpGatewaySettings(
             nats_url=server.url,
             secret_keys=secret_key,
             http_port=0,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,16 @@ import yaml
 
 from shared.contracts.grants import GRANTS
 from shared.runtime.settings import Settings, read_settings
+from shared.service import Service
 
 REPOSITORY = Path(__file__).parents[3]
 SERVICES = sorted(project.parent.name for project in REPOSITORY.glob("services/*/pyproject.toml"))
+
+
+def settings_type(name: str) -> type[Settings]:
+    """The type of a service's settings."""
+    service: Service = import_module(f"{name.replace('-', '_')}.app").SERVICE
+    return service.settings
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +57,9 @@ def test_environment_of_a_service_holds_only_settings_that_exist(compose: dict[s
     environment = settings_of(compose["services"][name])
 
     fields = {variable.removeprefix("MILLRACE_").removesuffix("_FILE").lower() for variable in environment}
-    assert fields <= set(Settings.__struct_fields__)
-    read_settings({variable: value for variable, value in environment.items() if not variable.endswith("_FILE")})
+    assert fields <= set(settings_type(name).__struct_fields__)
+    values = {variable: value for variable, value in environment.items() if not variable.endswith("_FILE")}
+    read_settings(settings_type(name), values)
 
 
 def test_environment_of_the_image_holds_only_settings_that_exist() -> None:

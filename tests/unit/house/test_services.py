@@ -1,6 +1,7 @@
 """The table of services is in step with the folders, pyproject.toml, compose.yaml and the settings."""
 
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
 from shared.runtime.settings import Settings
+from shared.service import Service
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -76,10 +78,26 @@ def test_ports_of_the_table_are_all_different() -> None:
     assert len(ports) == len(set(ports))
 
 
+def own_settings(service: ServiceEntry) -> set[str]:
+    """Fields of the settings that stand with the service."""
+    declared: Service = import_module(f"{service.module}.app").SERVICE
+    return set(declared.settings.__struct_fields__) - set(Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_settings_of_a_service_have_the_prefix_of_the_table(service: ServiceEntry) -> None:
+    own = own_settings(service)
+
+    assert bool(service.settings) == bool(own)
+    assert set() == {field for field in own if not field.startswith(service.settings)}
+    assert set() == {f"{listener}_port" for listener in service.ports} - own
+
+
 @pytest.mark.parametrize("service", [one for one in SERVICES if one.settings], ids=lambda service: service.name)
 def test_settings_of_a_service_are_read_by_it_alone(service: ServiceEntry) -> None:
-    own = [field for field in Settings.__struct_fields__ if field.startswith(service.settings)]
+    own = own_settings(service)
     others = [path for one in SERVICES if one != service for path in (REPOSITORY / "services" / one.name).rglob("*.py")]
 
     assert own
+    assert [] == [field for field in Settings.__struct_fields__ if field.startswith(service.settings)]
     assert [] == [path for path in others if any(f".{field}" in path.read_text() for field in own)]

@@ -17,7 +17,7 @@ from shared.config.secret_store import SecretStore
 from shared.errors import InvalidError
 from shared.messaging.connection import connect
 from shared.runtime.retry import Backoff
-from shared.runtime.settings import environment, read_settings
+from shared.runtime.settings import Settings, environment, read_settings
 from shared.runtime.telemetry import Metrics
 
 USER = "operator"
@@ -58,7 +58,7 @@ def find_access(data: Path) -> Access:
     if not any(environment(("MILLRACE_NATS_URL",)).values()):
         folder = MeshFolder(data)
         return access_of_folder(folder, folder.addresses().nats)
-    settings = read_settings()
+    settings = read_settings(Settings)
     if not settings.nats_seed:
         raise InvalidError("expected the file with the seed of the NATS user operator", field="MILLRACE_NATS_SEED_FILE")
     return Access(nats_url=settings.nats_url, seed=settings.nats_seed, secret_keys=settings.secret_keys)

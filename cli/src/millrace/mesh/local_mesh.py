@@ -48,7 +48,8 @@ class LocalMesh:
         folder: Its lock is held by the caller.
         nats_nodes: 1, or 3 for a cluster with three copies of every stream.
         ports: Ports to take, by name of a service, `sftp` or `nats` (`nats-1` to `nats-3`); free ones otherwise.
-        settings: Further settings of every service, by field of `shared.runtime.settings.Settings`.
+        settings: Further settings of every service, by field of `shared.runtime.settings.Settings`. A setting that one
+            service alone reads goes to that service.
     """
 
     def __init__(
@@ -146,7 +147,9 @@ class LocalMesh:
             "log_format": "console",
             **{f"{listener}_port": self._ports.get(listener, 0) for listener in service.ports},
         }
-        return child_environment(**(settings | self._settings))
+        of_others = tuple(other.settings for other in SERVICES if other.settings and other != service)
+        further = {name: value for name, value in self._settings.items() if not name.startswith(of_others)}
+        return child_environment(**(settings | further))
 
     async def _start_service(self, service: ServiceEntry) -> None:
         """Start one service and wait until it is ready. Raises `UnavailableError`."""

@@ -14,7 +14,7 @@ from millrace.mesh.local_mesh import LocalMesh
 from millrace.terminal.console import Teller
 from millrace.terminal.event_loop import run_async
 from shared.contracts.services import SERVICE_NAMES, SERVICES
-from shared.runtime.settings import PREFIX, environment, read_settings
+from shared.runtime.settings import PREFIX, Settings, environment, read_settings, service_variables
 
 USUAL_PORTS = {
     **{service.name: service.http_port for service in SERVICES},
@@ -24,7 +24,9 @@ USUAL_PORTS = {
 """Those of compose.yaml; taken where nothing else has them, because a newcomer can guess them."""
 
 PASSED_ON = ("allow_private_endpoints", "events_max_age_h", "events_max_bytes", "relist_s")
-"""Settings that a service takes from the environment of `up`. The mesh decides all others itself."""
+"""Settings of every service that come from the environment of `up`, beside each service's own."""
+DECIDED = frozenset(f"{listener}_port" for service in SERVICES for listener in service.ports)
+"""Settings that one service alone reads, and that the mesh decides nevertheless."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the mesh. Ctrl-C is the usual end, so it is a success."""
-    read_settings()
+    read_settings(Settings)
     settings: dict[str, object] = {"log_level": args.log_level} | passed_on()
     wanted = {name: args.http_port_base + number for number, name in enumerate(SERVICE_NAMES) if args.http_port_base}
     if args.sftp_port:
@@ -55,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
     return run_async(_up(MeshFolder(args.data), args.nats_nodes, wanted, settings, Teller()))
 
 
-def passed_on() -> dict[str, object]:
-    """Values of `PASSED_ON` that the operator has set."""
+def passed_on() -> dict[str, str]:
+    """Settings of the operator for the services. A service checks its own, and does not start where one is wrong."""
     variables = {f"{PREFIX}{name.upper()}": name for name in PASSED_ON}
-    return {variables[variable]: value for variable, value in environment(tuple(variables)).items()}
+    own = {name: value for name, value in service_variables().items() if name.removesuffix("_file") not in DECIDED}
+    return own | {variables[variable]: value for variable, value in environment(tuple(variables)).items()}
 
 
 async def _up(

@@ -13,7 +13,7 @@ from ftp_gateway.access.addresses import Network, parse_network
 from ftp_gateway.access.bans import BanRules
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys
-from ftp_gateway.config import APPS, FTP_USERS, account_of, rules_of
+from ftp_gateway.config import APPS, FTP_USERS, FtpGatewaySettings, account_of, rules_of
 from ftp_gateway.handlers import NAME, ProfileUpdates
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.parsing.worker_pool import ParserPool
@@ -62,7 +62,8 @@ def proxies_of(text: str) -> tuple[Network, ...]:
 async def build(mesh: Mesh) -> State:
     """Open every part; the SFTP server last, so that a client that signs in finds a service that works."""
     check_internals()
-    directory = Path(mesh.settings.data_dir) / "ftp"
+    settings = mesh.settings_as(FtpGatewaySettings)
+    directory = Path(settings.data_dir) / "ftp"
     apps = mesh.registry.view(APPS)
     users = mesh.registry.view(FTP_USERS)
 
@@ -84,9 +85,9 @@ async def build(mesh: Mesh) -> State:
         entry = host_key_view.get(OWNER)
         return entry.value if entry else first_host_keys
 
-    proxies = proxies_of(mesh.settings.sftp_proxies)
+    proxies = proxies_of(settings.sftp_proxies)
     spool = Spool(directory / "spool", now)
-    store = await mesh.enter(open_reports(mesh.settings))
+    store = await mesh.enter(open_reports(settings))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
     parsers = await mesh.enter(ParserPool(profiles.unknown))
@@ -122,19 +123,24 @@ async def build(mesh: Mesh) -> State:
                 name = app.display_name or app_key
                 yield Subscription(app_key=app_key, name=name, zone=ZoneInfo(app.timezone), summary=app.summary)
 
-    mailer = Mailer(mesh.settings)
+    mailer = Mailer(settings)
     summaries = SummarySender(mesh.bus, mailer, subscriptions, now)
     apps.on_change(summaries.changed)
     mesh.spawn("summaries", summaries.keep())
 
-    ban_rules = BanRules(failures=mesh.settings.sftp_ban_failures, first=timedelta(seconds=mesh.settings.sftp_ban_s))
+    ban_rules = BanRules(failures=settings.sftp_ban_failures, first=timedelta(seconds=settings.sftp_ban_s))
     defender = Defender(mesh.bus, ban_rules, now)
     mesh.spawn("bans", defender.keep())
 
     sftp = await mesh.enter(
         SftpServer(
             ServerOptions(
-                settings=mesh.settings,
+                host=settings.sftp_host,
+                port=settings.sftp_port,
+                connections=settings.sftp_connections,
+                connections_per_address=settings.sftp_connections_per_address,
+                login_s=settings.sftp_login_s,
+                idle_s=settings.sftp_idle_s,
                 proxies=proxies,
                 spool=spool,
                 report_folder=ReportFolder(store, asyncio.get_running_loop().time),
@@ -232,6 +238,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
 SERVICE = Service(
     name=NAME,
     build=build,
+    settings=FtpGatewaySettings,
     routes=ROUTES,
     streams=(
         streams.PUSH,

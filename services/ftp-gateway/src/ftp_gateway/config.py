@@ -1,5 +1,5 @@
 """
-Configuration of apps and their SFTP users. No I/O.
+Configuration of apps and their SFTP users, and the settings of this service. No I/O.
 
 This service alone writes and reads `apps.<app>` so far. Its rules are those by which the app's files are read.
 """
@@ -18,11 +18,32 @@ from ftp_gateway.summaries.rendering import Summary
 from shared.config.registry import ConfigEntry, Kind
 from shared.config.secret import Secret
 from shared.errors import InvalidError
+from shared.runtime.settings import Settings
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_CHARS = 256
 
 AttributeName = Annotated[str, Meta(min_length=1, max_length=MAX_ATTRIBUTE_NAME_CHARS)]
+
+
+class FtpGatewaySettings(Settings, frozen=True, kw_only=True):
+    """Settings of ftp-gateway; those that it alone reads stand here."""
+
+    sftp_host: str = "127.0.0.1"
+    sftp_port: Annotated[int, Meta(ge=0, le=65535)] = 2022
+    sftp_proxies: str = ""
+    """Addresses and ranges, separated by commas, that must send a PROXY header; no other peer's is read."""
+    sftp_connections: Annotated[int, Meta(ge=2)] = 1024
+    """Connections at a time; those that have not signed in may be half of them."""
+    sftp_connections_per_address: Annotated[int, Meta(ge=1)] = 20
+    sftp_login_s: Annotated[float, Meta(gt=0)] = 20.0
+    """Limit of signing in."""
+    sftp_idle_s: Annotated[float, Meta(gt=0)] = 600.0
+    """Limit of an idle session. Keep-alives and reads of attributes leave it idle."""
+    sftp_ban_failures: Annotated[int, Meta(ge=1)] = 15
+    """Wrong passwords and keys in half an hour after which an address is banned."""
+    sftp_ban_s: Annotated[float, Meta(gt=0, le=86400)] = 900.0
+    """Length of the first ban; each later one is twice as long, up to a day."""
 
 
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from shared.config.registry import Kind
 from shared.contracts import streams
 from shared.contracts.connection_report import DEADLINE_S
 from shared.service import Mesh, Service
-from storage.config import AMAZON_STORAGE, AZURE_STORAGE, storage_config
+from storage.config import AMAZON_STORAGE, AZURE_STORAGE, StorageSettings, storage_config
 from storage.content.body import Bodies
 from storage.handlers import ENDPOINTS
 from storage.images.worker_pool import ImageProcessPool
@@ -30,7 +30,7 @@ from storage.widgets.widget import Widgets
 
 async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     """Open every part. `test_deadline_s` shortens Test Connection, for tests."""
-    config = storage_config(mesh.settings, public_url=mesh.public_url)
+    config = storage_config(mesh.settings_as(StorageSettings), public_url=mesh.public_url)
     allow_private = config.allow_private_endpoints
     local_config = LocalConfig(objects=config.objects_dir, names=config.names_dir, base_url=f"{config.public_url}/cdn")
     local = await mesh.enter(local_config.open())
@@ -95,6 +95,7 @@ def _now() -> datetime:
 SERVICE = Service(
     name="storage",
     build=build,
+    settings=StorageSettings,
     routes=ROUTES,
     endpoints=ENDPOINTS,
     streams=(streams.OBJECTS, streams.ALERTS),

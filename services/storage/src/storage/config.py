@@ -5,9 +5,9 @@ Limits that no operator sets are constants beside the code that applies them.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from shared.config.registry import Kind
 from shared.errors import InvalidError
@@ -24,6 +24,27 @@ AZURE_STORAGE: Kind[AzureStorageConfig] = Kind(prefix="connectors", type=AzureSt
 LEAST_PX: Final = 16
 MOST_PX: Final = 2048
 """Bounds of a thumbnail's longer side: below, nothing is recognizable; above, it is no thumbnail."""
+
+
+class StorageSettings(Settings, frozen=True, kw_only=True):
+    """Settings of storage; those that it alone reads stand here."""
+
+    storage_message_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
+    storage_widget_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
+    storage_attachment_bytes: Annotated[int, Meta(ge=1)] = 25 << 20
+    storage_file_bytes: Annotated[int, Meta(ge=1)] = 5 << 20
+    """The largest upload of each kind."""
+    storage_widget_bytes: Annotated[int, Meta(ge=1)] = 20 << 20
+    storage_widget_images: Annotated[int, Meta(ge=1)] = 200
+    """The largest page of a widget, and the most images in it."""
+    storage_thumbnails_px: Annotated[str, Meta(pattern=r"^[1-9][0-9]{1,3}(,[1-9][0-9]{1,3}){0,7}$")] = "320"
+    """The longer sides of the thumbnails that are made, separated by commas; the first is the one that is shown."""
+    storage_avif: bool = False
+    """Take AVIF as an image too. Decoding it holds up everything else of the process (python-pillow/Pillow#9930)."""
+    storage_memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
+    """Memory for uploads that are coming in; those that do not fit go to the disk."""
+    storage_local: bool = True
+    """Objects may lie in the data folder where no connector takes them; then all replicas need the same one."""
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):
@@ -49,7 +70,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     sts_endpoint_url: str | None
 
 
-def storage_config(settings: Settings, *, public_url: str) -> StorageConfig:
+def storage_config(settings: StorageSettings, *, public_url: str) -> StorageConfig:
     """This service's part of the settings. Raises `InvalidError` naming the variable."""
     data = Path(settings.data_dir)
     sides = tuple(int(side) for side in settings.storage_thumbnails_px.split(","))

@@ -52,7 +52,11 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     """Further listeners by name. The setting `<name>_port` moves one, and the service announces its address."""
     settings: str = ""
-    """Prefix of the settings that this service alone reads; empty where it has none."""
+    """
+    Prefix of the settings that this service alone reads; empty where it has none.
+
+    They are the service's own subclass of `Settings`. Every other reader passes over variables with this prefix.
+    """
     kinds: tuple[str, ...] = ()
     """
     Keys in CONFIG of the kinds of configuration that it owns; it reads and writes these.

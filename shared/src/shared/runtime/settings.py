@@ -3,24 +3,25 @@ Settings of the operator: process environment -> `Settings`. The only reader of 
 
 A field `nats_url` is `MILLRACE_NATS_URL`, or the content of the file that `MILLRACE_NATS_URL_FILE` names, by which
 a container gets its secrets. Settings say how to reach the mesh and what this process may use of the machine. All else
-is configuration and is in `CONFIG`.
+is configuration and is in `CONFIG`. Settings that one service alone reads are a subclass in its `config.py`.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.contracts.services import SERVICES
 from shared.errors import InvalidError
 
 PREFIX = "MILLRACE_"
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Every setting of every service, with its default."""
+    """Settings that several services or the command line read, with their defaults."""
 
     nats_url: str = "nats://127.0.0.1:4222"
     """Servers to try, separated by commas."""
@@ -43,22 +44,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The address under which others reach this service; the listener's own where it is empty."""
     announce_file: str = ""
     """File to which the service writes its addresses, as JSON, once it is ready."""
-
-    sftp_host: str = "127.0.0.1"
-    sftp_port: Annotated[int, Meta(ge=0, le=65535)] = 2022
-    sftp_proxies: str = ""
-    """Addresses and ranges, separated by commas, that must send a PROXY header; no other peer's is read."""
-    sftp_connections: Annotated[int, Meta(ge=2)] = 1024
-    """Connections at a time; those that have not signed in may be half of them."""
-    sftp_connections_per_address: Annotated[int, Meta(ge=1)] = 20
-    sftp_login_s: Annotated[float, Meta(gt=0)] = 20.0
-    """Limit of signing in."""
-    sftp_idle_s: Annotated[float, Meta(gt=0)] = 600.0
-    """Limit of an idle session. Keep-alives and reads of attributes leave it idle."""
-    sftp_ban_failures: Annotated[int, Meta(ge=1)] = 15
-    """Wrong passwords and keys in half an hour after which an address is banned."""
-    sftp_ban_s: Annotated[float, Meta(gt=0, le=86400)] = 900.0
-    """Length of the first ban; each later one is twice as long, up to a day."""
 
     data_dir: str = ".millrace/data"
     """Local objects of storage, the spool of ftp-gateway, and the name of a replica of hooks."""
@@ -88,22 +73,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     smtp_sender: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$(?!\n)")] = "millrace@localhost"
     """The address that e-mail comes from."""
 
-    storage_message_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
-    storage_widget_image_bytes: Annotated[int, Meta(ge=1)] = 10 << 20
-    storage_attachment_bytes: Annotated[int, Meta(ge=1)] = 25 << 20
-    storage_file_bytes: Annotated[int, Meta(ge=1)] = 5 << 20
-    """The largest upload of each kind."""
-    storage_widget_bytes: Annotated[int, Meta(ge=1)] = 20 << 20
-    storage_widget_images: Annotated[int, Meta(ge=1)] = 200
-    """The largest page of a widget, and the most images in it."""
-    storage_thumbnails_px: Annotated[str, Meta(pattern=r"^[1-9][0-9]{1,3}(,[1-9][0-9]{1,3}){0,7}$")] = "320"
-    """The longer sides of the thumbnails that are made, separated by commas; the first is the one that is shown."""
-    storage_avif: bool = False
-    """Take AVIF as an image too. Decoding it holds up everything else of the process (python-pillow/Pillow#9930)."""
-    storage_memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
-    """Memory for uploads that are coming in; those that do not fit go to the disk."""
-    storage_local: bool = True
-    """Objects may lie in the data folder where no connector takes them; then all replicas need the same one."""
     sts_endpoint_url: str = ""
     """Address at which roles of AWS are assumed; AWS's own where it is empty."""
 
@@ -119,21 +88,34 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Period after which a watch is read anew in full, because watches have been seen to die silently."""
 
 
-def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+S = TypeVar("S", bound=Settings)
+
+
+def read_settings(settings_type: type[S], environ: Mapping[str, str] | None = None) -> S:
     """
     Settings from the environment.
+
+    Variables of another service's own settings are passed over: several services may share one environment.
+
+    Args:
+        settings_type: `Settings`, or the subclass of the service that reads them.
 
     Raises:
         InvalidError: A variable is unknown, has a wrong value, or its file cannot be read. Never shows the value.
     """
     environ = os.environ if environ is None else environ
-    known = {name: f"{PREFIX}{name.upper()}" for name in Settings.__struct_fields__}
+    known = {name: f"{PREFIX}{name.upper()}" for name in settings_type.__struct_fields__}
     # The command line's own variables share the prefix.
     known_variables = {v for name in known.values() for v in (name, f"{name}_FILE")} | {
         f"{PREFIX}PYTHON",
         f"{PREFIX}HOME",
     }
-    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known_variables)
+    passed_over = _prefixes_of_others(settings_type)
+    unknown = sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and name not in known_variables and not name.startswith(passed_over)
+    )
     if unknown:
         raise InvalidError("there is no such setting", field=unknown[0])
     found: dict[str, str] = {}
@@ -146,11 +128,26 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         elif (value := environ.get(variable)) is not None:
             found[name] = value
     try:
-        return msgspec.convert(found, Settings, strict=False)
+        return msgspec.convert(found, settings_type, strict=False)
     except msgspec.ValidationError as error:
         # msgspec names the type that was expected, and the path the field. Neither holds the value.
         message, _, path = str(error).partition(" - at ")
         raise InvalidError(message, field=known.get(path.strip("`").removeprefix("$."), path)) from None
+
+
+def _prefixes_of_others(settings_type: type[Settings]) -> tuple[str, ...]:
+    """Prefixes of the variables that services have to themselves, without those of `settings_type`."""
+    fields = settings_type.__struct_fields__
+    prefixes = (service.settings for service in SERVICES if service.settings)
+    return tuple(
+        f"{PREFIX}{prefix.upper()}" for prefix in prefixes if not any(field.startswith(prefix) for field in fields)
+    )
+
+
+def service_variables() -> dict[str, str]:
+    """The process environment's values of settings that one service alone reads, by field. For `millrace up`."""
+    prefixes = tuple(f"{PREFIX}{service.settings.upper()}" for service in SERVICES if service.settings)
+    return {name.removeprefix(PREFIX).lower(): value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
 def environment(names: tuple[str, ...]) -> dict[str, str]:

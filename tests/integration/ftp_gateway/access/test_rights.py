@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 
 from ftp_gateway.app import SERVICE
+from ftp_gateway.config import FtpGatewaySettings
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
@@ -15,7 +16,6 @@ from shared.contracts import streams, subjects
 from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
-from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from shared.service import running
 from support.clients.ftp_gateway import ROW, Gateway, process
@@ -26,7 +26,7 @@ async def test_every_path_of_a_file_works_with_the_rights_of_the_service(tmp_pat
     seeds = ensure_seeds(tmp_path / "keys")
     key, token = generate_key(), new_token()
     async with NatsServer(tmp_path / "nats", users=seeds) as server:
-        settings = Settings(
+        settings = FtpGatewaySettings(
             nats_url=server.url,
             nats_seed=seeds["ftp-gateway"],
             secret_keys=key,

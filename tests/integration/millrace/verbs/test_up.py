@@ -1,4 +1,4 @@
-"""Which ports `millrace up` asks for."""
+"""Ports that `millrace up` asks for, and settings that it passes on."""
 
 import socket
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from millrace.machine.ports import free_ports
 from millrace.mesh.folder import MeshFolder
-from millrace.verbs.up import USUAL_PORTS, choose_ports
+from millrace.verbs.up import USUAL_PORTS, choose_ports, passed_on
 from shared.contracts.services import SERVICE_NAMES
 from shared.errors import ConflictError
 
@@ -61,3 +61,10 @@ def test_port_that_the_operator_wants_has_to_be_free(folder: MeshFolder) -> None
 
 def test_usual_ports_are_those_of_every_service() -> None:
     assert {*SERVICE_NAMES, "sftp", "nats"} == set(USUAL_PORTS)
+
+
+def test_settings_of_a_service_are_passed_on_but_for_its_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SFTP_IDLE_S", "SFTP_PORT", "SFTP_PORT_FILE", "STORAGE_AVIF_FILE", "RELIST_S", "HTTP_PORT"):
+        monkeypatch.setenv(f"MILLRACE_{name}", "1")
+
+    assert {"sftp_idle_s": "1", "storage_avif_file": "1", "relist_s": "1"} == passed_on()

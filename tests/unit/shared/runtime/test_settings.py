@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidError
-from shared.runtime.settings import Settings, child_environment, environment, read_settings
+from shared.runtime.settings import Settings, child_environment, environment, read_settings, service_variables
 
 
 def test_defaults_stand_when_nothing_is_set() -> None:
-    assert read_settings({"PATH": "/bin"}) == Settings()
+    assert read_settings(Settings, {"PATH": "/bin"}) == Settings()
 
 
 def test_values_are_converted_to_their_types() -> None:
     settings = read_settings(
-        {"MILLRACE_HTTP_PORT": "0", "MILLRACE_ALLOW_PRIVATE_ENDPOINTS": "true", "MILLRACE_EVENTS_MAX_AGE_H": "48"}
+        Settings,
+        {"MILLRACE_HTTP_PORT": "0", "MILLRACE_ALLOW_PRIVATE_ENDPOINTS": "true", "MILLRACE_EVENTS_MAX_AGE_H": "48"},
     )
 
     assert (settings.http_port, settings.allow_private_endpoints, settings.events_max_age_h) == (0, True, 48.0)
@@ -24,21 +25,42 @@ def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
     seed = tmp_path / "seed"
     seed.write_text("SUAFOO\n")
 
-    assert read_settings({"MILLRACE_NATS_SEED_FILE": str(seed)}).nats_seed == "SUAFOO"
+    assert read_settings(Settings, {"MILLRACE_NATS_SEED_FILE": str(seed)}).nats_seed == "SUAFOO"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="No such file") as error:
-        read_settings({"MILLRACE_NATS_SEED_FILE": str(tmp_path / "none")})
+        read_settings(Settings, {"MILLRACE_NATS_SEED_FILE": str(tmp_path / "none")})
 
     assert error.value.field == "MILLRACE_NATS_SEED_FILE"
 
 
 def test_an_unknown_setting_is_refused_by_name() -> None:
     with pytest.raises(InvalidError) as error:
-        read_settings({"MILLRACE_NATS_ULR": "nats://x"})
+        read_settings(Settings, {"MILLRACE_NATS_ULR": "nats://x"})
 
     assert error.value.field == "MILLRACE_NATS_ULR"
+
+
+class SftpSettings(Settings, frozen=True, kw_only=True):
+    """Settings of a service that has the prefix of the table to itself."""
+
+    sftp_port: int = 2022
+
+
+@pytest.mark.parametrize("variable", ["MILLRACE_SFTP_PORT", "MILLRACE_SFTP_PROT", "MILLRACE_STORAGE_LOCAL_FILE"])
+def test_settings_of_a_service_are_passed_over_by_the_command_line(variable: str) -> None:
+    assert read_settings(Settings, {variable: "1"}) == Settings()
+
+
+def test_settings_of_another_service_are_passed_over_and_a_services_own_are_not() -> None:
+    environ = {"MILLRACE_STORAGE_AVIF": "perhaps", "MILLRACE_SFTP_PORT": "22"}
+
+    assert read_settings(SftpSettings, environ) == SftpSettings(sftp_port=22)
+    for variable in ("MILLRACE_SFTP_PROT", "MILLRACE_SFTP_PROT_FILE", "MILLRACE_SFT_PORT", "MILLRACE_STORAGEAVIF"):
+        with pytest.raises(InvalidError, match="there is no such setting") as error:
+            read_settings(SftpSettings, environ | {variable: "22"})
+        assert error.value.field == variable
 
 
 @pytest.mark.parametrize(
@@ -53,7 +75,7 @@ def test_an_unknown_setting_is_refused_by_name() -> None:
 )
 def test_a_wrong_value_names_the_variable_and_never_shows_the_value(variable: str, value: str) -> None:
     with pytest.raises(InvalidError) as error:
-        read_settings({variable: value})
+        read_settings(Settings, {variable: value})
 
     assert error.value.field == variable
     assert value not in error.value.message.split("`")
@@ -76,3 +98,10 @@ def test_only_the_variables_asked_for_are_read(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("ONE", "1")
 
     assert environment(("ONE", "NONE")) == {"ONE": "1"}
+
+
+def test_settings_that_one_service_alone_reads_are_found_by_their_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("MILLRACE_SFTP_IDLE_S", "MILLRACE_STORAGE_LOCAL_FILE", "MILLRACE_HTTP_PORT", "SFTP_PORT"):
+        monkeypatch.setenv(variable, "1")
+
+    assert service_variables() == {"sftp_idle_s": "1", "storage_local_file": "1"}

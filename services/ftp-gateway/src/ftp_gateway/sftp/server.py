@@ -38,7 +38,6 @@ from ftp_gateway.sftp.listener import ConnectionAdmission, PendingConnection
 from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
 from shared.errors import UnavailableError
-from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -55,11 +54,19 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     """
     Parts of the service that the SFTP server works with, and its settings.
 
+    `connections` may be open at a time, and `connections_per_address` from one address. A connection has `login_s` to
+    sign in; a session ends after it was idle for `idle_s`. Port 0 takes a free port.
+
     `proxies` are the networks whose connections begin with a PROXY header. `find_account` returns an enabled user, and
     `host_keys` the host keys, as the configuration is now. `clock` returns aware UTC.
     """
 
-    settings: Settings
+    host: str
+    port: int
+    connections: int
+    connections_per_address: int
+    login_s: float
+    idle_s: float
     proxies: tuple[Network, ...]
     spool: Spool
     report_folder: ReportFolder
@@ -86,14 +93,15 @@ class SftpServer:
         self.clock = options.clock
         self.monotonic = asyncio.get_running_loop().time
         self.usages = QuotaUsages(self._waiting_of_login, self.monotonic)
-        self._settings = options.settings
+        self._host, self._port = options.host, options.port
+        self._login_s, self._idle_s = options.login_s, options.idle_s
         self._find_account = options.find_account
         self._host_keys = options.host_keys
         self._metrics = options.metrics
         self._authenticators: dict[SSHServerConnection, Authenticator] = {}
         self._filesystems: set[SftpFileSystem] = set()
         self._changed = asyncio.Event()
-        self._limits = ConnectionLimits(self._settings.sftp_connections, self._settings.sftp_connections_per_address)
+        self._limits = ConnectionLimits(options.connections, options.connections_per_address)
         self._admission = ConnectionAdmission(
             proxies=options.proxies,
             limits=self._limits,
@@ -109,7 +117,7 @@ class SftpServer:
         check_internals()
         _allow_many_files()
         await self._load_keys()
-        host, port = self._settings.sftp_host, self._settings.sftp_port
+        host, port = self._host, self._port
         try:
             self._listener = await asyncio.get_running_loop().create_server(
                 lambda: PendingConnection(self._admission), host, port, backlog=BACKLOG
@@ -140,7 +148,7 @@ class SftpServer:
                 await self._load_keys()
             now = self.clock()
             for authenticator in list(self._authenticators.values()):
-                authenticator.check_expiry(now, self._settings.sftp_idle_s)
+                authenticator.check_expiry(now, self._idle_s)
 
     def recheck(self) -> None:
         """End the connections whose users have changed and may no longer be connected."""
@@ -169,7 +177,7 @@ class SftpServer:
             gss_host=None,
             host_based_auth=False,
             kbdint_auth=False,
-            login_timeout=self._settings.sftp_login_s,
+            login_timeout=self._login_s,
             keepalive_interval=KEEPALIVE_S,
             keepalive_count_max=3,
             sftp_version=3,
