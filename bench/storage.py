@@ -45,7 +45,7 @@ from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
 from storage.images.image import picture_of
 from storage.images.worker_pool import ImageProcessPool
-from storage.placement.failover import Headers, ProviderHealth
+from storage.placement.failover import ObjectHeaders, ProviderHealth
 from storage.uploads.records import Records
 from storage.uploads.upload import UploadLimits, Uploads
 from storage.widgets.widget import Widgets
@@ -293,7 +293,7 @@ class _Memory:
     place = "memory"
     prefix = ""
 
-    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+    async def put_if_absent(self, key: str, body: Body, headers: ObjectHeaders) -> bool:
         return True
 
     async def delete(self, key: str) -> None:

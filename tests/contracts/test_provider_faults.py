@@ -20,11 +20,11 @@ from shared.errors import (
 )
 from shared.objects.config import AzureStoreConfig, S3StoreConfig, StoreLimits
 from storage.content.body import SPOOL_BYTES, Bodies, body_of
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 from storage.providers.cloud import CloudProvider
 from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
-HEADERS = Headers(content_type="image/png", content_disposition="inline")
+HEADERS = ObjectHeaders(content_type="image/png", content_disposition="inline")
 KEY = "p/shop/file/01/0123.png"
 BODY = body_of(b"content")
 

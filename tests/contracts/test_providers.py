@@ -13,7 +13,7 @@ from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import BusyError, NotFoundError
 from storage.content.body import SPOOL_BYTES, Bodies, Body, body_of
-from storage.placement.failover import CACHE_CONTROL, Headers, Provider
+from storage.placement.failover import CACHE_CONTROL, ObjectHeaders, Provider
 from storage.providers import ProviderConfig
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
@@ -26,7 +26,7 @@ PROVIDERS: tuple[type[Any], ...] = get_args(ProviderConfig)
 PLACES = {AmazonStorageConfig: "amazon_place", AzureStorageConfig: "azure_place", LocalConfig: "local_place"}
 """For each provider the fixture that opens one on an empty place."""
 
-HEADERS = Headers(content_type="application/pdf", content_disposition='attachment; filename="bill.pdf"')
+HEADERS = ObjectHeaders(content_type="application/pdf", content_disposition='attachment; filename="bill.pdf"')
 ID = "0123456789abcdef" * 4
 
 
@@ -93,7 +93,7 @@ def key_of(provider: Provider, id: str = ID) -> str:
     return object_key(provider.prefix, "shop", "attachment", id, "pdf")
 
 
-async def served(provider: Provider, key: str) -> tuple[bytes, Headers] | None:
+async def served(provider: Provider, key: str) -> tuple[bytes, ObjectHeaders] | None:
     """What everybody gets who has the URL; the local directory is asked for what its route would serve."""
     if isinstance(provider, LocalProvider):
         try:
@@ -105,7 +105,7 @@ async def served(provider: Provider, key: str) -> tuple[bytes, Headers] | None:
         if answer.status == 404:
             return None
         assert 200 == answer.status
-        return await answer.read(), Headers(
+        return await answer.read(), ObjectHeaders(
             content_type=answer.headers["Content-Type"],
             content_disposition=answer.headers["Content-Disposition"],
             cache_control=answer.headers["Cache-Control"],

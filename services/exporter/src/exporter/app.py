@@ -10,7 +10,7 @@ from exporter.destinations.retention import remove_expired
 from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
-from exporter.exports.runner import Runner
+from exporter.exports.runner import ExportRunner
 from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.worker import Key
 from exporter.handlers import ENDPOINTS
@@ -50,7 +50,7 @@ async def build(mesh: Mesh) -> State:
         return False
 
     scheduler = ExportScheduler(
-        runner=Runner(
+        runner=ExportRunner(
             FileWriterDependencies(source=EventSource(mesh.bus), run_store=run_store, clock=now),
             owner=secrets.token_hex(8),
             publish_alert=mesh.bus.alert,
@@ -63,10 +63,10 @@ async def build(mesh: Mesh) -> State:
     )
     exports.on_change(scheduler.changed)
     mesh.intake("exports", scheduler)
-    mesh.spawn("exports", scheduler.keep())
+    mesh.spawn("exports", scheduler.run())
     if mesh.settings.reports_keep_days:
-        keep_for = timedelta(days=mesh.settings.reports_keep_days)
-        mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings), keep_for, now))
+        max_age = timedelta(days=mesh.settings.reports_keep_days)
+        mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings), max_age, now))
     return State(
         scheduler=scheduler,
         run_store=run_store,

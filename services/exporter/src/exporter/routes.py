@@ -18,8 +18,8 @@ from shared.http.server import Call
 PATH: Final = "/v1/apps/{app_key}/exports"
 FLUSH_WAIT_S: Final = 60.0
 """The longest wait of a flush. Then it returns the record of the run in progress."""
-RUNS_USUAL: Final = 50
-RUNS_MOST: Final = 1000
+RUNS_DEFAULT: Final = 50
+RUNS_MAX: Final = 1000
 
 
 async def check_export(call: Call[State], value: Export, _: Export | None) -> Export:
@@ -78,7 +78,7 @@ ROUTES: tuple[Route, ...] = (
         list_runs,
         "List the runs of an export, the newest first",
         reply=Runs,
-        query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=RUNS_MOST)], RUNS_USUAL)},
+        query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT)},
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
 )

@@ -21,8 +21,8 @@ from storage.uploads.upload import UploadLimits
 AMAZON_STORAGE: Kind[AmazonStorageConfig] = Kind(prefix="connectors", type=AmazonStorageConfig, fixed_id=AMAZON)
 AZURE_STORAGE: Kind[AzureStorageConfig] = Kind(prefix="connectors", type=AzureStorageConfig, fixed_id=AZURE)
 
-LEAST_PX: Final = 16
-MOST_PX: Final = 2048
+MIN_PX: Final = 16
+MAX_PX: Final = 2048
 """Bounds of a thumbnail's longer side: below, nothing is recognizable; above, it is no thumbnail."""
 
 
@@ -74,9 +74,9 @@ def storage_config(settings: StorageSettings, *, public_url: str) -> StorageConf
     """This service's part of the settings. Raises `InvalidError` naming the variable."""
     data = Path(settings.data_dir)
     sides = tuple(int(side) for side in settings.storage_thumbnails_px.split(","))
-    if not all(LEAST_PX <= side <= MOST_PX for side in sides) or len(set(sides)) < len(sides):
+    if not all(MIN_PX <= side <= MAX_PX for side in sides) or len(set(sides)) < len(sides):
         raise InvalidError(
-            f"expected different sizes from {LEAST_PX} to {MOST_PX}", field="MILLRACE_STORAGE_THUMBNAILS_PX"
+            f"expected different sizes from {MIN_PX} to {MAX_PX}", field="MILLRACE_STORAGE_THUMBNAILS_PX"
         )
     return StorageConfig(
         objects_dir=data / "objects",

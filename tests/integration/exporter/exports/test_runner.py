@@ -17,7 +17,7 @@ from exporter.exports.progress import LEASE_S, ExportProgress, Trigger
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run, RunStore
-from exporter.exports.runner import Runner
+from exporter.exports.runner import ExportRunner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import first_progress
 from exporter.formats.csv_gzip import CsvGzip
@@ -104,11 +104,11 @@ class World:
     async def _tell(self, alert: Alert) -> None:
         self.alerts.append(alert)
 
-    def runner(self, owner: str = "one") -> Runner:
+    def runner(self, owner: str = "one") -> ExportRunner:
         dependencies = FileWriterDependencies(
             source=EventSource(self.bus), run_store=self.run_store, clock=lambda: self.now, limits=self.limits
         )
-        return Runner(dependencies, owner=owner, publish_alert=self._tell, metrics=self.metrics)
+        return ExportRunner(dependencies, owner=owner, publish_alert=self._tell, metrics=self.metrics)
 
     async def progress_store(self) -> ProgressStore:
         progress_store = ProgressStore(self.plans, "shop.clicks")

@@ -14,7 +14,7 @@ from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import ExportProgress
 from exporter.exports.run_store import RunStore
-from exporter.exports.runner import Runner
+from exporter.exports.runner import ExportRunner
 from exporter.exports.schedule import Schedule
 from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.worker import Key
@@ -85,7 +85,7 @@ class Mesh:
             clock=lambda: datetime.now(UTC),
         )
         self.scheduler = ExportScheduler(
-            runner=Runner(dependencies, owner="one", publish_alert=self._tell, metrics=Metrics()),
+            runner=ExportRunner(dependencies, owner="one", publish_alert=self._tell, metrics=Metrics()),
             plans=self.plans,
             metrics=Metrics(),
             jobs=lambda: dict(self.jobs),
@@ -125,11 +125,11 @@ class Mesh:
 async def mesh(export_bus: Bus) -> AsyncIterator[Mesh]:
     mesh = Mesh(export_bus)
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(mesh.scheduler.keep())
+        running = tasks.create_task(mesh.scheduler.run())
         for key in mesh.jobs:
             await mesh.scheduler.flush(key, 1, 10)
         yield mesh
-        keeping.cancel()
+        running.cancel()
 
 
 async def test_export_does_not_wait_for_another_ones_slow_store(mesh: Mesh) -> None:
@@ -260,7 +260,7 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bu
     del mesh.jobs[OTHER]
     mesh.plans.away = True
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(mesh.scheduler.keep())
+        running = tasks.create_task(mesh.scheduler.run())
         await mesh.publish(CLICKS, "a")
 
         run = await mesh.scheduler.flush(CLICKS, 1, 10)
@@ -271,4 +271,4 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bu
         mesh.scheduler.changed()
         while await mesh.progress(OTHER) is not None:
             await asyncio.sleep(0.01)
-        keeping.cancel()
+        running.cancel()

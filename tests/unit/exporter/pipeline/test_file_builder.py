@@ -10,7 +10,7 @@ from io import StringIO
 import msgspec
 
 from exporter.formats.csv_gzip import CsvGzip
-from exporter.pipeline.file_builder import ExportFile, FileLimits
+from exporter.pipeline.file_builder import ExportFileBuilder, FileLimits
 from exporter.pipeline.selection import EventSelection
 from shared.contracts.messages import Event, EventType
 
@@ -56,15 +56,15 @@ def message(sequence: int, *parts: list[Event]) -> Stored:
 
 
 @contextmanager
-def opened_file(selection: EventSelection = CLICKS, limits: FileLimits | None = None) -> Iterator[ExportFile]:
-    file = ExportFile(selection, TwoColumns(), CsvGzip, limits)
+def opened_file(selection: EventSelection = CLICKS, limits: FileLimits | None = None) -> Iterator[ExportFileBuilder]:
+    file = ExportFileBuilder(selection, TwoColumns(), CsvGzip, limits)
     try:
         yield file
     finally:
         file.close()
 
 
-def ids_in(file: ExportFile) -> list[str]:
+def ids_in(file: ExportFileBuilder) -> list[str]:
     return [row[0] for row in csv.reader(StringIO(gzip.decompress(file.read()).decode()))][1:]
 
 

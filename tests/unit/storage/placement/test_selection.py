@@ -12,7 +12,7 @@ from shared.config.registry import ConfigEntry
 from shared.contracts.messages import Alert
 from shared.errors import CredentialsError, InvalidError
 from storage.content.body import Body
-from storage.placement.failover import Headers, Provider, ProviderHealth
+from storage.placement.failover import ObjectHeaders, Provider, ProviderHealth
 from storage.placement.selection import ConnectorSource, ProviderSelection
 
 
@@ -33,7 +33,7 @@ class FakeProvider:
         self.place = place
         self.is_open = True
 
-    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+    async def put_if_absent(self, key: str, body: Body, headers: ObjectHeaders) -> bool:
         raise AssertionError("not called here")
 
     async def delete(self, key: str) -> None:

@@ -26,14 +26,14 @@ AT_ONCE = 1000
 
 async def remove_expired(
     open_store: Callable[[], AbstractAsyncContextManager[ObjectStore]],
-    keep_for: timedelta,
+    max_age: timedelta,
     clock: Callable[[], datetime],
 ) -> None:
     """Remove old files once an hour, until cancelled. While the store does not answer, old files stay."""
     while True:
         try:
             async with open_store() as store:
-                removed = await remove_old(store, clock() - keep_for)
+                removed = await remove_old(store, clock() - max_age)
         except MillraceError as error:
             log.warning("report_removal_failed", message=error.message)
         else:

@@ -19,7 +19,7 @@ from exporter.exports.progress import FilePlan, name_at, needs_renewal, renewed
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import RetryBudget
 from exporter.exports.run_store import Run, RunStore, counted, with_file
-from exporter.pipeline.file_builder import ExportFile, FileLimits
+from exporter.pipeline.file_builder import ExportFileBuilder, FileLimits
 from exporter.pipeline.memory_budget import MemoryBudget
 from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import EventSelection
@@ -120,12 +120,14 @@ class FileWriter:
             file.close()
         return file.full
 
-    async def _build(self, selection: EventSelection, after: int, until: int, limits: FileLimits | None) -> ExportFile:
+    async def _build(
+        self, selection: EventSelection, after: int, until: int, limits: FileLimits | None
+    ) -> ExportFileBuilder:
         """Build a file of the selected events in (`after`, `until`], up to the limits."""
 
-        async def write() -> ExportFile:
+        async def write() -> ExportFileBuilder:
             await self._renew()
-            file = ExportFile(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
+            file = ExportFileBuilder(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
             try:
                 source = self._dependencies.source.open(self._job.app_key, after=after, until=until)
                 async with self._dependencies.builds, source as events:
@@ -139,7 +141,7 @@ class FileWriter:
 
         return await self._retry_budget.run(write)
 
-    async def _plan(self, file: ExportFile, outdated: FilePlan | None) -> FilePlan:
+    async def _plan(self, file: ExportFileBuilder, outdated: FilePlan | None) -> FilePlan:
         """Store the plan of a file. `outdated` is the plan that it replaces, whose file cannot be built again."""
         at = name_at(self._dependencies.clock(), self._progress_store.progress.named_at)
         plan = FilePlan(
@@ -165,7 +167,7 @@ class FileWriter:
             lambda progress: replace(renewed(progress, now), plan=plan, named_at=plan.named_at)
         )
 
-    async def _deliver(self, plan: FilePlan, file: ExportFile) -> None:
+    async def _deliver(self, plan: FilePlan, file: ExportFileBuilder) -> None:
         """Upload the file under the next free name, then move the cursor."""
         for _ in range(NAMES_TRIED):
             if await self._upload(plan, file):
@@ -176,7 +178,7 @@ class FileWriter:
             await self._store(plan)
         raise ConflictError("other objects have the names of this export's files; give it a directory of its own")
 
-    async def _upload(self, plan: FilePlan, file: ExportFile) -> bool:
+    async def _upload(self, plan: FilePlan, file: ExportFileBuilder) -> bool:
         """Upload a file. Returns False when the name belongs to another writer's object."""
 
         async def put() -> bool:

@@ -51,7 +51,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     until: datetime
 
 
-class Failing(Struct, frozen=True, kw_only=True):
+class ExportFailure(Struct, frozen=True, kw_only=True):
     """The beginning of an export's failure, and the error code of its alert."""
 
     code: str
@@ -71,7 +71,7 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     named_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     claim: Claim | None = None
     plan: FilePlan | None = None
-    failing: Failing | None = None
+    failing: ExportFailure | None = None
 
 
 def may_claim(progress: ExportProgress, owner: str, now: datetime) -> bool:

@@ -14,8 +14,8 @@ from shared.runtime.retry import Backoff, retry
 log = structlog.get_logger()
 T = TypeVar("T")
 
-LEAST_S = 30.0
-MOST_S = 900.0
+MIN_S = 30.0
+MAX_S = 900.0
 BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
@@ -54,7 +54,7 @@ class Signals:
 
 class RetryBudget:
     """
-    The time in which one run retries its failures: one period of its export, within `LEAST_S` and `MOST_S`.
+    The time in which one run retries its failures: one period of its export, within `MIN_S` and `MAX_S`.
 
     `attempts` counts the attempts of the run, from 1.
     """
@@ -62,7 +62,7 @@ class RetryBudget:
     def __init__(self, every_s: float, signals: Signals) -> None:
         self.signals = signals
         self.attempts = 1
-        self._give_up_at = asyncio.get_running_loop().time() + min(max(every_s, LEAST_S), MOST_S)
+        self._give_up_at = asyncio.get_running_loop().time() + min(max(every_s, MIN_S), MAX_S)
 
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """
@@ -72,9 +72,9 @@ class RetryBudget:
             StopRequested: The service stops, and the operation would have to wait.
             MillraceError: The operation's last error.
         """
-        left_s = self._give_up_at - asyncio.get_running_loop().time()
+        remaining_s = self._give_up_at - asyncio.get_running_loop().time()
         return await retry(
-            operation, backoff=BACKOFF, deadline_s=left_s, on_retry=self._on_retry, sleep=self.signals.wait
+            operation, backoff=BACKOFF, deadline_s=remaining_s, on_retry=self._on_retry, sleep=self.signals.wait
         )
 
     def _on_retry(self, error: MillraceError, attempt: int, wait_s: float) -> None:

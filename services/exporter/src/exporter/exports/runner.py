@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from exporter.exports.file_writer import FileWriter, FileWriterDependencies
 from exporter.exports.job import ExportJob
-from exporter.exports.progress import Claim, ExportProgress, Failing, Trigger, lease_until, may_claim
+from exporter.exports.progress import Claim, ExportFailure, ExportProgress, Trigger, lease_until, may_claim
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import RetryBudget, Signals, StopRequested
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
@@ -30,7 +30,7 @@ RECOVERED = "export-recovered"
 DROPPED = "events-dropped"
 
 
-class Runner:
+class ExportRunner:
     """Runs exports. `owner` identifies this process among its replicas; `publish_alert` never raises."""
 
     def __init__(
@@ -95,16 +95,16 @@ class Runner:
             run = _failed(run, MillraceError.code, "internal error")
         else:
             run = replace(run, state="completed", error=None)
-        run = await self._settle(job, progress_store, replace(run, attempts=retry_budget.attempts), reached)
-        self._note_lag(job, newest - progress_store.progress.cursor)
+        run = await self._finish(job, progress_store, replace(run, attempts=retry_budget.attempts), reached)
+        self._record_lag(job, newest - progress_store.progress.cursor)
         return run
 
-    def forget(self, app_key: str, export_id: str) -> None:
+    def remove_lag(self, app_key: str, export_id: str) -> None:
         """Drop the lag of an export that is not run any more."""
         self._lags.pop((app_key, export_id), None)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
 
-    def _note_lag(self, job: ExportJob, lag: int) -> None:
+    def _record_lag(self, job: ExportJob, lag: int) -> None:
         self._lags[job.app_key, job.export_id] = max(0, lag)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
 
@@ -113,14 +113,14 @@ class Runner:
     ) -> Run:
         """Claim the export. Returns the record of the run: a new one, or that of the run that was left unfinished."""
         now = self.dependencies.clock()
-        left = progress_store.progress.claim
+        unfinished = progress_store.progress.claim
         if not (take_over or may_claim(progress_store.progress, self.owner, now)):
             raise ClaimedElsewhereError("another process works on this export")
         claim = Claim(
-            run_id=left.run_id if left else make_ulid(int(now.timestamp() * 1000)),
+            run_id=unfinished.run_id if unfinished else make_ulid(int(now.timestamp() * 1000)),
             owner=self.owner,
-            trigger=left.trigger if left else trigger,
-            started_at=left.started_at if left else now,
+            trigger=unfinished.trigger if unfinished else trigger,
+            started_at=unfinished.started_at if unfinished else now,
             until=lease_until(now),
         )
         await progress_store.change(
@@ -134,7 +134,7 @@ class Runner:
             started_at=claim.started_at,
             first_sequence=progress_store.progress.cursor + 1,
         )
-        if left is not None:
+        if unfinished is not None:
             try:
                 return await self.dependencies.run_store.get(job.app_key, job.export_id, claim.run_id)
             except NotFoundError:
@@ -157,7 +157,7 @@ class Runner:
             while await files.next_file(state.last_sequence):
                 signals.check()
 
-    async def _settle(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
+    async def _finish(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
         """Write the record, release the claim, and alert when the export began to fail, recovered or dropped events."""
         now = self.dependencies.clock()
         cursor = max(progress_store.progress.cursor, reached)
@@ -166,7 +166,7 @@ class Runner:
         if run.first_sequence is not None and run.first_sequence > cursor:
             run = replace(run, first_sequence=None, last_sequence=None)
         if run.error is not None and failing is None:
-            failing = Failing(code=run.error.code, since=now)
+            failing = ExportFailure(code=run.error.code, since=now)
             await self._alerts.send(
                 job.app_key, FAILED, job.export_id, f"run {run.id} failed ({run.error.code}): {run.error.message}"
             )
@@ -180,16 +180,16 @@ class Runner:
             text = f"run {run.id}: up to {run.rows_dropped} messages could not be exported: too old, or no events"
             await self._alerts.send(job.app_key, DROPPED, job.export_id, text)
 
-        def settled(progress: ExportProgress) -> ExportProgress:
+        def finished(progress: ExportProgress) -> ExportProgress:
             return replace(progress, claim=None, failing=failing, cursor=cursor)
 
         # The record first: after a crash in between the run is continued and its record written again.
         await self.dependencies.run_store.put(run)
-        await progress_store.change(settled)
-        self._measure(run)
+        await progress_store.change(finished)
+        self._record_metrics(run)
         return run
 
-    def _measure(self, run: Run) -> None:
+    def _record_metrics(self, run: Run) -> None:
         log.info(
             "run_ended",
             app_key=run.app_key,

@@ -12,7 +12,7 @@ import structlog
 from exporter.exports.job import ExportJob
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.run_store import Run
-from exporter.exports.runner import Runner
+from exporter.exports.runner import ExportRunner
 from exporter.exports.schedule import Schedule
 from exporter.exports.worker import ExportWorker, Key, first_progress
 from shared.contracts.keys import export_progress_key, parse_export_progress_key
@@ -38,7 +38,7 @@ class ExportScheduler:
     def __init__(
         self,
         *,
-        runner: Runner,
+        runner: ExportRunner,
         plans: KeyValueStore,
         metrics: Metrics,
         jobs: Callable[[], Mapping[Key, ExportJob]],
@@ -73,7 +73,7 @@ class ExportScheduler:
         if self._tasks:
             await asyncio.wait(self._tasks.values())
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Follow the configuration, for the life of the service."""
         take_over = True
 
@@ -154,7 +154,7 @@ class ExportScheduler:
         """End a worker at any point: its plan is stored, so the next worker continues."""
         worker, task = self._workers.pop(key), self._tasks.pop(key)
         await _cancel([task])
-        self._runner.forget(*key)
+        self._runner.remove_lag(*key)
         if successor is not None:
             following = ExportWorker(successor, worker.progress_store, self._runner, self._metrics, take_over=False)
             following.flushes = worker.flushes
@@ -184,8 +184,8 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     Cancelled repeatedly: before Python 3.12, `asyncio.wait_for` loses a cancellation that comes together with the
     result it waits for (python/cpython#86296), and libraries of destinations use it.
     """
-    left = set(tasks)
-    while left:
-        for task in left:
+    remaining = set(tasks)
+    while remaining:
+        for task in remaining:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_S)
+        _, remaining = await asyncio.wait(remaining, timeout=CANCEL_S)

@@ -12,7 +12,7 @@ from exporter.exports.progress import ExportProgress, Trigger
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run
-from exporter.exports.runner import Runner
+from exporter.exports.runner import ExportRunner
 from exporter.exports.schedule import Schedule
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
@@ -35,7 +35,7 @@ class ExportWorker:
     """Runs one export at one revision of its configuration."""
 
     def __init__(
-        self, job: ExportJob, progress_store: ProgressStore, runner: Runner, metrics: Metrics, *, take_over: bool
+        self, job: ExportJob, progress_store: ProgressStore, runner: ExportRunner, metrics: Metrics, *, take_over: bool
     ) -> None:
         self.job = job
         self.flushes: list[asyncio.Future[Run]] = []
@@ -78,11 +78,11 @@ class ExportWorker:
         self.flushes = [flush for flush in self.flushes if not flush.done()]
         progress = await self._load_progress(now)
         slot_at = self.job.schedule.due(now, progress.slot_at)
-        left = progress.claim is not None and (
+        claimed = progress.claim is not None and (
             self._take_over or progress.claim.owner == self._runner.owner or progress.claim.until <= now
         )
         unfinished = self._take_over and progress.plan is not None
-        if left or unfinished or self.flushes or slot_at:
+        if claimed or unfinished or self.flushes or slot_at:
             await self._run_now("manual" if self.flushes else "schedule", slot_at)
             return 0.0
         self._take_over = False

@@ -31,7 +31,7 @@ class FileLimits(Struct, frozen=True, kw_only=True):
     size_bytes: int = 64 << 20
 
 
-class ExportFile:
+class ExportFileBuilder:
     """
     One file in the making. `add` and `finish` use much CPU time: call them in a thread.
 

@@ -24,7 +24,7 @@ class SequenceRange:
     def __init__(self, scan: Pull, until: int) -> None:
         self._scan = scan
         self._until = until
-        self._left = scan.pending_at_open
+        self._remaining = scan.pending_at_open
 
     async def next(self) -> list[Message]:
         """
@@ -36,16 +36,16 @@ class SequenceRange:
         Raises:
             UnavailableError: The stream went silent. Open the range again: its end may have changed.
         """
-        if self._left <= 0:
+        if self._remaining <= 0:
             return []
         try:
             async with asyncio.timeout(SILENT_S):
                 found = await self._scan.next(BATCH)
         except TimeoutError:
             raise UnavailableError("the event stream went silent") from None
-        self._left -= len(found)
+        self._remaining -= len(found)
         if found[-1].sequence > self._until:
-            self._left = 0
+            self._remaining = 0
             found = [message for message in found if message.sequence <= self._until]
         return found
 

@@ -62,7 +62,7 @@ class ImageProcessPool:
             raise BusyError("too many pictures wait to be worked on", retry_after_s=RETRY_AFTER_S)
         self._free -= 1
         try:
-            reply = await self._ask_twice(body, ImageRequest(body.size_bytes, tuple(sides_px), avif))
+            reply = await self._request_with_retry(body, ImageRequest(body.size_bytes, tuple(sides_px), avif))
         finally:
             self._free += 1
         if reply.picture is None:
@@ -76,16 +76,16 @@ class ImageProcessPool:
             yield process
         self._idle.append(process)
 
-    async def _ask_twice(self, body: Body, request: ImageRequest) -> ImageReply:
+    async def _request_with_retry(self, body: Body, request: ImageRequest) -> ImageReply:
         # The first process may have died before, of something else.
         async with self._slots:
             for _ in range(2):
                 with contextlib.suppress(EOFError, ConnectionError):
                     async with self._process() as process:
-                        return await self._ask(process, body, request)
+                        return await self._request(process, body, request)
         raise InvalidError("the image made its decoder fail", field="file")
 
-    async def _ask(self, process: WorkerProcess, body: Body, request: ImageRequest) -> ImageReply:
+    async def _request(self, process: WorkerProcess, body: Body, request: ImageRequest) -> ImageReply:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await process.send(request)

@@ -27,7 +27,7 @@ AlertKind = Literal["provider-down", "provider-refuses", "provider-recovered"]
 ProviderState = Literal["ok", "down", "refuses"]
 
 
-class Headers(Struct, frozen=True, kw_only=True):
+class ObjectHeaders(Struct, frozen=True, kw_only=True):
     """The HTTP headers that a provider serves an object with."""
 
     content_type: str
@@ -51,7 +51,7 @@ class Provider(Protocol):
     place: str
     prefix: str
 
-    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+    async def put_if_absent(self, key: str, body: Body, headers: ObjectHeaders) -> bool:
         """
         Store a whole object. Each key stands for one content only.
 
@@ -126,8 +126,8 @@ class ProviderHealth:
             await self._send_alert("provider-recovered", f"{self.name} stores objects again")
 
     async def _record_failure(self, state: Literal["down", "refuses"], error: MillraceError, message: str) -> None:
-        known, self.error = self.state == state, error
-        if known:
+        unchanged, self.error = self.state == state, error
+        if unchanged:
             return
         self.state, self.since, self._alerted = state, self._now(), True
         await self._send_alert("provider-down" if state == "down" else "provider-refuses", message)

@@ -22,12 +22,12 @@ from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError
 from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 from storage.providers.amazon import AmazonStorageConfig, checked
 from storage.providers.probe import probe
-from storage.providers.probe_port import ProviderTerms, Sample, field_finding, server_error_hint
+from storage.providers.probe_port import ProviderWording, Sample, field_finding, server_error_hint
 
-TERMS: Final = ProviderTerms(
+WORDING: Final = ProviderWording(
     container="bucket",
     not_public=(
         "Let everybody read the prefix (bucket policy, Block Public Access), or put a CDN before the bucket and enter "
@@ -76,7 +76,7 @@ async def test_connection(
 class _AmazonProbe:
     """Satisfies `ProviderProbe`."""
 
-    terms = TERMS
+    wording = WORDING
     errors: tuple[type[Exception], ...] = (*AWS_ERRORS, MillraceError)
 
     def __init__(self, config: AmazonStorageConfig, *, app_key: str, aws: AwsClients, allow_private: bool) -> None:
@@ -91,7 +91,7 @@ class _AmazonProbe:
         self._config = checked(self._config, allow_private=self._allow_private, app_key=self._app_key)
         return self._config
 
-    async def reach(self, sample: Sample) -> Finding:
+    async def check_endpoint(self, sample: Sample) -> Finding:
         """See `ProviderProbe`. Fails when the role cannot be assumed."""
         config = self._config
         for field in ("endpoint_url", "cdn_base_url"):
@@ -142,7 +142,7 @@ class _AmazonProbe:
             await self._call("put_object", **stored)
         return Finding(message=f"stored {sample.key}", http_status=200)
 
-    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
+    async def get(self, sample: Sample) -> tuple[bytes, ObjectHeaders]:
         """See `ProviderProbe`."""
         answer = await self._call("get_object", Key=sample.key)
         found = b""
@@ -150,7 +150,7 @@ class _AmazonProbe:
             # One byte more than was stored is enough to see a difference.
             while len(found) <= len(sample.body) and (piece := await body.read(len(sample.body) + 1)):
                 found += piece
-        return found, Headers(
+        return found, ObjectHeaders(
             content_type=answer.get("ContentType", ""),
             content_disposition=answer.get("ContentDisposition", ""),
             cache_control=answer.get("CacheControl", ""),

@@ -21,14 +21,14 @@ from shared.objects.errors import AZURE_HINTS, network_code, store_code, store_s
 from shared.objects.store import ObjectStore
 from shared.private_addresses import refuse_private_addresses
 from shared.runtime.logs import redactor
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 from storage.providers.azure import AzureStorageConfig, checked
 from storage.providers.probe import probe
-from storage.providers.probe_port import ProviderTerms, Sample, field_finding, server_error_hint
+from storage.providers.probe_port import ProviderWording, Sample, field_finding, server_error_hint
 
 CONNECT_S: Final = 5.0
 
-TERMS: Final = ProviderTerms(
+WORDING: Final = ProviderWording(
     container="container",
     not_public=(
         "Let everybody read the container's blobs (access level Blob), or put a CDN before it and enter its address as "
@@ -82,7 +82,7 @@ async def test_connection(
 class _AzureProbe:
     """Satisfies `ProviderProbe`. `stack` closes its store."""
 
-    terms = TERMS
+    wording = WORDING
     errors: tuple[type[Exception], ...] = (MillraceError,)
 
     def __init__(
@@ -106,7 +106,7 @@ class _AzureProbe:
         self._config = checked(self._config, allow_private=self._allow_private, app_key=self._app_key)
         return self._config
 
-    async def reach(self, sample: Sample) -> Finding:
+    async def check_endpoint(self, sample: Sample) -> Finding:
         """See `ProviderProbe`. Reads an object that does not exist: the answer to a HEAD would have no code."""
         config = self._config
         if not self._allow_private:
@@ -138,10 +138,10 @@ class _AzureProbe:
         )
         return Finding(message=f"stored {sample.key}", http_status=201)
 
-    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
+    async def get(self, sample: Sample) -> tuple[bytes, ObjectHeaders]:
         """See `ProviderProbe`."""
         found = await self._store.get(sample.key)
-        return found.data, Headers(
+        return found.data, ObjectHeaders(
             content_type=found.content_type,
             content_disposition=found.content_disposition or "",
             cache_control=found.cache_control or "",

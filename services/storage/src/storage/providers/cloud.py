@@ -13,7 +13,7 @@ from typing import Final
 from shared.errors import UnavailableError
 from shared.objects.store import ObjectStore
 from storage.content.body import Body
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 
 MIB: Final = 1024 * 1024
 
@@ -53,7 +53,7 @@ class CloudProvider:
         self._answer_s = answer_s
         self._s_per_mib = s_per_mib
 
-    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+    async def put_if_absent(self, key: str, body: Body, headers: ObjectHeaders) -> bool:
         """See `Provider`."""
         async with self._within(self._answer_s + self._s_per_mib * body.size_bytes / MIB):
             if body.data is not None:

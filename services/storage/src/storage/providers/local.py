@@ -23,7 +23,7 @@ from shared.objects.config import LocalStoreConfig
 from shared.objects.store import ObjectStore
 from storage.content.body import Body
 from storage.content.content_types import BINARY, BY_EXTENSION, disposition
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 
 NAME: Final = "local"
 
@@ -54,7 +54,7 @@ class LocalObject(Struct, frozen=True, kw_only=True):
     """A file to serve, and its headers."""
 
     path: Path
-    headers: Headers
+    headers: ObjectHeaders
 
 
 class LocalProvider:
@@ -70,7 +70,7 @@ class LocalProvider:
         self._objects = objects
         self._names = names
 
-    async def put_if_absent(self, key: str, body: Body, headers: Headers) -> bool:
+    async def put_if_absent(self, key: str, body: Body, headers: ObjectHeaders) -> bool:
         """Store the name first: an object that exists is complete."""
         if headers.content_disposition.startswith("attachment;"):
             await self._names.put_if_absent(
@@ -102,7 +102,9 @@ class LocalProvider:
             # An upload without a file name has none.
             with contextlib.suppress(NotFoundError):
                 content_disposition = (await self._names.get(key)).data.decode("ascii")
-        return LocalObject(path=path, headers=Headers(content_type=kind.name, content_disposition=content_disposition))
+        return LocalObject(
+            path=path, headers=ObjectHeaders(content_type=kind.name, content_disposition=content_disposition)
+        )
 
     async def ping(self) -> None:
         """Check that objects can be stored. Raises `UnavailableError`."""

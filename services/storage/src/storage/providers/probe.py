@@ -20,7 +20,7 @@ from msgspec import Struct
 from shared.contracts.connection_report import Check, ConnectionReport, Finding, run_checks
 from shared.errors import InvalidError
 from shared.private_addresses import PrivateAddressError, public_socket
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 from storage.providers.probe_port import ProviderProbe, Sample
 
 ORIGIN: Final = "https://www.example.com"
@@ -31,7 +31,7 @@ MAX_READ_BYTES: Final = 8192
 
 QUOTED_CHARS: Final = 100
 
-PROBE_LEFT: Final = "The test's object, below .probe/, may still be there."
+PROBE_NOT_DELETED: Final = "The test's object, below .probe/, may still be there."
 
 
 def public_session(*, allow_private: bool) -> aiohttp.ClientSession:
@@ -72,13 +72,13 @@ class _ProbeRun:
         slow = "The public address gives no answer: check cdn_base_url and the firewall."
         return (
             Check(name="fields", run=self._fields),
-            Check(name="reach", run=self._explained(self._reach), needs=("fields",)),
+            Check(name="reach", run=self._explained(self._check_endpoint), needs=("fields",)),
             Check(name="region", run=self._explained(self._provider.region), needs=("fields", "reach")),
             Check(name="put", run=self._explained(self._put), needs=first),
             Check(name="get", run=self._explained(self._get), needs=("put",)),
             Check(name="public_url", run=self._public_url, needs=("put",), silent=slow),
             Check(name="cors", run=self._cors, needs=("public_url",), silent=slow, at_worst="warning"),
-            Check(name="delete", run=self._delete, needs=("put",), silent=PROBE_LEFT, at_worst="warning"),
+            Check(name="delete", run=self._delete, needs=("put",), silent=PROBE_NOT_DELETED, at_worst="warning"),
         )
 
     async def _fields(self) -> Finding:
@@ -92,8 +92,8 @@ class _ProbeRun:
         self._url = form.url(key)
         return Finding(message="all fields are well formed")
 
-    async def _reach(self) -> Finding:
-        return await self._provider.reach(self._sample)
+    async def _check_endpoint(self) -> Finding:
+        return await self._provider.check_endpoint(self._sample)
 
     async def _put(self) -> Finding:
         return await self._provider.put(self._sample)
@@ -103,13 +103,13 @@ class _ProbeRun:
         return self._compared(
             body,
             headers,
-            where=f"the {self._provider.terms.container}",
+            where=f"the {self._provider.wording.container}",
             body_hint="Something between this service and the provider changes what is stored.",
             header_hint="The provider does not keep this header: what is stored is served without it.",
         )
 
     async def _public_url(self) -> Finding:
-        terms = self._provider.terms
+        wording = self._provider.wording
         answer = await self._read()
         if isinstance(answer, Finding):
             return answer
@@ -129,9 +129,9 @@ class _ProbeRun:
                 code=code,
                 http_status=answer.status,
                 message=f"{self._url} cannot be read without a key",
-                hint=terms.codes.get(code or "", terms.not_public),
+                hint=wording.codes.get(code or "", wording.not_public),
             )
-        headers = Headers(
+        headers = ObjectHeaders(
             content_type=answer.headers.get("Content-Type", ""),
             content_disposition=answer.headers.get("Content-Disposition", ""),
             cache_control=answer.headers.get("Cache-Control", ""),
@@ -140,8 +140,8 @@ class _ProbeRun:
             answer.body,
             headers,
             where=self._url,
-            body_hint=f"cdn_base_url has to lead to the top of this {terms.container}.",
-            header_hint=f"Let the CDN pass the header on as the {terms.container} has it.",
+            body_hint=f"cdn_base_url has to lead to the top of this {wording.container}.",
+            header_hint=f"Let the CDN pass the header on as the {wording.container} has it.",
         )
 
     async def _cors(self) -> Finding:
@@ -157,7 +157,7 @@ class _ProbeRun:
             code="NoCors",
             http_status=answer.status,
             message=f"{self._url} {said}; only fonts need that",
-            hint=self._provider.terms.no_cors,
+            hint=self._provider.wording.no_cors,
         )
 
     async def _delete(self) -> Finding:
@@ -167,7 +167,7 @@ class _ProbeRun:
             found = self._provider.failure(error)
             return msgspec.structs.replace(
                 found,
-                message=f"{self._sample.key} stays in the {self._provider.terms.container}: {found.message}",
+                message=f"{self._sample.key} stays in the {self._provider.wording.container}: {found.message}",
                 hint="Uploads work without this right; only what is to be deleted stays where it is.",
             )
         return Finding(message=f"removed {self._sample.key}", http_status=status)
@@ -188,7 +188,7 @@ class _ProbeRun:
             if isinstance(getattr(error, "os_error", None), PrivateAddressError):
                 message = f"{self._url} is not reachable from the internet"
                 return Finding(
-                    status="failed", code="PrivateAddress", message=message, hint=self._provider.terms.not_public
+                    status="failed", code="PrivateAddress", message=message, hint=self._provider.wording.not_public
                 )
             return Finding(
                 status="failed",
@@ -197,7 +197,7 @@ class _ProbeRun:
                 hint="Check that the host of the public address, cdn_base_url where there is one, exists and answers.",
             )
 
-    def _compared(self, body: bytes, found: Headers, *, where: str, body_hint: str, header_hint: str) -> Finding:
+    def _compared(self, body: bytes, found: ObjectHeaders, *, where: str, body_hint: str, header_hint: str) -> Finding:
         if body != self._sample.body:
             message = f"{where} gives something else than was stored"
             return Finding(status="failed", code="Different", http_status=200, message=message, hint=body_hint)

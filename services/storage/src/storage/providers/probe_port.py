@@ -7,9 +7,9 @@ from msgspec import Struct
 
 from shared.contracts.connection_report import Finding
 from shared.errors import MillraceError
-from storage.placement.failover import Headers
+from storage.placement.failover import ObjectHeaders
 
-HEADERS: Final = Headers(
+HEADERS: Final = ObjectHeaders(
     content_type="text/plain; charset=utf-8", content_disposition='attachment; filename="millrace-test.txt"'
 )
 
@@ -19,7 +19,7 @@ class Sample(Struct, frozen=True, kw_only=True):
 
     key: str
     body: bytes
-    headers: Headers = HEADERS
+    headers: ObjectHeaders = HEADERS
 
 
 class ConnectorForm(Protocol):
@@ -31,9 +31,9 @@ class ConnectorForm(Protocol):
     def url(self, key: str) -> str: ...
 
 
-class ProviderTerms(Struct, frozen=True, kw_only=True):
+class ProviderWording(Struct, frozen=True, kw_only=True):
     """
-    A provider's terms and hints.
+    A provider's wording and hints.
 
     `container` is its word for a bucket. `not_public` and `no_cors` are hints. `codes` holds hints for the error codes
     of public reads.
@@ -53,14 +53,14 @@ class ProviderProbe(Protocol):
     the types in `errors`.
     """
 
-    terms: ProviderTerms
+    wording: ProviderWording
     errors: tuple[type[Exception], ...]
 
     def checked(self) -> ConnectorForm:
         """Check the connector of the form, which all later steps use. Raises `InvalidError`."""
         ...
 
-    async def reach(self, sample: Sample) -> Finding:
+    async def check_endpoint(self, sample: Sample) -> Finding:
         """Find out whether the endpoint answers, with any status."""
         ...
 
@@ -72,7 +72,7 @@ class ProviderProbe(Protocol):
         """Store the sample as uploads do."""
         ...
 
-    async def get(self, sample: Sample) -> tuple[bytes, Headers]:
+    async def get(self, sample: Sample) -> tuple[bytes, ObjectHeaders]:
         """Read the sample with the credentials."""
         ...
 

@@ -13,7 +13,7 @@ from storage.state import State
 from storage.uploads.records import ObjectPage, ObjectRecord
 
 PAGE_OBJECTS: Final = 100
-MOST_OBJECTS: Final = 1000
+MAX_OBJECTS: Final = 1000
 
 CDN_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -63,7 +63,7 @@ ROUTES: tuple[Route, ...] = (
         reply=ObjectPage,
         query={
             "kind": Query("Only those of this kind", MediaKind),
-            "limit": Query("How many at most", Annotated[int, Meta(ge=1, le=MOST_OBJECTS)], PAGE_OBJECTS),
+            "limit": Query("How many at most", Annotated[int, Meta(ge=1, le=MAX_OBJECTS)], PAGE_OBJECTS),
             "after": Query("`next` of the page before", Annotated[str, Meta(pattern=r"^[0-9]{1,18}$")], "0"),
         },
     ),

@@ -19,7 +19,7 @@ from storage.state import State
 from storage.uploads.records import KINDS
 
 PIECE_BYTES: Final = 64 * 1024
-WORD_BYTES: Final = 64
+KIND_MAX_BYTES: Final = 64
 AROUND_BYTES: Final = 64 * 1024
 """The size of a multipart body beyond that of its file."""
 
@@ -69,8 +69,8 @@ async def part_pieces(part: BodyPartReader, rate: TransferRate, field: str) -> A
 
 
 async def read_kind(call: Call[State], part: BodyPartReader, rate: TransferRate) -> MediaKind:
-    async with call.state.bodies.receive(part_pieces(part, rate, "kind"), WORD_BYTES, field="kind") as word:
-        value = word.read().decode("ascii", "replace").strip()
+    async with call.state.bodies.receive(part_pieces(part, rate, "kind"), KIND_MAX_BYTES, field="kind") as body:
+        value = body.read().decode("ascii", "replace").strip()
     for kind in KINDS:
         if value == kind:
             return kind

@@ -23,7 +23,7 @@ from storage.content.body import Body, body_of
 from storage.content.content_types import SVG, ContentType, disposition, sniff
 from storage.images.image import PIPELINE, Picture
 from storage.images.worker_pool import ImageProcessPool
-from storage.placement.failover import Headers, Provider, ProviderSlot, store_with_failover
+from storage.placement.failover import ObjectHeaders, Provider, ProviderSlot, store_with_failover
 from storage.uploads.records import ObjectLocation, Records
 
 BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
@@ -167,14 +167,14 @@ class Uploads:
             DeniedError, CredentialsError, UnavailableError: A provider refused or failed.
         """
         record = await self._records.get(app_key, id)
-        locations = [(home, self._providers.provider_at(app_key, home.place)) for home in record.locations]
-        for home, reached in locations:
-            if reached is None:
-                raise ConflictError(f"the object lies in {home.place}, which no connector reaches", field="id")
-        for home, reached in locations:
-            assert reached is not None
-            async with reached as provider:
-                for stored in (*home.thumbnails, home.original):
+        pairs = [(location, self._providers.provider_at(app_key, location.place)) for location in record.locations]
+        for location, opening in pairs:
+            if opening is None:
+                raise ConflictError(f"the object lies in {location.place}, which no connector reaches", field="id")
+        for location, opening in pairs:
+            assert opening is not None
+            async with opening as provider:
+                for stored in (*location.thumbnails, location.original):
                     await provider.delete(stored.key)
         await self._records.remove(record)
 
@@ -225,7 +225,9 @@ class Uploads:
         return objects
 
     async def _put(self, provider: Provider, kind: MediaKind, planned: "_PlannedObject") -> None:
-        headers = Headers(content_type=planned.stored.content_type, content_disposition=planned.content_disposition)
+        headers = ObjectHeaders(
+            content_type=planned.stored.content_type, content_disposition=planned.content_disposition
+        )
 
         def put() -> Awaitable[bool]:
             return provider.put_if_absent(planned.stored.key, planned.body, headers)

@@ -18,7 +18,7 @@ _FIND: Final = re.compile(
     rb"(?:(?P<type>(?:[^,:<>\"'()](?!ata&)){0,200}?base64)\s{0,8}(?:,|&#0{0,4}44;|&#x0{0,4}2c;|&comma;)"
     rb"|(?P<drawing>image/svg\+xml)(?=[;,]))"
 )
-_FIND_WORDS: Final = (b"base64", b"<script", b"image/svg+xml")
+_FIND_TEXTS: Final = (b"base64", b"<script", b"image/svg+xml")
 """Text without any of these has no match; searching for them costs almost nothing."""
 
 
@@ -51,7 +51,7 @@ class HtmlScan:
             self.at = max(self.at, end - _FIND_BYTES)
             self._window_start = max(0, self.at - 1)
             self._window = self._page[self._window_start : self._window_start + PIECE_BYTES].lower()
-            self._promising = any(word in self._window for word in _FIND_WORDS)
+            self._promising = any(text in self._window for text in _FIND_TEXTS)
         return None
 
     def skip_script(self, start: int) -> None:
@@ -71,13 +71,13 @@ class HtmlScan:
             self.at = end
 
 
-def _find_lower(page: bytes, word: bytes, at: int) -> int:
-    """The position of a lower-case word, found in any case, or -1."""
+def _find_lower(page: bytes, text: bytes, at: int) -> int:
+    """The position of a lower-case text, found in any case, or -1."""
     size = _FIND_BYTES
     while at < len(page):
-        found = page[at : at + size].lower().find(word)
+        found = page[at : at + size].lower().find(text)
         if found >= 0:
             return at + found
-        at += size - len(word)
+        at += size - len(text)
         size = PIECE_BYTES
     return -1

@@ -77,7 +77,7 @@ class Widgets:
             content = await asyncio.to_thread(page.read)
             found = await asyncio.to_thread(_read, content, self._max_bytes, self._max_images)
             bodies = {body.sha256: body for _, body in found if body is not None}
-            examined_by_hash = await _each(bodies, self._examine)
+            examined_by_hash = await _for_each(bodies, self._examine)
             if strict:
                 _check_all(found, examined_by_hash)
             good = {sha256: examined for sha256, examined in examined_by_hash.items() if isinstance(examined, Examined)}
@@ -85,7 +85,7 @@ class Widgets:
             async def put(examined: Examined) -> StoreMediaReply:
                 return await self._uploads.store_examined(app_key, examined)
 
-            stored = await _each(good, put)
+            stored = await _for_each(good, put)
             images = tuple(_image(uri, body, examined_by_hash, stored) for uri, body in found)
             urls = [(uri, image.url) for (uri, _), image in zip(found, images, strict=True) if image.url is not None]
             html = await asyncio.to_thread(_written, content, urls)
@@ -99,17 +99,17 @@ class Widgets:
             return error.message
 
 
-async def _each(things: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> dict[str, U]:
+async def _for_each(items: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> dict[str, U]:
     """Apply `work` to all, `MAX_STORES` at a time. The first failure cancels the others and is raised."""
     slots = asyncio.Semaphore(MAX_STORES)
 
-    async def one(thing: T) -> U:
+    async def one(item: T) -> U:
         async with slots:
-            return await work(thing)
+            return await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = {key: group.create_task(one(thing)) for key, thing in things.items()}
+            tasks = {key: group.create_task(one(item)) for key, item in items.items()}
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return {key: task.result() for key, task in tasks.items()}
