@@ -43,7 +43,7 @@ from shared.objects.store import ObjectStore
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
-from storage.images.image import picture_of
+from storage.images.image import inspect_image
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ObjectHeaders, ProviderHealth
 from storage.uploads.records import Records
@@ -225,7 +225,7 @@ def _cpu_s() -> float:
 
 async def _thumbnail_rows(photo: bytes, report: Report) -> list[Row]:
     report(f"{ROUNDS} rounds in turn: a thumbnail of {SIDE_PX} px of {len(photo) / 1e6:.1f} MB")
-    ours = partial(picture_of, photo, sides_px=(SIDE_PX,))
+    ours = partial(inspect_image, photo, sides_px=(SIDE_PX,))
     measured = await rounds(ROUNDS, lambda: _cpu(ours), lambda: _cpu(partial(_pillow_thumbnail, photo)))
     made = [compare("thumbnail of 12 MP against Pillow draft()+thumbnail()", *measured, "ms CPU", at_most=1.2)]
     if importlib.util.find_spec("pyvips") is None:
@@ -268,7 +268,7 @@ async def _lag_row(photo: bytes, report: Report) -> Row:
             return await _worst_lag(lambda: image_pool.inspect(body, sides_px=(SIDE_PX,)))
 
         async def in_threads() -> float:
-            return await _worst_lag(lambda: asyncio.to_thread(picture_of, photo, sides_px=(SIDE_PX,)))
+            return await _worst_lag(lambda: asyncio.to_thread(inspect_image, photo, sides_px=(SIDE_PX,)))
 
         measured = await rounds(ROUNDS, ours, in_threads)
     return compare("worst lag of the loop under thumbnails, against to_thread", *measured, "ms", ours_at_most=20)

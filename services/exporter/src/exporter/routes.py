@@ -64,12 +64,12 @@ def _id(call: Call[State]) -> str:
 
 ROUTES: tuple[Route, ...] = (
     *resource_routes(EXPORTS, PATH, "an export", check=check_export),
-    Route("POST", f"{PATH}/{{id}}/flush", flush, "Export what is new now, and tell the run", reply=Run),
+    Route("POST", f"{PATH}/{{id}}/flush", flush, "Start a run now and return it", reply=Run),
     Route(
         "POST",
         f"{PATH}/{{id}}/test",
         test_export,
-        "Test Connection: try the values of the form, the saved ones for what it leaves out",
+        "Test Connection: use the values of the form, and saved values for fields that it omits",
         reply=ConnectionReport,
     ),
     Route(
@@ -78,7 +78,7 @@ ROUTES: tuple[Route, ...] = (
         list_runs,
         "List the runs of an export, the newest first",
         reply=Runs,
-        query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT)},
+        query={"limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT)},
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
 )

@@ -57,7 +57,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     uploads_dir: Path
     """Large uploads, until they are stored."""
     local: bool
-    """Whether the local directory may hold objects."""
+    """True when the local directory may hold objects."""
     public_url: str
     """The beginning of the URLs of local objects."""
     memory_bytes: int

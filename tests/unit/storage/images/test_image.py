@@ -27,7 +27,7 @@ from PIL import (
 
 from shared.errors import InvalidError, TooLargeError
 from storage.content.content_types import AVIF, JPEG, PNG, sniff_head
-from storage.images.image import Picture, Thumbnail, picture_of
+from storage.images.image import InspectedImage, Thumbnail, inspect_image
 
 PHOTO = Path(__file__).parents[4] / "demo" / "photo.jpg"
 
@@ -45,7 +45,7 @@ def opened(thumbnail: Thumbnail) -> Image.Image:
 
 
 def thumbnail_of(content: bytes, *, side_px: int = 320) -> Thumbnail:
-    (thumbnail,) = picture_of(content, sides_px=[side_px]).thumbnails
+    (thumbnail,) = inspect_image(content, sides_px=[side_px]).thumbnails
     return thumbnail
 
 
@@ -65,7 +65,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def test_photograph_becomes_a_jpeg_that_fits_the_side() -> None:
-    picture = picture_of(PHOTO.read_bytes(), sides_px=[320])
+    picture = inspect_image(PHOTO.read_bytes(), sides_px=[320])
 
     (thumbnail,) = picture.thumbnails
     assert (640, 427) == (picture.width, picture.height)
@@ -75,7 +75,7 @@ def test_photograph_becomes_a_jpeg_that_fits_the_side() -> None:
 
 @pytest.mark.parametrize("sides_px", [(320,), (64, 320, 128), (1000, 10)])
 def test_thumbnails_come_in_the_order_they_were_asked_for(sides_px: Sequence[int]) -> None:
-    picture = picture_of(PHOTO.read_bytes(), sides_px=sides_px)
+    picture = inspect_image(PHOTO.read_bytes(), sides_px=sides_px)
 
     assert [min(side_px, 640) for side_px in sides_px] == [thumbnail.width for thumbnail in picture.thumbnails]
     assert [opened(thumbnail).size for thumbnail in picture.thumbnails] == [
@@ -85,10 +85,10 @@ def test_thumbnails_come_in_the_order_they_were_asked_for(sides_px: Sequence[int
 
 def test_picture_is_read_from_a_file_that_stays_open(tmp_path: Path) -> None:
     with PHOTO.open("rb") as file:
-        from_file = picture_of(file, sides_px=[320, 64])
+        from_file = inspect_image(file, sides_px=[320, 64])
 
         assert not file.closed
-    assert picture_of(PHOTO.read_bytes(), sides_px=[320, 64]) == from_file
+    assert inspect_image(PHOTO.read_bytes(), sides_px=[320, 64]) == from_file
 
 
 @pytest.mark.parametrize("encoding", ["PNG", "WEBP", "GIF", "JPEG"])
@@ -173,7 +173,7 @@ def test_thumbnail_is_upright_when_the_camera_was_turned(orientation: int) -> No
     exif[ExifTags.Base.Orientation] = orientation
     taken = upright if back is None else upright.transpose(back)
 
-    picture = picture_of(encoded(taken, "JPEG", exif=exif), sides_px=[320])
+    picture = inspect_image(encoded(taken, "JPEG", exif=exif), sides_px=[320])
 
     (thumbnail,) = picture.thumbnails
     assert (640, 400) == (picture.width, picture.height)
@@ -251,7 +251,7 @@ def test_bomb_is_refused_from_its_header_naming_the_numbers() -> None:
     tracemalloc.start()
 
     with pytest.raises(TooLargeError, match=r"30000 x 30000 = 900\.0 megapixels; the limit is 40"):
-        picture_of(content, sides_px=[320])
+        inspect_image(content, sides_px=[320])
 
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -264,7 +264,7 @@ def test_frame_that_is_larger_than_the_screen_it_is_on_counts() -> None:
     content[at + 5 : at + 9] = struct.pack("<HH", 60_000, 60_000)
 
     with pytest.raises(TooLargeError, match="60000 x 60000"):
-        picture_of(bytes(content), sides_px=[320])
+        inspect_image(bytes(content), sides_px=[320])
 
 
 @pytest.mark.timeout(20)
@@ -283,7 +283,7 @@ def test_bomb_in_the_metadata_is_no_bomb(extra: bytes) -> None:
     tracemalloc.start()
 
     with pytest.raises(InvalidError, match="damaged"):
-        picture_of(content, sides_px=[320])
+        inspect_image(content, sides_px=[320])
 
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -326,7 +326,7 @@ def test_nothing_that_hides_in_a_picture_gets_into_its_thumbnail(content: bytes)
 )
 def test_what_is_no_picture_of_ours_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidError) as raised:
-        picture_of(content, sides_px=[320])
+        inspect_image(content, sides_px=[320])
 
     assert "file" == raised.value.field
 
@@ -336,7 +336,7 @@ def test_truncated_picture_is_refused(encoding: str) -> None:
     content = encoded(Image.open(PHOTO), encoding)
 
     with pytest.raises(InvalidError, match="damaged"):
-        picture_of(content[: len(content) // 2], sides_px=[320])
+        inspect_image(content[: len(content) // 2], sides_px=[320])
 
 
 def test_avif_is_refused_by_its_name_unless_it_is_taken() -> None:
@@ -345,10 +345,10 @@ def test_avif_is_refused_by_its_name_unless_it_is_taken() -> None:
     content = encoded(Image.new("RGB", (400, 200), "red"), "AVIF")
 
     with pytest.raises(InvalidError, match="AVIF"):
-        picture_of(content, sides_px=[320])
+        inspect_image(content, sides_px=[320])
 
     assert AVIF == sniff_head(content)
-    taken = picture_of(content, sides_px=[320], avif=True)
+    taken = inspect_image(content, sides_px=[320], avif=True)
     assert [(320, 160)] == [opened(thumbnail).size for thumbnail in taken.thumbnails]
 
 
@@ -356,14 +356,14 @@ def test_avif_is_refused_where_pillow_cannot_read_it() -> None:
     content = b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00"
 
     with mock.patch.object(features, "check", return_value=False), pytest.raises(InvalidError, match="AVIF"):
-        picture_of(content, sides_px=[320], avif=True)
+        inspect_image(content, sides_px=[320], avif=True)
 
 
 def test_phone_that_puts_a_second_picture_behind_the_first_is_read_as_a_jpeg() -> None:
     photo = Image.open(PHOTO)
     content = encoded(photo, "MPO", save_all=True, append_images=[photo.resize((64, 43))])
 
-    picture = picture_of(content, sides_px=[320])
+    picture = inspect_image(content, sides_px=[320])
 
     assert (640, 427) == (picture.width, picture.height)
     assert [(320, 214)] == [opened(thumbnail).size for thumbnail in picture.thumbnails]
@@ -448,7 +448,7 @@ def test_black_and_white_is_smoothed() -> None:
 
 
 def test_thumbnail_of_a_strip_keeps_a_pixel_of_its_height() -> None:
-    picture = picture_of(encoded(Image.new("RGB", (5000, 1), "red"), "PNG"), sides_px=[320])
+    picture = inspect_image(encoded(Image.new("RGB", (5000, 1), "red"), "PNG"), sides_px=[320])
 
     assert [(320, 1)] == [opened(thumbnail).size for thumbnail in picture.thumbnails]
 
@@ -463,5 +463,7 @@ def test_damaged_bytes_end_in_an_error_of_ours_or_in_a_picture(data: st.DataObje
 
     # Any other exception fails the test.
     with contextlib.suppress(InvalidError, TooLargeError):
-        picture: Picture = picture_of(bytes(content[: data.draw(st.integers(0, len(content)))]), sides_px=[320])
+        picture: InspectedImage = inspect_image(
+            bytes(content[: data.draw(st.integers(0, len(content)))]), sides_px=[320]
+        )
         assert all(thumbnail.content for thumbnail in picture.thumbnails)

@@ -27,11 +27,11 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
 
     @property
     def folder(self) -> str:
-        """The directory as it stands in keys."""
+        """The directory as in keys."""
         return self.directory
 
     def location(self, app_key: str) -> str:
-        """The place of an app's files. Two apps never share one."""
+        """The location of an app's files. Two apps never share one."""
         return f"gateway {app_key} {self.directory}"
 
     def check(self, *, allow_private: bool) -> None:

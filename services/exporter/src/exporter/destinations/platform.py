@@ -10,7 +10,11 @@ from shared.objects.store import ObjectStore
 
 
 class Platform(Struct, frozen=True, kw_only=True):
-    """`allow_private` allows endpoints in private networks; `open_reports` opens the platform's store of reports."""
+    """
+    Resources of the platform for destinations.
+
+    `allow_private` allows endpoints in private networks. `open_reports` opens the platform's store of reports.
+    """
 
     allow_private: bool
     open_reports: Callable[[StoreLimits], AbstractAsyncContextManager[ObjectStore]]

@@ -1,10 +1,10 @@
 """
 Write files into a bucket of Amazon S3, or of a store that speaks S3.
 
-Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a key exists already, to tell an
-unconfirmed write of ours from another writer's object. Test Connection also tries s3:DeleteObject: without that right
-exports work, and the probe object stays. `Content-Type` is application/gzip. There is no `Content-Encoding`: with it a
-client would decompress the file in transit and keep the name.
+Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a key exists already, to
+distinguish an unconfirmed write of ours from another writer's object. Test Connection also tries s3:DeleteObject:
+without that right exports work, and the probe object stays. `Content-Type` is application/gzip. There is no
+`Content-Encoding`: with it a client would decompress the file in transit and keep the name.
 Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objects.store`.
 Considerations: names hold a space and colons, which S3 accepts and Windows file systems do not. A directory belongs to
 one export, across all apps: no two exports have the same `location`.
@@ -54,7 +54,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         return "/".join(part for part in self.directory.split("/") if part)
 
     def location(self, app_key: str) -> str:
-        """The normalized place of the files, the same for every spelling and every app. Holds no secret."""
+        """The normalized location of the files, the same for every spelling and every app. Holds no secret."""
         endpoint = self.endpoint_url.rstrip("/").lower() or "s3"
         return f"{endpoint} {self.bucket} {self.folder}"
 
@@ -103,7 +103,9 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
 
 class S3Destination:
     """
-    A bucket. Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.Probed`.
+    A bucket.
+
+    Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.ProbedDestination`.
 
     Args:
         key_of: Maps a key of an export to a key of the store.

@@ -1,9 +1,9 @@
 """
 The files of a run. Each passes four steps: build, plan, upload, move the cursor.
 
-A file is delivered exactly once, because its plan is stored before the upload, the object is created and never
-overwritten, and one write removes the plan and moves the cursor. A crash in between leaves the plan: the next run
-uploads the same object again, or finds it uploaded.
+A file is delivered exactly once. Its plan is stored before the upload, the object is created and never overwritten, and
+one write removes the plan and moves the cursor. After a crash in between the plan exists: the next run uploads the same
+object again, or finds it uploaded.
 """
 
 import asyncio
@@ -188,7 +188,7 @@ class FileWriter:
                     async with asyncio.timeout(UPLOAD_S):
                         await self._destination.put(plan.key, await asyncio.to_thread(file.read))
                 except TimeoutError:
-                    raise UnavailableError(f"the store did not take the object within {UPLOAD_S:.0f} s") from None
+                    raise UnavailableError(f"the store did not accept the object within {UPLOAD_S:.0f} s") from None
                 except ConflictError:
                     return await self._is_ours(plan)
             return True
@@ -196,14 +196,12 @@ class FileWriter:
         return await self._retry_budget.run(put)
 
     async def _is_ours(self, plan: FilePlan) -> bool:
-        """
-        Return whether the destination holds the planned object already: an earlier upload of it was not confirmed.
-        """
+        """Return whether the destination holds the planned object, from an earlier upload without a confirmation."""
         try:
             async with asyncio.timeout(UPLOAD_S):
                 stored = await self._destination.read(plan.key, plan.size_bytes)
         except TimeoutError:
-            raise UnavailableError(f"the store did not show the object within {UPLOAD_S:.0f} s") from None
+            raise UnavailableError(f"the store did not return the object within {UPLOAD_S:.0f} s") from None
         return stored is not None and (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == plan.sha256
 
     async def _end(self, plan: FilePlan) -> None:

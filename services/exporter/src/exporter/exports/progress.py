@@ -2,7 +2,7 @@
 The progress of an export as data: its cursor, the plan of its current file, and the claim of a process. Pure.
 
 A plan is stored before its object is written. It holds everything that the object's key and bytes depend on. The
-process that finds it after a crash writes the same object again, and tells that object from another writer's.
+process that finds it after a crash writes the same object again, and distinguishes it from another writer's.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -62,8 +62,8 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     The whole progress of an export, under one key, so that it changes in one write.
 
-    Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run, and
-    `named_at` the second in the name of the last file: no two files of an export have the same name.
+    Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run.
+    `named_at` is the second in the name of the last file: no two files of an export have the same name.
     """
 
     cursor: int

@@ -1,6 +1,4 @@
-"""
-The retry budget of a run, and the signals that end its waits early.
-"""
+"""The retry budget of a run, and the signals that end its waits early."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -44,10 +44,10 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     One run of an export, over the sequences `first_sequence`..`last_sequence` of `EVENTS`; none where nothing was new.
 
-    `rows_in` counts the events of the export's kind that were read, `rows_out` those in files, and `rows_filtered`
-    those that its lists exclude: in = out + filtered. `rows_dropped` counts messages of `EVENTS` that could not be
-    exported: expired ones (an upper bound), and ones that hold no events. A `stopped` run ended early because the
-    service stopped; the next run continues.
+    `rows_in` counts the events of the export's type that were read. `rows_out` counts those in files, and
+    `rows_filtered` those that its lists exclude: in = out + filtered. `rows_dropped` counts messages of `EVENTS` that
+    could not be exported: expired ones (an upper bound), and ones that hold no events. A `stopped` run ended early
+    because the service stopped; the next run continues.
     """
 
     id: str

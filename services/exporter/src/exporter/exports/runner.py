@@ -1,8 +1,8 @@
 """
 One run of an export, from its claim to its record.
 
-A run finishes the file that an earlier run planned, then writes file after file until every event is delivered that was
-in the stream when the run began. `exporter.exports.worker` decides when a run begins.
+A run first finishes the file that an earlier run planned. It then writes files until all events that were in the stream
+at its start are delivered. `exporter.exports.worker` decides when a run begins.
 """
 
 from collections.abc import Callable
@@ -100,7 +100,7 @@ class ExportRunner:
         return run
 
     def remove_lag(self, app_key: str, export_id: str) -> None:
-        """Drop the lag of an export that is not run any more."""
+        """Remove the lag of an export that is not run any more."""
         self._lags.pop((app_key, export_id), None)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
 
@@ -158,7 +158,7 @@ class ExportRunner:
                 signals.check()
 
     async def _finish(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
-        """Write the record, release the claim, and alert when the export began to fail, recovered or dropped events."""
+        """Write the record and release the claim. Alerts when the export began to fail, recovered or dropped events."""
         now = self.dependencies.clock()
         cursor = max(progress_store.progress.cursor, reached)
         failing = progress_store.progress.failing
@@ -171,7 +171,7 @@ class ExportRunner:
                 job.app_key, FAILED, job.export_id, f"run {run.id} failed ({run.error.code}): {run.error.message}"
             )
         elif run.files and run.error is None and failing is not None:
-            # A run without a file proves nothing about the destination.
+            # A run without a file shows nothing about the destination.
             await self._alerts.send(
                 job.app_key, RECOVERED, job.export_id, f"run {run.id} delivered {run.rows_out} rows"
             )

@@ -1,5 +1,5 @@
 """
-The workers of all exports: one for every active export, so that no export waits for another.
+The workers of all exports: one for each active export, so that no export waits for another.
 
 `ExportScheduler` starts and ends workers as the configuration changes, and erases the progress of deleted exports.
 """
@@ -32,7 +32,7 @@ class ExportScheduler:
 
     Args:
         jobs: Returns the active exports by key.
-        is_deleted: Whether an export is certainly deleted; then its progress is erased.
+        is_deleted: Returns True when an export is certainly deleted; then its progress is erased.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ExportScheduler:
         self._followed = asyncio.Condition()
 
     def changed(self) -> None:
-        """Note that the configuration has changed."""
+        """Follow the configuration, which has changed."""
         self._reconciler.changed()
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class ExportScheduler:
                 raise
 
     async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup, *, take_over: bool) -> None:
-        """Have one worker for every job, at its revision."""
+        """Run one worker for each job, at its revision."""
         for key, worker in list(self._workers.items()):
             job = jobs.get(key)
             if job is None or job.revision != worker.job.revision:
@@ -165,7 +165,7 @@ class ExportScheduler:
                 flush.set_exception(ConflictError("the export is not active"))
 
     async def _stored_keys(self) -> set[Key]:
-        """Returns the key of every export that has progress, configured or not."""
+        """Return the key of every export that has progress, configured or not."""
         return {parse_export_progress_key(stored.key) for stored in await self._plans.scan()}
 
     async def _erase_if_deleted(self, key: Key) -> bool:

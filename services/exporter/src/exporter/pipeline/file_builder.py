@@ -1,5 +1,5 @@
 """
-An export file in the making: the selected events of a sequence range, encoded. No I/O but its spool.
+Builder of one export file: the selected events of a sequence range, encoded. No I/O but its spool.
 
 The same messages give the same bytes, however they are split into calls, so a file can be built again after a crash.
 """
@@ -33,7 +33,7 @@ class FileLimits(Struct, frozen=True, kw_only=True):
 
 class ExportFileBuilder:
     """
-    One file in the making. `add` and `finish` use much CPU time: call them in a thread.
+    Builds one file. `add` and `finish` use much CPU time: call them in a thread.
 
     `rows_in` counts the events of the selection's type, `rows_out` those that became rows, and `rows_dropped` the
     messages that hold no events. `last_sequence` is that of the last message in the file, 0 before the first.
@@ -61,7 +61,7 @@ class ExportFileBuilder:
         return self._encoder.size_bytes
 
     def add(self, messages: Sequence[EventMessage]) -> int:
-        """Add messages in their order until the file is full. Returns how many were added."""
+        """Add messages in their order until the file is full. Returns the number of added messages."""
         accepted = 0
         for message in messages:
             if self.full or not self._add(message):

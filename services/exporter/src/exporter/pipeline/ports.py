@@ -83,7 +83,7 @@ class Destination(Protocol):
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
         """
-        Read an object, to tell one that the exporter wrote from another writer's.
+        Read an object, to distinguish one that the exporter wrote from another writer's.
 
         Returns:
             The object, or None when there is none of this size.

@@ -37,8 +37,10 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return False
         if not self.advertisers:
             return True
-        named = next((attributes[name] for name in ADVERTISER_ATTRIBUTES if attributes.get(name) is not None), None)
-        return isinstance(named, str) and named.lower() in self.advertisers
+        advertiser = next(
+            (attributes[name] for name in ADVERTISER_ATTRIBUTES if attributes.get(name) is not None), None
+        )
+        return isinstance(advertiser, str) and advertiser.lower() in self.advertisers
 
 
 def _number(value: Value) -> int | None:

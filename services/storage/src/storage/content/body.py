@@ -103,7 +103,7 @@ class Bodies:
             incoming.close()
 
     def reserve(self, count: int) -> bool:
-        """Reserve memory for `count` bytes. Returns False when there is not enough left."""
+        """Reserve memory for `count` bytes. Returns False when too little is free."""
         if self._free_bytes < count:
             return False
         self._free_bytes -= count

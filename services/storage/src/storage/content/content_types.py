@@ -19,8 +19,8 @@ class ContentType(Struct, frozen=True, kw_only=True):
     """
     A content type as objects are stored with it.
 
-    `image` marks types that are decoded as pictures. `inline` marks types that a browser may show on our host. Every
-    other one is a download, because markup that is opened there would run with our origin.
+    `image` marks types that are decoded as images. `inline` marks types that a browser may show on our host. Every
+    other type is a download, because markup that is opened there would run with our origin.
     """
 
     name: str

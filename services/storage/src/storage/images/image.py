@@ -1,14 +1,14 @@
 """
-The size and the thumbnails of a picture. Pure, and slow: runs in a process of its own.
+The size and the thumbnails of an image. Pure, and slow: runs in a process of its own.
 
 Configuration: the thumbnails' sides, and whether AVIF is accepted. The limits are constants here and in `jpeg_limits`,
 with their reasons.
-Implementation: Pillow. A JPEG is decoded at a fraction of its size (`draft`) and turned upright only afterwards,
-because turning it first decodes it at full size: four times slower, ten times the memory. Every other picture is
-reduced in strips, so that its colours are never converted at full size, which took 460 MB for 40 megapixels with alpha.
+Implementation: Pillow. A JPEG is decoded at a fraction of its size (`draft`) and turned upright afterwards. Turning
+first would decode at full size: four times slower, ten times the memory. Every other image is reduced in strips, so its
+colours are never converted at full size. That took 460 MB for 40 megapixels with alpha.
 Considerations: Pillow would open 43 formats, some of which start other programs, so the accepted ones are listed. Its
-own limit on pixels only warns; ours is checked against the header before a pixel is decoded. Pillow reads only the
-first frame of an animation unless it is asked for the number of frames, so no code asks.
+own limit on pixels only warns; ours is checked against the header before a pixel is decoded. Pillow reads more than the
+first frame of an animation when code reads the number of frames, so no code does.
 """
 
 import struct
@@ -25,18 +25,18 @@ from storage.images.jpeg_limits import check_jpeg
 
 MAX_PIXELS: Final = 40_000_000
 """
-The largest picture that is decoded, of its first frame alone. It takes 160 MB of memory, 240 MB as a progressive JPEG,
+The largest image that is decoded, of its first frame alone. It takes 160 MB of memory, 240 MB as a progressive JPEG,
 and 620 MB as a WebP, of which libwebp and Pillow keep four copies. An ordinary JPEG takes 10 MB.
 """
 
 PIPELINE = "v2"
-"""The version in a thumbnail's key: raise it when the same picture would give other bytes."""
+"""The version in a thumbnail's key: raise it when the same image would give other bytes."""
 
 JPEG_QUALITY: Final = 80
 """imgproxy's default."""
 
 REDUCING_GAP: Final = 2.0
-"""The size of the reduced picture in relation to the thumbnail made from it: Pillow's default, close to the best."""
+"""The size of the reduced image in relation to the thumbnail made from it: Pillow's default, close to the best."""
 
 _READERS: Final = {JPEG: "JPEG", PNG: "PNG", GIF: "GIF", WEBP: "WEBP", AVIF: "AVIF"}
 
@@ -71,13 +71,13 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transposition that turns a picture upright, by its EXIF orientation (CIPA DC-008, tag 274)."""
+"""The transposition that turns an image upright, by its EXIF orientation (CIPA DC-008, tag 274)."""
 
 _SWAPPING_SIDES = {_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class Thumbnail(Struct, frozen=True, kw_only=True):
-    """A small picture: upright, sRGB, without metadata."""
+    """A small image: upright, sRGB, without metadata."""
 
     content: bytes
     type: ContentType
@@ -85,17 +85,17 @@ class Thumbnail(Struct, frozen=True, kw_only=True):
     height: int
 
 
-class Picture(Struct, frozen=True, kw_only=True):
-    """The size of a picture in pixels, upright, and its thumbnails in the requested order."""
+class InspectedImage(Struct, frozen=True, kw_only=True):
+    """The size of an image in pixels, upright, and its thumbnails in the requested order."""
 
     width: int
     height: int
     thumbnails: tuple[Thumbnail, ...]
 
 
-def picture_of(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
+def inspect_image(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bool = False) -> InspectedImage:
     """
-    Decode a picture once and make its thumbnails.
+    Decode an image once and make its thumbnails.
 
     Each of `sides_px` is the longer side of one thumbnail, which is never larger than the original. A file is read from
     its beginning, and stays open. Of an animation the first frame is used. A transparent thumbnail is a PNG, any other
@@ -112,7 +112,7 @@ def picture_of(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bool 
             _check_size(image)
             transpose = _transposition(image)
             width, height = reversed(image.size) if transpose in _SWAPPING_SIDES else image.size
-            return Picture(width=width, height=height, thumbnails=_thumbnails(image, transpose, sides_px))
+            return InspectedImage(width=width, height=height, thumbnails=_thumbnails(image, transpose, sides_px))
     except UnidentifiedImageError:
         raise InvalidError("the image is damaged in its header", field="file") from None
     except _BROKEN as error:
@@ -147,7 +147,7 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _BROKEN:
-        # Unreadable metadata is no reason to refuse a readable picture.
+        # Unreadable metadata is no reason to refuse a readable image.
         return None
 
 
@@ -167,10 +167,10 @@ def _fitting(size: tuple[int, int], side_px: int) -> tuple[int, int]:
 
 def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """
-    Reduce a picture to about `REDUCING_GAP` times `size`, in a mode that can be resized.
+    Reduce an image to about `REDUCING_GAP` times `size`, in a mode that can be resized.
 
     Returns:
-        The reduced picture, and the box of it that holds the picture: where a side is no multiple of the factor, its
+        The reduced image, and the box of it that holds the original: where a side is no multiple of the factor, its
         last pixel covers less.
     """
     if isinstance(image, JpegImagePlugin.JpegImageFile):

@@ -1,10 +1,9 @@
 """
 Limits on the decoding cost of a JPEG beyond its pixels, checked before it is decoded. Pure.
 
-The pixels may come in several scans, and each costs a pass over all pixels, however few bytes it has: 220 KB with 200
-scans kept a decoder busy for 7.5 s, and 10 MB have room for 150,000. Pillow reads the segments before the scans one by
-one, and the fill bytes between them: 10 MB of either took ten seconds. Neither the number of pixels nor the size of the
-file limits that.
+A JPEG may hold its pixels in many scans, and each costs a pass over all pixels. 220 KB with 200 scans took 7.5 s; 10 MB
+have room for 150,000. Pillow reads the segments before the scans one by one, and the fill bytes between them: 10 MB of
+either took ten seconds. Neither the number of pixels nor the size of the file limits that.
 """
 
 import re

@@ -1,10 +1,9 @@
 """
-The worker process for images: requests on standard input, replies on standard output, one after the other, until the
-input ends. `storage.images.worker_pool` starts it as `python -m storage.images.worker`.
+The worker process for images. It reads requests from standard input and writes replies to standard output, one after
+the other, until the input ends. `storage.images.worker_pool` starts it as `python -m storage.images.worker`.
 
-Images are decoded in a process because some decoders hold the interpreter's lock while they work (python-pillow/Pillow
-#9930), because only a process can be stopped, and because a hostile image can then break this process alone, which
-holds no secret and has a memory limit.
+Reasons for a process: some decoders hold the interpreter's lock while they work (python-pillow/Pillow#9930). Only a
+process can be stopped. A hostile image breaks this process alone, which holds no secret and has a memory limit.
 """
 
 import resource
@@ -19,10 +18,10 @@ from msgspec import Struct
 
 from shared.errors import InvalidError, MillraceError, TooLargeError
 from shared.runtime.framing import framed, read_frame
-from storage.images.image import Picture, picture_of
+from storage.images.image import InspectedImage, inspect_image
 
 MEMORY_BYTES: Final = 2 << 30
-"""The limit on address space. The largest accepted picture takes 620 MB (see `storage.images.image.MAX_PIXELS`)."""
+"""The limit on address space. The largest accepted image takes 620 MB (see `storage.images.image.MAX_PIXELS`)."""
 
 
 class ImageRequest(Struct, frozen=True):
@@ -34,9 +33,9 @@ class ImageRequest(Struct, frozen=True):
 
 
 class ImageReply(Struct, frozen=True):
-    """The reply: a picture, or the error."""
+    """The reply: the size and thumbnails of the image, or the error."""
 
-    picture: Picture | None = None
+    image: InspectedImage | None = None
     code: str = ""
     message: str = ""
 
@@ -54,7 +53,7 @@ def main(requests: BinaryIO, replies: BinaryIO) -> None:
 
 def _reply(content: bytes, request: ImageRequest) -> ImageReply:
     try:
-        return ImageReply(picture=picture_of(BytesIO(content), sides_px=request.sides_px, avif=request.avif))
+        return ImageReply(image=inspect_image(BytesIO(content), sides_px=request.sides_px, avif=request.avif))
     except MemoryError:
         error: MillraceError = TooLargeError(f"the image needs more than {MEMORY_BYTES >> 20} MiB to be decoded")
     except (InvalidError, TooLargeError) as refused:
@@ -65,7 +64,7 @@ def _reply(content: bytes, request: ImageRequest) -> ImageReply:
 if __name__ == "__main__":
     # Ctrl-C in a terminal goes to every process of the group; this one ends with its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Pillow warns of unreadable metadata, a line for each picture.
+    # Pillow warns of unreadable metadata, a line for each image.
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     main(sys.stdin.buffer, sys.stdout.buffer)

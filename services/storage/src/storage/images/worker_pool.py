@@ -16,7 +16,7 @@ import msgspec
 from shared.errors import KINDS, BusyError, InvalidError, TooLargeError
 from shared.runtime.worker_process import WorkerProcess
 from storage.content.body import Body
-from storage.images.image import Picture
+from storage.images.image import InspectedImage
 from storage.images.worker import ImageReply, ImageRequest
 
 PROCESSES: Final = 2
@@ -49,9 +49,9 @@ class ImageProcessPool:
         while self._idle:
             await self._idle.pop().end()
 
-    async def inspect(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> Picture:
+    async def inspect(self, body: Body, *, sides_px: Sequence[int], avif: bool = False) -> InspectedImage:
         """
-        Decode an image and make its thumbnails. See `storage.images.image.picture_of`.
+        Decode an image and make its thumbnails. See `storage.images.image.inspect_image`.
 
         Raises:
             InvalidError: Not an image, damaged, or one that makes its decoder fail.
@@ -59,15 +59,15 @@ class ImageProcessPool:
             BusyError: The queue is full.
         """
         if self._free <= 0:
-            raise BusyError("too many pictures wait to be worked on", retry_after_s=RETRY_AFTER_S)
+            raise BusyError("too many images are in the queue", retry_after_s=RETRY_AFTER_S)
         self._free -= 1
         try:
             reply = await self._request_with_retry(body, ImageRequest(body.size_bytes, tuple(sides_px), avif))
         finally:
             self._free += 1
-        if reply.picture is None:
+        if reply.image is None:
             raise KINDS[reply.code](reply.message, field="file")
-        return reply.picture
+        return reply.image
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[WorkerProcess]:
@@ -77,7 +77,7 @@ class ImageProcessPool:
         self._idle.append(process)
 
     async def _request_with_retry(self, body: Body, request: ImageRequest) -> ImageReply:
-        # The first process may have died before, of something else.
+        # The first process may have died earlier, for another reason.
         async with self._slots:
             for _ in range(2):
                 with contextlib.suppress(EOFError, ConnectionError):
@@ -98,4 +98,4 @@ class ImageProcessPool:
 
 
 async def _start() -> WorkerProcess:
-    return await WorkerProcess.start("storage.images.worker", purpose="for pictures")
+    return await WorkerProcess.start("storage.images.worker", purpose="for images")

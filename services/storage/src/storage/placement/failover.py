@@ -39,8 +39,8 @@ class Provider(Protocol):
     """
     A store of objects. Uploads call it concurrently, and retry for about two seconds while its error is retryable.
 
-    `place` identifies the bucket, container or directory, and stays the same while its objects are found there. Every
-    key begins with `prefix`, which has no slash at its end and may be empty.
+    `place` identifies the bucket, container or directory of the provider. It stays the same while objects are found
+    there. Every key begins with `prefix`, which has no slash at its end and may be empty.
 
     `CredentialsError`, `DeniedError`, `NotFoundError` (no such bucket) and `InvalidError` (the bucket is in another
     region) fail the upload and raise an alert. On an outage (`shared.objects.errors.is_outage`) the next provider is
@@ -59,7 +59,7 @@ class Provider(Protocol):
         nothing.
 
         Returns:
-            Whether the object is new.
+            True when the object is new.
         """
         ...
 
@@ -187,5 +187,5 @@ async def store_with_failover(
 
 
 def _skipped(health: ProviderHealth) -> MillraceError:
-    reason = health.error.message if health.error is not None else "it was in trouble"
-    return UnavailableError(f"{health.name} is not asked at present: {reason}", retry_after_s=health.breaker.wait_s)
+    reason = health.error.message if health.error is not None else "it failed before"
+    return UnavailableError(f"{health.name} is not used at present: {reason}", retry_after_s=health.breaker.wait_s)

@@ -64,7 +64,7 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def place(self) -> str:
-        """The place of objects, independent of the keys. The same bucket name in another store is another place."""
+        """The bucket of the objects, independent of the keys. The same name in another store is another place."""
         store = f"{urlsplit(self.endpoint_url).netloc}/" if self.endpoint_url else ""
         return f"s3://{store}{self.bucket_name}"
 

@@ -80,7 +80,7 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def place(self) -> str:
-        """The place of objects, independent of the key. The same account name in another store is another place."""
+        """The container of the objects, independent of the key. The same account in another store is another place."""
         if not self.custom_host_field:
             return f"azure://{self.account_name}/{self.container_name}"
         _, _, address = self.endpoint.partition("://")

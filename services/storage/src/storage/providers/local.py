@@ -34,7 +34,11 @@ KEY = re.compile(
 
 
 class LocalConfig(Struct, frozen=True, kw_only=True):
-    """`objects` and `names` are directories, created when absent. A URL is `<base_url>/<key>`."""
+    """
+    Configuration of the local directory.
+
+    `objects` and `names` are directories, created when absent. A URL is `<base_url>/<key>`.
+    """
 
     objects: Path
     names: Path

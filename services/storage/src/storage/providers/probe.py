@@ -24,7 +24,7 @@ from storage.placement.failover import ObjectHeaders
 from storage.providers.probe_port import ProviderProbe, Sample
 
 ORIGIN: Final = "https://www.example.com"
-"""The origin of a foreign page, to find out whether a browser would let it use a stored object."""
+"""The origin of a foreign page, to check that a browser lets it use a stored object."""
 
 MAX_READ_BYTES: Final = 8192
 """The part of a response that is read: longer than the sample, and than any provider's error."""
@@ -151,12 +151,12 @@ class _ProbeRun:
         allowed = answer.headers.get("Access-Control-Allow-Origin", "")
         if answer.status == 200 and allowed in {"*", ORIGIN}:
             return Finding(message="pages of every origin may use what is stored", http_status=200)
-        said = f"allows {_quoted(allowed)}" if allowed else "does not allow pages of other origins"
+        problem = f"allows {_quoted(allowed)}" if allowed else "does not allow pages of other origins"
         return Finding(
             status="failed",
             code="NoCors",
             http_status=answer.status,
-            message=f"{self._url} {said}; only fonts need that",
+            message=f"{self._url} {problem}; only fonts need that",
             hint=self._provider.wording.no_cors,
         )
 

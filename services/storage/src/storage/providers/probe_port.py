@@ -33,9 +33,9 @@ class ConnectorForm(Protocol):
 
 class ProviderWording(Struct, frozen=True, kw_only=True):
     """
-    A provider's wording and hints.
+    The terms and hints of a provider in findings.
 
-    `container` is its word for a bucket. `not_public` and `no_cors` are hints. `codes` holds hints for the error codes
+    `container` is its term for a bucket. `not_public` and `no_cors` are hints. `codes` holds hints for the error codes
     of public reads.
     """
 
@@ -61,7 +61,7 @@ class ProviderProbe(Protocol):
         ...
 
     async def check_endpoint(self, sample: Sample) -> Finding:
-        """Find out whether the endpoint answers, with any status."""
+        """Check that the endpoint answers, with any status."""
         ...
 
     async def region(self) -> Finding:

@@ -57,7 +57,7 @@ def _connector_routes(kind: Kind[Any], name: str, title: str) -> tuple[Route, ..
 
 ROUTES: tuple[Route, ...] = (
     Route(
-        "GET", "/v1/apps/{app_key}/providers", get_providers, "Tell how the app's providers do", reply=ProviderStatuses
+        "GET", "/v1/apps/{app_key}/providers", get_providers, "Show the status of the providers", reply=ProviderStatuses
     ),
     *_connector_routes(AMAZON_STORAGE, "amazon-storage", "Amazon Storage"),
     *_connector_routes(AZURE_STORAGE, "azure-storage", "Azure Storage"),

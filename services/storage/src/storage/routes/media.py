@@ -36,7 +36,7 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
                     raise InvalidError("expected the fields 'file' and 'kind' only", field=name or "body")
                 if part.name == "kind":
                     if kind is not None:
-                        raise InvalidError("expected it once", field="kind")
+                        raise InvalidError("expected one value", field="kind")
                     kind = await read_kind(call, part, rate)
                 elif body is not None:
                     raise InvalidError("expected one file", field="file")
@@ -78,8 +78,8 @@ ROUTES: tuple[Route, ...] = (
         status=201,
         consumes={"application/octet-stream": Binary},
         query={
-            "kind": Query("What it is", MediaKind, "message-image"),
-            "file_name": Query("How a download of it is called", Annotated[str, Meta(max_length=255)], ""),
+            "kind": Query("The kind of the object", MediaKind, "message-image"),
+            "file_name": Query("The file name of its downloads", Annotated[str, Meta(max_length=255)], ""),
         },
     ),
 )

@@ -38,6 +38,7 @@ async def read_multipart(request: web.Request, max_bytes: int) -> AsyncIterator[
 
 
 def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, field: str) -> Any:
+    """Receive the raw body."""
     check_length(call.request, max_bytes, field)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -49,17 +50,20 @@ def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, fiel
 
 
 def check_length(request: web.Request, max_bytes: int, field: str) -> None:
+    """Check the announced length."""
     # A body that announces too much is refused before it is sent. Every body is also counted while it is read.
     if (request.content_length or 0) > max_bytes:
         raise TooLargeError(f"expected at most {max_bytes} bytes", field=field)
 
 
 def max_bytes_of(call: Call[State], kind: MediaKind | None) -> int:
+    """Return the size limit of a kind. The kind may follow the file in a form: then it is the largest limit."""
     max_bytes = call.state.uploads.limits.max_bytes
     return max_bytes[kind] if kind is not None else max(max_bytes.values())
 
 
 async def part_pieces(part: BodyPartReader, rate: TransferRate, field: str) -> AsyncIterator[bytes]:
+    """Yield the pieces of a part."""
     encodings = {part.headers.get(name, "binary").lower() for name in ("Content-Encoding", "Content-Transfer-Encoding")}
     if not encodings <= {"binary", "8bit", "7bit", "identity"}:
         raise InvalidError("expected the bytes as they are, in no encoding", field=field)
@@ -69,6 +73,7 @@ async def part_pieces(part: BodyPartReader, rate: TransferRate, field: str) -> A
 
 
 async def read_kind(call: Call[State], part: BodyPartReader, rate: TransferRate) -> MediaKind:
+    """Read the form field `kind`."""
     async with call.state.bodies.receive(part_pieces(part, rate, "kind"), KIND_MAX_BYTES, field="kind") as body:
         value = body.read().decode("ascii", "replace").strip()
     for kind in KINDS:

@@ -48,9 +48,9 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/apps/{app_key}/widgets",
         post_widget,
-        "Store the Base64 pictures of a page and give the page with their URLs",
+        "Store the Base64 images of a page and return the page with their URLs",
         reply=StoreWidgetReply,
         consumes={"text/html": None, "multipart/form-data": WidgetForm},
-        query={"strict": Query("Refuse the whole page where a picture cannot be stored", bool, False)},
+        query={"strict": Query("Refuse the whole page when an image cannot be stored", bool, False)},
     ),
 )

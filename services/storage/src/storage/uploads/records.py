@@ -1,8 +1,8 @@
 """
 Records of objects in the bucket `MEDIA`, by `<app>.<kind>.<first half of its SHA-256>`.
 
-An object that is stored again with another provider, or in another bucket, has a new location. Its former ones stay in
-the record: their URLs are in use and keep working, and deleting the object deletes them too.
+An object that is stored again with another provider, or in another bucket, has a new location. Its former locations
+stay in the record: their URLs are in use and keep working, and deleting the object deletes them too.
 """
 
 import re

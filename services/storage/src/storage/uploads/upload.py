@@ -1,8 +1,8 @@
 """
 Steps of an upload: detect its type, make its key, store original and thumbnails, record the object, return its URLs.
 
-Routes and handlers read the bytes; `storage.placement` selects the provider. A key is made from the content: the same
-upload twice is one object, the content of a URL never changes, and a repetition after a crash changes nothing.
+Routes and handlers read the bytes; `storage.placement` selects the provider. A key is made from the content. The same
+upload twice is therefore one object, and the content of a URL never changes. After a crash it may be repeated.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
 from storage.content.content_types import SVG, ContentType, disposition, sniff
-from storage.images.image import PIPELINE, Picture
+from storage.images.image import PIPELINE, InspectedImage
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ObjectHeaders, Provider, ProviderSlot, store_with_failover
 from storage.uploads.records import ObjectLocation, Records
@@ -39,7 +39,7 @@ LARGE_WAIT_S: Final = 10.0
 
 
 class UploadLimits(Struct, frozen=True, kw_only=True):
-    """Limits of uploads: the largest of each kind, the longer sides of thumbnails, and whether AVIF is accepted."""
+    """Limits of uploads: the largest of each kind, the longer sides of thumbnails, and the acceptance of AVIF."""
 
     max_bytes: Mapping[MediaKind, int]
     thumbnails_px: tuple[int, ...]
@@ -54,7 +54,7 @@ class Providers(Protocol):
         ...
 
     def provider_at(self, app_key: str, place: str) -> AbstractAsyncContextManager[Provider] | None:
-        """The provider, active or not, of a place; None where no connector leads there."""
+        """The provider, active or not, of a bucket, container or directory; None where no connector has it."""
         ...
 
 
@@ -64,7 +64,7 @@ class Examined(Struct, frozen=True, kw_only=True):
     kind: MediaKind
     body: Body
     type: ContentType
-    picture: Picture | None
+    image: InspectedImage | None
 
 
 def object_key(prefix: str, app_key: str, kind: MediaKind, sha256: str, extension: str, *, variant: str = "") -> str:
@@ -75,8 +75,10 @@ def object_key(prefix: str, app_key: str, kind: MediaKind, sha256: str, extensio
 
 def thumbnail_variant(side_px: int, sides_px: Sequence[int]) -> str:
     """
-    The part of a thumbnail's key before the extension. All thumbnails are made from a picture that was reduced for the
-    largest one, so a smaller one's key holds that size too: another size gives other bytes.
+    The part of a thumbnail's key before the extension.
+
+    All thumbnails are made from one image, reduced for the largest of them. Another largest size gives other bytes, so
+    the key of a smaller thumbnail holds that size too.
     """
     largest_px = max(sides_px)
     return f"_t{side_px}{PIPELINE}" if side_px == largest_px else f"_t{side_px}of{largest_px}{PIPELINE}"
@@ -133,7 +135,7 @@ class Uploads:
             sniffed = await asyncio.to_thread(sniff, body.head, body.pieces)
         else:
             sniffed = sniff(body.head, body.pieces)
-        return Examined(kind=kind, body=body, type=sniffed, picture=await self._picture(kind, sniffed, body))
+        return Examined(kind=kind, body=body, type=sniffed, image=await self._inspect(kind, sniffed, body))
 
     async def store_examined(self, app_key: str, examined: Examined, *, file_name: str = "") -> StoreMediaReply:
         """Store a checked upload: the second half of `store`."""
@@ -178,7 +180,7 @@ class Uploads:
                     await provider.delete(stored.key)
         await self._records.remove(record)
 
-    async def _picture(self, kind: MediaKind, sniffed: ContentType, body: Body) -> Picture | None:
+    async def _inspect(self, kind: MediaKind, sniffed: ContentType, body: Body) -> InspectedImage | None:
         if kind not in {"message-image", "widget-image"}:
             return None
         if sniffed is SVG and kind == "widget-image":
@@ -205,11 +207,11 @@ class Uploads:
         )
 
     def _thumbnails(self, provider: Provider, app_key: str, examined: Examined) -> list["_PlannedObject"]:
-        if examined.picture is None:
+        if examined.image is None:
             return []
         sha256 = examined.body.sha256
         objects = []
-        for side_px, small in zip(self.limits.thumbnails_px, examined.picture.thumbnails, strict=True):
+        for side_px, small in zip(self.limits.thumbnails_px, examined.image.thumbnails, strict=True):
             body, variant = body_of(small.content), thumbnail_variant(side_px, self.limits.thumbnails_px)
             key = object_key(provider.prefix, app_key, examined.kind, sha256, small.type.extension, variant=variant)
             stored = StoredObject(
@@ -268,7 +270,7 @@ class _PlannedObject(Struct, frozen=True, kw_only=True):
 
 
 def _original(provider: Provider, app_key: str, examined: Examined, file_name: str) -> _PlannedObject:
-    body, picture = examined.body, examined.picture
+    body, image = examined.body, examined.image
     key = object_key(provider.prefix, app_key, examined.kind, body.sha256, examined.type.extension)
     stored = StoredObject(
         key=key,
@@ -276,7 +278,7 @@ def _original(provider: Provider, app_key: str, examined: Examined, file_name: s
         content_type=examined.type.name,
         size_bytes=body.size_bytes,
         sha256=body.sha256,
-        width=picture.width if picture else None,
-        height=picture.height if picture else None,
+        width=image.width if image else None,
+        height=image.height if image else None,
     )
     return _PlannedObject(stored=stored, body=body, content_disposition=disposition(examined.type, file_name))

@@ -5,12 +5,14 @@ The page is not parsed and serialized, because parsers damage e-mail and templat
 `data:`, each find is decoded from a copy, and the URL replaces it between the same delimiters: every other byte stays.
 The scan works on bytes, so that nothing depends on the page's encoding.
 
-Not changed and not reported are: data URIs in a `<script>`, where a URL may be data; those without Base64, such as
-`data:image/svg+xml;utf8,<svg…>`, with their content, because a browser lets a drawing load nothing; and those that are
-neither an image nor a font.
+Three kinds stay unchanged and are not reported:
+- data URIs in a `<script>`, where a URL may be data;
+- data URIs without Base64, such as `data:image/svg+xml;utf8,<svg…>`, with their content: a browser lets a drawing load
+  nothing;
+- data URIs that are neither an image nor a font.
 
 The work runs in a thread, but no other thread runs during one search or one Base64 call. So megabytes are processed in
-pieces, and the event loop runs between two.
+pieces, and the event loop runs between two of them.
 """
 
 import base64

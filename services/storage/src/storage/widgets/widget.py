@@ -100,7 +100,7 @@ class Widgets:
 
 
 async def _for_each(items: Mapping[str, T], work: Callable[[T], Awaitable[U]]) -> dict[str, U]:
-    """Apply `work` to all, `MAX_STORES` at a time. The first failure cancels the others and is raised."""
+    """Apply `work` to all items, `MAX_STORES` at a time. The first failure cancels the others and is raised."""
     slots = asyncio.Semaphore(MAX_STORES)
 
     async def one(item: T) -> U:
