@@ -13,7 +13,7 @@ packing is for; without it the most active one has one event a round trip, and t
 
 from msgspec import Struct
 
-from hooks.matching.hook import Batch
+from hooks.matching.hook import BatchSettings
 from millrace.verbs.bench import Report, Row, compare
 
 from .events import EVENT_BYTES, USERS, Drawn, Load
@@ -40,7 +40,7 @@ PACED_BATCH = 10
 LINGER_MS = 50
 PACED_WARM_S, PACED_S = 2.0, 6.0
 
-SINGLE, PACKED = ours(Batch()), ours(Batch(format="json_array"))
+SINGLE, PACKED = ours(BatchSettings()), ours(BatchSettings(format="json_array"))
 
 
 class _Case(Struct, frozen=True):
@@ -161,7 +161,7 @@ async def _peak_row(report: Report) -> Row:
 async def _latency_row(report: Report) -> Row:
     report(f"{PACE} events/s in batches of {PACED_BATCH} for {PACED_WARM_S + PACED_S:g} s, linger {LINGER_MS} ms")
     found = []
-    for side in (ours(Batch(linger_ms=LINGER_MS)), PUT_RECORDS):
+    for side in (ours(BatchSettings(linger_ms=LINGER_MS)), PUT_RECORDS):
         found.append(await p99_ms(side, PACE, PACED_BATCH, warm_s=PACED_WARM_S, last_s=PACED_S))
         report(f"  {side.name}: {found[-1][0]:.0f} ms")
     (late, pace), (other_late, other_pace) = found

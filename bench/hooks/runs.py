@@ -25,7 +25,7 @@ import psutil
 from msgspec import Struct
 
 from hooks.config import CONNECTORS, HOOKS
-from hooks.matching.hook import Batch, Hook
+from hooks.matching.hook import BatchSettings, Hook
 from hooks.sinks.kinesis.config import KinesisConfig
 from millrace.machine.child_process import Child, child
 from millrace.machine.ports import free_ports
@@ -104,7 +104,7 @@ class Rate(Struct, frozen=True):
         )
 
 
-def ours(batch: Batch) -> Side:
+def ours(batch: BatchSettings) -> Side:
     """The service, with a hook of such batches."""
 
     @asynccontextmanager

@@ -7,9 +7,9 @@ from itertools import count
 from typing import Self
 
 from hooks.delivery.counters import HookCounters
-from hooks.delivery.model import PLAIN, Outcome, Policy, Record, Sent, Sink, SinkLimits, size_of
+from hooks.delivery.model import PLAIN, CallPolicy, Outcome, Record, Sent, Sink, SinkLimits, size_of
 from hooks.delivery.target_queue import TargetQueue
-from hooks.matching.hook import Batch
+from hooks.matching.hook import BatchSettings
 from hooks.matching.rule import Target
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
@@ -17,8 +17,8 @@ from shared.runtime.telemetry import Metrics
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TARGET = Target("shop", "orders")
-NO_LINGER = Batch(linger_ms=0)
-NO_BACKOFF = Policy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
+NO_LINGER = BatchSettings(linger_ms=0)
+NO_BACKOFF = CallPolicy(retry=Backoff(first_s=0, max_s=0), probe=Backoff(first_s=0, max_s=0))
 
 Answer = Callable[["MemorySink", Sequence[Record]], Sequence[Outcome]]
 """One call: it stores records by `MemorySink.store`, and returns the outcomes or raises."""
@@ -37,7 +37,7 @@ def make_record(
     source: str,
     counters: HookCounters,
     done: Callable[[Record], None],
-    batch: Batch = PLAIN,
+    batch: BatchSettings = PLAIN,
     at_ns: int = 0,
     partition: int | None = None,
 ) -> Record:
@@ -142,7 +142,7 @@ class TargetQueueHarness:
     records that are done; they are numbered from `first` on.
     """
 
-    def __init__(self, sink: Sink, policy: Policy, *, first: int = 0) -> None:
+    def __init__(self, sink: Sink, policy: CallPolicy, *, first: int = 0) -> None:
         self.heard = RecordingObserver()
         self.letters = RecordingDeadLetters()
         self.metrics = Metrics()
@@ -168,7 +168,7 @@ class TargetQueueHarness:
         self.queue.close()
         await self._tasks.__aexit__(None, None, None)
 
-    def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: Batch = NO_LINGER) -> Record:
+    def put(self, user: str, data: str = "x", hook_id: str = "hook", batch: BatchSettings = NO_LINGER) -> Record:
         """One more record of a user."""
         record = make_record(
             key=user,
@@ -203,7 +203,7 @@ class TargetQueueHarness:
 class MemoryTargetQueue(TargetQueueHarness):
     """A target queue over a sink in memory. A violation of the sink's port fails the test."""
 
-    def __init__(self, sink: MemorySink, policy: Policy = NO_BACKOFF, *, first: int = 0) -> None:
+    def __init__(self, sink: MemorySink, policy: CallPolicy = NO_BACKOFF, *, first: int = 0) -> None:
         super().__init__(sink, policy, first=first)
         self.sink = sink
 

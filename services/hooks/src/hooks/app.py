@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import LeaseTiming
-from hooks.assignment.replica_id import hold_name
+from hooks.assignment.replica_id import lock_name
 from hooks.assignment.status import AssignmentStatus
 from hooks.backlog.checkpoints import Checkpoints
 from hooks.backlog.reader import BacklogReaders
@@ -19,10 +19,10 @@ from hooks.dead_letters.replay import Replays
 from hooks.dead_letters.store import DeadLetterStore
 from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
-from hooks.delivery.advisories import Advisories
+from hooks.delivery.advice import TargetAdvice
 from hooks.delivery.alerts import Alerts
 from hooks.delivery.counters import DeliveryCounters
-from hooks.delivery.model import Policy
+from hooks.delivery.model import CallPolicy
 from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
 from hooks.handlers import ENDPOINTS
@@ -92,9 +92,9 @@ async def build(mesh: Mesh) -> State:
     sinks = SinkCatalog(SINKS, shared, CONNECTORS, mesh.registry, allow_private=allow_private)
     dead_letter_writer = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))
     targets = await mesh.enter(
-        Targets(Policy(), observer=alerts, dead_letters=dead_letter_writer, metrics=mesh.metrics)
+        Targets(CallPolicy(), observer=alerts, dead_letters=dead_letter_writer, metrics=mesh.metrics)
     )
-    advice = Advisories(alerts.advised)
+    advice = TargetAdvice(alerts.advised)
     _follow(mesh, sinks, targets, counters, advice)
     checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
     backlog_readers = BacklogReaders(
@@ -125,10 +125,10 @@ async def build(mesh: Mesh) -> State:
 
     mesh.metrics.read(partial(read_hooks, counters, targets, backlog_readers, now))
     partitions = ConsumerPool(open_partition, targets, mesh.metrics, mesh.spawn)
-    name = await mesh.enter(hold_name(Path(mesh.settings.data_dir) / "hooks"))
+    name = await mesh.enter(lock_name(Path(mesh.settings.data_dir) / "hooks"))
     leases = LeaseKeeper(name, mesh.bus, partitions, timing=TIMING, now=now)
     await leases.start()
-    mesh.spawn("leases", leases.keep())
+    mesh.spawn("leases", leases.run())
     mesh.ping("leases", leases.ping)
     mesh.intake("partitions", leases)
     await partitions.wait_opened()
@@ -172,7 +172,7 @@ async def _measure_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
         await asyncio.sleep(LAG_EVERY_S)
 
 
-def _follow(mesh: Mesh, sinks: SinkCatalog, targets: Targets, counters: DeliveryCounters, advice: Advisories) -> None:
+def _follow(mesh: Mesh, sinks: SinkCatalog, targets: Targets, counters: DeliveryCounters, advice: TargetAdvice) -> None:
     """Keep `targets` at the newest configuration."""
     hooks = mesh.registry.view(HOOKS)
 
@@ -183,8 +183,8 @@ def _follow(mesh: Mesh, sinks: SinkCatalog, targets: Targets, counters: Delivery
         ]
         opened = ((rule.target, sinks.connector_of(rule, advice.set)) for rule in rules)
         targets.apply(HookIndex(rules), {target: found for target, found in opened if found is not None})
-        counters.keep({(rule.app_key, rule.hook_id) for rule in rules})
-        advice.keep(rule.target for rule in rules if targets.serves(rule.target))
+        counters.retain_only({(rule.app_key, rule.hook_id) for rule in rules})
+        advice.retain_only(rule.target for rule in rules if targets.serves(rule.target))
 
     for view in (hooks, *map(mesh.registry.view, CONNECTORS.values())):
         view.on_change(apply)

@@ -9,7 +9,7 @@ from hooks.assignment.status import AssignmentStatus
 from hooks.backlog.reader import BacklogReaders
 from hooks.dead_letters.replay import Replays
 from hooks.dead_letters.store import DeadLetterStore
-from hooks.delivery.advisories import Advisories
+from hooks.delivery.advice import TargetAdvice
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
@@ -26,7 +26,7 @@ class State(Struct, frozen=True, kw_only=True):
     assignment: AssignmentStatus
     backlog_readers: BacklogReaders
     counters: DeliveryCounters
-    advice: Advisories
+    advice: TargetAdvice
     dead_letters: DeadLetterStore
     replays: Replays
     previews: Previews

@@ -57,7 +57,7 @@ async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
     async def scan_before_theirs(self: KeyValueStore, keys: str = ">") -> object:
         found = await scan(self, keys)
         revision = await store.put(lease_key(0), encode(theirs))
-        heard = partial(leases.table.see_lease, 0, theirs, revision)
+        heard = partial(leases.table.observe_lease, 0, theirs, revision)
         monkeypatch.setattr(leases.table, "plan", lambda *given: _and_soon(plan(*given), heard))
         return found
 

@@ -13,7 +13,7 @@ import pytest
 
 from hooks import app
 from hooks.assignment.plan import LeaseTiming
-from hooks.assignment.status import PartitionsStatus
+from hooks.assignment.status import AssignmentOverview
 from hooks.backlog.stall_detector import StallPolicy
 from hooks.delivery.ack_window import Bounds
 from millrace.nats_servers.server import NatsServer
@@ -95,12 +95,12 @@ def owned(running: Running) -> int:
     return int(float(rendered.split("\nmillrace_hooks_partitions_owned ")[1].split("\n")[0]))
 
 
-async def partitions_status(url: str, admin: dict[str, str]) -> PartitionsStatus:
+async def partitions_status(url: str, admin: dict[str, str]) -> AssignmentOverview:
     async with (
         aiohttp.ClientSession(headers=admin) as http,
         http.get(f"{url}/v1/partitions", raise_for_status=True) as answer,
     ):
-        return msgspec.json.decode(await answer.read(), type=PartitionsStatus)
+        return msgspec.json.decode(await answer.read(), type=AssignmentOverview)
 
 
 @asynccontextmanager

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from hooks.delivery.model import Policy
-from hooks.matching.hook import Batch
+from hooks.delivery.model import CallPolicy
+from hooks.matching.hook import BatchSettings
 from hooks.sinks.kinesis.config import KinesisConfig
 from hooks.sinks.kinesis.sink import KinesisSink
 from shared.aws.clients import AwsClients
@@ -19,9 +19,9 @@ from support.fakes.sink import TargetQueueHarness
 from support.servers.kinesis import CallFault, FaultyKinesis, Stored
 from support.waiting import until
 
-BATCH = Batch(linger_ms=2)
+BATCH = BatchSettings(linger_ms=2)
 QUICK = Backoff(first_s=0.01, max_s=0.05)
-POLICY = Policy(retry=QUICK, probe=QUICK)
+POLICY = CallPolicy(retry=QUICK, probe=QUICK)
 KEY = "AKIAIOSFODNN7EXAMPLE"
 USERS = 20
 
@@ -47,7 +47,7 @@ def config(kinesis: FaultyKinesis) -> KinesisConfig:
     )
 
 
-async def put(harness: TargetQueueHarness, first: int, last: int, batch: Batch = BATCH) -> None:
+async def put(harness: TargetQueueHarness, first: int, last: int, batch: BatchSettings = BATCH) -> None:
     """Numbered records, the users taking turns, a few at a time."""
     for number in range(first, last):
         harness.put(f"user-{number % USERS}", str(number), batch=batch)
@@ -149,7 +149,7 @@ async def test_a_packed_hot_user_is_not_bound_to_one_event_a_round_trip(
     kinesis.delay_s = 0.05
 
     for number in range(3000):
-        harness.put("hot", str(number), batch=Batch(linger_ms=2, format="json_array"))
+        harness.put("hot", str(number), batch=BatchSettings(linger_ms=2, format="json_array"))
     await harness.wait_finished(3000)
 
     assert list(range(3000)) == list(dict.fromkeys(numbers(kinesis.records("orders"), "hot")))
@@ -163,7 +163,7 @@ async def test_packs_keep_the_order_while_calls_and_records_fail(
     kinesis.call_faults.extend(["none", "dropped", "short", "internal", "late", "none", "long"])
 
     for first in range(0, 2000, 200):
-        await put(harness, first, first + 200, Batch(linger_ms=2, format="json_array"))
+        await put(harness, first, first + 200, BatchSettings(linger_ms=2, format="json_array"))
         await harness.wait_finished(first // 2)
     await harness.wait_finished(2000)
 

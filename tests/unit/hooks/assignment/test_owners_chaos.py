@@ -18,11 +18,11 @@ from hooks.backlog.checkpoints import Checkpoints
 from hooks.backlog.reader import BacklogReaders
 from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
-from hooks.delivery.batching import RecordBatch
 from hooks.delivery.counters import DeliveryCounters
-from hooks.delivery.model import Outcome, Policy, Record, Sent, SinkLimits
+from hooks.delivery.model import CallPolicy, Outcome, Record, Sent, SinkLimits
+from hooks.delivery.packing import PackedRecord
 from hooks.delivery.targets import ActiveConnector, Targets
-from hooks.matching.hook import Batch, Hook
+from hooks.matching.hook import BatchSettings, Hook
 from hooks.matching.rule import HookIndex, Rule, Target
 from hooks.partitions.consumer import PartitionConsumer
 from hooks.partitions.pool import ConsumerPool
@@ -70,7 +70,7 @@ class Arrived(Struct, frozen=True):
 class World:
     """What is outside of every process: `EVENTS`, the bucket, the streams."""
 
-    def __init__(self, dice: random.Random, faults: int, batch: Batch) -> None:
+    def __init__(self, dice: random.Random, faults: int, batch: BatchSettings) -> None:
         self.dice = dice
         self.batch = batch
         self.events = MemoryEvents(subject_of("shop", PARTITION))
@@ -182,7 +182,7 @@ class Replica:
     async def _live(self) -> None:
         world = self.world
         letters = RecordingDeadLetters()
-        targets = Targets(Policy(), observer=RecordingObserver(), dead_letters=letters, metrics=self.metrics)
+        targets = Targets(CallPolicy(), observer=RecordingObserver(), dead_letters=letters, metrics=self.metrics)
         delivery_counters = DeliveryCounters(lambda: NOW)
         backlog_readers = BacklogReaders(world.events, Checkpoints(world.bucket), observer=Unheard(), clock=lambda: NOW)
 
@@ -305,7 +305,7 @@ def spans(world: World, arrived: Sequence[Arrived], user: str) -> list[tuple[int
     found = []
     for one in arrived:
         if one.record.key == user:
-            packed = one.record.records if isinstance(one.record, RecordBatch) else [one.record]
+            packed = one.record.records if isinstance(one.record, PackedRecord) else [one.record]
             found.append((one.stint, world.numbers[packed[0].source], world.numbers[packed[-1].source]))
     return found
 
@@ -344,7 +344,7 @@ def check(world: World) -> None:
     faults=st.integers(0, 30),
     blocked=st.sampled_from([None, "all", "bought"]),
     batch=st.builds(
-        Batch,
+        BatchSettings,
         linger_ms=st.sampled_from([0, 20]),
         format=st.sampled_from(["single", "json_array", "ndjson"]),
         max_records=st.integers(1, 9),
@@ -356,7 +356,7 @@ def test_each_users_events_arrive_in_order_through_failures_and_changes_of_owner
     changes: list[Change],
     faults: int,
     blocked: str | None,
-    batch: Batch,
+    batch: BatchSettings,
     seed: int,
 ) -> None:
     """The dice are not hypothesis's own: a story rolls more of them than it has room for."""

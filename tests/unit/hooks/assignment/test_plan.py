@@ -52,10 +52,10 @@ class Replica:
     def look(self) -> None:
         bucket = self.bucket
         for number, (lease, revision) in bucket.leases.items():
-            self.table.see_lease(number, lease, revision)
+            self.table.observe_lease(number, lease, revision)
         for name in set(self.table.members) | set(bucket.members):
             member, revision = bucket.members.get(name, (None, 0))
-            self.table.see_member(name, member, revision)
+            self.table.observe_member(name, member, revision)
 
     def owns(self, number: int) -> bool:
         return self.sends_until.get(number, 0.0) > self.bucket.now_s
@@ -66,15 +66,15 @@ class Replica:
     def renew(self) -> None:
         for number in self.held():
             epoch = self.table.leases[number].epoch
-            self._write(number, self.table.me, epoch, self.revisions[number])
-        self.bucket.put_member(self.table.me)
-        self.table.contact()
+            self._write(number, self.table.own_name, epoch, self.revisions[number])
+        self.bucket.put_member(self.table.own_name)
+        self.table.record_contact()
 
     def act(self) -> None:
         plan = self.table.plan(self.held())
         for number in plan.claim:
             seen = self.table.leases.get(number)
-            self._write(number, self.table.me, (seen.epoch if seen else 0) + 1, self.table.revision(number))
+            self._write(number, self.table.own_name, (seen.epoch if seen else 0) + 1, self.table.revision(number))
         for number in plan.release:
             self._write(number, "", self.table.leases[number].epoch, self.revisions[number])
             self.sends_until.pop(number)
@@ -84,14 +84,14 @@ class Replica:
         if revision is None:
             self.sends_until.pop(number, None)
             return
-        self.table.see_lease(number, self.bucket.leases[number][0], revision)
+        self.table.observe_lease(number, self.bucket.leases[number][0], revision)
         self.revisions[number] = revision
         self.sends_until[number] = self.bucket.now_s + TIMING.stop_s
 
     def leave(self) -> None:
         for number in self.held():
             self._write(number, "", self.table.leases[number].epoch, self.revisions[number])
-        self.bucket.members.pop(self.table.me, None)
+        self.bucket.members.pop(self.table.own_name, None)
 
 
 class World:

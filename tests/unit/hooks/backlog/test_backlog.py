@@ -42,7 +42,7 @@ class Simulation:
             away = self.backlog is not None and (self.backlog.until is None or self.live_at <= self.backlog.until)
             if away:
                 assert self.backlog is not None
-                self.backlog.passed_over(HOOK, self.live_at)
+                self.backlog.record_skipped(HOOK, self.live_at)
             else:
                 self._put(taken, source)
         taken.close()
@@ -72,7 +72,7 @@ class Simulation:
             return
         self.backlog = backlog(self.live.oldest.message.sequence, missed=0)
         self.queue, released = self.queue[:flying], self.queue[flying:]
-        self.backlog.hold(self.queue)
+        self.backlog.add_in_flight(self.queue)
         self.backlog.detach(released, self.live.dispatched)
         for record in released:
             record.done(record)
@@ -146,7 +146,7 @@ def test_hooks_that_move_apart_have_a_backlog_each_with_what_they_had_before_the
         start=3,
         missed=9,
         boundary=EventPosition(6, 0),
-        wanted=[("EVENTS:4:0", "stays"), ("EVENTS:4:0", "moves")],
+        unfinished=[("EVENTS:4:0", "stays"), ("EVENTS:4:0", "moves")],
     )
     right = Target("shop", "right")
 

@@ -5,9 +5,9 @@ import pytest
 from hooks.backlog.stall_detector import StallDetector, StallPolicy
 from hooks.delivery.ack_window import AckWindow, Bounds
 from hooks.delivery.counters import HookCounters
-from hooks.delivery.model import Policy
+from hooks.delivery.model import CallPolicy
 from hooks.delivery.targets import ActiveConnector, Targets
-from hooks.matching.hook import Batch, Hook
+from hooks.matching.hook import BatchSettings, Hook
 from hooks.matching.rule import HookIndex, Rule, Target
 from shared.messaging.message import Message
 from shared.runtime.telemetry import Metrics
@@ -26,11 +26,11 @@ async def test_a_silent_target_is_blocked_when_its_time_is_over_and_its_records_
     sink = MemorySink()
     sink.gate.clear()
     now = 100.0
-    batch = Batch(linger_ms=linger_ms)
+    batch = BatchSettings(linger_ms=linger_ms)
     hook = Hook(name="all", stream_name="orders", trigger_type="EVENT", event_code="*", batch=batch)
     rule = Rule(app_key="shop", hook_id="all", revision=1, hook=hook)
     async with Targets(
-        Policy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
+        CallPolicy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
     ) as targets:
         targets.apply(HookIndex([rule]), {rule.target: ActiveConnector(revision=1, open=lambda _: sink)})
         window = AckWindow(Bounds())

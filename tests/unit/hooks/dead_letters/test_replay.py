@@ -12,7 +12,7 @@ from hooks.dead_letters.replay import Replays
 from hooks.dead_letters.replay_run import ReplayReply
 from hooks.dead_letters.store import DeadLetterFilter, DeadLetterStore, StoredDeadLetter
 from hooks.delivery.counters import DeliveryCounters
-from hooks.delivery.model import Failed, Outcome, Policy, Record
+from hooks.delivery.model import CallPolicy, Failed, Outcome, Record
 from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Hook
 from hooks.matching.rule import HookIndex, Rule
@@ -53,7 +53,7 @@ class Drawer(DeadLetterStore):
         self.letters = {letter.id: letter for letter in letters}
 
     async def read(
-        self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
+        self, selection: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
     ) -> tuple[list[StoredDeadLetter], int | None]:
         assert through is not None
         found = [one for one in self.letters.values() if after < one.id <= through]
@@ -71,7 +71,7 @@ async def replay(
     drawer: Drawer,
     sink: MemorySink,
     *,
-    policy: Policy = NO_BACKOFF,
+    policy: CallPolicy = NO_BACKOFF,
     rules: Sequence[Rule] = (RULE,),
     after: str | None = None,
     work_s: float = 5,
@@ -181,7 +181,7 @@ async def test_a_target_that_pauses_holds_back_all_that_is_behind() -> None:
     never = Backoff(first_s=10**9, max_s=10**9)
     sink = MemorySink(lambda sink, batch: [sink.store(record) for record in batch], fail_whole(DeniedError("no")))
 
-    reply = await replay(drawer, sink, policy=Policy(probe=never), work_s=0.2)
+    reply = await replay(drawer, sink, policy=CallPolicy(probe=never), work_s=0.2)
 
     assert (1, 4, "1-5", "no") == (reply.sent, reply.waiting, reply.next, reply.last_error)
     assert [2, 3, 4, 5] == list(drawer.letters)

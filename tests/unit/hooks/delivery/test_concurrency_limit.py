@@ -7,7 +7,7 @@ def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:
     pace = ConcurrencyLimit(16)
 
     for _ in range(START):
-        pace.succeeded(full=True)
+        pace.record_success(full=True)
 
     assert START + 1 == pace.calls
 
@@ -16,7 +16,7 @@ def test_calls_that_are_not_full_ask_for_none() -> None:
     pace = ConcurrencyLimit(16)
 
     for _ in range(100):
-        pace.succeeded(full=False)
+        pace.record_success(full=False)
 
     assert START == pace.calls
 
@@ -25,7 +25,7 @@ def test_it_grows_to_the_most_and_not_beyond() -> None:
     pace = ConcurrencyLimit(6)
 
     for _ in range(100):
-        pace.succeeded(full=True)
+        pace.record_success(full=True)
 
     assert 6 == pace.calls
 
@@ -35,7 +35,7 @@ def test_calls_that_ran_together_and_fail_together_cut_once() -> None:
     begun = [pace.begin() for _ in range(4)]
 
     for number in begun:
-        pace.failed(number)
+        pace.record_failure(number)
 
     assert 2 == pace.calls
 
@@ -44,8 +44,8 @@ def test_one_call_is_left_whatever_fails() -> None:
     pace = ConcurrencyLimit(16)
 
     for _ in range(9):
-        pace.failed(pace.begin())
+        pace.record_failure(pace.begin())
 
     assert 1 == pace.calls
-    pace.succeeded(full=True)
+    pace.record_success(full=True)
     assert 2 == pace.calls

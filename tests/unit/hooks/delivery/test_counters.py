@@ -10,7 +10,7 @@ def test_a_hook_has_one_tally_until_it_is_forgotten() -> None:
 
     assert 1 == delivery_counters.of("shop", "orders").sent
     assert 0 == delivery_counters.of("rival", "orders").sent
-    delivery_counters.keep({("rival", "orders")})
+    delivery_counters.retain_only({("rival", "orders")})
     assert 0 == delivery_counters.of("shop", "orders").sent
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from hooks.delivery.counters import HookCounters
-from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent
+from hooks.delivery.model import CallPolicy, Failed, Outcome, Record, Sent
 from hooks.delivery.shard_backoff import USERS_REMEMBERED, ShardBackoff
 from shared.runtime.retry import Backoff
 from support.fakes.sink import NO_BACKOFF, NOW, MemorySink, MemoryTargetQueue, make_record
@@ -14,7 +14,7 @@ from support.waiting import until
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 """Jitter may draw a short wait, with odds of one in 10**7."""
-PATIENT = Policy(retry=NEVER, probe=NEVER)
+PATIENT = CallPolicy(retry=NEVER, probe=NEVER)
 FULL = "ProvisionedThroughputExceededException"
 
 
@@ -69,13 +69,13 @@ async def test_one_refusal_holds_up_no_other_user_and_a_second_one_its_shard() -
     back: list[Record] = []
     shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
     ann, abe, bob = record("ann"), record("abe"), record("bob")
-    shards.learn([abe, bob], [Sent("shardId-000000000000", "1"), Sent("shardId-000000000001", "2")])
+    shards.record_outcomes([abe, bob], [Sent("shardId-000000000000", "1"), Sent("shardId-000000000001", "2")])
 
-    shards.failed([(ann, refusal())])
-    assert (0, False) == (shards.blocked, shards.hold(abe))
+    shards.record_refusals([(ann, refusal())])
+    assert (0, False) == (shards.blocked, shards.hold_back(abe))
     await until(lambda: back == [ann])
-    shards.failed([(ann, refusal())])
-    assert (1, True, False) == (shards.blocked, shards.hold(abe), shards.hold(bob))
+    shards.record_refusals([(ann, refusal())])
+    assert (1, True, False) == (shards.blocked, shards.hold_back(abe), shards.hold_back(bob))
     await until(lambda: back == [ann, ann, abe])
     assert 0 == shards.blocked
 
@@ -84,12 +84,12 @@ async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> N
     back: list[Record] = []
     shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
     for round_ in (1, 2):
-        shards.failed([(record("ann"), refusal(0)), (record("bob"), refusal(1))])
+        shards.record_refusals([(record("ann"), refusal(0)), (record("bob"), refusal(1))])
         if round_ == 1:
             await until(lambda: len(back) == 2)
     assert 2 == shards.blocked
 
-    shards.learn([record("abe")], [Sent("shardId-000000000000", "1")])
+    shards.record_outcomes([record("abe")], [Sent("shardId-000000000000", "1")])
 
     assert 1 == shards.blocked
     shards.clear()
@@ -100,7 +100,7 @@ async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
     shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
 
     for _ in range(5):
-        shards.failed([(record("ann"), refusal())])
+        shards.record_refusals([(record("ann"), refusal())])
 
     assert (0, 5) == (shards.blocked, len(list(shards.waiting)))
     shards.clear()
@@ -110,20 +110,20 @@ async def test_a_record_stored_before_an_earlier_one_of_its_user_is_counted_in_i
     shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
     told = [("a", "5"), ("a", "6"), ("a", "6"), ("a", "10"), ("a", "9"), ("b", "1"), ("b", "2"), ("", "1"), ("b", "1")]
 
-    found = [shards.learn([record("ann")], [Sent(shard, sequence)]) for shard, sequence in told]
+    found = [shards.record_outcomes([record("ann")], [Sent(shard, sequence)]) for shard, sequence in told]
 
     assert [0, 0, 1, 0, 1, 0, 0, 0, 1] == found
 
 
 async def test_what_is_remembered_of_users_is_bounded() -> None:
     shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
-    shards.learn([record("first")], [Sent("a", "9")])
+    shards.record_outcomes([record("first")], [Sent("a", "9")])
 
     for number in range(3 * USERS_REMEMBERED):
-        shards.learn([record(f"user-{number}")], [Sent("a", str(number))])
+        shards.record_outcomes([record(f"user-{number}")], [Sent("a", str(number))])
 
-    assert 0 == shards.learn([record("first")], [Sent("a", "1")]), "forgotten"
-    assert 1 == shards.learn([record(f"user-{number}")], [Sent("a", "1")]), "known"
+    assert 0 == shards.record_outcomes([record("first")], [Sent("a", "1")]), "forgotten"
+    assert 1 == shards.record_outcomes([record(f"user-{number}")], [Sent("a", "1")]), "known"
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -2,13 +2,13 @@
 
 import pytest
 
-from hooks.delivery.model import Policy
+from hooks.delivery.model import CallPolicy
 from hooks.delivery.target_health import TargetHealth, wait_s
 from shared.errors import BusyError, CredentialsError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
 from support.fakes.sink import TARGET, RecordingObserver
 
-POLICY = Policy(retry=Backoff(first_s=1, max_s=8), probe=Backoff(first_s=60, max_s=60))
+POLICY = CallPolicy(retry=Backoff(first_s=1, max_s=8), probe=Backoff(first_s=60, max_s=60))
 
 
 class Clock:
@@ -34,18 +34,18 @@ def health(clock: Clock, observer: RecordingObserver) -> TargetHealth:
 
 
 def fail_and_wait(health: TargetHealth, clock: Clock, error: MillraceError) -> None:
-    health.failed(error)
+    health.record_failure(error)
     clock.now_s += max(0, health.wait_s)
 
 
 def test_a_failure_is_waited_out_and_forgotten_with_the_first_answer(health: TargetHealth, clock: Clock) -> None:
     error = UnavailableError("timeout")
 
-    health.failed(error)
+    health.record_failure(error)
 
     assert error is health.error
     assert 0 <= health.wait_s <= 1
-    health.answered()
+    health.record_answer()
     assert health.error is None
     assert health.wait_s <= 0
 
@@ -61,14 +61,14 @@ def test_the_wait_grows_up_to_its_bound() -> None:
 
 
 def test_what_the_peer_asks_for_is_waited_at_least(health: TargetHealth) -> None:
-    health.failed(BusyError("throttled", retry_after_s=30))
+    health.record_failure(BusyError("throttled", retry_after_s=30))
 
     assert 30 == pytest.approx(health.wait_s)
 
 
 def test_failures_of_calls_that_ran_side_by_side_count_once(health: TargetHealth, clock: Clock) -> None:
-    health.failed(BusyError("throttled", retry_after_s=30))
-    health.failed(BusyError("throttled", retry_after_s=3000))
+    health.record_failure(BusyError("throttled", retry_after_s=30))
+    health.record_failure(BusyError("throttled", retry_after_s=3000))
 
     assert 30 == pytest.approx(health.wait_s)
 
@@ -78,7 +78,7 @@ def test_a_pause_is_reported_once_until_it_is_over(
 ) -> None:
     for error in (CredentialsError("revoked"), UnavailableError("timeout"), CredentialsError("revoked")):
         fail_and_wait(health, clock, error)
-    health.answered()
+    health.record_answer()
     fail_and_wait(health, clock, CredentialsError("revoked"))
 
     assert ["paused orders: credentials", "resumed orders", "paused orders: credentials"] == observer.said
@@ -87,28 +87,28 @@ def test_a_pause_is_reported_once_until_it_is_over(
 def test_a_pause_that_a_change_does_not_mend_is_reported_again(
     health: TargetHealth, clock: Clock, observer: RecordingObserver
 ) -> None:
-    health.failed(CredentialsError("revoked"))
-    health.renewed()
+    health.record_failure(CredentialsError("revoked"))
+    health.reset()
 
     assert health.wait_s <= 0
     assert health.error is None
-    health.failed(CredentialsError("still revoked"))
+    health.record_failure(CredentialsError("still revoked"))
     assert ["paused orders: credentials"] * 2 == observer.said
 
 
 def test_a_change_that_mends_it_is_reported_by_the_first_answer(
     health: TargetHealth, observer: RecordingObserver
 ) -> None:
-    health.failed(CredentialsError("revoked"))
-    health.renewed()
-    health.answered()
-    health.answered()
+    health.record_failure(CredentialsError("revoked"))
+    health.reset()
+    health.record_answer()
+    health.record_answer()
 
     assert ["paused orders: credentials", "resumed orders"] == observer.said
 
 
 def test_a_passing_failure_is_not_reported(health: TargetHealth, clock: Clock, observer: RecordingObserver) -> None:
     fail_and_wait(health, clock, UnavailableError("timeout"))
-    health.answered()
+    health.record_answer()
 
     assert [] == observer.said

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from hooks.delivery.concurrency_limit import START
-from hooks.delivery.model import Failed, Outcome, Policy, Record, Sent, SinkLimits
-from hooks.matching.hook import Batch
+from hooks.delivery.model import CallPolicy, Failed, Outcome, Record, Sent, SinkLimits
+from hooks.matching.hook import BatchSettings
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -19,7 +19,7 @@ from shared.runtime.retry import Backoff
 from support.fakes.sink import NO_BACKOFF, Answer, MemorySink, MemoryTargetQueue, store_all
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
-PATIENT = Policy(retry=NEVER, probe=NEVER)
+PATIENT = CallPolicy(retry=NEVER, probe=NEVER)
 """A target that fails is not asked again within the test. Jitter may draw a short wait, with odds of one in 10**7."""
 
 
@@ -285,7 +285,7 @@ async def test_release_breaks_no_call_off_when_nothing_leaves() -> None:
 
 async def test_drain_sends_what_waits() -> None:
     sink = MemorySink(fail_some(0), limits=SinkLimits(call_records=3, call_bytes=1000, record_bytes=1000))
-    async with MemoryTargetQueue(sink, Policy(retry=Backoff(first_s=0, max_s=0))) as bench:
+    async with MemoryTargetQueue(sink, CallPolicy(retry=Backoff(first_s=0, max_s=0))) as bench:
         for number in range(20):
             bench.put(f"user-{number % 7}")
         await bench.queue.drain()
@@ -323,7 +323,7 @@ async def test_parting_takes_what_waits_and_breaks_off_no_call() -> None:
 async def test_a_pack_in_a_call_stays_whole_when_others_part_and_comes_apart_when_it_is_refused() -> None:
     sink = MemorySink(refuse(InvalidError("no")))
     sink.gate.clear()
-    packed = Batch(linger_ms=0, format="json_array")
+    packed = BatchSettings(linger_ms=0, format="json_array")
     async with MemoryTargetQueue(sink) as bench:
         flying = [bench.put("ann", hook_id="leaves", batch=packed) for _ in range(3)]
         await bench.wait(lambda: sink.calls > 0)

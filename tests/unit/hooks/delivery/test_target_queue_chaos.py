@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.delivery.batching import RecordBatch
 from hooks.delivery.model import Record, SinkLimits
-from hooks.matching.hook import Batch
+from hooks.delivery.packing import PackedRecord
+from hooks.matching.hook import BatchSettings
 from support.fakes.random_sink import chaos
 from support.fakes.sink import NO_BACKOFF, MemorySink, MemoryTargetQueue
 
@@ -20,7 +20,7 @@ FORMATS = st.sampled_from(["single", "json_array", "ndjson"])
 def spans(records: Sequence[Record], user: str) -> list[tuple[int, int]]:
     """First and last number of every record of a user in the stream; they differ where several are packed."""
     found = [
-        record.records if isinstance(record, RecordBatch) else [record] for record in records if record.key == user
+        record.records if isinstance(record, PackedRecord) else [record] for record in records if record.key == user
     ]
     return [(number_of(packed[0]), number_of(packed[-1])) for packed in found]
 
@@ -33,7 +33,7 @@ def number_of(record: Record) -> int:
 @given(
     users=st.lists(st.integers(0, 7), min_size=1, max_size=60),
     batch=st.builds(
-        Batch, linger_ms=st.just(0), format=FORMATS, max_records=st.integers(1, 9), max_bytes=st.integers(1, 60)
+        BatchSettings, linger_ms=st.just(0), format=FORMATS, max_records=st.integers(1, 9), max_bytes=st.integers(1, 60)
     ),
     calls=st.integers(1, 6),
     per_call=st.integers(1, 6),
@@ -46,7 +46,7 @@ def number_of(record: Record) -> int:
 )
 async def test_each_users_records_arrive_in_order_whatever_fails(
     users: list[int],
-    batch: Batch,
+    batch: BatchSettings,
     calls: int,
     per_call: int,
     faults: int,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from hooks.delivery.counters import HookCounters
-from hooks.delivery.model import Outcome, Policy, Record
+from hooks.delivery.model import CallPolicy, Outcome, Record
 from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Hook
 from hooks.matching.rule import HookIndex, Rule, Target
@@ -58,7 +58,7 @@ class Scene:
         self.done: list[str] = []
         self.count = 0
         self.targets = Targets(
-            Policy(retry=NEVER, probe=NEVER),
+            CallPolicy(retry=NEVER, probe=NEVER),
             observer=self.heard,
             dead_letters=RecordingDeadLetters(),
             metrics=Metrics(),

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from hooks.config import HOOKS
-from hooks.matching.hook import Batch, Hook
+from hooks.matching.hook import BatchSettings, Hook
 from hooks.sinks import SINKS
 from shared.errors import InvalidError
 from support.fakes.rules import HOOK, WEBHOOK, make_rule
@@ -48,7 +48,7 @@ def test_a_hook_out_of_bounds_is_refused_and_the_field_named(change: dict[str, A
 def test_what_a_hook_leaves_out_is_what_kinesis_takes_without_being_asked() -> None:
     hook = make_rule("h1").hook
 
-    assert Batch(max_records=500, max_bytes=10 << 20, linger_ms=20, format="single") == hook.batch
+    assert BatchSettings(max_records=500, max_bytes=10 << 20, linger_ms=20, format="single") == hook.batch
     assert (1 << 20, "dead_letter", "KINESIS") == (hook.max_record_bytes, hook.oversize, hook.type)
 
 

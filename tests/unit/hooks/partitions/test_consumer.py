@@ -10,7 +10,7 @@ from hooks.backlog.reader import BacklogReaders, EventScan
 from hooks.dead_letters.writer import DeadLetterWriter
 from hooks.delivery.ack_window import Bounds
 from hooks.delivery.counters import DeliveryCounters
-from hooks.delivery.model import Policy
+from hooks.delivery.model import CallPolicy
 from hooks.delivery.targets import ActiveConnector, Targets
 from hooks.matching.hook import Hook
 from hooks.matching.rule import HookIndex, Rule, Target
@@ -128,7 +128,7 @@ class Scene:
         self.bus = Bus()
         self.delivery_counters = DeliveryCounters(lambda: NOW)
         self.targets = Targets(
-            Policy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
+            CallPolicy(), observer=RecordingObserver(), dead_letters=RecordingDeadLetters(), metrics=Metrics()
         )
         self.partition = PartitionConsumer(
             partition_of(USER),
@@ -253,7 +253,7 @@ async def test_nothing_of_a_lost_partition_is_sent_or_acknowledged() -> None:
     async with scene(*(message(f"e{number}") for number in range(9)), bounds=bounds) as told:
         told.sink.gate.clear()
         await told.rest()
-        told.partition.lose()
+        told.partition.abort()
         told.targets.drop_partition(partition_of(USER))
         told.sink.gate.set()
         await told.rest()
@@ -267,7 +267,7 @@ async def test_a_profile_that_comes_too_late_sends_nothing() -> None:
     profiles = SlowProfiles()
     async with scene(message("a"), profiles=profiles) as told:
         await profiles.asked.wait()
-        told.partition.lose()
+        told.partition.abort()
         told.targets.drop_partition(partition_of(USER))
         profiles.answer.set()
         await told.rest()

@@ -64,7 +64,7 @@ class LeaseKeeper:
     """
     The intake of the service: it opens a partition when its lease is claimed, and closes it when that ends.
 
-    `start` comes first, then `keep` runs for the life of the service. `table` holds the members and leases of all
+    `start` comes first, then `run` runs for the life of the service. `table` holds the members and leases of all
     replicas, as this one sees them.
     """
 
@@ -93,7 +93,7 @@ class LeaseKeeper:
     @property
     def name(self) -> str:
         """Name of this replica."""
-        return self.table.me
+        return self.table.own_name
 
     async def start(self) -> None:
         """Read all leases, and claim the free ones of this replica's share. Raises `UnavailableError`."""
@@ -103,7 +103,7 @@ class LeaseKeeper:
         self._member_revision = mine.revision if mine is not None else 0
         await self._round()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Renew, claim and release leases, until cancelled."""
         async with self._tasks:
             self._tasks.create_task(self._watch())
@@ -134,7 +134,7 @@ class LeaseKeeper:
             async with asyncio.TaskGroup() as leaving:
                 for holding in list(self._held.values()):
                     leaving.create_task(self._release_lease(holding))
-                leaving.create_task(self._leave())
+                leaving.create_task(self._delete_membership())
 
     async def _round(self) -> None:
         if self._clock() >= self._renew_at:
@@ -148,8 +148,8 @@ class LeaseKeeper:
             self._held[number].leaving = True
             self._tasks.create_task(self._release_partition(self._held[number]))
         # As the plan saw them: before a task begins, the watch may bring another replica's lease.
-        wanted = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.claim]
-        await _run_all(self._claim(*lease) for lease in wanted)
+        claims = [(number, self.table.leases.get(number), self.table.revision(number)) for number in plan.claim]
+        await _run_all(self._claim(*lease) for lease in claims)
 
     async def _renew_all(self) -> None:
         holdings = list(self._held.values())
@@ -184,26 +184,26 @@ class LeaseKeeper:
         name = new_name()
         log.error("replica_name_replaced", replica=self.name, new_name=name)
         for holding in list(self._held.values()):
-            self._lose(holding, "another replica has our name")
-        self.table.me = name
+            self._drop_lost(holding, "another replica has our name")
+        self.table.own_name = name
         self._member_revision = 0
 
-    async def _claim(self, number: int, seen: Lease | None, revision_seen: int) -> None:
+    async def _claim(self, number: int, before: Lease | None, revision_before: int) -> None:
         now = self._now()
-        lease = Lease(owner=self.name, epoch=(seen.epoch if seen else 0) + 1, since=now, renewed_at=now)
+        lease = Lease(owner=self.name, epoch=(before.epoch if before else 0) + 1, since=now, renewed_at=now)
         at = self._clock()
         try:
-            revision = await self._write(keys.lease_key(number), lease, revision_seen)
+            revision = await self._write(keys.lease_key(number), lease, revision_before)
         except ConflictError:
             await self._read_lease(number)
             return
         except MillraceError as error:
             log.warning("lease_claim_failed", partition=number, message=error.message)
             return
-        self.table.see_lease(number, lease, revision)
+        self.table.observe_lease(number, lease, revision)
         holding = self._held[number] = HeldLease(number, lease, revision)
         self._confirmed(holding, at)
-        log.info("partition_claimed", partition=number, epoch=lease.epoch, owner_before=seen.owner if seen else "")
+        log.info("partition_claimed", partition=number, epoch=lease.epoch, owner_before=before.owner if before else "")
         self._partitions.open(number)
 
     async def _renew(self, holding: HeldLease) -> None:
@@ -219,7 +219,7 @@ class LeaseKeeper:
             except MillraceError as error:
                 log.warning("lease_renewal_failed", partition=holding.number, message=error.message)
             else:
-                self.table.see_lease(holding.number, lease, holding.revision)
+                self.table.observe_lease(holding.number, lease, holding.revision)
                 self._confirmed(holding, at)
 
     async def _reconcile(self, holding: HeldLease) -> None:
@@ -232,7 +232,7 @@ class LeaseKeeper:
             holding.revision = stored.revision
             self._renew_at = self._clock()
         else:
-            self._lose(holding, "another replica has claimed it")
+            self._drop_lost(holding, "another replica has claimed it")
 
     async def _release_partition(self, holding: HeldLease) -> None:
         log.info("partition_release_started", partition=holding.number, epoch=holding.lease.epoch)
@@ -251,9 +251,9 @@ class LeaseKeeper:
                 # Others claim it when it has not changed for `expire_s`.
                 log.warning("lease_release_failed", partition=holding.number, message=error.message)
             else:
-                self.table.see_lease(holding.number, lease, revision)
+                self.table.observe_lease(holding.number, lease, revision)
 
-    async def _leave(self) -> None:
+    async def _delete_membership(self) -> None:
         try:
             await self._store.delete(keys.member_key(self.name), expect_revision=self._member_revision)
         except MillraceError as error:
@@ -266,9 +266,11 @@ class LeaseKeeper:
             return
         if holding.timer is not None:
             holding.timer.cancel()
-        holding.timer = self._loop.call_at(at + self._timing.stop_s, self._lose, holding, "it was not renewed in time")
+        holding.timer = self._loop.call_at(
+            at + self._timing.stop_s, self._drop_lost, holding, "it was not renewed in time"
+        )
 
-    def _lose(self, holding: HeldLease, reason: str) -> None:
+    def _drop_lost(self, holding: HeldLease, reason: str) -> None:
         if self._held.get(holding.number) is holding:
             self._forget(holding)
             log.warning("partition_lost", partition=holding.number, epoch=holding.lease.epoch, reason=reason)
@@ -281,7 +283,7 @@ class LeaseKeeper:
 
     def _record_contact(self) -> None:
         self._contact_at = self._clock()
-        self.table.contact()
+        self.table.record_contact()
 
     async def _write(self, key: str, value: Lease | Member, revision: int) -> int:
         """Raise `ConflictError` when the key has changed, `UnavailableError` without an answer within `renew_s`."""
@@ -324,9 +326,9 @@ class LeaseKeeper:
     def _apply(self, key: str, stored: KeyValue | None) -> None:
         revision = stored.revision if stored is not None else 0
         if (number := keys.partition_of_lease_key(key)) is not None:
-            self.table.see_lease(number, decode(stored.data, Lease) if stored else None, revision)
+            self.table.observe_lease(number, decode(stored.data, Lease) if stored else None, revision)
         elif (name := keys.replica_of_member_key(key)) is not None:
-            self.table.see_member(name, decode(stored.data, Member) if stored else None, revision)
+            self.table.observe_member(name, decode(stored.data, Member) if stored else None, revision)
 
 
 async def _run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -63,47 +63,47 @@ class _Observed(Struct):
 
 
 class LeaseTable:
-    """The members and leases as one replica, `me`, sees them. `clock` is monotonic, in seconds."""
+    """The members and leases as one replica, `own_name`, sees them. `clock` is monotonic, in seconds."""
 
-    def __init__(self, me: str, timing: LeaseTiming, clock: Callable[[], float]) -> None:
-        self.me = me
+    def __init__(self, own_name: str, timing: LeaseTiming, clock: Callable[[], float]) -> None:
+        self.own_name = own_name
         self.leases: dict[int, Lease] = {}
         self.members: dict[str, Member] = {}
         self._timing = timing
         self._clock = clock
-        self._seen: dict[str | int, _Observed] = {}
+        self._observed: dict[str | int, _Observed] = {}
         self._contact_at = clock()
 
-    def see_lease(self, number: int, lease: Lease | None, revision: int) -> None:
+    def observe_lease(self, number: int, lease: Lease | None, revision: int) -> None:
         """Note the stored lease of a partition; None where there is none. An older revision is ignored."""
         if lease is None:
             self.leases.pop(number, None)
-            self._seen.pop(number, None)
+            self._observed.pop(number, None)
         elif self._is_newer(number, revision):
             self.leases[number] = lease
 
-    def see_member(self, name: str, member: Member | None, revision: int) -> None:
+    def observe_member(self, name: str, member: Member | None, revision: int) -> None:
         """Note the stored member entry of a replica; None where there is none."""
         if member is None:
             self.members.pop(name, None)
-            self._seen.pop(name, None)
+            self._observed.pop(name, None)
         elif self._is_newer(name, revision):
             self.members[name] = member
 
-    def contact(self) -> None:
+    def record_contact(self) -> None:
         """
         Note an answer of NATS. After a long outage the other replicas may only seem silent, so their time starts again.
         """
         now = self._clock()
         if now - self._contact_at > self._timing.stop_s:
-            for seen in self._seen.values():
-                seen.changed_at = now
+            for observed in self._observed.values():
+                observed.changed_at = now
         self._contact_at = now
 
     def revision(self, number: int) -> int:
         """Revision of a partition's lease; 0 where there is none."""
-        seen = self._seen.get(number)
-        return seen.revision if seen is not None else 0
+        observed = self._observed.get(number)
+        return observed.revision if observed is not None else 0
 
     def owner(self, number: int) -> str | None:
         """The replica that owns a partition, if one does."""
@@ -113,7 +113,7 @@ class LeaseTable:
     def alive(self) -> list[str]:
         """The replicas that share the partitions, this one among them."""
         owners = {owner for number in self.leases if (owner := self.owner(number)) is not None}
-        return sorted({self.me} | owners | {name for name in self.members if self._is_fresh(name)})
+        return sorted({self.own_name} | owners | {name for name in self.members if self._is_fresh(name)})
 
     def plan(self, held: Collection[int], leaving: Collection[int] = ()) -> AssignmentPlan:
         """
@@ -130,7 +130,7 @@ class LeaseTable:
         free = [number for number in range(PARTITIONS) if number not in held and self._is_free(number)]
         # Each replica begins at another partition, so that those that start together do not all try the same ones.
         alive = self.alive()
-        begin = alive.index(self.me) * PARTITIONS // len(alive)
+        begin = alive.index(self.own_name) * PARTITIONS // len(alive)
         free.sort(key=lambda number: (number - begin) % PARTITIONS)
         return AssignmentPlan(claim=tuple(free[:-surplus]))
 
@@ -138,22 +138,22 @@ class LeaseTable:
         """Number of partitions for this replica. The remainder goes to those that own most, so that little moves."""
         alive = self.alive()
         owned = Counter(self.owner(number) for number in self.leases)
-        owned[self.me] = mine
+        owned[self.own_name] = mine
         order = sorted(alive, key=lambda name: (-owned[name], name))
         each, rest = divmod(PARTITIONS, len(alive))
-        return each + (order.index(self.me) < rest)
+        return each + (order.index(self.own_name) < rest)
 
     def _is_free(self, number: int) -> bool:
         lease = self.leases.get(number)
         # A lease of ours that is not held is of an earlier process of this replica, which has ended.
-        return lease is None or lease.owner in ("", self.me) or not self._is_fresh(number)
+        return lease is None or lease.owner in ("", self.own_name) or not self._is_fresh(number)
 
     def _is_fresh(self, key: str | int) -> bool:
-        return self._clock() - self._seen[key].changed_at < self._timing.expire_s
+        return self._clock() - self._observed[key].changed_at < self._timing.expire_s
 
     def _is_newer(self, key: str | int, revision: int) -> bool:
-        seen = self._seen.get(key)
-        if seen is not None and revision <= seen.revision:
+        observed = self._observed.get(key)
+        if observed is not None and revision <= observed.revision:
             return False
-        self._seen[key] = _Observed(revision, self._clock())
+        self._observed[key] = _Observed(revision, self._clock())
         return True

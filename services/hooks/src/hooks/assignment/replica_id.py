@@ -27,7 +27,7 @@ def new_name() -> str:
 
 
 @asynccontextmanager
-async def hold_name(directory: Path) -> AsyncIterator[str]:
+async def lock_name(directory: Path) -> AsyncIterator[str]:
     """
     Yield the name of the replica whose directory it is, and lock the directory for the block.
 
@@ -49,9 +49,9 @@ def _claim(directory: Path) -> tuple[str, int | None]:
         directory.mkdir(parents=True, exist_ok=True)
         file = os.open(directory / "replica", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        kept = os.read(file, 100).decode(errors="replace")
-        if NAME.fullmatch(kept):
-            return kept, file
+        stored_name = os.read(file, 100).decode(errors="replace")
+        if NAME.fullmatch(stored_name):
+            return stored_name, file
         os.ftruncate(file, 0)
         os.pwrite(file, name.encode(), 0)
     except OSError as error:

@@ -35,7 +35,7 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True):
     partitions: int
 
 
-class PartitionsStatus(Struct, frozen=True, kw_only=True):
+class AssignmentOverview(Struct, frozen=True, kw_only=True):
     """The partitions of the mesh, as the replica `told_by` sees them."""
 
     told_by: str
@@ -50,7 +50,7 @@ class AssignmentStatus:
         self._bus = bus
         self._table = table
 
-    async def read(self) -> PartitionsStatus:
+    async def read(self) -> AssignmentOverview:
         """Read the status. Raises `UnavailableError` when JetStream does not answer."""
         states = await asyncio.gather(*(self._state(number) for number in range(PARTITIONS)))
         partitions = tuple(self._partition(number, state) for number, state in enumerate(states))
@@ -62,7 +62,7 @@ class AssignmentStatus:
             )
             for name in self._table.alive()
         )
-        return PartitionsStatus(told_by=self._table.me, replicas=replicas, partitions=partitions)
+        return AssignmentOverview(told_by=self._table.own_name, replicas=replicas, partitions=partitions)
 
     def _partition(self, number: int, state: ConsumerState) -> PartitionStatus:
         owner = self._table.owner(number)

@@ -46,7 +46,7 @@ class Backlog:
     Args:
         start: The first sequence that may hold something unfinished.
         missed: The newest sequence at which the partition's reader may have skipped an event of theirs.
-        boundary: Up to this position only the events in `wanted`, pairs of source and hook, are unfinished.
+        boundary: Up to this position only the events in `unfinished`, pairs of source and hook, are unfinished.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Backlog:
         start: int,
         missed: int,
         boundary: EventPosition = BEFORE_ALL,
-        wanted: Iterable[tuple[str, str]] = (),
+        unfinished: Iterable[tuple[str, str]] = (),
         revision: int = 0,
     ) -> None:
         self.key = key
@@ -66,7 +66,7 @@ class Backlog:
         self.behind = dict(behind)
         self.missed = missed
         self.boundary = boundary
-        self.wanted = set(wanted)
+        self.unfinished = set(unfinished)
         self.revision = revision
         """Revision of the checkpoint in the bucket; 0 while there is none."""
         self.written: Checkpoint | None = None
@@ -105,7 +105,7 @@ class Backlog:
             owner=owner,
         )
 
-    def hold(self, records: Iterable[Record]) -> None:
+    def add_in_flight(self, records: Iterable[Record]) -> None:
         """Take over records in flight: the checkpoint does not move before they are finished."""
         pending = self.window.add(Message("", b"", sequence=self.began - 1, at_ns=0))
         for record in records:
@@ -120,10 +120,10 @@ class Backlog:
         self.boundary = position_of(dispatched)
         self.missed = self.boundary.sequence
         for record in released:
-            self.wanted.add((record.source, record.hook_id))
+            self.unfinished.add((record.source, record.hook_id))
             self.behind[record.hook_id] += 1
 
-    def passed_over(self, hook_id: str, sequence: int) -> None:
+    def record_skipped(self, hook_id: str, sequence: int) -> None:
         """Note an event that the partition's reader skipped."""
         self.missed = max(self.missed, sequence)
         if sequence > self.dispatched_to:
@@ -135,9 +135,9 @@ class Backlog:
         if hook_id not in self.behind:
             return False
         position = position_of(source)
-        if position <= self.boundary and (source, hook_id) not in self.wanted:
+        if position <= self.boundary and (source, hook_id) not in self.unfinished:
             return False
-        self.wanted.discard((source, hook_id))
+        self.unfinished.discard((source, hook_id))
         if position.sequence <= self.missed:
             # After a restart the count is the last one written, which may be too low.
             self.behind[hook_id] = max(0, self.behind[hook_id] - 1)
@@ -168,9 +168,9 @@ class Backlog:
         """
         at = position_of(self.window.dispatched)
         behind = {hook_id: self.behind.pop(hook_id) for hook_id in hooks}
-        wanted = {(source, hook_id) for source, hook_id in self.wanted if hook_id in behind}
+        unfinished = {(source, hook_id) for source, hook_id in self.unfinished if hook_id in behind}
         for record in released:
-            wanted.add((record.source, record.hook_id))
+            unfinished.add((record.source, record.hook_id))
             behind[record.hook_id] += 1
         return Backlog(
             key=key,
@@ -179,5 +179,5 @@ class Backlog:
             start=self.start,
             missed=self.missed,
             boundary=max(at, self.boundary),
-            wanted=wanted,
+            unfinished=unfinished,
         )

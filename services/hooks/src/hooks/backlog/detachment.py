@@ -166,7 +166,7 @@ class TargetDetachment:
                 del backlog.behind[hook_id]
         self._begin(backlog)
         released, in_calls = self._withdraw(target, self._window, backlog.behind)
-        backlog.hold(in_calls)
+        backlog.add_in_flight(in_calls)
         backlog.detach(released, self._window.dispatched)
         log.warning("target_detached", app_key=target.app_key, stream_name=target.stream_name, key=backlog.key)
 
@@ -237,7 +237,7 @@ class TargetDetachment:
                     moving = dict.fromkeys(hooks, 0)
                     released, in_calls = self._withdraw(old, backlog.window, moving)
                     moved = backlog.split(hooks, key=self._free_key(target), target=target, released=released)
-                    moved.hold(in_calls)
+                    moved.add_in_flight(in_calls)
                     self._begin(moved)
             if not backlog.behind and (running := self._readers.get(backlog)) is not None:
                 running[0].close()
@@ -298,7 +298,7 @@ class TargetDetachment:
         for reader, _ in self._readers.values():
             reader.close()
 
-    async def wait_ended(self) -> None:
+    async def wait_readers_ended(self) -> None:
         """Wait until no more records are queued."""
         if running := [task for _, task in self._readers.values()]:
             await asyncio.wait(running)
@@ -316,7 +316,7 @@ class TargetDetachment:
         except MillraceError as error:
             log.warning("last_checkpoint_failed", partition=self._partition, message=error.message)
 
-    def end(self) -> None:
+    def deregister_all(self) -> None:
         """End: this process does not read the partition any more."""
         self._closed = True
         with contextlib.suppress(ValueError):

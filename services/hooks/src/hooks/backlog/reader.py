@@ -33,7 +33,7 @@ log = structlog.get_logger()
 MESSAGES_AT_ONCE = 64
 SCANS_AT_ONCE = 8
 """Scans that may be open at once in one process."""
-REST_S = 0.05
+GATHER_S = 0.05
 """Wait before a scan, so that events gather for it."""
 IDLE_S = 0.5
 """Time that an open scan waits for a message."""
@@ -164,7 +164,7 @@ class BacklogReader:
                 continue
             if self._backlog.caught_up and self._partial is None:
                 await self._backlog.window.wait_change()
-                await self._pause(REST_S)
+                await self._pause(GATHER_S)
                 continue
             try:
                 await self._scan()

@@ -26,6 +26,6 @@ class ReaderRouting:
         if detached.until is not None and sequence > detached.until:
             del self.by_hook[rule.app_key, rule.hook_id]
             return True
-        detached.passed_over(rule.hook_id, sequence)
+        detached.record_skipped(rule.hook_id, sequence)
         self._metrics.count("millrace_hooks_events_total", outcome="behind")
         return False

@@ -41,7 +41,7 @@ class Replays:
         self._closed = False
 
     async def run(
-        self, wanted: DeadLetterFilter, *, after: str | None, limit: int, per_second: float, dry_run: bool
+        self, selection: DeadLetterFilter, *, after: str | None, limit: int, per_second: float, dry_run: bool
     ) -> ReplayReply:
         """
         Send up to `limit` dead letters again, not faster than `per_second`.
@@ -53,15 +53,17 @@ class Replays:
             ConflictError: A replay of the app is running.
             InvalidError: `after` is not the `next` of an earlier answer.
         """
-        if wanted.app_key in self._running:
+        if selection.app_key in self._running:
             raise ConflictError("a replay of this app is running")
-        self._running[wanted.app_key] = None
+        self._running[selection.app_key] = None
         try:
             start, through = _parse(after) if after is not None else (0, await self._store.newest())
             letters, following = await self._store.read(
-                wanted, after=start, through=through, limit=limit, max_bytes=READ_BYTES
+                selection, after=start, through=through, limit=limit, max_bytes=READ_BYTES
             )
-            replay = self._running[wanted.app_key] = ReplayRun(wanted.app_key, self._store, self._targets, self._clock)
+            replay = self._running[selection.app_key] = ReplayRun(
+                selection.app_key, self._store, self._targets, self._clock
+            )
             if self._closed:
                 replay.close()
             if dry_run:
@@ -70,10 +72,10 @@ class Replays:
                 try:
                     await replay.send(letters, per_second, self._work_s)
                 finally:
-                    self._count(wanted.app_key, replay)
+                    self._count(selection.app_key, replay)
             return replay.reply(len(letters), following, through)
         finally:
-            del self._running[wanted.app_key]
+            del self._running[selection.app_key]
             self._ended.set()
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class DeadLetterStore:
         self._bus = bus
 
     async def read(
-        self, wanted: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
+        self, selection: DeadLetterFilter, *, after: int = 0, through: int | None = None, limit: int, max_bytes: int
     ) -> tuple[list[StoredDeadLetter], int | None]:
         """
         Read the oldest dead letters after the id `after`, up to `limit` of them or about `max_bytes`.
@@ -78,31 +78,31 @@ class DeadLetterStore:
         """
         found: list[StoredDeadLetter] = []
         size = 0
-        start_at = wanted.since if after == 0 else None
+        start_at = selection.since if after == 0 else None
         async with open_scan(
             self._bus,
             DLQ,
-            subject=wanted.subject,
+            subject=selection.subject,
             start_sequence=after + 1,
             start_at=start_at,
             capacity=min(limit, READ_AT_ONCE),
             capacity_bytes=READ_BYTES,
         ) as scan:
-            left = scan.pending_at_open
-            while left:
+            remaining = scan.pending_at_open
+            while remaining:
                 messages = await _next(scan, limit - len(found))
                 if not messages:
                     break
                 for message in messages:
-                    left = message.pending
-                    if _beyond(message, wanted.until, through):
+                    remaining = message.pending
+                    if _beyond(message, selection.until, through):
                         return found, None
-                    if wanted.since is not None and message.at < wanted.since:
+                    if selection.since is not None and message.at < selection.since:
                         continue
                     found.append(_stored(message))
                     size += len(message.data)
                     if len(found) == limit or size >= max_bytes:
-                        return found, message.sequence if left else None
+                        return found, message.sequence if remaining else None
         return found, None
 
     async def get(self, app_key: str, id: int) -> StoredDeadLetter:
@@ -116,15 +116,17 @@ class DeadLetterStore:
         """Return the id of the newest dead letter of all apps."""
         return (await self._bus.stream_state(DLQ)).last_sequence
 
-    async def purge(self, wanted: DeadLetterFilter) -> int:
+    async def purge(self, selection: DeadLetterFilter) -> int:
         """Purge what is stored now and before `until`, and return the number. `since` is ignored."""
         # Read first: dead letters that are stored during the purge stay.
         before = await self.newest() + 1
-        if wanted.until is not None:
-            later = DeadLetterFilter(app_key=wanted.app_key, hook=wanted.hook, reason=wanted.reason, since=wanted.until)
+        if selection.until is not None:
+            later = DeadLetterFilter(
+                app_key=selection.app_key, hook=selection.hook, reason=selection.reason, since=selection.until
+            )
             found, _ = await self.read(later, through=before - 1, limit=1, max_bytes=1)
             before = found[0].id if found else before
-        return await purge(self._bus, DLQ, wanted.subject, before_sequence=before)
+        return await purge(self._bus, DLQ, selection.subject, before_sequence=before)
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Remove these, of any app."""

@@ -18,17 +18,17 @@ class ConcurrencyLimit:
         self.calls = min(START, most)
 
     def begin(self) -> int:
-        """Begin a call. Returns a mark that `failed` takes."""
+        """Begin a call. Returns a mark that `record_failure` takes."""
         return self._cuts
 
-    def succeeded(self, *, full: bool) -> None:
+    def record_success(self, *, full: bool) -> None:
         """Count a call that succeeded. Only `full` ones raise the limit."""
         self._full += full
         if self._full >= self.calls:
             self._full = 0
             self.calls = min(self._most, self.calls + 1)
 
-    def failed(self, begun: int) -> None:
+    def record_failure(self, begun: int) -> None:
         """Halve the limit, because a call failed or most of its records were throttled."""
         if begun == self._cuts:
             self._cuts += 1

@@ -64,7 +64,7 @@ class DeliveryCounters:
         """The counters of every hook, by app and id."""
         return self._by_hook
 
-    def keep(self, hooks: Collection[tuple[str, str]]) -> None:
+    def retain_only(self, hooks: Collection[tuple[str, str]]) -> None:
         """Forget every hook but these, each an app key and an id."""
         for key in [key for key in self._by_hook if key not in hooks]:
             del self._by_hook[key]

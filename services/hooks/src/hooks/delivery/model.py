@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from hooks.delivery.counters import HookCounters
-from hooks.matching.hook import Batch
+from hooks.matching.hook import BatchSettings
 from hooks.matching.rule import Target
 from shared.errors import CredentialsError, DeniedError, MillraceError, NotFoundError, UnauthenticatedError
 from shared.runtime.retry import Backoff
@@ -19,7 +19,7 @@ MAX_KEY_CHARACTERS = 256
 """The longest partition key that Kinesis takes (PutRecords in botocore's service model)."""
 PAUSING = (CredentialsError, UnauthenticatedError, DeniedError, NotFoundError)
 """Errors that only a person can mend: the target waits for new configuration, and is probed now and then."""
-PLAIN = Batch()
+PLAIN = BatchSettings()
 FRAME_BYTES = {"single": 0, "json_array": 2, "ndjson": 1}
 """Bytes that a format adds to a record that travels alone: the brackets of the array, the line feed."""
 
@@ -51,7 +51,7 @@ class Record(Struct, kw_only=True, eq=False, gc=False):
     source: str
     counters: HookCounters
     done: Callable[["Record"], None]
-    batch: Batch = PLAIN
+    batch: BatchSettings = PLAIN
     max_bytes: int = 1 << 20
     at_ns: int = 0
     partition: int | None = None
@@ -117,7 +117,7 @@ class Sink(Protocol):
         ...
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+class CallPolicy(Struct, frozen=True, kw_only=True):
     """
     Limits of a target: `calls` is the most at once, `probe` the back-off while it is paused, and `retry` that of
     all other failures.
@@ -142,7 +142,7 @@ class DeadLetters(Protocol):
     async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None: ...
 
 
-def size_of(key: str, data: bytes, batch: Batch = PLAIN) -> int:
+def size_of(key: str, data: bytes, batch: BatchSettings = PLAIN) -> int:
     """Size of a record that travels alone, as a target counts it: data, key and format, in bytes."""
     return len(data) + (len(key) if key.isascii() else len(key.encode())) + FRAME_BYTES[batch.format]
 

@@ -44,14 +44,14 @@ class ShardBackoff:
         self._older: dict[str, Sent] = {}
         self._states: dict[str, _ShardState] = {}
         self.blocked = 0
-        """Shards that take nothing at present. Only then is `hold` worth a call."""
+        """Shards that take nothing at present. Only then is `hold_back` worth a call."""
 
     @property
     def waiting(self) -> Iterable[Record]:
         """Records that wait for a shard, each the head of its user's queue."""
         return [record for state in self._states.values() for record in state.waiting]
 
-    def learn(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> int:
+    def record_outcomes(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> int:
         """Learn from an answer. Returns how many records were stored before an earlier one of their user."""
         newer, older = self._newer, self._older
         inversions = 0
@@ -70,8 +70,8 @@ class ShardBackoff:
                 self._recover(shard)
         return inversions
 
-    def failed(self, refused: Sequence[tuple[Record, Failed]]) -> None:
-        """Put refused records into back-off. `learn` comes first: a shard that stored others waits briefly."""
+    def record_refusals(self, refused: Sequence[tuple[Record, Failed]]) -> None:
+        """Put refused records into back-off. `record_outcomes` comes first: a shard that stored some waits briefly."""
         for record, outcome in refused:
             named = NAMED.search(outcome.message)
             shard = named.group() if named else self._shard_of(record.key)
@@ -82,7 +82,7 @@ class ShardBackoff:
                 self.blocked += _is_blocked(state)
                 state.timer = self._loop.call_later(wait_s(self._backoff, state.failures), self._end_wait, shard)
 
-    def hold(self, record: Record) -> bool:
+    def hold_back(self, record: Record) -> bool:
         """
         Return whether the record is kept here, because its user's shard refused everything more than once. A single
         refusal holds up no other record, since it may concern that record alone.
@@ -101,7 +101,7 @@ class ShardBackoff:
         self._states.clear()
         self.blocked = 0
 
-    def renewed(self) -> None:
+    def reset(self) -> None:
         """Resume everything, because a changed configuration makes what was learnt of shards uncertain."""
         waiting = list(self.waiting)
         self.clear()
@@ -130,7 +130,7 @@ class ShardBackoff:
 def _follows(number: str, other: str) -> bool:
     """
     Return whether one sequence number is above the other. They have 56 digits or more and no leading zeros (API
-    reference, PutRecordsResultEntry). Integers of them would cost more than all other work of `learn`.
+    reference, PutRecordsResultEntry). Integers of them would cost more than all other work of `record_outcomes`.
     """
     return number > other if len(number) == len(other) else len(number) > len(other)
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 import structlog
 
-from hooks.delivery.model import PAUSING, DeliveryObserver, Policy
+from hooks.delivery.model import PAUSING, CallPolicy, DeliveryObserver
 from hooks.matching.rule import Target
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
@@ -20,7 +20,9 @@ class TargetHealth:
     A pause is reported once, and again only when a changed configuration did not mend it.
     """
 
-    def __init__(self, target: Target, policy: Policy, observer: DeliveryObserver, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, target: Target, policy: CallPolicy, observer: DeliveryObserver, clock: Callable[[], float]
+    ) -> None:
         self._target = target
         self._policy = policy
         self._observer = observer
@@ -32,7 +34,7 @@ class TargetHealth:
         self.error: MillraceError | None = None
         """The failure that stops delivery; None while the target answers."""
 
-    def failed(self, error: MillraceError) -> None:
+    def record_failure(self, error: MillraceError) -> None:
         """Note a call that failed as a whole."""
         if self.wait_s > 0:
             return  # It ran beside the one that failed first.
@@ -54,7 +56,7 @@ class TargetHealth:
             self._reported = self._paused = True
             self._observer.paused(self._target, error)
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """Note a call that was answered."""
         if self.error is not None:
             self._forget()
@@ -62,7 +64,7 @@ class TargetHealth:
             self._reported = self._paused = False
             self._observer.resumed(self._target)
 
-    def renewed(self) -> None:
+    def reset(self) -> None:
         """Forget the failure, because the configuration changed."""
         self._reported = False
         self._forget()

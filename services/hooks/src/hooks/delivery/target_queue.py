@@ -17,22 +17,22 @@ from typing import Any
 
 import structlog
 
-from hooks.delivery.batching import RecordBatch, unpack
 from hooks.delivery.concurrency_limit import ConcurrencyLimit
 from hooks.delivery.model import (
+    CallPolicy,
     DeadLetters,
     DeliveryObserver,
     Failed,
     Outcome,
-    Policy,
     Record,
     Sink,
     SinkLimits,
 )
+from hooks.delivery.packing import PackedRecord, unpack
 from hooks.delivery.shard_backoff import ShardBackoff
 from hooks.delivery.target_health import TargetHealth
 from hooks.delivery.user_queues import UserQueues
-from hooks.matching.hook import Batch
+from hooks.matching.hook import BatchSettings
 from hooks.matching.rule import Target
 from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.runtime.telemetry import Metrics
@@ -49,7 +49,7 @@ class TargetQueue:
         self,
         target: Target,
         sink: Sink,
-        policy: Policy,
+        policy: CallPolicy,
         *,
         spawn: Spawn,
         observer: DeliveryObserver,
@@ -66,7 +66,7 @@ class TargetQueue:
         self._user_queues = UserQueues()
         self._calls: dict[asyncio.Task[None], list[Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._lingering: Batch | None = None
+        self._lingering: BatchSettings | None = None
         self._overdue = False
         self._saturated = False
         """The concurrency limit is reached; the end of a call checks again."""
@@ -106,8 +106,8 @@ class TargetQueue:
     def renew(self, sink: Sink) -> None:
         """Go on with the sink of a new configuration at once. Calls in flight end with the sink they began with."""
         self._sink = sink
-        self._health.renewed()
-        self._shard_backoff.renewed()
+        self._health.reset()
+        self._shard_backoff.reset()
         self._schedule(0.0)
 
     def waiting(self) -> list[Record]:
@@ -115,48 +115,48 @@ class TargetQueue:
         in_calls = [head for batch in self._calls.values() for head in batch]
         return self._user_queues.all([*in_calls, *self._shard_backoff.waiting])
 
-    def release(self, leaves: Callable[[Record], bool]) -> list[Record]:
+    def release(self, matches: Callable[[Record], bool]) -> list[Record]:
         """
-        Remove and return the records for which `leaves` is true, each user's in order.
+        Remove and return the records for which `matches` is true, each user's in order.
 
         Where there is one, calls in flight are cancelled, so the records that stay may be sent twice, in order.
         """
         records = self.waiting()
-        if not any(map(leaves, records)):
+        if not any(map(matches, records)):
             return []
         self._clear()
         released: list[Record] = []
         for record in records:
             record.next = None
-            if leaves(record):
+            if matches(record):
                 released.append(record)
             else:
                 self.put(record)
         self._changed.set()
         return released
 
-    def withdraw_waiting(self, leaves: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+    def withdraw_waiting(self, matches: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
         """
-        Remove the waiting records for which `leaves` is true. No call is cancelled, so nothing is sent twice.
+        Remove the waiting records for which `matches` is true. No call is cancelled, so nothing is sent twice.
 
         Returns:
-            The removed records, each user's in order, and the ones in flight for which `leaves` is true. These stay.
+            The removed records, each user's in order, and the ones in flight for which `matches` is true. These stay.
         """
         heads = [head for batch in self._calls.values() for head in batch]
         sending = list(unpack(heads))
         in_calls = set(sending)
         waiting = [record for record in self.waiting() if record not in in_calls]
         self._shard_backoff.clear()
-        self._user_queues.keep(heads)
+        self._user_queues.retain_only(heads)
         withdrawn: list[Record] = []
         for record in waiting:
             record.next = None
-            if leaves(record):
+            if matches(record):
                 withdrawn.append(record)
             else:
                 self.put(record)
         self._changed.set()
-        return withdrawn, [record for record in sending if leaves(record)]
+        return withdrawn, [record for record in sending if matches(record)]
 
     async def drain(self) -> None:
         """
@@ -164,7 +164,7 @@ class TargetQueue:
 
         Records that a silent or paused target leaves are sent after the next start.
         """
-        self._pump()
+        self._start_calls()
         while self._user_queues and (self._calls or self.error is None):
             self._changed.clear()
             await self._changed.wait()
@@ -182,13 +182,13 @@ class TargetQueue:
         for held in (self._calls, self._shard_backoff, self._user_queues):
             held.clear()
 
-    def _wake(self, batch: Batch) -> None:
+    def _wake(self, batch: BatchSettings) -> None:
         self._saturated = len(self._calls) >= self._max_calls
         if self._saturated:
             return
         wait_s = self._health.wait_s
         if wait_s <= 0 and len(self._user_queues.ready) >= min(batch.max_records, self.limits.call_records):
-            self._pump()
+            self._start_calls()
             return
         delay_s = max(wait_s, batch.linger_ms / 1000)
         if self._timer is None or self._loop.time() + delay_s < self._timer.when():
@@ -203,21 +203,21 @@ class TargetQueue:
     def _schedule(self, delay_s: float) -> None:
         self._saturated = False
         self._stop_timer()
-        self._timer = self._loop.call_later(delay_s, self._pump)
+        self._timer = self._loop.call_later(delay_s, self._start_calls)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._lingering = None
 
-    def _pump(self) -> None:
+    def _start_calls(self) -> None:
         self._stop_timer()
         if (delay_s := self._health.wait_s) > 0:
             self._schedule(delay_s)
             return
         while not self._user_queues.idle and len(self._calls) < self._max_calls:
             batch, full = self._user_queues.take_batch(
-                self.limits, self._shard_backoff.hold if self._shard_backoff.blocked else None
+                self.limits, self._shard_backoff.hold_back if self._shard_backoff.blocked else None
             )
             if batch:
                 self._calls[self._spawn(self._call(batch, full))] = batch
@@ -230,19 +230,19 @@ class TargetQueue:
             if len(outcomes) != len(batch):
                 raise UnavailableError(f"{len(outcomes)} outcomes for {len(batch)} records")
         except MillraceError as error:
-            self._concurrency.failed(begun)
+            self._concurrency.record_failure(begun)
             await self._call_failed(batch, error, sink)
         except Exception as error:
             log.exception("sink_crashed", app_key=self._target.app_key, stream_name=self._target.stream_name)
             self._metrics.count("millrace_bugs_total", where="sink")
-            self._concurrency.failed(begun)
+            self._concurrency.record_failure(begun)
             await self._call_failed(batch, UnavailableError(f"internal: {type(error).__name__}"), sink)
         else:
             failed = await self._apply_outcomes(batch, outcomes)
             if failed * 2 > len(outcomes):
-                self._concurrency.failed(begun)
+                self._concurrency.record_failure(begun)
             else:
-                self._concurrency.succeeded(full=full)
+                self._concurrency.record_success(full=full)
         task = asyncio.current_task()
         assert task is not None
         del self._calls[task]
@@ -253,13 +253,13 @@ class TargetQueue:
         self._saturated = False
         # Records that gathered during the last call, or were due when no call was free, have lingered enough.
         if self._overdue or not self._calls:
-            self._pump()
+            self._start_calls()
         elif self._user_queues.ready:
             self._wake(self._user_queues.ready[0].batch)
 
     async def _apply_outcomes(self, batch: list[Record], outcomes: Sequence[Outcome]) -> int:
         """Finish and requeue by outcome. Returns how many records failed for now."""
-        if inversions := self._shard_backoff.learn(batch, outcomes):
+        if inversions := self._shard_backoff.record_outcomes(batch, outcomes):
             self._metrics.count("millrace_hooks_order_inversions_total", inversions)
         sent, rest = self._user_queues.confirm(batch, outcomes)
         failed: list[tuple[Record, Failed]] = []
@@ -268,8 +268,8 @@ class TargetQueue:
             record.counters.fail(f"{outcome.code}: {outcome.message}")
             (failed if outcome.retryable else refused).append((record, outcome))
         if len(rest) < len(batch):
-            self._health.answered()
-        self._shard_backoff.failed(failed)
+            self._health.record_answer()
+        self._shard_backoff.record_refusals(failed)
         self._count("sent", sent)
         self._count("failed", _events(record for record, _ in failed))
         self._count("refused", _events(record for record, _ in refused))
@@ -285,7 +285,7 @@ class TargetQueue:
         if record.events > 1:
             self._user_queues.suspect([record])
             return
-        single = record.records[0] if isinstance(record, RecordBatch) else record
+        single = record.records[0] if isinstance(record, PackedRecord) else record
         await self._dead_letters.put_record(self._target, single, "rejected", message)
         self._user_queues.finish(record)
 
@@ -300,7 +300,7 @@ class TargetQueue:
         if sink is not self._sink:
             pass  # The connector changed during the call: its new values are tried at once.
         elif not isinstance(error, InvalidError | TooLargeError):
-            self._health.failed(error)
+            self._health.record_failure(error)
         elif len(batch) > 1:
             self._user_queues.suspect(batch)
             batch.clear()

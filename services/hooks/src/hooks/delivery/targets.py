@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from msgspec import Struct
 
-from hooks.delivery.model import DeadLetters, DeliveryObserver, Policy, Record, Sink
+from hooks.delivery.model import CallPolicy, DeadLetters, DeliveryObserver, Record, Sink
 from hooks.delivery.target_queue import TargetQueue
 from hooks.matching.rule import HookIndex, Target
 from shared.errors import MillraceError
@@ -43,7 +43,7 @@ class Targets:
     """
 
     def __init__(
-        self, policy: Policy, *, observer: DeliveryObserver, dead_letters: DeadLetters, metrics: Metrics
+        self, policy: CallPolicy, *, observer: DeliveryObserver, dead_letters: DeadLetters, metrics: Metrics
     ) -> None:
         self._policy = policy
         self._observer = observer

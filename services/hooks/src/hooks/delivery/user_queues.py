@@ -9,9 +9,9 @@ records.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from hooks.delivery.batching import RecordBatch, pack, unpack
 from hooks.delivery.model import Failed, Outcome, Record, SinkLimits
-from hooks.matching.hook import Batch
+from hooks.delivery.packing import PackedRecord, pack, unpack
+from hooks.matching.hook import BatchSettings
 
 
 class UserQueues:
@@ -43,29 +43,29 @@ class UserQueues:
         self.ready.append(record)
         return True
 
-    def take_batch(self, limits: SinkLimits, hold: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
+    def take_batch(self, limits: SinkLimits, hold_back: Callable[[Record], bool] | None) -> tuple[list[Record], bool]:
         """
         The records of the next call, and whether there was no room in it for more. A suspect goes alone.
 
         Args:
-            hold: Called for every record, when given; it keeps the records for which it returns True. The batch may
-                become empty by it.
+            hold_back: Called for every record, unless None; it keeps the records for which it returns True. The batch
+                may become empty by it.
         """
         ready, most, room, size = self.ready, limits.call_records, limits.call_bytes, 0
         if self._suspects:
             ready, most = self._suspects, 1
         batch: list[Record] = []
-        gathering: Batch | None = None
+        gathering: BatchSettings | None = None
         packs = False
         while ready:
             record = ready.popleft()
-            if hold is not None and hold(record):
+            if hold_back is not None and hold_back(record):
                 continue
             if record.batch is not gathering:
                 gathering = record.batch
                 most, room = min(most, gathering.max_records), min(room, gathering.max_bytes)
                 packs = gathering.format != "single"
-            if packs and len(batch) < most and not isinstance(record, RecordBatch):
+            if packs and len(batch) < most and not isinstance(record, PackedRecord):
                 record = self._pack(record, min(limits.record_bytes, gathering.max_bytes))
             size += record.size
             if len(batch) >= most or (size > room and batch):
@@ -112,7 +112,7 @@ class UserQueues:
     def suspect(self, records: Iterable[Record]) -> None:
         """Mark records to be sent one by one: one of them, or of the only pack, made the target refuse a whole call."""
         suspects = list(records)
-        if len(suspects) == 1 and isinstance(suspects[0], RecordBatch):
+        if len(suspects) == 1 and isinstance(suspects[0], PackedRecord):
             packed = suspects[0]
             if packed.next is None:
                 self._tails[packed.key] = packed.records[-1]
@@ -124,7 +124,7 @@ class UserQueues:
         for held in (self._tails, self._suspects, self.ready):
             held.clear()
 
-    def keep(self, in_calls: Iterable[Record]) -> None:
+    def retain_only(self, in_calls: Iterable[Record]) -> None:
         """Forget every record but these heads, which are in flight."""
         self.clear()
         for head in in_calls:
@@ -135,7 +135,7 @@ class UserQueues:
         """Every single record, each user's in order; `outside` are the heads that are not here."""
         return [record for head in (*outside, *self._suspects, *self.ready) for record in unpack(_linked(head))]
 
-    def _pack(self, head: Record, most_bytes: int) -> RecordBatch:
+    def _pack(self, head: Record, most_bytes: int) -> PackedRecord:
         packed = pack(head, most_bytes)
         if packed.next is None:
             self._tails[packed.key] = packed

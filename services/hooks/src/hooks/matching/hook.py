@@ -35,7 +35,7 @@ EventCode = Annotated[str, Meta(min_length=1, max_length=128)]
 StreamName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$(?!\n)")]
 
 
-class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     The batching of a hook's records: the most that one call holds, and how long the first record waits for others.
 
@@ -64,7 +64,7 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secret: Secret = msgspec.field(default_factory=lambda: Secret(""))
     trigger_type: TriggerType
     event_code: EventCode | Annotated[tuple[EventCode, ...], Meta(min_length=1, max_length=100)]
-    batch: Batch = Batch()
+    batch: BatchSettings = BatchSettings()
     max_record_bytes: Annotated[int, Meta(ge=1024, le=10 * MIB)] = MIB
     oversize: Literal["dead_letter", "strip"] = "dead_letter"
     active: bool = True

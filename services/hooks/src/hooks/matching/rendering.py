@@ -95,11 +95,11 @@ def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | No
 
 
 def _identities(event: RoutedEvent) -> HookEventIdentities:
-    known = event.identities
-    if known is None:
+    identities = event.identities
+    if identities is None:
         return HookEventIdentities(ext_id=event.ext_id) if event.ext_id is not None else _NO_IDENTITIES
     return HookEventIdentities(
-        ext_id=event.ext_id, email=known.email, msisdn=known.msisdn, device_tokens=known.device_tokens
+        ext_id=event.ext_id, email=identities.email, msisdn=identities.msisdn, device_tokens=identities.device_tokens
     )
 
 

@@ -70,12 +70,12 @@ class HookIndex:
 
     def match(self, event: "RoutedEvent") -> tuple[Rule, ...]:
         """The hooks that fire."""
-        asked = (event.app_key, event.type, event.code)
-        found = self._matches.get(asked)
+        key = (event.app_key, event.type, event.code)
+        found = self._matches.get(key)
         if found is None:
             if len(self._matches) >= MATCHES_REMEMBERED:
                 self._matches.clear()
-            found = self._matches[asked] = self._match(*asked)
+            found = self._matches[key] = self._match(*key)
         return found
 
     def _match(self, app_key: str, event_type: EventType, code: str) -> tuple[Rule, ...]:

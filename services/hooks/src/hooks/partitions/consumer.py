@@ -108,11 +108,11 @@ class PartitionConsumer:
                     tasks.create_task(self._detachment.watch())
                     tasks.create_task(self._detachment.write_checkpoints())
                     await self._read()
-                    await self._detachment.wait_ended()
+                    await self._detachment.wait_readers_ended()
                 finally:
                     self._ended.set()
         finally:
-            self._detachment.end()
+            self._detachment.deregister_all()
 
     def close(self) -> None:
         """Pull no more messages."""
@@ -121,7 +121,7 @@ class PartitionConsumer:
         self._window.close()
         self._pull.close()
 
-    def lose(self) -> None:
+    def abort(self) -> None:
         """Stop at once, because the lease is lost: nothing more is queued, and nothing acknowledged."""
         self._lost = self._dispatcher.lost = True
         self.close()

@@ -90,7 +90,7 @@ class ConsumerPool:
             return
         opening.lost = True
         if opening.partition is not None:
-            opening.partition.lose()
+            opening.partition.abort()
         self._targets.drop_partition(number)
         self._end(number, opening)
 

@@ -32,7 +32,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Number = Annotated[int, Meta(ge=0, lt=1 << 62)]
 
 
-class LetterSummary(Struct, frozen=True, kw_only=True):
+class DeadLetterSummary(Struct, frozen=True, kw_only=True):
     """A dead letter in a list. `id` grows with the time `at`. `body` is the beginning, `body_bytes` the whole size."""
 
     id: int
@@ -46,10 +46,10 @@ class LetterSummary(Struct, frozen=True, kw_only=True):
     body_bytes: int
 
 
-class LetterPage(Struct, frozen=True, kw_only=True):
+class DeadLetterPage(Struct, frozen=True, kw_only=True):
     """A page, the oldest first. `next` is `after` of the next page, and null on the last one."""
 
-    letters: tuple[LetterSummary, ...]
+    letters: tuple[DeadLetterSummary, ...]
     next: int | None
 
 
@@ -76,16 +76,16 @@ class PurgeReply(Struct, frozen=True, kw_only=True):
     purged: int
 
 
-async def list_letters(call: Call[State]) -> LetterPage:
+async def list_dead_letters(call: Call[State]) -> DeadLetterPage:
     """List a page."""
-    wanted = _wanted(call)
+    selection = _selection(call)
     found, following = await call.state.dead_letters.read(
-        wanted, after=call.asked["after"], limit=call.asked["limit"], max_bytes=PAGE_BYTES
+        selection, after=call.asked["after"], limit=call.asked["limit"], max_bytes=PAGE_BYTES
     )
-    return LetterPage(letters=tuple(map(_summary, found)), next=following)
+    return DeadLetterPage(letters=tuple(map(_summary, found)), next=following)
 
 
-async def get_letter(call: Call[State]) -> StoredDeadLetter:
+async def get_dead_letter(call: Call[State]) -> StoredDeadLetter:
     """One dead letter, whole."""
     id = call.path["id"]
     if not NUMBER.fullmatch(id):
@@ -96,20 +96,20 @@ async def get_letter(call: Call[State]) -> StoredDeadLetter:
 async def replay(call: Call[State]) -> ReplayReply:
     """Send again."""
     form = decode(await call.request.read() or b"{}", ReplayForm)
-    wanted = DeadLetterFilter(
+    selection = DeadLetterFilter(
         app_key=call.app_key, hook=form.hook, reason=form.reason, since=form.since, until=form.until
     )
     return await call.state.replays.run(
-        _checked(wanted), after=form.after, limit=form.limit, per_second=form.per_second, dry_run=form.dry_run
+        _checked(selection), after=form.after, limit=form.limit, per_second=form.per_second, dry_run=form.dry_run
     )
 
 
 async def purge(call: Call[State]) -> PurgeReply:
     """Delete."""
-    return PurgeReply(purged=await call.state.dead_letters.purge(_wanted(call)))
+    return PurgeReply(purged=await call.state.dead_letters.purge(_selection(call)))
 
 
-def _wanted(call: Call[State]) -> DeadLetterFilter:
+def _selection(call: Call[State]) -> DeadLetterFilter:
     asked = call.asked
     return _checked(
         DeadLetterFilter(
@@ -122,14 +122,14 @@ def _wanted(call: Call[State]) -> DeadLetterFilter:
     )
 
 
-def _checked(wanted: DeadLetterFilter) -> DeadLetterFilter:
-    if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
+def _checked(selection: DeadLetterFilter) -> DeadLetterFilter:
+    if selection.since is not None and selection.until is not None and selection.since >= selection.until:
         raise InvalidError("expected a time after `since`", field="until")
-    return wanted
+    return selection
 
 
-def _summary(letter: StoredDeadLetter) -> LetterSummary:
-    return LetterSummary(
+def _summary(letter: StoredDeadLetter) -> DeadLetterSummary:
+    return DeadLetterSummary(
         id=letter.id,
         at=letter.at,
         hook=letter.hook,
@@ -151,9 +151,9 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         PATH,
-        list_letters,
+        list_dead_letters,
         "List what could not be delivered, the oldest first",
-        reply=LetterPage,
+        reply=DeadLetterPage,
         query={
             "hook": HOOK,
             "reason": REASON,
@@ -163,7 +163,7 @@ ROUTES: tuple[Route, ...] = (
             "after": Query("`next` of the page before", Number, 0),
         },
     ),
-    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_letter, "Show one dead letter whole", reply=StoredDeadLetter),
+    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_dead_letter, "Show one dead letter whole", reply=StoredDeadLetter),
     Route(
         "POST",
         f"{PATH}/replay",

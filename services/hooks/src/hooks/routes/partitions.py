@@ -1,12 +1,12 @@
 """HTTP for partitions: parse -> call -> answer. No rules."""
 
-from hooks.assignment.status import PartitionsStatus
+from hooks.assignment.status import AssignmentOverview
 from hooks.state import State
 from shared.http.routes import Route
 from shared.http.server import Call
 
 
-async def get_partitions(call: Call[State]) -> PartitionsStatus:
+async def get_partitions(call: Call[State]) -> AssignmentOverview:
     """The replicas, and the owner of each partition."""
     return await call.state.assignment.read()
 
@@ -17,7 +17,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/partitions",
         get_partitions,
         "The replicas, the owner of each partition, and how far it is",
-        reply=PartitionsStatus,
+        reply=AssignmentOverview,
         scope="admin",
     ),
 )

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from hooks.delivery.model import Policy
-from hooks.matching.hook import Batch
+from hooks.delivery.model import CallPolicy
+from hooks.matching.hook import BatchSettings
 from hooks.sinks.kinesis.config import KinesisConfig
-from hooks.sinks.kinesis.put_record import ADVICE, AGAIN_S, AT_ONCE
+from hooks.sinks.kinesis.put_record import ADVICE, AT_ONCE, RETRY_PUT_RECORDS_S
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.contracts import streams
@@ -21,9 +21,9 @@ from support.fakes.sink import TargetQueueHarness
 from support.servers.kinesis import CallFault, FaultyKinesis
 from support.waiting import until
 
-BATCH = Batch(linger_ms=2)
+BATCH = BatchSettings(linger_ms=2)
 QUICK = Backoff(first_s=0.01, max_s=0.05)
-POLICY = Policy(retry=QUICK, probe=QUICK)
+POLICY = CallPolicy(retry=QUICK, probe=QUICK)
 USERS = 20
 
 
@@ -134,7 +134,7 @@ async def test_put_records_is_tried_again_after_a_while(
     await harness.wait_finished(40)
     assert ([ADVICE], 40) == (advice, kinesis.calls), "one call a record"
 
-    clock.now_s = AGAIN_S
+    clock.now_s = RETRY_PUT_RECORDS_S
     put(harness, 40, 60)
     await harness.wait_finished(60)
 

@@ -42,11 +42,11 @@ class KinesisApi(Struct, frozen=True):
                 endpoint_url=self.endpoint_url,
             )
         except MillraceError as error:
-            if (meant := _meant(error, aws_code(error))) is error:
+            if (translated := _translated(error, aws_code(error))) is error:
                 raise
-            raise meant from error
+            raise translated from error
 
-    async def call(self, service: str, operation: str, **given: Any) -> dict[str, Any]:
+    async def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """
         The answer of the SDK, for operations that are called rarely.
 
@@ -62,13 +62,13 @@ class KinesisApi(Struct, frozen=True):
                 credentials=self.credentials,
                 endpoint_url=self.endpoint_url if elsewhere else None,
             ) as client:
-                answer: dict[str, Any] = await getattr(client, operation)(**given)
+                answer: dict[str, Any] = await getattr(client, operation)(**arguments)
                 return answer
         except AWS_ERRORS as error:
-            raise _meant(aws_error(error), aws_code(error)) from error
+            raise _translated(aws_error(error), aws_code(error)) from error
 
 
-def _meant(found: MillraceError, code: str | None) -> MillraceError:
+def _translated(found: MillraceError, code: str | None) -> MillraceError:
     """The error that delivery has to see for a refusal."""
     if isinstance(found, InvalidError | TooLargeError) and code not in ABOUT_RECORDS:
         return DeniedError(found.message)

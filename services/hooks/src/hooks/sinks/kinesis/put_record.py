@@ -24,7 +24,7 @@ from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeErro
 
 AT_ONCE: Final = 64
 """PutRecord calls to one stream."""
-AGAIN_S: Final = 600.0
+RETRY_PUT_RECORDS_S: Final = 600.0
 """PutRecords is tried again after this time: a change of the policy is not announced to us."""
 ABOUT_SHARDS: Final = frozenset({"ProvisionedThroughputExceededException", "KMSThrottlingException"})
 """Refusals that say nothing of records of other shards."""
@@ -45,13 +45,13 @@ class PutRecordFallback:
         self._advise = advise
         self._call_s = call_s
         self._clock = clock
-        self._again_at = 0.0
+        self._retry_at = 0.0
         self._allowed = False
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         """See `hooks.delivery.model.Sink`."""
-        if self._clock() < self._again_at:
+        if self._clock() < self._retry_at:
             return self._settle(await self._put_each(batch))
         try:
             outcomes = await self._sink.send(batch)
@@ -73,7 +73,7 @@ class PutRecordFallback:
             raise denied
         if isinstance(first[0], MillraceError) and not _about_record(first[0]):
             raise first[0]  # It does not say whether PutRecord is allowed.
-        self._again_at = self._clock() + AGAIN_S
+        self._retry_at = self._clock() + RETRY_PUT_RECORDS_S
         self._allowed = False
         self._advise(ADVICE)
         return self._settle(first + await self._put_each(batch[1:]))
@@ -108,7 +108,7 @@ class PutRecordFallback:
         pausing = [error for error in failures if isinstance(error, PAUSING)]
         if pausing:
             # The policy was changed, and may grant PutRecords now.
-            self._again_at = 0.0
+            self._retry_at = 0.0
         if len(failures) == len(found):
             raise (pausing or failures)[0]
         return [_outcome(one) for one in found]

@@ -108,7 +108,7 @@ class KinesisSink:
 
     async def describe(self) -> dict[str, Any]:
         """The answer of DescribeStreamSummary, which a key that may only write is denied."""
-        answer = await self._ask("describe_stream_summary", StreamName=self._stream_name)
+        answer = await self._call("describe_stream_summary", StreamName=self._stream_name)
         summary: dict[str, Any] = answer["StreamDescriptionSummary"]
         return summary
 
@@ -130,10 +130,10 @@ class KinesisSink:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UnavailableError("Kinesis answered with something else than PutRecord's answer") from None
 
-    async def _ask(self, operation: str, **given: Any) -> dict[str, Any]:
+    async def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self._call_s):
-                return await self._api.call("kinesis", operation, **given)
+                return await self._api.call("kinesis", operation, **arguments)
         except TimeoutError:
             raise UnavailableError(f"Kinesis did not answer within {self._call_s:g} s") from None
 

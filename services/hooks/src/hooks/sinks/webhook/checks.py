@@ -57,7 +57,7 @@ def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple
             )
         return Finding(message=f"{host} may be connected to")
 
-    async def shake_hands() -> Finding:
+    async def handshake() -> Finding:
         if parts.scheme != "https":
             return Finding(status="warning", message="the url is http://, so what is sent can be read on its way")
         refusal: OSError | None = None
@@ -65,7 +65,7 @@ def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple
         for address in addresses:
             try:
                 async with asyncio.timeout(ADDRESS_S):
-                    return await _shake_hands(host, address)
+                    return await _tls_handshake(host, address)
             except ssl.SSLError:
                 raise
             except OSError as error:
@@ -89,12 +89,12 @@ def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple
     return (
         Check(name="name", run=_network_errors_found(resolve), silent=SILENT),
         Check(name="address", run=allow, needs=("name",)),
-        Check(name="tls", run=_network_errors_found(shake_hands), needs=("address",), silent=SILENT),
+        Check(name="tls", run=_network_errors_found(handshake), needs=("address",), silent=SILENT),
         Check(name="answer", run=post, needs=("tls",), silent=SILENT),
     )
 
 
-async def _shake_hands(host: str, address: _Address) -> Finding:
+async def _tls_handshake(host: str, address: _Address) -> Finding:
     _, writer = await asyncio.open_connection(
         address[0], address[1], ssl=ssl.create_default_context(), server_hostname=host
     )

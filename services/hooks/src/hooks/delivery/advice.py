@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from hooks.matching.rule import Target
 
 
-class Advisories:
+class TargetAdvice:
     """The current advice by target. `notify` is called with each new one."""
 
     def __init__(self, notify: Callable[[Target, str], None]) -> None:
@@ -24,7 +24,7 @@ class Advisories:
         """The advice for a target, if there is one."""
         return self._current.get(target)
 
-    def keep(self, targets: Iterable[Target]) -> None:
+    def retain_only(self, targets: Iterable[Target]) -> None:
         """Forget every target but these. The iterable is read only where there is something to forget."""
         if self._current:
             kept = set(targets)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from hooks.delivery.model import Record, size_of
 
 
-class RecordBatch(Record, kw_only=True, eq=False, gc=False):
+class PackedRecord(Record, kw_only=True, eq=False, gc=False):
     """Records of one user and one hook, from the head of the user's queue on, sent as one record."""
 
     records: Sequence[Record]
@@ -24,7 +24,7 @@ class RecordBatch(Record, kw_only=True, eq=False, gc=False):
         return self.records[0]
 
 
-def pack(head: Record, most_bytes: int) -> RecordBatch:
+def pack(head: Record, most_bytes: int) -> PackedRecord:
     """
     Pack the head of a user's queue with the records behind it that are of the same hook and fit. A record that was
     tried before goes alone, because it was in a pack that was refused.
@@ -43,7 +43,7 @@ def pack(head: Record, most_bytes: int) -> RecordBatch:
         data = b"".join(record.data + b"\n" for record in records)
     else:
         data = b"[" + b",".join(record.data for record in records) + b"]"
-    return RecordBatch(
+    return PackedRecord(
         key=head.key,
         data=data,
         size=size_of(head.key, data),
@@ -63,7 +63,7 @@ def pack(head: Record, most_bytes: int) -> RecordBatch:
 def unpack(records: Iterable[Record]) -> Iterable[Record]:
     """Yield every single record, those of packs in their order."""
     for record in records:
-        if isinstance(record, RecordBatch):
+        if isinstance(record, PackedRecord):
             yield from record.records
         else:
             yield record
@@ -74,6 +74,6 @@ def _alike(head: Record, record: Record) -> bool:
 
 
 def _finish_all(pack: Record) -> None:
-    assert isinstance(pack, RecordBatch)
+    assert isinstance(pack, PackedRecord)
     for record in pack.records:
         record.done(record)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from hooks.delivery.model import Failed, Outcome, Record, SinkLimits
-from hooks.matching.hook import Batch
+from hooks.matching.hook import BatchSettings
 from shared.errors import InvalidError, UnavailableError
 from support.fakes.sink import MemorySink, MemoryTargetQueue, store_all
 
-ARRAY = Batch(linger_ms=0, format="json_array")
-LINES = Batch(linger_ms=0, format="ndjson")
+ARRAY = BatchSettings(linger_ms=0, format="json_array")
+LINES = BatchSettings(linger_ms=0, format="ndjson")
 
 
 def data(sink: MemorySink) -> list[bytes]:
@@ -19,7 +19,7 @@ def data(sink: MemorySink) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("batch", "wanted"), [(ARRAY, b"[1,2,3]"), (LINES, b"1\n2\n3\n")])
-async def test_what_waits_for_a_user_goes_as_one_record(batch: Batch, wanted: bytes) -> None:
+async def test_what_waits_for_a_user_goes_as_one_record(batch: BatchSettings, wanted: bytes) -> None:
     sink = MemorySink()
     async with MemoryTargetQueue(sink) as bench:
         records = [bench.put("ann", str(number), batch=batch) for number in (1, 2, 3)]
@@ -32,7 +32,7 @@ async def test_what_waits_for_a_user_goes_as_one_record(batch: Batch, wanted: by
 
 
 @pytest.mark.parametrize(("batch", "wanted"), [(ARRAY, b"[1]"), (LINES, b"1\n")])
-async def test_a_single_event_has_the_same_form(batch: Batch, wanted: bytes) -> None:
+async def test_a_single_event_has_the_same_form(batch: BatchSettings, wanted: bytes) -> None:
     sink = MemorySink()
     async with MemoryTargetQueue(sink) as bench:
         record = bench.put("ann", "1", batch=batch)

@@ -1,6 +1,6 @@
 """What an operator should mend although records go out."""
 
-from hooks.delivery.advisories import Advisories
+from hooks.delivery.advice import TargetAdvice
 from hooks.matching.rule import Target
 
 ORDERS = Target("shop", "orders")
@@ -9,7 +9,7 @@ OTHERS = Target("shop", "others")
 
 def test_advice_is_reported_once_until_it_is_mended() -> None:
     told: list[tuple[Target, str]] = []
-    advice = Advisories(lambda target, message: told.append((target, message)))
+    advice = TargetAdvice(lambda target, message: told.append((target, message)))
 
     for message in ("grant it", "grant it", None, "grant it"):
         advice.set(ORDERS, message)
@@ -19,10 +19,10 @@ def test_advice_is_reported_once_until_it_is_mended() -> None:
 
 
 def test_advice_is_forgotten_with_its_target() -> None:
-    advice = Advisories(lambda _, __: None)
+    advice = TargetAdvice(lambda _, __: None)
     advice.set(ORDERS, "grant it")
     advice.set(OTHERS, "grant it")
 
-    advice.keep([OTHERS])
+    advice.retain_only([OTHERS])
 
     assert (None, "grant it") == (advice.of(ORDERS), advice.of(OTHERS))
