@@ -1,4 +1,4 @@
-"""`python -m hooks`."""
+"""`python -m hooks`. Start, signals and stop are in `shared.service`."""
 
 from hooks.app import SERVICE
 from shared.service import run

@@ -1,4 +1,4 @@
-"""The composition root of hooks: opens the parts and joins them. The only constructor; no rules."""
+"""Construction of the hooks service: its parts and their order. It holds no rules; nothing is constructed elsewhere."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -49,7 +49,7 @@ STALL_POLICY = StallPolicy()
 TIMING = LeaseTiming()
 PULL_MESSAGES = 512
 PULL_BYTES = 1 << 20
-"""Limits on messages that a partition has fetched and not claimed, beside those that `BOUNDS` lets it hold."""
+"""Limits on messages that a partition has fetched and not yet put into its ack window, which `BOUNDS` limits."""
 SCAN_MESSAGES = 256
 
 LAG_EVERY_S = 2.0
@@ -162,7 +162,9 @@ def _secrets_of(mesh: Mesh) -> Callable[[str], Iterable[str]]:
 
 
 async def _measure_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
-    """Keep the gauges of waiting records of the service. Those of each hook are read at a scrape (`hooks.metrics`)."""
+    """
+    Keep the gauges of waiting records of the service. A scrape reads those of each hook (`hooks.partitions.metrics`).
+    """
     while True:
         ours = partitions.all()
         oldest_ns = min((stored for one in ours if (stored := one.oldest_ns) is not None), default=None)

@@ -1,4 +1,4 @@
-"""NATS requests: decode -> call -> reply. No rules."""
+"""Handlers of NATS requests. They decode, call and reply; no rules."""
 
 from typing import Any
 

@@ -64,7 +64,7 @@ class LeaseKeeper:
     """
     The intake of the service: it opens a partition when its lease is claimed, and closes it when that ends.
 
-    `start` comes first, then `run` runs for the life of the service. `table` holds the members and leases of all
+    `start` comes first, then `run` is a task for the life of the service. `table` holds the members and leases of all
     replicas, as this one sees them.
     """
 
@@ -115,7 +115,9 @@ class LeaseKeeper:
                 await self._round()
 
     async def ping(self) -> None:
-        """Raise `UnavailableError` when nothing was renewed for long. Readiness does not need a partition."""
+        """
+        Check the renewals; readiness needs no partition. Raises `UnavailableError` when none succeeded for `expire_s`.
+        """
         silent_s = self._clock() - self._contact_at
         if silent_s > self._timing.expire_s:
             raise UnavailableError(f"no lease was renewed for {silent_s:.0f} s")
@@ -126,7 +128,7 @@ class LeaseKeeper:
         self._partitions.close()
 
     async def join(self) -> None:
-        """Finish the records in flight and release every lease, so that other replicas go on at once."""
+        """Finish the records in flight and release every lease, so that other replicas continue at once."""
         try:
             await self._partitions.join()
         finally:
@@ -260,7 +262,7 @@ class LeaseKeeper:
             log.warning("membership_deletion_failed", replica=self.name, message=error.message)
 
     def _confirmed(self, holding: HeldLease, at: float) -> None:
-        """Note a lease written by a call that began at `at`. A timer ends it, and no loop, which could be late."""
+        """Note a lease written by a call that began at `at`. A timer ends the lease; a loop could be late."""
         self._record_contact()
         if self._held.get(holding.number) is not holding:
             return
@@ -286,7 +288,13 @@ class LeaseKeeper:
         self.table.record_contact()
 
     async def _write(self, key: str, value: Lease | Member, revision: int) -> int:
-        """Raise `ConflictError` when the key has changed, `UnavailableError` without an answer within `renew_s`."""
+        """
+        Write a lease or member on top of a revision, and return the new one.
+
+        Raises:
+            ConflictError: The key has changed.
+            UnavailableError: There was no answer within `renew_s`.
+        """
         try:
             async with asyncio.timeout(self._timing.renew_s):
                 return await self._store.put(key, encode(value), expect_revision=revision)

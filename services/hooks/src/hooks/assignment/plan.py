@@ -33,7 +33,7 @@ class LeaseTiming(Struct, frozen=True, kw_only=True):
 class Lease(Struct, frozen=True, kw_only=True):
     """
     The owner of a partition, as it is stored in the bucket. `owner` is empty after a release. `epoch` grows with every
-    change of owner, so that an owner tells its lease from a later one. Times are for people.
+    change of owner, so that an owner can distinguish its lease from a later one. Times are for people.
     """
 
     owner: str
@@ -43,7 +43,7 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """A live replica, as it is stored in the bucket. `run` tells one process of a replica from the next."""
+    """A live replica, as it is stored in the bucket. `run` distinguishes one process of a replica from the next."""
 
     run: str
     since: datetime

@@ -2,7 +2,7 @@
 The name of this process among the replicas. It is kept over a restart, in a directory that no other process uses.
 
 A process that was killed holds its leases until others see that it is silent. Its successor in the same directory has
-its name, so it claims them at once: the lock on the directory says that the earlier process has ended.
+its name, so it claims them at once: the lock on the directory proves that the earlier process has ended.
 """
 
 import fcntl

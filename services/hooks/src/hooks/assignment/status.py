@@ -36,7 +36,7 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True):
 
 
 class AssignmentOverview(Struct, frozen=True, kw_only=True):
-    """The partitions of the mesh, as the replica `told_by` sees them."""
+    """All replicas and partitions of the mesh, as the replica `told_by` sees them."""
 
     told_by: str
     replicas: tuple[ReplicaStatus, ...]

@@ -46,7 +46,7 @@ class Backlog:
     Args:
         start: The first sequence that may hold something unfinished.
         missed: The newest sequence at which the partition's reader may have skipped an event of theirs.
-        boundary: Up to this position only the events in `unfinished`, pairs of source and hook, are unfinished.
+        boundary: Up to this position only the events in `unfinished`, pairs of source and hook, remain.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Backlog:
         return sum(self.behind.values())
 
     def checkpoint(self, owner: str) -> Checkpoint:
-        """The checkpoint as it has to be stored."""
+        """Build the checkpoint that has to be stored."""
         return Checkpoint(
             app_key=self.target.app_key,
             stream_name=self.target.stream_name,
@@ -106,7 +106,7 @@ class Backlog:
         )
 
     def add_in_flight(self, records: Iterable[Record]) -> None:
-        """Take over records in flight: the checkpoint does not move before they are finished."""
+        """Add records in flight: the checkpoint does not move before they are finished."""
         pending = self.window.add(Message("", b"", sequence=self.began - 1, at_ns=0))
         for record in records:
             finish = record.done
@@ -124,7 +124,7 @@ class Backlog:
             self.behind[record.hook_id] += 1
 
     def record_skipped(self, hook_id: str, sequence: int) -> None:
-        """Note an event that the partition's reader skipped."""
+        """Record an event that the partition's reader skipped."""
         self.missed = max(self.missed, sequence)
         if sequence > self.dispatched_to:
             self.behind[hook_id] += 1

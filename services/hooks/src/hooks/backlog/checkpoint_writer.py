@@ -1,4 +1,4 @@
-"""Writes the checkpoints of one partition's backlogs, in the name of one owner of the partition."""
+"""Writing of the checkpoints of one partition's backlogs, as one owner of the partition."""
 
 import secrets
 
@@ -13,8 +13,9 @@ log = structlog.get_logger()
 
 class CheckpointWriter:
     """
-    Every method raises `UnavailableError` when NATS does not answer. A conflict is none of its errors: it means that
-    the partition has another owner, who delivers these events.
+    Writer of the checkpoints of one partition. Every method raises `UnavailableError` when NATS does not answer.
+
+    A conflict raises nothing: it means that the partition has another owner, which delivers these events.
     """
 
     def __init__(self, checkpoints: Checkpoints, partition: int) -> None:
@@ -23,7 +24,7 @@ class CheckpointWriter:
         self._owner = secrets.token_hex(8)
 
     async def take_over(self) -> list[StoredCheckpoint]:
-        """The checkpoints that an earlier owner left, written again as this owner's."""
+        """Read the checkpoints of an earlier owner, and write them again as this owner's."""
         return await self._checkpoints.take_over(self._partition, self._owner)
 
     async def put(self, backlog: Backlog) -> bool:

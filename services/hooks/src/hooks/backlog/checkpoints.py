@@ -1,5 +1,5 @@
 """
-Checkpoints of backlogs: where each detached target goes on, one entry per partition and target in the bucket `HOOKS`.
+Checkpoints of backlogs: where each detached target continues, one entry per partition and target in the bucket `HOOKS`.
 
 An entry is written before the records that it covers are released, and moves over finished events only. So after a
 crash the events from it on are sent again in order, and none is missing.
@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """
-    The hooks have to catch up from `start` on, a sequence of `EVENTS`. `hooks` says how many events each was behind.
-    `stream_name` was their stream, for people. `owner` wrote the entry.
+    The hooks have to catch up from `start` on, a sequence of `EVENTS`. `hooks` has the number of events that each was
+    behind. `stream_name` was their stream, for people. `owner` wrote the entry.
     """
 
     app_key: str
@@ -120,7 +120,7 @@ class Checkpoints:
                 await self._store.delete(key, expect_revision=await self._own_revision(key, owner))
 
     async def _own_revision(self, key: str, owner: str) -> int:
-        """Return the revision of an own write whose answer was lost, or raise `ConflictError`."""
+        """Return the revision of an own write whose answer was lost. Raises `ConflictError` when there was none."""
         stored = await self._store.get(key)
         if stored is None or decode(stored.data, Checkpoint).owner != owner:
             raise ConflictError(f"{key} belongs to another process")

@@ -269,7 +269,7 @@ class TargetDetachment:
                 if await self._writer.put(requested):
                     self._detach(requested)
                 else:
-                    # A frozen earlier owner has written it; the next owner of the partition goes on with it.
+                    # A frozen earlier owner has written it; the next owner of the partition continues it.
                     self._foreign_keys.add(requested.key)
                     del self._requested[requested.target]
             # The old entry covers the hooks of a new backlog until the new entry is stored.
@@ -299,7 +299,7 @@ class TargetDetachment:
             reader.close()
 
     async def wait_readers_ended(self) -> None:
-        """Wait until no more records are queued."""
+        """Wait until the readers have ended, so that no more records are queued."""
         if running := [task for _, task in self._readers.values()]:
             await asyncio.wait(running)
 
@@ -310,14 +310,14 @@ class TargetDetachment:
                 await backlog.window.wait_empty()
 
     async def settle(self) -> None:
-        """Write the last checkpoints, where the next owner goes on."""
+        """Write the last checkpoints, from which the next owner continues."""
         try:
             await self._write(final=True)
         except MillraceError as error:
             log.warning("last_checkpoint_failed", partition=self._partition, message=error.message)
 
     def deregister_all(self) -> None:
-        """End: this process does not read the partition any more."""
+        """Deregister every backlog, because this process stops reading the partition."""
         self._closed = True
         with contextlib.suppress(ValueError):
             self._targets.before_change.remove(self._reconfigure)

@@ -58,7 +58,7 @@ class EventStream(Protocol):
 
 
 class BacklogObserver(Protocol):
-    """Receives what an operator has to know of backlogs."""
+    """Receives the changes of backlogs that an operator has to know."""
 
     def far_behind(self, target: Target, since: datetime) -> None: ...
 
@@ -200,7 +200,7 @@ class BacklogReader:
     async def _scan(self) -> None:
         backlog = self._backlog
         async with self._shared.scan_slots:
-            # What the partition's reader skipped before the scan began is in the stream, or was deleted from it.
+            # Events that the partition's reader skipped before the scan began are in the stream, or deleted from it.
             missed = backlog.missed
             async with self._shared.events.scan(
                 backlog.target.app_key, self._partition, backlog.dispatched_to + 1

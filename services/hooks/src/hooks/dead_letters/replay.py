@@ -47,7 +47,7 @@ class Replays:
         Send up to `limit` dead letters again, not faster than `per_second`.
 
         Those of one user go in the order of their events, as far as one call reads them. A call reads about 8 MiB and
-        takes 25 s at most; `next` says where the next one goes on.
+        takes 25 s at most; `next` is the position from which the next one continues.
 
         Raises:
             ConflictError: A replay of the app is running.

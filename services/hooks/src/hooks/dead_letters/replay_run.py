@@ -1,6 +1,6 @@
 """
-One call of a replay: the rendered records are sent as they are, not rendered again, through the queues of their hooks'
-present targets. They go beside live records, so that a user never has two records in flight.
+One call of a replay. It sends the rendered records as they are, through the queues of their hooks' present targets.
+They go beside live records, so that a user never has two records in flight.
 
 A dead letter is removed from `DLQ` once its record is confirmed or stored as a new dead letter, and never before. A
 call that breaks off in between may send it twice and cannot lose it.
@@ -33,7 +33,7 @@ class ReplayReply(Struct, frozen=True, kw_only=True):
     inactive hook or connector. `oversize` are those over the limit of the target. `waiting` are those that were not
     confirmed in time, or whose target is paused.
 
-    `next`, as `after` of the next call, goes on behind the finished ones. Waiting dead letters hold it back, because
+    `next`, as `after` of the next call, continues behind the finished ones. Waiting dead letters hold it back, because
     order would be lost behind them. It ends at the newest dead letter of the first call.
     """
 
@@ -104,7 +104,7 @@ class ReplayRun:
         await self._remove()
 
     def reply(self, letters: int, following: int | None, through: int) -> ReplayReply:
-        """Build the answer at the end."""
+        """Build the reply at the end."""
         after = min(self._unfinished) - 1 if self._unfinished else following
         return ReplayReply(
             letters=letters,
@@ -120,7 +120,7 @@ class ReplayRun:
         )
 
     def _target(self, dead_letter: StoredDeadLetter) -> Target | None:
-        """The target of a dead letter; None where it has none, which is counted."""
+        """Find the target of a dead letter, or count why it has none and return None."""
         if dead_letter.hook == ENTRANCE or dead_letter.cut or not dead_letter.key:
             self.not_replayable += 1
             return None

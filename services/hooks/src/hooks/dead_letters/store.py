@@ -23,7 +23,7 @@ from shared.messaging.pull import Pull
 from shared.messaging.streams import delete_message, purge
 
 READ_AT_ONCE = 64
-"""Dead letters that are pulled ahead: what a page may have read in vain."""
+"""Dead letters that are pulled ahead; a page may discard that many."""
 READ_BYTES = 4 << 20
 QUIET_S = 5.0
 """Wait after which a scan ends: the dead letters that it counted have been purged meanwhile."""
@@ -45,8 +45,8 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
 
 class StoredDeadLetter(Struct, frozen=True, kw_only=True):
     """
-    A stored dead letter. `body` is the record that could not be delivered, or the input that was no event; `cut` says
-    that no message could hold all of it. `source` is the event's position, `<stream>:<sequence>:<index>`.
+    A stored dead letter. `body` is the record that could not be delivered, or the input that was no event; `cut` is
+    true where no message could hold all of it. `source` is the event's position, `<stream>:<sequence>:<index>`.
     """
 
     id: int
@@ -62,7 +62,7 @@ class StoredDeadLetter(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterStore:
-    """Every method raises `UnavailableError` when NATS does not answer."""
+    """Reader of dead letters. Every method raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -74,7 +74,7 @@ class DeadLetterStore:
         Read the oldest dead letters after the id `after`, up to `limit` of them or about `max_bytes`.
 
         Returns:
-            The dead letters, and the id to go on after; None where there are no more up to `through`.
+            The dead letters, and the id after which to continue; None where there are no more up to `through`.
         """
         found: list[StoredDeadLetter] = []
         size = 0
@@ -117,7 +117,7 @@ class DeadLetterStore:
         return (await self._bus.stream_state(DLQ)).last_sequence
 
     async def purge(self, selection: DeadLetterFilter) -> int:
-        """Purge what is stored now and before `until`, and return the number. `since` is ignored."""
+        """Purge the dead letters stored by now and before `until`, and return their number. `since` is ignored."""
         # Read first: dead letters that are stored during the purge stay.
         before = await self.newest() + 1
         if selection.until is not None:

@@ -106,7 +106,8 @@ class DeadLetterWriter:
         Store a dead letter. One of the same source (and `once`) and owner is stored once within the duplicate window
         of `DLQ`.
 
-        A body over what one message can hold is cut. `source` says where the whole event is while `EVENTS` keeps it.
+        A body over what one message can hold is cut. `source` is the position of the whole event while `EVENTS` keeps
+        it.
         """
         dead_letter = DeadLetter(
             service=SERVICE,

@@ -1,4 +1,4 @@
-"""Advice to operators, by target: records go out, but something should be mended. Reported once, shown until mended."""
+"""Advice to operators by target, whose records are sent but whose setup needs a correction. Reported once."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,7 +6,7 @@ from hooks.matching.rule import Target
 
 
 class TargetAdvice:
-    """The current advice by target. `notify` is called with each new one."""
+    """The current advice of all targets. `notify` is called with each new one."""
 
     def __init__(self, notify: Callable[[Target, str], None]) -> None:
         self._notify = notify
@@ -27,5 +27,5 @@ class TargetAdvice:
     def retain_only(self, targets: Iterable[Target]) -> None:
         """Forget every target but these. The iterable is read only where there is something to forget."""
         if self._current:
-            kept = set(targets)
-            self._current = {target: message for target, message in self._current.items() if target in kept}
+            retained = set(targets)
+            self._current = {target: message for target, message in self._current.items() if target in retained}

@@ -16,7 +16,7 @@ from shared.contracts.messages import Alert
 from shared.errors import MillraceError
 
 WAITING = 1000
-"""Alerts that may wait to be published. Further ones are dropped: they would say nothing new."""
+"""Alerts that may wait to be published. Further ones are dropped: they would repeat the others."""
 
 AlertKind = Literal[
     "target-paused", "target-resumed", "target-advice", "events-full", "target-far-behind", "events-lost"
@@ -63,7 +63,7 @@ class Alerts:
         self._far_behind.discard(target)
 
     def advised(self, target: Target, message: str) -> None:
-        """Records go to a target, but something should be mended."""
+        """Records are sent to a target, but its setup needs a correction."""
         self.add(target.app_key, "target-advice", target.stream_name, message)
 
     def lost(self, target: Target, events: int) -> None:

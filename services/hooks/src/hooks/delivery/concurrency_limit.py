@@ -1,7 +1,7 @@
 """The concurrency limit of a target: it grows while full calls succeed, and is halved when one fails."""
 
 START = 4
-"""The limit for a target of which nothing is known yet."""
+"""The limit for a target that was not called yet."""
 
 
 class ConcurrencyLimit:
@@ -18,7 +18,7 @@ class ConcurrencyLimit:
         self.calls = min(START, most)
 
     def begin(self) -> int:
-        """Begin a call. Returns a mark that `record_failure` takes."""
+        """Begin a call. Returns the mark for `record_failure`."""
         return self._cuts
 
     def record_success(self, *, full: bool) -> None:

@@ -18,7 +18,7 @@ from shared.runtime.retry import Backoff
 MAX_KEY_CHARACTERS = 256
 """The longest partition key that Kinesis takes (PutRecords in botocore's service model)."""
 PAUSING = (CredentialsError, UnauthenticatedError, DeniedError, NotFoundError)
-"""Errors that only a person can mend: the target waits for new configuration, and is probed now and then."""
+"""Errors that only a person can correct: the target waits for new configuration, and is probed now and then."""
 PLAIN = BatchSettings()
 FRAME_BYTES = {"single": 0, "json_array": 2, "ndjson": 1}
 """Bytes that a format adds to a record that travels alone: the brackets of the array, the line feed."""
@@ -35,13 +35,13 @@ class Record(Struct, kw_only=True, eq=False, gc=False):
         at_ns: Time at which the mesh stored its event, in nanoseconds since the epoch; 0 where it is not needed.
         done: Called once with the record, when it is confirmed, stored as a dead letter or withdrawn.
         batch: The batching of its hook.
-        max_bytes: Limit on a pack that begins with this record, with its key.
+        max_bytes: Limit on a packed record that begins with this one, with its key.
         partition: The partition of its event; None for a replayed dead letter.
         attempts: How often it was sent.
         next: The record behind it in its user queue.
         events: How many events travel in it.
 
-    Not the collector's (`gc`): tens of thousands wait, and nothing that a record refers to refers to records again.
+    Untracked by `gc`: tens of thousands wait, and nothing that a record refers to refers back.
     """
 
     key: str
@@ -113,7 +113,7 @@ class Sink(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Raise the errors of `send` without sending. For Test Connection; delivery does not call it."""
+        """Check the target without sending, for Test Connection alone. Raises as `send` does."""
         ...
 
 

@@ -1,9 +1,9 @@
 """
-Several events of one user packed as one record of the target: it succeeds or fails as a whole, and keeps their order.
+Packing of several events of one user as one record of the target, which succeeds or fails as a whole.
 
-A round trip then carries all waiting events of a user instead of one, which a very active user needs. The hook's
-`batch.format` says which events are packed. A pack that is sent again is the same pack, so its receiver can drop the
-repetition, event by event, as any other.
+A packed record is one record of a call; a batch is the records of one call. With packing, a round trip carries all
+waiting events of a user instead of one, in order, which a very active user needs. The hook's `batch.format` selects it.
+A packed record that is sent again is the same, so its receiver can drop the repetition, event by event.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from hooks.delivery.model import Record, size_of
 
 
 class PackedRecord(Record, kw_only=True, eq=False, gc=False):
-    """Records of one user and one hook, from the head of the user's queue on, sent as one record."""
+    """Single records of one user and one hook, from the head of the user's queue on, sent as one record."""
 
     records: Sequence[Record]
 
@@ -27,7 +27,7 @@ class PackedRecord(Record, kw_only=True, eq=False, gc=False):
 def pack(head: Record, most_bytes: int) -> PackedRecord:
     """
     Pack the head of a user's queue with the records behind it that are of the same hook and fit. A record that was
-    tried before goes alone, because it was in a pack that was refused.
+    tried before goes alone, because it was in a packed record that was refused.
     """
     most_bytes = min(most_bytes, head.max_bytes)
     size = head.size
@@ -61,7 +61,7 @@ def pack(head: Record, most_bytes: int) -> PackedRecord:
 
 
 def unpack(records: Iterable[Record]) -> Iterable[Record]:
-    """Yield every single record, those of packs in their order."""
+    """Yield every single record, those of packed records in their order."""
     for record in records:
         if isinstance(record, PackedRecord):
             yield from record.records
@@ -73,7 +73,7 @@ def _alike(head: Record, record: Record) -> bool:
     return record.hook_id == head.hook_id and record.batch.format == head.batch.format
 
 
-def _finish_all(pack: Record) -> None:
-    assert isinstance(pack, PackedRecord)
-    for record in pack.records:
+def _finish_all(packed: Record) -> None:
+    assert isinstance(packed, PackedRecord)
+    for record in packed.records:
         record.done(record)

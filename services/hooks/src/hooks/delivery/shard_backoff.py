@@ -52,7 +52,7 @@ class ShardBackoff:
         return [record for state in self._states.values() for record in state.waiting]
 
     def record_outcomes(self, batch: Sequence[Record], outcomes: Sequence[Outcome]) -> int:
-        """Learn from an answer. Returns how many records were stored before an earlier one of their user."""
+        """Record an answer. Returns how many records were stored before an earlier one of their user."""
         newer, older = self._newer, self._older
         inversions = 0
         for record, outcome in zip(batch, outcomes, strict=True):
@@ -102,7 +102,7 @@ class ShardBackoff:
         self.blocked = 0
 
     def reset(self) -> None:
-        """Resume everything, because a changed configuration makes what was learnt of shards uncertain."""
+        """Resume everything, because after a change of configuration the state of shards is uncertain."""
         waiting = list(self.waiting)
         self.clear()
         self._resume(waiting)

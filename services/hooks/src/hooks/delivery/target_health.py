@@ -1,4 +1,4 @@
-"""The health of a target: why it is not served at present, when it is called again, and what operators hear of it."""
+"""The health of a target: its failure, the time of its next call, and the report of its pauses to operators."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -17,7 +17,7 @@ class TargetHealth:
     """
     The health of one target. `clock` is monotonic, in seconds. Moves no record.
 
-    A pause is reported once, and again only when a changed configuration did not mend it.
+    A pause is reported once, and again only when it outlasts a change of configuration.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TargetHealth:
         """The failure that stops delivery; None while the target answers."""
 
     def record_failure(self, error: MillraceError) -> None:
-        """Note a call that failed as a whole."""
+        """Record a call that failed as a whole."""
         if self.wait_s > 0:
             return  # It ran beside the one that failed first.
         pausing = isinstance(error, PAUSING)
@@ -57,7 +57,7 @@ class TargetHealth:
             self._observer.paused(self._target, error)
 
     def record_answer(self) -> None:
-        """Note a call that was answered."""
+        """Record a call that was answered."""
         if self.error is not None:
             self._forget()
         if self._paused:

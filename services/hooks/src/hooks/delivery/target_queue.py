@@ -5,7 +5,7 @@ Order: each user has a queue, of which only the head is ever in flight. The next
 confirmed. So a call has at most one record of a user, whatever fails and however many calls run. A call without an
 answer may have been stored: its records go again before anything newer, so a duplicate is adjacent and never late.
 
-A call begins when it is full, or when any record has lingered as long as its hook says. It takes all that is ready.
+A call begins when it is full, or when any record has lingered as long as its hook allows. It takes all that is ready.
 
 One file, because put, timer, call and outcome share the state of one target; its parts are beside it:
 `hooks.delivery.user_queues` (order), `concurrency_limit` (calls at once), `shard_backoff` and `target_health` (waits).
@@ -104,7 +104,7 @@ class TargetQueue:
             self._wake(batch)
 
     def renew(self, sink: Sink) -> None:
-        """Go on with the sink of a new configuration at once. Calls in flight end with the sink they began with."""
+        """Continue with the sink of a new configuration at once. Calls in flight end with the sink they began with."""
         self._sink = sink
         self._health.reset()
         self._shard_backoff.reset()
@@ -281,7 +281,7 @@ class TargetQueue:
         return len(failed)
 
     async def _reject(self, record: Record, message: str) -> None:
-        """Store a record that the target refuses as a dead letter. The records of a pack are sent one by one first."""
+        """Store a refused record as a dead letter. The records of a packed one are sent one by one first."""
         if record.events > 1:
             self._user_queues.suspect([record])
             return

@@ -136,7 +136,7 @@ class Targets:
 
     def apply(self, index: HookIndex, connectors: Mapping[Target, ActiveConnector]) -> None:
         """
-        Apply a configuration; `connectors` has what opens each target.
+        Apply a configuration; `connectors` opens each target.
 
         Records that wait for a stream which their hook has left follow the hook to its new stream. Records of a deleted
         or inactive hook or connector are finished, and counted as `skipped_inactive`.

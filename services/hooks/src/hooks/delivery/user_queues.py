@@ -1,5 +1,5 @@
 """
-The user queues of one target, as linked records: which heads may go, and what one call takes of them. Sends nothing.
+The user queues of one target, as linked records: which heads may go, and the batch of the next call. Sends nothing.
 
 A queue runs from its head to its tail. The head is ready, suspected, or out of here: in a call, or waiting for its
 shard. Where hooks of one target batch differently, a call keeps to the smallest `max_records` and `max_bytes` of its
@@ -15,7 +15,7 @@ from hooks.matching.hook import BatchSettings
 
 
 class UserQueues:
-    """Each record is in one place: `take_batch` hands it out; `requeue`, `suspect`, `confirm` or `finish` ends that."""
+    """User queues of one target. Each head that `take_batch` returns ends by `requeue`, `suspect`, `confirm` or `finish`."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Record] = {}
@@ -97,7 +97,7 @@ class UserQueues:
         return sent, failed
 
     def finish(self, record: Record) -> None:
-        """The record needs nothing more; the one behind it is ready."""
+        """Finish a record; the one behind it is ready."""
         following = record.next
         if following is None:
             del self._tails[record.key]
@@ -110,7 +110,7 @@ class UserQueues:
         self.ready.extendleft(reversed(records))
 
     def suspect(self, records: Iterable[Record]) -> None:
-        """Mark records to be sent one by one: one of them, or of the only pack, made the target refuse a whole call."""
+        """Mark records to be sent one by one: one of them, or of the only packed one, made the target refuse a call."""
         suspects = list(records)
         if len(suspects) == 1 and isinstance(suspects[0], PackedRecord):
             packed = suspects[0]

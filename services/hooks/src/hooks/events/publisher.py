@@ -1,6 +1,6 @@
 """
-Publishing of posted events to `EVENTS`: the chunks of a partition one after the other, partitions side by side, and no
-answer before JetStream has stored them all.
+Publishing of posted events to `EVENTS`: the chunks of a partition one after the other, partitions side by side. The
+answer follows once JetStream has stored them all.
 """
 
 import asyncio

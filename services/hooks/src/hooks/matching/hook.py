@@ -18,13 +18,13 @@ SINK_FIELDS: Final = ("stream_name", "url", "secret")
 """Fields of a hook that only some sinks need."""
 TriggerType = Literal["EVENT", "MESSAGE_LOG", "PUSH_CLICK", "GEOFENCE"]
 TRIGGERS: Mapping[EventType, TriggerType] = {"event": "EVENT", "message_log": "MESSAGE_LOG"}
-"""The trigger that an event of a type pulls. Other types pull nothing."""
+"""The trigger that an event of a type fires. Other types fire none."""
 NARROWER: Mapping[EventType, tuple[TriggerType, tuple[str, ...]]] = {
     "message_log": ("PUSH_CLICK", ("PUSH_CLICK", "PUSH_OPEN")),
     "event": ("GEOFENCE", ("GEOFENCE",)),
 }
 """
-A second trigger that an event pulls where its code, in capitals, begins like one of these.
+A second trigger that an event fires where its code, in capitals, begins like one of these.
 
 The product documents the two triggers and not their codes. A click on a push happens to a message, and is called "push
 open" among its events. Entering and leaving a geofence are events. The type `click` is a tracking link's, not a push's.
@@ -50,7 +50,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    The events that an app wants sent, and the place where they go.
+    The events that an app sends, and their target.
 
     `event_code` is one code, several, or `*` for every code of the trigger type. `stream_name` is the hook's own;
     region and keys are the connector's. A webhook has `url` and `secret` instead, and no connector. A record over

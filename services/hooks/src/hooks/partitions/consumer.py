@@ -1,8 +1,8 @@
 """
-One partition of `EVENTS`: pull -> match -> deliver -> ack floor. Rules of matching, order and retry are elsewhere.
+One partition of `EVENTS`: pull -> match -> deliver -> ack floor. It holds no rules of matching, order or retry.
 
-`hooks.assignment.leases` decides which partitions are open. Two owners of one partition, if there were any, would keep
-each user's order: each sends in order from an ack floor on, so the first arrivals of the events are in order. Only the
+`hooks.assignment.leases` decides which partitions are open. Two owners of one partition would still keep each
+user's order. Each sends in order from an ack floor on, so the first arrivals of the events are in order; only the
 repetitions would be further apart.
 """
 
@@ -147,7 +147,7 @@ class PartitionConsumer:
         await self._detachment.wait_empty()
 
     async def settle(self) -> None:
-        """Acknowledge what is complete, and see it confirmed: what is not comes again after the next start."""
+        """Acknowledge complete messages and wait for the confirmation; others are redelivered after the next start."""
         if self._lost:
             return
         await self._detachment.settle()

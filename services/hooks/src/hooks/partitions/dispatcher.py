@@ -1,4 +1,4 @@
-"""From an event to the target queues: which hooks fire, the record of each, the profile in it, and its queue."""
+"""Dispatch of an event: its hooks, their records, the profile and the queues."""
 
 import asyncio
 from typing import NamedTuple, Protocol

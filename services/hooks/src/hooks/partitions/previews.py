@@ -2,7 +2,7 @@
 Previews: the records of a hook, rendered and not sent, from a posted event or from the newest ones that match.
 
 An inactive hook is rendered as if it were active. `EVENTS` belongs to all apps, so the newest events of one app are
-searched backwards, in ranges that grow; the answer says how far the search went.
+searched backwards, in ranges that grow; the answer has the range that was searched.
 """
 
 import asyncio
@@ -131,7 +131,7 @@ class Previews:
         try:
             return await self._profiles.get(event.app_key, event.ext_id)
         except InvalidError:
-            # Delivery goes on without it as well.
+            # Delivery continues without it as well.
             return None
 
     async def _find(self, rule: Rule, number: int) -> tuple[list[tuple[RoutedEvent, str]], SearchedRange]:

@@ -1,4 +1,4 @@
-"""HTTP for connectors: parse -> call -> answer. No rules."""
+"""Routes of connectors. They parse, call and answer; no rules."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""HTTP for dead letters: parse -> call -> answer. No rules."""
+"""Routes of dead letters. They parse, call and answer; no rules."""
 
 import re
 from datetime import datetime
@@ -19,9 +19,9 @@ PATH = "/v1/apps/{app_key}/dead-letters"
 PAGE = 50
 MOST = 500
 PAGE_BYTES = 8 << 20
-"""About so much of dead letters is read for a page: a page of large ones is shorter."""
+"""Approximate size of the dead letters of a page: a page of large ones is shorter."""
 BODY_CHARACTERS = 1024
-"""Of each body in a page. A dead letter that is read alone has its whole body."""
+"""Limit on each body in a page. A dead letter that is read alone has its whole body."""
 
 NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 """A sequence of a stream: more digits than one will ever have."""

@@ -1,4 +1,4 @@
-"""HTTP for events: parse -> call -> answer. No rules."""
+"""Routes of events. They parse, call and answer; no rules."""
 
 import msgspec
 from aiohttp import web
@@ -11,7 +11,7 @@ from shared.http.routes import Route
 from shared.http.server import Call
 
 BODY_BYTES = 16 << 20
-"""The most of a request with events, counted while it is read, after it is unpacked."""
+"""Limit on a request with events, counted while it is read, after it is unpacked."""
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 

@@ -1,4 +1,4 @@
-"""HTTP for hooks: parse -> call -> answer. No rules."""
+"""Routes of hooks. They parse, call and answer; no rules."""
 
 from datetime import datetime
 
@@ -20,7 +20,7 @@ from shared.http.routes import Route
 from shared.http.server import Call
 
 LAST = 10
-"""Events that a preview renders where nothing is asked."""
+"""Events that a preview renders where the form names neither an event nor a number."""
 
 
 HookForm = form_type(
@@ -40,8 +40,8 @@ HookForm = form_type(
 class HookStatus(Struct, frozen=True, kw_only=True):
     """
     The work of this process for a hook since the process began. `failed` counts attempts, `replayed` dead letters that
-    went through later. `waits_because` is why nothing goes to its stream at present. `advice` is what should be mended,
-    although records go there or because none do.
+    went through later. `waits_because` is the failure that stops delivery at present. `advice` names the
+    setup that needs a correction, whether records are sent or not.
 
     `waiting` counts its records that are matched and not confirmed; `lag_s` is the age of the oldest of their events,
     since it was stored. Events that its partitions have not read yet are counted by `millrace_bus_lag_messages` alone.

@@ -1,4 +1,4 @@
-"""HTTP for partitions: parse -> call -> answer. No rules."""
+"""Routes of partitions. They parse, call and answer; no rules."""
 
 from hooks.assignment.status import AssignmentOverview
 from hooks.state import State

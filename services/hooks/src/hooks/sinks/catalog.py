@@ -19,7 +19,7 @@ class SinkCatalog:
 
     Args:
         sinks: The configurations by the type of a hook.
-        shared: What `open_shared` of each yields, by the same.
+        shared: The objects that `open_shared` of each yields, by the same.
         connectors: The kinds of connectors in the registry, by their id.
         allow_private: Whether addresses inside the operator's network are allowed.
     """
@@ -56,7 +56,7 @@ class SinkCatalog:
         The configuration that opens the target of a rule: its app's connector or the hook itself. None: none is active.
 
         Args:
-            advise: Called with a target and what an operator should mend there, or None once it is mended.
+            advise: Called with a target and the correction that an operator should make, or None once it is made.
         """
         found = self._config_of(rule)
         if found is None:

@@ -1,5 +1,5 @@
 """
-Port of a sink: what the service needs to know of `sinks/<name>/config.py`. No vendor is known here.
+Port of a sink: the part of `sinks/<name>/config.py` that the service uses. No vendor is known here.
 
 The port of an opened sink is `hooks.delivery.model.Sink`.
 """
@@ -15,7 +15,7 @@ from shared.contracts.connection_report import ConnectionReport
 from shared.runtime.settings import Settings
 
 Advise = Callable[[str | None], None]
-"""Called with what an operator should mend although records go out, and with None once it is mended."""
+"""Called with a correction that an operator should make although records are sent, and with None once it is made."""
 
 
 class SinkFactory(Protocol):

@@ -1,4 +1,4 @@
-"""The message that Test Connection sends. It says what it is, so that its readers can leave it out."""
+"""The message that Test Connection sends. It is marked, so that its readers can leave it out."""
 
 import uuid
 from typing import Final

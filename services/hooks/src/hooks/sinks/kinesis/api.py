@@ -17,7 +17,7 @@ NOT_ALLOWED: Final = frozenset({"AccessDeniedException", "AccessDenied"})
 
 
 class KinesisApi(Struct, frozen=True):
-    """An address and the credentials for it. `at_aws` says that the address is AWS's own."""
+    """An address and the credentials for it. `at_aws` is true where the address is AWS's own."""
 
     clients: AwsClients
     region: str
@@ -27,7 +27,7 @@ class KinesisApi(Struct, frozen=True):
 
     async def post(self, target: str, body: bytes) -> bytes:
         """
-        One call with an encoded body, signed by us: the SDK would cost three times all the rest of a record's way.
+        One call with an encoded body, signed by us: the SDK would cost three times the remaining cost of a record.
 
         Raises:
             MillraceError: AWS refused, or was not reached; of the kind that delivery needs.

@@ -4,7 +4,8 @@ Send records to Amazon Kinesis Data Streams.
 Configuration: kinesis:PutRecords on the streams, for the static keys of a user or for a role; with kinesis:PutRecord
 alone, which is another permission, `put_record.py` helps out. Without keys, this service's own identity assumes the
 role, and needs sts:AssumeRole.
-Implementation: `sink.py` sends by PutRecords, `put_record.py` by PutRecord; `checks.py` is Test Connection.
+Implementation: `sink.py` sends by PutRecords, `put_record.py` by PutRecord; `checks.py` is Test Connection. Retries
+nothing: `hooks.delivery.target_queue` does.
 Considerations: the stream's name is the hook's and not the connector's. One identity of ours assumes the roles of every
 tenant, so the external id begins with the tenant's name (`shared.aws.roles.check_role`).
 """
@@ -39,8 +40,8 @@ ACCESS_KEY: Final = re.compile(r"\w{16,128}", re.ASCII)
 class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     The Kinesis connector of one app. `api_key` is the access key id of an IAM user, `secret_key` its secret access key.
-    Instead of them, or for them to assume, there is `role_arn` with its `external_id`, which is the app's key or begins
-    with it and a colon.
+    `role_arn` is used instead of them, or assumed with them. Its `external_id` is the app's key, or begins with it and
+    a colon.
 
     `endpoint_url` is another address of the API in the region, such as a VPC endpoint. While it is not `active`, no
     hook of the app sends anything.
@@ -62,7 +63,7 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def credentials(self) -> AwsCredentials | AwsRole:
-        """The keys that sign, or the role that they, or this process's own identity, assume."""
+        """The keys that sign, or the role that they or this process's own identity assume."""
         keys = AwsCredentials(access_key_id=self.api_key, secret_access_key=self.secret_key)
         if not self.role_arn:
             return keys

@@ -5,9 +5,9 @@ its customers.
 Configuration: nothing. PutRecords is tried first, with every new configuration, and every ten minutes while it is
 denied.
 Implementation: a batch holds one record of a user at most, so its PutRecord calls run side by side and each user's
-order is kept. The result of each call is the outcome of its record. A failure that a retry cannot mend stops the calls
-that have not begun, and is raised where no record was stored.
-Considerations: one call a record is slower and costs more CPU, so the operator is advised to mend the policy. Where
+order is kept. The result of each call is the outcome of its record. A failure that a retry cannot resolve stops the
+calls that have not begun, and is raised where no record was stored.
+Considerations: one call a record is slower and costs more CPU, so the operator is advised to change the policy. Where
 PutRecord is denied too, the denial of PutRecords is raised.
 """
 
@@ -27,7 +27,7 @@ AT_ONCE: Final = 64
 RETRY_PUT_RECORDS_S: Final = 600.0
 """PutRecords is tried again after this time: a change of the policy is not announced to us."""
 ABOUT_SHARDS: Final = frozenset({"ProvisionedThroughputExceededException", "KMSThrottlingException"})
-"""Refusals that say nothing of records of other shards."""
+"""Refusals that do not concern records of other shards."""
 ADVICE: Final = (
     "records go one by one, because the policy grants kinesis:PutRecord and not kinesis:PutRecords, which is faster: "
     "grant kinesis:PutRecords"
@@ -72,7 +72,7 @@ class PutRecordFallback:
         if isinstance(first[0], DeniedError):
             raise denied
         if isinstance(first[0], MillraceError) and not _about_record(first[0]):
-            raise first[0]  # It does not say whether PutRecord is allowed.
+            raise first[0]  # It does not show whether PutRecord is allowed.
         self._retry_at = self._clock() + RETRY_PUT_RECORDS_S
         self._allowed = False
         self._advise(ADVICE)
@@ -100,7 +100,7 @@ class PutRecordFallback:
                 for place, record in enumerate(batch):
                     calls.create_task(put(place, record))
         except TimeoutError:
-            pass  # `found` already says that the calls without an answer are unavailable.
+            pass  # `found` already has an error for the calls without an answer.
         return found
 
     def _settle(self, found: Sequence[Found]) -> Sequence[Outcome]:

@@ -2,10 +2,10 @@
 Send records to one stream by PutRecords.
 
 Implementation: one PutRecords per batch, encoded here. The answer is positional: HTTP 200 with a code for each record
-that failed.
-Considerations: 500 records and 10 MiB a call, but moto and older regions hold to 5 MiB; 10 MiB a record with its key,
-but 1 MiB unless UpdateMaxRecordSize raised it, which is the default of a hook's `max_record_bytes`. A timeout may have
-stored the batch.
+that failed. Retries nothing: `hooks.delivery.target_queue` does.
+Considerations: a call holds 500 records and 10 MiB, but moto and older regions hold to 5 MiB. A record with its key
+holds 1 MiB, the default of a hook's `max_record_bytes`, and up to 10 MiB where UpdateMaxRecordSize raised it. A timeout
+may have stored the batch.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from hooks.sinks.kinesis.api import KinesisApi
 from shared.errors import UnavailableError
 
 LIMITS: Final = SinkLimits(call_records=500, call_bytes=5 << 20, record_bytes=10 << 20)
-"""Of PutRecords: the number in botocore's service model, the bytes as in *Considerations* above."""
+"""Limits of PutRecords: the number in botocore's service model, the bytes as in *Considerations* above."""
 
 CALL_S: Final = 15.0
-"""For one call. The wait for a free connection has no limit of its own."""
+"""Time limit of one call. The wait for a free connection has no limit of its own."""
 
 PUT_RECORDS: Final = "Kinesis_20131202.PutRecords"
 PUT_RECORD: Final = "Kinesis_20131202.PutRecord"

@@ -1,6 +1,6 @@
 """
-Test Connection of a webhook: its name is known, its addresses are allowed, it speaks TLS, and it confirms one signed
-message that says what it is.
+Test Connection of a webhook: its name is known, its addresses are allowed, it speaks TLS, and it confirms one marked,
+signed message.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from shared.contracts.connection_report import Check, Finding
 from shared.private_addresses import is_private
 
 DEADLINE_S: Final = 2 * REQUEST_S
-"""For all steps, of which one may use half: a receiver that confirms within `REQUEST_S` is a good one."""
+"""Time limit of all steps, of which one may use half: a receiver that confirms within `REQUEST_S` is a good one."""
 
 ADDRESS_S: Final = 4.0
-"""For one address of several, such as an IPv6 address on a network that has only IPv4."""
+"""Time limit of one address of several, such as an IPv6 address on a network that has only IPv4."""
 
 HINTS: Final[dict[int, str]] = {
     401: "Check that the receiver knows this secret, and checks the body as it came.",

@@ -10,7 +10,7 @@ from shared.private_addresses import public_socket
 
 
 class WebhookClient(Struct, frozen=True):
-    """A session of `open_session`, the clock that stamps messages, and the operator's word on private addresses."""
+    """A session of `open_session`, the clock that stamps messages, and whether private addresses are allowed."""
 
     http: aiohttp.ClientSession
     clock: Callable[[], datetime]

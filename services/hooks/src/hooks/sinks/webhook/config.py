@@ -1,11 +1,12 @@
 """
-Send records to an address of the customer's, signed as Standard Webhooks tells (standardwebhooks.com, 1.0.0).
+Send records to an address of the customer's, signed by Standard Webhooks (standardwebhooks.com, 1.0.0).
 
-Configuration: nothing but the hook's own `url` and `secret`. The receiver checks `webhook-signature` over the id, the
-time and the body as they came, refuses what is older than some minutes, and drops an id that it has seen.
-Implementation: `sink.py` posts, `signing.py` signs, `checks.py` is Test Connection.
-Considerations: the customer chooses the address, so it may not lead into our own network: HTTPS, no redirects, and a
-public address at connect time, unless the operator allows others.
+Configuration: the hook's own `url` and `secret`, nothing else. The receiver checks `webhook-signature` over the id, the
+time and the body as they came. It refuses messages older than some minutes, and drops an id that it had before.
+Implementation: `sink.py` posts, `signing.py` signs, `checks.py` is Test Connection. Retries nothing:
+`hooks.delivery.target_queue` does.
+Considerations: the customer chooses the address, so it may not lead into our own network. It has HTTPS, no redirects,
+and a public address at connect time, unless the operator allows others.
 """
 
 import re

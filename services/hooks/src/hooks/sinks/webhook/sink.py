@@ -3,8 +3,8 @@ Post records to one address.
 
 Implementation: one POST a record, several at a time. A record that is sent again keeps its `webhook-id` and gets a new
 time. An answer of 2xx is a confirmation; its body is not read.
-Considerations: a receiver says by 410 that it wants no more; 401, 403, 404 and redirects are more often a deployment
-gone wrong. All of them pause the hook, because another record would fare no better.
+Considerations: by 410 a receiver ends its subscription; 401, 403, 404 and redirects are more often a faulty
+deployment. All of them pause the hook, because another record would fare no better.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ AT_ONCE: Final = 16
 """Requests to one hook's address."""
 REQUEST_S: Final = 15.0
 ANSWER_BYTES: Final = 1 << 16
-"""So much of an answer is read, so that its connection can be used again. A longer one costs a new connection."""
+"""Most of an answer that is read, so that its connection can be used again. A longer one costs a new connection."""
 MOST_WAIT_S: Final = 3600.0
 """The longest `Retry-After` that is obeyed."""
 
@@ -93,7 +93,7 @@ class WebhookSink:
 
         async def post(place: int, record: Record) -> None:
             async with self._at_once:
-                # A receiver that is busy, or has no such address, gets none of the rest.
+                # A receiver that is busy, or has no such address, gets none of the others.
                 errors[place] = pressing[0] if pressing else await self._post(record, key)
             if isinstance(error := errors[place], (BusyError, *PAUSING)):
                 pressing.append(error)
@@ -112,7 +112,7 @@ class WebhookSink:
             raise error
 
     async def _post(self, record: Record, key: bytes) -> MillraceError | None:
-        # A record of several events has the source of its first, and may hold other events after a restart: under the
+        # A record of several events has the source of its first, and may hold other events after a restart. Under the
         # same id the receiver would drop them unread.
         content = hashlib.blake2b(record.data, digest_size=8).hexdigest()
         _, error = await self._post_signed(f"{record.hook_id}:{record.source}:{content}", record.data, key)
@@ -170,14 +170,14 @@ class WebhookSink:
         if 200 <= status < 300:
             return None
         if status in _STATUSES:
-            kind, said = _STATUSES[status]
+            kind, reason = _STATUSES[status]
         elif 300 <= status < 400:
-            kind, said = NotFoundError, "redirects, which is not followed"
+            kind, reason = NotFoundError, "redirects, which is not followed"
         elif 400 <= status < 500:
-            kind, said = InvalidError, "refuses the record"
+            kind, reason = InvalidError, "refuses the record"
         else:
-            kind, said = UnavailableError, "fails"
-        message = f"the receiver {said}: HTTP {status}"
+            kind, reason = UnavailableError, "fails"
+        message = f"the receiver {reason}: HTTP {status}"
         return kind(message, retry_after_s=_seconds(retry_after, self._clock) if kind.retryable else None)
 
 
