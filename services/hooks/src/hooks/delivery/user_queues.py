@@ -15,7 +15,7 @@ from hooks.matching.hook import BatchSettings
 
 
 class UserQueues:
-    """User queues of one target. Each head that `take_batch` returns ends by `requeue`, `suspect`, `confirm` or `finish`."""
+    """User queues of one target. A head from `take_batch` ends by `requeue`, `suspect`, `confirm` or `finish`."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Record] = {}
