@@ -1,4 +1,4 @@
-"""`python -m exporter`."""
+"""`python -m exporter`. Start, signals and stop are in `shared.service`."""
 
 from exporter.app import SERVICE
 from shared.service import run

@@ -1,4 +1,7 @@
-"""Composition root of the exporter: opens the parts and wires them. No rules, and nothing is constructed elsewhere."""
+"""
+Construction of the exporter service: its parts, in the order of their dependencies. It holds no rules; nothing is
+constructed elsewhere.
+"""
 
 import secrets
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The main program of the service."""
+"""`python -m ftp_gateway`. Start, signals and stop are in `shared.service`."""
 
 from ftp_gateway.app import SERVICE
 from shared.service import run

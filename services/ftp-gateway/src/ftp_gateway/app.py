@@ -1,4 +1,7 @@
-"""Composition root: opens the spool, the SFTP server and the consumers, and ties them together. No rules."""
+"""
+Construction of the ftp-gateway service: its parts, in the order of their dependencies. It holds no rules; nothing is
+constructed elsewhere.
+"""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Construction of the hooks service: its parts and their order. It holds no rules; nothing is constructed elsewhere."""
+"""
+Construction of the hooks service: its parts, in the order of their dependencies. It holds no rules; nothing is
+constructed elsewhere.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable

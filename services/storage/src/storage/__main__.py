@@ -1,4 +1,4 @@
-"""`python -m storage`."""
+"""`python -m storage`. Start, signals and stop are in `shared.service`."""
 
 from shared.service import run
 from storage.app import SERVICE

@@ -1,5 +1,6 @@
 """
-Composition root of storage: opens the parts and wires them. No logic, and nothing is constructed elsewhere.
+Construction of the storage service: its parts, in the order of their dependencies. It holds no rules; nothing is
+constructed elsewhere.
 """
 
 import asyncio
