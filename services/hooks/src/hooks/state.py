@@ -1,4 +1,4 @@
-"""The running service: the parts that routes and handlers call. No rules."""
+"""State of the running service: the parts that routes and handlers call. No rules."""
 
 from collections.abc import Callable
 from datetime import datetime

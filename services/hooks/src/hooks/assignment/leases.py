@@ -313,7 +313,7 @@ class LeaseKeeper:
         return stored
 
     async def _watch(self) -> None:
-        """Apply the changes that all replicas make to leases and members."""
+        """Watch the leases and members of all replicas."""
         await watch_entries(
             self._bus, LEASES, keys.LEASES_OF_HOOKS, self._apply_messages, retry=Backoff(first_s=0.1, max_s=5.0)
         )

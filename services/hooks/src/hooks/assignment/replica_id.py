@@ -29,7 +29,7 @@ def new_name() -> str:
 @asynccontextmanager
 async def lock_name(directory: Path) -> AsyncIterator[str]:
     """
-    Yield the name of the replica whose directory it is, and lock the directory for the block.
+    Yield the name of the replica that the directory belongs to, and lock the directory for the block.
 
     Where another process has the lock, or the directory cannot be written, the name is a new one. A restart then waits
     for the leases to expire, as other replicas do.

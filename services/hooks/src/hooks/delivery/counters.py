@@ -47,7 +47,7 @@ class HookCounters:
 
 
 class DeliveryCounters:
-    """The counters of all hooks, each made when it is first asked for."""
+    """The counters of all hooks, each made at its first use."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock

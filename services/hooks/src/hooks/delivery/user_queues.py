@@ -1,7 +1,8 @@
 """
-The user queues of one target, as linked records: which heads may go, and the batch of the next call. Sends nothing.
+The user queues of one target, as linked records: the heads that are ready, and the batch of the next call. Sends
+nothing.
 
-A queue runs from its head to its tail. The head is ready, suspected, or out of here: in a call, or waiting for its
+A queue runs from its head to its tail. The head is ready, suspected, or elsewhere: in a call, or waiting for its
 shard. Where hooks of one target batch differently, a call keeps to the smallest `max_records` and `max_bytes` of its
 records.
 """

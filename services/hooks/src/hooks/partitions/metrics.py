@@ -12,7 +12,7 @@ from shared.runtime.telemetry import Reading
 def read_hooks(
     counters: DeliveryCounters, targets: Targets, backlog_readers: BacklogReaders, clock: Callable[[], datetime]
 ) -> Iterable[Reading]:
-    """The numbers of every hook for which an event has come since this process began."""
+    """The numbers of every hook that has counters in this process."""
     now_s = clock().timestamp()
     waiting = targets.waiting()
     for hook, counted in counters.all().items():

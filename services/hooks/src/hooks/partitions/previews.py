@@ -40,7 +40,7 @@ SCANNED_BYTES = 32 << 20
 SCANNED_AT_ONCE = 10_000
 """Messages that are held at a time."""
 DECODED_AT_ONCE = 64 << 10
-"""Bytes that are decoded before the event loop runs other tasks: some 5 ms. Deliveries go on meanwhile."""
+"""Bytes that are decoded before the event loop runs other tasks: some 5 ms. Deliveries continue meanwhile."""
 SCAN_S = 5.0
 POSTED = "POSTED:0:0"
 """The source of an event that is in no stream."""
@@ -64,7 +64,7 @@ class PreviewRecord(Struct, frozen=True, kw_only=True):
 
 
 class SearchedRange(Struct, frozen=True, kw_only=True):
-    """The part of `EVENTS` that was searched. `all` says that there is nothing older."""
+    """The part of `EVENTS` that was searched. `all` is true where there is nothing older."""
 
     first_sequence: int
     last_sequence: int

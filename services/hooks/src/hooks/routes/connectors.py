@@ -48,7 +48,7 @@ def _routes(sink: type[SinkFactory], connector: str) -> Iterator[Route]:
         "POST",
         f"{path}/test",
         test_connector,
-        "Test Connection on the posted values, each left-out one as it is saved",
+        "Test Connection on the posted values; a value that is left out is the saved one",
         body=form,
         reads_body=True,
         reply=ConnectionReport,

@@ -77,7 +77,7 @@ class PurgeReply(Struct, frozen=True, kw_only=True):
 
 
 async def list_dead_letters(call: Call[State]) -> DeadLetterPage:
-    """List a page."""
+    """List a page of dead letters."""
     selection = _selection(call)
     found, following = await call.state.dead_letters.read(
         selection, after=call.asked["after"], limit=call.asked["limit"], max_bytes=PAGE_BYTES
@@ -94,7 +94,7 @@ async def get_dead_letter(call: Call[State]) -> StoredDeadLetter:
 
 
 async def replay(call: Call[State]) -> ReplayReply:
-    """Send again."""
+    """Replay dead letters."""
     form = decode(await call.request.read() or b"{}", ReplayForm)
     selection = DeadLetterFilter(
         app_key=call.app_key, hook=form.hook, reason=form.reason, since=form.since, until=form.until
@@ -105,7 +105,7 @@ async def replay(call: Call[State]) -> ReplayReply:
 
 
 async def purge(call: Call[State]) -> PurgeReply:
-    """Delete."""
+    """Delete dead letters."""
     return PurgeReply(purged=await call.state.dead_letters.purge(_selection(call)))
 
 
@@ -152,7 +152,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         PATH,
         list_dead_letters,
-        "List what could not be delivered, the oldest first",
+        "List dead letters, the oldest first",
         reply=DeadLetterPage,
         query={
             "hook": HOOK,
@@ -163,12 +163,12 @@ ROUTES: tuple[Route, ...] = (
             "after": Query("`next` of the page before", Number, 0),
         },
     ),
-    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_dead_letter, "Show one dead letter whole", reply=StoredDeadLetter),
+    Route("GET", f"{PATH}/{{id:[0-9]+}}", get_dead_letter, "Return one dead letter, whole", reply=StoredDeadLetter),
     Route(
         "POST",
         f"{PATH}/replay",
         replay,
-        "Send dead letters again as they were rendered, in order, and take out those that arrived",
+        "Send dead letters again as they were rendered, in order, and delete those that are confirmed",
         body=ReplayForm,
         reads_body=True,
         body_required=False,
@@ -178,7 +178,7 @@ ROUTES: tuple[Route, ...] = (
         "DELETE",
         PATH,
         purge,
-        "Throw dead letters away",
+        "Delete dead letters",
         reply=PurgeReply,
         query={"hook": HOOK, "reason": REASON, "until": UNTIL},
     ),

@@ -34,7 +34,7 @@ async def post_events(call: Call[State]) -> web.Response:
 
 
 async def _read(request: web.Request) -> bytes:
-    """The body, unpacked by aiohttp where `Content-Encoding` says so."""
+    """The body, unpacked by aiohttp where `Content-Encoding` asks for it."""
     pieces: list[bytes] = []
     size = 0
     try:
@@ -53,7 +53,7 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/apps/{app_key}/events",
         post_events,
-        "Take events, as an array or as NDJSON; answers once they are stored. 400 where none is good",
+        "Accept events, as an array or as NDJSON; answers once they are stored. 400 where none is accepted",
         body=list[PostedEvent],
         reads_body=True,
         reply=EventsReply,

@@ -130,13 +130,17 @@ async def preview(call: Call[State]) -> Preview:
 ROUTES: tuple[Route, ...] = (
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check_hook),
     Route(
-        "GET", "/v1/apps/{app_key}/hooks/{id}/status", get_status, "What became of a hook's events", reply=HookStatus
+        "GET",
+        "/v1/apps/{app_key}/hooks/{id}/status",
+        get_status,
+        "Status of a hook: the counts of its events, and its lag",
+        reply=HookStatus,
     ),
     Route(
         "POST",
         "/v1/apps/{app_key}/hooks/{id}/test",
         test_hook,
-        "Test Connection of where the hook's records go, on the posted values, each left-out one as it is saved",
+        "Test Connection of the hook's target, on the posted values; a value that is left out is the saved one",
         body=HookForm,
         reads_body=True,
         body_required=False,
@@ -146,7 +150,7 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/apps/{app_key}/hooks/{id}/preview",
         preview,
-        "Render what the hook would send for an event, or for the last ones that match; sends nothing",
+        "Render the records that the hook would send for an event, or for the last ones that match; sends nothing",
         body=PreviewForm,
         reads_body=True,
         body_required=False,

@@ -16,7 +16,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/partitions",
         get_partitions,
-        "The replicas, the owner of each partition, and how far it is",
+        "The replicas, and the owner, floor and lag of each partition",
         reply=AssignmentOverview,
         scope="admin",
     ),

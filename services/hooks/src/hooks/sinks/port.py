@@ -48,7 +48,7 @@ class SinkFactory(Protocol):
 
     def check(self, *, allow_private: bool, app_key: str) -> Self:
         """
-        The configuration as it may be saved and used: checks what the types do not say, without I/O.
+        The configuration as it may be saved and used: checks what the types cannot express, without I/O.
 
         Args:
             allow_private: Whether addresses inside the operator's network are allowed.

@@ -13,7 +13,7 @@ ABOUT_RECORDS: Final = frozenset({"InvalidArgumentException", "ValidationExcepti
 """Refusals that a record can cause. Every other one concerns the call, and no record becomes a dead letter for it."""
 
 NOT_ALLOWED: Final = frozenset({"AccessDeniedException", "AccessDenied"})
-"""The answer to an action that the policy lacks. Other denials, of KMS say, concern PutRecord as well."""
+"""The answer to an action that the policy lacks. Other denials, such as those of KMS, concern PutRecord as well."""
 
 
 class KinesisApi(Struct, frozen=True):

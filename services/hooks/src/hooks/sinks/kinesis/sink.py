@@ -150,5 +150,5 @@ def _outcome(entry: "_ResultEntry") -> Outcome:
     if entry.ErrorCode:
         return Failed(entry.ErrorCode, entry.ErrorMessage or "")
     if not entry.SequenceNumber:
-        return Failed("NoSequenceNumber", "Kinesis told neither a sequence number nor an error")
+        return Failed("NoSequenceNumber", "Kinesis returned neither a sequence number nor an error")
     return Sent(entry.ShardId or "", entry.SequenceNumber)
