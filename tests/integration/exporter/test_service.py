@@ -1,4 +1,4 @@
-"""The exporter as customers meet it: HTTP in front, a real NATS behind, and moto for their bucket."""
+"""The exporter as customers use it: HTTP, a real NATS server, and moto for their bucket."""
 
 import asyncio
 import csv
@@ -101,7 +101,7 @@ class Customer:
 
 
 async def alerts_of(bus: Bus) -> list[Alert]:
-    return [decode(told.data, Alert) for told in await messages(bus, streams.ALERTS, "alerts.exporter.*.*")]
+    return [decode(message.data, Alert) for message in await messages(bus, streams.ALERTS, "alerts.exporter.*.*")]
 
 
 @asynccontextmanager
@@ -209,7 +209,7 @@ async def test_only_the_chosen_affiliates_are_sent(customer: Customer) -> None:
     assert (2, 1, 1) == (run["rows_in"], run["rows_out"], run["rows_filtered"])
 
 
-async def test_wrong_keys_fail_the_run_are_told_once_and_lose_nothing_when_put_right(customer: Customer) -> None:
+async def test_wrong_keys_fail_the_run_alert_once_and_lose_nothing_when_corrected(customer: Customer) -> None:
     keys = await customer.moto.create_user("exporter", actions=("s3:PutObject", "s3:GetObject"))
     good = {"access_key": keys.access_key_id, "secret_key": keys.secret_access_key.reveal()}
     await customer.moto.demand_real_keys()
@@ -229,7 +229,7 @@ async def test_wrong_keys_fail_the_run_are_told_once_and_lose_nothing_when_put_r
     assert ["export-failed", "export-recovered"] == await customer.alerts()
 
 
-async def test_nothing_secret_is_told(customer: Customer, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_no_secret_is_published_or_logged(customer: Customer, capfd: pytest.CaptureFixture[str]) -> None:
     await customer.moto.demand_real_keys()
     await customer.ask("PUT", "/clicks", customer.form())
     await customer.publish("a")
@@ -252,7 +252,7 @@ async def test_nothing_secret_is_told(customer: Customer, capfd: pytest.CaptureF
     assert "***" in shown[0]
 
 
-async def test_export_goes_on_where_it_was_when_the_service_starts_again(
+async def test_export_continues_at_its_cursor_after_a_restart(
     settings: Settings, shop: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
 ) -> None:
     async with customer_of(settings, shop, moto, bus) as customer:
@@ -287,7 +287,7 @@ async def test_two_replicas_write_every_row_once(
     assert ids == sorted(row["id"] for row in await customer.rows())
 
 
-async def test_two_exports_are_not_let_into_one_directory(customer: Customer) -> None:
+async def test_two_exports_may_not_share_a_directory(customer: Customer) -> None:
     await customer.ask("PUT", "/clicks", customer.form())
 
     form = customer.form(data="conversions", destination={"directory": "/clicks/"})
@@ -343,7 +343,7 @@ async def test_flushes_at_the_same_time_are_all_answered(customer: Customer) -> 
     assert 1 == len(await customer.objects())
 
 
-async def test_deleted_export_is_forgotten_and_its_files_stay(customer: Customer) -> None:
+async def test_deleted_export_is_erased_and_its_files_stay(customer: Customer) -> None:
     await customer.ask("PUT", "/clicks", customer.form())
     await customer.publish("a")
     await customer.ask("POST", "/clicks/flush")
@@ -370,7 +370,7 @@ async def test_inactive_export_sends_nothing_and_catches_up_when_it_is_active_ag
     assert ["a"] == [row["id"] for row in await customer.rows()]
 
 
-async def test_export_comes_back_by_itself_when_nats_was_away(customer: Customer, nats_server: NatsServer) -> None:
+async def test_export_continues_when_nats_is_available_again(customer: Customer, nats_server: NatsServer) -> None:
     await customer.ask("PUT", "/clicks", customer.form(frequency_s=1))
     await customer.publish("a")
     await wait_for_objects(customer, 1)
@@ -383,7 +383,7 @@ async def test_export_comes_back_by_itself_when_nats_was_away(customer: Customer
     assert ["a", "b"] == [row["id"] for row in await customer.rows()]
 
 
-async def test_exporter_gets_by_with_what_its_own_user_may(
+async def test_exporter_works_with_the_permissions_of_its_own_user(
     settings: Settings, registry: Registry, moto: MotoServer, bucket: None, tmp_path: Path
 ) -> None:
     seeds = ensure_seeds(tmp_path / "keys")
@@ -423,7 +423,7 @@ async def test_dry_run_begins_nothing(customer: Customer) -> None:
     assert None is await customer.service.mesh.bucket(streams.PLANS).get("shop.clicks")
 
 
-async def test_rival_is_let_see_and_do_nothing(customer: Customer, rival: dict[str, str]) -> None:
+async def test_another_tenant_may_not_read_or_change_anything(customer: Customer, rival: dict[str, str]) -> None:
     await customer.ask("PUT", "/clicks", customer.form())
 
     async with aiohttp.ClientSession(headers=rival) as http:

@@ -1,4 +1,4 @@
-"""What an export's form may say, and what the domain makes of it."""
+"""The fields of an export, and the job that is made of them."""
 
 from functools import partial
 from typing import Any
@@ -65,11 +65,11 @@ def test_form_is_refused_with_the_field_that_is_wrong(changes: dict[str, Any], f
     assert field == caught.value.field
 
 
-def test_every_fifteen_minutes_is_usual() -> None:
+def test_default_is_every_fifteen_minutes() -> None:
     assert schedule_of("shop.clicks", 900) == export().schedule("shop", "clicks")
 
 
-def test_seconds_go_before_minutes() -> None:
+def test_seconds_take_precedence_over_minutes() -> None:
     assert schedule_of("shop.clicks", 2.5) == export(frequency=5, frequency_s=2.5).schedule("shop", "clicks")
 
 
@@ -98,11 +98,11 @@ def test_directory_of_another_export_is_refused_however_it_is_written(directory:
     "changes",
     [{"directory": "clicks2"}, {"directory": ""}, {"bucket": "other"}, {"endpoint_url": "https://s3.example.com"}],
 )
-def test_another_place_is_not_refused(changes: dict[str, Any]) -> None:
+def test_another_location_is_not_refused(changes: dict[str, Any]) -> None:
     check_directory_unused([ConfigEntry("rival", "theirs", export(), 1)], "shop", "clicks", export(destination=changes))
 
 
-def test_export_may_stay_where_it_is() -> None:
+def test_export_may_keep_its_directory() -> None:
     check_directory_unused([ConfigEntry("shop", "clicks", export(), 1)], "shop", "clicks", export(frequency=5))
 
 
@@ -124,6 +124,6 @@ def test_directory_of_the_gateway_is_one_plain_name(directory: str) -> None:
     assert "destination.directory" == caught.value.field
 
 
-def test_name_on_the_gateway_is_one_that_every_file_system_takes() -> None:
+def test_name_on_the_gateway_is_valid_on_every_file_system() -> None:
     assert "clicks_2026-11-22_02-45-00.csv.gz" == destination_file_name("clicks/2026/11/22/2026-11-22 02:45:00.csv.gz")
     assert ".millrace-probe" == destination_file_name("clicks/.millrace-probe")

@@ -101,14 +101,14 @@ class World:
     async def _open(self) -> AsyncIterator[Destination]:
         yield self.store
 
-    async def _tell(self, alert: Alert) -> None:
+    async def _record_alert(self, alert: Alert) -> None:
         self.alerts.append(alert)
 
     def runner(self, owner: str = "one") -> ExportRunner:
         dependencies = FileWriterDependencies(
             source=EventSource(self.bus), run_store=self.run_store, clock=lambda: self.now, limits=self.limits
         )
-        return ExportRunner(dependencies, owner=owner, publish_alert=self._tell, metrics=self.metrics)
+        return ExportRunner(dependencies, owner=owner, publish_alert=self._record_alert, metrics=self.metrics)
 
     async def progress_store(self) -> ProgressStore:
         progress_store = ProgressStore(self.plans, "shop.clicks")
@@ -117,7 +117,7 @@ class World:
         return progress_store
 
     async def run(self, trigger: Trigger = "schedule", owner: str = "one", take_over: bool = False) -> Run:
-        """Run once, a second after whatever was before."""
+        """Run once, a second after the step before."""
         self.now += timedelta(seconds=1)
         progress_store = await self.progress_store()
         return await self.runner(owner).run(
@@ -178,7 +178,7 @@ async def test_run_that_finds_only_other_events_moves_on_without_a_file(world: W
     assert await world.state() == (await world.progress()).cursor
 
 
-async def test_events_that_the_lists_leave_out_are_counted_as_filtered(world: World) -> None:
+async def test_events_that_the_lists_exclude_are_counted_as_filtered(world: World) -> None:
     world.job = replace(world.job, selection=EventSelection(data="clicks", affiliates=(4,)))
     await world.publish("a", "b")
 
@@ -202,7 +202,7 @@ async def test_run_writes_several_files_when_one_is_full(world: World) -> None:
     assert sum(len(data) for data in world.store.objects.values()) == run.size_bytes
 
 
-async def test_next_free_second_is_taken_when_a_stranger_has_the_name(world: World) -> None:
+async def test_next_free_second_is_used_when_another_writer_has_the_name(world: World) -> None:
     taken = "raw/2026/11/22/2026-11-22 12:00:01.csv.gz"
     world.store.objects[taken] = b"not ours"
     await world.publish("a")
@@ -216,7 +216,7 @@ async def test_next_free_second_is_taken_when_a_stranger_has_the_name(world: Wor
 
 
 async def killed_after_the_put(world: World) -> str:
-    """A run that dies when its object is written and the cursor is not; gives its id."""
+    """Kill a run after its object was written and before the cursor moves. Returns its id."""
     there = asyncio.Event()
 
     async def hang() -> None:
@@ -264,7 +264,7 @@ async def test_object_is_the_same_when_a_run_dies_between_the_plan_and_the_objec
     assert ["a", "b", "c"] == world.store.ids
 
 
-async def test_run_fails_and_tells_once_when_the_store_refuses(world: World) -> None:
+async def test_run_fails_and_alerts_once_when_the_store_refuses(world: World) -> None:
     world.store.refusal = CredentialsError("the access key was refused")
     await world.publish("a")
 
@@ -280,7 +280,7 @@ async def test_run_fails_and_tells_once_when_the_store_refuses(world: World) -> 
     assert (2, None) == (run.rows_out, run.error)
 
 
-async def test_lag_is_what_waits_for_the_slowest_export(world: World) -> None:
+async def test_lag_is_that_of_the_slowest_export(world: World) -> None:
     world.store.refusal = CredentialsError("refused")
     await world.publish("a")
     await world.publish("b")
@@ -294,7 +294,7 @@ async def test_lag_is_what_waits_for_the_slowest_export(world: World) -> None:
     assert "millrace_export_lag_messages 0.0" in world.metrics.render().decode()
 
 
-async def test_empty_run_does_not_tell_of_a_recovery(world: World) -> None:
+async def test_empty_run_publishes_no_recovery(world: World) -> None:
     world.store.refusal = CredentialsError("refused")
     await world.publish("a")
     await world.run()
@@ -305,7 +305,7 @@ async def test_empty_run_does_not_tell_of_a_recovery(world: World) -> None:
     assert ["export-failed"] == [alert.kind for alert in world.alerts]
 
 
-async def test_upload_is_tried_again_when_the_store_was_away(world: World) -> None:
+async def test_upload_is_retried_when_the_store_was_unavailable(world: World) -> None:
     world.store.refusal = UnavailableError("503")
     await world.publish("a")
     signals = Signals()
@@ -323,7 +323,7 @@ async def test_upload_is_tried_again_when_the_store_was_away(world: World) -> No
     assert [] == world.alerts
 
 
-async def test_events_are_read_again_for_the_new_place_when_a_plan_was_made_for_the_old_one(world: World) -> None:
+async def test_events_are_read_again_for_a_new_destination_when_a_plan_names_the_old_one(world: World) -> None:
     world.store.refusal = CredentialsError("refused")
     await world.publish("a")
     await world.run()
@@ -336,7 +336,7 @@ async def test_events_are_read_again_for_the_new_place_when_a_plan_was_made_for_
     assert ["a"] == world.store.ids
 
 
-async def test_second_process_leaves_an_export_alone_while_the_first_works_on_it(world: World) -> None:
+async def test_second_process_does_not_claim_an_export_of_the_first(world: World) -> None:
     await world.publish("a")
     await killed_after_the_put(world)
 
@@ -348,17 +348,17 @@ async def test_second_process_leaves_an_export_alone_while_the_first_works_on_it
     assert ["a"] == world.store.ids
 
 
-async def test_process_that_was_overtaken_leaves_off(world: World) -> None:
+async def test_process_that_lost_its_claim_stops(world: World) -> None:
     await world.publish("a")
     first = await world.progress_store()
     overtaken = asyncio.Event()
 
-    async def be_overtaken() -> None:
+    async def lose_claim() -> None:
         world.store.after_put = None
         await world.run(owner="two", take_over=True)
         overtaken.set()
 
-    world.store.after_put = be_overtaken
+    world.store.after_put = lose_claim
     with pytest.raises(ClaimedElsewhereError):
         await world.runner().run(world.job, first, trigger="schedule", signals=Signals())
 
@@ -367,7 +367,7 @@ async def test_process_that_was_overtaken_leaves_off(world: World) -> None:
     assert (None, None) == ((await world.progress()).claim, (await world.progress()).plan)
 
 
-async def test_messages_whose_time_was_over_are_counted_and_told(world: World, settings: Settings) -> None:
+async def test_expired_messages_are_counted_and_alerted(world: World, settings: Settings) -> None:
     for name in "abcd":
         last = await world.publish(name)
     await world.bus.js.purge_stream("EVENTS", seq=last)
@@ -379,7 +379,7 @@ async def test_messages_whose_time_was_over_are_counted_and_told(world: World, s
     assert ["events-dropped"] == [alert.kind for alert in world.alerts]
 
 
-async def test_rows_that_time_took_from_a_planned_file_are_counted(world: World) -> None:
+async def test_expired_rows_of_a_planned_file_are_counted(world: World) -> None:
     world.store.refusal = CredentialsError("refused")
     await world.publish("a")
     last = await world.publish("b")
@@ -393,7 +393,7 @@ async def test_rows_that_time_took_from_a_planned_file_are_counted(world: World)
     assert (1, 1) == (run.rows_out, run.rows_dropped)
 
 
-async def test_planned_file_is_known_again_when_its_events_are_gone(world: World) -> None:
+async def test_uploaded_file_of_a_plan_is_recognized_when_its_events_have_expired(world: World) -> None:
     last = await world.publish("a", "b")
     await killed_after_the_put(world)
     await world.bus.js.purge_stream("EVENTS", seq=last + 1)

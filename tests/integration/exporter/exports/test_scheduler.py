@@ -34,20 +34,20 @@ CLICKS, OTHER = ("shop", "clicks"), ("rival", "clicks")
 
 
 class Store:
-    """An object store in memory. It completes no put unless `accepting` is set, and is unavailable while `away`."""
+    """An object store in memory. It completes no put unless `accepting` is set, and fails while `unavailable`."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.accepting = asyncio.Event()
         self.accepting.set()
         self.put_called = asyncio.Event()
-        self.away = False
+        self.unavailable = False
 
     async def put(self, key: str, data: bytes) -> None:
         self.put_called.set()
         await self.accepting.wait()
-        if self.away:
-            raise UnavailableError("away", retry_after_s=600)
+        if self.unavailable:
+            raise UnavailableError("unavailable", retry_after_s=600)
         if key in self.objects:
             raise ConflictError("there is one")
         self.objects[key] = data
@@ -61,13 +61,13 @@ class Store:
 
 
 class Plans(KeyValueStore):
-    """The bucket of plans, which cannot be listed while `away`."""
+    """The bucket of plans, which cannot be listed while `unavailable`."""
 
-    away = False
+    unavailable = False
 
     async def scan(self, keys: str = ">") -> list[KeyValue]:
-        if self.away:
-            raise UnavailableError("away")
+        if self.unavailable:
+            raise UnavailableError("unavailable")
         return await super().scan(keys)
 
 
@@ -85,7 +85,7 @@ class Mesh:
             clock=lambda: datetime.now(UTC),
         )
         self.scheduler = ExportScheduler(
-            runner=ExportRunner(dependencies, owner="one", publish_alert=self._tell, metrics=Metrics()),
+            runner=ExportRunner(dependencies, owner="one", publish_alert=self._ignore_alert, metrics=Metrics()),
             plans=self.plans,
             metrics=Metrics(),
             jobs=lambda: dict(self.jobs),
@@ -106,7 +106,7 @@ class Mesh:
             open_destination=store.open,
         )
 
-    async def _tell(self, alert: Alert) -> None:
+    async def _ignore_alert(self, alert: Alert) -> None:
         return
 
     async def _is_deleted(self, key: Key) -> bool:
@@ -161,7 +161,7 @@ async def test_flush_behind_a_run_exports_what_was_published_meanwhile(mesh: Mes
     assert (await first).id != (await second).id
 
 
-async def test_flush_tells_the_run_that_goes_on_when_it_takes_too_long(mesh: Mesh) -> None:
+async def test_flush_returns_the_run_in_progress_when_it_takes_too_long(mesh: Mesh) -> None:
     mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
 
@@ -173,12 +173,12 @@ async def test_flush_tells_the_run_that_goes_on_when_it_takes_too_long(mesh: Mes
 
 async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
     store = mesh.stores[CLICKS]
-    store.away = True
+    store.unavailable = True
     await mesh.publish(CLICKS, "a")
     waiting = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await store.put_called.wait()
     await asyncio.sleep(0.05)
-    store.away = False
+    store.unavailable = False
 
     run = await mesh.scheduler.flush(CLICKS, 1, 10)
 
@@ -186,7 +186,7 @@ async def test_flush_ends_a_back_off_at_once(mesh: Mesh) -> None:
     assert ("completed", 2) == ((await waiting).state, (await waiting).attempts)
 
 
-async def test_changed_configuration_goes_on_with_the_run_that_hangs(mesh: Mesh) -> None:
+async def test_changed_configuration_continues_the_run_that_hangs(mesh: Mesh) -> None:
     mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
@@ -217,7 +217,7 @@ async def test_deleted_export_ends_in_the_middle_and_is_erased(mesh: Mesh) -> No
     assert await mesh.progress(OTHER) is not None
 
 
-async def test_stop_finishes_the_file_in_hand_and_begins_no_run(mesh: Mesh) -> None:
+async def test_stop_finishes_the_current_file_and_begins_no_run(mesh: Mesh) -> None:
     mesh.stores[CLICKS].accepting.clear()
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
@@ -239,7 +239,7 @@ async def test_stop_finishes_the_file_in_hand_and_begins_no_run(mesh: Mesh) -> N
 
 async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
     store = mesh.stores[CLICKS]
-    store.away = True
+    store.unavailable = True
     await mesh.publish(CLICKS, "a")
     asked = asyncio.ensure_future(mesh.scheduler.flush(CLICKS, 1, 30))
     await store.put_called.wait()
@@ -258,7 +258,7 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bu
     mesh = Mesh(export_bus)
     await mesh.plans.put(".".join(OTHER), encode(ExportProgress(cursor=0, slot_at=datetime.now(UTC))))
     del mesh.jobs[OTHER]
-    mesh.plans.away = True
+    mesh.plans.unavailable = True
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(mesh.scheduler.run())
         await mesh.publish(CLICKS, "a")
@@ -267,7 +267,7 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bu
 
         assert "completed" == run.state
         assert await mesh.progress(OTHER) is not None
-        mesh.plans.away = False
+        mesh.plans.unavailable = False
         mesh.scheduler.changed()
         while await mesh.progress(OTHER) is not None:
             await asyncio.sleep(0.01)

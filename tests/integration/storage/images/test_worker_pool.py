@@ -1,4 +1,4 @@
-"""Pictures are decoded in worker processes, behind a queue that raises `BusyError` instead of growing."""
+"""Images are decoded in worker processes, behind a queue that raises `BusyError` instead of growing."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def workers() -> list[psutil.Process]:
     return [child for child in children if "storage.images.worker" in child.cmdline()]
 
 
-async def test_picture_comes_with_its_thumbnails() -> None:
+async def test_image_is_returned_with_its_thumbnails() -> None:
     async with ImageProcessPool() as work:
         picture = await work.inspect(PHOTO, sides_px=SIDES)
 
@@ -32,7 +32,7 @@ async def test_picture_comes_with_its_thumbnails() -> None:
     assert ["image/jpeg"] * 2 == [small.type.name for small in picture.thumbnails]
 
 
-async def test_what_is_wrong_with_a_picture_comes_back() -> None:
+async def test_error_of_an_image_is_raised() -> None:
     async with ImageProcessPool(processes=1) as work:
         with pytest.raises(InvalidError, match="damaged"):
             await work.inspect(body_of(PHOTO.read()[:5000]), sides_px=SIDES)
@@ -40,7 +40,7 @@ async def test_what_is_wrong_with_a_picture_comes_back() -> None:
         assert 1 == len(workers())
 
 
-async def test_processes_start_with_the_first_picture_and_end_with_the_service() -> None:
+async def test_processes_start_with_the_first_image_and_end_with_the_service() -> None:
     async with ImageProcessPool(processes=2) as work:
         assert [] == workers()
         await asyncio.gather(*(work.inspect(PHOTO, sides_px=SIDES) for _ in range(5)))
@@ -58,7 +58,7 @@ async def test_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not [name for name in worker.environ() if name.startswith("MILLRACE_")]
 
 
-async def test_full_queue_is_busy_until_a_picture_is_done() -> None:
+async def test_full_queue_is_busy_until_an_image_is_done() -> None:
     async with ImageProcessPool(processes=1, waiting=1) as work, asyncio.TaskGroup() as group:
         tasks = [group.create_task(work.inspect(PHOTO, sides_px=SIDES)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def stopped(work: ImageProcessPool) -> psutil.Process:
     return worker
 
 
-async def test_picture_that_takes_too_long_is_given_up_and_the_next_one_has_a_new_process() -> None:
+async def test_image_that_takes_too_long_is_refused_and_the_next_one_has_a_new_process() -> None:
     async with ImageProcessPool(processes=1, timeout_s=5) as work:
         worker = await stopped(work)
         work._timeout_s = 0.1
@@ -92,7 +92,7 @@ async def test_picture_that_takes_too_long_is_given_up_and_the_next_one_has_a_ne
         assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
 
 
-async def test_caller_that_leaves_makes_room_at_once() -> None:
+async def test_cancelled_caller_frees_its_slot_at_once() -> None:
     async with ImageProcessPool(processes=1, waiting=0) as work:
         worker = await stopped(work)
         task = asyncio.create_task(work.inspect(PHOTO, sides_px=SIDES))
@@ -106,7 +106,7 @@ async def test_caller_that_leaves_makes_room_at_once() -> None:
         assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
 
 
-async def test_picture_that_kills_its_process_is_refused_and_the_next_one_is_not(
+async def test_image_that_kills_its_process_is_refused_and_the_next_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with ImageProcessPool(processes=1) as work:

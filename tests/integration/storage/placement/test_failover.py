@@ -24,16 +24,16 @@ CONNECTOR = "/v1/apps/shop/connectors/amazon-storage"
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
-    """An address that takes no connection."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+def unreachable() -> Iterator[str]:
+    """An address that accepts no connection."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 async def alerts(bus: Bus) -> list[tuple[str, str]]:
-    told = [decode(message.data, Alert) for message in await messages(bus, streams.ALERTS, "alerts.storage.shop.*")]
-    return [(alert.kind, alert.subject) for alert in told]
+    sent = [decode(message.data, Alert) for message in await messages(bus, streams.ALERTS, "alerts.storage.shop.*")]
+    return [(alert.kind, alert.subject) for alert in sent]
 
 
 async def shown(http: aiohttp.ClientSession, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -42,18 +42,18 @@ async def shown(http: aiohttp.ClientSession, path: str, headers: dict[str, str] 
 
 
 async def test_objects_go_to_the_next_provider_while_the_first_cannot_be_reached(
-    http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, nobody: str, bus: Bus, settings: Settings
+    http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, unreachable: str, bus: Bus, settings: Settings
 ) -> None:
     await moto.create_bucket("media", public=True)
-    await connect(http, shop, moto, endpoint_url=nobody)
+    await connect(http, shop, moto, endpoint_url=unreachable)
 
     first, second = await stored(http, shop, form()), await stored(http, shop, form())
 
     assert [("local", True)] * 2 == [(reply.provider, reply.failed_over) for reply in (first, second)]
     assert 2 == len(objects(settings))
     assert [("provider-down", "amazon-storage")] == await alerts(bus)
-    _, told = await shown(http, "/v1/apps/shop/providers", shop)
-    assert ["down", "ok"] == [provider["state"] for provider in told["providers"]]
+    _, statuses = await shown(http, "/v1/apps/shop/providers", shop)
+    assert ["down", "ok"] == [provider["state"] for provider in statuses["providers"]]
     assert (200, {"amazon-storage": "down for 1 app"}) == (
         (readiness := await shown(http, "/readyz"))[0],
         readiness[1]["degraded"],
@@ -66,7 +66,7 @@ async def test_objects_go_to_the_next_provider_while_the_first_cannot_be_reached
     assert [("provider-down", "amazon-storage"), ("provider-recovered", "amazon-storage")] == await alerts(bus)
 
 
-async def test_revoked_key_fails_uploads_is_told_once_and_a_new_one_works_at_once(
+async def test_revoked_key_fails_uploads_alerts_once_and_a_new_one_works_at_once(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bus: Bus, settings: Settings
 ) -> None:
     await moto.create_bucket("media", public=True)
@@ -114,7 +114,7 @@ async def save(http: aiohttp.ClientSession, headers: dict[str, str], kind: str, 
     ],
     ids=lambda fault: fault.code or fault.deed,
 )
-async def test_azure_takes_the_place_of_s3_in_trouble(
+async def test_azure_replaces_s3_during_an_outage(
     fault: Fault, http: aiohttp.ClientSession, shop: dict[str, str], bus: Bus, settings: Settings
 ) -> None:
     async with StubStore("s3") as amazon, StubStore("azure") as azure:
@@ -177,10 +177,10 @@ async def test_large_body_goes_in_parts_and_is_not_sent_twice(
     assert about["ETag"].strip('"').endswith("-2")
 
 
-async def test_one_tenants_trouble_is_not_anothers(
-    http: aiohttp.ClientSession, shop: dict[str, str], rival: dict[str, str], moto: MotoServer, nobody: str
+async def test_outage_of_one_tenant_does_not_affect_another(
+    http: aiohttp.ClientSession, shop: dict[str, str], rival: dict[str, str], moto: MotoServer, unreachable: str
 ) -> None:
-    await connect(http, shop, moto, endpoint_url=nobody)
+    await connect(http, shop, moto, endpoint_url=unreachable)
     for _ in range(3):
         await stored(http, shop, form())
 
@@ -191,7 +191,7 @@ async def test_one_tenants_trouble_is_not_anothers(
     assert "failed_over" not in reply
 
 
-async def test_bucket_that_is_gone_is_the_connectors_fault(
+async def test_deleted_bucket_is_a_fault_of_the_connector(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bus: Bus, settings: Settings
 ) -> None:
     await connect(http, shop, moto)
@@ -203,7 +203,9 @@ async def test_bucket_that_is_gone_is_the_connectors_fault(
     assert [] == objects(settings)
 
 
-async def test_nothing_lies_on_this_machine_when_the_operator_says_so(settings: Settings, shop: dict[str, str]) -> None:
+async def test_nothing_is_stored_locally_when_the_operator_disables_it(
+    settings: Settings, shop: dict[str, str]
+) -> None:
     async with (
         running(SERVICE, msgspec.structs.replace(settings, storage_local=False)) as storage,
         aiohttp.ClientSession(storage.url) as http,

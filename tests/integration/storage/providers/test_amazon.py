@@ -1,4 +1,4 @@
-"""The Amazon Storage connector, on moto: where objects go, what a change does, and what Test Connection tells."""
+"""The Amazon Storage connector, on moto: storing objects, changes of it, and Test Connection."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delet
 
 @pytest.fixture
 async def bucket(moto: MotoServer) -> str:
-    """A bucket of the connector's name that everybody may read."""
+    """A bucket of the connector's name that is public."""
     await moto.create_bucket("media", public=True)
     return "media"
 
@@ -90,7 +90,7 @@ async def test_objects_go_to_the_bucket_with_their_headers_and_urls(
     assert [] == objects(settings)
 
 
-async def test_secret_goes_in_and_never_comes_out(
+async def test_secret_is_never_returned(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str, bus: Bus
 ) -> None:
     await put(http, shop, connector(moto))
@@ -153,13 +153,13 @@ async def test_no_upload_is_lost_while_the_connector_changes(
 async def put_when_free(http: aiohttp.ClientSession, headers: dict[str, str], value: dict[str, Any]) -> None:
     while True:
         async with http.put(CONNECTOR, json=value, headers=headers) as answer:
-            # Two at once read the same revision; one of them is told to look again.
+            # Two at once read the same revision; one of them has to read again.
             if answer.status != 409:
                 assert 200 == answer.status
                 return
 
 
-async def test_keys_that_are_refused_fail_the_upload_and_hide_behind_nothing(
+async def test_refused_keys_fail_the_upload_without_failover(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str
 ) -> None:
     await put(http, shop, connector(moto))
@@ -218,7 +218,7 @@ async def test_connection_of_the_saved_connector_needs_no_form(
     assert "failed" == of_form.status
 
 
-async def test_connection_tells_a_field_that_cannot_be_right(
+async def test_connection_reports_an_invalid_field(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer
 ) -> None:
     report = await probed(http, shop, connector(moto, bucket_name="No Bucket"))
@@ -227,7 +227,7 @@ async def test_connection_tells_a_field_that_cannot_be_right(
     assert report.steps[0].message.startswith("bucket_name: expected")
 
 
-async def test_connection_tells_a_missing_bucket(
+async def test_connection_reports_a_missing_bucket(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer
 ) -> None:
     report = await probed(http, shop, connector(moto))
@@ -239,7 +239,7 @@ async def test_connection_tells_a_missing_bucket(
     assert "The bucket does not exist." == put_step.hint
 
 
-async def test_connection_tells_keys_that_nobody_knows(
+async def test_connection_reports_unknown_keys(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str
 ) -> None:
     await moto.demand_real_keys()
@@ -252,7 +252,7 @@ async def test_connection_tells_keys_that_nobody_knows(
     assert "does not exist" in put_step.hint
 
 
-async def test_connection_tells_the_region_that_the_bucket_is_in(
+async def test_connection_reports_the_region_of_the_bucket(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str
 ) -> None:
     report = await probed(http, shop, connector(moto, region="us-east-1"))
@@ -280,7 +280,7 @@ async def test_connection_warns_when_it_may_not_delete(
     assert left in delete.message
 
 
-async def test_connection_tells_an_address_that_the_public_cannot_read(
+async def test_connection_reports_an_address_that_is_not_public(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str
 ) -> None:
     report = await probed(http, shop, connector(moto, cdn_base_url=f"{moto.url}/elsewhere"))
@@ -292,7 +292,7 @@ async def test_connection_tells_an_address_that_the_public_cannot_read(
     assert "ok" == statuses(report)["delete"]
 
 
-async def test_connection_tells_a_bucket_that_the_public_cannot_read(
+async def test_connection_reports_a_bucket_that_is_not_public(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer
 ) -> None:
     await moto.create_bucket("media")
@@ -308,7 +308,7 @@ async def test_connection_tells_a_bucket_that_the_public_cannot_read(
 
 @contextlib.contextmanager
 def bound(*, listening: bool) -> Iterator[str]:
-    """A port that refuses, or one that takes connections and never says a word."""
+    """A port that refuses, or one that accepts connections and never answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         if listening:
@@ -316,7 +316,7 @@ def bound(*, listening: bool) -> Iterator[str]:
         yield f"http://127.0.0.1:{silent.getsockname()[1]}"
 
 
-async def test_connection_tells_an_endpoint_that_takes_no_connection(
+async def test_connection_reports_an_endpoint_that_accepts_no_connection(
     http: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer
 ) -> None:
     with bound(listening=False) as url:
@@ -327,7 +327,7 @@ async def test_connection_tells_an_endpoint_that_takes_no_connection(
     assert report.steps[1].hint is not None
 
 
-async def test_connection_answers_in_time_when_the_endpoint_says_nothing(
+async def test_connection_test_ends_in_time_when_the_endpoint_does_not_answer(
     run_service: RunService, shop: dict[str, str], moto: MotoServer
 ) -> None:
     hasty = msgspec.structs.replace(SERVICE, build=partial(build, test_deadline_s=1.0))
@@ -429,7 +429,7 @@ async def test_role_that_this_service_assumes_by_itself_stores(
     assert photo.original.key in await keys(moto)
 
 
-async def test_role_without_anybody_to_assume_it_is_told(
+async def test_role_without_an_identity_to_assume_it_is_reported(
     of_role: aiohttp.ClientSession,
     shop: dict[str, str],
     moto: MotoServer,
@@ -447,7 +447,7 @@ async def test_role_without_anybody_to_assume_it_is_told(
     assert "keys that may assume the role" in report.steps[1].hint
 
 
-async def test_role_that_refuses_is_told_with_what_sts_says_and_fails_uploads(
+async def test_role_that_refuses_is_reported_with_the_error_of_sts_and_fails_uploads(
     of_role: aiohttp.ClientSession, shop: dict[str, str], moto: MotoServer, bucket: str, role: str
 ) -> None:
     user = await moto.create_user("stranger", actions=["s3:PutObject"])

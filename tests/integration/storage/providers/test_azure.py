@@ -1,4 +1,4 @@
-"""The Azure Storage connector, on Azurite: where objects go, what a change does, and what Test Connection tells."""
+"""The Azure Storage connector, on Azurite: storing objects, changes of it, and Test Connection."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,7 +33,7 @@ async def azurite() -> AsyncIterator[AzuriteServer]:
 
 @pytest.fixture
 async def container(azurite: AzuriteServer, request: pytest.FixtureRequest) -> str:
-    """An empty container that everybody may read, of pages of any origin."""
+    """An empty public container, which pages of any origin may read."""
     name = f"c{abs(hash(request.node.nodeid)):x}"
     await azurite.create_container(name, public=True)
     await azurite.allow_origins("*")
@@ -87,7 +87,7 @@ async def test_objects_go_to_the_container_with_their_headers_and_urls(
     assert [] == objects(settings)
 
 
-async def test_key_goes_in_and_never_comes_out(
+async def test_key_is_never_returned(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer, container: str, bus: Bus
 ) -> None:
     await put(http, shop, connector(azurite, container))
@@ -131,7 +131,7 @@ async def test_connector_that_cannot_be_right_is_not_saved(
         assert WRONG_KEY not in str(problem)
 
 
-async def test_key_that_is_refused_fails_the_upload_and_hides_behind_nothing(
+async def test_refused_key_fails_the_upload_without_failover(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer, container: str, settings: Settings
 ) -> None:
     await put(http, shop, connector(azurite, container, account_key=WRONG_KEY))
@@ -175,7 +175,7 @@ async def test_connection_of_the_saved_connector_needs_no_form(
     assert "ContainerNotFound" == of_form.steps[3].code
 
 
-async def test_connection_tells_a_missing_container(
+async def test_connection_reports_a_missing_container(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer
 ) -> None:
     report = await probed(http, shop, connector(azurite, "nobodys"))
@@ -185,7 +185,7 @@ async def test_connection_tells_a_missing_container(
     assert "The container does not exist." == put_step.hint
 
 
-async def test_connection_tells_a_wrong_key(
+async def test_connection_reports_a_wrong_key(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer, container: str
 ) -> None:
     report = await probed(http, shop, connector(azurite, container, account_key=WRONG_KEY))
@@ -196,7 +196,7 @@ async def test_connection_tells_a_wrong_key(
     assert WRONG_KEY not in str(report)
 
 
-async def test_connection_tells_a_container_that_the_public_cannot_read(
+async def test_connection_reports_a_container_that_is_not_public(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer
 ) -> None:
     await azurite.create_container("private")
@@ -211,7 +211,7 @@ async def test_connection_tells_a_container_that_the_public_cannot_read(
     assert [] == await azurite.names("private")
 
 
-async def test_connection_warns_when_pages_of_other_origins_are_shut_out(
+async def test_connection_warns_when_pages_of_other_origins_are_excluded(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer, container: str
 ) -> None:
     await azurite.allow_origins("https://shop.example")
@@ -222,7 +222,7 @@ async def test_connection_warns_when_pages_of_other_origins_are_shut_out(
     assert "warning" == report.status
 
 
-async def test_connection_tells_an_account_name_that_nobody_has(
+async def test_connection_reports_an_unknown_account_name(
     http: aiohttp.ClientSession, shop: dict[str, str], azurite: AzuriteServer
 ) -> None:
     value = connector(azurite, "media", account_name="nobodys", blob_endpoint="", endpoint_suffix="store.invalid")

@@ -67,14 +67,14 @@ async def test_same_upload_twice_is_one_object_with_the_same_urls(
     assert before == objects(settings)
 
 
-async def test_object_is_recorded_and_told_before_the_answer(
+async def test_object_is_recorded_and_published_before_the_reply(
     http: aiohttp.ClientSession, shop: dict[str, str], bus: Bus
 ) -> None:
     reply = await stored(http, shop, form(PHOTO))
     await stored(http, shop, form(PHOTO))
 
-    told = await messages(bus, streams.OBJECTS, subjects.object_stored("shop"))
-    assert [reply] == [decode(message.data, ObjectStored) for message in told]
+    published = await messages(bus, streams.OBJECTS, subjects.object_stored("shop"))
+    assert [reply] == [decode(message.data, ObjectStored) for message in published]
     async with http.get(f"/v1/apps/shop/objects/{reply.id}", headers=shop) as answer:
         assert (200, reply) == (answer.status, decode(await answer.read(), ObjectRecord).reply())
     assert reply == await bus.request(
@@ -180,7 +180,7 @@ async def test_no_path_leads_out_of_the_directory(
 
 
 @pytest.mark.parametrize(
-    ("kind", "content", "status", "said"),
+    ("kind", "content", "status", "problem_text"),
     [
         (None, b"", 400, "file: the file is empty"),
         (None, b"hello", 400, "file: expected a JPEG, PNG, GIF or WebP image, got text/plain"),
@@ -197,7 +197,7 @@ async def test_bad_upload_is_refused_saying_what_was_expected(
     kind: str | None,
     content: bytes,
     status: int,
-    said: str,
+    problem_text: str,
     http: aiohttp.ClientSession,
     shop: dict[str, str],
     settings: Settings,
@@ -205,7 +205,7 @@ async def test_bad_upload_is_refused_saying_what_was_expected(
     answered, message = await refused(http, shop, form(content, kind=kind))
 
     assert status == answered
-    assert said in message
+    assert problem_text in message
     assert [] == objects(settings)
 
 
@@ -219,7 +219,7 @@ async def test_body_that_is_no_multipart_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "problem_text"),
     [
         (b"", "broken"),
         (b"--b\r\n", "body: "),
@@ -237,14 +237,14 @@ async def test_body_that_is_no_multipart_is_refused(
     ],
 )
 async def test_broken_multipart_is_refused(
-    body: bytes, said: str, http: aiohttp.ClientSession, shop: dict[str, str]
+    body: bytes, problem_text: str, http: aiohttp.ClientSession, shop: dict[str, str]
 ) -> None:
     headers = shop | {"Content-Type": "multipart/form-data; boundary=b"}
     async with http.post("/v1/apps/shop/media", data=body, headers=headers) as answer:
         problem = await answer.json()
 
-    assert 400 == answer.status or (413 == answer.status and said.startswith("kind"))
-    assert said in f"{problem['error'].get('field')}: {problem['error']['message']}"
+    assert 400 == answer.status or (413 == answer.status and problem_text.startswith("kind"))
+    assert problem_text in f"{problem['error'].get('field')}: {problem['error']['message']}"
 
 
 async def test_file_name_cannot_break_out_of_its_header(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:

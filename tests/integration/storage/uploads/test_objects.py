@@ -1,4 +1,4 @@
-"""What is known of stored objects: one by one, in pages, in every place where they lie, until they are deleted."""
+"""Stored objects: one by one, in pages, at each location, and their deletion."""
 
 from pathlib import Path
 
@@ -84,7 +84,7 @@ async def test_empty_page_ends_the_list(http: aiohttp.ClientSession, shop: dict[
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after=-1", "kind=picture"])
-async def test_list_that_cannot_be_meant_is_refused(
+async def test_invalid_query_of_a_list_is_refused(
     query: str, http: aiohttp.ClientSession, shop: dict[str, str]
 ) -> None:
     status, body = await asked(http, shop, f"{OBJECTS}?{query}")
@@ -106,7 +106,7 @@ async def test_objects_of_one_tenant_are_unknown_to_another(
     assert 2 == len(objects(settings))
 
 
-async def test_deleted_object_is_gone_everywhere_and_can_be_stored_again(
+async def test_deleted_object_is_deleted_everywhere_and_can_be_stored_again(
     http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings, bus: Bus
 ) -> None:
     reply = await stored(http, shop, form(PHOTO, file_name="a.jpg"))

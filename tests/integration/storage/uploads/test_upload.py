@@ -1,4 +1,4 @@
-"""Uploads as clients really send them: as they are, large, slow, broken off, with a length that is a lie."""
+"""Uploads as clients send them: raw, large, slow, broken off, or with a wrong length."""
 
 import asyncio
 import hashlib
@@ -47,14 +47,14 @@ async def put(
     return answer.status, msgspec.json.decode(body)["error"]
 
 
-async def test_body_as_it_is_gives_what_a_form_gives(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+async def test_raw_body_gives_the_same_reply_as_a_form(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
     status, reply = await put(http, shop, PHOTO)
 
     assert 201 == status
     assert await stored(http, shop, form(PHOTO)) == reply
 
 
-async def test_body_as_it_is_may_tell_its_kind_and_name_and_come_without_a_length(
+async def test_raw_body_may_have_a_kind_and_a_name_and_no_length(
     http: aiohttp.ClientSession, shop: dict[str, str]
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -71,7 +71,7 @@ async def test_body_as_it_is_may_tell_its_kind_and_name_and_come_without_a_lengt
 
 
 @pytest.mark.parametrize(("query", "field"), [({"kind": "picture"}, "kind"), ({"file_name": "x" * 256}, "file_name")])
-async def test_query_that_cannot_be_meant_is_refused(
+async def test_invalid_query_is_refused(
     query: dict[str, str], field: str, http: aiohttp.ClientSession, shop: dict[str, str]
 ) -> None:
     status, error = await put(http, shop, PHOTO, **query)
@@ -88,12 +88,12 @@ async def test_file_name_stays_inside_its_header(name: str, http: aiohttp.Client
     assert isinstance(reply, StoreMediaReply)
     async with http.get(reply.original.url) as answer:
         assert "Set-Cookie" not in answer.headers
-        said = answer.headers["Content-Disposition"]
-    assert not set("\r\n\x00\\/") & set(said)
-    assert said.count('"') in {0, 2}
+        disposition = answer.headers["Content-Disposition"]
+    assert not set("\r\n\x00\\/") & set(disposition)
+    assert disposition.count('"') in {0, 2}
 
 
-async def test_large_body_passes_by_the_disk_and_leaves_nothing_there(
+async def test_large_body_leaves_nothing_on_the_disk(
     http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
 ) -> None:
     status, reply = await put(http, shop, LARGE, kind="attachment")
@@ -106,10 +106,8 @@ async def test_large_body_passes_by_the_disk_and_leaves_nothing_there(
     assert [] == spooled(settings)
 
 
-async def test_image_that_lies_on_the_disk_has_a_thumbnail_too(
-    http: aiohttp.ClientSession, shop: dict[str, str]
-) -> None:
-    # What follows a JPEG's end is nobody's business, so this one is as long as we like.
+async def test_image_on_the_disk_has_a_thumbnail_too(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+    # Decoders ignore the bytes after a JPEG's end, so this one is as long as we like.
     status, reply = await put(http, shop, PHOTO + bytes(SPOOL_BYTES))
 
     assert 201 == status
@@ -131,7 +129,7 @@ async def test_every_configured_size_of_thumbnail_is_stored(settings: Settings, 
 
 
 @pytest.mark.parametrize("sizes", ["8", "4096", "64,64"])
-async def test_sizes_that_make_no_sense_stop_the_start(sizes: str, settings: Settings) -> None:
+async def test_invalid_sizes_stop_the_start(sizes: str, settings: Settings) -> None:
     wrong = msgspec.structs.replace(settings, storage_thumbnails_px=sizes)
     with pytest.raises(ExceptionGroup) as raised:
         async with running(SERVICE, wrong):
@@ -205,7 +203,7 @@ async def test_body_that_breaks_off_is_stored_neither_whole_nor_in_part(
         ("Transfer-Encoding: chunked", b"zz\r\nhello\r\n0\r\n\r\n"),
     ],
 )
-async def test_length_that_is_a_lie_stores_no_more_than_it_says(
+async def test_wrong_length_stores_no_more_than_it_announces(
     about: str, body: bytes, storage: Running, shop: dict[str, str], settings: Settings, http: aiohttp.ClientSession
 ) -> None:
     answer = await raw(storage, shop, about, body, close=False)

@@ -1,4 +1,4 @@
-"""A widget's HTML comes back with its pictures stored: URLs in their place, every other byte as it was."""
+"""A widget's HTML is returned with URLs in place of its images, and every other byte unchanged."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from storage.app import SERVICE
 from support.clients.storage import DEMO, PHOTO, objects
 
 
-async def test_pictures_become_urls_and_every_other_byte_stays(
+async def test_images_become_urls_and_every_other_byte_stays(
     http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
 ) -> None:
     page = (DEMO / "widget.html").read_bytes().decode()
@@ -62,7 +62,7 @@ async def test_svg_becomes_a_download_that_an_img_tag_can_show(
         assert "attachment" == answer.headers["Content-Disposition"]
 
 
-async def test_corrupt_picture_stays_and_is_reported(
+async def test_corrupt_image_stays_and_is_reported(
     http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
 ) -> None:
     cut = base64.b64encode(PHOTO[:5000]).decode()
@@ -88,7 +88,7 @@ async def test_corrupt_picture_stays_and_is_reported(
     ],
     ids=["not UTF-8", "too long", "too many", "no HTML"],
 )
-async def test_page_that_cannot_be_taken_is_refused(
+async def test_invalid_page_is_refused(
     data: bytes, content_type: str, status: int, field: str, http: aiohttp.ClientSession, shop: dict[str, str]
 ) -> None:
     headers = shop | {"Content-Type": content_type}
@@ -110,7 +110,7 @@ async def post(
         return answer.status, await answer.json()
 
 
-async def test_strict_stores_nothing_when_one_picture_cannot_be_stored(
+async def test_strict_stores_nothing_when_one_image_cannot_be_stored(
     http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
 ) -> None:
     page = f'<img src="{embedded(PHOTO)}"><img src="{embedded(PHOTO[:5000])}"><img src="{embedded(b"GIF89a")}">'
@@ -126,9 +126,7 @@ async def test_strict_stores_nothing_when_one_picture_cannot_be_stored(
     assert [False, True, True] == ["error" in image for image in reply["images"]]
 
 
-async def test_strict_changes_nothing_for_a_page_without_fault(
-    http: aiohttp.ClientSession, shop: dict[str, str]
-) -> None:
+async def test_strict_changes_nothing_for_a_valid_page(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
     page = f'<img src="{embedded(PHOTO)}">'
 
     assert await post(http, shop, page) == await post(http, shop, page, strict="true")

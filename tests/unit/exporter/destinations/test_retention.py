@@ -1,4 +1,4 @@
-"""Which files of the store of reports are removed, and when."""
+"""The removal of old files from the store of reports."""
 
 import os
 from datetime import timedelta
@@ -40,7 +40,7 @@ async def test_the_old_reports_of_every_app_are_removed(tmp_path: Path, monkeypa
     assert {"bank/new.csv.gz"} == names(tmp_path)
 
 
-async def test_what_is_no_report_is_left_alone(tmp_path: Path) -> None:
+async def test_other_files_than_reports_are_not_removed(tmp_path: Path) -> None:
     others = {"read.me", "backup of shop/x.csv", "shop/deeper/x.csv"}
     for name in others:
         leave(tmp_path, name, 365 * DAY)

@@ -1,4 +1,4 @@
-"""Which events an export takes, who may work on it, and what its files are named after."""
+"""The selection of events, the claim of an export, and the names of its files."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +22,7 @@ def progress_held_by(owner: str, until: datetime) -> ExportProgress:
     return ExportProgress(cursor=0, slot_at=NOW, claim=claim)
 
 
-def test_everything_is_wanted_when_no_list_is_given() -> None:
+def test_every_event_matches_without_lists() -> None:
     assert EventSelection(data="clicks").matches(event())
 
 
@@ -69,18 +69,18 @@ def test_both_lists_must_match_when_both_are_given() -> None:
     assert not selection.matches(event(supplier_id=ADVERTISER))
 
 
-def test_export_is_free_when_nobody_has_claimed_it() -> None:
+def test_unclaimed_export_may_be_claimed() -> None:
     assert may_claim(ExportProgress(cursor=0, slot_at=NOW), "me", NOW)
 
 
-def test_export_is_kept_by_a_living_run_of_another_process() -> None:
+def test_export_claimed_by_another_process_may_not_be_claimed() -> None:
     held = progress_held_by("other", lease_until(NOW))
 
     assert not may_claim(held, "me", NOW)
     assert may_claim(held, "other", NOW)
 
 
-def test_export_is_free_again_when_its_run_was_not_heard_of_for_a_lease() -> None:
+def test_export_may_be_claimed_when_its_lease_has_expired() -> None:
     held = progress_held_by("other", lease_until(NOW))
 
     assert may_claim(held, "me", lease_until(NOW))
@@ -90,10 +90,10 @@ def test_file_is_named_after_this_second() -> None:
     assert NOW.replace(microsecond=0) == name_at(NOW, NOW - timedelta(days=1))
 
 
-def test_file_is_named_after_the_next_second_when_this_one_is_taken() -> None:
-    taken = NOW.replace(microsecond=0)
+def test_file_is_named_after_the_next_second_when_this_one_is_used() -> None:
+    used = NOW.replace(microsecond=0)
 
-    assert taken + timedelta(seconds=1) == name_at(NOW, taken)
+    assert used + timedelta(seconds=1) == name_at(NOW, used)
 
 
 def test_progress_survives_being_stored() -> None:

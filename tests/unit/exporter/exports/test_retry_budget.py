@@ -9,7 +9,7 @@ from shared.errors import CredentialsError, UnavailableError
 
 
 class Flaky:
-    """Fails so often before it succeeds."""
+    """Fails a number of times before it succeeds."""
 
     def __init__(self, failures: int, error: Exception | None = None) -> None:
         self.calls = 0
@@ -23,7 +23,7 @@ class Flaky:
         return "done"
 
 
-async def test_operation_is_tried_again_at_once_when_nudged() -> None:
+async def test_operation_is_retried_at_once_after_a_wake() -> None:
     signals = Signals()
     signals.wake.set()
     flaky = Flaky(1, UnavailableError("away", retry_after_s=20))
@@ -33,12 +33,12 @@ async def test_operation_is_tried_again_at_once_when_nudged() -> None:
     assert 2 == retry_budget.attempts
 
 
-async def test_error_is_raised_when_the_time_is_over() -> None:
+async def test_error_is_raised_when_the_budget_is_used_up() -> None:
     with pytest.raises(UnavailableError):
         await RetryBudget(60, Signals()).run(Flaky(1))
 
 
-async def test_error_is_raised_at_once_when_trying_again_cannot_help() -> None:
+async def test_error_that_is_not_retryable_is_raised_at_once() -> None:
     flaky = Flaky(1, CredentialsError("refused"))
 
     with pytest.raises(CredentialsError):

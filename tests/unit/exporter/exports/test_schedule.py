@@ -63,7 +63,7 @@ def test_offset_is_the_same_every_time_and_small(names: str, every_s: float) -> 
 
 
 @given(now=times, every_s=periods, name=st.text(max_size=8), steps=st.lists(st.floats(0, 5000), max_size=60))
-def test_no_slot_is_run_twice_when_time_goes_on(now: datetime, every_s: float, name: str, steps: list[float]) -> None:
+def test_no_slot_is_run_twice_as_time_passes(now: datetime, every_s: float, name: str, steps: list[float]) -> None:
     schedule = schedule_of(name, every_s)
     last = schedule.slot(now)
     run: list[datetime] = []

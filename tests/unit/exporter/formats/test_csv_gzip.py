@@ -1,4 +1,4 @@
-"""What is written can be read back, and the same rows are the same bytes."""
+"""Rows can be read back, and the same rows are the same bytes."""
 
 import csv
 import gzip

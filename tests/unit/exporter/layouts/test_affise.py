@@ -73,7 +73,7 @@ def test_click_keeps_its_own_id_when_it_has_one() -> None:
     assert ("5fc0bb8e125d990001b7b4aa", "aa") == (row["id"], row["click_id"])
 
 
-def test_conversion_is_known_by_the_action_and_else_by_the_click() -> None:
+def test_conversion_id_is_the_action_id_or_else_the_click_id() -> None:
     assert "act" == cells("conversion", action_id="act", clickid="cl")["conversion_id"]
     assert "cl" == cells("conversion", click_id="cl")["conversion_id"]
     assert "cl" == cells("conversion", click_id="cl")["clickid"]
@@ -94,7 +94,7 @@ def test_conversion_is_known_by_the_action_and_else_by_the_click() -> None:
         ({"revenue": "NaN", "payouts": 1}, ""),
     ],
 )
-def test_earnings_are_revenue_less_payouts_when_not_told(attributes: Attributes, earnings: str) -> None:
+def test_earnings_are_revenue_less_payouts_when_not_set(attributes: Attributes, earnings: str) -> None:
     assert earnings == cells("conversion", **attributes)["earnings"]
 
 
@@ -111,7 +111,7 @@ def test_earnings_are_revenue_less_payouts_when_not_told(attributes: Attributes,
         (["a", 1, None], '["a",1,null]'),
     ],
 )
-def test_value_is_written_without_exponent_or_disguise(value: Value, cell: str) -> None:
+def test_value_is_written_without_exponent_or_escape(value: Value, cell: str) -> None:
     assert cell == text(value)
 
 

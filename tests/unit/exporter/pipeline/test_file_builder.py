@@ -78,7 +78,7 @@ def test_events_of_the_type_become_rows_in_their_order() -> None:
         assert (3, 3, 0) == (file.rows_in, file.rows_out, file.rows_dropped)
 
 
-def test_events_that_the_lists_leave_out_are_counted_in_and_not_out() -> None:
+def test_events_that_the_lists_exclude_are_counted_in_and_not_out() -> None:
     with opened_file(EventSelection(data="clicks", affiliates=(4,))) as file:
         file.add([message(1, events("a"), events("b", partner_id=5))])
         file.finish()

@@ -1,4 +1,4 @@
-"""Uploads wait their turn for memory, and none is left out."""
+"""Uploads wait for memory in their order, and each is admitted."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ async def settle() -> None:
 
 
 class Upload:
-    """A task that holds its bytes until it is told to let go."""
+    """A task that holds its bytes until `end`."""
 
     def __init__(self, tasks: asyncio.TaskGroup, budget: MemoryBudget, size_bytes: int) -> None:
         self.running = False
@@ -30,7 +30,7 @@ class Upload:
         await settle()
 
 
-async def test_uploads_run_side_by_side_when_there_is_room() -> None:
+async def test_uploads_run_concurrently_within_the_budget() -> None:
     async with asyncio.TaskGroup() as tasks:
         budget = MemoryBudget(100)
         uploads = [Upload(tasks, budget, 50) for _ in range(3)]
@@ -44,7 +44,7 @@ async def test_uploads_run_side_by_side_when_there_is_room() -> None:
             await upload.end()
 
 
-async def test_large_upload_is_not_passed_by_small_ones() -> None:
+async def test_small_uploads_do_not_overtake_a_large_one() -> None:
     async with asyncio.TaskGroup() as tasks:
         budget = MemoryBudget(100)
         first, large, small = (Upload(tasks, budget, size) for size in (60, 90, 10))
@@ -58,7 +58,7 @@ async def test_large_upload_is_not_passed_by_small_ones() -> None:
             await upload.end()
 
 
-async def test_upload_larger_than_everything_goes_alone() -> None:
+async def test_upload_larger_than_the_budget_runs_alone() -> None:
     async with asyncio.TaskGroup() as tasks:
         budget = MemoryBudget(100)
         huge = Upload(tasks, budget, 1000)
@@ -70,7 +70,7 @@ async def test_upload_larger_than_everything_goes_alone() -> None:
         await small.end()
 
 
-async def test_room_is_given_on_when_who_waits_is_cancelled() -> None:
+async def test_memory_is_released_when_a_waiting_upload_is_cancelled() -> None:
     async with asyncio.TaskGroup() as tasks:
         budget = MemoryBudget(100)
         first, waiting, last = (Upload(tasks, budget, size) for size in (60, 90, 40))
@@ -84,7 +84,7 @@ async def test_room_is_given_on_when_who_waits_is_cancelled() -> None:
         await last.end()
 
 
-async def test_room_is_given_on_when_who_was_just_let_in_is_cancelled() -> None:
+async def test_memory_is_released_when_an_upload_is_cancelled_as_it_is_admitted() -> None:
     async with asyncio.TaskGroup() as tasks:
         budget = MemoryBudget(100)
         first, waiting = (Upload(tasks, budget, 100) for _ in range(2))

@@ -1,4 +1,4 @@
-"""How an upload is taken in: counted, hashed, in memory or on the disk, and never longer than it is needed."""
+"""Bodies of uploads: counted, hashed, in memory or on the disk, and released after use."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ def cut(content: bytes, size: int = 65_000) -> Iterable[bytes]:
 
 
 def open_files(folder: Path) -> list[str]:
-    """What this process holds open below a folder, with or without a name."""
+    """Return the files that this process holds open below a folder, with or without a name."""
     links = []
     for number in Path("/proc/self/fd").iterdir():
         # The listing's own number is closed by now.
@@ -50,7 +50,7 @@ async def test_body_is_what_was_sent(content: bytes, tmp_path: Path) -> None:
         assert (body.data is None) == (len(content) > SPOOL_BYTES)
 
 
-async def test_large_body_lies_on_the_disk_without_a_name_and_goes_with_its_block(tmp_path: Path) -> None:
+async def test_large_body_is_in_an_unnamed_file_that_ends_with_its_block(tmp_path: Path) -> None:
     async with Bodies(tmp_path, memory_bytes=1 << 30).receive(sent(cut(LARGE)), 1 << 30):
         (file,) = open_files(tmp_path)
         assert file.endswith("(deleted)")
@@ -105,7 +105,7 @@ async def test_upload_that_breaks_off_leaves_no_file_and_no_memory_behind(tmp_pa
         assert body.data is not None
 
 
-async def test_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
+async def test_full_disk_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
 
@@ -124,14 +124,14 @@ async def test_slow_body_is_refused() -> None:
         await trickle()
 
 
-async def test_body_that_keeps_its_pace_is_not_hurried() -> None:
+async def test_body_above_the_lowest_rate_is_not_refused() -> None:
     async with TransferRate(grace_s=0.2, bytes_per_s=1) as rate:
         for _ in range(10):
             await asyncio.sleep(0.04)
             rate.add(100)
 
 
-def test_body_of_bytes_tells_the_same() -> None:
+def test_body_of_bytes_equals_a_received_one() -> None:
     body = body_of(LARGE)
 
     assert (len(LARGE), hashlib.sha256(LARGE).hexdigest(), LARGE) == (body.size_bytes, body.sha256, body.data)

@@ -1,4 +1,4 @@
-"""What a file is, told from its bytes alone, and how a browser may treat it."""
+"""The type of a file, detected from its bytes alone, and its Content-Disposition."""
 
 import struct
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ def woff(signature: bytes, *, flavor: bytes = b"\0\1\0\0", tables: int = 10) -> 
         (b"", BINARY),
     ],
 )
-def test_sniff_tells_the_type_from_the_bytes(content: bytes, expected: ContentType) -> None:
+def test_sniff_detects_the_type_from_the_bytes(content: bytes, expected: ContentType) -> None:
     assert expected == kind_of(content)
 
 
@@ -79,7 +79,7 @@ def test_sniff_tells_the_type_from_the_bytes(content: bytes, expected: ContentTy
         (b"\x00GIF89a", BINARY),
     ],
 )
-def test_file_of_two_types_is_what_its_first_bytes_say(content: bytes, expected: ContentType) -> None:
+def test_file_of_two_types_has_the_type_of_its_first_bytes(content: bytes, expected: ContentType) -> None:
     assert expected == kind_of(content)
 
 
@@ -94,7 +94,7 @@ def test_file_of_two_types_is_what_its_first_bytes_say(content: bytes, expected:
         (b"ttcf" + struct.pack(">III", 0x20000, 2, 20), TTC),
     ],
 )
-def test_sniff_knows_fonts(content: bytes, expected: ContentType) -> None:
+def test_sniff_detects_fonts(content: bytes, expected: ContentType) -> None:
     kind = kind_of(content)
 
     assert expected == kind

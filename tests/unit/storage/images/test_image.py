@@ -1,4 +1,4 @@
-"""A picture's size and its thumbnail, from its bytes."""
+"""The size and the thumbnails of an image, from its bytes."""
 
 import contextlib
 import struct
@@ -74,7 +74,7 @@ def test_photograph_becomes_a_jpeg_that_fits_the_side() -> None:
 
 
 @pytest.mark.parametrize("sides_px", [(320,), (64, 320, 128), (1000, 10)])
-def test_thumbnails_come_in_the_order_they_were_asked_for(sides_px: Sequence[int]) -> None:
+def test_thumbnails_are_in_the_requested_order(sides_px: Sequence[int]) -> None:
     picture = inspect_image(PHOTO.read_bytes(), sides_px=sides_px)
 
     assert [min(side_px, 640) for side_px in sides_px] == [thumbnail.width for thumbnail in picture.thumbnails]
@@ -83,7 +83,7 @@ def test_thumbnails_come_in_the_order_they_were_asked_for(sides_px: Sequence[int
     ]
 
 
-def test_picture_is_read_from_a_file_that_stays_open(tmp_path: Path) -> None:
+def test_image_is_read_from_a_file_that_stays_open(tmp_path: Path) -> None:
     with PHOTO.open("rb") as file:
         from_file = inspect_image(file, sides_px=[320, 64])
 
@@ -92,7 +92,7 @@ def test_picture_is_read_from_a_file_that_stays_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["PNG", "WEBP", "GIF", "JPEG"])
-def test_large_picture_shrinks_as_if_it_were_resized_at_once(encoding: str) -> None:
+def test_large_image_shrinks_as_if_it_were_resized_at_once(encoding: str) -> None:
     photo = Image.open(PHOTO).resize((2501, 1667))
     photo.info = {}
 
@@ -114,7 +114,7 @@ def test_thumbnail_is_never_larger_than_the_original() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "1", "P", "I;16"])
 @pytest.mark.parametrize("encoding", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_opaque_picture_becomes_a_jpeg_whatever_its_colours_are(mode: str, encoding: str) -> None:
+def test_opaque_image_becomes_a_jpeg_whatever_its_colours_are(mode: str, encoding: str) -> None:
     supported = {
         "PNG": {"RGB", "L", "1", "P", "I;16"},
         "JPEG": {"RGB", "L", "CMYK"},
@@ -130,7 +130,7 @@ def test_opaque_picture_becomes_a_jpeg_whatever_its_colours_are(mode: str, encod
     assert ("JPEG", (320, 5)) == (opened(thumbnail).format, opened(thumbnail).size)
 
 
-def test_thumbnail_keeps_what_shows_through() -> None:
+def test_thumbnail_keeps_transparency() -> None:
     image = Image.new("RGBA", (640, 640), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 320, 640))
 
@@ -300,7 +300,7 @@ def test_bomb_in_the_metadata_is_no_bomb(extra: bytes) -> None:
     ],
     ids=["script after a JPEG", "PDF in a JPEG", "ZIP after a PNG"],
 )
-def test_nothing_that_hides_in_a_picture_gets_into_its_thumbnail(content: bytes) -> None:
+def test_nothing_hidden_in_an_image_gets_into_its_thumbnail(content: bytes) -> None:
     thumbnail = thumbnail_of(content)
 
     assert thumbnail.type is JPEG
@@ -314,7 +314,7 @@ def test_nothing_that_hides_in_a_picture_gets_into_its_thumbnail(content: bytes)
         b"",
         b"hello",
         b"GIF89a/*<script>*/=1;alert(1)",
-        b"\xff\xd8\xff%PDF-1.7 and no picture at all",
+        b"\xff\xd8\xff%PDF-1.7 and no image at all",
         b"\xff\xd8\xff",
         b"%PDF-1.7\n" + encoded(Image.new("RGB", (8, 8)), "JPEG"),
         encoded(Image.new("RGB", (8, 8)), "BMP"),
@@ -324,7 +324,7 @@ def test_nothing_that_hides_in_a_picture_gets_into_its_thumbnail(content: bytes)
         png_claiming(100, 10_000),
     ],
 )
-def test_what_is_no_picture_of_ours_is_refused(content: bytes) -> None:
+def test_other_formats_are_refused(content: bytes) -> None:
     with pytest.raises(InvalidError) as raised:
         inspect_image(content, sides_px=[320])
 
@@ -332,14 +332,14 @@ def test_what_is_no_picture_of_ours_is_refused(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["PNG", "GIF", "JPEG", "WEBP"])
-def test_truncated_picture_is_refused(encoding: str) -> None:
+def test_truncated_image_is_refused(encoding: str) -> None:
     content = encoded(Image.open(PHOTO), encoding)
 
     with pytest.raises(InvalidError, match="damaged"):
         inspect_image(content[: len(content) // 2], sides_px=[320])
 
 
-def test_avif_is_refused_by_its_name_unless_it_is_taken() -> None:
+def test_avif_is_refused_by_its_name_unless_it_is_accepted() -> None:
     if not features.check("avif"):
         pytest.skip("this Pillow cannot write AVIF")
     content = encoded(Image.new("RGB", (400, 200), "red"), "AVIF")
@@ -359,7 +359,7 @@ def test_avif_is_refused_where_pillow_cannot_read_it() -> None:
         inspect_image(content, sides_px=[320], avif=True)
 
 
-def test_phone_that_puts_a_second_picture_behind_the_first_is_read_as_a_jpeg() -> None:
+def test_jpeg_with_a_second_image_behind_the_first_is_read_as_a_jpeg() -> None:
     photo = Image.open(PHOTO)
     content = encoded(photo, "MPO", save_all=True, append_images=[photo.resize((64, 43))])
 
@@ -383,7 +383,7 @@ def test_colours_are_those_of_the_profile() -> None:
 
 
 @pytest.mark.parametrize("profile", [b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()])
-def test_profile_that_does_not_fit_is_left_out(profile: bytes) -> None:
+def test_profile_that_does_not_fit_is_ignored(profile: bytes) -> None:
     content = encoded(Image.new("RGB", (400, 400), (200, 30, 30)), "JPEG", icc_profile=profile, quality=95)
 
     red, green, _ = opened(thumbnail_of(content)).getpixel((50, 50))  # type: ignore[misc]  # a tuple for RGB
@@ -455,7 +455,7 @@ def test_thumbnail_of_a_strip_keeps_a_pixel_of_its_height() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_damaged_bytes_end_in_an_error_of_ours_or_in_a_picture(data: st.DataObject) -> None:
+def test_damaged_bytes_give_an_error_of_ours_or_an_image(data: st.DataObject) -> None:
     encoding = data.draw(st.sampled_from(["PNG", "GIF", "JPEG", "WEBP"]))
     content = bytearray(encoded(Image.linear_gradient("L").resize((48, 48)).convert("RGB"), encoding))
     for _ in range(data.draw(st.integers(1, 6))):

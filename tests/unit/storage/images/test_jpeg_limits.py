@@ -55,7 +55,7 @@ def test_many_scans_are_refused() -> None:
 
 
 def test_scans_of_single_colours_are_counted_too() -> None:
-    # Says that its picture has one scan for each colour, as old cameras did.
+    # Announces one scan for each colour, as old cameras did.
     content = bytearray(encoded())
     at = content.rindex(b"\xff\xda")
     content[at:] = (b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + b"\x00" * 9) * (MAX_SCANS + 1)
@@ -75,7 +75,7 @@ def test_scans_of_single_colours_are_counted_too() -> None:
     ],
     ids=["comments", "empty segments", "fill bytes", "escaped bytes"],
 )
-def test_what_is_read_piece_by_piece_is_refused(between: bytes, limit: int) -> None:
+def test_many_segments_or_fill_bytes_are_refused(between: bytes, limit: int) -> None:
     content = encoded()
 
     with pytest.raises(TooLargeError, match=str(limit)):

@@ -4,7 +4,7 @@ from storage.placement.circuit_breaker import CircuitBreaker
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -20,7 +20,7 @@ def opened(clock: Clock) -> CircuitBreaker:
     return breaker
 
 
-def test_everybody_is_let_through_until_it_opens() -> None:
+def test_closed_breaker_allows_every_request() -> None:
     breaker = CircuitBreaker(Clock(), outages_to_open=3, pause_s=30)
 
     for _ in range(2):
@@ -41,7 +41,7 @@ def test_answer_between_two_outages_counts_anew() -> None:
     assert breaker.allow_request()
 
 
-def test_nobody_is_let_through_while_it_is_open() -> None:
+def test_open_breaker_allows_no_request() -> None:
     clock = Clock()
     breaker = opened(clock)
 
@@ -51,7 +51,7 @@ def test_nobody_is_let_through_while_it_is_open() -> None:
     assert 1 == breaker.wait_s
 
 
-def test_one_tries_after_the_pause_and_decides() -> None:
+def test_one_request_is_allowed_after_the_pause_and_decides() -> None:
     clock = Clock()
     breaker = opened(clock)
     clock.now += 30

@@ -1,4 +1,4 @@
-"""Which provider an upload goes to, when another takes its place, and what an operator hears."""
+"""The provider of an upload, failover to another one, and the alerts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from storage.placement.failover import Provider, ProviderHealth, store_with_fail
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -31,11 +31,11 @@ class Clock:
 
 
 class Row:
-    """Providers in a row, of which each answers or raises what a test says."""
+    """Providers in an order. Each stores, or raises the error that a test sets."""
 
     def __init__(self, *names: str) -> None:
         self.alerts: list[Alert] = []
-        self.asked: list[str] = []
+        self.tried: list[str] = []
         self.clock = Clock()
         self.errors: dict[str, MillraceError] = {}
         self.slots = [RowSlot(self, name) for name in names]
@@ -45,14 +45,14 @@ class Row:
 
     async def store(self) -> tuple[str, bool]:
         async def store(provider: Provider) -> str:
-            self.asked.append(provider.name)
+            self.tried.append(provider.name)
             if error := self.errors.get(provider.name):
                 raise error
             return provider.name
 
         return await store_with_failover(self.slots, store)
 
-    def told(self) -> list[tuple[str, str]]:
+    def sent(self) -> list[tuple[str, str]]:
         return [(alert.kind, alert.subject) for alert in self.alerts]
 
 
@@ -62,7 +62,7 @@ class RowProvider:
 
 
 class RowSlot:
-    """Satisfies `placement.Seat`."""
+    """Satisfies `storage.placement.failover.ProviderSlot`."""
 
     def __init__(self, row: Row, name: str) -> None:
         self._name = name
@@ -75,27 +75,27 @@ class RowSlot:
         yield RowProvider(self._name)  # type: ignore[misc]
 
 
-async def test_first_provider_takes_it() -> None:
+async def test_first_provider_stores_the_object() -> None:
     row = Row("amazon", "azure")
 
     assert ("amazon", False) == await row.store()
-    assert ["amazon"] == row.asked
+    assert ["amazon"] == row.tried
     assert [] == row.alerts
 
 
-async def test_next_one_takes_the_place_of_one_in_trouble_and_both_the_answer_and_an_alert_say_so() -> None:
+async def test_next_provider_replaces_a_failing_one_and_the_reply_and_an_alert_report_it() -> None:
     row = Row("amazon", "azure", "local")
     row.errors["amazon"] = UnavailableError("it cannot be reached")
 
     assert [("azure", True)] * 2 == [await row.store(), await row.store()]
 
-    assert [("provider-down", "amazon")] == row.told()
+    assert [("provider-down", "amazon")] == row.sent()
     assert "it cannot be reached" in row.alerts[0].message
     assert ("down", "ok") == (row.slots[0].health.state, row.slots[1].health.state)
 
 
 @pytest.mark.parametrize("error", [CredentialsError("the key is revoked"), DeniedError("AccessDenied")])
-async def test_refusal_is_never_hidden_by_another_provider_and_told_once(error: MillraceError) -> None:
+async def test_refusal_is_never_hidden_by_another_provider_and_alerts_once(error: MillraceError) -> None:
     row = Row("amazon", "azure")
     row.errors["amazon"] = error
 
@@ -103,23 +103,23 @@ async def test_refusal_is_never_hidden_by_another_provider_and_told_once(error: 
         with pytest.raises(type(error)):
             await row.store()
 
-    assert ["amazon"] * 3 == row.asked
-    assert [("provider-refuses", "amazon")] == row.told()
+    assert ["amazon"] * 3 == row.tried
+    assert [("provider-refuses", "amazon")] == row.sent()
 
 
 @pytest.mark.parametrize("error", [NotFoundError("NoSuchBucket"), InvalidError("the bucket is elsewhere")])
-async def test_bucket_that_is_not_where_the_connector_says_is_no_fault_of_the_upload(error: MillraceError) -> None:
+async def test_missing_or_misplaced_bucket_is_a_fault_of_the_connector(error: MillraceError) -> None:
     row = Row("amazon", "azure")
     row.errors["amazon"] = error
 
     with pytest.raises(CredentialsError, match=error.message):
         await row.store()
 
-    assert [("provider-refuses", "amazon")] == row.told()
+    assert [("provider-refuses", "amazon")] == row.sent()
 
 
 @pytest.mark.parametrize("error", [TooLargeError("EntityTooLarge"), BusyError("two at once")])
-async def test_what_is_no_outage_is_passed_on_and_says_nothing_of_the_provider(error: MillraceError) -> None:
+async def test_other_errors_than_outages_are_raised_and_do_not_change_the_health(error: MillraceError) -> None:
     row = Row("amazon", "azure")
     row.errors["amazon"] = error
 
@@ -130,21 +130,21 @@ async def test_what_is_no_outage_is_passed_on_and_says_nothing_of_the_provider(e
     assert "ok" == row.slots[0].health.state
 
 
-async def test_provider_is_not_asked_any_more_after_three_outages_and_again_after_a_pause() -> None:
+async def test_provider_is_skipped_after_three_outages_and_tried_again_after_a_pause() -> None:
     row = Row("amazon", "azure")
     row.errors["amazon"] = UnavailableError("it cannot be reached")
     for _ in range(5):
         await row.store()
-    assert 3 == row.asked.count("amazon")
+    assert 3 == row.tried.count("amazon")
 
     row.clock.now += 31
     del row.errors["amazon"]
 
     assert ("amazon", False) == await row.store()
-    assert [("provider-down", "amazon"), ("provider-recovered", "amazon")] == row.told()
+    assert [("provider-down", "amazon"), ("provider-recovered", "amazon")] == row.sent()
 
 
-async def test_all_in_trouble_tells_what_the_first_said() -> None:
+async def test_failure_of_all_providers_raises_the_message_of_the_first() -> None:
     row = Row("amazon", "local")
     row.errors = {"amazon": UnavailableError("no bucket answers"), "local": UnavailableError("the disk is full")}
 
@@ -153,12 +153,12 @@ async def test_all_in_trouble_tells_what_the_first_said() -> None:
             await row.store()
 
 
-async def test_no_provider_says_what_to_do() -> None:
+async def test_error_without_a_provider_names_the_remedy() -> None:
     with pytest.raises(UnavailableError, match="activate a connector"):
         await Row().store()
 
 
-async def test_new_configuration_is_asked_at_once_and_told_of_when_it_mends_nothing() -> None:
+async def test_new_configuration_is_tried_at_once_and_alerts_when_it_still_fails() -> None:
     row = Row("amazon", "azure")
     health = row.slots[0].health
     health.reset_if_changed(1)
@@ -173,4 +173,4 @@ async def test_new_configuration_is_asked_at_once_and_told_of_when_it_mends_noth
     del row.errors["amazon"]
     await row.store()
 
-    assert ["provider-refuses", "provider-refuses", "provider-recovered"] == [kind for kind, _ in row.told()]
+    assert ["provider-refuses", "provider-refuses", "provider-recovered"] == [kind for kind, _ in row.sent()]

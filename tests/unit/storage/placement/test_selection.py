@@ -101,7 +101,7 @@ def test_active_connectors_come_in_their_order_and_the_local_directory_last() ->
     assert ["azure", "local"] == setup.names()
 
 
-def test_local_directory_may_be_ruled_out() -> None:
+def test_local_directory_may_be_disabled() -> None:
     assert [] == SelectionSetup(local=False).names()
 
 
@@ -172,7 +172,7 @@ async def test_longest_unused_of_many_is_closed() -> None:
     assert {"a": True, "b": False, "c": True} == {place.place: place.is_open for place in setup.opened}
 
 
-async def test_leaving_closes_what_is_open() -> None:
+async def test_exit_closes_open_providers() -> None:
     setup = SelectionSetup()
     setup.save(1)
     async with setup.selection, setup.first():
@@ -181,7 +181,7 @@ async def test_leaving_closes_what_is_open() -> None:
     assert not setup.opened[0].is_open
 
 
-async def test_object_is_reached_where_it_lies_also_when_nothing_new_goes_there() -> None:
+async def test_object_is_reached_at_its_provider_also_when_it_is_inactive() -> None:
     setup = SelectionSetup()
     setup.save(1, place="s3://old", active=False)
     setup.save(2, kind="azure", place="azure://new")
@@ -198,7 +198,7 @@ async def test_object_is_reached_where_it_lies_also_when_nothing_new_goes_there(
     assert setup.selection.provider_at("rival", "s3://old") is None
 
 
-async def test_what_fails_is_shown_without_naming_apps_and_to_each_app_its_own() -> None:
+async def test_failures_are_shown_without_naming_apps_and_to_each_app_its_own() -> None:
     setup = SelectionSetup()
     for app in ("shop", "rival"):
         setup.save(1, app=app)

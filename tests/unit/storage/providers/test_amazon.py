@@ -1,4 +1,4 @@
-"""The Amazon Storage connector: which values can be right, and what a stored object's address is."""
+"""The Amazon Storage connector: valid and invalid fields, and the URLs of its objects."""
 
 import msgspec
 import pytest
@@ -54,7 +54,7 @@ def test_place_is_the_bucket_of_its_store(fields: dict[str, object], expected: s
     assert expected == changed(**fields).place
 
 
-def test_spaces_and_slashes_that_are_copied_along_are_taken_off() -> None:
+def test_copied_spaces_and_slashes_are_removed() -> None:
     copied = changed(
         access_key=" AKIAIOSFODNN7EXAMPLE\n",
         secret_key=Secret("\twJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY "),
@@ -111,7 +111,7 @@ def test_secret_is_in_no_message() -> None:
     assert "two words" not in raised.value.message
 
 
-def test_store_in_a_private_network_is_taken_when_the_operator_allows_it() -> None:
+def test_store_in_a_private_network_is_accepted_when_the_operator_allows_it() -> None:
     local = changed(endpoint_url="http://127.0.0.1:5000", region="us-east-1", access_key="testing")
 
     assert local == take(local, allow_private=True)
@@ -122,7 +122,7 @@ def role(**fields: object) -> AmazonStorageConfig:
 
 
 @pytest.mark.parametrize("external_id", ["shop", "shop:1", "shop:a/b=c", " shop "])
-def test_role_stands_instead_of_keys(external_id: str) -> None:
+def test_role_replaces_keys(external_id: str) -> None:
     taken = take(role(external_id=external_id))
 
     assert AwsRole(role_arn=ARN, external_id=external_id.strip(), base=None) == taken.credentials
@@ -159,7 +159,7 @@ def test_role_of_another_tenant_cannot_be_borrowed(external_id: str) -> None:
         "arn:aws:sts::123456789012:assumed-role/writer/x",
     ],
 )
-def test_what_is_no_role_is_refused(role_arn: str) -> None:
+def test_malformed_role_is_refused(role_arn: str) -> None:
     with pytest.raises(InvalidError, match="the ARN of a role") as raised:
         take(role(role_arn=role_arn))
 
@@ -169,11 +169,11 @@ def test_what_is_no_role_is_refused(role_arn: str) -> None:
 @pytest.mark.parametrize(
     "arn", [ARN, "arn:aws-cn:iam::123456789012:role/w", "arn:aws-us-gov:iam::123456789012:role/w@x"]
 )
-def test_role_of_every_partition_is_taken(arn: str) -> None:
+def test_role_of_every_partition_is_accepted(arn: str) -> None:
     assert arn == take(role(role_arn=arn)).role_arn
 
 
-def test_neither_keys_nor_a_role_is_refused_and_says_what_is_expected() -> None:
+def test_neither_keys_nor_a_role_is_refused_naming_what_is_expected() -> None:
     with pytest.raises(InvalidError, match="an access key id, or a role_arn") as raised:
         take(changed(access_key="", secret_key=Secret("")))
 

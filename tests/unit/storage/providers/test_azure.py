@@ -1,4 +1,4 @@
-"""The Azure Storage connector: which values can be right, and what a stored object's address is."""
+"""The Azure Storage connector: valid and invalid fields, and the URLs of its objects."""
 
 import asyncio
 import base64
@@ -58,7 +58,7 @@ def test_place_is_the_container_of_its_account(fields: dict[str, object], expect
     assert expected == changed(**fields).place
 
 
-def test_spaces_and_slashes_that_are_copied_along_are_taken_off() -> None:
+def test_copied_spaces_and_slashes_are_removed() -> None:
     copied = changed(
         account_name=" shopmedia\n",
         account_key=Secret(f"\t{KEY} "),
@@ -117,7 +117,7 @@ def test_value_that_cannot_be_right_is_refused_naming_its_field(field: str, valu
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "problem"),
     [
         ("", "in Base64"),
         ("not Base64!", "in Base64"),
@@ -126,8 +126,8 @@ def test_value_that_cannot_be_right_is_refused_naming_its_field(field: str, valu
         (CONNECTION_STRING, "connection string"),
     ],
 )
-def test_key_that_cannot_be_right_is_refused_and_not_repeated(key: str, said: str) -> None:
-    with pytest.raises(InvalidError, match=said) as raised:
+def test_key_that_cannot_be_right_is_refused_and_not_repeated(key: str, problem: str) -> None:
+    with pytest.raises(InvalidError, match=problem) as raised:
         take(changed(account_key=Secret(key)))
 
     assert "account_key" == raised.value.field
@@ -136,7 +136,7 @@ def test_key_that_cannot_be_right_is_refused_and_not_repeated(key: str, said: st
 
 
 @pytest.mark.parametrize("field", ["account_name", "container_name", "endpoint_suffix", "blob_endpoint", "prefix"])
-def test_whole_connection_string_in_one_field_is_told_apart_into_its_parts(field: str) -> None:
+def test_connection_string_in_one_field_is_refused_naming_its_parts(field: str) -> None:
     with pytest.raises(InvalidError, match="each into its own field") as raised:
         take(changed(**{field: CONNECTION_STRING}))
 
@@ -145,11 +145,11 @@ def test_whole_connection_string_in_one_field_is_told_apart_into_its_parts(field
 
 
 @pytest.mark.parametrize("suffix", ["core.windows.net", "core.chinacloudapi.cn", "core.usgovcloudapi.net"])
-def test_every_cloud_of_azure_is_taken(suffix: str) -> None:
+def test_every_cloud_of_azure_is_accepted(suffix: str) -> None:
     assert suffix == take(changed(endpoint_suffix=suffix.upper())).endpoint_suffix
 
 
-def test_store_in_a_private_network_is_taken_when_the_operator_allows_it() -> None:
+def test_store_in_a_private_network_is_accepted_when_the_operator_allows_it() -> None:
     local = changed(blob_endpoint="http://127.0.0.1:10000/devstoreaccount1", account_name="devstoreaccount1")
     plain = changed(default_endpoints_protocol="http", endpoint_suffix="azurite")
 

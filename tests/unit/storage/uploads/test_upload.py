@@ -1,4 +1,4 @@
-"""What an upload is called."""
+"""The keys of uploads."""
 
 import pytest
 

@@ -161,7 +161,7 @@ def test_declared_svg_is_an_image() -> None:
     "declared",
     ["font/woff2", "application/font-woff2", "application/x-font-ttf", "application/octet-stream", "text/plain", ""],
 )
-def test_font_is_told_by_its_bytes(declared: str) -> None:
+def test_font_is_detected_by_its_bytes(declared: str) -> None:
     template = "<style>@font-face {{font-family:a;src:url({}) format('woff2'),url('{}')}}</style>"
     page = template.format(uri(FONT, declared), uri(FONT, declared))
 
