@@ -111,7 +111,7 @@ async def messages(mesh: RunningMesh) -> list[str]:
 async def test_no_secret_is_anywhere_it_could_be_seen(mesh: RunningMesh) -> None:
     answers = await misuse(mesh)
     async with asyncio.timeout(20):
-        while "paused" not in (log := mesh.folder.log("hooks").read_text()) and "alert" not in log:
+        while "paused" not in (log := mesh.folder.log("hooks").read_text()) and "alert_raised" not in log:
             await asyncio.sleep(0.05)
     metrics = [
         await say(mesh, "GET", service, path)

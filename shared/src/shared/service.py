@@ -237,13 +237,13 @@ async def serve(
                 starting.cancel("stopped while starting")
                 return 0
             mesh, endpoints = starting.result()
-            log.info("ready", url=url, **mesh.addresses)
+            log.info("service_started", url=url, **mesh.addresses)
             if ready is not None:
                 ready.set_result(Running(url, mesh, listener.state))
             await stop.wait()
             code = await _stop(mesh, health, web_runner, endpoints)
             await _cancel(mesh.spawned, "the service stops")
-        log.info("stopped", code=code)
+        log.info("service_stopped", code=code)
     return code
 
 
@@ -344,7 +344,7 @@ async def _stop(mesh: Mesh, health: Health, web_runner: web.AppRunner, endpoints
             for name, intake in mesh.intakes:
                 finishing.create_task(finish(name, intake.join()))
     except TimeoutError:
-        log.error("deadline_hit", unfinished=sorted(unfinished), deadline_s=mesh.settings.stop_deadline_s)
+        log.error("stop_deadline_exceeded", unfinished=sorted(unfinished), deadline_s=mesh.settings.stop_deadline_s)
         return 1
     return 0
 

@@ -204,7 +204,7 @@ class Registry:
             try:
                 entries.append(self.entry(kind, stored.key, stored.data, stored.revision))
             except InvalidError as error:
-                log.warning("config_unreadable", key=stored.key, message=error.message)
+                log.warning("config_decoding_failed", key=stored.key, message=error.message)
         return entries
 
     async def form_over_saved(self, kind: Kind[T], app_key: str, form: dict[str, Any], id: str = "") -> T:

@@ -196,7 +196,7 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
             # The client went away.
             raise
         except Exception:
-            log.exception("request_failed", method=request.method, route=route)
+            log.exception("http_request_failed", method=request.method, route=route)
             listener.metrics.count("millrace_bugs_total", where="http")
             response = error_response(MillraceError("internal error"))
         status = str(response.status)

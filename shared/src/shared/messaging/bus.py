@@ -296,11 +296,11 @@ class Bus:
 
     async def alert(self, alert: Alert) -> None:
         """Publish an alert. One that cannot be published is logged: it must not fail the work that raised it."""
-        log.warning("alert", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message)
+        log.warning("alert_raised", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message)
         try:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
         except MillraceError as error:
-            log.error("alert_not_published", kind=alert.kind, message=str(error))
+            log.error("alert_publish_failed", kind=alert.kind, message=str(error))
 
 
 async def _ignore(_: Msg) -> None:

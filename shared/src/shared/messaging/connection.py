@@ -50,7 +50,7 @@ async def connect(
     async def on_error(error: Exception) -> None:
         nonlocal last_error
         last_error = str(error) or type(error).__name__
-        log.warning("nats_error", message=last_error)
+        log.warning("nats_connection_failed", message=last_error)
 
     async def on_disconnect() -> None:
         log.warning("nats_disconnected")

@@ -95,7 +95,7 @@ async def _answer(endpoint: Endpoint, state: Any, request: Request, metrics: Met
         description = " ".join(error.message.split())
         await request.respond_error(error.code, description, data=msgspec.json.encode(body))
     except Exception:
-        log.exception("request_failed", subject=endpoint.subject)
+        log.exception("nats_request_failed", subject=endpoint.subject)
         metrics.count("millrace_bugs_total", where="bus")
         await request.respond_error(MillraceError.code, "internal error", data=b'{"message":"internal error"}')
     else:

@@ -57,7 +57,7 @@ async def consume(
         try:
             await pull.ack_sync(done)
         except UnavailableError as error:
-            log.warning("last_ack_not_confirmed", consumer=consumer, sequence=done.sequence, message=error.message)
+            log.warning("last_ack_failed", consumer=consumer, sequence=done.sequence, message=error.message)
 
 
 async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: PutAside, backoff: Backoff) -> str | None:
@@ -72,10 +72,10 @@ async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: Put
                 return "bug"
             return await _try(message, handler, put_aside)
         except MillraceError as error:
-            log.warning("message_not_handled", subject=message.subject, code=error.code, message=error.message)
+            log.warning("message_handling_failed", subject=message.subject, code=error.code, message=error.message)
             await asyncio.sleep(error.retry_after_s or delay_s)
         except Exception:
-            log.exception("message_failed", subject=message.subject, sequence=message.sequence)
+            log.exception("message_handler_crashed", subject=message.subject, sequence=message.sequence)
             pull.metrics.count("millrace_bugs_total", where="consumer")
             bugs += 1
             await asyncio.sleep(delay_s)

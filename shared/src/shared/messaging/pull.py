@@ -181,7 +181,7 @@ class Pull:
         state = await consumer_state(self._bus, self._stream, self._consumer)
         self._delivered = state.delivered
         if state.acked > state.delivered or (known > received and known > self._consumer_sequence):
-            log.warning("consumer_disturbed", stream=self._stream, consumer=self._consumer)
+            log.warning("consumer_state_diverged", stream=self._stream, consumer=self._consumer)
             self._become_stale()
 
     def _current(self, message: Message) -> Message | None:
@@ -203,7 +203,7 @@ class Pull:
             await self._bus.client.publish(message.reply, word)
         except (NatsError, ConnectionError) as error:
             # The message comes again after the next reset: at least once.
-            log.warning("ack_not_sent", stream=self._stream, sequence=message.sequence, message=str(error))
+            log.warning("ack_send_failed", stream=self._stream, sequence=message.sequence, message=str(error))
 
     async def open(self) -> None:
         """Make the consumer and begin to read. Called by `open_pull` and `open_scan`."""
@@ -277,7 +277,7 @@ class Pull:
             except MillraceError as error:
                 if self._closed:
                     return
-                log.warning("consumer_not_ready", stream=self._stream, consumer=self._consumer, message=str(error))
+                log.warning("consumer_open_failed", stream=self._stream, consumer=self._consumer, message=str(error))
                 await asyncio.sleep(delay_s)
             else:
                 return

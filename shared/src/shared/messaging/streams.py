@@ -104,7 +104,7 @@ async def ensure(bus: Bus, spec: Stream | Bucket, settings: Settings) -> None:
                 if isinstance(error, APIError):
                     raise api_error(error) from error
                 raise UnavailableError(f"stream {wanted.name} could not be made: {type(error).__name__}") from error
-            log.warning("stream_not_ready", stream=wanted.name, message=str(error) or type(error).__name__)
+            log.warning("stream_setup_failed", stream=wanted.name, message=str(error) or type(error).__name__)
             await asyncio.sleep(0.25)
 
 
@@ -123,7 +123,7 @@ async def _ensure_once(bus: Bus, wanted: StreamConfig) -> None:
             if clash.err_code != NAME_IN_USE:
                 raise
             return await _ensure_once(bus, wanted)
-        log.info("stream_made", stream=name)
+        log.info("stream_created", stream=name)
         return
     found = (config.metadata or {}).get(PARTITIONS_KEY)
     if found is not None and found != str(PARTITIONS):

@@ -165,7 +165,7 @@ async def test_a_full_disk_is_told_and_nothing_of_the_file_is_sent(
         async with gateway.sftp() as client:
             await _fill(client, bus, monkeypatch)
 
-    assert ["disk_nearly_full", "upload_not_written"] == [
+    assert ["disk_limit_reached", "upload_write_failed"] == [
         entry["event"] for entry in logs if entry["log_level"] == "error"
     ]
     assert ["1"] == [row.ext_id for row in await rows(bus)]

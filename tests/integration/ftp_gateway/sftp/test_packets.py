@@ -276,7 +276,7 @@ async def test_whatever_a_client_sends_it_is_answered_or_put_out_and_nothing_is_
     with capture_logs() as logs:
         await asyncio.to_thread(run_state_machine_as_test, BadClient, settings=chosen)
 
-    assert [] == [each for each in logs if each["event"] == "sftp_failed"]
+    assert [] == [each for each in logs if each["event"] == "sftp_request_failed"]
     await until(lambda: len(asyncio.all_tasks()) <= before)
 
 

@@ -68,7 +68,7 @@ class ExportWorker:
                 log.warning("worker_failed", app_key=self.job.app_key, export=self.job.export_id, message=error.message)
             except Exception:
                 wait_s = next(delays)
-                log.exception("worker_failed", app_key=self.job.app_key, export=self.job.export_id)
+                log.exception("worker_crashed", app_key=self.job.app_key, export=self.job.export_id)
                 self._metrics.count("millrace_bugs_total", where="export")
             await self._sleep(wait_s)
 

@@ -134,7 +134,7 @@ class Defender:
         try:
             self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
         except InvalidError as error:
-            log.warning("score_unreadable", key=stored.key, message=error.message)
+            log.warning("score_decoding_failed", key=stored.key, message=error.message)
 
     def _set_stored(self, network: str, shared: StoredScore) -> None:
         self._shared[network] = shared

@@ -89,7 +89,7 @@ class FilePipeline:
         self._metrics.count("millrace_ftp_files_total", kind=kind, outcome=outcome.state)
         self._metrics.count("millrace_ftp_rows_total", outcome.ok, kind=kind, outcome="accepted")
         self._metrics.count("millrace_ftp_rows_total", outcome.failed, kind=kind, outcome="rejected")
-        log.info("file_done", app_key=app_key, file_id=outcome.file_id, outcome=outcome.outcome, rows=outcome.rows)
+        log.info("file_processed", app_key=app_key, file_id=outcome.file_id, outcome=outcome.outcome, rows=outcome.rows)
 
     async def _apply(self, upload: Upload, kind: FileKind) -> FileOutcome:
         """Look at the file, publish its rows, and leave the report. Safe to repeat from the start."""

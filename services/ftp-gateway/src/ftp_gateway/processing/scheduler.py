@@ -164,7 +164,7 @@ class FileScheduler:
             self._spool.claim(upload)
         except (BusyError, ConflictError, OSError) as error:
             self._delay(upload, None)
-            log.info("file_not_claimed", upload_id=upload.id, app_key=upload.info.app_key, message=str(error))
+            log.info("file_claim_failed", upload_id=upload.id, app_key=upload.info.app_key, message=str(error))
             return False
         return True
 
@@ -175,7 +175,7 @@ class FileScheduler:
             await self._pipeline.process(upload, ready)
             self._delayed.pop(upload.id, None)
         except StoppedError:
-            log.info("file_left", upload_id=upload.id, app_key=app_key)
+            log.info("file_processing_stopped", upload_id=upload.id, app_key=app_key)
         except MillraceError as error:
             self._delay(upload, error.retry_after_s)
             log.warning("file_delayed", upload_id=upload.id, app_key=app_key, message=error.message)
@@ -208,6 +208,6 @@ class FileScheduler:
                 try:
                     await file_events.publish_partial(self._bus, upload, self._clock())
                 except MillraceError as error:
-                    log.warning("partial_not_published", upload_id=upload.id, message=error.message)
+                    log.warning("partial_publish_failed", upload_id=upload.id, message=error.message)
                     return
                 upload.partial_published = True

@@ -108,7 +108,7 @@ def sftp_error(error: Exception) -> SFTPError:
         return SFTPNoSpaceOnFilesystem("the disk is full")
     if isinstance(error, FileNotFoundError):
         return SFTPNoSuchFile("the file is gone")
-    log.error("sftp_failed", message=type(error).__name__, exc_info=error)
+    log.error("sftp_request_failed", message=type(error).__name__, exc_info=error)
     return SFTPFailure("internal error")
 
 

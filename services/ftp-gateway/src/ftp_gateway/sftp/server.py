@@ -124,7 +124,7 @@ class SftpServer:
             )
         except OSError as error:
             raise UnavailableError(f"SFTP cannot listen on {host}:{port}: {error.strerror}") from None
-        log.info("sftp_listens", address=self.address)
+        log.info("sftp_server_started", address=self.address)
         return self
 
     async def __aexit__(
@@ -185,7 +185,7 @@ class SftpServer:
         restrict_rsa_to_sha2(self._ssh_options, keys)
         self._loaded_host_keys = known
         shown = [key.fingerprint for generation in known.ordered for key in generation.keys]
-        log.info("host_keys", in_use=known.in_use, fingerprints=shown)
+        log.info("host_keys_loaded", in_use=known.in_use, fingerprints=shown)
 
     def _waiting_of_login(self, login: str) -> tuple[int, int]:
         parts = split_login(login)
@@ -243,7 +243,7 @@ class SftpServer:
             async with asyncio.timeout(GRACE_S):
                 await self._wait_until(lambda: not any(filesystem.uploading for filesystem in self._filesystems))
         except TimeoutError:
-            log.warning("uploads_cut_off", sessions=len(self._filesystems))
+            log.warning("uploads_interrupted", sessions=len(self._filesystems))
         for connection in list(self._authenticators):
             connection.close()
         await self._wait_until(lambda: not self._authenticators and not self._filesystems)

@@ -316,5 +316,5 @@ class Spool:
             raise BusyError(f"{MAX_WAITING_FILES} files of the app are waiting; remove some, or let them be processed")
         free = os.statvfs(self._directories.directory)
         if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
-            log.error("disk_nearly_full", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
+            log.error("disk_limit_reached", app_key=app_key, free_bytes=free.f_bavail * free.f_frsize)
             raise BusyError("the disk is nearly full", retry_after_s=60)

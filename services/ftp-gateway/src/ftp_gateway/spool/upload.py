@@ -239,7 +239,7 @@ class Writer:
     def _fail(self, error: OSError) -> None:
         # A client has many writes on their way. An operator needs to know of the first that failed.
         if not self._failed:
-            log.error("upload_not_written", app_key=self.upload.info.app_key, message=error.strerror)
+            log.error("upload_write_failed", app_key=self.upload.info.app_key, message=error.strerror)
         self._failed = True
 
     @property

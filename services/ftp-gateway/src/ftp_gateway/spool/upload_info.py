@@ -125,7 +125,7 @@ def read_info(path: Path) -> UploadInfo | None:
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
-        log.error("upload_info_unreadable", file=path.name, message=str(error))
+        log.error("upload_info_decoding_failed", file=path.name, message=str(error))
         return None
 
 
