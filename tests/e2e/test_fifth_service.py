@@ -84,7 +84,7 @@ class SendPanelSettings(Settings, frozen=True, kw_only=True):
 """
 ROW = """\
     ServiceEntry(
-        name="send-panel", http_port=8085, settings="panel_", kinds=("send_panels.*.*",), own=Grant()
+        name="send-panel", http_port=8085, settings="panel_", kinds=("send_panels.*.*",), own_grant=Grant()
     ),
 """
 COMPOSE = """\

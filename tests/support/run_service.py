@@ -8,9 +8,9 @@ from msgspec import structs
 
 from shared.contracts.services import SERVICES
 from shared.runtime.settings import Settings
-from shared.service import Running, Service
+from shared.service import RunningService, Service
 
-RunService = Callable[[Service], AbstractAsyncContextManager[Running]]
+RunService = Callable[[Service], AbstractAsyncContextManager[RunningService]]
 """Runs a service inside the test, for as long as the block."""
 
 

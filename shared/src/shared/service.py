@@ -115,9 +115,9 @@ class Mesh:
         """A named condition of readiness."""
         self._health.add(name, check)
 
-    def show(self, degraded: Callable[[], dict[str, str]]) -> None:
+    def add_degraded(self, degraded: Callable[[], dict[str, str]]) -> None:
         """Add a source of what is degraded: readiness shows it and does not fail for it."""
-        self._health.show(degraded)
+        self._health.add_degraded(degraded)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run for the life of the service. A failure stops the service, for its supervisor to start it again."""
@@ -154,7 +154,7 @@ class Service(Struct, frozen=True, kw_only=True):
     kinds: tuple[Kind[Any], ...] = ()
 
 
-class Running(Struct, frozen=True):
+class RunningService(Struct, frozen=True):
     """A service that is ready: its address, and its parts (for tests)."""
 
     url: str
@@ -199,7 +199,7 @@ async def _run(service: Service, settings: Settings) -> int:
     try:
         return await serve(service, settings, stop)
     except (MillraceError, ExceptionGroup) as failure:
-        for error in _leaves(failure):
+        for error in _leaf_errors(failure):
             if isinstance(error, MillraceError):
                 log.error("service_failed", code=error.code, message=error.message, field=error.field)
             else:
@@ -207,14 +207,14 @@ async def _run(service: Service, settings: Settings) -> int:
         return 1
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def _leaf_errors(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [leaf for part in error.exceptions for leaf in _leaf_errors(part)]
 
 
 async def serve(
-    service: Service, settings: Settings, stop: asyncio.Event, ready: asyncio.Future[Running] | None = None
+    service: Service, settings: Settings, stop: asyncio.Event, ready: asyncio.Future[RunningService] | None = None
 ) -> int:
     """
     Run a service until `stop` is set, and return its exit code.
@@ -239,7 +239,7 @@ async def serve(
             mesh, endpoints = starting.result()
             log.info("service_started", url=url, **mesh.addresses)
             if ready is not None:
-                ready.set_result(Running(url, mesh, listener.state))
+                ready.set_result(RunningService(url, mesh, listener.state))
             await stop.wait()
             code = await _stop(mesh, health, web_runner, endpoints)
             await _cancel(mesh.spawned, "the service stops")
@@ -304,7 +304,7 @@ async def _start(
     )
     views = [registry.view(kind) for kind in (*service.kinds, TOKENS)]
     for view in views:
-        mesh.spawn("configuration", view.keep())
+        mesh.spawn("configuration", view.run())
     for view in views:
         await view.listed.wait()
     listener.state = await service.build(mesh)
@@ -350,10 +350,10 @@ async def _stop(mesh: Mesh, health: Health, web_runner: web.AppRunner, endpoints
 
 
 @asynccontextmanager
-async def running(service: Service, settings: Settings) -> AsyncIterator[Running]:
+async def running(service: Service, settings: Settings) -> AsyncIterator[RunningService]:
     """A service inside this process, ready; leaving the block stops it as a signal would. For tests and benches."""
     stop = asyncio.Event()
-    ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(serve(service, settings, stop, ready))
         await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)

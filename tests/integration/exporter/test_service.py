@@ -32,7 +32,7 @@ from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
-from shared.service import Running, running
+from shared.service import RunningService, running
 from support.servers.moto import MotoServer
 from support.stored_messages import messages
 from support.waiting import until
@@ -43,7 +43,7 @@ BUCKET = "raw-data"
 class Customer:
     """The tenant `shop`, with a token and a bucket."""
 
-    def __init__(self, service: Running, http: ClientSession, moto: MotoServer, bus: Bus) -> None:
+    def __init__(self, service: RunningService, http: ClientSession, moto: MotoServer, bus: Bus) -> None:
         self.service = service
         self.moto = moto
         self.bus = bus

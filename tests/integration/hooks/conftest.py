@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hooks.app import SERVICE
-from shared.service import Running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, open_client
 from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis
@@ -28,14 +28,14 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def hooks(run_service: RunService) -> AsyncIterator[Running]:
+async def hooks(run_service: RunService) -> AsyncIterator[RunningService]:
     """The service."""
     async with run_service(SERVICE) as service:
         yield service
 
 
 @pytest.fixture
-async def client(hooks: Running, shop: dict[str, str]) -> AsyncIterator[HooksClient]:
+async def client(hooks: RunningService, shop: dict[str, str]) -> AsyncIterator[HooksClient]:
     """Tenant `shop`, with nothing configured."""
     async with open_client(hooks.url, shop) as client:
         yield client

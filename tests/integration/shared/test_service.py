@@ -17,7 +17,7 @@ from shared.errors import BusyError, NotFoundError
 from shared.http.routes import Route
 from shared.http.server import Call
 from shared.runtime.settings import Settings
-from shared.service import Mesh, Running, Service, running, serve
+from shared.service import Mesh, RunningService, Service, running, serve
 
 
 class Thing(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -94,14 +94,14 @@ def toy() -> Toy:
 
 
 @pytest.fixture
-async def served(toy: Toy, settings: Settings) -> AsyncIterator[Running]:
+async def served(toy: Toy, settings: Settings) -> AsyncIterator[RunningService]:
     async with running(service(toy), settings) as served:
         yield served
         toy.may_finish.set()
 
 
 @pytest.fixture
-async def http(served: Running) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(served: RunningService) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(served.url) as session:
         yield session
 
@@ -164,7 +164,9 @@ async def test_another_tenants_token_is_403_and_an_operators_is_let_in(
     assert await status("/v1/tokens", admin) == 404
 
 
-async def test_a_revoked_token_is_refused(served: Running, http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+async def test_a_revoked_token_is_refused(
+    served: RunningService, http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
     registry = served.mesh.registry
     for entry in await registry.list(TOKENS):
         assert isinstance(entry.value, Token)
@@ -211,7 +213,7 @@ async def test_the_openapi_document_names_every_route_and_schema(http: aiohttp.C
 
 async def test_stopping_finishes_the_work_in_flight_and_closes_in_reverse(toy: Toy, settings: Settings) -> None:
     stop = asyncio.Event()
-    ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as session:
         serving = tasks.create_task(serve(service(toy), settings, stop, ready))
         url = (await ready).url
@@ -247,7 +249,7 @@ async def test_work_that_does_not_finish_is_cut_off_at_the_deadline(toy: Toy, se
     hasty = msgspec.convert(msgspec.to_builtins(settings) | {"stop_deadline_s": 0.2}, Settings)
     stop = asyncio.Event()
     stop.set()
-    ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
     stop.clear()
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(serve(service(toy), hasty, stop, ready))
@@ -283,7 +285,7 @@ async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -
     assert failure.group_contains(RuntimeError, match="a bug")
 
 
-async def test_a_port_that_is_taken_is_one_clear_error(served: Running, settings: Settings) -> None:
+async def test_a_port_that_is_taken_is_one_clear_error(served: RunningService, settings: Settings) -> None:
     port = int(served.url.rpartition(":")[2])
     taken = msgspec.convert(msgspec.to_builtins(settings) | {"http_port": port}, Settings)
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from shared.runtime.settings import Settings
-from shared.service import Running
+from shared.service import RunningService
 from storage.app import SERVICE
 from storage.config import StorageSettings
 from support.run_service import RunService
@@ -20,12 +20,12 @@ def settings(settings: Settings) -> StorageSettings:
 
 
 @pytest.fixture
-async def storage(run_service: RunService) -> AsyncIterator[Running]:
+async def storage(run_service: RunService) -> AsyncIterator[RunningService]:
     async with run_service(SERVICE) as running:
         yield running
 
 
 @pytest.fixture
-async def http(storage: Running) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(storage: RunningService) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(storage.url) as session:
         yield session

@@ -27,7 +27,7 @@ from shared.messaging.connection import connect
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
-from shared.service import Running, running
+from shared.service import RunningService, running
 from support.stored_messages import messages
 
 PASSWORD = "correct-horse-battery"
@@ -37,7 +37,7 @@ ROW = b"1;Hello;https://shop.example\n"
 class Gateway:
     """Client of the running service. Each call signs in as a customer, or sends the operator's token."""
 
-    def __init__(self, running: Running, http: aiohttp.ClientSession) -> None:
+    def __init__(self, running: RunningService, http: aiohttp.ClientSession) -> None:
         self.running = running
         self.http = http
         host, _, port = running.mesh.addresses["sftp"].rpartition(":")

@@ -53,7 +53,7 @@ def test_pyproject_names_every_service(pyproject: dict[str, Any], service: Servi
 
 
 def test_service_that_pyproject_does_not_name_is_told_line_by_line(pyproject: dict[str, Any]) -> None:
-    unnamed = ServiceEntry(name="new-one", http_port=8085, own=SERVICES[0].own)
+    unnamed = ServiceEntry(name="new-one", http_port=8085, own_grant=SERVICES[0].own_grant)
 
     assert [
         '"$MYPY_CONFIG_FILE_DIR/services/new-one/src" in mypy_path of [tool.mypy]',

@@ -73,17 +73,17 @@ class _Scanner:
         table: Path = ()
         while self._skip(_BLANK):
             line = self._line()
-            if self._take("[["):
+            if self._expect("[["):
                 path = self._resolved(self._keys(), last=False)
-                self._take("]]")
+                self._expect("]]")
                 index = self._tables_in.get(path, 0)
                 self._tables_in[path] = index + 1
                 self.lines.setdefault(path, line)
                 table = (*path, index)
                 self.lines[table] = line
-            elif self._take("["):
+            elif self._expect("["):
                 table = self._resolved(self._keys(), last=True)
-                self._take("]")
+                self._expect("]")
                 self.lines[table] = line
             else:
                 self._pair(table)
@@ -94,18 +94,18 @@ class _Scanner:
         for key in self._keys():
             path = (*path, key)
             self.lines.setdefault(path, line)
-        self._take("=")
+        self._expect("=")
         self._value(path)
 
     def _value(self, path: Path) -> None:
         self._skip(_BLANK)
-        if self._take("["):
+        if self._expect("["):
             index = 0
             while not self._closed("]"):
                 self.lines[(*path, index)] = self._line()
                 self._value((*path, index))
                 index += 1
-        elif self._take("{"):
+        elif self._expect("{"):
             while not self._closed("}"):
                 self._pair(path)
         elif not self._matched(_STRING):
@@ -114,9 +114,9 @@ class _Scanner:
     def _closed(self, bracket: str) -> bool:
         """Go to the next element; True at the end of them."""
         self._skip(_BLANK)
-        if self._take(","):
+        if self._expect(","):
             self._skip(_BLANK)
-        return self._take(bracket)
+        return self._expect(bracket)
 
     def _keys(self) -> list[str]:
         keys: list[str] = []
@@ -127,7 +127,7 @@ class _Scanner:
             else:
                 keys.append(self._matched(_BARE_KEY))
             self._skip(_SPACE)
-            if not self._take("."):
+            if not self._expect("."):
                 return keys
 
     def _resolved(self, keys: list[str], *, last: bool) -> Path:
@@ -151,7 +151,7 @@ class _Scanner:
         self.at = match.end()
         return match[0]
 
-    def _take(self, token: str) -> bool:
+    def _expect(self, token: str) -> bool:
         if self.text.startswith(token, self.at):
             self.at += len(token)
             return True

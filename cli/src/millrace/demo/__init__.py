@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from millrace.demo.stage import Stage
-from millrace.demo.steps import START, STEPS, tell
-from millrace.demo.story import Story, StoryError
+from millrace.demo.demo_run import DemoRun, StepError
+from millrace.demo.environment import DemoEnvironment
+from millrace.demo.steps import START, STEPS, run_steps
 from millrace.machine.checkout import repository
 from millrace.mesh.folder import MeshFolder
-from millrace.terminal.console import Teller, write_document
+from millrace.terminal.console import Console, write_document
 from millrace.terminal.event_loop import run_async
 
 
@@ -31,44 +31,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell the story. Exit with 0 only when every step brought what it had to."""
     root = Path(tempfile.mkdtemp(prefix="millrace-demo-"))
-    teller = Teller(to_stderr=args.json)
-    story = Story(teller)
+    console = Console(to_stderr=args.json)
+    demo_run = DemoRun(console)
     try:
-        code = run_async(_run(story, MeshFolder(root), teller, as_json=args.json, keep=args.keep))
+        code = run_async(_run(demo_run, MeshFolder(root), console, as_json=args.json, keep=args.keep))
     except BaseException:
-        teller.say(f"logs are in {root / 'logs'}")
+        console.print_line(f"logs are in {root / 'logs'}")
         raise
-    if story.ok:
+    if demo_run.ok:
         shutil.rmtree(root, ignore_errors=True)
     else:
-        teller.say(f"logs are in {root / 'logs'}")
+        console.print_line(f"logs are in {root / 'logs'}")
     return code
 
 
-async def _run(story: Story, folder: MeshFolder, teller: Teller, *, as_json: bool, keep: bool) -> int:
-    async with Stage(folder, repository() / "demo") as stage:
-        with contextlib.suppress(StoryError):
-            await tell(story, stage, (START,))
+async def _run(demo_run: DemoRun, folder: MeshFolder, console: Console, *, as_json: bool, keep: bool) -> int:
+    async with DemoEnvironment(folder, repository() / "demo") as environment:
+        with contextlib.suppress(StepError):
+            await run_steps(demo_run, environment, (START,))
             async with asyncio.TaskGroup() as tasks:
-                engine = tasks.create_task(stage.engine.run())
-                with contextlib.suppress(StoryError):
-                    await tell(story, stage, STEPS)
+                engine = tasks.create_task(environment.engine.run())
+                with contextlib.suppress(StepError):
+                    await run_steps(demo_run, environment, STEPS)
                 engine.cancel()
         if as_json:
-            write_document(msgspec.json.encode({"ok": story.ok, "steps": story.steps}))
+            write_document(msgspec.json.encode({"ok": demo_run.ok, "steps": demo_run.steps}))
         else:
-            story.show_table()
+            demo_run.show_table()
         if keep:
-            await _keep(stage, teller)
-    return 0 if story.ok else 1
+            await _keep(environment, console)
+    return 0 if demo_run.ok else 1
 
 
-async def _keep(stage: Stage, teller: Teller) -> None:
-    addresses = stage.folder.addresses()
+async def _keep(environment: DemoEnvironment, console: Console) -> None:
+    addresses = environment.folder.addresses()
     rows = [*addresses.services.items(), ("sftp", f"sftp://{addresses.sftp}"), ("nats", addresses.nats)]
-    teller.table(("service", "address"), [*rows, ("moto", stage.moto_url)])
-    teller.say(f"admin token   {stage.folder.admin_token_file}")
-    teller.say(f"data and logs {stage.folder.root}")
-    teller.say("Ctrl-C ends it")
+    console.table(("service", "address"), [*rows, ("moto", environment.moto_url)])
+    console.print_line(f"admin token   {environment.folder.admin_token_file}")
+    console.print_line(f"data and logs {environment.folder.root}")
+    console.print_line("Ctrl-C ends it")
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()

@@ -1,10 +1,10 @@
 """The demo's configuration: demo.toml as `millrace apply` takes it, and the customer's side of it in AWS."""
 
 from millrace.configuration.file import read_apply_file
+from millrace.demo.demo_run import StepResult, equal
+from millrace.demo.environment import APP, DemoEnvironment
 from millrace.demo.exports import REPORTS
 from millrace.demo.moto import ACCESS_KEY_ID, SECRET_ACCESS_KEY
-from millrace.demo.stage import APP, Stage
-from millrace.demo.story import StepResult, equal
 from millrace.demo.streaming import PURCHASES, SHARDS
 from millrace.demo.uploads import PASSWORD
 from millrace.verbs.apply import carry_out, make_plan
@@ -12,40 +12,42 @@ from millrace.verbs.apply import carry_out, make_plan
 MEDIA = "shop-media"
 
 
-async def start(stage: Stage) -> StepResult:
+async def start(environment: DemoEnvironment) -> StepResult:
     """Start moto and the mesh."""
-    mesh = await stage.open()
+    mesh = await environment.open()
     running = [*mesh.nats.children, *mesh.children.values()]
     return equal(
         "moto, NATS and 4 services ready",
         f"moto, NATS and {len(mesh.children)} services ready",
         ", ".join(f"{one.name} {one.pid}" for one in running),
-        f"folder {stage.folder.root}",
+        f"folder {environment.folder.root}",
     )
 
 
-async def make_account(stage: Stage) -> StepResult:
+async def make_account(environment: DemoEnvironment) -> StepResult:
     """Make the bucket and the streams that a customer has at AWS beforehand."""
-    await stage.account.make_bucket(MEDIA, public=True)
-    await stage.account.make_bucket(REPORTS)
+    await environment.account.make_bucket(MEDIA, public=True)
+    await environment.account.make_bucket(REPORTS)
     for stream, shards in SHARDS.items():
-        await stage.account.make_stream(stream, shards)
-    return equal("2 buckets, 2 streams", f"2 buckets, {len(SHARDS)} streams", f"at {stage.moto_url}, which is moto")
+        await environment.account.make_stream(stream, shards)
+    return equal(
+        "2 buckets, 2 streams", f"2 buckets, {len(SHARDS)} streams", f"at {environment.moto_url}, which is moto"
+    )
 
 
-async def apply(stage: Stage) -> StepResult:
+async def apply(environment: DemoEnvironment) -> StepResult:
     """The file is applied, and applying it again changes nothing."""
     values = {
-        "AWS_ENDPOINT_URL": stage.moto_url,
+        "AWS_ENDPOINT_URL": environment.moto_url,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
         "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
         "FTP_PASSWORD": PASSWORD,
     }
-    file = read_apply_file(stage.inputs / "demo.toml", values.get)
-    plan = await make_plan(stage.api, file)
+    file = read_apply_file(environment.inputs / "demo.toml", values.get)
+    plan = await make_plan(environment.api, file)
     done: list[str] = []
-    await carry_out(stage.api, file, [resource for resource, _ in plan], done.append)
-    again = [change.change for _, change in await make_plan(stage.api, file)]
+    await carry_out(environment.api, file, [resource for resource, _ in plan], done.append)
+    again = [change.change for _, change in await make_plan(environment.api, file)]
     return equal(
         f"{len(file.resources)} created, then {len(file.resources)} unchanged",
         f"{sum(line.endswith(' created') for line in done)} created, then {again.count('unchanged')} unchanged",
@@ -53,7 +55,7 @@ async def apply(stage: Stage) -> StepResult:
     )
 
 
-async def test_connections(stage: Stage) -> StepResult:
+async def test_connections(environment: DemoEnvironment) -> StepResult:
     """Each connector and each export tries its keys on what it will use."""
     root = f"/v1/apps/{APP}"
     tests = {
@@ -63,7 +65,8 @@ async def test_connections(stage: Stage) -> StepResult:
         "export conversions": ("exporter", f"{root}/exports/conversions/test", None),
     }
     reports = {
-        name: await stage.api.call(service, "POST", path, body=body) for name, (service, path, body) in tests.items()
+        name: await environment.api.call(service, "POST", path, body=body)
+        for name, (service, path, body) in tests.items()
     }
     told = [
         f"{name}: {report['status']} ({', '.join(step['name'] + ' ' + step['status'] for step in report['steps'])})"

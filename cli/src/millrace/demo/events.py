@@ -67,7 +67,7 @@ def _attributes(code: str, chance: random.Random) -> Attributes:
     return {"campaign": chance.choice(("spring", "autumn"))}
 
 
-class Arrival:
+class StreamCheck:
     """
     Comparison of the records in a stream with those expected.
 
@@ -88,7 +88,7 @@ class Arrival:
         self.expected = len(wanted)
         self.duplicates = self.records - unique
         self.missing = len(wanted - found)
-        self.strangers = len(found - wanted)
+        self.unexpected = len(found - wanted)
         self.out_of_order = sum(
             [id for id in ids if id in found] != [id for id in seen.get(user, {}) if id in wanted]
             for user, ids in expected.items()
@@ -98,12 +98,12 @@ class Arrival:
     @property
     def exact(self) -> bool:
         """Every event once, in the order of its user, and nothing else."""
-        return not (self.missing or self.strangers or self.out_of_order or self.duplicates)
+        return not (self.missing or self.unexpected or self.out_of_order or self.duplicates)
 
     def __str__(self) -> str:
         told = [f"{self.records} records", f"{self.duplicates} duplicates"]
         told += [f"{self.missing} missing"] if self.missing else []
-        told += [f"{self.strangers} not expected"] if self.strangers else []
+        told += [f"{self.unexpected} not expected"] if self.unexpected else []
         told += [f"{self.out_of_order} users out of order" if self.out_of_order else "every user in order"]
         return ", ".join(told)
 

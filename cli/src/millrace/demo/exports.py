@@ -4,27 +4,27 @@ import csv
 import gzip
 import io
 
-from millrace.demo.stage import APP, Stage
-from millrace.demo.story import StepResult
+from millrace.demo.demo_run import StepResult
+from millrace.demo.environment import APP, DemoEnvironment
 
 REPORTS = "shop-reports"
 SHOWN = 110
 
 
-async def export_clicks(stage: Stage) -> StepResult:
+async def export_clicks(environment: DemoEnvironment) -> StepResult:
     """Clicks."""
-    return await _export(stage, "clicks", "click")
+    return await _export(environment, "clicks", "click")
 
 
-async def export_conversions(stage: Stage) -> StepResult:
+async def export_conversions(environment: DemoEnvironment) -> StepResult:
     """Conversions."""
-    return await _export(stage, "conversions", "conversion")
+    return await _export(environment, "conversions", "conversion")
 
 
-async def _export(stage: Stage, export: str, event_type: str) -> StepResult:
-    wanted = {event.id for event in stage.events if event.type == event_type}
-    run = await stage.api.call("exporter", "POST", f"/v1/apps/{APP}/exports/{export}/flush")
-    files = await stage.account.files(REPORTS, f"{export}/")
+async def _export(environment: DemoEnvironment, export: str, event_type: str) -> StepResult:
+    wanted = {event.id for event in environment.events if event.type == event_type}
+    run = await environment.api.call("exporter", "POST", f"/v1/apps/{APP}/exports/{export}/flush")
+    files = await environment.account.files(REPORTS, f"{export}/")
     found: list[str] = []
     details: list[str] = []
     for file in files:

@@ -5,20 +5,20 @@ from typing import Any
 
 import aiohttp
 
-from millrace.demo.stage import APP, Stage
-from millrace.demo.story import StepResult, equal
+from millrace.demo.demo_run import StepResult, equal
+from millrace.demo.environment import APP, DemoEnvironment
 from shared.errors import UnavailableError
 
 DATA_URI = re.compile(rb"data:image/[a-z+]+;base64,")
 
 
-async def upload_photo(stage: Stage) -> StepResult:
+async def upload_photo(environment: DemoEnvironment) -> StepResult:
     """The photograph and its thumbnail can be fetched with the URL alone."""
-    photo = (stage.inputs / "photo.jpg").read_bytes()
+    photo = (environment.inputs / "photo.jpg").read_bytes()
     form = aiohttp.FormData()
     form.add_field("kind", "message-image")
     form.add_field("file", photo, filename="photo.jpg", content_type="image/jpeg")
-    stored = await stage.api.call("storage", "POST", f"/v1/apps/{APP}/media", body=form)
+    stored = await environment.api.call("storage", "POST", f"/v1/apps/{APP}/media", body=form)
     both = [stored["original"], stored["thumbnail"]]
     fetched = [await fetch(one["url"]) for one in both]
     return equal(
@@ -28,11 +28,11 @@ async def upload_photo(stage: Stage) -> StepResult:
     )
 
 
-async def upload_widget(stage: Stage) -> StepResult:
+async def upload_widget(environment: DemoEnvironment) -> StepResult:
     """The page comes back without Base64, and each of its pictures can be fetched."""
-    page = (stage.inputs / "widget.html").read_bytes()
+    page = (environment.inputs / "widget.html").read_bytes()
     inside = len(DATA_URI.findall(page))
-    stored: dict[str, Any] = await stage.api.call(
+    stored: dict[str, Any] = await environment.api.call(
         "storage", "POST", f"/v1/apps/{APP}/widgets", body=page, content_type="text/html"
     )
     left = len(DATA_URI.findall(stored["html"].encode()))

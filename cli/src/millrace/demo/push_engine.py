@@ -33,9 +33,9 @@ class PushEngine:
         durable = subjects.PUSH_ENGINE_CONSUMER
         async with open_pull(self._bus, PUSH, durable=durable, subject=subjects.push_send("*", "*")) as pull:
             while True:
-                await self._take(pull)
+                await self._process(pull)
 
-    async def _take(self, pull: Pull) -> None:
+    async def _process(self, pull: Pull) -> None:
         for message in await pull.next(16):
             batch = decode(message.data, PushBatch)
             # The server's clock, so that a repetition makes the same events.

@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from millrace.demo import configuring, exports, media, streaming, uploads
+from millrace.demo.demo_run import DemoRun, StepResult
+from millrace.demo.environment import DemoEnvironment
 from millrace.demo.push_engine import NAME
-from millrace.demo.stage import Stage
-from millrace.demo.story import StepResult, Story
 
-Work = Callable[[Stage], Awaitable[StepResult]]
+Work = Callable[[DemoEnvironment], Awaitable[StepResult]]
 
 START: tuple[str, Work] = ("start the mesh", configuring.start)
 
@@ -29,7 +29,7 @@ STEPS: tuple[tuple[str, Work], ...] = (
 )
 
 
-async def tell(story: Story, stage: Stage, steps: tuple[tuple[str, Work], ...]) -> None:
+async def run_steps(demo_run: DemoRun, environment: DemoEnvironment, steps: tuple[tuple[str, Work], ...]) -> None:
     """Run them one after the other. Raises `StoryError` at the first that cannot be carried out."""
     for name, work in steps:
-        await story.step(name, partial(work, stage))
+        await demo_run.step(name, partial(work, environment))

@@ -8,9 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from millrace.demo.events import Arrival, ids_by_user, make_events
-from millrace.demo.stage import APP, Stage
-from millrace.demo.story import StepResult, equal
+from millrace.demo.demo_run import StepResult, equal
+from millrace.demo.environment import APP, DemoEnvironment
+from millrace.demo.events import StreamCheck, ids_by_user, make_events
 from shared.contracts import subjects
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of
@@ -39,13 +39,13 @@ class EventRecord(Struct):
     user: RecordUser
 
 
-async def publish_events(stage: Stage) -> StepResult:
+async def publish_events(environment: DemoEnvironment) -> StepResult:
     """Most come by HTTP, as from a customer's server; the rest by NATS, as from the platform itself."""
     events = make_events(APP, started_at_ms=time.time_ns() // 1_000_000)
-    stage.events = events
+    environment.events = events
     accepted = 0
     for part in _parts(events[:BY_HTTP], POST):
-        answer = await stage.api.call(
+        answer = await environment.api.call(
             "hooks",
             "POST",
             f"/v1/apps/{APP}/events",
@@ -53,7 +53,7 @@ async def publish_events(stage: Stage) -> StepResult:
             content_type="application/x-ndjson",
         )
         accepted += answer["accepted"]
-    await asyncio.gather(*(_publish(stage, part) for part in _by_partition(events[BY_HTTP:]).values()))
+    await asyncio.gather(*(_publish(environment, part) for part in _by_partition(events[BY_HTTP:]).values()))
     sent = len(events) - BY_HTTP
     return equal(
         f"{BY_HTTP} accepted by HTTP, {sent} stored by NATS",
@@ -62,11 +62,11 @@ async def publish_events(stage: Stage) -> StepResult:
     )
 
 
-async def _publish(stage: Stage, events: Sequence[Event]) -> None:
+async def _publish(environment: DemoEnvironment, events: Sequence[Event]) -> None:
     """One partition's events, each message after the one before has its ack: that is what keeps the order."""
     subject = subjects.events(APP, partition_of(events[0].user_id))
     for part in _parts(events, MESSAGE):
-        await stage.publisher.publish(subject, encode(list(part)), message_id=f"{part[0].id}+{len(part)}")
+        await environment.publisher.publish(subject, encode(list(part)), message_id=f"{part[0].id}+{len(part)}")
 
 
 def _parts(events: Sequence[Event], size: int) -> Iterator[Sequence[Event]]:
@@ -80,24 +80,24 @@ def _by_partition(events: Iterable[Event]) -> dict[int, list[Event]]:
     return partitions
 
 
-async def read_purchases(stage: Stage) -> StepResult:
+async def read_purchases(environment: DemoEnvironment) -> StepResult:
     """A hook on one event code."""
-    return await _read_back(stage, PURCHASES, [event for event in stage.events if event.code == "purchase"])
+    return await _read_back(environment, PURCHASES, [event for event in environment.events if event.code == "purchase"])
 
 
-async def read_message_logs(stage: Stage) -> StepResult:
+async def read_message_logs(environment: DemoEnvironment) -> StepResult:
     """A hook on every message log: the engine's came first."""
-    logs = [event for event in stage.events if event.type == "message_log"]
-    return await _read_back(stage, MESSAGE_LOGS, [*stage.engine.sent, *logs])
+    logs = [event for event in environment.events if event.type == "message_log"]
+    return await _read_back(environment, MESSAGE_LOGS, [*environment.engine.sent, *logs])
 
 
-async def _read_back(stage: Stage, stream: str, events: Sequence[Event]) -> StepResult:
+async def _read_back(environment: DemoEnvironment, stream: str, events: Sequence[Event]) -> StepResult:
     expected = ids_by_user(events)
     started = time.monotonic()
     while True:
-        shards = await stage.account.records(stream)
+        shards = await environment.account.records(stream)
         records = [msgspec.json.decode(data, type=EventRecord) for shard in shards for data in shard]
-        arrival = Arrival(expected, [(record.user.user_id, record.id) for record in records])
+        arrival = StreamCheck(expected, [(record.user.user_id, record.id) for record in records])
         if not arrival.missing or time.monotonic() - started > ARRIVED_S:
             break
         await asyncio.sleep(0.2)

@@ -9,21 +9,21 @@ import asyncssh
 import msgspec
 from msgspec import Struct
 
+from millrace.demo.demo_run import StepResult, equal
+from millrace.demo.environment import APP, DemoEnvironment
 from millrace.demo.push_engine import NAME
-from millrace.demo.stage import APP, Stage
-from millrace.demo.story import StepResult, equal
 from shared.errors import UnavailableError
 
 USER = "erp"
 PASSWORD = "correct-horse-battery-staple"
-GONE_S = 20.0
+PROCESSED_S = 20.0
 
 PUSH_ROWS = "7 rows accepted, 2 rejected, file gone"
 PROFILE_ROWS = "3 rows accepted, 0 rejected, file gone"
 """Results that the files of demo/ are made for."""
 
 
-class Taken(Struct, frozen=True):
+class FileCounts(Struct, frozen=True):
     """Of `/errors/<name>.result.json`, what is needed here. Zeros are left out there."""
 
     ok: int = 0
@@ -33,51 +33,51 @@ class Taken(Struct, frozen=True):
         return f"{self.ok} rows accepted, {self.failed} rejected, file gone"
 
 
-async def put_push_file(stage: Stage) -> StepResult:
+async def put_push_file(environment: DemoEnvironment) -> StepResult:
     """Rows are taken one by one: bad ones come back, good ones are on their way."""
-    told, report = await _put(stage, PurePosixPath("/push.csv"))
-    stage.pushes = told.ok
+    told, report = await _put(environment, PurePosixPath("/push.csv"))
+    environment.pushes = told.ok
     return equal(PUSH_ROWS, str(told), *(f"/errors/push.csv.report.csv  {line}" for line in report))
 
 
-async def put_profile_file(stage: Stage) -> StepResult:
+async def put_profile_file(environment: DemoEnvironment) -> StepResult:
     """Profiles are a folder of their own."""
-    told, report = await _put(stage, PurePosixPath("/Profile/profile.txt"))
+    told, report = await _put(environment, PurePosixPath("/Profile/profile.txt"))
     return equal(PROFILE_ROWS, str(told), *report)
 
 
-async def run_push_engine(stage: Stage) -> StepResult:
+async def run_push_engine(environment: DemoEnvironment) -> StepResult:
     """Every command becomes a message log, which goes the way of all events."""
-    await stage.engine.wait_sent(stage.pushes)
-    first = stage.engine.sent[0]
+    await environment.engine.wait_sent(environment.pushes)
+    first = environment.engine.sent[0]
     return equal(
-        f"{stage.pushes} message logs",
-        f"{len(stage.engine.sent)} message logs",
+        f"{environment.pushes} message logs",
+        f"{len(environment.engine.sent)} message logs",
         f"by the {NAME}; the first: {first.code} to {first.user_id}, {first.attributes['deeplink']}",
     )
 
 
-async def _put(stage: Stage, path: PurePosixPath) -> tuple[Taken, list[str]]:
+async def _put(environment: DemoEnvironment, path: PurePosixPath) -> tuple[FileCounts, list[str]]:
     """Upload a file of demo/, wait until it is gone, and give its outcome and its report's lines."""
-    async with _client(stage.folder.addresses().sftp) as sftp:
-        await sftp.put(str(stage.inputs / path.name), str(path))
-        await _wait_gone(sftp, path)
+    async with _client(environment.folder.addresses().sftp) as sftp:
+        await sftp.put(str(environment.inputs / path.name), str(path))
+        await _wait_removed(sftp, path)
         result = await _read(sftp, f"/errors/{path.name}.result.json")
         has_report = f"{path.name}.report.csv" in await sftp.listdir("/errors")
         report = await _read(sftp, f"/errors/{path.name}.report.csv") if has_report else b""
-    return msgspec.json.decode(result, type=Taken), report.decode().splitlines()
+    return msgspec.json.decode(result, type=FileCounts), report.decode().splitlines()
 
 
-async def _wait_gone(sftp: asyncssh.SFTPClient, path: PurePosixPath) -> None:
+async def _wait_removed(sftp: asyncssh.SFTPClient, path: PurePosixPath) -> None:
     """The customer's sign that a file was taken. Asked for again and again, because SFTP sends no notification."""
     try:
-        async with asyncio.timeout(GONE_S):
+        async with asyncio.timeout(PROCESSED_S):
             while True:
                 if path.name not in await sftp.listdir(str(path.parent)):
                     return
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise UnavailableError(f"{path} was still there after {GONE_S:.0f} s") from None
+        raise UnavailableError(f"{path} was still there after {PROCESSED_S:.0f} s") from None
 
 
 async def _read(sftp: asyncssh.SFTPClient, path: str) -> bytes:

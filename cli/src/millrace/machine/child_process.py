@@ -30,7 +30,7 @@ def _die_with_parent() -> Callable[[], None] | None:
         return None
     parent = os.getpid()
 
-    def ask() -> None:
+    def set_signals() -> None:
         # An ignored signal is inherited, and a child that ignores SIGTERM ends only by SIGKILL.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -39,7 +39,7 @@ def _die_with_parent() -> Callable[[], None] | None:
         if os.getppid() != parent:
             os._exit(1)
 
-    return ask
+    return set_signals
 
 
 class Child:
@@ -101,9 +101,9 @@ class Child:
     def ended(self, doing: str) -> UnavailableError:
         """The error for an end too soon: exit code, last lines of the log, and the log's path."""
         said = "".join(f"\n  {line}" for line in self.last_lines().splitlines())
-        return UnavailableError(f"{self.name} {self.how_it_ended()} {doing}; its log is {self.log}{said}")
+        return UnavailableError(f"{self.name} {self.exit_description()} {doing}; its log is {self.log}{said}")
 
-    def how_it_ended(self) -> str:
+    def exit_description(self) -> str:
         """Such as `ended with exit code 1`."""
         code = self.process.returncode
         return f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"

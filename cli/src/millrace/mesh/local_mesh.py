@@ -36,7 +36,7 @@ READY_S = 45.0
 STOP_DEADLINE_S = 25.0
 BEYOND_DEADLINE_S = 5.0
 """Given to a service after its own deadline, before it is killed."""
-CALM_S = 60.0
+STABLE_S = 60.0
 """A service that has run for this long is restarted at once when it ends, however often it ended before."""
 
 
@@ -189,21 +189,25 @@ class LocalMesh:
         deadline_s = STOP_DEADLINE_S + BEYOND_DEADLINE_S
         await asyncio.gather(*(child.stop(deadline_s) for child in self.children.values()))
 
-    def unclean(self) -> list[str]:
+    def unclean_exits(self) -> list[str]:
         """A line for each service that did not end as it should have, once the block is left."""
         return [
-            f"{child.name} {child.how_it_ended()}; its log is {child.log}"
+            f"{child.name} {child.exit_description()}; its log is {child.log}"
             for child in self.children.values()
             if child.process.returncode != 0
         ]
 
-    async def supervise(self, say: Callable[[str], None]) -> None:
+    async def supervise(self, print_line: Callable[[str], None]) -> None:
         """Start again what dies, until cancelled; waits longer each time while it goes on dying."""
         async with asyncio.TaskGroup() as tasks:
             for name in SERVICE_NAMES:
-                tasks.create_task(_keep(partial(self._child, name), partial(self.restart, name), say))
+                tasks.create_task(
+                    _restart_when_ended(partial(self._child, name), partial(self.restart, name), print_line)
+                )
             for node in range(self._replicas):
-                tasks.create_task(_keep(partial(self._node, node), partial(self.nats.restart, node), say))
+                tasks.create_task(
+                    _restart_when_ended(partial(self._node, node), partial(self.nats.restart, node), print_line)
+                )
 
     def _child(self, service: str) -> Child:
         return self.children[service]
@@ -221,25 +225,27 @@ async def _issue(registry: Registry, token: str) -> None:
         await registry.put(TOKENS, token_hash(token), "", issued)
 
 
-async def _keep(
-    current: Callable[[], Child], restart: Callable[[], Awaitable[None]], say: Callable[[str], None]
+async def _restart_when_ended(
+    current: Callable[[], Child], restart: Callable[[], Awaitable[None]], print_line: Callable[[str], None]
 ) -> None:
     clock = asyncio.get_running_loop().time
     delays = Backoff(first_s=0.5, max_s=30.0).delays()
     while True:
         child, since = current(), clock()
         await child.wait()
-        if clock() - since > CALM_S:
+        if clock() - since > STABLE_S:
             delays = Backoff(first_s=0.5, max_s=30.0).delays()
         delay_s = next(delays)
-        say(f"{child.name} {child.how_it_ended()}; starting it again in {delay_s:.1f} s (its log is {child.log})")
+        print_line(
+            f"{child.name} {child.exit_description()}; starting it again in {delay_s:.1f} s (its log is {child.log})"
+        )
         await asyncio.sleep(delay_s)
         try:
             await restart()
         except MillraceError as error:
-            say(str(error))
+            print_line(str(error))
         else:
-            say(f"{child.name} is ready again")
+            print_line(f"{child.name} is ready again")
 
 
 def _port_of(address: str) -> int:

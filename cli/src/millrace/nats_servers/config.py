@@ -140,7 +140,7 @@ def _user(user: str, key: str) -> list[str]:
         *_subjects("allow", allowed.subscribe),
         "          }",
         # A service may answer where it was asked, whatever inbox that is, once.
-        *(['          allow_responses: { max: 1, expires: "1m" }'] if GRANTS[user].answers else []),
+        *(['          allow_responses: { max: 1, expires: "1m" }'] if GRANTS[user].serves else []),
         "        }",
         "      }",
     ]

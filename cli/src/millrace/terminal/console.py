@@ -8,30 +8,30 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
 MARKS = {True: ("ok", "green"), False: ("FAILED", "bold red")}
 
 
-class Teller:
+class Console:
     """Tells on stdout, or on stderr where stdout is kept for a document."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
-        self._console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+        self._console = RichConsole(stderr=to_stderr, highlight=False, soft_wrap=True)
 
-    def say(self, text: str, *, style: str = "") -> None:
+    def print_line(self, text: str, *, style: str = "") -> None:
         """One line, or several."""
         self._console.print(Text(text, style=style))
 
-    def verdict(self, ok: bool, text: str) -> None:
+    def result(self, ok: bool, text: str) -> None:
         """A line that begins with how it went."""
         word, style = MARKS[ok]
         self._console.print(Text.assemble((f"{word:<6}", style), "  ", text))
 
     @contextmanager
-    def doing(self, text: str) -> Iterator[None]:
+    def spinner(self, text: str) -> Iterator[None]:
         """Show that something goes on. Nothing is shown where there is no terminal: the line that follows tells it."""
         if self._console.is_terminal:
             with self._console.status(Text(text)):
@@ -53,7 +53,7 @@ class Teller:
         ]
         widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
         for row in cells:
-            self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            self.print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def write_document(document: bytes) -> None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from millrace.configuration.file import ApplyFile, Resource, read_apply_file
 from millrace.mesh.access import add_data_argument
 from millrace.mesh.service_api import ServiceApi, add_url_argument, find_urls, open_api, read_token
-from millrace.terminal.console import Teller
+from millrace.terminal.console import Console
 from millrace.terminal.event_loop import run_async
 from shared.errors import InvalidError, MillraceError
 from shared.runtime.settings import environment
@@ -51,20 +51,20 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> int:
     file = read_apply_file(args.file, variables(args.set))
     urls = find_urls(args.url, args.data)
-    teller = Teller()
+    console = Console()
     async with open_api(urls, read_token(args.token_file, args.data)) as api:
         plan = await make_plan(api, file)
         for resource, change in plan:
-            teller.say(described(resource, change))
+            console.print_line(described(resource, change))
         changing = [resource for resource, change in plan if change.change != "unchanged"]
         rest = "What is not in the file is left alone."
         if not changing:
-            teller.say(f"Nothing to change. {rest}")
+            console.print_line(f"Nothing to change. {rest}")
         elif args.dry_run:
-            teller.say(f"{len(changing)} of {len(plan)} would change; this was a dry run. {rest}")
+            console.print_line(f"{len(changing)} of {len(plan)} would change; this was a dry run. {rest}")
         else:
-            await carry_out(api, file, changing, teller.say)
-            teller.say(f"{len(changing)} of {len(plan)} changed. {rest}")
+            await carry_out(api, file, changing, console.print_line)
+            console.print_line(f"{len(changing)} of {len(plan)} changed. {rest}")
     return 0
 
 
@@ -95,14 +95,16 @@ async def make_plan(api: ServiceApi, file: ApplyFile) -> list[tuple[Resource, Pl
     return plan
 
 
-async def carry_out(api: ServiceApi, file: ApplyFile, resources: list[Resource], say: Callable[[str], None]) -> None:
+async def carry_out(
+    api: ServiceApi, file: ApplyFile, resources: list[Resource], print_line: Callable[[str], None]
+) -> None:
     """Put them. Raises `InvalidError` at the first that is refused after all; those before it are stored."""
     for number, resource in enumerate(resources):
         try:
             change = await _put(api, resource, dry_run=False)
         except MillraceError as error:
             raise InvalidError(f"{file.refusal(resource, error)}\n{number} of {len(resources)} were changed") from None
-        say(f"{resource.name} {change.change}")
+        print_line(f"{resource.name} {change.change}")
 
 
 async def _put(api: ServiceApi, resource: Resource, *, dry_run: bool) -> PlannedChange:

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from millrace.machine.checkout import repository
 from millrace.nats_servers.server import nats_server_binary
-from millrace.terminal.console import Teller, write_document
+from millrace.terminal.console import Console, write_document
 from millrace.terminal.event_loop import run_async
 from shared.errors import NotFoundError
 
@@ -126,14 +126,14 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(name: str | None, *, as_json: bool, strict: bool) -> int:
     files = bench_files(repository() / "bench", name)
-    teller = Teller(to_stderr=as_json)
+    console = Console(to_stderr=as_json)
     for line in await asyncio.to_thread(describe_machine):
-        teller.say(line)
+        console.print_line(line)
     rows: list[Row] = []
     for file in files:
         bench = load(file)
-        teller.say(f"{bench.NAME} …")
-        rows += await bench.rows(lambda line: teller.say(f"  {line}", style="dim"))
+        console.print_line(f"{bench.NAME} …")
+        rows += await bench.rows(lambda line: console.print_line(f"  {line}", style="dim"))
     if as_json:
         write_document(msgspec.json.encode({"rows": rows}))
     else:
@@ -142,7 +142,7 @@ async def _run(name: str | None, *, as_json: bool, strict: bool) -> int:
             (row.name, f"{row.ours:g}", f"{row.other:g}", row.unit, f"{row.ratio:g}", row.goal, row.ok, row.beside)
             for row in rows
         ]
-        teller.table(headings, cells)
+        console.table(headings, cells)
     return 1 if strict and not all(row.ok for row in rows) else 0
 
 

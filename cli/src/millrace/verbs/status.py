@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from millrace.mesh.access import add_data_argument, find_access, open_registry
 from millrace.mesh.service_api import add_url_argument, find_urls
-from millrace.terminal.console import Teller, write_document
+from millrace.terminal.console import Console, write_document
 from millrace.terminal.event_loop import run_async
 from shared.contracts import streams
 from shared.errors import MillraceError, NotFoundError
@@ -53,7 +53,7 @@ async def _run(args: argparse.Namespace) -> int:
             (state.name, "ready" if state.ready else "NOT READY", state.version, state.url, _why(state))
             for state in states
         ]
-        Teller().table(("name", "state", "version", "address", "pings"), rows)
+        Console().table(("name", "state", "version", "address", "pings"), rows)
     return 0 if ready else 1
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from millrace.mesh.access import ELECTION, ELECTION_S, add_data_argument, find_access, open_registry
-from millrace.terminal.console import Teller
+from millrace.terminal.console import Console
 from millrace.terminal.event_loop import run_async
 from shared.config.registry import ConfigEntry, Registry
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
@@ -51,7 +51,7 @@ async def _run(args: argparse.Namespace) -> int:
                 )
                 for entry in sorted(await registry.list(TOKENS), key=lambda entry: entry.value.created_at)
             ]
-            Teller().table(("hash", "scopes", "name", "created (UTC)"), rows)
+            Console().table(("hash", "scopes", "name", "created (UTC)"), rows)
         else:
             revoked = await revoke(registry, args.hash)
             print(f"revoked {revoked.app_key[:SHOWN]} ({', '.join(revoked.value.scopes)})")

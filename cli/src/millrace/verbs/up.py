@@ -11,7 +11,7 @@ from millrace.machine.ports import check_free, is_free
 from millrace.mesh.access import add_data_argument
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
-from millrace.terminal.console import Teller
+from millrace.terminal.console import Console
 from millrace.terminal.event_loop import run_async
 from shared.contracts.services import SERVICE_NAMES, SERVICES
 from shared.runtime.settings import PREFIX, Settings, environment, read_settings, service_variables
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = {name: args.http_port_base + number for number, name in enumerate(SERVICE_NAMES) if args.http_port_base}
     if args.sftp_port:
         wanted["sftp"] = args.sftp_port
-    return run_async(_up(MeshFolder(args.data), args.nats_nodes, wanted, settings, Teller()))
+    return run_async(_up(MeshFolder(args.data), args.nats_nodes, wanted, settings, Console()))
 
 
 def passed_on() -> dict[str, str]:
@@ -65,25 +65,25 @@ def passed_on() -> dict[str, str]:
 
 
 async def _up(
-    folder: MeshFolder, nats_nodes: int, wanted: dict[str, int], settings: dict[str, object], teller: Teller
+    folder: MeshFolder, nats_nodes: int, wanted: dict[str, int], settings: dict[str, object], console: Console
 ) -> int:
     async with AsyncExitStack() as stack:
         stack.enter_context(folder.lock())
-        ports = choose_ports(folder, wanted, teller.say)
-        with teller.doing("starting NATS and the services"):
+        ports = choose_ports(folder, wanted, console.print_line)
+        with console.spinner("starting NATS and the services"):
             mesh = LocalMesh(folder, nats_nodes=nats_nodes, ports=ports, settings=settings)
             await stack.enter_async_context(mesh)
-        _show(mesh, teller)
+        _show(mesh, console)
         try:
-            await mesh.supervise(teller.say)
+            await mesh.supervise(console.print_line)
         except asyncio.CancelledError:
-            teller.say("stopping: work in flight is finished first")
-    for line in mesh.unclean():
-        teller.say(line)
-    return 1 if mesh.unclean() else 0
+            console.print_line("stopping: work in flight is finished first")
+    for line in mesh.unclean_exits():
+        console.print_line(line)
+    return 1 if mesh.unclean_exits() else 0
 
 
-def choose_ports(folder: MeshFolder, wanted: dict[str, int], say: Callable[[str], None]) -> dict[str, int]:
+def choose_ports(folder: MeshFolder, wanted: dict[str, int], print_line: Callable[[str], None]) -> dict[str, int]:
     """
     The ports to ask for: what the operator wants, else those of the last run, else the usual ones, where they are free.
 
@@ -97,14 +97,14 @@ def choose_ports(folder: MeshFolder, wanted: dict[str, int], say: Callable[[str]
         if is_free(port):
             chosen[name] = port
         else:
-            say(f"port {port} for {name} is taken by another process; taking a free one")
+            print_line(f"port {port} for {name} is taken by another process; taking a free one")
     return chosen
 
 
-def _show(mesh: LocalMesh, teller: Teller) -> None:
+def _show(mesh: LocalMesh, console: Console) -> None:
     addresses = mesh.folder.addresses()
     rows = [*addresses.services.items(), ("sftp", f"sftp://{addresses.sftp}"), ("nats", addresses.nats)]
-    teller.table(("service", "address"), rows)
-    teller.say(f"admin token   {mesh.folder.admin_token_file}")
-    teller.say(f"data and logs {mesh.folder.root}")
-    teller.say("ready; Ctrl-C stops the mesh")
+    console.table(("service", "address"), rows)
+    console.print_line(f"admin token   {mesh.folder.admin_token_file}")
+    console.print_line(f"data and logs {mesh.folder.root}")
+    console.print_line("ready; Ctrl-C stops the mesh")

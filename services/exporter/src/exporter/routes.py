@@ -48,7 +48,7 @@ async def test_export(call: Call[State]) -> ConnectionReport:
 
 async def list_runs(call: Call[State]) -> Runs:
     """Runs of an export, the newest first."""
-    newest = await call.state.run_store.newest(call.app_key, _id(call), call.asked["limit"])
+    newest = await call.state.run_store.newest(call.app_key, _id(call), call.query_values["limit"])
     return Runs(runs=tuple(newest))
 
 

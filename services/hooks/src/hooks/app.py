@@ -88,7 +88,7 @@ async def build(mesh: Mesh) -> State:
     alerts = Alerts(mesh.bus.alert, now)
     mesh.spawn("alerts", alerts.run())
     profiles = ProfileCache(mesh.bus)
-    mesh.spawn("profiles", profiles.keep())
+    mesh.spawn("profiles", profiles.run())
     counters = DeliveryCounters(now)
     shared = {name: await mesh.enter(sink.open_shared(mesh.settings, now)) for name, sink in SINKS.items()}
     allow_private = mesh.settings.allow_private_endpoints

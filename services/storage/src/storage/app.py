@@ -55,7 +55,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
             make_health=partial(ProviderHealth, alert=mesh.bus.alert, now=_now, clock=clock),
         )
     )
-    mesh.show(selection.degraded)
+    mesh.add_degraded(selection.degraded)
     image_pool = await mesh.enter(ImageProcessPool())
     records = Records(mesh.bucket(streams.MEDIA))
     uploads = Uploads(

@@ -31,7 +31,7 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from shared.aws.errors import AWS_ERRORS, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
-from shared.aws.sdk_internals import check_internals, frozen_keys, quiet_s3, renew_keys
+from shared.aws.sdk_internals import check_internals, disable_s3_habits, frozen_keys, renew_keys
 from shared.aws.signing import json_error, signed_headers
 from shared.errors import InvalidError
 
@@ -42,7 +42,7 @@ ROLE_S: Final = 3600
 """Lifetime of temporary keys: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
 
 
-class _StartWhenAwaited:
+class _LazyAwaitable:
     """
     An awaitable that begins when it is awaited. When a call is cancelled, obstore drops what its provider of keys has
     returned, and Python would complain of a coroutine that was never awaited.
@@ -152,7 +152,7 @@ class AwsClients:
             raise InvalidError(str(error), field="endpoint_url") from None
         slot.context = context
         if service == "s3":
-            quiet_s3(slot.client)
+            disable_s3_habits(slot.client)
 
     async def _close_unused(self) -> None:
         unused = [key for key, slot in self._slots.items() if slot.users == 0]
@@ -242,7 +242,7 @@ class AwsClients:
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 
-        return lambda: _StartWhenAwaited(provide)
+        return lambda: _LazyAwaitable(provide)
 
 
 async def _close(slot: _Slot) -> None:

@@ -55,7 +55,7 @@ async def frozen_keys(client: Any) -> Any:
     return await client._request_signer._credentials.get_frozen_credentials()
 
 
-def quiet_s3(client: Any) -> None:
+def disable_s3_habits(client: Any) -> None:
     """Turn off `Expect: 100-continue` and the following of a bucket into another region."""
     # With Expect, a PUT waits for "100 Continue" under no timeout at all (aio-libs/aiobotocore#1001).
     client.meta.events.unregister("before-call.s3", _expect_handler())

@@ -109,24 +109,24 @@ class View(Generic[T]):
         """Call back after every change, in the event loop, without arguments. It must not block or raise."""
         self._callbacks.append(callback)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Watch for ever. A task of the service."""
         await watch_entries(
             self._registry.bus,
             streams.CONFIG,
             self._kind.keys,
-            self._take_all,
+            self._apply_all,
             known=self._entries.keys,
             drop=self._drop,
             listed=self.listed.set,
             relist_s=self._relist_s,
         )
 
-    async def _take_all(self, messages: Sequence[Message]) -> None:
+    async def _apply_all(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            await self._take(message)
+            await self._apply(message)
 
-    async def _take(self, message: Message) -> None:
+    async def _apply(self, message: Message) -> None:
         key = streams.CONFIG.key_of(message.subject)
         if self._revisions.get(key, 0) >= message.sequence:
             return

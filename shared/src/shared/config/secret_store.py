@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from msgspec import Struct
 
 from shared.config.secret import S, Secret, T, dec_hook, enc_hook_masked, merge_masked
-from shared.contracts.messages import invalid
+from shared.contracts.messages import invalid_error
 from shared.errors import InvalidError
 
 SEALED = "fernet:"
@@ -150,6 +150,6 @@ def _decoded(decode: Callable[[], T]) -> T:
     try:
         return decode()
     except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"expected JSON: {error}") from None

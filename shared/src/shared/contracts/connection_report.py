@@ -22,10 +22,10 @@ STEP_SHARE: Final = 0.5
 LAST_SHARE: Final = 0.2
 """Share that is kept for the last step, which removes what the others left."""
 
-SILENT: Final = "Check the region and the endpoint, and that a firewall lets this host reach it."
+TIMEOUT_HINT: Final = "Check the region and the endpoint, and that a firewall lets this host reach it."
 """Hint for a step that got no answer, unless the step has a hint of its own."""
 
-Verdict = Literal["ok", "warning", "failed", "skipped", "unknown"]
+StepStatus = Literal["ok", "warning", "failed", "skipped", "unknown"]
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     """
 
     message: str
-    status: Verdict = "ok"
+    status: StepStatus = "ok"
     code: str | None = None
     http_status: int | None = None
     hint: str | None = None
@@ -53,23 +53,23 @@ class Check(Struct, frozen=True, kw_only=True):
     One step. `run` returns its finding, and is cancelled when its time is over; `explain` makes a finding of what it
     raises.
 
-    `needs` names the steps without which it is not tried. `silent` is the hint when its time is over. A failure counts
-    as `at_worst`: what is not needed for the work itself does not fail the test.
+    `needs` names the steps without which it is not tried. `timeout_hint` is the hint when its time is over. A failure counts
+    as `worst_status`: what is not needed for the work itself does not fail the test.
     """
 
     name: str
     run: Callable[[], Awaitable[Finding]]
     needs: tuple[str, ...] = ()
     explain: Callable[[MillraceError], Finding] = explain
-    silent: str = SILENT
-    at_worst: Literal["warning", "failed"] = "failed"
+    timeout_hint: str = TIMEOUT_HINT
+    worst_status: Literal["warning", "failed"] = "failed"
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A finding in the report. `ms` is how long the step took."""
 
     name: str
-    status: Verdict
+    status: StepStatus
     message: str
     ms: Annotated[int, Meta(ge=0)]
     code: str | None = None
@@ -116,11 +116,11 @@ async def _find(check: Check, limit_s: float) -> Finding:
             status="failed",
             code="timeout",
             message=f"no answer within {limit_s:.1f} s",
-            hint=check.silent,
+            hint=check.timeout_hint,
         )
     except MillraceError as error:
         finding = check.explain(error)
-    return msgspec.structs.replace(finding, status=check.at_worst) if finding.status == "failed" else finding
+    return msgspec.structs.replace(finding, status=check.worst_status) if finding.status == "failed" else finding
 
 
 def _step(name: str, finding: Finding, seconds: float) -> Step:

@@ -11,20 +11,20 @@ from shared.contracts.streams import CONFIG, EVENTS, PUSH
 from shared.contracts.subjects import PUSH_ENGINE_CONSUMER, RESOLVE_MEDIA, STORE_MEDIA, connector_test
 
 _CONNECTOR_TESTS = tuple(
-    test for service in SERVICES for test in service.own.answers if test == connector_test(service.name)
+    test for service in SERVICES for test in service.own_grant.serves if test == connector_test(service.name)
 )
 
 GRANTS: dict[str, Grant] = {
     **{service.name: service.grant for service in SERVICES},
     "operator": Grant(
-        makes=(CONFIG,),
+        creates=(CONFIG,),
         scans=((CONFIG.stream, CONFIG.subject_of(">")),),
         writes=(CONFIG.subject_of(">"),),
-        asks=("$SRV.PING", "$SRV.INFO", "$SRV.STATS", *_CONNECTOR_TESTS),
+        requests=("$SRV.PING", "$SRV.INFO", "$SRV.STATS", *_CONNECTOR_TESTS),
     ),
-    "publisher": Grant(makes=(EVENTS,), writes=(EVENTS.subjects[0],), asks=(STORE_MEDIA, RESOLVE_MEDIA)),
+    "publisher": Grant(creates=(EVENTS,), writes=(EVENTS.subjects[0],), requests=(STORE_MEDIA, RESOLVE_MEDIA)),
     "push-engine": Grant(
-        makes=(EVENTS, PUSH),
+        creates=(EVENTS, PUSH),
         reads=((PUSH, PUSH_ENGINE_CONSUMER),),
         writes=(EVENTS.subjects[0],),
     ),

@@ -220,12 +220,12 @@ def decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(f"expected JSON: {error}") from None
 
 
-def invalid(error: msgspec.ValidationError) -> InvalidError:
+def invalid_error(error: msgspec.ValidationError) -> InvalidError:
     """
     An error of ours with msgspec's sentence and its path as field: `Expected `int`, got `str` - at `$.rows[3].line``.
     """

@@ -12,18 +12,18 @@ class Grant(Struct, frozen=True, kw_only=True):
     """
     Needs of one user of NATS, expanded to subjects by `permissions`.
 
-    `makes` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
-    `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `asks` and `answers` are
+    `creates` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
+    `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `requests` and `serves` are
     subjects that it publishes on, requests and serves. From a stream of `purges` it may take messages out: NATS has no
     narrower right than one for the whole stream, so the user must check itself that the messages are its own.
     """
 
-    makes: tuple[Stream | Bucket, ...] = ()
+    creates: tuple[Stream | Bucket, ...] = ()
     reads: tuple[tuple[Stream, str], ...] = ()
     scans: tuple[tuple[str, str], ...] = ()
     writes: tuple[str, ...] = ()
-    asks: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
     purges: tuple[Stream, ...] = ()
 
 
@@ -41,8 +41,8 @@ def inbox_prefix(user: str) -> str:
 
 def permissions_of(user: str, grant: Grant) -> Permissions:
     """The subjects that a grant comes to (JetStream API subjects: NATS ADR-1, ADR-31)."""
-    publish: list[str] = [*grant.writes, *grant.asks]
-    for made in grant.makes:
+    publish: list[str] = [*grant.writes, *grant.requests]
+    for made in grant.creates:
         name = made.stream if isinstance(made, Bucket) else made.name
         publish += [f"$JS.API.STREAM.{verb}.{name}" for verb in ("INFO", "CREATE", "UPDATE")]
     for stream, durable in grant.reads:
@@ -57,14 +57,14 @@ def permissions_of(user: str, grant: Grant) -> Permissions:
         publish += [f"$JS.API.CONSUMER.CREATE.{name}.*.{subject}", f"$JS.API.DIRECT.GET.{name}.{subject}"]
     for name in sorted({name for name, _ in grant.scans}):
         publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
-        if grant.answers:
+        if grant.serves:
             # A scan is never acked. But the server remembers for a minute each subject at which a user who answers
             # requests might answer and has no other right to; every message of a scan names one. That took a fifth of
             # its time while 300,000 profiles changed, and hooks was told of each.
             publish.append(f"$JS.ACK.{name}.*.>")
     for purged in grant.purges:
         publish += [f"$JS.API.STREAM.{verb}.{purged.name}" for verb in ("PURGE", "MSG.DELETE")]
-    subscribe = [f"{inbox_prefix(user)}.>", *grant.answers]
-    if grant.answers:
+    subscribe = [f"{inbox_prefix(user)}.>", *grant.serves]
+    if grant.serves:
         subscribe += ["$SRV.>"]
     return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=tuple(subscribe))

@@ -65,7 +65,7 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
     `[apps.<app>.<kind>.<id>]` of a configuration file, which `millrace apply` puts to `/v1/apps/<app>/<kind>/<id>`,
     with hyphens for underscores. Other keys have no table in a configuration file.
     """
-    own: Grant
+    own_grant: Grant
     """Permissions beyond those that every service has; `grant` adds the common ones."""
 
     @property
@@ -78,13 +78,13 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
         """All of its permissions: its own, its configuration and the tokens, and its alerts."""
         config = tuple(CONFIG.subject_of(kind) for kind in self.kinds)
         return Grant(
-            makes=(*self.own.makes, ALERTS, CONFIG),
-            reads=self.own.reads,
-            scans=(*((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))), *self.own.scans),
-            writes=(*self.own.writes, alert(self.name, "*", "*"), *config),
-            asks=self.own.asks,
-            answers=self.own.answers,
-            purges=self.own.purges,
+            creates=(*self.own_grant.creates, ALERTS, CONFIG),
+            reads=self.own_grant.reads,
+            scans=(*((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))), *self.own_grant.scans),
+            writes=(*self.own_grant.writes, alert(self.name, "*", "*"), *config),
+            requests=self.own_grant.requests,
+            serves=self.own_grant.serves,
+            purges=self.own_grant.purges,
         )
 
 
@@ -94,19 +94,19 @@ SERVICES = (
         http_port=8081,
         settings="storage_",
         kinds=("connectors.*.amazon-storage", "connectors.*.azure-storage"),
-        own=Grant(
-            makes=(OBJECTS, MEDIA),
+        own_grant=Grant(
+            creates=(OBJECTS, MEDIA),
             scans=((MEDIA.stream, MEDIA.subject_of(">")),),
             writes=(object_stored("*"), MEDIA.subject_of(">")),
-            answers=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
+            serves=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
         ),
     ),
     ServiceEntry(
         name="hooks",
         http_port=8082,
         kinds=("connectors.*.kinesis", "hooks.*.*"),
-        own=Grant(
-            makes=(EVENTS, DLQ, PROFILES, LEASES, HOOKS),
+        own_grant=Grant(
+            creates=(EVENTS, DLQ, PROFILES, LEASES, HOOKS),
             reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
             scans=(
                 (PROFILES.stream, PROFILES.subject_of(">")),
@@ -121,7 +121,7 @@ SERVICES = (
                 LEASES.subject_of(LEASES_OF_HOOKS),
                 HOOKS.subject_of(">"),
             ),
-            answers=(connector_test("hooks"),),
+            serves=(connector_test("hooks"),),
             purges=(DLQ,),
         ),
     ),
@@ -131,8 +131,8 @@ SERVICES = (
         ports={"sftp": 2022},
         settings="sftp_",
         kinds=("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
-        own=Grant(
-            makes=(PUSH, PROFILE_UPDATES, FILES, DLQ, PROFILES, DEFENDER, SUMMARIES, REMOTES),
+        own_grant=Grant(
+            creates=(PUSH, PROFILE_UPDATES, FILES, DLQ, PROFILES, DEFENDER, SUMMARIES, REMOTES),
             reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
             scans=(
                 (PUSH.name, push_send("*", "*")),
@@ -153,22 +153,22 @@ SERVICES = (
                 SUMMARIES.subject_of("*"),
                 REMOTES.subject_of(">"),
             ),
-            asks=(jetstream.direct_get(PROFILES.stream),),
+            requests=(jetstream.direct_get(PROFILES.stream),),
         ),
     ),
     ServiceEntry(
         name="exporter",
         http_port=8084,
         kinds=("exports.*.*",),
-        own=Grant(
-            makes=(EVENTS, RUNS, PLANS),
+        own_grant=Grant(
+            creates=(EVENTS, RUNS, PLANS),
             scans=(
                 (EVENTS.name, EVENTS.subjects[0]),
                 (RUNS.stream, RUNS.subject_of(">")),
                 (PLANS.stream, PLANS.subject_of(">")),
             ),
             writes=(RUNS.subject_of(">"), PLANS.subject_of(">")),
-            answers=(connector_test("exporter"),),
+            serves=(connector_test("exporter"),),
         ),
     ),
 )

@@ -37,15 +37,15 @@ class Health:
     def __init__(self) -> None:
         self.state = "starting"
         self._pings: dict[str, Ping] = {}
-        self._shown: list[Callable[[], dict[str, str]]] = []
+        self._degraded: list[Callable[[], dict[str, str]]] = []
 
     def add(self, name: str, ping: Ping) -> None:
         """A ping returns, or raises a `MillraceError` that says why not."""
         self._pings[name] = ping
 
-    def show(self, degraded: Callable[[], dict[str, str]]) -> None:
+    def add_degraded(self, degraded: Callable[[], dict[str, str]]) -> None:
         """Add a source of what is degraded now, and why. It names no tenant: every caller may read it."""
-        self._shown.append(degraded)
+        self._degraded.append(degraded)
 
     async def check(self) -> Readiness:
         """Run every ping at once."""
@@ -55,7 +55,7 @@ class Health:
         if self.state != "running":
             failing = {"service": self.state} | failing
         ok = tuple(name for name in names if name not in failing)
-        degraded = {name: reason for shown in self._shown for name, reason in shown().items()}
+        degraded = {name: reason for source in self._degraded for name, reason in source().items()}
         return Readiness(ready=not failing, ok=ok, failing=failing, degraded=degraded)
 
 

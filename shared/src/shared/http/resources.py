@@ -28,7 +28,7 @@ Gets the new value and the old one. Returns the value to store, or raises `Inval
 """
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class ConfigChange(Struct, frozen=True, kw_only=True):
     """
     Effect of a `PUT`, or of a dry run. `fields` are the names whose values differ; secrets are named, never shown.
     """
@@ -39,7 +39,7 @@ class Change(Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-class Item(Struct, frozen=True, kw_only=True):
+class ConfigItem(Struct, frozen=True, kw_only=True):
     """One entry of a list, secrets masked."""
 
     id: str
@@ -47,10 +47,10 @@ class Item(Struct, frozen=True, kw_only=True):
     value: dict[str, Any]
 
 
-class Items(Struct, frozen=True, kw_only=True):
+class ConfigList(Struct, frozen=True, kw_only=True):
     """Every entry of an app."""
 
-    items: tuple[Item, ...]
+    items: tuple[ConfigItem, ...]
 
 
 def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | None = None) -> tuple[Route, ...]:
@@ -59,7 +59,7 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
     id, the one thing's. `name` is the word for it in summaries.
     """
 
-    async def put(call: Call[Any]) -> Change:
+    async def put(call: Call[Any]) -> ConfigChange:
         id = _id(kind, call)
         old = await _find(kind, call, id)
         value = await _read(kind, call, old)
@@ -68,23 +68,23 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
         fields = SecretStore.changed_fields(old.value if old else None, value)
         change: Literal["created", "updated", "unchanged"] = "created" if old is None else "updated"
         if old is not None and not fields:
-            return Change(change="unchanged", fields=(), revision=old.revision, dry_run=call.dry_run)
+            return ConfigChange(change="unchanged", fields=(), revision=old.revision, dry_run=call.dry_run)
         revision = old.revision if old else 0
         if not call.dry_run:
             stored = await call.registry.put(kind, call.app_key, id, value, expect_revision=revision)
             revision = stored.revision
-        return Change(change=change, fields=fields, revision=revision, dry_run=call.dry_run)
+        return ConfigChange(change=change, fields=fields, revision=revision, dry_run=call.dry_run)
 
     async def get(call: Call[Any]) -> web.Response:
         entry = await call.registry.get(kind, call.app_key, _id(kind, call))
         body = SecretStore.encode_masked(entry.value)
         return web.Response(body=body, content_type="application/json", headers={"ETag": f'"{entry.revision}"'})
 
-    async def list_all(call: Call[Any]) -> Items:
+    async def list_all(call: Call[Any]) -> ConfigList:
         entries = await call.registry.list(kind, call.app_key)
-        return Items(
+        return ConfigList(
             items=tuple(
-                Item(
+                ConfigItem(
                     id=entry.id,
                     revision=entry.revision,
                     value=msgspec.json.decode(SecretStore.encode_masked(entry.value)),
@@ -100,14 +100,21 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
     dry_run = {"dry_run": Query("Only say what would change", bool, False)}
     routes = (
         Route(
-            "PUT", one, put, f"Create or change {name}", body=kind.type, reads_body=True, reply=Change, query=dry_run
+            "PUT",
+            one,
+            put,
+            f"Create or change {name}",
+            body=kind.type,
+            reads_body=True,
+            reply=ConfigChange,
+            query=dry_run,
         ),
         Route("GET", one, get, f"Show {name}; secrets are masked", reply=kind.type),
         Route("DELETE", one, delete, f"Delete {name}", status=204),
     )
     if kind.fixed_id is not None:
         return routes
-    return (*routes, Route("GET", path, list_all, f"List every {name.split()[-1]} of the app", reply=Items))
+    return (*routes, Route("GET", path, list_all, f"List every {name.split()[-1]} of the app", reply=ConfigList))
 
 
 def _id(kind: Kind[Any], call: Call[Any]) -> str:

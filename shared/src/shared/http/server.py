@@ -37,18 +37,18 @@ class Call(Generic[S]):
     """
     One request, as a handler sees it.
 
-    `state` is the result of the service's `build`; `body` is decoded to the route's type, `asked` are the query
+    `state` is the result of the service's `build`; `body` is decoded to the route's type, `query_values` are the query
     parameters by their types, each left-out one by its default. A handler that streams uses `request`.
     """
 
-    __slots__ = ("asked", "body", "bus", "registry", "request", "state")
+    __slots__ = ("body", "bus", "query_values", "registry", "request", "state")
 
     def __init__(self, state: S, request: web.Request, registry: Registry, bus: Bus) -> None:
         self.state = state
         self.request = request
         self.registry = registry
         self.bus = bus
-        self.asked: Mapping[str, Any] = {}
+        self.query_values: Mapping[str, Any] = {}
         self.body: Any = None
 
     @property
@@ -66,7 +66,7 @@ class Call(Generic[S]):
 
     @property
     def dry_run(self) -> bool:
-        return bool(self.asked.get("dry_run", False))
+        return bool(self.query_values.get("dry_run", False))
 
 
 class Listener:
@@ -122,7 +122,7 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
         for name in route.identifiers:
             subjects.check_name(request.match_info[name], name)
         call: Call[Any] = Call(listener.state, request, listener.registry, listener.bus)
-        call.asked = _asked(route.query, request)
+        call.query_values = _query_values(route.query, request)
         if route.body is not None and not route.reads_body:
             call.body = decode(await request.read(), route.body)
         answer = await route.handler(call)
@@ -133,16 +133,16 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
     return handle
 
 
-def _asked(query: Mapping[str, str | Query], request: web.Request) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
+def _query_values(query: Mapping[str, str | Query], request: web.Request) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, parameter in query.items():
         texts = request.query.getall(name, [])
         if isinstance(parameter, str):
             parameter = Query(parameter)
         elif len(texts) > 1:
             raise InvalidError("expected it once", field=name)
-        asked[name] = _converted(texts[0], parameter.type, name) if texts else parameter.default
-    return asked
+        values[name] = _converted(texts[0], parameter.type, name) if texts else parameter.default
+    return values
 
 
 def _converted(text: str, kind: Any, field: str) -> Any:

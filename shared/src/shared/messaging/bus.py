@@ -26,7 +26,7 @@ from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, UnavailableError
 from shared.messaging.message import Message, OutgoingMessage, headers_of
-from shared.messaging.nats_py.client import Client
+from shared.messaging.nats_py.client import NatsClient
 from shared.messaging.nats_py.errors import api_error
 from shared.messaging.nats_py.internals import send_commands, subscription_number
 from shared.messaging.nats_py.parser import Deliver, StreamParser
@@ -56,7 +56,7 @@ class StreamState(Struct, frozen=True, kw_only=True):
 class Bus:
     """One signed-in connection. Made by `connect`."""
 
-    def __init__(self, client: Client, parser: StreamParser, metrics: Metrics) -> None:
+    def __init__(self, client: NatsClient, parser: StreamParser, metrics: Metrics) -> None:
         self.client = client
         self._answered = parser.answered
         self.deliver: dict[str, Deliver] = parser.deliver
@@ -296,7 +296,9 @@ class Bus:
 
     async def alert(self, alert: Alert) -> None:
         """Publish an alert. One that cannot be published is logged: it must not fail the work that raised it."""
-        log.warning("alert_raised", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message)
+        log.warning(
+            "alert_raised", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message
+        )
         try:
             await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
         except MillraceError as error:

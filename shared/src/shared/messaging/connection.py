@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from shared.contracts import permissions
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus, log
-from shared.messaging.nats_py.client import Client
+from shared.messaging.nats_py.client import NatsClient
 from shared.messaging.nats_py.internals import check_internals, use_parser
 from shared.messaging.nats_py.parser import StreamParser
 from shared.runtime.telemetry import Metrics
@@ -65,7 +65,7 @@ async def connect(
     if seed:
         options["nkeys_seed_str"] = seed
     check_internals()
-    client = Client()
+    client = NatsClient()
     parser = StreamParser(client)
     use_parser(client, parser)
     try:

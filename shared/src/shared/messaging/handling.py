@@ -3,7 +3,7 @@ Handling of a stream, one message after the other: the NATS translation of error
 
 - the handler returns: the effect is durable, so the message is acknowledged;
 - a retryable error: the message is tried again after a back-off, before any later one, so that the order holds;
-- any other `MillraceError`: `put_aside` makes it a dead letter (durable), then it is acknowledged;
+- any other `MillraceError`: `store_dead_letter` makes it a dead letter (durable), then it is acknowledged;
 - any other exception is a bug: logged, counted, tried `BUG_ATTEMPTS` times, then put aside.
 
 Messages arrive by `shared.messaging.pull`. Nothing of any service is here.
@@ -28,14 +28,14 @@ BUG_ATTEMPTS = 5
 HANDLER_BACKOFF = Backoff(first_s=0.1, max_s=10.0)
 
 Handler = Callable[[Message], Awaitable[None]]
-PutAside = Callable[[Message, MillraceError], Awaitable[None]]
+StoreDeadLetter = Callable[[Message, MillraceError], Awaitable[None]]
 
 
 async def consume(
     pull: Pull,
     consumer: str,
     handler: Handler,
-    put_aside: PutAside,
+    store_dead_letter: StoreDeadLetter,
     *,
     backoff: Backoff = HANDLER_BACKOFF,
 ) -> None:
@@ -44,7 +44,7 @@ async def consume(
     with contextlib.suppress(ClosedError):
         while True:
             for message in await pull.next(64):
-                outcome = await _handle(pull, message, handler, put_aside, backoff)
+                outcome = await _handle(pull, message, handler, store_dead_letter, backoff)
                 if outcome is None:
                     pull.close()
                     break
@@ -60,7 +60,9 @@ async def consume(
             log.warning("last_ack_failed", consumer=consumer, sequence=done.sequence, message=error.message)
 
 
-async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: PutAside, backoff: Backoff) -> str | None:
+async def _handle(
+    pull: Pull, message: Message, handler: Handler, store_dead_letter: StoreDeadLetter, backoff: Backoff
+) -> str | None:
     """The outcome of a message, or None when the pull was closed before there was one."""
     bugs = 0
     for delay_s in backoff.delays():
@@ -68,9 +70,9 @@ async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: Put
             return None
         try:
             if bugs >= BUG_ATTEMPTS:
-                await put_aside(message, MillraceError("internal error"))
+                await store_dead_letter(message, MillraceError("internal error"))
                 return "bug"
-            return await _try(message, handler, put_aside)
+            return await _try(message, handler, store_dead_letter)
         except MillraceError as error:
             log.warning("message_handling_failed", subject=message.subject, code=error.code, message=error.message)
             await asyncio.sleep(error.retry_after_s or delay_s)
@@ -82,12 +84,12 @@ async def _handle(pull: Pull, message: Message, handler: Handler, put_aside: Put
     return None
 
 
-async def _try(message: Message, handler: Handler, put_aside: PutAside) -> str:
+async def _try(message: Message, handler: Handler, store_dead_letter: StoreDeadLetter) -> str:
     try:
         await handler(message)
     except MillraceError as error:
         if error.retryable:
             raise
-        await put_aside(message, error)
+        await store_dead_letter(message, error)
         return "dead_letter"
     return "done"

@@ -38,7 +38,7 @@ def is_deletion(headers: Mapping[str, str]) -> bool:
     return headers.get(OPERATION) in {"DEL", "PURGE"} or MARKER in headers
 
 
-async def present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGenerator[Message, None]:
+async def read_present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGenerator[Message, None]:
     """
     The entries of a bucket under a subject, and perhaps some that came a moment later. `scan` reads the last message of
     each such subject, and goes on with later ones.
@@ -148,7 +148,7 @@ class KeyValueStore:
         found: dict[str, KeyValue] = {}
         subject = self._prefix + keys
         async with open_scan(self._bus, self._bucket, subject=subject, last_per_subject=True) as scan:
-            async for message in present(self._bus, self._bucket, subject, scan):
+            async for message in read_present(self._bus, self._bucket, subject, scan):
                 stored = self.stored(message)
                 found.pop(stored.key, None)
                 if not is_deletion(message.headers):
@@ -174,7 +174,7 @@ class KeyValueStore:
                         found.append(self.stored(message))
                     waiting = waiting and message.pending > 0
                 if not messages:
-                    # The server's count may be too large (see `present`). It counts anew for a new scan.
+                    # The server's count may be too large (see `read_present`). It counts anew for a new scan.
                     return found + await self.page(keys, after=after, most=most - len(found))
         return found[:most]
 

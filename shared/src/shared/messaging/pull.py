@@ -182,7 +182,7 @@ class Pull:
         self._delivered = state.delivered
         if state.acked > state.delivered or (known > received and known > self._consumer_sequence):
             log.warning("consumer_state_diverged", stream=self._stream, consumer=self._consumer)
-            self._become_stale()
+            self._mark_stale()
 
     def _current(self, message: Message) -> Message | None:
         """
@@ -198,9 +198,9 @@ class Pull:
             again.popleft()
         return again[0] if again and again[0].sequence <= message.sequence else None
 
-    async def _send_ack(self, message: Message, word: bytes) -> None:
+    async def _send_ack(self, message: Message, ack_body: bytes) -> None:
         try:
-            await self._bus.client.publish(message.reply, word)
+            await self._bus.client.publish(message.reply, ack_body)
         except (NatsError, ConnectionError) as error:
             # The message comes again after the next reset: at least once.
             log.warning("ack_send_failed", stream=self._stream, sequence=message.sequence, message=str(error))
@@ -252,7 +252,7 @@ class Pull:
         self._delivered = 0
         self._requested = 0
         self._stale = False
-        self._note_contact()
+        self._record_contact()
         self._inbox = self._bus.client.new_inbox()
         # The callback only queues, so our limits hold and the library's are turned off.
         self._subscription = await self._bus.client.subscribe(
@@ -302,7 +302,7 @@ class Pull:
 
     async def _on_message(self, received: Msg) -> None:
         """Callback by way of the library: statuses, and messages whose ack subject names a domain."""
-        self._note_contact()
+        self._record_contact()
         headers = received.headers
         if headers is not None and (status := headers.get("Status")):
             self._on_status(status, headers)
@@ -321,7 +321,7 @@ class Pull:
         self._requested = max(0, self._requested - 1)
         if consumer_sequence != self._consumer_sequence + 1:
             log.warning("message_lost", stream=self._stream, consumer=self._consumer, sequence=message.sequence)
-            self._become_stale()
+            self._mark_stale()
             return
         self._consumer_sequence = consumer_sequence
         if message.sequence > self._handed_out or self._repeats:
@@ -331,9 +331,9 @@ class Pull:
             return
         message.data = b""
         self._redelivered.append(message)
-        self._acking_again = asyncio.ensure_future(self._ack_again(message, self._inbox, self._acking_again))
+        self._acking_again = asyncio.ensure_future(self._repeat_ack(message, self._inbox, self._acking_again))
 
-    async def _ack_again(self, message: Message, inbox: str, before: "asyncio.Future[None] | None") -> None:
+    async def _repeat_ack(self, message: Message, inbox: str, before: "asyncio.Future[None] | None") -> None:
         if before is not None:
             await before
         if inbox != self._inbox:
@@ -355,7 +355,7 @@ class Pull:
             self._requested = max(0, self._requested - int(left))
         else:
             log.warning("consumer_lost", stream=self._stream, status=status, message=headers.get("Description", ""))
-            self._become_stale()
+            self._mark_stale()
         self._wake.set()
 
     @property
@@ -363,14 +363,14 @@ class Pull:
         """A scan of last values begins anew after a restart; its reader compares revisions."""
         return self._config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT
 
-    def _become_stale(self) -> None:
+    def _mark_stale(self) -> None:
         self._stale = True
         self._wake.set()
 
     def _on_reconnect(self) -> None:
-        self._become_stale()
+        self._mark_stale()
 
-    def _note_contact(self) -> None:
+    def _record_contact(self) -> None:
         self._contact_at = self._clock()
 
     def _is_silent(self) -> bool:

@@ -42,7 +42,7 @@ MANAGED = (
 
 NOT_FOUND = 10059
 NAME_IN_USE = 10058
-MESSAGE_GONE = (10043, 10057)
+MESSAGE_NOT_FOUND = (10043, 10057)
 """JSNoMessageFoundErr, JSStreamMsgDeleteFailedF: the answers to the deletion of a message that is not there."""
 READY_S = 30.0
 """Time in which a cluster may choose a leader for JetStream."""
@@ -176,7 +176,7 @@ async def delete_message(bus: Bus, stream: Stream, sequence: int) -> None:
     """
     # Without `no_erase` the server writes random bytes over it first (nats-server, JSApiMsgDeleteRequest).
     await _request(
-        bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, ignored=MESSAGE_GONE
+        bus, jetstream.delete_message(stream.name), {"seq": sequence, "no_erase": True}, ignored=MESSAGE_NOT_FOUND
     )
 
 

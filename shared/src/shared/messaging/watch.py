@@ -17,7 +17,7 @@ from shared.contracts.streams import Bucket
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import present
+from shared.messaging.kv import read_present
 from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 from shared.runtime.retry import Backoff
@@ -28,7 +28,7 @@ RETRY: Final = Backoff(first_s=0.2, max_s=10.0)
 AT_ONCE: Final = 1024
 """Messages that are handed over together at most."""
 
-Take = Callable[[Sequence[Message]], Awaitable[None]]
+Apply = Callable[[Sequence[Message]], Awaitable[None]]
 """Takes messages in their order. A `MillraceError` from it opens the watch anew, after a wait."""
 
 
@@ -40,7 +40,7 @@ async def watch_entries(
     bus: Bus,
     bucket: Bucket,
     keys: str,
-    take: Take,
+    on_messages: Apply,
     *,
     known: Callable[[], Iterable[str]] = tuple,
     drop: Callable[[str], None] = _nothing,
@@ -67,8 +67,8 @@ async def watch_entries(
         before = set(known())
         seen: set[str] = set()
         async with open_scan(bus, bucket, subject=subject, last_per_subject=True) as scan:
-            async for message in present(bus, bucket, subject, scan):
-                await take((message,))
+            async for message in read_present(bus, bucket, subject, scan):
+                await on_messages((message,))
                 seen.add(bucket.key_of(message.subject))
             for key in before - seen:
                 drop(key)
@@ -76,16 +76,16 @@ async def watch_entries(
             succeeded()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(relist_s):
-                    await _hand_over(scan, take, AT_ONCE)
+                    await _hand_over(scan, on_messages, AT_ONCE)
 
-    await _watch_again(watch, bucket, keys, retry, _nothing)
+    await _reopen(watch, bucket, keys, retry, _nothing)
 
 
 async def watch_changes(
     bus: Bus,
     bucket: Bucket,
     keys: str,
-    take: Take,
+    on_messages: Apply,
     *,
     opened: Callable[[Pull], None],
     failed: Callable[[], None],
@@ -115,17 +115,17 @@ async def watch_changes(
         ) as scan:
             opened(scan)
             succeeded()
-            await _hand_over(scan, take, capacity)
+            await _hand_over(scan, on_messages, capacity)
 
-    await _watch_again(watch, bucket, keys, retry, failed)
+    await _reopen(watch, bucket, keys, retry, failed)
 
 
-async def _hand_over(scan: Pull, take: Take, most: int) -> NoReturn:
+async def _hand_over(scan: Pull, on_messages: Apply, most: int) -> NoReturn:
     while True:
-        await take(await scan.next(most))
+        await on_messages(await scan.next(most))
 
 
-async def _watch_again(
+async def _reopen(
     watch: Callable[[Callable[[], None]], Awaitable[None]],
     bucket: Bucket,
     keys: str,

@@ -25,7 +25,7 @@ WATCH_BYTES = 1 << 20
 
 
 class ProfileCache:
-    """Profiles in memory. Nothing is kept before `keep` runs, which is a task for the life of the service."""
+    """Profiles in memory. Nothing is kept before `run` runs, which is a task for the life of the service."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -58,7 +58,7 @@ class ProfileCache:
                 del self._reading[key]
         return profile
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Watch what is read, for ever."""
         async with asyncio.TaskGroup() as watches:
             while True:
@@ -77,14 +77,14 @@ class ProfileCache:
             self._bus,
             streams.PROFILES,
             profile_keys.profile_keys_of_app(app_key),
-            self._take,
+            self._apply,
             opened=opened,
             failed=failed,
             capacity=WATCH_MESSAGES,
             capacity_bytes=WATCH_BYTES,
         )
 
-    async def _take(self, messages: Sequence[Message]) -> None:
+    async def _apply(self, messages: Sequence[Message]) -> None:
         for message in messages:
             key = self._store.stored(message).key
             # Also what is being read: the answer may be older than this change.

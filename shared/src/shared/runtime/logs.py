@@ -49,7 +49,7 @@ SECRET_TEXT = (
 )
 """Secrets that their surroundings reveal: an Authorization header, and the password in a URL."""
 
-LOUD = {
+MIN_LEVELS = {
     # botocore prints whole answers of STS, temporary keys included, at debug.
     "botocore": logging.WARNING,
     "aiobotocore": logging.WARNING,
@@ -59,7 +59,7 @@ LOUD = {
 }
 """The lowest level of a library's lines, whatever the level of the process."""
 
-SHORTEST = 6
+MIN_SECRET_CHARS = 6
 """Shortest secret that is masked by value: masking every `a` would leave nothing to read."""
 
 
@@ -77,7 +77,7 @@ class Redactor:
         """Mask this value from now on. One shorter than six characters is passed over."""
         parts = [value, *(line for line in value.splitlines() if len(line) >= 16)]
         forms = {form for part in parts for form in (part, quote(part, safe=""), repr(part)[1:-1])}
-        new = {form for form in forms if len(form.strip()) >= SHORTEST}
+        new = {form for form in forms if len(form.strip()) >= MIN_SECRET_CHARS}
         # The longest first: a secret may begin with another one.
         self._values = tuple(sorted({*self._values, *new}, key=len, reverse=True))
 
@@ -177,8 +177,8 @@ def configure(
     )
     logging.root.handlers[:] = [*(h for h in logging.root.handlers if not isinstance(h, _Handler)), handler]
     logging.root.setLevel(number)
-    for name, loud in LOUD.items():
-        logging.getLogger(name).setLevel(max(number, loud))
+    for name, min_level in MIN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(number, min_level))
     logging.captureWarnings(True)
 
 

@@ -21,7 +21,7 @@ from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import Running, running, serve
+from shared.service import RunningService, running, serve
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from support.servers.hooks_process import hooks_process
 from support.servers.kinesis import FaultyKinesis
@@ -52,12 +52,12 @@ class Replicas:
         self._stack = stack
         self._stacks: dict[str, AsyncExitStack] = {}
         self._killed: dict[str, asyncio.Task[int]] = {}
-        self.running: dict[str, Running] = {}
+        self.running: dict[str, RunningService] = {}
 
     def settings(self, name: str) -> Settings:
         return msgspec.structs.replace(self._settings, data_dir=f"{self._settings.data_dir}/{name}")
 
-    async def start(self, name: str) -> Running:
+    async def start(self, name: str) -> RunningService:
         stack = self._stacks[name] = await self._stack.enter_async_context(AsyncExitStack())
         self.running[name] = await stack.enter_async_context(running(app.SERVICE, self.settings(name)))
         return self.running[name]
@@ -68,7 +68,7 @@ class Replicas:
         await self._stacks.pop(name).aclose()
 
     async def start_to_kill(self, name: str) -> None:
-        ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+        ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
         self._killed[name] = asyncio.create_task(serve(app.SERVICE, self.settings(name), asyncio.Event(), ready))
         self.running[name] = await ready
 
@@ -89,7 +89,7 @@ async def replicas(settings: Settings, quick: None) -> AsyncIterator[Replicas]:
         yield Replicas(settings, stack)
 
 
-def owned(running: Running) -> int:
+def owned(running: RunningService) -> int:
     """What the metric says."""
     rendered = running.mesh.metrics.render().decode()
     return int(float(rendered.split("\nmillrace_hooks_partitions_owned ")[1].split("\n")[0]))

@@ -17,7 +17,7 @@ from hooks.matching.rule import Target
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
 from shared.runtime.telemetry import Metrics
-from shared.service import Running
+from shared.service import RunningService
 from support.clients.hooks import SECRET, HooksClient, events, first_successes, holds, open_client
 from support.servers.kinesis import FaultyKinesis, Stored
 from support.waiting import until
@@ -28,7 +28,7 @@ NOTHING = ALL | {"oversize": 0, "waiting": 0, "last_error": None, "next": None}
 
 
 @pytest.fixture
-async def client(client: HooksClient, hooks: Running, kinesis: FaultyKinesis) -> HooksClient:
+async def client(client: HooksClient, hooks: RunningService, kinesis: FaultyKinesis) -> HooksClient:
     """Tenant `shop` with a connector and a hook for everything."""
     await client.connect(kinesis)
     await client.hook("all")
@@ -38,7 +38,7 @@ async def client(client: HooksClient, hooks: Running, kinesis: FaultyKinesis) ->
 
 
 @pytest.fixture
-def writer(bus: Bus, hooks: Running) -> DeadLetterWriter:
+def writer(bus: Bus, hooks: RunningService) -> DeadLetterWriter:
     """Puts letters as the service does."""
     return DeadLetterWriter(bus, Metrics(), now)
 
@@ -122,7 +122,7 @@ async def test_dead_letters_come_by_the_page_the_oldest_first(client: HooksClien
     assert [["no 0", "no 1", "no 2"], ["no 3", "no 4", "no 5"], ["no 6"]] == pages
 
 
-async def test_a_page_of_large_dead_letters_is_shorter(writer: DeadLetterWriter, hooks: Running) -> None:
+async def test_a_page_of_large_dead_letters_is_shorter(writer: DeadLetterWriter, hooks: RunningService) -> None:
     await put(writer, range(5), filler="x" * 1000)
 
     found, after = await hooks.state.dead_letters.read(DeadLetterFilter(app_key="shop"), limit=100, max_bytes=2000)
@@ -206,7 +206,7 @@ async def test_a_wrong_question_names_its_field(client: HooksClient, query: str,
 
 
 async def test_a_tenant_reaches_its_own_dead_letters_alone(
-    client: HooksClient, writer: DeadLetterWriter, hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
+    client: HooksClient, writer: DeadLetterWriter, hooks: RunningService, rival: dict[str, str], kinesis: FaultyKinesis
 ) -> None:
     await put(writer, range(3))
     (first, *_) = await letters(client)
@@ -264,7 +264,7 @@ async def test_a_replay_goes_on_where_the_call_before_ended(
 
 
 async def test_a_replay_that_is_broken_off_loses_nothing_and_is_done_again_in_order(
-    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis, hooks: RunningService
 ) -> None:
     await put(writer, range(60), users=3)
     kinesis.delay_s = 0.02
@@ -336,7 +336,7 @@ async def are_left(client: HooksClient, count: int) -> bool:
 
 
 async def test_what_is_not_confirmed_when_the_service_stops_is_withdrawn(
-    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis, hooks: Running
+    client: HooksClient, writer: DeadLetterWriter, kinesis: FaultyKinesis, hooks: RunningService
 ) -> None:
     state = hooks.state
     replays = Replays(state.dead_letters, state.targets, state.counters, Metrics(), now)
@@ -367,7 +367,7 @@ async def test_what_is_confirmed_while_others_are_removed_is_removed_soon(
     client: HooksClient,
     writer: DeadLetterWriter,
     kinesis: FaultyKinesis,
-    hooks: Running,
+    hooks: RunningService,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = hooks.state

@@ -22,7 +22,7 @@ from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
 from shared.runtime import logs
 from shared.runtime.settings import Settings
-from shared.service import Running, running
+from shared.service import RunningService, running
 from support.clients.hooks import (
     SECRET,
     HooksClient,
@@ -77,7 +77,7 @@ async def test_matching_events_arrive_once_and_in_order(client: HooksClient, kin
 
 
 async def test_each_user_keeps_the_order_while_a_tenth_of_the_records_fails(
-    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, bus: Bus
+    client: HooksClient, kinesis: FaultyKinesis, hooks: RunningService, bus: Bus
 ) -> None:
     kinesis.record_failure_rate = 0.1
     kinesis.call_faults.extend(["throttled", "internal", "none", "closed", "short", "none", "unavailable", "long"])
@@ -168,7 +168,7 @@ async def test_a_stop_finishes_what_was_pulled_and_repeats_nothing(
 
 
 async def test_a_missing_stream_keeps_its_events_and_says_so_once(
-    hooks: Running, client: HooksClient, kinesis: FaultyKinesis, bus: Bus
+    hooks: RunningService, client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     await client.hook("all", stream_name="later")
     posted = events(20, users=3)
@@ -222,7 +222,7 @@ async def test_revoked_keys_hold_the_events_until_new_ones_are_saved(
 async def test_keys_revoked_and_restored_under_load_lose_nothing_and_are_reported_once_without_a_secret(
     client: HooksClient,
     kinesis: FaultyKinesis,
-    hooks: Running,
+    hooks: RunningService,
     bus: Bus,
     shop: dict[str, str],
 ) -> None:
@@ -412,7 +412,7 @@ async def test_the_profile_completes_the_event(
 
 
 async def test_moto_accepts_what_the_faulty_kinesis_accepts(
-    hooks: Running, shop: dict[str, str], moto: MotoServer, bus: Bus
+    hooks: RunningService, shop: dict[str, str], moto: MotoServer, bus: Bus
 ) -> None:
     await moto.create_stream("orders", shards=2)
     keys = {"api_key": "testing", "secret_key": "testing-secret", "endpoint_url": moto.url, "region": moto.region}
@@ -436,7 +436,7 @@ async def test_moto_accepts_what_the_faulty_kinesis_accepts(
 
 
 async def test_a_tenants_hooks_see_its_own_events_alone(
-    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, rival: dict[str, str]
+    client: HooksClient, kinesis: FaultyKinesis, hooks: RunningService, rival: dict[str, str]
 ) -> None:
     kinesis.create_stream("rivals")
     async with open_client(hooks.url, rival, "rival") as other:
@@ -511,7 +511,7 @@ async def test_a_form_of_test_connection_that_is_wrong_names_its_field(client: H
 
 
 async def test_test_connection_needs_nothing_saved(
-    hooks: Running, rival: dict[str, str], kinesis: FaultyKinesis
+    hooks: RunningService, rival: dict[str, str], kinesis: FaultyKinesis
 ) -> None:
     async with open_client(hooks.url, rival, "rival") as other:
         unsaved = await other.ask("POST", "/connectors/kinesis/test", connector(kinesis))

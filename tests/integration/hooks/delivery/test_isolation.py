@@ -15,7 +15,7 @@ from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import Running, running
+from shared.service import RunningService, running
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis, Stored
@@ -41,7 +41,7 @@ def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
 
 
 @asynccontextmanager
-async def hooked(settings: Settings, shop: dict[str, str]) -> AsyncIterator[tuple[Running, HooksClient]]:
+async def hooked(settings: Settings, shop: dict[str, str]) -> AsyncIterator[tuple[RunningService, HooksClient]]:
     """The service, and its tenant `shop`."""
     async with running(SERVICE, settings) as service, open_client(service.url, shop) as client:
         yield service, client

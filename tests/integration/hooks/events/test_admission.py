@@ -15,7 +15,7 @@ from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.settings import Settings
-from shared.service import Running, running
+from shared.service import RunningService, running
 from support.clients.hooks import HooksClient, by_user, events, open_client
 from support.stored_messages import messages
 
@@ -117,7 +117,7 @@ async def test_a_request_that_is_said_again_is_stored_once(client: HooksClient, 
 
 
 async def test_tenants_may_use_the_same_ids(
-    client: HooksClient, hooks: Running, rival: dict[str, str], bus: Bus
+    client: HooksClient, hooks: RunningService, rival: dict[str, str], bus: Bus
 ) -> None:
     event = [{"id": "1", "code": "c", "user_id": "u"}]
     async with open_client(hooks.url, rival, "rival") as theirs:

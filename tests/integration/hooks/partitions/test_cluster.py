@@ -10,7 +10,7 @@ import pytest
 from millrace.nats_servers.cluster import NatsCluster
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from shared.service import Running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, wait_acknowledged
 from support.servers.kinesis import FaultyKinesis
 
@@ -36,7 +36,7 @@ async def leader(bus: Bus) -> int:
 
 
 async def test_the_leader_killed_under_load_costs_neither_events_nor_order(
-    client: HooksClient, hooks: Running, kinesis: FaultyKinesis, bus: Bus, nats_server: NatsCluster
+    client: HooksClient, hooks: RunningService, kinesis: FaultyKinesis, bus: Bus, nats_server: NatsCluster
 ) -> None:
     posted = events(3000, users=100)
     kinesis.delay_s = 0.02

@@ -14,7 +14,7 @@ import pytest
 from millrace.nats_servers.server import NatsServer
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from shared.service import Running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from support.servers.hooks_process import hooks_process
 from support.servers.kinesis import CallFault, FaultyKinesis, Stored
@@ -129,7 +129,7 @@ def first_ids(kinesis: FaultyKinesis) -> set[str]:
 
 
 async def test_kinesis_killed_under_load_costs_neither_events_nor_order(
-    client: HooksClient, hooks: Running, kinesis: FaultyKinesis, bus: Bus
+    client: HooksClient, hooks: RunningService, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     posted = events(4000, users=100)
     await client.connect(kinesis)

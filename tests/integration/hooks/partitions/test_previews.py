@@ -12,7 +12,7 @@ from shared.messaging.bus import Bus
 from shared.messaging.streams import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
-from shared.service import Running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, events, holds, open_client, wait_acknowledged
 from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
@@ -91,7 +91,7 @@ async def test_a_hook_that_is_not_there_is_not_found(client: HooksClient) -> Non
 
 
 async def test_the_newest_events_that_match_are_rendered_in_their_order(
-    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, rival: dict[str, str], bus: Bus
+    client: HooksClient, kinesis: FaultyKinesis, hooks: RunningService, rival: dict[str, str], bus: Bus
 ) -> None:
     # One message each, so that the first windows are too small.
     for number, event in enumerate(events(30, users=1)):
@@ -121,7 +121,7 @@ async def test_an_empty_stream_has_nothing_to_show(client: HooksClient) -> None:
 
 
 async def test_the_numbers_tell_what_waits_and_for_how_long(
-    client: HooksClient, kinesis: FaultyKinesis, hooks: Running, bus: Bus
+    client: HooksClient, kinesis: FaultyKinesis, hooks: RunningService, bus: Bus
 ) -> None:
     await client.connect(kinesis)
     await client.hook("all", event_code="purchase")

@@ -42,7 +42,7 @@ async def view(registry: Registry) -> AsyncIterator[View[Thing]]:
     """A view that is being kept."""
     view = registry.view(THINGS)
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(view.keep())
+        keeping = tasks.create_task(view.run())
         await view.listed.wait()
         yield view
         keeping.cancel()
@@ -194,7 +194,7 @@ async def test_a_full_read_now_and_then_mends_a_watch_that_died(bus: Bus, secret
     registry = Registry(bus, secrets, service="test", relist_s=0.2)
     view = registry.view(THINGS)
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(view.keep())
+        keeping = tasks.create_task(view.run())
         await view.listed.wait()
         await asyncio.sleep(0)
         for info in await bus.js.consumers_info(CONFIG.stream):

@@ -33,7 +33,9 @@ from shared.runtime.telemetry import Metrics
 
 USERS = sorted(GRANTS)
 MADE = {
-    (made.stream if isinstance(made, Bucket) else made.name): made for grant in GRANTS.values() for made in grant.makes
+    (made.stream if isinstance(made, Bucket) else made.name): made
+    for grant in GRANTS.values()
+    for made in grant.creates
 }
 SETTINGS = Settings(events_max_bytes=64 << 20)
 
@@ -62,7 +64,7 @@ async def streams(sign_in: SignIn) -> None:
     """Every stream and bucket of the mesh, each made by a user that makes it."""
     for user, grant in GRANTS.items():
         async with sign_in(user) as bus:
-            for made in grant.makes:
+            for made in grant.creates:
                 await ensure(bus, made, SETTINGS)
 
 
@@ -117,10 +119,10 @@ def test_table_has_every_service() -> None:
 async def test_user_makes_its_streams_twice_when_it_starts_twice(user: str, sign_in: SignIn) -> None:
     async with sign_in(user) as bus:
         for _ in range(2):
-            for made in GRANTS[user].makes:
+            for made in GRANTS[user].creates:
                 await ensure(bus, made, SETTINGS)
 
-        for made in GRANTS[user].makes:
+        for made in GRANTS[user].creates:
             assert 0 == (await bus.stream_state(made)).messages
 
 
@@ -225,7 +227,7 @@ async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
     user: str, server: NatsServer, seeds: dict[str, str]
 ) -> None:
     grant = GRANTS[user]
-    made = {one.stream if isinstance(one, Bucket) else one.name for one in grant.makes}
+    made = {one.stream if isinstance(one, Bucket) else one.name for one in grant.creates}
     scanned = {name for name, _ in grant.scans}
     own = {(stream.name, durable) for stream, durable in grant.reads}
     durables = {(stream.name, durable) for one in GRANTS.values() for stream, durable in one.reads} - own
@@ -248,7 +250,7 @@ async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
 @pytest.mark.parametrize("user", USERS)
 async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
     inboxes = {f"{inbox_prefix(other)}.>" for other in GRANTS if other != user}
-    answered = {subject for other, grant in GRANTS.items() for subject in grant.answers if other != user}
+    answered = {subject for other, grant in GRANTS.items() for subject in grant.serves if other != user}
     wanted = {">", "_INBOX.>", "events.>", "$KV.>", "$JS.>", *inboxes, *answered}
 
     async with watched(server, user, seeds[user]) as (client, refused):
@@ -259,7 +261,7 @@ async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds
     assert {subject.lower() for subject in wanted} == told
 
 
-@pytest.mark.parametrize("user", [user for user in USERS if GRANTS[user].answers])
+@pytest.mark.parametrize("user", [user for user in USERS if GRANTS[user].serves])
 async def test_service_answers_once_where_it_was_asked(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
     async with (
         watched(server, user, seeds[user]) as (service, refused),

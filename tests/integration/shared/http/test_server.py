@@ -15,7 +15,7 @@ from support.run_service import RunService
 
 
 async def asked(call: Call[None]) -> dict[str, Any]:
-    return {**call.asked}
+    return {**call.query_values}
 
 
 async def nothing(call: Call[None]) -> None:

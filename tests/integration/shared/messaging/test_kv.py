@@ -7,7 +7,7 @@ from contextlib import aclosing
 from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.kv import KeyValueStore, present
+from shared.messaging.kv import KeyValueStore, read_present
 from shared.messaging.message import OutgoingMessage
 from shared.messaging.streams import ensure, subjects_in
 from shared.runtime.settings import Settings
@@ -46,7 +46,7 @@ async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, setting
     async with (
         asyncio.timeout(30),
         open_scan(bus, streams.PLANS, subject=everything, last_per_subject=True, capacity=1) as scan,
-        aclosing(present(bus, streams.PLANS, everything, scan)) as entries,
+        aclosing(read_present(bus, streams.PLANS, everything, scan)) as entries,
     ):
         found = [store.stored(await anext(entries)).key]
         await bus.js.purge_stream(streams.PLANS.stream, subject=f"$KV.{streams.PLANS.name}.c")

@@ -46,7 +46,7 @@ async def profiles(bus: Bus, settings: Settings) -> Profiles:
 async def cache(profiles: Profiles, bus: Bus) -> AsyncIterator[ProfileCache]:
     cache = ProfileCache(bus)
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(cache.keep())
+        keeping = tasks.create_task(cache.run())
         yield cache
         keeping.cancel()
 
@@ -165,7 +165,7 @@ async def test_what_was_read_before_the_watch_began_is_not_kept(profiles: Profil
         async def begin() -> None:
             reads.before_answer = None
             await move(profiles, USER, "Ankara")
-            keeping.append(tasks.create_task(cache.keep()))
+            keeping.append(tasks.create_task(cache.run()))
             await until(partial(kept, cache, reads, NEIGHBOUR))
 
         keeping: list[asyncio.Task[None]] = []

@@ -17,7 +17,7 @@ from shared.contracts.messages import ObjectStored, ResolveMedia, StoreMedia, St
 from shared.errors import InvalidError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from shared.service import Running
+from shared.service import RunningService
 from storage.images.image import PIPELINE
 from storage.uploads.records import ObjectRecord
 from support.clients.storage import PHOTO, form, objects, stored, upload
@@ -33,7 +33,7 @@ async def refused(http: aiohttp.ClientSession, headers: dict[str, str], data: An
 
 
 async def test_photograph_is_stored_with_a_thumbnail_and_both_urls_serve_it(
-    http: aiohttp.ClientSession, storage: Running, shop: dict[str, str], settings: Settings
+    http: aiohttp.ClientSession, storage: RunningService, shop: dict[str, str], settings: Settings
 ) -> None:
     reply = await stored(http, shop, form(PHOTO, kind="message-image"))
 
@@ -166,7 +166,7 @@ async def test_served_object_may_be_kept_for_a_year_asked_again_and_read_in_part
     ],
 )
 async def test_no_path_leads_out_of_the_directory(
-    path: str, storage: Running, http: aiohttp.ClientSession, settings: Settings
+    path: str, storage: RunningService, http: aiohttp.ClientSession, settings: Settings
 ) -> None:
     secret = Path(settings.data_dir) / "secret.txt"
     secret.write_text("secret")

@@ -16,7 +16,7 @@ import pytest
 
 from shared.contracts.messages import StoreMediaReply, decode
 from shared.runtime.settings import Settings
-from shared.service import Running, running
+from shared.service import RunningService, running
 from storage.app import SERVICE
 from storage.content.body import SPOOL_BYTES, TransferRate
 from storage.routes import media
@@ -147,7 +147,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 async def raw(
-    storage: Running,
+    storage: RunningService,
     headers: dict[str, str],
     about: str,
     body: bytes,
@@ -173,7 +173,7 @@ async def raw(
 
 
 async def test_too_long_a_body_is_refused_before_it_is_sent(
-    storage: Running, shop: dict[str, str], settings: Settings
+    storage: RunningService, shop: dict[str, str], settings: Settings
 ) -> None:
     answer = await raw(storage, shop, f"Content-Length: {6 << 20}", b"only the beginning", close=False)
 
@@ -182,7 +182,7 @@ async def test_too_long_a_body_is_refused_before_it_is_sent(
 
 
 async def test_body_that_breaks_off_is_stored_neither_whole_nor_in_part(
-    storage: Running, shop: dict[str, str], settings: Settings, http: aiohttp.ClientSession
+    storage: RunningService, shop: dict[str, str], settings: Settings, http: aiohttp.ClientSession
 ) -> None:
     await raw(storage, shop, f"Content-Length: {4 << 20}", os.urandom(3 << 20), close=True)
     await raw(storage, shop, "Transfer-Encoding: chunked", b"5\r\nhello\r\n", close=True)
@@ -204,7 +204,12 @@ async def test_body_that_breaks_off_is_stored_neither_whole_nor_in_part(
     ],
 )
 async def test_wrong_length_stores_no_more_than_it_announces(
-    about: str, body: bytes, storage: Running, shop: dict[str, str], settings: Settings, http: aiohttp.ClientSession
+    about: str,
+    body: bytes,
+    storage: RunningService,
+    shop: dict[str, str],
+    settings: Settings,
+    http: aiohttp.ClientSession,
 ) -> None:
     answer = await raw(storage, shop, about, body, close=False)
 
@@ -215,7 +220,7 @@ async def test_wrong_length_stores_no_more_than_it_announces(
 
 
 async def test_body_that_comes_too_slowly_is_refused(
-    storage: Running, shop: dict[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    storage: RunningService, shop: dict[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media, "TransferRate", partial(TransferRate, grace_s=0.2))
 
@@ -227,7 +232,7 @@ async def test_body_that_comes_too_slowly_is_refused(
     assert [] == spooled(settings)
 
 
-async def test_missing_length_is_an_empty_file(storage: Running, shop: dict[str, str]) -> None:
+async def test_missing_length_is_an_empty_file(storage: RunningService, shop: dict[str, str]) -> None:
     answer = await raw(storage, shop, "Content-Type: application/octet-stream", b"", close=False)
 
     assert b"HTTP/1.1 400" in answer

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from millrace.demo.events import EVENTS, PLACE, USERS, Arrival, ids_by_user, make_events
+from millrace.demo.events import EVENTS, PLACE, USERS, StreamCheck, ids_by_user, make_events
 
 STARTED_AT_MS = 1_800_000_000_000
 EXPECTED = {"a": ["1", "3"], "b": ["2"]}
@@ -26,28 +26,28 @@ def test_events_are_mixed_and_every_user_has_some() -> None:
 
 
 def test_arrival_is_exact_when_every_event_came_once_in_order_of_its_user() -> None:
-    arrival = Arrival(EXPECTED, [("b", "2"), ("a", "1"), ("a", "3")])
+    arrival = StreamCheck(EXPECTED, [("b", "2"), ("a", "1"), ("a", "3")])
 
     assert arrival.exact
     assert "3 records, 0 duplicates, every user in order" == str(arrival)
 
 
 def test_arrival_counts_what_came_twice_and_judges_the_order_of_the_first() -> None:
-    arrival = Arrival(EXPECTED, [("a", "1"), ("a", "3"), ("a", "1"), ("b", "2")])
+    arrival = StreamCheck(EXPECTED, [("a", "1"), ("a", "3"), ("a", "1"), ("b", "2")])
 
-    assert (1, 0, 0, 0) == (arrival.duplicates, arrival.missing, arrival.strangers, arrival.out_of_order)
+    assert (1, 0, 0, 0) == (arrival.duplicates, arrival.missing, arrival.unexpected, arrival.out_of_order)
     assert not arrival.exact
 
 
 def test_arrival_counts_what_is_missing_and_what_nobody_expected() -> None:
-    arrival = Arrival(EXPECTED, [("a", "3"), ("b", "2"), ("c", "9")])
+    arrival = StreamCheck(EXPECTED, [("a", "3"), ("b", "2"), ("c", "9")])
 
-    assert (1, 1, 0) == (arrival.missing, arrival.strangers, arrival.out_of_order)
+    assert (1, 1, 0) == (arrival.missing, arrival.unexpected, arrival.out_of_order)
     assert not arrival.exact
 
 
 def test_arrival_names_the_users_whose_order_was_lost() -> None:
-    arrival = Arrival(EXPECTED, [("a", "3"), ("a", "1"), ("b", "2")])
+    arrival = StreamCheck(EXPECTED, [("a", "3"), ("a", "1"), ("b", "2")])
 
     assert 1 == arrival.out_of_order
     assert "1 users out of order" in str(arrival)

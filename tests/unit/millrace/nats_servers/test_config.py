@@ -81,7 +81,7 @@ def test_only_who_answers_may_reply_to_any_inbox() -> None:
 
     config = render(ServerConfig(store="/data"), keys)
 
-    assert sum(1 for grant in GRANTS.values() if grant.answers) == config.count("allow_responses: { max: 1,")
+    assert sum(1 for grant in GRANTS.values() if grant.serves) == config.count("allow_responses: { max: 1,")
 
 
 def test_who_scans_a_stream_is_denied_the_consumers_of_others() -> None:

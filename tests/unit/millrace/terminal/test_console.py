@@ -2,11 +2,11 @@
 
 import pytest
 
-from millrace.terminal.console import Teller
+from millrace.terminal.console import Console
 
 
 def test_table_is_plain_columns_when_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    Teller().table(("step", "ok"), [("upload [one]", True), ("count", False)])
+    Console().table(("step", "ok"), [("upload [one]", True), ("count", False)])
 
     assert "step          ok\nupload [one]  ok\ncount         FAILED\n" == capsys.readouterr().out
 
@@ -14,16 +14,16 @@ def test_table_is_plain_columns_when_there_is_no_terminal(capsys: pytest.Capture
 def test_line_is_never_broken_or_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
     line = "[bold]" + "x" * 300
 
-    Teller().say(line)
+    Console().print_line(line)
 
     assert f"{line}\n" == capsys.readouterr().out
 
 
 def test_stdout_is_kept_for_the_document_when_told_so(capsys: pytest.CaptureFixture[str]) -> None:
-    teller = Teller(to_stderr=True)
+    console = Console(to_stderr=True)
 
-    with teller.doing("starting"):
-        teller.verdict(True, "started")
+    with console.spinner("starting"):
+        console.result(True, "started")
 
     out, err = capsys.readouterr()
     assert "" == out

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shared.contracts.connection_report import Check, ConnectionReport, Finding, Step, Verdict, run_checks
+from shared.contracts.connection_report import Check, ConnectionReport, Finding, Step, StepStatus, run_checks
 from shared.errors import DeniedError, MillraceError
 
 
@@ -49,8 +49,8 @@ async def test_report_is_ok_when_every_step_is() -> None:
         (("warning", "failed", "ok"), "failed"),
     ],
 )
-async def test_worst_verdict_is_the_whole_ones(found: tuple[Verdict, ...], expected: str) -> None:
-    def check(verdict: Verdict) -> Check:
+async def test_worst_verdict_is_the_whole_ones(found: tuple[StepStatus, ...], expected: str) -> None:
+    def check(verdict: StepStatus) -> Check:
         async def run() -> Finding:
             return Finding(status=verdict, message="found")
 
@@ -125,7 +125,7 @@ async def test_last_step_has_time_of_its_own() -> None:
 
 @pytest.mark.parametrize("run", [failed, refused, silent])
 async def test_failure_of_what_is_not_needed_is_a_warning(run: Callable[[], Awaitable[Finding]]) -> None:
-    report = await run_checks([Check(name="delete", run=run, at_worst="warning")], deadline_s=0.1)
+    report = await run_checks([Check(name="delete", run=run, worst_status="warning")], deadline_s=0.1)
 
     assert ("warning", "warning") == (report.status, report.steps[0].status)
 

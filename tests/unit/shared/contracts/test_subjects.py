@@ -82,7 +82,7 @@ def test_events_are_kept_for_at_least_48_hours_and_never_thrown_away() -> None:
     assert streams.EVENTS.refuses_when_full
 
 
-@pytest.mark.parametrize("user", [user for user, grant in GRANTS.items() if grant.answers])
+@pytest.mark.parametrize("user", [user for user, grant in GRANTS.items() if grant.serves])
 def test_the_server_need_not_remember_where_a_scan_could_be_answered(user: str) -> None:
     scanned = {name for name, _ in GRANTS[user].scans}
 

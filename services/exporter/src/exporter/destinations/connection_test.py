@@ -70,7 +70,7 @@ async def probe_store(
             Check(name="put", run=put, explain=_explain, needs=("open",)),
             Check(name="get", run=get, explain=_explain, needs=("open", "put")),
             # Exports delete nothing, so a key without that right is good enough; the probe object then stays.
-            Check(name="delete", run=delete, explain=_explain, needs=("put",), at_worst="warning"),
+            Check(name="delete", run=delete, explain=_explain, needs=("put",), worst_status="warning"),
         )
         return await run_checks(checks, deadline_s=deadline_s)
 

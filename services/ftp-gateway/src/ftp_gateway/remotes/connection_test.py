@@ -17,7 +17,7 @@ HINTS = {
     "not_found": "Check the path; it is seen from where the account signs in.",
     "unavailable": "Check host and port, and that the server's firewall lets our addresses in.",
 }
-SILENT = "Check that the server's firewall lets our addresses in."
+TIMEOUT_HINT = "Check that the server's firewall lets our addresses in."
 
 
 async def probe_remote(
@@ -49,9 +49,9 @@ async def probe_remote(
         return Finding(message=message, status="ok" if matching or not files else "warning")
 
     checks = (
-        Check(name="identity", run=identity, explain=_explain, silent=SILENT),
-        Check(name="sign_in", run=sign_in, explain=_explain, silent=SILENT, needs=("identity",)),
-        Check(name="list", run=list_files, explain=_explain, silent=SILENT, needs=("sign_in",)),
+        Check(name="identity", run=identity, explain=_explain, timeout_hint=TIMEOUT_HINT),
+        Check(name="sign_in", run=sign_in, explain=_explain, timeout_hint=TIMEOUT_HINT, needs=("identity",)),
+        Check(name="list", run=list_files, explain=_explain, timeout_hint=TIMEOUT_HINT, needs=("sign_in",)),
     )
     report = await run_checks(checks, deadline_s=deadline_s)
     return report, offered[0] if offered else None

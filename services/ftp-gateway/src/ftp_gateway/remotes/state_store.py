@@ -44,7 +44,9 @@ class RemoteStateStore:
         try:
             await self.save()
         except MillraceError as error:
-            log.warning("pulled_file_store_failed", app_key=self._app_key, remote=self._remote_id, message=error.message)
+            log.warning(
+                "pulled_file_store_failed", app_key=self._app_key, remote=self._remote_id, message=error.message
+            )
 
     def count_pulled(self, size_bytes: int, now: datetime) -> None:
         """Count a pulled file. The next `put_progress` stores the count."""

@@ -21,7 +21,9 @@ class FileList(Struct, frozen=True, kw_only=True):
 
 async def list_files(call: Call[State]) -> FileList:
     """List waiting and processed files."""
-    file_filter = FileFilter(most=call.asked["most"], state=call.asked["state"], before=call.asked["before"])
+    file_filter = FileFilter(
+        most=call.query_values["most"], state=call.query_values["state"], before=call.query_values["before"]
+    )
     return FileList(files=tuple(await call.state.history.newest(call.app_key, file_filter)))
 
 

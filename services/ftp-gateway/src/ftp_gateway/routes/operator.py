@@ -59,7 +59,7 @@ class HostKeyGenerations(Struct, frozen=True, kw_only=True):
 
 async def list_bans(call: Call[State]) -> Bans:
     """List the bans that this replica knows: all of them, a moment after they began."""
-    found = call.state.defender.bans()[: call.asked["most"]]
+    found = call.state.defender.bans()[: call.query_values["most"]]
     return Bans(
         bans=tuple(
             Ban(address=score.address, until=score.banned_until, times=score.bans)

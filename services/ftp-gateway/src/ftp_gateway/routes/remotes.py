@@ -13,7 +13,7 @@ from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import decode
 from shared.errors import ConflictError, NotFoundError
-from shared.http.resources import Change, resource_routes
+from shared.http.resources import ConfigChange, resource_routes
 from shared.http.routes import Route
 from shared.http.server import Call
 
@@ -63,7 +63,7 @@ async def test_remote(call: Call[State]) -> ConnectionReport:
     return report
 
 
-async def accept_host_key(call: Call[State]) -> Change:
+async def accept_host_key(call: Call[State]) -> ConfigChange:
     """Accept the key that the server showed last."""
     asked: Fingerprint = call.body
     entry = await call.registry.get(REMOTES, call.app_key, _id(call))
@@ -74,10 +74,10 @@ async def accept_host_key(call: Call[State]) -> Change:
         raise ConflictError(f"the server showed {offered.fingerprint}, which is another key", field="fingerprint")
     remote = replace(entry.value, host_key=offered.public_key)
     if remote == entry.value:
-        return Change(change="unchanged", fields=(), revision=entry.revision)
+        return ConfigChange(change="unchanged", fields=(), revision=entry.revision)
     await call.state.remotes.check(remote)
     stored = await call.registry.put(REMOTES, call.app_key, entry.id, remote, expect_revision=entry.revision)
-    return Change(change="updated", fields=("host_key",), revision=stored.revision)
+    return ConfigChange(change="updated", fields=("host_key",), revision=stored.revision)
 
 
 async def show_status(call: Call[State]) -> RemoteStatus:
@@ -115,7 +115,7 @@ ROUTES: tuple[Route, ...] = (
         accept_host_key,
         "Accept the host key that the server showed",
         body=Fingerprint,
-        reply=Change,
+        reply=ConfigChange,
     ),
     Route("GET", f"{PATH}/{{id}}/status", show_status, "Show how the pulls go", reply=RemoteStatus),
 )

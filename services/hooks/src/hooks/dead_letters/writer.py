@@ -23,7 +23,7 @@ from hooks.matching.rule import Target
 from shared.contracts import subjects
 from shared.contracts.messages import DeadLetter, encode
 from shared.errors import MillraceError
-from shared.runtime.logs import MASK, SHORTEST, redactor
+from shared.runtime.logs import MASK, MIN_SECRET_CHARS, redactor
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
 
@@ -151,6 +151,6 @@ def _mask(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         # As it is, and as a string of JSON has it. The `***` leaves JSON what it was.
         for form in {secret, json.dumps(secret)[1:-1]}:
-            if len(form) >= SHORTEST:
+            if len(form) >= MIN_SECRET_CHARS:
                 text = text.replace(form, MASK)
     return text

@@ -80,7 +80,7 @@ async def list_dead_letters(call: Call[State]) -> DeadLetterPage:
     """List a page of dead letters."""
     selection = _selection(call)
     found, following = await call.state.dead_letters.read(
-        selection, after=call.asked["after"], limit=call.asked["limit"], max_bytes=PAGE_BYTES
+        selection, after=call.query_values["after"], limit=call.query_values["limit"], max_bytes=PAGE_BYTES
     )
     return DeadLetterPage(letters=tuple(map(_summary, found)), next=following)
 
@@ -110,7 +110,7 @@ async def purge(call: Call[State]) -> PurgeReply:
 
 
 def _selection(call: Call[State]) -> DeadLetterFilter:
-    asked = call.asked
+    asked = call.query_values
     return _checked(
         DeadLetterFilter(
             app_key=call.app_key,

@@ -76,9 +76,11 @@ class _ProbeRun:
             Check(name="region", run=self._explained(self._provider.region), needs=("fields", "reach")),
             Check(name="put", run=self._explained(self._put), needs=first),
             Check(name="get", run=self._explained(self._get), needs=("put",)),
-            Check(name="public_url", run=self._public_url, needs=("put",), silent=slow),
-            Check(name="cors", run=self._cors, needs=("public_url",), silent=slow, at_worst="warning"),
-            Check(name="delete", run=self._delete, needs=("put",), silent=PROBE_NOT_DELETED, at_worst="warning"),
+            Check(name="public_url", run=self._public_url, needs=("put",), timeout_hint=slow),
+            Check(name="cors", run=self._cors, needs=("public_url",), timeout_hint=slow, worst_status="warning"),
+            Check(
+                name="delete", run=self._delete, needs=("put",), timeout_hint=PROBE_NOT_DELETED, worst_status="warning"
+            ),
         )
 
     async def _fields(self) -> Finding:

@@ -52,11 +52,11 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
 
 async def put_media(call: Call[State]) -> StoreMediaReply:
     """Store the request body as it is."""
-    kind: MediaKind = call.asked["kind"]
+    kind: MediaKind = call.query_values["kind"]
     async with AsyncExitStack() as stack:
         async with TransferRate() as rate:
             body = await stack.enter_async_context(receive_raw_body(call, rate, max_bytes_of(call, kind), "body"))
-        return await call.state.uploads.store(call.app_key, kind, body, file_name=call.asked["file_name"])
+        return await call.state.uploads.store(call.app_key, kind, body, file_name=call.query_values["file_name"])
 
 
 ROUTES: tuple[Route, ...] = (

@@ -27,7 +27,7 @@ CDN_HEADERS: Final = {
 
 async def get_objects(call: Call[State]) -> ObjectPage:
     """A page of the objects of an app."""
-    asked = call.asked
+    asked = call.query_values
     return await call.state.records.page(
         call.app_key, kind=asked["kind"], after=int(asked["after"]), limit=asked["limit"]
     )

@@ -40,7 +40,7 @@ async def post_widget(call: Call[State]) -> StoreWidgetReply:
             raise InvalidError("expected text/html, or multipart/form-data with a field 'file'", field="Content-Type")
         if body is None:
             raise InvalidError("expected a file", field="file")
-        return await call.state.widgets.store(call.app_key, body, strict=call.asked["strict"])
+        return await call.state.widgets.store(call.app_key, body, strict=call.query_values["strict"])
 
 
 ROUTES: tuple[Route, ...] = (

@@ -14,7 +14,7 @@ from nats.aio import client
 from nats.aio.msg import Msg
 
 
-class Client(client.Client):
+class NatsClient(client.Client):
     """The client, with the calls that wait for the server. Those of JetStream go by `request` too."""
 
     async def request(self, *args: Any, **options: Any) -> Msg:

@@ -29,7 +29,7 @@ from shared.errors import (
 )
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.service import Running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, open_client, pending, wait_acknowledged
 from support.fakes.sink import make_record
 from support.servers.webhooks import SECRET, Received, Receiver
@@ -136,7 +136,7 @@ async def test_a_record_that_the_receiver_does_not_take_is_put_aside_and_stops_n
 
 
 async def test_a_hook_that_becomes_a_webhook_takes_along_what_waits(
-    hooks: Running, shop: dict[str, str], receiver: Receiver, bus: Bus
+    hooks: RunningService, shop: dict[str, str], receiver: Receiver, bus: Bus
 ) -> None:
     dead_end = {"region": "eu-west-1", "api_key": "x", "secret_key": "y", "endpoint_url": "http://127.0.0.1:9"}
     async with open_client(hooks.url, shop) as client:

@@ -31,7 +31,7 @@ HINTS: Final[dict[int, str]] = {
     413: "The receiver, or what stands before it, takes only smaller bodies.",
 }
 
-SILENT: Final = "Check the url, and that a firewall lets this host reach it."
+TIMEOUT_HINT: Final = "Check the url, and that a firewall lets this host reach it."
 
 _Address = tuple[Any, ...]
 
@@ -87,10 +87,10 @@ def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple
         )
 
     return (
-        Check(name="name", run=_network_errors_found(resolve), silent=SILENT),
+        Check(name="name", run=_network_errors_found(resolve), timeout_hint=TIMEOUT_HINT),
         Check(name="address", run=allow, needs=("name",)),
-        Check(name="tls", run=_network_errors_found(handshake), needs=("address",), silent=SILENT),
-        Check(name="answer", run=post, needs=("tls",), silent=SILENT),
+        Check(name="tls", run=_network_errors_found(handshake), needs=("address",), timeout_hint=TIMEOUT_HINT),
+        Check(name="answer", run=post, needs=("tls",), timeout_hint=TIMEOUT_HINT),
     )
 
 
@@ -124,7 +124,10 @@ def _network_errors_found(run: Callable[[], Any]) -> Callable[[], Any]:
             return Finding(status="failed", code="tls", message=f"no TLS there: {refused.reason or 'cut off'}")
         except (OSError, UnicodeError) as refused:
             return Finding(
-                status="failed", code=type(refused).__name__, message="the receiver cannot be reached", hint=SILENT
+                status="failed",
+                code=type(refused).__name__,
+                message="the receiver cannot be reached",
+                hint=TIMEOUT_HINT,
             )
         return finding
 

@@ -21,7 +21,7 @@ STAND_IN_SETTINGS = {"allow_private_endpoints": True, "events_max_bytes": 256 <<
 """Only a demo lets connectors name loopback, where moto is; and it needs no room for three days."""
 
 
-class Stage:
+class DemoEnvironment:
     """
     Parts that the steps share, and what one step leaves for a later one. An async context manager.
 

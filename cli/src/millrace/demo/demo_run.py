@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import Struct
 
-from millrace.terminal.console import Teller
+from millrace.terminal.console import Console
 from shared.errors import MillraceError
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ class StepResult(Struct, frozen=True, kw_only=True):
     details: tuple[str, ...] = ()
 
 
-class StoryRow(Struct, frozen=True, kw_only=True):
+class StepRow(Struct, frozen=True, kw_only=True):
     """A row of the table."""
 
     name: str
@@ -40,16 +40,16 @@ def equal(expected: str, got: str, *details: str) -> StepResult:
     return StepResult(expected=expected, got=got, ok=expected == got, details=details)
 
 
-class StoryError(Exception):
+class StepError(Exception):
     """A step could not be carried out, so those after it make no sense. Its row says why."""
 
 
-class Story:
+class DemoRun:
     """The steps so far."""
 
-    def __init__(self, teller: Teller) -> None:
-        self.steps: list[StoryRow] = []
-        self._teller = teller
+    def __init__(self, console: Console) -> None:
+        self.steps: list[StepRow] = []
+        self._console = console
 
     @property
     def ok(self) -> bool:
@@ -65,7 +65,7 @@ class Story:
         started = time.monotonic()
         broken = False
         try:
-            with self._teller.doing(f"{name} …"):
+            with self._console.spinner(f"{name} …"):
                 async with asyncio.timeout(STEP_S):
                     outcome = await work()
         except TimeoutError:
@@ -78,18 +78,18 @@ class Story:
             broken, outcome = True, _failed(f"{type(error).__name__}: {error}")
         seconds = time.monotonic() - started
         self.steps.append(
-            StoryRow(name=name, ok=outcome.ok, expected=outcome.expected, got=outcome.got, seconds=round(seconds, 3))
+            StepRow(name=name, ok=outcome.ok, expected=outcome.expected, got=outcome.got, seconds=round(seconds, 3))
         )
-        self._teller.verdict(outcome.ok, f"{seconds:5.1f} s  {name}: {outcome.got}")
+        self._console.result(outcome.ok, f"{seconds:5.1f} s  {name}: {outcome.got}")
         for line in outcome.details:
-            self._teller.say(f"                   {line}", style="dim")
+            self._console.print_line(f"                   {line}", style="dim")
         if broken:
-            raise StoryError(name)
+            raise StepError(name)
 
     def show_table(self) -> None:
         """Every step, at the end."""
         rows = [(step.name, step.expected, step.got, f"{step.seconds:.1f} s", step.ok) for step in self.steps]
-        self._teller.table(("step", "expected", "got", "time", "ok"), rows)
+        self._console.table(("step", "expected", "got", "time", "ok"), rows)
 
 
 def _failed(reason: str) -> StepResult:
