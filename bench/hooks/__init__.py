@@ -26,7 +26,7 @@ ROUNDS = 3
 NEAR = Options()
 DELAYED = Options(delay_s=0.02)
 REFUSING = Options(refuses=0.05)
-LOOKING = Options(looks=True)
+MEASURING_AGES = Options(measures_ages=True)
 
 WAITING = Load(1_000_000, BATCH)
 SLOW = Options(delay_s=0.2)
@@ -93,7 +93,7 @@ class _Bench:
     async def order(self, ordered: list[Rate], free: list[Rate]) -> list[Row]:
         """Against the same code where nothing has to wait for its turn."""
         self._report("the same with users by Zipf's law, packed and single, and with records that fail")
-        packed = await self._rate(_Case(PACKED, "zipf", LOOKING), BATCH)
+        packed = await self._rate(_Case(PACKED, "zipf", MEASURING_AGES), BATCH)
         single = await self._rate(_Case(SINGLE, "zipf", events=ZIPF_SINGLE), BATCH)
         refused = await self._rate(_Case(SINGLE, options=REFUSING), BATCH)
         return [

@@ -4,8 +4,8 @@ order in which it stores, all of one shard, so that every inversion shows.
 
     python kinesis_stub.py PORT OPTIONS
 
-`OPTIONS` is JSON. Records are only counted, which costs little; where `looks`, they are opened, their events counted
-and how old each is noted. GET / tells the number of events, GET /ages their milliseconds, each once.
+`OPTIONS` is JSON. Records are only counted, which costs little; where `measures_ages`, they are opened, their events
+counted and their ages stored. GET / returns the number of events, GET /ages their ages in milliseconds, each once.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     delay_s: float = 0.0
     refuses: float = 0.0
-    looks: bool = False
+    measures_ages: bool = False
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -56,7 +56,7 @@ class Stub:
         body = await request.read()
         if delay_s := self._options.delay_s:
             await asyncio.sleep(delay_s * self._dice.uniform(0.7, 1.3))
-        events = self._look(body) if self._options.looks else [1] * body.count(b'"PartitionKey"')
+        events = self._count_events(body) if self._options.measures_ages else [1] * body.count(b'"PartitionKey"')
         refuses, told = self._options.refuses, []
         for inside in events:
             if refuses and self._dice.random() < refuses:
@@ -69,8 +69,8 @@ class Stub:
         text = f'{{"FailedRecordCount":{failed},"Records":[{",".join(told)}]}}'
         return web.Response(text=text, content_type="application/x-amz-json-1.1")
 
-    def _look(self, body: bytes) -> list[int]:
-        """Number of events in each record."""
+    def _count_events(self, body: bytes) -> list[int]:
+        """Count the events in each record, and store their ages."""
         now_ms = time.time_ns() // 1_000_000
         found = []
         for entry in self._decoder.decode(body).Records:

@@ -21,7 +21,7 @@ class CheckoutCopy:
             shutil.copy(REPOSITORY / file, root / file)
 
     def path(self, module: str) -> Path:
-        """The file of a module, such as `hooks.matching.routing`; the module exists."""
+        """The file of a module, such as `hooks.matching.rule`; the module exists."""
         inner = Path(*module.split(".")).with_suffix(".py")
         (found,) = (
             self.root.glob(f"*/src/{inner}")

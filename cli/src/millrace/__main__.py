@@ -1,5 +1,5 @@
 """
-Find the verb, give it its arguments, turn its failure into one line. No verb's work lives here.
+Entry of the command line: runs the verb and prints its failure as one line. The work of the verbs is in their modules.
 
 A verb is a module with `add_arguments(parser)` and `run(args) -> int`, listed once in `VERBS`. Only the module of the
 verb that was asked for is imported, so that `--help` does not wait for the libraries of the others.
@@ -30,7 +30,7 @@ class VerbModule(Protocol):
         """
         Declare the verb's arguments; called before `run`, also for `--help`.
 
-        A verb that hands what it does not know to another program sets the default `rest=[]`.
+        A verb that passes unknown arguments on to another program sets the default `rest=[]`.
         """
 
     def run(self, args: argparse.Namespace) -> int:

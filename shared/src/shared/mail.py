@@ -1,5 +1,5 @@
 """
-E-mail by SMTP: one message, handed to the mesh's mail server. Its further way is not known here.
+E-mail by SMTP: one message, handed to the mesh's mail server. Later delivery is not tracked.
 
 Configuration: `MILLRACE_SMTP_*`. Without TLS there is no signing in, so that no password is sent in clear.
 Implementation: the standard library's client, in a thread, with a new connection for each message: there are few.

@@ -8,7 +8,7 @@ Life of a service, the same for all four: start, serve, stop on a signal, exit.
            second signal -> exit at once
 
 The only caller of `asyncio.run`, and the only handler of signals. One file, because start and stop mirror each other
-and are read together; the parts that a service is made of (`Mesh`, `Service`) are theirs.
+and are read together. Both use the parts of a service (`Mesh`, `Service`).
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """
 A configuration file as the resources that it describes, each with its service, its path and its lines.
 
-Sending them is `millrace.verbs.apply`'s work; whether a value is right is judged by the services.
+`millrace.verbs.apply` sends them; the services check the values.
 """
 
 import re
@@ -116,7 +116,7 @@ def _error(file: Path, lines: dict[KeyPath, int], keys: KeyPath, message: str) -
 
 
 def _located(file: Path, message: str) -> str:
-    """tomllib's sentence, with its line where all others have it."""
+    """Return tomllib's message with its line in front, as all other errors have it."""
     found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     return f"{file}:{found[1]}:{found[2]}: {message[: found.start()]}" if found else f"{file}: {message}"
 

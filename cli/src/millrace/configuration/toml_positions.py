@@ -1,7 +1,7 @@
 """
-On which line of a TOML document each key stands, for error messages. `tomllib` tells the values, and that it is TOML.
+Line of each key of a TOML document, for error messages.
 
-The scanner here goes over a document that `tomllib` has accepted, so it need not judge anything.
+The scanner reads a document that `tomllib` has accepted, so it checks nothing. The values come from `tomllib`.
 """
 
 import re
@@ -51,7 +51,7 @@ def dotted(path: Path) -> str:
 
 
 def path_from_dotted(text: str) -> Path:
-    """The other way round; stops where the text is no longer a path, such as msgspec's `[...]`."""
+    """Parse a dotted path; stop where the text is no longer a path, such as msgspec's `[...]`."""
     steps: list[str | int] = []
     for part in text.split("."):
         found = list(_STEP.finditer(part))

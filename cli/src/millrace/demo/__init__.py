@@ -1,7 +1,7 @@
 """
-`millrace demo`: one story, told step by step, on a real mesh of its own.
+`millrace demo`: a run through all services, step by step, on a real mesh of its own.
 
-What is played is in `steps`; what it is played on in `stage`; here is the verb: how it begins, and how it ends.
+`steps` has the steps, `environment` the mesh that they run on. Here is the verb.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from millrace.terminal.event_loop import run_async
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace demo`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document; the rest goes to stderr")
     parser.add_argument("--keep", action="store_true", help="leave it running at the end, until Ctrl-C")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell the story. Exit with 0 only when every step brought what it had to."""
+    """Run the demo. Exit with 0 only when every step had the expected result."""
     root = Path(tempfile.mkdtemp(prefix="millrace-demo-"))
     console = Console(to_stderr=args.json)
     demo_run = DemoRun(console)

@@ -1,4 +1,4 @@
-"""The demo's configuration: demo.toml as `millrace apply` takes it, and the customer's side of it in AWS."""
+"""The demo's configuration: applies demo.toml as `millrace apply` does, and makes the customer's account in AWS."""
 
 from millrace.configuration.file import read_apply_file
 from millrace.demo.demo_run import StepResult, equal
@@ -36,7 +36,7 @@ async def make_account(environment: DemoEnvironment) -> StepResult:
 
 
 async def apply(environment: DemoEnvironment) -> StepResult:
-    """The file is applied, and applying it again changes nothing."""
+    """Apply the file, and check that applying it again changes nothing."""
     values = {
         "AWS_ENDPOINT_URL": environment.moto_url,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
@@ -56,7 +56,7 @@ async def apply(environment: DemoEnvironment) -> StepResult:
 
 
 async def test_connections(environment: DemoEnvironment) -> StepResult:
-    """Each connector and each export tries its keys on what it will use."""
+    """Test the connection of each connector and each export."""
     root = f"/v1/apps/{APP}"
     tests = {
         "amazon-storage": ("storage", f"{root}/connectors/amazon-storage/test", None),
@@ -68,9 +68,9 @@ async def test_connections(environment: DemoEnvironment) -> StepResult:
         name: await environment.api.call(service, "POST", path, body=body)
         for name, (service, path, body) in tests.items()
     }
-    told = [
+    lines = [
         f"{name}: {report['status']} ({', '.join(step['name'] + ' ' + step['status'] for step in report['steps'])})"
         for name, report in reports.items()
     ]
     passed = sum(report["status"] == "ok" for report in reports.values())
-    return equal(f"{len(tests)} of {len(tests)} ok", f"{passed} of {len(tests)} ok", *told)
+    return equal(f"{len(tests)} of {len(tests)} ok", f"{passed} of {len(tests)} ok", *lines)

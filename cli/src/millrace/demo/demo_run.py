@@ -36,16 +36,16 @@ class StepRow(Struct, frozen=True, kw_only=True):
 
 
 def equal(expected: str, got: str, *details: str) -> StepResult:
-    """The outcome of a step that must bring exactly this."""
+    """The result of a step that must be exactly the expected one."""
     return StepResult(expected=expected, got=got, ok=expected == got, details=details)
 
 
 class StepError(Exception):
-    """A step could not be carried out, so those after it make no sense. Its row says why."""
+    """A step could not be carried out, so the run ends. Its row says why."""
 
 
 class DemoRun:
-    """The steps so far."""
+    """Runs steps, prints each, and keeps its row of the table."""
 
     def __init__(self, console: Console) -> None:
         self.steps: list[StepRow] = []
@@ -57,7 +57,7 @@ class DemoRun:
 
     async def step(self, name: str, work: Callable[[], Awaitable[StepResult]]) -> None:
         """
-        Run one step and tell it.
+        Run one step and print its result.
 
         Raises:
             StoryError: It could not be carried out.
@@ -87,7 +87,7 @@ class DemoRun:
             raise StepError(name)
 
     def show_table(self) -> None:
-        """Every step, at the end."""
+        """Print the table of every step."""
         rows = [(step.name, step.expected, step.got, f"{step.seconds:.1f} s", step.ok) for step in self.steps]
         self._console.table(("step", "expected", "got", "time", "ok"), rows)
 

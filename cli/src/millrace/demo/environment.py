@@ -18,12 +18,12 @@ from shared.runtime.telemetry import Metrics
 
 APP = "shop"
 STAND_IN_SETTINGS = {"allow_private_endpoints": True, "events_max_bytes": 256 << 20}
-"""Only a demo lets connectors name loopback, where moto is; and it needs no room for three days."""
+"""The demo's connectors name loopback, where moto is. Its events need no room for three days."""
 
 
 class DemoEnvironment:
     """
-    Parts that the steps share, and what one step leaves for a later one. An async context manager.
+    Parts that the steps share, and results that a step leaves for a later one. An async context manager.
 
     `inputs` are the files of the repository's demo/. `open` starts everything; leaving the block ends it.
     """

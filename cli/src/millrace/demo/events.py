@@ -1,7 +1,7 @@
 """
-The 10,000 events of the demo: always the same ones but for their time, so that what must arrive can be told beforehand.
+The 10,000 events of the demo: always the same but for their time, so the expected records are known beforehand.
 
-Pure: what publishes them and what reads them back is in the steps.
+Pure: the steps publish the events and read them back.
 """
 
 import random
@@ -101,11 +101,11 @@ class StreamCheck:
         return not (self.missing or self.unexpected or self.out_of_order or self.duplicates)
 
     def __str__(self) -> str:
-        told = [f"{self.records} records", f"{self.duplicates} duplicates"]
-        told += [f"{self.missing} missing"] if self.missing else []
-        told += [f"{self.unexpected} not expected"] if self.unexpected else []
-        told += [f"{self.out_of_order} users out of order" if self.out_of_order else "every user in order"]
-        return ", ".join(told)
+        counts = [f"{self.records} records", f"{self.duplicates} duplicates"]
+        counts += [f"{self.missing} missing"] if self.missing else []
+        counts += [f"{self.unexpected} not expected"] if self.unexpected else []
+        counts += [f"{self.out_of_order} users out of order" if self.out_of_order else "every user in order"]
+        return ", ".join(counts)
 
 
 def ids_by_user(events: Iterable[Event]) -> dict[str, list[str]]:

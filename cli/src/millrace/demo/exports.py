@@ -1,4 +1,4 @@
-"""The demo's exports: sent off now rather than on the quarter hour, and read as the customer would, from the bucket."""
+"""The demo's exports: flushed now rather than on the quarter hour, and read from the bucket as the customer would."""
 
 import csv
 import gzip
@@ -12,12 +12,12 @@ SHOWN = 110
 
 
 async def export_clicks(environment: DemoEnvironment) -> StepResult:
-    """Clicks."""
+    """Flush the export of clicks and check its rows."""
     return await _export(environment, "clicks", "click")
 
 
 async def export_conversions(environment: DemoEnvironment) -> StepResult:
-    """Conversions."""
+    """Flush the export of conversions and check its rows."""
     return await _export(environment, "conversions", "conversion")
 
 

@@ -13,7 +13,7 @@ DATA_URI = re.compile(rb"data:image/[a-z+]+;base64,")
 
 
 async def upload_photo(environment: DemoEnvironment) -> StepResult:
-    """The photograph and its thumbnail can be fetched with the URL alone."""
+    """Upload a photograph, and fetch it and its thumbnail with the URLs alone."""
     photo = (environment.inputs / "photo.jpg").read_bytes()
     form = aiohttp.FormData()
     form.add_field("kind", "message-image")
@@ -29,7 +29,7 @@ async def upload_photo(environment: DemoEnvironment) -> StepResult:
 
 
 async def upload_widget(environment: DemoEnvironment) -> StepResult:
-    """The page comes back without Base64, and each of its pictures can be fetched."""
+    """Upload a page, check that it comes back without Base64, and fetch each of its pictures."""
     page = (environment.inputs / "widget.html").read_bytes()
     inside = len(DATA_URI.findall(page))
     stored: dict[str, Any] = await environment.api.call(
@@ -48,7 +48,7 @@ async def upload_widget(environment: DemoEnvironment) -> StepResult:
 
 
 async def fetch(url: str) -> str:
-    """Fetch without any credential, and give the content type. Raises `UnavailableError`."""
+    """Fetch without any credential, and return the content type. Raises `UnavailableError`."""
     try:
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             body = await answer.read()

@@ -32,7 +32,7 @@ SECRET_ACCESS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 """The example keys of AWS's own documentation; no account has them."""
 
 RECORDS_AT_ONCE = 10_000
-"""The most that GetRecords gives (Kinesis API reference)."""
+"""The most that GetRecords returns (Kinesis API reference)."""
 
 
 class StoredFile(Struct, frozen=True, kw_only=True):

@@ -1,9 +1,9 @@
 """
-moto's server, one request at a time: the main program of the process that `moto` starts.
+moto's server, one request at a time: the main program of the process that `millrace.demo.moto` starts.
 
 moto runs each request in a thread of its own, and its Kinesis "is not safe for concurrency" (moto/kinesis/models.py,
-`Shard.put_record`): two PutRecords at once give two records one sequence number, and one of them is lost. Real Kinesis
-loses none, so the requests queue here.
+`Shard.put_record`). Two PutRecords at once may assign one sequence number to two records, and one of them is lost. Real
+Kinesis loses none, so the requests queue here.
 """
 
 import sys
@@ -16,7 +16,7 @@ from werkzeug.serving import run_simple
 
 
 class OneAtATime:
-    """A WSGI application around another."""
+    """WSGI application around another, which runs one request at a time."""
 
     def __init__(self, application: Any) -> None:
         self._application = application

@@ -1,8 +1,8 @@
 """
 A stand-in for the platform's push engine, which is not part of Millrace: it sends nothing to any phone.
 
-It signs in to NATS as the user `push-engine`, takes the commands that ftp-gateway makes of push files, and writes for
-each the message log that the real engine would.
+It signs in to NATS as the user `push-engine` and reads the commands that ftp-gateway makes of push files. For each
+command it writes the message log that the real engine would write.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class PushEngine:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Take commands for ever."""
+        """Process commands until cancelled."""
         durable = subjects.PUSH_ENGINE_CONSUMER
         async with open_pull(self._bus, PUSH, durable=durable, subject=subjects.push_send("*", "*")) as pull:
             while True:
@@ -51,7 +51,7 @@ class PushEngine:
             self._changed.set()
 
     async def wait_sent(self, count: int) -> None:
-        """Until there are so many message logs."""
+        """Wait for `count` message logs."""
         while len(self.sent) < count:
             self._changed.clear()
             await self._changed.wait()

@@ -1,4 +1,4 @@
-"""The demo's steps, in their order. What each does is in the file of its part."""
+"""The demo's steps, in their order. The work of each is in the module of its part."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -30,6 +30,6 @@ STEPS: tuple[tuple[str, Work], ...] = (
 
 
 async def run_steps(demo_run: DemoRun, environment: DemoEnvironment, steps: tuple[tuple[str, Work], ...]) -> None:
-    """Run them one after the other. Raises `StoryError` at the first that cannot be carried out."""
+    """Run the steps one after the other. Raises `StepError` at the first that cannot be carried out."""
     for name, work in steps:
         await demo_run.step(name, partial(work, environment))

@@ -1,4 +1,4 @@
-"""The demo's events: published by both doors, and read back from the Kinesis shards: each once, in order."""
+"""The demo's events: published by HTTP and by NATS, and read back from the Kinesis shards: each once, in order."""
 
 import asyncio
 import time
@@ -26,13 +26,13 @@ SHARDS = {PURCHASES: 2, MESSAGE_LOGS: 2}
 
 
 class RecordUser(Struct, rename="camel"):
-    """Of `hook.event.v1`, what is needed here."""
+    """Fields of `user` in `hook.event.v1` that the demo reads."""
 
     user_id: str
 
 
 class EventRecord(Struct):
-    """Of `hook.event.v1`, what is needed here."""
+    """Fields of `hook.event.v1` that the demo reads."""
 
     id: str
     schema: Annotated[str, Meta(pattern="^hook.event.v1$")]
@@ -40,7 +40,7 @@ class EventRecord(Struct):
 
 
 async def publish_events(environment: DemoEnvironment) -> StepResult:
-    """Most come by HTTP, as from a customer's server; the rest by NATS, as from the platform itself."""
+    """Publish most events by HTTP, as a customer's server does, and the rest by NATS, as the platform does."""
     events = make_events(APP, started_at_ms=time.time_ns() // 1_000_000)
     environment.events = events
     accepted = 0
@@ -63,7 +63,7 @@ async def publish_events(environment: DemoEnvironment) -> StepResult:
 
 
 async def _publish(environment: DemoEnvironment, events: Sequence[Event]) -> None:
-    """One partition's events, each message after the one before has its ack: that is what keeps the order."""
+    """Publish one partition's events, each message after the ack of the one before, which keeps the order."""
     subject = subjects.events(APP, partition_of(events[0].user_id))
     for part in _parts(events, MESSAGE):
         await environment.publisher.publish(subject, encode(list(part)), message_id=f"{part[0].id}+{len(part)}")
@@ -81,12 +81,12 @@ def _by_partition(events: Iterable[Event]) -> dict[int, list[Event]]:
 
 
 async def read_purchases(environment: DemoEnvironment) -> StepResult:
-    """A hook on one event code."""
+    """Read the stream of a hook on one event code, and compare it with the events."""
     return await _read_back(environment, PURCHASES, [event for event in environment.events if event.code == "purchase"])
 
 
 async def read_message_logs(environment: DemoEnvironment) -> StepResult:
-    """A hook on every message log: the engine's came first."""
+    """Read the stream of a hook on every message log, and compare it. The push engine's logs came first."""
     logs = [event for event in environment.events if event.type == "message_log"]
     return await _read_back(environment, MESSAGE_LOGS, [*environment.engine.sent, *logs])
 
@@ -97,14 +97,14 @@ async def _read_back(environment: DemoEnvironment, stream: str, events: Sequence
     while True:
         shards = await environment.account.records(stream)
         records = [msgspec.json.decode(data, type=EventRecord) for shard in shards for data in shard]
-        arrival = StreamCheck(expected, [(record.user.user_id, record.id) for record in records])
-        if not arrival.missing or time.monotonic() - started > ARRIVED_S:
+        check = StreamCheck(expected, [(record.user.user_id, record.id) for record in records])
+        if not check.missing or time.monotonic() - started > ARRIVED_S:
             break
         await asyncio.sleep(0.2)
     return StepResult(
         expected=f"{len(events)} records, 0 duplicates, every user in order",
-        got=str(arrival),
-        ok=arrival.exact,
+        got=str(check),
+        ok=check.exact,
         details=(
             f"{stream}: {' + '.join(str(len(shard)) for shard in shards)} records in {len(shards)} shards",
             *(shard[0].decode()[:160] for shard in shards[:1] if shard),

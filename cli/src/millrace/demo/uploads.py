@@ -1,4 +1,4 @@
-"""The demo's files: put by SFTP with a real client, and what the stand-in push engine makes of the push file."""
+"""The demo's files, put by SFTP with a real client, and the stand-in push engine's message logs of the push file."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ PROFILE_ROWS = "3 rows accepted, 0 rejected, file gone"
 
 
 class FileCounts(Struct, frozen=True):
-    """Of `/errors/<name>.result.json`, what is needed here. Zeros are left out there."""
+    """Counts from `/errors/<name>.result.json`, which leaves zeros out."""
 
     ok: int = 0
     failed: int = 0
@@ -34,20 +34,20 @@ class FileCounts(Struct, frozen=True):
 
 
 async def put_push_file(environment: DemoEnvironment) -> StepResult:
-    """Rows are taken one by one: bad ones come back, good ones are on their way."""
-    told, report = await _put(environment, PurePosixPath("/push.csv"))
-    environment.pushes = told.ok
-    return equal(PUSH_ROWS, str(told), *(f"/errors/push.csv.report.csv  {line}" for line in report))
+    """Upload push.csv and check its outcome: bad rows are reported, good ones become push commands."""
+    counts, report = await _put(environment, PurePosixPath("/push.csv"))
+    environment.pushes = counts.ok
+    return equal(PUSH_ROWS, str(counts), *(f"/errors/push.csv.report.csv  {line}" for line in report))
 
 
 async def put_profile_file(environment: DemoEnvironment) -> StepResult:
-    """Profiles are a folder of their own."""
-    told, report = await _put(environment, PurePosixPath("/Profile/profile.txt"))
-    return equal(PROFILE_ROWS, str(told), *report)
+    """Upload profile.txt to the folder of profiles and check its outcome."""
+    counts, report = await _put(environment, PurePosixPath("/Profile/profile.txt"))
+    return equal(PROFILE_ROWS, str(counts), *report)
 
 
 async def run_push_engine(environment: DemoEnvironment) -> StepResult:
-    """Every command becomes a message log, which goes the way of all events."""
+    """Wait for the push engine and check that every command became a message log."""
     await environment.engine.wait_sent(environment.pushes)
     first = environment.engine.sent[0]
     return equal(
@@ -58,7 +58,7 @@ async def run_push_engine(environment: DemoEnvironment) -> StepResult:
 
 
 async def _put(environment: DemoEnvironment, path: PurePosixPath) -> tuple[FileCounts, list[str]]:
-    """Upload a file of demo/, wait until it is gone, and give its outcome and its report's lines."""
+    """Upload a file of demo/, wait until it is removed, and return its counts and its report's lines."""
     async with _client(environment.folder.addresses().sftp) as sftp:
         await sftp.put(str(environment.inputs / path.name), str(path))
         await _wait_removed(sftp, path)
@@ -69,7 +69,7 @@ async def _put(environment: DemoEnvironment, path: PurePosixPath) -> tuple[FileC
 
 
 async def _wait_removed(sftp: asyncssh.SFTPClient, path: PurePosixPath) -> None:
-    """The customer's sign that a file was taken. Asked for again and again, because SFTP sends no notification."""
+    """Wait until the gateway has removed a processed file. Polls, because SFTP sends no notification."""
     try:
         async with asyncio.timeout(PROCESSED_S):
             while True:

@@ -22,7 +22,7 @@ LAST_LINES = 12
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A function for a child before exec: it asks Linux for SIGKILL when this process ends, however it ends."""
+    """Return a function for a child before exec: it asks Linux for SIGKILL when this process ends, however it ends."""
     try:
         # Looked up here, because nothing may be imported or allocated for long between fork and exec.
         prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -104,7 +104,7 @@ class Child:
         return UnavailableError(f"{self.name} {self.exit_description()} {doing}; its log is {self.log}{said}")
 
     def exit_description(self) -> str:
-        """Such as `ended with exit code 1`."""
+        """Describe the exit, such as `ended with exit code 1`."""
         code = self.process.returncode
         return f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
 

@@ -30,7 +30,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def check_free(port: int, what: str, host: str = "127.0.0.1") -> int:
-    """Give the port back, or raise `ConflictError` in one line."""
+    """Return the port, or raise `ConflictError` in one line."""
     if not is_free(port, host):
         raise ConflictError(f"port {port} for {what} is taken by another process")
     return port

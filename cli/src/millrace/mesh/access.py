@@ -1,7 +1,7 @@
 """
 Access of the command line to a mesh as its operator: by the folder of a local mesh, or by `MILLRACE_*`.
 
-The environment wins where it names a NATS server. What is done there is the verbs' business.
+The environment wins where it names a NATS server.
 """
 
 import argparse
@@ -36,20 +36,20 @@ class Access(Struct, frozen=True, kw_only=True):
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
-    """`--data`, which every verb that meets a local mesh has."""
+    """Declare `--data`, which every verb that uses a local mesh has."""
     parser.add_argument(
         "--data", type=Path, default=Path(".millrace"), metavar="DIR", help="folder of the local mesh [%(default)s]"
     )
 
 
 def access_of_folder(folder: MeshFolder, nats_url: str) -> Access:
-    """To the mesh of this folder, whose NATS is at `nats_url`."""
+    """Access to the mesh of this folder, whose NATS is at `nats_url`."""
     return Access(nats_url=nats_url, seed=folder.seeds()[USER], secret_keys=folder.secret_keys())
 
 
 def find_access(data: Path) -> Access:
     """
-    To the mesh that the environment names, else to the one of the folder.
+    Access to the mesh that the environment names, else to the one of the folder.
 
     Raises:
         NotFoundError: No mesh runs there.

@@ -61,7 +61,7 @@ class MeshFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """
-        Have the folder alone. The lock goes with this process, however it ends.
+        Lock the folder. The lock ends with this process, however it ends.
 
         Raises:
             ConflictError: Another process has it; says which, and where its mesh is.
@@ -73,7 +73,7 @@ class MeshFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConflictError(f"a mesh runs on {self.root} already ({self._holder(descriptor)})") from None
-            # What a killed run left behind would send other commands nowhere.
+            # A killed run leaves its addresses behind, at which nothing listens.
             self._addresses.unlink(missing_ok=True)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -107,7 +107,7 @@ class MeshFolder:
             return {}
 
     def remember_ports(self, ports: dict[str, int]) -> None:
-        """Keep them for the next run."""
+        """Store the ports for the next run."""
         _replace(self._ports, msgspec.json.encode(ports))
 
     def addresses(self) -> Addresses:
@@ -136,7 +136,7 @@ class MeshFolder:
 
     @contextlib.contextmanager
     def announced(self, addresses: Addresses) -> Iterator[None]:
-        """Tell other commands where the mesh is, for the length of the block."""
+        """Publish the addresses to other commands, for the length of the block."""
         _replace(self._addresses, msgspec.json.encode(addresses))
         try:
             yield

@@ -1,7 +1,7 @@
 """
 A whole mesh on this machine: NATS and the services as real processes on one folder, for `up`, `demo` and `bench`.
 
-What is printed, and what the mesh is used for, is the verbs' business. The services are started, never imported.
+The services are started, never imported. The verbs decide what is printed.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from shared.runtime.retry import Backoff, retry
 from shared.runtime.settings import Settings, child_environment
 
 READY_S = 45.0
-"""For imports on a cold disk and a stream to be checked; a start takes about two seconds."""
+"""Time limit of a start: imports on a cold disk and checks of streams. A start takes about two seconds."""
 STOP_DEADLINE_S = 25.0
 BEYOND_DEADLINE_S = 5.0
-"""Given to a service after its own deadline, before it is killed."""
+"""Time between a service's own deadline and its kill."""
 STABLE_S = 60.0
 """A service that has run for this long is restarted at once when it ends, however often it ended before."""
 
@@ -89,6 +89,8 @@ class LocalMesh:
 
     async def _start(self) -> None:
         """
+        Start NATS, then the services, and publish the addresses.
+
         Raises:
             ConflictError: A port that was asked for is taken, or the folder holds another kind of mesh.
             UnavailableError: A process ended, or was not ready in time; names it and its log.
@@ -117,7 +119,7 @@ class LocalMesh:
         self._remember_ports()
 
     def _check_nodes(self) -> None:
-        """Raises `ConflictError` when what is stored would not be found again."""
+        """Check the number of nodes. Raises `ConflictError` when the stored data belongs to another number."""
         found = (
             3 if (self.folder.nats / "nats-1").exists() else 1 if (self.folder.nats / "jetstream").exists() else None
         )
@@ -190,7 +192,7 @@ class LocalMesh:
         await asyncio.gather(*(child.stop(deadline_s) for child in self.children.values()))
 
     def unclean_exits(self) -> list[str]:
-        """A line for each service that did not end as it should have, once the block is left."""
+        """Return a line for each service that did not exit with 0, once the block is left."""
         return [
             f"{child.name} {child.exit_description()}; its log is {child.log}"
             for child in self.children.values()
@@ -198,7 +200,7 @@ class LocalMesh:
         ]
 
     async def supervise(self, print_line: Callable[[str], None]) -> None:
-        """Start again what dies, until cancelled; waits longer each time while it goes on dying."""
+        """Restart processes that end, until cancelled; the wait grows while a process ends again and again."""
         async with asyncio.TaskGroup() as tasks:
             for name in SERVICE_NAMES:
                 tasks.create_task(

@@ -17,7 +17,7 @@ TIMEOUT_S = 30.0
 
 
 def add_url_argument(parser: argparse.ArgumentParser) -> None:
-    """`--url`, for services that are not those of a local mesh."""
+    """Declare `--url`, for services that are not those of a local mesh."""
     parser.add_argument(
         "--url",
         action="append",
@@ -104,7 +104,7 @@ def _error_of(service: str, status: int, content: bytes) -> MillraceError:
 
 @asynccontextmanager
 async def open_api(urls: Mapping[str, str], token: str) -> AsyncIterator[ServiceApi]:
-    """Speak with the services until the block is left."""
+    """Open the API for the block."""
     async with aiohttp.ClientSession(
         headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
     ) as http:

@@ -1,7 +1,7 @@
 """
-A real cluster of nats-server nodes on loopback, with the face of `millrace.nats_servers.server.NatsServer`.
+A real cluster of nats-server nodes on loopback, with the interface of `millrace.nats_servers.server.NatsServer`.
 
-Configuration: what `millrace.nats_servers.config` renders for a node; the nodes prove themselves to each other with a
+Configuration: what `millrace.nats_servers.config` renders for a node; the nodes authenticate to each other with a
 secret. Implementation: a node has to name the others before any runs, so ports are picked first; where one is taken
 meanwhile, all are picked anew. Considerations: ready means that every node says so, which takes an elected leader.
 Nodes are known by name, so a later cluster on the same folder finds its data on whatever ports.

@@ -1,7 +1,5 @@
 """
-Output of a long run: lines as it goes, tables at the end; colours and a spinner where there is a terminal.
-
-What is said, and when, is the verb's business.
+Output of a verb: lines, tables, and colours and a spinner where there is a terminal. The verbs decide what is printed.
 """
 
 import sys
@@ -16,23 +14,23 @@ MARKS = {True: ("ok", "green"), False: ("FAILED", "bold red")}
 
 
 class Console:
-    """Tells on stdout, or on stderr where stdout is kept for a document."""
+    """Prints to stdout, or to stderr where stdout is kept for a document."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         self._console = RichConsole(stderr=to_stderr, highlight=False, soft_wrap=True)
 
     def print_line(self, text: str, *, style: str = "") -> None:
-        """One line, or several."""
+        """Print one line, or several."""
         self._console.print(Text(text, style=style))
 
     def result(self, ok: bool, text: str) -> None:
-        """A line that begins with how it went."""
+        """Print a line that begins with `ok` or `FAILED`."""
         word, style = MARKS[ok]
         self._console.print(Text.assemble((f"{word:<6}", style), "  ", text))
 
     @contextmanager
     def spinner(self, text: str) -> Iterator[None]:
-        """Show that something goes on. Nothing is shown where there is no terminal: the line that follows tells it."""
+        """Show a spinner during the block. Without a terminal nothing is shown: the next line reports the result."""
         if self._console.is_terminal:
             with self._console.status(Text(text)):
                 yield
@@ -40,7 +38,7 @@ class Console:
             yield
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str | bool]]) -> None:
-        """A table; a truth value is shown as how it went. Plain columns where there is no terminal."""
+        """Print a table; a bool is shown as `ok` or `FAILED`. Plain columns where there is no terminal."""
         if self._console.is_terminal:
             table = Table(*headings)
             for row in rows:
@@ -57,6 +55,6 @@ class Console:
 
 
 def write_document(document: bytes) -> None:
-    """The one JSON document of `--json`, on stdout."""
+    """Write the one JSON document of `--json` to stdout."""
     sys.stdout.write(document.decode() + "\n")
     sys.stdout.flush()

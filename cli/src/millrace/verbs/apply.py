@@ -2,7 +2,7 @@
 `millrace apply FILE.toml`: bring the configuration of apps to what a file says.
 
 Every resource goes to its service twice: as a dry run, so that nothing is changed when one of them is refused, and then
-to be stored. How a file becomes resources is in `millrace.configuration.file`.
+to be stored. `millrace.configuration.file` reads the file.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class PlannedChange(Struct, frozen=True, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace apply`."""
     parser.add_argument("file", type=Path, metavar="FILE.toml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a value for ${NAME}, before the environment's"
@@ -98,7 +98,7 @@ async def make_plan(api: ServiceApi, file: ApplyFile) -> list[tuple[Resource, Pl
 async def carry_out(
     api: ServiceApi, file: ApplyFile, resources: list[Resource], print_line: Callable[[str], None]
 ) -> None:
-    """Put them. Raises `InvalidError` at the first that is refused after all; those before it are stored."""
+    """Put the resources. Raises `InvalidError` at the first that is refused after all; those before it are stored."""
     for number, resource in enumerate(resources):
         try:
             change = await _put(api, resource, dry_run=False)

@@ -1,7 +1,7 @@
 """
 `millrace bench [NAME]`: run the files of `bench/`, each of which measures us and the alternatives in turn.
 
-What is measured is in those files: each has a `NAME` and `async def rows(report) -> list[Row]`. A folder with an
+Each file has a `NAME` and `async def rows(report) -> list[Row]`. A folder with an
 `__init__.py` is one as well.
 """
 
@@ -38,7 +38,7 @@ class Row(Struct, frozen=True, kw_only=True):
     A figure of ours beside the alternative's, both medians. `ratio` is ours / other.
 
     `goal` is the bound on the ratio, such as `<= 1.5`, or on ours alone, such as `ours <= 20`; `ok` whether it is kept.
-    `beside` says what else was seen, and under which conditions.
+    `beside` has further observations and the conditions.
     """
 
     name: str
@@ -113,7 +113,7 @@ async def rounds(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace bench`."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a file of bench/, without .py [all of them]")
     parser.add_argument("--json", action="store_true", help="print one JSON document; the rest goes to stderr")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")

@@ -1,5 +1,5 @@
 """
-`millrace check`: what can be judged about the repository without running the mesh.
+`millrace check`: checks of the repository that need no running mesh.
 
 Every step runs, so that one call shows all that is wrong. The rules themselves are in the root pyproject.toml.
 """
@@ -22,7 +22,7 @@ CheckStep = Callable[[Path], str]
 
 
 def program(*command: str) -> CheckStep:
-    """A step that is one of our tools; what it prints when it fails is what is wrong."""
+    """Return a step that runs one of our tools; its output is the fault when it fails."""
 
     def judge(root: Path) -> str:
         done = subprocess.run(
@@ -34,7 +34,7 @@ def program(*command: str) -> CheckStep:
 
 
 def openapi_is_current(root: Path) -> str:
-    """Judge the files under docs/openapi."""
+    """Check the files under docs/openapi."""
     stale = openapi.stale_documents(root)
     return "".join(f"{path} is stale\n" for path in stale) + "./millrace check --fix writes them" if stale else ""
 
@@ -46,7 +46,7 @@ def openapi_written(root: Path) -> str:
 
 
 def lock_is_current(root: Path) -> str:
-    """Judge requirements.lock."""
+    """Check requirements.lock."""
     stale = lock.stale_pins(root)
     return "\n".join((*stale, f"./millrace lock writes {LOCK}")) if stale else ""
 

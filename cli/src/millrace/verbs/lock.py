@@ -1,8 +1,8 @@
 """
-`millrace lock`: write requirements.lock from what the rooms and the dependency groups ask for.
+`millrace lock`: write requirements.lock from the requirements of the rooms and the dependency groups.
 
-The lock names versions and hashes and no registry's address, so it serves every network. A pin stays until a room asks
-for something else or `--upgrade` moves it; this is also why a newly published version never makes the lock stale.
+The lock names versions and hashes and no registry's address, so it serves every network. A pin stays until a room
+requires another version or `--upgrade` moves it. So a newly published version never makes the lock stale.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from shared.errors import InvalidError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace nats-config`."""
     parser.add_argument(
         "--keys", type=Path, required=True, metavar="DIR", help="folder of the seeds; missing ones are made"
     )

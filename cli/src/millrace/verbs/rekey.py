@@ -1,7 +1,7 @@
 """
 `millrace rekey`: after a key was added in front of the secret keys, encrypt every stored secret with it.
 
-How a secret is encrypted is in `shared.config.secret_store`. The bucket keeps a few earlier revisions of each entry, so
+`shared.config.secret_store` encrypts. The bucket keeps a few earlier revisions of each entry, so
 an old key that has leaked also means new secrets, not only a new key.
 """
 
@@ -27,7 +27,7 @@ class RekeyResult(Struct, frozen=True, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace rekey`."""
     add_data_argument(parser)
 
 
@@ -46,7 +46,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 
 async def rekey(registry: Registry) -> RekeyResult:
-    """Every entry of `CONFIG`. One that changes meanwhile is read again, so no writer's work is lost."""
+    """Encrypt every entry of `CONFIG` anew. One that changes meanwhile is read again, so no writer's work is lost."""
     store = KeyValueStore(registry.bus, streams.CONFIG)
     changed = current = 0
     refused: list[str] = []

@@ -1,4 +1,4 @@
-"""`millrace status`: what runs, and whether it is well. Asks each service for its own pings and NATS for its answer."""
+"""`millrace status`: readiness of the services. Asks each service for its pings, and NATS for its answer."""
 
 import argparse
 import asyncio
@@ -32,7 +32,7 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace status`."""
     add_data_argument(parser)
     add_url_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -1,4 +1,4 @@
-"""`millrace test`: become pytest. The root pyproject.toml says what is tested and how."""
+"""`millrace test`: run pytest. The root pyproject.toml configures it."""
 
 import argparse
 import os

@@ -1,5 +1,5 @@
 """
-`millrace token`: create, list and revoke bearer tokens. How they are kept and checked is in `shared.config.tokens`.
+`millrace token`: create, list and revoke bearer tokens. `shared.config.tokens` stores and checks them.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SHOWN = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's own verbs."""
+    """Declare the subcommands."""
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="print a new token, once")
     create.add_argument("--scope", action="append", required=True, help="admin, or app:<app key>; may be repeated")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Run the subcommand."""
     return run_async(_run(args))
 
 
@@ -59,7 +59,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 
 async def create(registry: Registry, scopes: tuple[str, ...], name: str, *, now: datetime) -> str:
-    """A new token; what is kept is its hash. Raises `InvalidError` for a scope that cannot be."""
+    """Return a new token; only its hash is stored. Raises `InvalidError` for a scope that cannot be."""
     token = new_token()
     try:
         value = msgspec.convert({"scopes": scopes, "name": name, "created_at": now}, Token)

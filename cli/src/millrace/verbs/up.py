@@ -1,5 +1,5 @@
 """
-`millrace up`: the mesh on this machine, until Ctrl-C. How it is started and watched is in `millrace.mesh.local_mesh`.
+`millrace up`: the mesh on this machine, until Ctrl-C. `millrace.mesh.local_mesh` starts and supervises it.
 """
 
 import argparse
@@ -30,7 +30,7 @@ DECIDED = frozenset(f"{listener}_port" for service in SERVICES for listener in s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's options."""
+    """Declare the arguments of `millrace up`."""
     add_data_argument(parser)
     parser.add_argument(
         "--nats-nodes",

@@ -40,7 +40,7 @@ class StorageSettings(Settings, frozen=True, kw_only=True):
     storage_thumbnails_px: Annotated[str, Meta(pattern=r"^[1-9][0-9]{1,3}(,[1-9][0-9]{1,3}){0,7}$")] = "320"
     """The longer sides of the thumbnails that are made, separated by commas; the first is the one that is shown."""
     storage_avif: bool = False
-    """Take AVIF as an image too. Decoding it holds up everything else of the process (python-pillow/Pillow#9930)."""
+    """Take AVIF as an image too. Decoding it blocks the process (python-pillow/Pillow#9930)."""
     storage_memory_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
     """Memory for uploads that are coming in; those that do not fit go to the disk."""
     storage_local: bool = True

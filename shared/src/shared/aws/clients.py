@@ -1,17 +1,17 @@
 """
 AWS sessions and clients, and temporary keys by AssumeRole.
 
-Configuration: static keys, or a role with an external id, for which the base keys need `sts:AssumeRole`. What the keys
-may do beyond that stands in the services that use the clients.
+Configuration: static keys, or a role with an external id, for which the base keys need `sts:AssumeRole`. The services
+that use the clients state which further permissions the keys need.
 
 Implementation: one aiobotocore session serves every client with static keys, because a session costs 80 ms and its
-memory; one client per credentials, service and endpoint, closed when it was not used for longest. A role needs a
-session of its own, which borrows the models that the first has read. The SDK never tries again behind us: the runtime
-owns retry.
+memory. There is one client per credentials, service and endpoint; the least recently used one is closed first. A role
+needs a session of its own, which borrows the models that the first has read. The SDK retries nothing: the runtime owns
+retry.
 
 Considerations: the wait for a free connection of the pool has no timeout in aiohttp, so wrap calls in
-`asyncio.timeout`. S3's client would follow a bucket into its real region by itself (`S3RegionRedirector`), and is kept
-from it: a wrong region stays hidden, and an endpoint that redirects everything is asked without end. Needs aiobotocore
+`asyncio.timeout`. S3's client would follow a bucket into its real region (`S3RegionRedirector`), so the redirect is
+turned off. It would hide a wrong region, and never end at an endpoint that redirects every request. Needs aiobotocore
 3.10: before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
 """
 
@@ -44,7 +44,7 @@ ROLE_S: Final = 3600
 
 class _LazyAwaitable:
     """
-    An awaitable that begins when it is awaited. When a call is cancelled, obstore drops what its provider of keys has
+    Awaitable that begins when it is awaited. When a call is cancelled, obstore drops what its provider of keys has
     returned, and Python would complain of a coroutine that was never awaited.
     """
 
@@ -234,7 +234,11 @@ class AwsClients:
         return self._session_http
 
     def credential_provider(self, role: AwsRole, *, region: str) -> CredentialProvider:
-        """For obstore, which calls it again before `expires_at`. What it returns raises `MillraceError`s."""
+        """
+        Return a provider of temporary keys for obstore, which calls it again before `expires_at`.
+
+        Awaiting its result raises a `MillraceError` when the keys cannot be had.
+        """
 
         async def provide() -> TemporaryKeys:
             try:

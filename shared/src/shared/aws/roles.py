@@ -51,9 +51,9 @@ def check_role(role_arn: str, external_id: str, app_key: str) -> None:
     """
     Refuse a role that a tenant may not name.
 
-    One identity of ours assumes the roles of every tenant, so a tenant that knows another's role_arn could borrow the
-    role ("confused deputy", AWS IAM user guide): the external id begins with the tenant's name, and the role's owner
-    demands that id in its trust policy.
+    One identity of ours assumes the roles of every tenant. A tenant that knows another's role_arn could borrow that
+    role ("confused deputy", AWS IAM user guide). So the external id begins with the tenant's name, and the role's
+    owner demands it in the trust policy.
 
     Raises:
         InvalidError: The ARN is malformed, or the external id is not the tenant's; names the field.

@@ -1,8 +1,8 @@
 """
-Private names of aiobotocore and botocore that we use: the only file that says them.
+Private names of aiobotocore and botocore that we use: the only file that names them.
 
-There is no public way to give a session keys that renew themselves, to read the keys of a client, or to turn off two
-habits of S3's client. `check_internals` runs when the clients of a process are made, and shared/pyproject.toml bounds
+Three things have no public way: keys of a session that renew themselves, reading the keys of a client, and turning off
+two habits of S3's client. `check_internals` runs when the clients of a process are made. shared/pyproject.toml bounds
 aiobotocore, which pins botocore.
 """
 
@@ -21,7 +21,7 @@ from shared.runtime.internals import mentions, refuse_moved_names
 
 
 def check_internals() -> None:
-    """Raises `UnavailableError` when this aiobotocore or botocore has moved a name."""
+    """Check the private names. Raises `UnavailableError` when this aiobotocore or botocore has moved one."""
     refuse_moved_names(
         "aiobotocore",
         {
@@ -46,7 +46,7 @@ def check_internals() -> None:
 
 
 def renew_keys(session: AioSession, refresh: Any) -> None:
-    """Give a session keys that `refresh` renews."""
+    """Set the keys of a session to ones that `refresh` renews."""
     session._credentials = AioDeferredRefreshableCredentials(refresh, "assume-role")
 
 

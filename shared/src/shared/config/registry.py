@@ -110,7 +110,7 @@ class View(Generic[T]):
         self._callbacks.append(callback)
 
     async def run(self) -> None:
-        """Watch for ever. A task of the service."""
+        """Watch until cancelled, as a task of the service."""
         await watch_entries(
             self._registry.bus,
             streams.CONFIG,
@@ -142,7 +142,7 @@ class View(Generic[T]):
         self._revisions[key] = message.sequence
 
     def put(self, key: str, entry: ConfigEntry[T]) -> None:
-        """Take an entry over; also called by the writer itself, so that it reads what it wrote."""
+        """Store an entry in the view; also called by the writer itself, so that it reads what it wrote."""
         self._revisions[key] = entry.revision
         self._entries[key] = entry
         self._changed()
@@ -198,7 +198,7 @@ class Registry:
         return self.entry(kind, key, stored.data, stored.revision)
 
     async def list(self, kind: Kind[T], app_key: str | None = None) -> list[ConfigEntry[T]]:
-        """Every entry, straight from the bucket. One that does not decode is left out: an alert has told of it."""
+        """Every entry, straight from the bucket. One that does not decode is left out: an alert was published."""
         entries = []
         for stored in await self._store.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
             try:
@@ -245,6 +245,6 @@ class Registry:
         return entry
 
     async def delete(self, kind: Kind[T], app_key: str, id: str = "") -> None:
-        """Raises `NotFoundError` when there is nothing to delete."""
+        """Delete an entry. Raises `NotFoundError` when there is none."""
         entry = await self.get(kind, app_key, id)
         await self._store.delete(kind.key(app_key, id), expect_revision=entry.revision)

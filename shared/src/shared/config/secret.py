@@ -18,7 +18,7 @@ MASK = "***"
 
 class Secret:
     """
-    A string that shows itself only when asked by name.
+    String that is printed only by `reveal`.
 
     Comparing takes the same time wherever two secrets differ. It cannot be pickled: it would travel in the clear.
     """
@@ -60,7 +60,7 @@ class Secret:
 
 
 def dec_hook(type_: type, value: Any) -> Any:
-    """For msgspec: a `Secret` from what a client sends. `***` is refused, because it stands for a stored one."""
+    """Decode a `Secret` from what a client sends. `***` is refused, because it stands for a stored one."""
     if type_ is not Secret:
         raise NotImplementedError(type_)
     if isinstance(value, Secret):
@@ -73,7 +73,7 @@ def dec_hook(type_: type, value: Any) -> Any:
 
 
 def enc_hook_masked(value: Any) -> Any:
-    """For msgspec: a `Secret` as `***`, one that is empty as an empty string."""
+    """Encode a `Secret` as `***`, one that is empty as an empty string."""
     if isinstance(value, Secret):
         return MASK if value else ""
     raise NotImplementedError(type(value))

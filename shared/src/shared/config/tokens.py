@@ -62,7 +62,7 @@ async def authenticate(registry: Registry, header: str | None) -> Token:
 
 
 def authorise(token: Token, app_key: str | None) -> None:
-    """Raises `DeniedError` unless the token is for `app_key` (None: for operators), or an operator's."""
+    """Check a token's scope. Raises `DeniedError` unless it is for `app_key` (None: operators) or an operator's."""
     if ADMIN in token.scopes:
         return
     if app_key is None or f"app:{app_key}" not in token.scopes:

@@ -1,5 +1,5 @@
 """
-Report of a Test Connection: steps in their order, each with its time, a verdict and a hint for a person.
+Report of a Test Connection: steps in their order, each with its time, a status and a hint for a person.
 
 The report, the order and the deadlines are here. The steps themselves are in the files of each provider and sink.
 """
@@ -53,8 +53,8 @@ class Check(Struct, frozen=True, kw_only=True):
     One step. `run` returns its finding, and is cancelled when its time is over; `explain` makes a finding of what it
     raises.
 
-    `needs` names the steps without which it is not tried. `timeout_hint` is the hint when its time is over. A failure counts
-    as `worst_status`: what is not needed for the work itself does not fail the test.
+    `needs` names the steps without which it is not tried. `timeout_hint` is the hint when its time is over. A failure
+    counts as `worst_status`: what is not needed for the work itself does not fail the test.
     """
 
     name: str

@@ -227,7 +227,7 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 def invalid_error(error: msgspec.ValidationError) -> InvalidError:
     """
-    An error of ours with msgspec's sentence and its path as field: `Expected `int`, got `str` - at `$.rows[3].line``.
+    `InvalidError` with msgspec's sentence and its path as field: `Expected `int`, got `str` - at `$.rows[3].line``.
     """
     message, _, path = str(error).partition(" - at ")
     field = path.strip("`").removeprefix("$").removeprefix(".") or None

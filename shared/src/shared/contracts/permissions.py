@@ -10,12 +10,12 @@ from shared.contracts.streams import Bucket, Stream
 
 class Grant(Struct, frozen=True, kw_only=True):
     """
-    Needs of one user of NATS, expanded to subjects by `permissions`.
+    Needs of one user of NATS, expanded to subjects by `permissions_of`.
 
-    `creates` are the streams and buckets that it creates and updates at start, `reads` are pairs of stream and durable,
+    `creates` are the streams and buckets that it creates and updates at start. `reads` are pairs of stream and durable,
     `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `requests` and `serves` are
-    subjects that it publishes on, requests and serves. From a stream of `purges` it may take messages out: NATS has no
-    narrower right than one for the whole stream, so the user must check itself that the messages are its own.
+    subjects that it publishes on, requests and serves. It may delete messages from a stream of `purges`. NATS has no
+    narrower right than one for the whole stream, so the user must check that the messages are its own.
     """
 
     creates: tuple[Stream | Bucket, ...] = ()
@@ -58,9 +58,9 @@ def permissions_of(user: str, grant: Grant) -> Permissions:
     for name in sorted({name for name, _ in grant.scans}):
         publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
         if grant.serves:
-            # A scan is never acked. But the server remembers for a minute each subject at which a user who answers
-            # requests might answer and has no other right to; every message of a scan names one. That took a fifth of
-            # its time while 300,000 profiles changed, and hooks was told of each.
+            # A scan is never acked. But a user who serves requests may answer at the reply subject of each message, and
+            # the server remembers each such subject for a minute unless the user has a right to it. That took a fifth
+            # of its time while 300,000 profiles changed and hooks received each change.
             publish.append(f"$JS.ACK.{name}.*.>")
     for purged in grant.purges:
         publish += [f"$JS.API.STREAM.{verb}.{purged.name}" for verb in ("PURGE", "MSG.DELETE")]

@@ -40,7 +40,7 @@ class Health:
         self._degraded: list[Callable[[], dict[str, str]]] = []
 
     def add(self, name: str, ping: Ping) -> None:
-        """A ping returns, or raises a `MillraceError` that says why not."""
+        """Add a ping, which returns or raises a `MillraceError` that says why not."""
         self._pings[name] = ping
 
     def add_degraded(self, degraded: Callable[[], dict[str, str]]) -> None:

@@ -1,7 +1,8 @@
 """
-Routes as data: a service's `routes.py` is a table of `Route`s, from which both the listener (`shared.http.server`) and
-the OpenAPI document (`shared.http.openapi`) are made, so that they cannot drift apart. No route of any service is
-here.
+Routes as data: the routes of a service are a table of `Route`s. No route of any service is here.
+
+The listener (`shared.http.server`) and the OpenAPI document (`shared.http.openapi`) are made from the same table, so
+they cannot drift apart.
 """
 
 import re

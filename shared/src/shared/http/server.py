@@ -1,5 +1,6 @@
 """
-HTTP of every service: typed routes, bearer tokens with scopes, error bodies, `/openapi.json`.
+HTTP of every service: typed routes, bearer tokens with scopes (checked in `shared.config.tokens`), error bodies,
+`/openapi.json`.
 
 Routes are data (`shared.http.routes`). No route of any service is here.
 """
@@ -35,7 +36,7 @@ JSON_BODY_BYTES = 1 << 20
 
 class Call(Generic[S]):
     """
-    One request, as a handler sees it.
+    Request as a handler sees it.
 
     `state` is the result of the service's `build`; `body` is decoded to the route's type, `query_values` are the query
     parameters by their types, each left-out one by its default. A handler that streams uses `request`.
@@ -58,10 +59,12 @@ class Call(Generic[S]):
 
     @property
     def path(self) -> Mapping[str, str]:
+        """Values of the parts of the path by name, unescaped."""
         return self.request.match_info
 
     @property
     def query(self) -> Mapping[str, str]:
+        """Texts of the query parameters as they were sent; `query_values` has them checked and typed."""
         return self.request.query
 
     @property

@@ -76,7 +76,7 @@ class Bus:
         return self.client.max_payload
 
     async def ping(self) -> None:
-        """Raises `UnavailableError` when the server does not answer within 2 s."""
+        """Check the connection. Raises `UnavailableError` when the server does not answer within 2 s."""
         if not self.client.is_connected:
             raise UnavailableError("not connected to NATS")
         try:

@@ -39,8 +39,8 @@ async def open_pull(
     """
     Read with a durable consumer of ack policy `all`, from its ack floor on.
 
-    One reader at a time: opening resets the consumer (server 2.14+), so what an earlier reader took and did not
-    acknowledge comes again at once and in order.
+    One reader at a time: opening resets the consumer (server 2.14+). Messages that an earlier reader got and did not
+    acknowledge come again at once and in order.
     """
     config = ConsumerConfig(
         name=durable,

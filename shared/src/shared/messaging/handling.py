@@ -4,7 +4,7 @@ Handling of a stream, one message after the other: the NATS translation of error
 - the handler returns: the effect is durable, so the message is acknowledged;
 - a retryable error: the message is tried again after a back-off, before any later one, so that the order holds;
 - any other `MillraceError`: `store_dead_letter` makes it a dead letter (durable), then it is acknowledged;
-- any other exception is a bug: logged, counted, tried `BUG_ATTEMPTS` times, then put aside.
+- any other exception is a bug: logged, counted, tried `BUG_ATTEMPTS` times, then made a dead letter.
 
 Messages arrive by `shared.messaging.pull`. Nothing of any service is here.
 """

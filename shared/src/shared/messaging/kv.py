@@ -40,12 +40,12 @@ def is_deletion(headers: Mapping[str, str]) -> bool:
 
 async def read_present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> AsyncGenerator[Message, None]:
     """
-    The entries of a bucket under a subject, and perhaps some that came a moment later. `scan` reads the last message of
-    each such subject, and goes on with later ones.
+    Yield the entries of a bucket under a subject, and perhaps some that came a moment later. `scan` reads the last
+    message of each such subject, and goes on with later ones.
 
     The iteration ends with the last of the subjects that were there at its beginning. The server's count of waiting
-    messages cannot tell the end: while an entry is written anew it is one too small for a moment, and one too large may
-    stay (2.14).
+    messages does not show the end (2.14). While an entry is written anew, the count is one too small for a moment. It
+    may also stay one too large.
 
     Raises:
         UnavailableError: NATS does not say which subjects there are.

@@ -1,13 +1,13 @@
 """
 Reading of a stream: one pull loop on a callback subscription, for durable consumers and for short scans.
 
-`nats-py`'s `fetch()` makes a task and a timer for every message and can stall on an orphaned request (nats.py#986), so
-the loop is ours: requests of `batch` messages to `CONSUMER.MSG.NEXT` (NATS ADR-9, ADR-37), topped up at half, with
-heartbeats. Memory is bounded by `capacity` messages and `capacity_bytes`.
+`nats-py`'s `fetch()` makes a task and a timer for every message and can stall on an orphaned request (nats.py#986). So
+the loop is ours. It requests `batch` messages from `CONSUMER.MSG.NEXT` (NATS ADR-9, ADR-37), with heartbeats, and tops
+the requests up at half. Memory is bounded by `capacity` messages and `capacity_bytes`.
 
-Order. A `Pull` hands every message out once, in the order of the stream. What comes again (after a reconnect, a lost
-message or a restart of the server) is dropped when it was handed out before; what was lost is asked for again from the
-ack floor (durable) or the last sequence (scan), before anything newer.
+Order. A `Pull` hands every message out once, in the order of the stream. Messages come again after a reconnect, a lost
+message or a restart of the server; those handed out before are dropped. Lost ones are requested again before anything
+newer: from the ack floor (durable) or the last sequence (scan).
 
 One file, because the loop, the acks and the restart share that state in one class.
 """
@@ -171,8 +171,8 @@ class Pull:
         Compare our counts with the server's, and read anew from the ack floor where they contradict.
 
         An earlier reader that was frozen may ack when it wakes. Its ack counts deliveries from before the reset, and
-        the server passes over ours until our count is as high. If the earlier reader still had a request at the server,
-        which a reset does not end, the messages delivered to it wait for `ack_wait`.
+        the server passes over ours until our count is as high. A reset does not end a request that the earlier reader
+        had at the server: the messages delivered to it wait for `ack_wait`.
 
         Raises:
             MillraceError: No answer.
@@ -346,8 +346,8 @@ class Pull:
 
     def _on_status(self, status: str, headers: dict[str, str]) -> None:
         """
-        100 is a heartbeat; 408 and 409 end a request and tell how much of it is left; 503 means no server has the
-        stream.
+        Handle a status: 100 is a heartbeat; 408 and 409 end a request and say how much of it is left; 503 means no
+        server has the stream.
         """
         if status == "100":
             return

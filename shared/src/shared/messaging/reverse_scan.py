@@ -1,9 +1,11 @@
 """
-The messages of one subject from the newest to the oldest. A stream is read in one direction only, and does not tell
-where the last hundred of a subject are, so it is read in ranges that go back, each longer than the one before.
+The messages of one subject from the newest to the oldest.
 
-How many of the subject are in a range is known before it is read. So a subject with few messages among millions of
-others costs some questions, and one with many is not read further than it is wanted.
+A stream is read in one direction only, and does not say where the last hundred messages of a subject are. So it is read
+in ranges that go back, each longer than the one before.
+
+The number of the subject's messages in a range is known before the range is read. A subject with few messages among
+millions of others costs some requests. One with many is read only as far as the caller needs.
 """
 
 from collections.abc import AsyncGenerator

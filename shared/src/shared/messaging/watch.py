@@ -1,8 +1,8 @@
 """
 Watches of key-value buckets, opened anew for as long as the service lives.
 
-`watch_entries` keeps a copy of a bucket true, `watch_changes` follows what changes from now on. Both hand messages over
-in the order of the bucket, deletions included (`is_deletion`), and a message may come a second time after a restart:
+`watch_entries` keeps a copy of a bucket current, `watch_changes` follows the changes from now on. Both hand messages
+over in the order of the bucket, deletions included (`is_deletion`). A message may come a second time after a restart:
 the reader compares revisions.
 """
 
@@ -29,11 +29,11 @@ AT_ONCE: Final = 1024
 """Messages that are handed over together at most."""
 
 Apply = Callable[[Sequence[Message]], Awaitable[None]]
-"""Takes messages in their order. A `MillraceError` from it opens the watch anew, after a wait."""
+"""Applies messages in their order. A `MillraceError` from it opens the watch anew, after a wait."""
 
 
 def _nothing(*_: object) -> None:
-    """For a reader that does not need to know."""
+    """Do nothing; default of a callback."""
 
 
 async def watch_entries(

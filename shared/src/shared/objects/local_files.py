@@ -1,9 +1,9 @@
 """
 Files below one directory, written so that they are whole or absent and survive a power cut. Knows no object store.
 
-A file is written under a temporary name in the folder `.parts`, synced, moved into its place, and the directory is
-synced. A name that ends in `#` and digits is temporary: what a crash leaves behind is never listed, and taken away when
-the directory is opened an hour later.
+A file is written under a temporary name in the folder `.parts`, synced and moved to its path; then the directory is
+synced. A name that ends in `#` and digits is temporary. Files that a crash leaves behind are never listed. They are
+removed when the directory is opened an hour later.
 """
 
 import errno
@@ -24,7 +24,7 @@ ABANDONED_S = 3600.0
 
 class LocalFiles:
     """
-    Blocking: call it from a thread.
+    Files below one directory. All calls block: call them from a thread.
 
     Args:
         root: The directory; made when it is not there.
@@ -56,7 +56,7 @@ class LocalFiles:
         return path
 
     def ping(self) -> None:
-        """Raises `UnavailableError` when nothing can be written."""
+        """Check the directory. Raises `UnavailableError` when nothing can be written."""
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise UnavailableError("the directory of local objects is gone or cannot be written to")
 

@@ -149,10 +149,14 @@ class ObjectStore:
         content_disposition: str | None = None,
     ) -> bool:
         """
-        Store what a reader gives, from its beginning, in parts, unless an object is there; False says that one was.
+        Store the content of a reader, from its beginning, in parts, unless an object is there.
 
-        For what does not fit in memory: `FILE_PARTS_AT_ONCE` parts are held. No store takes a condition together with
-        parts, so it is asked first, where the keys may ask, and of two writers at once the later one's object stays.
+        For content that does not fit in memory: `FILE_PARTS_AT_ONCE` parts are held. No store takes a condition
+        together with parts, so a request checks first, where the keys allow it. Of two writers at once, the later
+        one's object stays.
+
+        Returns:
+            False when an object was there.
         """
         check_key(key)
         attributes = headers_of(content_type, cache_control, content_disposition, None)

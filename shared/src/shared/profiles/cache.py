@@ -25,7 +25,7 @@ WATCH_BYTES = 1 << 20
 
 
 class ProfileCache:
-    """Profiles in memory. Nothing is kept before `run` runs, which is a task for the life of the service."""
+    """Profiles in memory. Nothing is cached before `run` is called, which is a task for the life of the service."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -33,7 +33,7 @@ class ProfileCache:
         self._kept: OrderedDict[str, tuple[int, Profile | None]] = OrderedDict()
         self._read: asyncio.Queue[str] = asyncio.Queue()
         self._watches: dict[str, object | None] = {}
-        """By app, of each that was read of: what an open watch is told by, None while there is none."""
+        """By app that was read: the scan of its open watch, None while no watch is open."""
         self._reading: Counter[str] = Counter()
 
     async def get(self, app_key: str, ext_id: str) -> Profile | None:
@@ -59,7 +59,7 @@ class ProfileCache:
         return profile
 
     async def run(self) -> None:
-        """Watch what is read, for ever."""
+        """Watch every app that is read, until cancelled."""
         async with asyncio.TaskGroup() as watches:
             while True:
                 watches.create_task(self._keep_app(await self._read.get()))

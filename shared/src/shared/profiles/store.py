@@ -20,7 +20,7 @@ MERGE_ATTEMPTS = 20
 AT_ONCE = 1000
 """Profiles that are read and written together; the server takes no more in one message's batch (NATS ADR-50)."""
 MAX_PROFILE_BYTES = 256 * 1024
-"""Of its JSON. A message of rows may change 500 of them, which are in memory together."""
+"""Limit of the JSON of a profile. A message of rows may change 500 profiles, which are in memory together."""
 
 
 class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,7 +33,7 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Profiles:
-    """Read and merge. Every method raises `UnavailableError` when NATS does not answer."""
+    """Store of profiles. Every method raises `UnavailableError` when NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
         self._store = KeyValueStore(bus, streams.PROFILES)
@@ -53,7 +53,7 @@ class Profiles:
         device_token: str | None = None,
         attributes: Attributes | None = None,
     ) -> Profile:
-        """As `merge_all`, for one row. Returns the profile as it is now."""
+        """Merge one row; see `merge_all`. Returns the profile as it is now."""
         row = ProfileRow(
             id="", line=0, ext_id=ext_id, email=email, device_token=device_token, attributes=attributes or {}
         )
@@ -90,7 +90,7 @@ class Profiles:
         """Merge at most `AT_ONCE` users. Returns the profiles without those that would be too large."""
         keys = dict(zip(profile_keys.profile_keys(app_key, list(by_user)), by_user, strict=True))
         for _ in range(MERGE_ATTEMPTS):
-            # Where the users before were all new, these are assumed to be new: a conflict tells when they are not.
+            # Where the users before were all new, these are assumed to be new: a conflict shows when they are not.
             known = {} if self._all_new else await self._store.get_many(list(keys))
             self._all_new = not known
             merged: dict[str, Profile] = {}

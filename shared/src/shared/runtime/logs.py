@@ -1,5 +1,6 @@
 """
-Structured logs: set-up, redaction of secrets, and the stable `action` key of every line. No words of any service.
+Structured logs: set-up, redaction of secrets, and the stable `action` key of every line. Nothing here is
+specific to a service.
 
 A service logs `log.info("hook_saved", hook_id=…)`. The first argument is the action, a stable key that tools may count
 on; a sentence for people goes into `message`. Lines that libraries log through the standard library take the same way:
@@ -121,7 +122,7 @@ class Redactor:
         return redacted
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """As a structlog processor."""
+        """Redact an event, as a structlog processor."""
         return self.mapping(event)
 
 
@@ -183,7 +184,7 @@ def configure(
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """A class of its own, so that a second `configure` finds and replaces what the first one made."""
+    """Handler type by which a second `configure` finds and replaces the first."""
 
 
 def _named(service: str) -> Processor:

@@ -22,7 +22,7 @@ ERASE_RETRY_S: Final = 5.0
 
 class Reconciler(Generic[K, J]):
     """
-    Runs until `close`.
+    Loop that follows the configuration; runs until `close`.
 
     Args:
         kind: For the log.
@@ -86,7 +86,7 @@ class Reconciler(Generic[K, J]):
             return None
 
     async def _erase(self, candidates: set[K]) -> tuple[set[K], bool]:
-        """Returns the keys whose state stays, and whether none of them failed."""
+        """Return the keys whose state stays, and whether none of them failed."""
         left = set(candidates)
         complete = True
         for key in candidates:

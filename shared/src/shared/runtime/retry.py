@@ -47,9 +47,9 @@ async def retry(
     """
     Run the operation until it succeeds, fails for good, or the deadline is too near for another wait.
 
-    Only a `MillraceError` whose kind is retryable is tried again; where it has `retry_after_s`, the wait is that plus
-    the jitter, so that clients with the same hint do not come back at once. Everything else passes through, a
-    cancellation included.
+    Only a `MillraceError` whose kind is retryable is tried again. Where it has `retry_after_s`, the wait is that plus
+    the jitter, so clients with the same hint do not come back at once. Everything else passes through, a cancellation
+    included.
 
     Args:
         operation: Called anew for each attempt. It brings its own timeout: the deadline only rules the waits.

@@ -26,28 +26,28 @@ def test_events_are_mixed_and_every_user_has_some() -> None:
 
 
 def test_arrival_is_exact_when_every_event_came_once_in_order_of_its_user() -> None:
-    arrival = StreamCheck(EXPECTED, [("b", "2"), ("a", "1"), ("a", "3")])
+    check = StreamCheck(EXPECTED, [("b", "2"), ("a", "1"), ("a", "3")])
 
-    assert arrival.exact
-    assert "3 records, 0 duplicates, every user in order" == str(arrival)
+    assert check.exact
+    assert "3 records, 0 duplicates, every user in order" == str(check)
 
 
 def test_arrival_counts_what_came_twice_and_judges_the_order_of_the_first() -> None:
-    arrival = StreamCheck(EXPECTED, [("a", "1"), ("a", "3"), ("a", "1"), ("b", "2")])
+    check = StreamCheck(EXPECTED, [("a", "1"), ("a", "3"), ("a", "1"), ("b", "2")])
 
-    assert (1, 0, 0, 0) == (arrival.duplicates, arrival.missing, arrival.unexpected, arrival.out_of_order)
-    assert not arrival.exact
+    assert (1, 0, 0, 0) == (check.duplicates, check.missing, check.unexpected, check.out_of_order)
+    assert not check.exact
 
 
 def test_arrival_counts_what_is_missing_and_what_nobody_expected() -> None:
-    arrival = StreamCheck(EXPECTED, [("a", "3"), ("b", "2"), ("c", "9")])
+    check = StreamCheck(EXPECTED, [("a", "3"), ("b", "2"), ("c", "9")])
 
-    assert (1, 1, 0) == (arrival.missing, arrival.unexpected, arrival.out_of_order)
-    assert not arrival.exact
+    assert (1, 1, 0) == (check.missing, check.unexpected, check.out_of_order)
+    assert not check.exact
 
 
 def test_arrival_names_the_users_whose_order_was_lost() -> None:
-    arrival = StreamCheck(EXPECTED, [("a", "3"), ("a", "1"), ("b", "2")])
+    check = StreamCheck(EXPECTED, [("a", "3"), ("a", "1"), ("b", "2")])
 
-    assert 1 == arrival.out_of_order
-    assert "1 users out of order" in str(arrival)
+    assert 1 == check.out_of_order
+    assert "1 users out of order" in str(check)

@@ -1,5 +1,5 @@
 """
-Private names of nats-py that we use: the only file that says them.
+Private names of nats-py that we use: the only file that names them.
 
 They allow a parser of our own (`shared.messaging.nats_py.parser`) and many messages in one write
 (`Bus.publish_together`). `check_internals` runs before each connect, and shared/pyproject.toml bounds the version.
@@ -13,7 +13,7 @@ from shared.runtime.internals import mentions, refuse_moved_names
 
 
 def check_internals() -> None:
-    """Raises `UnavailableError` when this nats-py has moved a name."""
+    """Check the private names. Raises `UnavailableError` when this nats-py has moved one."""
     refuse_moved_names(
         "nats-py",
         {

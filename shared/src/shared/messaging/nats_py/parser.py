@@ -1,9 +1,9 @@
 """
 nats-py's protocol parser, with a fast path for messages of streams.
 
-For every message the library makes an object, two coroutine calls and a turn of a queue and a task, which is more than
+For every message the library makes an object, two coroutine calls and a turn of a queue and a task. That is more than
 hooks does with an event. Here a message that a durable consumer or a scan delivers is cut out of the bytes read and
-delivered at once, by a plain call. So are the many answers to one question. The library parses everything else.
+delivered at once, by a plain call. So are the many replies to one request. The library parses everything else.
 """
 
 import re
