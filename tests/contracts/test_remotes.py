@@ -1,4 +1,4 @@
-"""One suite for every protocol of a customer's own server: what a session does, and how it fails."""
+"""One suite for every protocol of a customer's own server: the steps of a session, and its failures."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ async def test_a_directory_is_listed_with_sizes_and_times_that_change_with_the_f
     assert before[0].version != after.version
 
 
-async def test_a_directory_that_is_too_full_or_missing_is_told(peer: Peer) -> None:
+async def test_a_directory_that_is_too_full_or_missing_is_reported(peer: Peer) -> None:
     for number in range(4):
         (peer.folder / "out" / f"{number}.csv").touch()
 
@@ -143,7 +143,7 @@ async def test_a_wrong_password_is_a_matter_of_credentials_and_does_not_show(pee
     assert "not-this-one" not in str(refused.value)
 
 
-async def test_a_server_that_is_not_there_or_ours_is_told(peer: Peer, unused_tcp_port: int) -> None:
+async def test_an_unreachable_or_internal_server_is_reported(peer: Peer, unused_tcp_port: int) -> None:
     with pytest.raises(UnavailableError):
         async with opened(remote_of(peer, port=unused_tcp_port)):
             pass
@@ -187,7 +187,7 @@ async def test_what_an_ftp_server_says_is_bounded_and_no_password(
     assert "correct-horse" not in str(refused.value)
 
 
-async def test_a_server_that_says_nothing_fits_is_unavailable(peer: Peer) -> None:
+async def test_a_server_that_speaks_another_protocol_is_unavailable(peer: Peer) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\xff\x00 what?\r\n" * 100)
         writer.close()
@@ -200,7 +200,7 @@ async def test_a_server_that_says_nothing_fits_is_unavailable(peer: Peer) -> Non
                 pass
 
 
-async def test_a_stranger_gets_no_password(peer: Peer) -> None:
+async def test_an_unknown_server_gets_no_password(peer: Peer) -> None:
     if isinstance(peer, SftpPeer):
         peer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
         wrong: dict[str, Any] = {"host_key": peer_key}
@@ -217,7 +217,7 @@ async def test_a_stranger_gets_no_password(peer: Peer) -> None:
     assert peer.logins == []
 
 
-async def test_a_known_server_tells_by_what(peer: Peer) -> None:
+async def test_a_known_server_shows_its_fingerprint(peer: Peer) -> None:
     assert "SHA" in await identified(remote_of(peer))
     assert peer.logins == []
 
@@ -263,7 +263,7 @@ async def test_a_private_key_with_a_passphrase_signs_in(sftp: SftpPeer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ssh-rsa", "ecdsa-sha2-nistp256"])
-async def test_the_accepted_key_is_asked_for_where_a_server_has_several(sftp: SftpPeer, kind: str) -> None:
+async def test_the_accepted_key_is_requested_where_a_server_has_several(sftp: SftpPeer, kind: str) -> None:
     await sftp.close()
     sftp.key = asyncssh.generate_private_key(kind)
     await sftp.listen()

@@ -62,7 +62,7 @@ KINESIS_FAULTS: dict[type[MillraceError], CallFault] = {
     CredentialsError: "expired",
 }
 BUSY: CallFault = "limited"
-"""Of PutRecord: the throttling of the stream, since that of a shard is told of the record."""
+"""Fault of PutRecord: the throttling of the stream, since that of a shard is an error of the record."""
 
 
 class KinesisLaboratory:
@@ -210,7 +210,7 @@ def record(key: str, data: bytes) -> Record:
 
 
 def seen(laboratory: Laboratory, sent: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """What `stored` tells, sorted, when all of it has arrived."""
+    """Return the records that `stored` returns, sorted, when all have arrived."""
     return sorted((key if laboratory.sees_keys else "", data) for key, data in sent)
 
 
@@ -231,7 +231,7 @@ async def test_a_key_of_any_characters_and_data_of_any_bytes_arrive_as_they_are(
     assert seen(laboratory, sent) == sorted(laboratory.stored())
 
 
-async def test_failed_records_are_told_by_their_position(laboratory: Laboratory) -> None:
+async def test_failed_records_are_reported_by_their_position(laboratory: Laboratory) -> None:
     laboratory.fail_records(b"1", b"3")
 
     outcomes = await laboratory.sink.send([record(f"user-{number}", str(number).encode()) for number in range(5)])
@@ -281,7 +281,7 @@ async def test_a_target_that_is_not_there_is_not_found(laboratory: Laboratory) -
         await sink.ping()
 
 
-async def test_credentials_that_are_refused_are_told_apart(laboratory: Laboratory) -> None:
+async def test_refused_credentials_are_an_error_of_their_own(laboratory: Laboratory) -> None:
     sink = laboratory.without_credentials()
 
     with pytest.raises(CredentialsError):
@@ -296,7 +296,7 @@ async def test_ping_sends_nothing(laboratory: Laboratory) -> None:
 
 # The SDK gives aiohttp the whole body at once, which aiohttp would rather have as a stream.
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_a_call_as_large_as_the_limits_allow_is_taken(laboratory: Laboratory) -> None:
+async def test_a_call_as_large_as_the_limits_allow_is_accepted(laboratory: Laboratory) -> None:
     limits: SinkLimits = laboratory.sink.limits
     data = b"x" * ((limits.call_bytes // limits.call_records) - len("user-000"))
 

@@ -32,9 +32,7 @@ async def stored_hash(registry: Registry) -> str:
     return password.reveal()
 
 
-async def test_a_password_is_stored_as_its_hash_and_shown_to_nobody(
-    gateway: Gateway, bus: Bus, registry: Registry
-) -> None:
+async def test_a_password_is_stored_as_its_hash_and_never_shown(gateway: Gateway, bus: Bus, registry: Registry) -> None:
     await gateway.user()
 
     async with gateway.http.get(f"{gateway.running.url}{USERS}/nightly") as answer:
@@ -64,7 +62,7 @@ async def test_the_same_user_again_is_no_change(gateway: Gateway, registry: Regi
     assert hashed == await stored_hash(registry)
 
 
-async def test_another_password_takes_the_place_of_the_first_at_once(gateway: Gateway) -> None:
+async def test_another_password_replaces_the_first_at_once(gateway: Gateway) -> None:
     await gateway.user()
 
     changed = await gateway.user(password="another-password")

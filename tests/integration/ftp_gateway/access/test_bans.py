@@ -1,4 +1,4 @@
-"""Who tries passwords is kept out, by every replica; everybody else is served meanwhile."""
+"""Every replica keeps out an address that guesses passwords, and serves all others meanwhile."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ async def guess(gateway: Gateway, address: str = HOSTILE, password: str = "wrong
 
 
 class Guesser(asyncssh.SSHClient):
-    """Tries as often as the server lets him."""
+    """A client that tries passwords as often as the server lets it."""
 
     tried = 0
 
@@ -160,7 +160,7 @@ async def test_a_ban_outlives_the_replica_that_made_it(gateway: Gateway, start: 
     await until(lambda: _is(bans(later), [HOSTILE]))
 
 
-async def test_who_signs_in_is_not_punished_for_the_keys_that_his_agent_offers(gateway: Gateway) -> None:
+async def test_a_sign_in_is_not_punished_for_the_keys_that_the_agent_offers(gateway: Gateway) -> None:
     keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(4)]
     for _ in range(FAILURES):
         async with from_address(gateway, HOSTILE, client_keys=keys):

@@ -1,4 +1,4 @@
-"""What a user may take, and that what is changed of him holds at once, also for a session that is open."""
+"""Limits of a user. A change of the user holds at once, also for a session that is open."""
 
 import asyncio
 import contextlib
@@ -64,7 +64,7 @@ async def test_limits_hold_at_once_for_a_session_that_is_open(gateway: Gateway) 
             await handle.close()
 
 
-async def test_the_bandwidth_of_a_user_holds_for_all_his_sessions_and_for_nobody_else(gateway: Gateway) -> None:
+async def test_the_bandwidth_of_a_user_holds_for_all_his_sessions_and_for_no_other_user(gateway: Gateway) -> None:
     await gateway.user("free", password=PASSWORD)
     await limit(gateway, bandwidth_bytes_s=64 << 10)
     async with gateway.sftp() as one, gateway.sftp() as two, gateway.sftp("shop.free") as free:
@@ -95,7 +95,7 @@ CHANGES: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("what", "change"), CHANGES, ids=[what for what, _ in CHANGES])
-async def test_who_may_not_be_here_any_more_is_put_out_at_once(
+async def test_a_session_that_is_no_longer_allowed_ends_at_once(
     gateway: Gateway, what: str, change: dict[str, object]
 ) -> None:
     await gateway.user("other", password=PASSWORD)
@@ -110,7 +110,7 @@ async def test_who_may_not_be_here_any_more_is_put_out_at_once(
     assert part.interrupted
 
 
-async def test_a_deleted_user_is_put_out_at_once(gateway: Gateway) -> None:
+async def test_a_session_of_a_deleted_user_ends_at_once(gateway: Gateway) -> None:
     async with gateway.connect() as connection, connection.start_sftp_client():
         async with gateway.http.delete(f"{gateway.running.url}{USER}") as answer:
             assert answer.status == 204
@@ -145,7 +145,7 @@ async def test_a_user_expires_while_he_is_here(gateway: Gateway) -> None:
             pass
 
 
-async def test_who_only_looks_is_idle_and_who_transfers_is_not(start_gateway: StartGateway) -> None:
+async def test_a_session_without_transfers_is_idle_and_one_with_transfers_is_not(start_gateway: StartGateway) -> None:
     async with start_gateway(sftp_idle_s=1.0) as gateway, gateway.connect() as looking, gateway.sftp() as working:
         client = await looking.start_sftp_client()
         ended = asyncio.create_task(looking.wait_closed())
@@ -157,7 +157,7 @@ async def test_who_only_looks_is_idle_and_who_transfers_is_not(start_gateway: St
         await write(working, "/b.csv")
 
 
-async def test_who_does_not_sign_in_is_put_out(settings: Settings, run_service: RunService) -> None:
+async def test_a_connection_that_does_not_sign_in_is_closed(settings: Settings, run_service: RunService) -> None:
     hasty = structs.replace(settings, sftp_login_s=0.5)
     async with running(SERVICE, hasty) as service:
         host, _, port = service.mesh.addresses["sftp"].rpartition(":")

@@ -1,4 +1,4 @@
-"""The ftp gateway as the user of NATS that it is in production: what it is granted is enough for all it does."""
+"""The ftp gateway as the user of NATS that it is in production: its permissions are enough for all it does."""
 
 from datetime import UTC, datetime
 from pathlib import Path

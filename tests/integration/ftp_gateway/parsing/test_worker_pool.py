@@ -33,7 +33,7 @@ def push(tmp_path: Path) -> Path:
     return file
 
 
-async def test_a_file_is_looked_at_and_comes_in_chunks(push: Path) -> None:
+async def test_a_file_is_validated_and_comes_in_chunks(push: Path) -> None:
     async with ParserPool(nobody) as work, work.open(push, "shop", "push", FileRules()) as file:
         validation = await file.validate()
         chunks = [chunk async for chunk in file.chunks("push.csv", after=500)]
@@ -43,7 +43,7 @@ async def test_a_file_is_looked_at_and_comes_in_chunks(push: Path) -> None:
     assert list(range(501, 1301)) == [row.line for chunk in chunks for row in decode(chunk.data, PushBatch).rows]
 
 
-async def test_unknown_users_are_asked_for(tmp_path: Path) -> None:
+async def test_unknown_users_are_queried(tmp_path: Path) -> None:
     file = tmp_path / "profiles"
     file.write_bytes(b"~~~n\n1~~~1\n2~~~2\n")
     async with (
@@ -87,7 +87,7 @@ async def test_a_file_that_is_left_in_the_middle_ends_its_process(push: Path) ->
             assert 1300 == (await file.validate()).ok
 
 
-async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: Path) -> None:
+async def test_a_file_is_abandoned_while_its_process_waits_to_be_read(tmp_path: Path) -> None:
     file = tmp_path / "push"
     file.write_bytes(b"1;Hello;https://x.example\n" * 200_000)
 
@@ -107,7 +107,7 @@ async def test_a_file_is_given_up_while_its_process_waits_to_be_read(tmp_path: P
         assert [] == workers()
 
 
-async def test_a_process_that_dies_is_told_and_replaced(push: Path) -> None:
+async def test_a_process_that_dies_is_reported_and_replaced(push: Path) -> None:
     async with ParserPool(nobody) as work:
 
         async def die() -> None:

@@ -1,4 +1,4 @@
-"""What an app may want to see before a file counts as complete, sending again on purpose, and a disk that is full."""
+"""Completion rules of an app, files sent again on purpose, and a disk that is full."""
 
 import os
 import subprocess
@@ -158,7 +158,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
-async def test_a_full_disk_is_told_and_nothing_of_the_file_is_sent(
+async def test_a_full_disk_is_logged_and_nothing_of_the_file_is_sent(
     small_disk: Path, gateway: Gateway, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""A process that dies between any two steps of a file's life: the next one goes on, and nothing is repeated."""
+"""A process that dies between any two steps of a file: the next one goes on, and nothing is repeated."""
 
 import asyncio
 import contextlib

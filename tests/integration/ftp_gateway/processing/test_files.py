@@ -1,4 +1,4 @@
-"""What happens to an uploaded file, from the rename or the settled close to the stream, the report and the event."""
+"""Processing of an uploaded file, from the rename or the settled close to the stream, the report and the event."""
 
 import codecs
 from pathlib import Path
@@ -24,7 +24,7 @@ async def gateway(gateway: Gateway) -> Gateway:
     return gateway
 
 
-async def test_a_push_file_becomes_commands_and_a_report_and_is_gone(gateway: Gateway, bus: Bus) -> None:
+async def test_a_push_file_becomes_commands_and_a_report_and_is_deleted(gateway: Gateway, bus: Bus) -> None:
     async with gateway.sftp() as client:
         result = await process(client, "/push.csv", (DEMO / "push.csv").read_bytes())
         report = (await read(client, "/errors/push.csv.report.csv")).decode("utf-8-sig").splitlines()
@@ -77,7 +77,7 @@ async def test_a_large_file_goes_out_in_chunks_of_five_hundred(gateway: Gateway,
     assert [f"{result['file_id']}:{line}" for line in range(1, 1701)] == [row.id for part in parts for row in part.rows]
 
 
-async def test_a_file_with_a_bad_row_is_taken_whole_or_not_at_all_where_the_app_says_so(
+async def test_a_file_with_a_bad_row_is_accepted_whole_or_not_at_all_where_the_app_says_so(
     gateway: Gateway, bus: Bus
 ) -> None:
     await gateway.put("/v1/apps/shop", {"settle_s": 0.05, "all_or_nothing": True})

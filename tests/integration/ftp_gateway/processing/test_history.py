@@ -1,4 +1,4 @@
-"""What is told of a file: by HTTP while it is here and after, and by `ftp.file.<app>.<state>`."""
+"""Status of a file: by HTTP while it is here and after, and by `ftp.file.<app>.<state>`."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ MIXED = b"1;Hello;https://x.example\n2;no link\n1;Again;https://x.example\n;Hell
 
 
 async def stop_after(bus: Bus, messages: int | None) -> None:
-    """Let `PUSH` take no more than so many messages, or as many as it likes."""
+    """Limit `PUSH` to so many messages, or to no number."""
     config = (await bus.js.stream_info(streams.PUSH.name)).config
     await bus.js.update_stream(config.evolve(max_msgs=messages or -1, discard=DiscardPolicy.NEW))
 
@@ -30,7 +30,7 @@ def figures(event: FileChanged) -> tuple[str, int, int, int, int, str | None]:
     return event.file_name, event.rows, event.rows_ok, event.rows_bad, event.duplicates, event.reason
 
 
-async def test_every_state_of_a_file_is_told_with_its_figures(gateway: Gateway, bus: Bus) -> None:
+async def test_every_state_of_a_file_is_published_with_its_figures(gateway: Gateway, bus: Bus) -> None:
     async with gateway.sftp() as client:
         result = await process(client, "/mixed.csv", MIXED)
         await process(client, "/again.csv", MIXED)
@@ -60,12 +60,12 @@ async def test_every_state_of_a_file_is_told_with_its_figures(gateway: Gateway, 
 
 @pytest.fixture
 async def replica(gateway: Gateway, settings: Settings) -> AsyncIterator[Gateway]:
-    """Another one, on the same spool."""
+    """Another gateway, on the same spool."""
     async with running(SERVICE, settings) as other:
         yield Gateway(other, gateway.http)
 
 
-async def test_progress_of_a_file_is_told_by_every_replica_while_it_is_published(
+async def test_progress_of_a_file_is_shown_by_every_replica_while_it_is_published(
     gateway: Gateway, replica: Gateway, bus: Bus
 ) -> None:
     half = PACK_CHUNKS * CHUNK_ROWS

@@ -48,13 +48,13 @@ class KilledError(BaseException):
 
 
 class Death:
-    """Comes before the n-th step of those that it accompanies; then every step is too late."""
+    """A crash before the n-th step of the objects that it accompanies. All later steps fail, too."""
 
     def __init__(self, before: int) -> None:
         self.left = before
 
     def accompanies(self, steps: Any) -> Any:
-        """The same object, whose coroutines may be the last."""
+        """Return the object with steps that may crash."""
         return Mortal(steps, self)
 
     def step(self) -> None:
@@ -64,7 +64,7 @@ class Death:
 
 
 class Mortal:
-    """An object whose methods the process may not live to call, or to hear the end of."""
+    """An object that may crash before one of its methods runs or returns."""
 
     def __init__(self, steps: Any, death: Death) -> None:
         self.steps = steps
@@ -104,7 +104,7 @@ async def parsers(bus: Bus) -> AsyncIterator[ParserPool]:
 
 
 class Process:
-    """What one process has: its spool, and what it knows of the remote. `ahead` is what its clock is."""
+    """One process: its spool, and the state of the remote that it knows. Its clock is `ahead` of the real time."""
 
     def __init__(self, folder: Path, peer: SftpPeer, store: KeyValueStore, app_key: str = "shop") -> None:
         self.ahead = timedelta()
@@ -138,7 +138,7 @@ class Process:
         await puller.poll()
 
     async def work_off(self, bus: Bus, parsers: ParserPool) -> None:
-        """Process what lies in the spool and is whole."""
+        """Process the complete files of the spool."""
         intake = FileScheduler(
             spool=self.spool,
             bus=bus,
@@ -201,7 +201,7 @@ async def test_what_was_pulled_waits_for_a_file_of_its_name(
     assert ["7", "0", "1", "2"] == [row.ext_id for row in await rows(bus)]
 
 
-async def test_a_file_that_is_gone_is_remembered_for_a_week(
+async def test_a_deleted_file_is_remembered_for_a_week(
     bus: Bus, peer: SftpPeer, store: KeyValueStore, tmp_path: Path
 ) -> None:
     process = Process(tmp_path / "spool", peer, store)

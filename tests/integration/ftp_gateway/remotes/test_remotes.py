@@ -1,4 +1,4 @@
-"""Files of customers' own servers: pulled once, whatever breaks, and what people are told of it."""
+"""Files of customers' own servers: pulled once through any fault, and the alerts and reports of faults."""
 
 import asyncio
 import sys
@@ -83,7 +83,7 @@ class Remote:
         return bool(found) and found["code"] == code
 
     async def looks_again(self) -> None:
-        """Wait for a look that began after now."""
+        """Wait for a poll that began after now."""
         seen: set[str | None] = set()
 
         async def three() -> bool:
@@ -137,7 +137,7 @@ async def _is_long(found: Any, bus: Bus, most: int) -> bool:
     return len(await found(bus, "completed")) >= most
 
 
-async def test_what_was_taken_is_deleted_or_archived(gateway: Gateway, peer: Peer, bus: Bus) -> None:
+async def test_a_pulled_file_is_deleted_or_archived(gateway: Gateway, peer: Peer, bus: Bus) -> None:
     remote = Remote(gateway, peer)
     remote.offer("push.csv")
     await remote.put(after="delete")
@@ -167,7 +167,7 @@ async def test_profile_files_go_by_their_patterns(gateway: Gateway, peer: Peer, 
     }
 
 
-async def test_a_file_that_is_served_in_part_is_not_taken_until_it_is_whole(
+async def test_a_file_that_is_served_in_part_is_not_pulled_until_it_is_whole(
     gateway: Gateway, peer: Peer, bus: Bus
 ) -> None:
     remote = Remote(gateway, peer)
@@ -234,7 +234,7 @@ async def test_reports_go_to_the_server(gateway: Gateway, peer: Peer) -> None:
     assert {"push.csv.result.json", "push.csv.report.csv"} == {path.name for path in result.parent.iterdir()}
 
 
-async def test_a_wrong_password_is_told_once_and_a_right_one_helps_at_once(
+async def test_a_wrong_password_is_reported_once_and_a_right_one_helps_at_once(
     gateway: Gateway, peer: Peer, bus: Bus
 ) -> None:
     remote = Remote(gateway, peer)
@@ -456,7 +456,7 @@ async def test_what_was_due_by_a_schedule_when_its_replica_died_is_done_at_once(
     assert ["1", "2"] == [row.ext_id for row in await rows(bus)]
 
 
-async def test_a_server_that_nobody_listens_at_is_told_in_plain_words(gateway: Gateway, sftp: SftpPeer) -> None:
+async def test_a_server_without_a_listener_is_reported_in_plain_words(gateway: Gateway, sftp: SftpPeer) -> None:
     await sftp.close()
 
     report = await Remote(gateway, sftp).ask("POST", "/test", json=sftp.config())

@@ -1,4 +1,4 @@
-"""Remote lanes on a real bucket: what the configuration leaves behind is erased, whatever NATS does meanwhile."""
+"""The scheduler of remotes on a real bucket: it erases the state of removed remotes, also while NATS fails."""
 
 import asyncio
 from datetime import UTC, datetime

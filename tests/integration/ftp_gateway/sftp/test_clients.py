@@ -1,5 +1,5 @@
 """
-The clients that customers use: what comes of an upload, a rename, a resumed upload, a deletion, and a client that dies.
+The clients that customers use: an upload, a rename, a resumed upload, a deletion, and a client that dies.
 
 One gateway serves all tests of this file, each in an app of its own.
 """
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CLIENTS: tuple[type[CustomerClient], ...] = (OpenSsh, Scp, Rclone, NewRclone, Lftp, Paramiko, AsyncSsh, Sshfs)
 NUMBERS = count(1)
 SLOWLY = {"bandwidth_bytes_s": 64 << 10}
-"""Of a user whose uploads are still under way when they are looked at, however fast the client is."""
+"""Limits of a user whose uploads are still under way when the test checks them, for any speed of the client."""
 SETTLES = {"settle_s": 0.05}
 WAITS = {"settle_s": 600}
 
 
 class App:
-    """An app of one test, its user, and what came of his files."""
+    """An app of one test, its user, and the outcome of his files."""
 
     def __init__(self, gateway: Gateway, bus: Bus, site: Site) -> None:
         self.gateway = gateway
@@ -56,11 +56,11 @@ class App:
 
     @property
     def uploads(self) -> list[Upload]:
-        """What of its files waits."""
+        """List the app's files that wait."""
         return [upload for upload in self.spool.uploads() if upload.info.app_key == self.key]
 
     def bytes_of(self, name: str) -> bytes:
-        """What has arrived under a name."""
+        """Return the bytes that have arrived under a name."""
         upload = self.spool.find(Place(self.key, "", name))
         assert upload is not None, [upload.info.name for upload in self.uploads]
         return self.spool.path(upload).read_bytes()
@@ -70,18 +70,18 @@ class App:
         await until(lambda: any(upload.size_bytes for upload in self.uploads))
 
     async def sent(self) -> list[str]:
-        """The external ids whose push was published."""
+        """Return the external ids in the published push commands."""
         return [row.ext_id for row in await rows(self.bus, self.key)]
 
     def told(self) -> dict[str, bytes]:
-        """What /errors holds."""
+        """Return the reports in /errors, by name."""
         found = self.spool.entries(self.key, "errors")
         return {report.info.name: self.spool.path(report).read_bytes() for report in found}
 
     def file(self, name: str, size: int = 0, first: int = 1) -> tuple[Path, list[str]]:
         """
         A file of at least so many bytes, and its external ids. Its first row has 64 bytes and the others 128, so that
-        whoever cuts it at the end of a block cuts a row in the middle of its text.
+        a cut at the end of a block cuts a row in the middle of its text.
         """
         ids = [f"{number:08}" for number in range(first, first + max(3, 1 + (size + 63) // 128))]
         lines = [
@@ -118,7 +118,7 @@ def client(request: pytest.FixtureRequest, app: App) -> CustomerClient:
     return made
 
 
-async def test_an_upload_is_published_its_bad_rows_are_reported_and_it_is_gone(
+async def test_an_upload_is_published_its_bad_rows_are_reported_and_it_is_deleted(
     app: App, client: CustomerClient
 ) -> None:
     source, ids = app.file("push.csv")
@@ -308,7 +308,7 @@ async def test_rclone_copies_a_folder_and_finds_it_equal(app: App, program: type
     assert 5 == len(app.uploads)
 
 
-async def test_paramiko_takes_the_place_of_a_waiting_file(app: App) -> None:
+async def test_paramiko_replaces_a_waiting_file(app: App) -> None:
     await app.change(WAITS)
     client = Paramiko(app.site)
     first, _ = app.file("first.csv")

@@ -37,7 +37,7 @@ async def serves_others(gateway: Gateway) -> None:
         await write(other, "/other.csv")
 
 
-async def test_1014_handles_are_not_given_and_others_are_served(gateway: Gateway) -> None:
+async def test_1014_handles_are_refused_and_others_are_served(gateway: Gateway) -> None:
     most = Quotas().open_handles
     async with gateway.sftp() as client:
         await write(client, "/a.csv")
@@ -81,12 +81,12 @@ async def test_a_client_that_reads_nothing_takes_no_memory(gateway: Gateway) -> 
 
 
 def gateway_connections(gateway: Gateway) -> list[Connection]:
-    """The server's side of who is connected."""
+    """Return the open connections at the side of the server."""
     [sftp] = [intake for intake in dict(gateway.running.mesh.intakes).values() if isinstance(intake, SftpServer)]
     return [connection for connection in sftp._authenticators if isinstance(connection, Connection)]
 
 
-async def test_500_connections_that_say_nothing_keep_nobody_out(gateway: Gateway) -> None:
+async def test_500_silent_connections_keep_no_user_out(gateway: Gateway) -> None:
     def dial(number: int) -> socket.socket:
         return socket.create_connection((gateway.host, gateway.port), source_address=(f"127.0.1.{number % 250 + 1}", 0))
 
@@ -98,7 +98,7 @@ async def test_500_connections_that_say_nothing_keep_nobody_out(gateway: Gateway
         await serves_others(gateway)
 
 
-async def test_an_address_that_takes_its_connections_leaves_room_for_others(gateway: Gateway) -> None:
+async def test_an_address_that_uses_all_its_connections_leaves_room_for_others(gateway: Gateway) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(25):
             connection = await asyncio.to_thread(
@@ -119,7 +119,7 @@ async def impatient(start_gateway: StartGateway) -> AsyncIterator[Gateway]:
 
 
 async def drip(gateway: Gateway, gone: Callable[[], bool], drop: Callable[[], None]) -> None:
-    """Say a little again and again, until the gateway has had enough. Others are served meanwhile."""
+    """Send a little again and again, until the gateway disconnects. It serves others meanwhile."""
     began = monotonic()
     await serves_others(gateway)
     async with asyncio.timeout(10):
@@ -140,7 +140,9 @@ SLOW = {
 
 
 @pytest.mark.parametrize(("first", "then"), SLOW.values(), ids=SLOW)
-async def test_who_is_slow_before_he_signs_in_is_put_out(impatient: Gateway, first: bytes, then: bytes) -> None:
+async def test_a_client_that_is_slow_before_the_sign_in_is_disconnected(
+    impatient: Gateway, first: bytes, then: bytes
+) -> None:
     reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
     writer.write(first)
     heard = asyncio.create_task(_all_of(reader))
@@ -159,7 +161,7 @@ async def _all_of(reader: asyncio.StreamReader) -> None:
 
 
 class Hesitant(asyncssh.SSHClient):
-    """Never gives his password."""
+    """A client that never sends its password."""
 
     connection: asyncssh.SSHClientConnection | None = None
 
@@ -171,7 +173,7 @@ class Hesitant(asyncssh.SSHClient):
         return ""
 
 
-async def test_who_is_slow_to_sign_in_is_put_out(impatient: Gateway) -> None:
+async def test_a_client_that_is_slow_to_sign_in_is_disconnected(impatient: Gateway) -> None:
     async def sign_in() -> None:
         async with impatient.connect(password=None, client_factory=Hesitant, preferred_auth="password"):
             pass
@@ -187,7 +189,7 @@ async def test_who_is_slow_to_sign_in_is_put_out(impatient: Gateway) -> None:
         await hesitating
 
 
-async def test_who_is_slow_within_a_packet_is_put_out(impatient: Gateway) -> None:
+async def test_a_client_that_is_slow_within_a_packet_is_disconnected(impatient: Gateway) -> None:
     async with impatient.connect() as connection:
         writer, reader, _ = await connection.open_session(subsystem="sftp", encoding=None)
         writer.write(b"\0\0\0\x05\x01\0\0\0\x03")

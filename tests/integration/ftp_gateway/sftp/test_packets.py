@@ -1,5 +1,5 @@
 """
-A client that speaks SFTP badly on purpose: whatever it sends, it gets one answer for each request or is put out, others
+A client that speaks SFTP badly on purpose. For any bytes it gets one answer for each request or is disconnected, others
 are served, and nothing of it is left.
 """
 
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 T = TypeVar("T")
 LEAVE_S = 10.0
-"""How long the gateway may take to clean up after a client. Shorter than `ANSWER_S`, which bounds every step."""
+"""Time within which the gateway cleans up after a client. Shorter than `ANSWER_S`, which bounds every step."""
 
 
 class Bench:
@@ -115,7 +115,7 @@ class Bench:
 
 
 def _stems(folder: Path) -> set[str]:
-    """The ids of what lies there; a directory's `turn` is nobody's."""
+    """Return the ids of the files there. The `turn` of a directory belongs to no file."""
     return {file.name.partition(".")[0] for file in folder.rglob("*.*") if file.is_file()}
 
 
@@ -128,7 +128,7 @@ def _open_files(folder: Path) -> list[Path]:
 
 
 class BadClient(RuleBasedStateMachine):
-    """What such a client sends, and what it must get."""
+    """A client that sends any packets, and checks the answers."""
 
     bench: ClassVar[Bench]
 
@@ -190,7 +190,7 @@ class BadClient(RuleBasedStateMachine):
         return self.given[-1 - of.number] if of.number < len(self.given) else of.invented
 
     def play(self, packets: list[bytes]) -> None:
-        """Send these at once, and look at the answer to each."""
+        """Send the packets at once, and check the answer to each."""
         session = self.begun()
 
         async def exchange() -> list[bytes | None]:
@@ -204,7 +204,7 @@ class BadClient(RuleBasedStateMachine):
             self.look(packet, answer)
 
     def look(self, packet: bytes, answer: bytes) -> None:
-        """What an answer may be."""
+        """Check that the packet allows the answer."""
         kind = packet[0]
         done = UInt32(OK) == answer[5:9] if answer[0] == STATUS else True
         if kind == EXTENDED:
@@ -228,7 +228,7 @@ class BadClient(RuleBasedStateMachine):
                 assert int.from_bytes(packet[9 + size : 17 + size]) <= MAX_FILE_BYTES
 
     def leave(self, last: bytes, *, politely: bool) -> None:
-        """Send something and go, and look at what is left."""
+        """Send the last bytes, disconnect, and check that nothing is left."""
         session = self.begun()
 
         async def leave() -> None:
@@ -244,7 +244,7 @@ class BadClient(RuleBasedStateMachine):
         self.bench.run(leave())
 
     def begun(self) -> PacketSession:
-        """The session, or a new one after one that has ended."""
+        """Return the session, or a new one after one that has ended."""
         if self.session is None:
             self.begin(3)
         assert self.session is not None
@@ -262,7 +262,7 @@ async def bench(tmp_path_factory: pytest.TempPathFactory, host_keys: bytes) -> A
         yield Bench(gateway, key)
 
 
-async def test_whatever_a_client_sends_it_is_answered_or_put_out_and_nothing_is_left(bench: Bench) -> None:
+async def test_any_client_is_answered_or_disconnected_and_nothing_is_left(bench: Bench) -> None:
     BadClient.bench = bench
     before = len(asyncio.all_tasks())
     chosen = settings(
@@ -280,7 +280,7 @@ async def test_whatever_a_client_sends_it_is_answered_or_put_out_and_nothing_is_
     await until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_a_client_that_goes_before_it_says_anything_leaves_nothing(bench: Bench) -> None:
+async def test_a_client_that_disconnects_early_leaves_nothing(bench: Bench) -> None:
     for last in (b"", b"\0", UInt32(5) + Byte(INIT), UInt32(5) + Byte(OPEN) + UInt32(1), UInt32(0)):
         for politely in (True, False):
             session = await bench.connect()
@@ -317,7 +317,7 @@ async def test_a_file_is_complete_when_it_was_closed_also_where_the_end_comes_wi
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])
-async def test_a_client_of_an_older_version_is_put_out(bench: Bench, version: int) -> None:
+async def test_a_client_of_an_older_version_is_disconnected(bench: Bench, version: int) -> None:
     session = await bench.connect()
     async with asyncio.timeout(ANSWER_S):
         await session.begin(version)

@@ -84,7 +84,7 @@ async def test_a_header_that_comes_byte_by_byte_is_read(gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-client\r\n", b"PROXY TCP4 x\r\n", V2_START + b"\xff" * 8])
-async def test_a_proxy_without_a_header_is_told_nothing(
+async def test_a_proxy_without_a_header_receives_nothing(
     gateway: Gateway, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ftp_gateway.sftp.listener.HEADER_S", 0.3)
@@ -96,7 +96,7 @@ async def test_a_proxy_without_a_header_is_told_nothing(
     writer.close()
 
 
-async def test_from_anybody_else_no_header_is_read(gateway: Gateway) -> None:
+async def test_no_header_is_read_from_other_addresses(gateway: Gateway) -> None:
     with pytest.raises((asyncssh.Error, OSError)):
         await sign_in(gateway, v1("203.0.113.9"), source="127.0.0.1")
     with pytest.raises(asyncssh.PermissionDenied):

@@ -1,4 +1,4 @@
-"""`/reports`: what the exporter leaves for an app is what its customer gets by SFTP, and nothing else."""
+"""`/reports`: the customer gets by SFTP the files that the exporter leaves for the app, and nothing else."""
 
 import csv
 import gzip

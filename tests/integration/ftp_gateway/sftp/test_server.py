@@ -28,7 +28,7 @@ def app_config() -> dict[str, object]:
 
 @pytest.fixture
 def spool(gateway: Gateway) -> Spool:
-    """What has arrived. Files settle for so long that a test sees them lie there, unless they are renamed."""
+    """The spool with the uploads. Files settle for so long that a test sees them there, unless they are renamed."""
     found: Spool = gateway.running.state.spool
     return found
 
@@ -175,7 +175,7 @@ async def test_a_file_grows_by_append_and_is_read_back(gateway: Gateway) -> None
         assert (await client.stat("/a.csv")).size == 7
 
 
-async def test_a_rename_takes_the_place_of_a_waiting_file_only_where_that_is_asked(gateway: Gateway) -> None:
+async def test_a_rename_replaces_a_waiting_file_only_where_that_is_requested(gateway: Gateway) -> None:
     async with gateway.sftp() as client:
         await write(client, "/a.csv.part", b"new")
         await write(client, "/b.csv.part", b"old")
@@ -185,7 +185,7 @@ async def test_a_rename_takes_the_place_of_a_waiting_file_only_where_that_is_ask
         assert await read(client, "/b.csv.part") == b"new"
 
 
-async def test_setstat_is_accepted_and_ignored_also_for_a_file_that_is_gone(gateway: Gateway) -> None:
+async def test_setstat_is_accepted_and_ignored_also_for_a_missing_file(gateway: Gateway) -> None:
     async with gateway.sftp() as client:
         await write(client, "/a.csv")
         await client.chmod("/a.csv", 0o777)
@@ -193,7 +193,7 @@ async def test_setstat_is_accepted_and_ignored_also_for_a_file_that_is_gone(gate
         assert ((await client.stat("/a.csv")).permissions or 0) & 0o777 == 0o640
 
 
-async def test_a_size_is_set_by_who_writes_the_file_and_by_nobody_else(gateway: Gateway) -> None:
+async def test_a_size_is_set_by_the_writer_of_the_file_alone(gateway: Gateway) -> None:
     async with gateway.sftp() as client:
         async with client.open("/a.csv", "wb") as file:
             await file.write(b"hello")
@@ -219,7 +219,7 @@ async def test_a_write_far_beyond_the_limit_is_refused_and_leaves_a_part(gateway
     assert (0, True) == (upload.size_bytes, upload.interrupted)
 
 
-async def test_a_read_of_everything_gives_a_block_and_one_beyond_the_end_gives_nothing(gateway: Gateway) -> None:
+async def test_a_read_of_any_size_returns_a_block_and_one_beyond_the_end_returns_nothing(gateway: Gateway) -> None:
     async with gateway.connect() as connection, connection.start_sftp_client() as client:
         await write(client, "/a.csv", b"x" * (MAX_BLOCK_BYTES + 10))
         handler = client._handler
@@ -281,7 +281,7 @@ async def test_a_connection_has_one_session_and_nothing_but_sftp(gateway: Gatewa
             await connection.open_connection("127.0.0.1", gateway.port)
 
 
-async def test_a_wrong_password_is_refused_whoever_it_is_for(gateway: Gateway) -> None:
+async def test_a_wrong_password_is_refused_for_any_login(gateway: Gateway) -> None:
     for login in ("shop.nightly", "shop.nobody", "nobody.nightly", "shop", "../x", "shop.nightly.x"):
         with pytest.raises(asyncssh.PermissionDenied):
             async with gateway.connect(login, password="wrong-password"):

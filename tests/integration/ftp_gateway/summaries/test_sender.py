@@ -1,4 +1,4 @@
-"""The daily summary: one e-mail a day for an app, whoever sends it, and again when it could not be sent."""
+"""The daily summary: one e-mail a day for an app, from any replica, and again when it could not be sent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ from support.stored_messages import messages
 from support.waiting import until
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
-"""Of today: the stream tells when an event came, and no test can change that."""
+"""Noon of today. The stream sets the time of an event, and no test can change that."""
 DAY = timedelta(days=1)
 SUMMARY = Summary(recipients=("ada@shop.example",), hour=8)
 BROKEN = ROW + b"2;Hel"
@@ -66,7 +66,7 @@ async def files(bus: Bus, settings: Settings) -> None:
 
 
 def summaries(bus: Bus, settings: Settings, clock: Clock, *, summary: Summary = SUMMARY) -> SummarySender:
-    """What one replica does."""
+    """Create the summary sender of one replica."""
     shop = Subscription(app_key="shop", name="Shop", zone=ZoneInfo("UTC"), summary=summary)
     return SummarySender(bus, Mailer(settings), lambda: iter([shop]), clock)
 
@@ -82,7 +82,7 @@ def text_of(server: MailServer) -> str:
     return str(server.mails[-1].get_content())
 
 
-async def test_files_of_a_day_are_told_on_the_next(
+async def test_files_of_a_day_are_mailed_on_the_next(
     run_service: RunService, http: aiohttp.ClientSession, registry: Registry, bus: Bus, server: MailServer
 ) -> None:
     await ensure(bus, streams.SUMMARIES, Settings())
@@ -129,7 +129,7 @@ async def test_service_sends_what_is_due_when_it_starts(
     assert 1 == len(server.mails)
 
 
-async def test_what_was_before_summaries_were_wanted_is_not_told(
+async def test_files_from_before_summaries_were_wanted_are_not_mailed(
     bus: Bus, settings: Settings, server: MailServer, clock: Clock, files: None
 ) -> None:
     await tell(bus, "old.csv", NOON - DAY)
@@ -144,7 +144,7 @@ async def test_what_was_before_summaries_were_wanted_is_not_told(
     assert ("new.csv" in text_of(server), "old.csv" in text_of(server)) == (True, False)
 
 
-async def test_summary_is_sent_once_by_replicas_that_look_at_the_same_time(
+async def test_summary_is_sent_once_by_replicas_that_check_at_the_same_time(
     bus: Bus, settings: Settings, server: MailServer, clock: Clock, files: None
 ) -> None:
     replicas = [summaries(bus, settings, clock) for _ in range(4)]
@@ -161,7 +161,7 @@ async def test_summary_is_sent_once_by_replicas_that_look_at_the_same_time(
     assert "theirs.csv" not in text_of(server)
 
 
-async def test_summary_goes_out_after_whoever_was_to_send_it_died(
+async def test_summary_goes_out_after_its_sender_died(
     bus: Bus, settings: Settings, server: MailServer, clock: Clock, files: None
 ) -> None:
     class Dying(Mailer):
@@ -207,7 +207,7 @@ async def test_summary_is_tried_again_and_is_an_alert_after_some_tries(
     assert "a.csv" in text_of(server)
 
 
-async def test_days_without_mail_are_told_with_the_next(
+async def test_days_without_mail_are_sent_with_the_next(
     bus: Bus, settings: Settings, server: MailServer, clock: Clock, files: None
 ) -> None:
     replica = summaries(bus, settings, clock)
@@ -223,7 +223,7 @@ async def test_days_without_mail_are_told_with_the_next(
 
 
 @pytest.mark.parametrize(("only_when_something_happened", "mails"), [(True, 0), (False, 1)])
-async def test_day_without_files_is_told_where_that_is_wanted(
+async def test_day_without_files_is_mailed_where_that_is_wanted(
     bus: Bus,
     settings: Settings,
     server: MailServer,

@@ -1,4 +1,4 @@
-"""LeaseKeeper on a real bucket: a partition that another replica has just taken stays his."""
+"""LeaseKeeper on a real bucket: a partition that another replica has just claimed stays with it."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from shared.runtime.settings import Settings
 
 
 class OpenPartitions:
-    """Remembers which partitions are open."""
+    """Set of the open partitions, by number."""
 
     def __init__(self) -> None:
         self.opened: set[int] = set()
@@ -44,7 +44,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def test_a_lease_that_is_heard_of_after_the_plan_is_left_alone(
+async def test_a_lease_that_arrives_after_the_plan_is_left_alone(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ensure(bus, LEASES, settings)

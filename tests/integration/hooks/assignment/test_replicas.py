@@ -1,4 +1,4 @@
-"""Replicas of hooks share the partitions: they come, go and are killed under load, and nobody's order is lost."""
+"""Replicas of hooks share the partitions: they come, go and are killed under load, and each user's order is kept."""
 
 import asyncio
 import signal
@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
-    """Slow, and failing now and then."""
+    """A Kinesis that is slow, and fails now and then."""
     kinesis.delay_s = 0.02
     kinesis.record_failure_rate = 0.02
     return kinesis
@@ -63,7 +63,7 @@ class Replicas:
         return self.running[name]
 
     async def stop(self, name: str) -> None:
-        """As a signal does."""
+        """Stop the replica as a signal does."""
         del self.running[name]
         await self._stacks.pop(name).aclose()
 
@@ -73,7 +73,7 @@ class Replicas:
         self.running[name] = await ready
 
     async def kill(self, name: str) -> None:
-        """Broken off where it is: nothing is drained, acknowledged or given back."""
+        """Break the replica off where it is: nothing is drained, acknowledged or released."""
         del self.running[name]
         task = self._killed.pop(name)
         task.cancel()
@@ -90,7 +90,7 @@ async def replicas(settings: Settings, quick: None) -> AsyncIterator[Replicas]:
 
 
 def owned(running: RunningService) -> int:
-    """What the metric says."""
+    """Return the number of partitions that the replica owns, by its metric."""
     rendered = running.mesh.metrics.render().decode()
     return int(float(rendered.split("\nmillrace_hooks_partitions_owned ")[1].split("\n")[0]))
 
@@ -105,7 +105,7 @@ async def partitions_status(url: str, admin: dict[str, str]) -> AssignmentOvervi
 
 @asynccontextmanager
 async def load(client: HooksClient, posted: list[dict[str, Any]]) -> AsyncIterator[None]:
-    """Events flow in while the block runs, and the rest after it."""
+    """Post events while the block runs, and the rest after it."""
 
     async def post() -> None:
         for place in range(0, len(posted), 50):
@@ -118,7 +118,7 @@ async def load(client: HooksClient, posted: list[dict[str, Any]]) -> AsyncIterat
         yield
 
 
-async def test_one_replica_has_everything_once_it_is_ready(replicas: Replicas, admin: dict[str, str]) -> None:
+async def test_one_replica_has_all_partitions_once_it_is_ready(replicas: Replicas, admin: dict[str, str]) -> None:
     first = await replicas.start("first")
 
     told = await partitions_status(first.url, admin)
@@ -207,7 +207,7 @@ async def test_a_target_that_does_not_answer_holds_no_partition_back(
     assert by_user(posted) == first_successes(records)
 
 
-async def test_a_blocked_target_catches_up_where_its_partitions_have_gone_to(
+async def test_a_blocked_target_catches_up_at_the_new_owner_of_its_partitions(
     replicas: Replicas, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stall_policy = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: each tenant lists, reads, sends again and throws away its own."""
+"""Dead letters over HTTP: each tenant lists, reads, replays and purges its own."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def client(client: HooksClient, hooks: RunningService, kinesis: FaultyKine
 
 @pytest.fixture
 def writer(bus: Bus, hooks: RunningService) -> DeadLetterWriter:
-    """Puts letters as the service does."""
+    """Writer of dead letters as the service has it."""
     return DeadLetterWriter(bus, Metrics(), now)
 
 
@@ -53,7 +53,7 @@ async def put(
     reason: str = "rejected",
     filler: str = "",
 ) -> None:
-    """Letters of the events at these places of `EVENTS`, the users taking turns."""
+    """Put dead letters of the events at these places of `EVENTS`, the users taking turns."""
     for place in places:
         user = f"user-{place % users}"
         body = json.dumps({"id": f"e{place:04}", "user": {"userId": user}, "filler": filler}).encode()
@@ -64,7 +64,7 @@ async def put(
 
 
 async def letters(client: HooksClient, query: str = "") -> list[dict[str, Any]]:
-    """The first page."""
+    """Return the first page."""
     status, page = await client.ask("GET", f"/dead-letters{query}")
     assert status == 200, page
     found: list[dict[str, Any]] = page["letters"]
@@ -72,7 +72,7 @@ async def letters(client: HooksClient, query: str = "") -> list[dict[str, Any]]:
 
 
 async def replay(client: HooksClient, **form: Any) -> dict[str, Any]:
-    """Send again."""
+    """Replay dead letters."""
     status, told = await client.ask("POST", "/dead-letters/replay", form)
     assert status == 200, told
     reply: dict[str, Any] = told

@@ -1,4 +1,4 @@
-"""Events go in at the entrance, and what hooks ask for arrives at Kinesis: once, in order, whatever fails between."""
+"""Events that are posted arrive at Kinesis as hooks define: once and in order, for any failure between."""
 
 import io
 import json
@@ -476,7 +476,7 @@ async def test_test_connection_works_with_a_key_that_may_only_write(
         ({"api_key": "AKIAREVOKED0EXAMPLE0", "stream_name": "orders"}, ["failed", "skipped", "skipped"]),
     ],
 )
-async def test_test_connection_tells_each_step(
+async def test_test_connection_reports_each_step(
     client: HooksClient, kinesis: FaultyKinesis, form: dict[str, Any], wanted: list[str]
 ) -> None:
     kinesis.known_keys = {"AKIAIOSFODNN7EXAMPLE"}

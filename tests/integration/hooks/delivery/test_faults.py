@@ -1,4 +1,4 @@
-"""Every fault that Kinesis has, between the real sink and what a user's events have to look like in the end."""
+"""Every fault of Kinesis at the real sink, and the order of a user's events in the end."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ USERS = 20
 
 @pytest.fixture
 def call_s() -> float:
-    """How long the sink waits for an answer."""
+    """Time for which the sink waits for an answer."""
     return 1.0
 
 
@@ -56,7 +56,7 @@ async def put(harness: TargetQueueHarness, first: int, last: int, batch: BatchSe
 
 
 def numbers(records: list[Stored], user: str) -> list[int]:
-    """What of a user is stored, in the order of its shards: a packed record is opened."""
+    """List a user's numbers in the stream, in the order of its shards. Opens packed records."""
     found: list[int] = []
     for record in records:
         if record.key == user:
@@ -66,7 +66,7 @@ def numbers(records: list[Stored], user: str) -> list[int]:
 
 
 def check(kinesis: FaultyKinesis, last: int) -> None:
-    """Nothing is lost, each user's order is kept, and a repetition stands behind what it repeats."""
+    """Check that no record is lost, each user's order is kept, and a repetition follows the record that it repeats."""
     records = kinesis.records("orders")
     for user in range(USERS):
         stored = numbers(records, f"user-{user}")

@@ -1,4 +1,4 @@
-"""A blocked stream holds up nobody, and when it answers again it gets everything, each user's events in order."""
+"""A blocked stream holds up no other. It gets all events when it answers again, each user's in order."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -26,7 +26,7 @@ USERS = 300
 
 @pytest.fixture(autouse=True)
 def small_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window that a handful of events fills, and little patience."""
+    """Set an ack window that a handful of events fills, and short times of the stall policy."""
     monkeypatch.setattr(app, "BOUNDS", Bounds(records=16, bytes=1 << 20, messages=32))
     stall_policy = StallPolicy(after_s=0.5, full_after_s=0.2, check_s=0.05, checkpoint_s=0.1)
     monkeypatch.setattr(app, "STALL_POLICY", stall_policy)
@@ -34,7 +34,7 @@ def small_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
-    """With a stream that tests block, and one that stays good."""
+    """A Kinesis with a stream that tests block, and one that stays good."""
     kinesis.create_stream("good", shards=4)
     kinesis.create_stream("blocked", shards=4)
     return kinesis
@@ -42,13 +42,13 @@ def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
 
 @asynccontextmanager
 async def hooked(settings: Settings, shop: dict[str, str]) -> AsyncIterator[tuple[RunningService, HooksClient]]:
-    """The service, and its tenant `shop`."""
+    """Run the service, with a client of the tenant `shop`."""
     async with running(SERVICE, settings) as service, open_client(service.url, shop) as client:
         yield service, client
 
 
 async def prepare(client: HooksClient, kinesis: FaultyKinesis) -> None:
-    """Two hooks for every event, each with a stream of its own, of which one takes nothing."""
+    """Save two hooks for every event, each with a stream of its own, of which one is denied."""
     kinesis.denied_streams = {"blocked"}
     await client.connect(kinesis)
     await client.hook("good", stream_name="good")
@@ -56,18 +56,18 @@ async def prepare(client: HooksClient, kinesis: FaultyKinesis) -> None:
 
 
 async def post(client: HooksClient, posted: list[dict[str, object]]) -> None:
-    """In small requests, so that there are many messages."""
+    """Post in small requests, so that there are many messages."""
     for place in range(0, len(posted), 50):
         await client.post(posted[place : place + 50])
 
 
 async def entries(bus: Bus) -> int:
-    """Backlogs in the bucket."""
+    """Count the backlogs in the bucket."""
     return len(await KeyValueStore(bus, streams.HOOKS).scan())
 
 
 async def allow(client: HooksClient, kinesis: FaultyKinesis) -> None:
-    """The stream takes records again, and somebody has told us so by saving the hook."""
+    """Let the stream accept records again, and save the hook, so that its target resumes."""
     kinesis.denied_streams = set()
     await client.hook("blocked", stream_name="blocked", name="mended")
 
@@ -289,7 +289,7 @@ async def test_of_a_thousand_hooks_those_of_blocked_streams_cost_the_others_noth
 
 
 TROUBLE = {"app-7": "blocked", "app-8": "throttled", "app-9": "missing"}
-"""Apps of which one stream takes nothing: denied, over its limit, not there."""
+"""Apps with a stream that accepts nothing: denied, over its limit, missing."""
 
 
 def stream_of(app_key: str) -> str:

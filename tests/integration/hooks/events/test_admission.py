@@ -1,4 +1,4 @@
-"""The entrance for events by HTTP: what is taken, what is refused, and what lies in `EVENTS` afterwards."""
+"""Admission of events by HTTP: accepted and refused events, and the content of `EVENTS` afterwards."""
 
 import asyncio
 import gzip
@@ -107,7 +107,7 @@ async def test_a_body_that_cannot_be_read_is_refused(
     assert (status, True) == (found, bool(told["error"]["message"]))
 
 
-async def test_a_request_that_is_said_again_is_stored_once(client: HooksClient, bus: Bus) -> None:
+async def test_a_repeated_request_is_stored_once(client: HooksClient, bus: Bus) -> None:
     posted = events(50, users=5)
 
     await client.post(posted)
@@ -127,9 +127,7 @@ async def test_tenants_may_use_the_same_ids(
     assert ["shop", "rival"] == [event["app_key"] for event in await stored(bus)]
 
 
-async def test_a_full_stream_refuses_and_says_when_to_come_again(
-    settings: Settings, shop: dict[str, str], bus: Bus
-) -> None:
+async def test_a_full_stream_refuses_events_as_busy(settings: Settings, shop: dict[str, str], bus: Bus) -> None:
     small = msgspec.structs.replace(settings, events_max_bytes=1 << 20)
     large = [{"code": "c", "user_id": f"u{number}", "attributes": {"a": "x" * 50_000}} for number in range(30)]
     async with running(SERVICE, small) as service, open_client(service.url, shop) as client:

@@ -15,7 +15,7 @@ from support.waiting import until
 
 @pytest.fixture
 def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
-    """Slow, so that calls are in flight when the service is killed."""
+    """A Kinesis that is slow, so that calls are in flight when the service is killed."""
     kinesis.delay_s = 0.02
     return kinesis
 

@@ -23,7 +23,7 @@ from support.waiting import until
 
 @pytest.fixture
 def kinesis(kinesis: FaultyKinesis) -> FaultyKinesis:
-    """Slow, failing now and then, and with a second stream."""
+    """A Kinesis that is slow, fails now and then, and has a second stream."""
     kinesis.create_stream("packed", shards=2)
     kinesis.delay_s = 0.02
     kinesis.record_failure_rate = 0.02
@@ -43,7 +43,7 @@ class Fleet:
         self.alive: dict[int, tuple[Process, HooksClient]] = {}
 
     async def start(self, number: int | None = None) -> None:
-        """One that was killed again, or a new one."""
+        """Start a replica that was killed, or a new one."""
         if number is None:
             number, self._born = self._born, self._born + 1
         stack = self._stacks[number] = await self._stack.enter_async_context(AsyncExitStack())
@@ -59,7 +59,7 @@ class Fleet:
         await self._stacks[number].aclose()
 
     async def post(self, dice: random.Random, posted: list[dict[str, Any]]) -> None:
-        """By any replica, until one has stored them. What was stored before is known by its ids."""
+        """Post by any replica, until one has stored the events. Ids reveal those that were stored before."""
         while True:
             _, client = dice.choice(list(self.alive.values()))
             with suppress(aiohttp.ClientError):
@@ -73,7 +73,7 @@ class Fleet:
 async def test_of_three_replicas_ten_killed_at_any_point_lose_nothing(
     settings: Settings, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus, tmp_path: Path, seed: int
 ) -> None:
-    """One that is killed comes back as itself, or another one comes, whose leases begin when those have run out."""
+    """A killed replica comes back as itself, or another one comes, whose leases begin when those have run out."""
     posted = events(5000, users=300)
     dice = random.Random(seed)
     stored_at_kills: list[int] = []

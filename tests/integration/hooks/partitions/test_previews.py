@@ -1,4 +1,4 @@
-"""What a hook would send, and how far it lags, asked over HTTP."""
+"""Preview and lag of a hook, over HTTP."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ async def client(client: HooksClient) -> HooksClient:
 
 
 async def preview(client: HooksClient, form: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What `all` would send."""
+    """Return the preview of the hook `all`."""
     status, told = await client.ask("POST", "/hooks/all/preview", form)
     assert status == 200, told
     shown: dict[str, Any] = told
@@ -52,7 +52,7 @@ async def test_an_event_is_rendered_as_it_would_be_sent(
     assert 0 == kinesis.calls
 
 
-async def test_a_record_that_would_be_too_large_is_told(client: HooksClient, bus: Bus, settings: Settings) -> None:
+async def test_a_record_that_would_be_too_large_is_reported(client: HooksClient, bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PROFILES, settings)
     await Profiles(bus).merge("shop", "x1", attributes={f"a{number}": "y" * 1000 for number in range(200)})
     event = {"code": "purchase", "user_id": "u", "ext_id": "x1", "attributes": {"a": "x" * 900_000}}
@@ -63,7 +63,7 @@ async def test_a_record_that_would_be_too_large_is_told(client: HooksClient, bus
     assert shown["size_bytes"] > 1 << 20
 
 
-async def test_an_event_for_which_the_hook_does_not_fire_is_rendered_and_told(client: HooksClient) -> None:
+async def test_an_event_for_which_the_hook_does_not_fire_is_rendered_and_reported(client: HooksClient) -> None:
     (shown,) = (await preview(client, {"event": {"code": "login", "user_id": "u"}}))["records"]
 
     assert (False, "login") == (shown["matches"], shown["record"]["event"]["code"])
@@ -120,7 +120,7 @@ async def test_an_empty_stream_has_nothing_to_show(client: HooksClient) -> None:
     assert shown["looked"]["all"]
 
 
-async def test_the_numbers_tell_what_waits_and_for_how_long(
+async def test_the_numbers_show_what_waits_and_for_how_long(
     client: HooksClient, kinesis: FaultyKinesis, hooks: RunningService, bus: Bus
 ) -> None:
     await client.connect(kinesis)

@@ -1,4 +1,4 @@
-"""Test Connection of a hook: what it asks of a receiver, what it tells, and what it keeps to itself."""
+"""Test Connection of a hook: its requests to a receiver, its report, and the secrets that stay out of it."""
 
 import asyncio
 import json
@@ -111,7 +111,7 @@ async def check(url: str, *, allow_private: bool = True) -> ConnectionReport:
         return await run_checks(webhook_checks(url, sink, allow_private=allow_private))
 
 
-async def test_an_address_of_our_own_network_is_told_and_not_connected_to(receiver: Receiver) -> None:
+async def test_an_address_of_our_own_network_is_reported_and_not_connected_to(receiver: Receiver) -> None:
     report = await check(receiver.url.replace("127.0.0.1", "localhost"), allow_private=False)
 
     assert ["ok", "failed", "skipped", "skipped"] == [step.status for step in report.steps]
@@ -119,7 +119,7 @@ async def test_an_address_of_our_own_network_is_told_and_not_connected_to(receiv
     assert 0 == receiver.asked
 
 
-async def test_a_name_that_nobody_knows_is_told() -> None:
+async def test_an_unknown_host_name_is_reported() -> None:
     report = await check("https://receiver.invalid/hook")
 
     assert ["failed", "skipped", "skipped", "skipped"] == [step.status for step in report.steps]
@@ -128,7 +128,7 @@ async def test_a_name_that_nobody_knows_is_told() -> None:
 
 @asynccontextmanager
 async def speaking_tls(folder: Path) -> AsyncIterator[str]:
-    """The URL of a server on `localhost` whose certificate, `folder/certificate.pem`, nobody knows."""
+    """Run a server on `localhost` with an unknown certificate, `folder/certificate.pem`. Yields its URL."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     began = datetime.now(UTC)
@@ -151,7 +151,7 @@ async def speaking_tls(folder: Path) -> AsyncIterator[str]:
         yield f"https://localhost:{server.sockets[0].getsockname()[1]}/hook"
 
 
-async def test_a_certificate_that_nobody_knows_is_told_and_nothing_is_posted(tmp_path: Path) -> None:
+async def test_an_unknown_certificate_is_reported_and_nothing_is_posted(tmp_path: Path) -> None:
     async with speaking_tls(tmp_path) as url:
         report = await check(url)
 
@@ -160,9 +160,7 @@ async def test_a_certificate_that_nobody_knows_is_told_and_nothing_is_posted(tmp
     assert "self-signed" in report.steps[2].message
 
 
-async def test_a_certificate_that_is_known_is_told_with_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_known_certificate_is_reported_with_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
     async with speaking_tls(tmp_path) as url:
         report = await check(url)
@@ -171,14 +169,14 @@ async def test_a_certificate_that_is_known_is_told_with_its_end(
     assert f"good until {datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}" in report.steps[2].message
 
 
-async def test_who_does_not_speak_tls_is_told(receiver: Receiver) -> None:
+async def test_a_receiver_without_tls_is_reported(receiver: Receiver) -> None:
     report = await check(receiver.url.replace("http:", "https:"))
 
     assert ["ok", "ok", "failed", "skipped"] == [step.status for step in report.steps]
     assert "tls" == report.steps[2].code
 
 
-async def test_a_receiver_that_is_not_there_is_told() -> None:
+async def test_an_unreachable_receiver_is_reported() -> None:
     report = await check("https://127.0.0.1:9/hook")
 
     assert ["ok", "ok", "failed", "skipped"] == [step.status for step in report.steps]

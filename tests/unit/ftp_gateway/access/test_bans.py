@@ -1,4 +1,4 @@
-"""When an address is banned, for how long, and when that is forgotten."""
+"""Bans of an address: their cause, their length and their end."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +22,7 @@ ADDRESS = "203.0.113.7"
 
 
 def banned_times(times: int) -> tuple[Score, datetime]:
-    """Banned that often, each time again when the ban before has ended; and when the last one began."""
+    """Ban the address so often, each time after the ban before. Returns its score and the start of the last ban."""
     score, now = None, NOW
     for _ in range(times):
         now = score.banned_until if score is not None and score.banned_until is not None else now

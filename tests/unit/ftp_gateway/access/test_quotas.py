@@ -1,4 +1,4 @@
-"""What one user may take: sessions, files, bytes, bandwidth."""
+"""Limits of one user: sessions, files, bytes, bandwidth."""
 
 import pytest
 

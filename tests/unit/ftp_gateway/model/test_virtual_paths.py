@@ -76,7 +76,7 @@ def test_only_files_of_the_writable_folders_can_be_written() -> None:
         ("pushresend.csv", False),
     ],
 )
-def test_a_name_tells_what_is_sent_again(name: str, again: bool) -> None:
+def test_a_name_decides_whether_a_file_is_sent_again(name: str, again: bool) -> None:
     assert again == is_sent_again(name)
 
 
@@ -102,7 +102,7 @@ def test_a_name_tells_what_is_sent_again(name: str, again: bool) -> None:
         ("reports", "a.csv", None),
     ],
 )
-def test_a_name_tells_what_is_processed(folder: str, name: str, kind: str | None) -> None:
+def test_a_name_decides_the_kind_of_a_file(folder: str, name: str, kind: str | None) -> None:
     assert kind == kind_of(Place("shop", folder, name))  # type: ignore[arg-type]  # parametrize gives plain strings
 
 

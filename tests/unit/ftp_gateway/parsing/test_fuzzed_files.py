@@ -142,7 +142,7 @@ def lines_of_text(data: bytes) -> list[str]:
 
 
 def rows_in(lines: Sequence[str], kind: FileKind) -> int:
-    """How many rows they are."""
+    """Count the rows in the lines."""
     count = sum(1 for line in lines if line.strip())
     if kind == "push":
         header = ";".join(name.strip() for name in lines[0].strip().split(";")).replace('"', "").lower()

@@ -155,7 +155,7 @@ def test_a_file_of_addresses_alone_has_no_attributes() -> None:
 @pytest.mark.parametrize(
     ("tail", "cut_off"), [(b"2~~~1~2\n", False), (b"2~~~1~2", False), (b'2~~~"A', True), (b"2~~", True)]
 )
-def test_a_cut_off_file_is_told_from_one_without_a_last_line_end(tail: bytes, cut_off: bool) -> None:
+def test_a_cut_off_file_differs_from_one_without_a_last_line_end(tail: bytes, cut_off: bool) -> None:
     _, reader = read(b"~~~city~age\n1~~~1~2\n" + tail)
 
     assert cut_off == reader.cut_off

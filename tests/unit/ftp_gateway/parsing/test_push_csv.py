@@ -154,7 +154,7 @@ def test_blank_lines_count_as_lines_and_not_as_rows() -> None:
         (b"2;H\n", False, False),
     ],
 )
-def test_a_cut_off_file_is_told_from_one_without_a_last_line_end(
+def test_a_cut_off_file_differs_from_one_without_a_last_line_end(
     tail: bytes, ends_within_a_line: bool, cut_off: bool
 ) -> None:
     _, reader = read(b"1;Hi;https://x\n" + tail)

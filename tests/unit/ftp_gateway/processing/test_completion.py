@@ -65,7 +65,7 @@ async def test_a_file_under_a_name_that_is_never_processed_is_reported_after_a_d
 
 
 @pytest.mark.parametrize(("name", "user"), [("push.csv.done", "nightly"), (".pull-1", f"{PULLED_BY}erp")])
-async def test_what_nobody_takes_for_a_campaign_goes_after_a_day_without_a_word(
+async def test_a_marker_or_unfinished_pull_is_purged_after_a_day_without_a_report(
     spool: Spool, clock: Clock, name: str, user: str
 ) -> None:
     upload = await put(spool, name, user)
@@ -98,7 +98,7 @@ async def test_a_pull_is_complete_with_its_rename_and_is_held_to_its_trailer_alo
 
 
 async def refused(rules: FileRules) -> str | None:
-    """Why a file without a trailer, marker or checksum is."""
+    """Return the reason to refuse a file that has no trailer, marker or checksum, or None."""
     found = await refusal(rules, CompletionProof(), PUSH, 1, None, Path("unused"))
     return found.reason if found else None
 

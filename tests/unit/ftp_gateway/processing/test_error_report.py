@@ -22,7 +22,7 @@ def cells(report: bytes) -> list[list[str]]:
 
 
 def shown(excerpt: str) -> str:
-    """The excerpt of a report that a CSV reader gives back."""
+    """Return the excerpt of a report as a CSV reader reads it."""
     report = render_report([RowError(line=1, code="x", message="m", excerpt=excerpt)], 1).decode()
     [_, found] = csv.reader(io.StringIO(report, newline=""), delimiter=";")
     return found[3]
@@ -100,9 +100,7 @@ def test_a_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(excerpt: 
         ("7;a,,=1+1,+2", "7;a,,'=1+1,'+2"),
     ],
 )
-def test_what_is_a_cell_of_its_own_to_a_program_with_other_separators_is_looked_at_too(
-    excerpt: str, expected: str
-) -> None:
+def test_a_cell_of_a_program_with_other_separators_is_checked_too(excerpt: str, expected: str) -> None:
     assert expected == shown(excerpt)
 
 

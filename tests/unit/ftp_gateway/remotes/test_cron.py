@@ -1,4 +1,4 @@
-"""Schedules in cron's five fields: which moments they mean, also where the clock is put forward or back."""
+"""Schedules in cron's five fields: their times, also where the clock is put forward or back."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

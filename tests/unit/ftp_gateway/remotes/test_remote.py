@@ -1,4 +1,4 @@
-"""What a remote's files become, how long it is left alone after a failure, and when an operator hears of it."""
+"""Targets of a remote's files, its poll times and backoff, and the alerts of its failures."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,7 +47,7 @@ def test_a_file_goes_where_its_name_says(name: str, folder: Any) -> None:
 
 
 @given(st.text())
-def test_no_name_of_a_stranger_leaves_the_tree(name: str) -> None:
+def test_no_name_of_a_remote_file_leaves_the_tree(name: str) -> None:
     found = place_of(remote(push=("*",), profiles=("*",)), "shop", name)
 
     assert found is None or (found.name == name and "/" not in name and kind_of(found) is not None)
@@ -78,7 +78,7 @@ def test_ports_are_the_usual_ones_where_none_is_said(changed: dict[str, Any], at
     assert remote(**changed).at == ("sftp.shop.example", at)
 
 
-def test_a_failing_server_is_asked_less_and_less_often() -> None:
+def test_a_failing_server_is_polled_less_and_less_often() -> None:
     def waits(asked: Remote) -> list[float]:
         return [(next_poll_at(asked, NOW, failures=failures) - NOW).total_seconds() for failures in range(1, 7)]
 
@@ -88,7 +88,7 @@ def test_a_failing_server_is_asked_less_and_less_often() -> None:
     assert NOW + timedelta(seconds=LONGEST_BACKOFF_S) == next_poll_at(remote(), NOW, failures=10**6)
 
 
-def test_a_server_is_looked_at_by_its_frequency_or_its_schedule() -> None:
+def test_a_server_is_polled_by_its_frequency_or_its_schedule() -> None:
     nightly = remote(schedule="30 2 * * *", timezone="Europe/Istanbul")
 
     assert NOW + timedelta(minutes=5) == next_poll_at(remote(frequency=5), NOW)
@@ -105,11 +105,11 @@ def test_a_server_is_looked_at_by_its_frequency_or_its_schedule() -> None:
         ({"schedule": "1 3 * * *", "settle_s": 600}, 60),
     ],
 )
-def test_what_was_left_for_soon_is_looked_at_soon(changed: dict[str, Any], seconds: int) -> None:
+def test_a_server_with_unfinished_files_is_polled_soon(changed: dict[str, Any], seconds: int) -> None:
     assert NOW + timedelta(seconds=seconds) == next_poll_at(remote(**changed), NOW, unfinished=True)
 
 
-def test_the_first_look_is_at_once_unless_a_schedule_says_when() -> None:
+def test_the_first_poll_is_at_once_unless_a_schedule_sets_its_time() -> None:
     nightly = remote(schedule="30 2 * * *")
     tonight, missed = datetime(2026, 11, 23, 2, 30, tzinfo=UTC), datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
     left = PullProgress(next_look_at=missed, revision=7)
@@ -123,7 +123,7 @@ def test_the_first_look_is_at_once_unless_a_schedule_says_when() -> None:
 
 
 @pytest.mark.parametrize("error", [CredentialsError("no"), NotFoundError("no"), UnknownHostError("no")])
-def test_what_only_a_person_can_help_is_told_at_once_and_once_for_a_configuration(error: MillraceError) -> None:
+def test_a_failure_that_needs_a_person_is_reported_at_once_and_once_for_a_configuration(error: MillraceError) -> None:
     first, tell_first = failure_after(None, error, NOW, 5)
     second, tell_second = failure_after(first, error, NOW + timedelta(hours=9), 5)
     _, tell_third = failure_after(second, error, NOW + timedelta(hours=10), 6)
@@ -133,7 +133,7 @@ def test_what_only_a_person_can_help_is_told_at_once_and_once_for_a_configuratio
 
 
 @pytest.mark.parametrize("error", [UnavailableError("no"), BusyError("no"), ConflictError("no")])
-def test_what_may_pass_is_told_when_it_lasts(error: MillraceError) -> None:
+def test_a_failure_that_may_pass_is_reported_when_it_lasts(error: MillraceError) -> None:
     first, tell_first = failure_after(None, error, NOW, 5)
     second, tell_second = failure_after(first, error, NOW + ALERT_AFTER - timedelta(seconds=1), 5)
     third, tell_third = failure_after(second, error, NOW + ALERT_AFTER, 5)

@@ -17,7 +17,7 @@ LISTED = {name for _, names in (*ATTRIBUTES, *FIELDS) for name in names}
 
 
 @pytest.mark.parametrize(("owner", "name"), NAMES, ids=lambda value: value if isinstance(value, str) else "")
-def test_an_asyncssh_without_a_name_is_told_by_release_and_name(
+def test_an_asyncssh_without_a_name_is_reported_by_release_and_name(
     owner: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_internals()
@@ -30,14 +30,14 @@ def test_an_asyncssh_without_a_name_is_told_by_release_and_name(
     assert f"{owner.__name__}.{name}" in raised.value.message
 
 
-def test_an_asyncssh_without_a_field_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_asyncssh_without_a_field_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SFTPServerHandler, "__init__", lambda self: None)
 
     with pytest.raises(UnavailableError, match=r"SFTPServerHandler\._file_handles"):
         check_internals()
 
 
-def test_an_asyncssh_that_handles_a_packet_elsewhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_asyncssh_that_handles_a_packet_elsewhere_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {kind: handler for kind, handler in SFTPServerHandler._packet_handlers.items() if kind != FXP_CLOSE}
     monkeypatch.setattr(SFTPServerHandler, "_packet_handlers", table)
 
@@ -45,7 +45,7 @@ def test_an_asyncssh_that_handles_a_packet_elsewhere_is_told(monkeypatch: pytest
         check_internals()
 
 
-def test_a_missing_name_is_told_by_the_check_and_not_by_an_import() -> None:
+def test_a_missing_name_fails_the_check_and_not_an_import() -> None:
     lines = (
         "from asyncssh.connection import SSHConnection",
         "from asyncssh.sftp import SFTPServerHandler",

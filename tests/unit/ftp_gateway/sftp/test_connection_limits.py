@@ -1,4 +1,4 @@
-"""Who is let in when many come: by number, by address, and strangers last."""
+"""Admission of connections under load: limits in total and per address. Those that are not signed in end first."""
 
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
 
@@ -33,7 +33,7 @@ def test_addresses_of_one_64_are_one() -> None:
     assert come(limits, "c", "2001:db8:0:1::1", out)
 
 
-def test_the_stranger_who_is_there_for_longest_makes_room() -> None:
+def test_the_oldest_connection_that_is_not_signed_in_makes_room() -> None:
     limits, out = ConnectionLimits(8, 8), list[str]()
     for number in range(4):
         assert come(limits, str(number), "1.1.1.1", out)

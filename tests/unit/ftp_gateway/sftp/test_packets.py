@@ -33,7 +33,7 @@ def test_every_kind_of_error_has_a_status() -> None:
         (asyncssh.SFTPEOFError(), asyncssh.SFTPEOFError, ""),
     ],
 )
-def test_a_failure_tells_nothing_of_the_inside(error: Exception, status: type[asyncssh.SFTPError], told: str) -> None:
+def test_a_failure_reveals_no_internals(error: Exception, status: type[asyncssh.SFTPError], told: str) -> None:
     found = sftp_error(error)
 
     assert (status, told) == (type(found), found.reason)

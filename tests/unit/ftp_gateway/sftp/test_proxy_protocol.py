@@ -1,4 +1,4 @@
-"""PROXY headers: what the specification's examples give, and that nothing else passes."""
+"""PROXY headers: the specification's examples pass, and nothing else does."""
 
 from ipaddress import IPv4Address, IPv6Address
 

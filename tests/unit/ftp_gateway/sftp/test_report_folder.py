@@ -1,4 +1,4 @@
-"""How reports are fetched from their store: each part once, some ahead, and never more than a bound."""
+"""Reads of reports from their store: each part once, some ahead, and never more than a bound."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ from shared.objects.store import ObjectInfo, ObjectStore
 
 
 class Watched(ObjectStore):
-    """A store that notes what it is asked for, answers while `open` is set, and fails while `away` is."""
+    """A store that records its requests, answers while `open` is set, and fails while `away` is."""
 
     def __init__(self, store: ObjectStore) -> None:
         super().__init__(store._store, provider="local", place="the local store", files=store._files)
@@ -64,7 +64,7 @@ async def put(store: ObjectStore, name: str, size: int = 10) -> None:
     await store.put(f"shop/{name}", bytes(size), content_type="text/plain")
 
 
-async def test_each_part_is_fetched_once_for_all_who_want_it(store: Watched) -> None:
+async def test_each_part_is_fetched_once_for_all_its_readers(store: Watched) -> None:
     await put(store, "a", 2 * PART_BYTES)
     reports = ReportFolder(store, Seconds())
     report = await reports.find("shop", "a")
@@ -111,7 +111,7 @@ async def test_a_part_that_could_not_be_fetched_is_fetched_again(store: Watched)
     assert bytes(20) == await reports.read(report, PART_BYTES - 10, 20)
 
 
-async def test_a_listing_is_asked_for_once_and_holds_for_a_while(store: Watched) -> None:
+async def test_a_listing_is_queried_once_and_holds_for_a_while(store: Watched) -> None:
     await put(store, "a")
     seconds = Seconds()
     reports = ReportFolder(store, seconds)

@@ -36,7 +36,7 @@ async def content(spool: Spool, upload: Upload) -> bytes:
 
 
 def on_disk(tmp_path: Path) -> list[str]:
-    """The endings of what lies there, the files that are locked for a turn aside."""
+    """Return the suffixes of the files on disk, without those that are locked for a turn."""
     return sorted(path.suffix for path in (tmp_path / "spool").glob("*/*/*"))
 
 
@@ -109,7 +109,7 @@ async def test_a_file_is_complete_only_when_every_writer_has_closed_it(spool: Sp
     assert first.upload.due_at(0) is None
 
 
-async def test_who_goes_on_in_another_session_alone_says_when_the_file_is_complete(spool: Spool) -> None:
+async def test_only_the_session_that_resumes_an_upload_completes_the_file(spool: Spool) -> None:
     gone, back = object(), object()
     first = spool.create(PUSH, "nightly", gone)
     first.write(0, b"hel")

@@ -1,4 +1,4 @@
-"""Two replicas on one directory: what one does, the other sees, and only one does it."""
+"""Two replicas on one directory: each sees the steps of the other, and only one takes a step."""
 
 import asyncio
 import os
@@ -291,7 +291,7 @@ async def test_own_steps_cost_no_listing(one: Spool, monkeypatch: pytest.MonkeyP
     assert tmp_path / "spool/shop/files" not in listed
 
 
-async def test_a_step_whose_replica_died_before_it_told_is_seen_all_the_same(
+async def test_a_step_whose_replica_died_before_it_marked_the_change_is_seen_all_the_same(
     one: Spool, two: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen_before = two.find(PUSH)
@@ -303,7 +303,7 @@ async def test_a_step_whose_replica_died_before_it_told_is_seen_all_the_same(
     assert seen_before is None
 
 
-async def test_a_replica_whose_mark_was_swept_is_heard_again(
+async def test_a_replica_whose_mark_was_swept_is_noticed_again(
     one: Spool, two: Spool, clock: Clock, tmp_path: Path
 ) -> None:
     await put(one)

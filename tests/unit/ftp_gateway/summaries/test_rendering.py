@@ -1,4 +1,4 @@
-"""When a daily summary is due, and how it reads."""
+"""Due dates of a daily summary, and its text."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -40,16 +40,16 @@ def event(name: str = "a.csv", state: FileState = "completed", **values: Any) ->
     ("now", "expected"),
     [("2026-11-22T07:59", "2026-11-20"), ("2026-11-22T08:00", "2026-11-21"), ("2026-11-22T23:59", "2026-11-21")],
 )
-def test_a_day_is_told_from_the_hour_on_of_the_next(now: str, expected: str) -> None:
+def test_a_day_is_due_from_the_hour_of_the_next(now: str, expected: str) -> None:
     assert date.fromisoformat(expected) == newest_day_due(SUMMARY, ISTANBUL, at(now).astimezone(UTC))
 
 
-def test_nothing_is_due_when_the_day_was_told() -> None:
+def test_nothing_is_due_when_the_day_was_sent() -> None:
     assert None is period_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 21))
     assert None is period_due(SUMMARY, ISTANBUL, at("2026-11-22T07:59"), date(2026, 11, 20))
 
 
-def test_days_on_which_none_could_be_sent_are_told_together() -> None:
+def test_days_on_which_none_could_be_sent_are_sent_together() -> None:
     found = period_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2026, 11, 18))
 
     assert found is not None
@@ -57,7 +57,7 @@ def test_days_on_which_none_could_be_sent_are_told_together() -> None:
     assert (at("2026-11-19T00:00"), at("2026-11-22T00:00")) == (found.start, found.end)
 
 
-def test_no_more_days_are_told_than_a_week() -> None:
+def test_no_more_days_are_sent_than_a_week() -> None:
     found = period_due(SUMMARY, ISTANBUL, at("2026-11-22T08:00"), date(2025, 1, 1))
 
     assert found is not None
@@ -70,7 +70,7 @@ def test_no_more_days_are_told_than_a_week() -> None:
     zone=st.sampled_from(["Europe/Istanbul", "Europe/Berlin", "America/St_Johns", "Pacific/Apia", "UTC"]),
     hour=st.integers(0, 23),
 )
-def test_every_moment_is_in_one_summary_whenever_it_is_looked(
+def test_every_moment_is_in_one_summary_at_any_time_of_the_check(
     start: datetime, steps: list[float], zone: str, hour: int
 ) -> None:
     summary, place, now = Summary(recipients=("a@b",), hour=hour), ZoneInfo(zone), start.replace(tzinfo=UTC)
@@ -125,7 +125,7 @@ def test_a_summary_of_a_quiet_day_says_so() -> None:
     assert "files:      0\n" in render_text("Shop", DAYS, FileTotals())
 
 
-def test_of_many_files_those_with_troubles_are_named_and_all_are_counted() -> None:
+def test_of_many_files_those_with_failures_are_named_and_all_are_counted() -> None:
     tally = FileTotals()
     for number in range(MAX_FILES + 100):
         tally.add(event(f"{number}.csv", rows=1, rows_ok=1))

@@ -1,6 +1,6 @@
 """
-Whatever fails, whoever is killed and whoever owns the partition: each user's events reach each stream in order. Seen
-from the streams, with everything of the service but the servers around it, on a clock that jumps.
+Each user's events reach each stream in order, for any failure, any kill and any owner of the partition. Tests check the
+streams. All of the service runs but the servers around it, on a clock that jumps.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ PARTITION = 3
 USERS = [name for number in range(200) if partition_of(name := f"user-{number}") == PARTITION][:6]
 CODES = ("view", "buy")
 HOOKS = {"all": "*", "bought": "buy"}
-"""Each with a stream of its own name, and the code that it wants."""
+"""Hooks, each with a stream of its own name, and the code that it wants."""
 BOUNDS = Bounds(records=12, bytes=1 << 20, messages=20)
 
 Ending = Literal["killed", "lost", "given", "stopped", "split"]
 """
-How an owner ends. `lost` is told in time that its lease is over, `given` and `stopped` are asked to leave, and `split`
-is told only when another owner has long begun, which leases rule out.
+Ends of an owner. `lost` learns in time that its lease is over, and `given` and `stopped` get a request to leave.
+`split` learns of its end only when another owner has long begun, which leases rule out.
 """
 
 
@@ -61,14 +61,14 @@ class Change(Struct, frozen=True):
 
 
 class Arrived(Struct, frozen=True):
-    """What a stream has stored, and under which ownership it was sent."""
+    """A record that a stream has stored, and the ownership under which it was sent."""
 
     stint: int
     record: Record
 
 
 class World:
-    """What is outside of every process: `EVENTS`, the bucket, the streams."""
+    """State outside of every process: `EVENTS`, the bucket, the streams."""
 
     def __init__(self, dice: random.Random, faults: int, batch: BatchSettings) -> None:
         self.dice = dice
@@ -105,7 +105,7 @@ class World:
             self.events.publish(encode(message))
 
     def arrive(self) -> None:
-        """Some of what was under way when its sender ended."""
+        """Let some of the calls arrive that were under way when their sender ended."""
         late = self.under_way
         self.under_way = []
         for stream, stint, batch in late:
@@ -117,7 +117,7 @@ class World:
                 self.stored[stream] += [Arrived(stint, record) for record in batch if self.dice.random() < odds]
 
     async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until something is so, within an hour."""
+        """Wait until the condition holds, within an hour."""
         async with asyncio.timeout(3600):
             while not condition():
                 await asyncio.sleep(1)
@@ -171,7 +171,7 @@ class Replica:
         self.partitions.open(PARTITION)
 
     async def kill(self) -> None:
-        """Broken off where it is."""
+        """Break the process off where it is."""
         assert not self._life.done(), self._life
         self._life.cancel()
         await asyncio.wait((self._life,))
@@ -227,26 +227,26 @@ class Replica:
     max_payload = 1 << 20
 
     async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
-        """A place for dead letters, of which there must be none."""
+        """Record a dead letter, of which there must be none."""
         self.bad_letters.append(subject)
         return 1
 
 
 class Unheard:
-    """Told of backlogs, which is nothing to look at here."""
+    """Observer of backlogs that must stay unused but for `caught_up`."""
 
     def far_behind(self, target: Target, since: object) -> None:
         raise AssertionError
 
     def caught_up(self, target: Target) -> None:
-        """As it should be."""
+        """Accept the call."""
 
     def lost(self, target: Target, events: int) -> None:
         raise AssertionError
 
 
 async def tell(world: World, parts: list[list[int]], changes: list[Change], blocked: str | None) -> None:
-    """Owners come and go while events come in; in the end everything works, and all is acknowledged."""
+    """Let owners come and go while events come in. In the end no fault is left, and all is acknowledged."""
     replicas = [Replica(world) for _ in range(3)]
     owner = 0
     await replicas[owner].own()
@@ -311,7 +311,7 @@ def spans(world: World, arrived: Sequence[Arrived], user: str) -> list[tuple[int
 
 
 def check(world: World) -> None:
-    """Each user's events are in each stream in order, and a repetition by one owner stands behind what it repeats."""
+    """Check that each stream has each user's events in order, and repetitions by one owner follow what they repeat."""
     for stream, code in HOOKS.items():
         for user in USERS:
             wanted = [

@@ -1,4 +1,4 @@
-"""Who owns what, for any sequence of replicas that come, go, fall silent and come back."""
+"""Owners of partitions, for any sequence of replicas that come, go, fall silent and come back."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ NAMES = ("a", "b", "c")
 
 
 class Bucket:
-    """Leases and members with revisions, and the clock that everybody in one test shares."""
+    """Leases and members with revisions, and the clock that all replicas of a test share."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -27,7 +27,7 @@ class Bucket:
         return self.now_s
 
     def put_lease(self, number: int, owner: str, epoch: int, expected: int) -> int | None:
-        """The new revision, or None where another one is there than was expected."""
+        """Return the new revision, or None where the present one is not the expected one."""
         if self.leases.get(number, (None, 0))[1] != expected:
             return None
         self.revision += 1
@@ -40,7 +40,7 @@ class Bucket:
 
 
 class Replica:
-    """Does what the plan says. `sends_until` is when it stops sending for a partition unless it renews."""
+    """A replica that follows the plan. It stops sending for a partition at `sends_until` unless it renews."""
 
     def __init__(self, name: str, bucket: Bucket) -> None:
         self.bucket = bucket
@@ -111,7 +111,7 @@ class World:
             self.replicas.pop(name).leave()
 
     def kill(self, name: str) -> None:
-        """It is gone without a word; what it has on its way counts as sending until its time is over."""
+        """Remove the replica without a message. Its calls under way count as sending until its time is over."""
         if name in self.replicas:
             self.replicas.pop(name)
             self.silent.discard(name)
@@ -123,23 +123,23 @@ class World:
         self.silent.discard(name)
 
     def turn(self, name: str) -> None:
-        """One round of one replica."""
+        """Run one round of one replica."""
         if name in self.replicas and name not in self.silent:
             self.replicas[name].look()
             self.replicas[name].renew()
             self.replicas[name].act()
 
     def blind_turn(self, name: str) -> None:
-        """It acts by what it saw before."""
+        """Let the replica act by the state that it saw before."""
         if name in self.replicas and name not in self.silent:
             self.replicas[name].act()
 
     def wait(self, name: str) -> None:
-        """Some time in which nobody does anything."""
+        """Let time pass in which no replica does anything."""
         self.bucket.now_s += 1.0 + 2.5 * NAMES.index(name)
 
     def rounds(self, name: str) -> None:
-        """Some time in which those who can do their rounds."""
+        """Let time pass in which the replicas that can do their rounds."""
         self.rest(2 + 2 * NAMES.index(name))
 
     def check(self) -> None:
@@ -148,7 +148,7 @@ class World:
             assert len(owners) <= 1, (number, owners)
 
     def rest(self, seconds: int) -> None:
-        """Time passes, and everybody does his rounds."""
+        """Let time pass in which all replicas do their rounds."""
         for _ in range(int(seconds / TIMING.renew_s)):
             self.bucket.now_s += TIMING.renew_s
             for name in self.replicas:
@@ -180,7 +180,7 @@ def test_a_partition_never_has_two_owners_and_all_get_their_share(steps: list[tu
     assert counts[-1] - counts[0] <= 1
 
 
-def test_one_alone_takes_everything_at_once() -> None:
+def test_one_replica_alone_claims_all_partitions_at_once() -> None:
     world = World()
 
     world.join("a")
@@ -204,7 +204,7 @@ def test_a_second_one_gets_half_and_what_cannot_be_divided_stays() -> None:
         assert set(world.replicas[name].held()) < numbers, "who has enough takes nothing from others"
 
 
-def test_who_has_been_killed_is_waited_for_but_not_after_its_own_restart() -> None:
+def test_a_killed_replica_is_waited_for_but_not_after_its_own_restart() -> None:
     world = World()
     world.join("a")
     world.kill("a")

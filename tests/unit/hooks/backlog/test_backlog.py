@@ -1,4 +1,4 @@
-"""Two readers over one stream: whatever the interleaving, each event is given once, and in order."""
+"""Two readers over one stream: each event is dispatched once and in order, for any interleaving."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +67,7 @@ class Simulation:
             record.done(record)
 
     def detach(self, flying: int) -> None:
-        """The partition lets go of what waits, and of nothing that is in a call."""
+        """The partition releases the records that wait, and none that is in a call."""
         if self.backlog is not None or self.live.oldest is None:
             return
         self.backlog = backlog(self.live.oldest.message.sequence, missed=0)
@@ -78,7 +78,7 @@ class Simulation:
             record.done(record)
 
     def catch_up(self) -> None:
-        """The backlog's reader takes a message, or gives the hook back."""
+        """The backlog's reader takes a message, or returns the hook to the partition."""
         found = self.backlog
         if found is None or found.attach() or found.dispatched_to >= self.messages:
             return

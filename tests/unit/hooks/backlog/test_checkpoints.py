@@ -54,7 +54,7 @@ async def test_another_owners_entry_stays_as_it_is() -> None:
     assert "two" == msgspec.json.decode(bucket.entries["a"].data)["owner"]
 
 
-async def test_who_takes_over_goes_on_where_the_one_before_was_and_is_not_disturbed_by_him() -> None:
+async def test_a_new_owner_resumes_at_the_last_checkpoint_and_the_one_before_cannot_disturb_it() -> None:
     bucket = MemoryBucket()
     before, after = Checkpoints(bucket), Checkpoints(bucket)
     ours = await before.put("a", checkpoint(7), 0)

@@ -1,4 +1,4 @@
-"""What an operator hears of events that wait, and of those that waited too long."""
+"""Alerts of events that wait, and of those that waited too long."""
 
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from support.fakes.sink import NOW, TARGET
 
 
 class Stream:
-    """`EVENTS`, which has forgotten what is before message 10."""
+    """`EVENTS`, which has dropped the messages before message 10."""
 
     def scan(self, app_key: str, partition: int, start: int) -> AbstractAsyncContextManager[EventScan]:
         raise AssertionError
@@ -27,7 +27,7 @@ class Stream:
 
 
 class Bucket:
-    """Not asked."""
+    """A bucket that must stay unused."""
 
     async def get(self, key: str) -> KeyValue | None:
         raise AssertionError
@@ -43,7 +43,7 @@ class Bucket:
 
 
 class Heard:
-    """Keeps who is far behind."""
+    """Observer that keeps the targets that are far behind."""
 
     def __init__(self) -> None:
         self.far: list[Target] = []
@@ -74,7 +74,7 @@ async def test_events_are_lost_when_some_are_left_over_and_the_stream_has_forgot
 
 
 @pytest.mark.parametrize(("part", "told"), [(0.4, []), (0.6, [TARGET])])
-async def test_an_operator_hears_when_half_of_the_time_is_over(part: float, told: list[Target]) -> None:
+async def test_a_lag_is_reported_when_half_of_the_time_is_over(part: float, told: list[Target]) -> None:
     heard = Heard()
     found = backlog(5)
     at = NOW - timedelta(seconds=part * EVENTS.max_age_s)

@@ -1,4 +1,4 @@
-"""When a target that holds a partition's floor has had its time."""
+"""Time limit of a target that holds a partition's floor."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Dead letters sent again: each user's in the order of their events, and nothing taken out that did not arrive."""
+"""Dead letters sent again: each user's in the order of their events, and none removed that did not arrive."""
 
 import random
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ RULE = Rule(
 
 
 def letter(id: int, place: int, user: str = "ann", *, hook: str = "all", cut: bool = False) -> StoredDeadLetter:
-    """One whose event is the `place`-th of the stream."""
+    """Return a dead letter of the `place`-th event of the stream."""
     return StoredDeadLetter(
         id=id,
         at=NOW,
@@ -47,7 +47,7 @@ def letter(id: int, place: int, user: str = "ann", *, hook: str = "all", cut: bo
 
 
 class Drawer(DeadLetterStore):
-    """RecordingDeadLetters in memory."""
+    """Dead letters in memory."""
 
     def __init__(self, letters: Sequence[StoredDeadLetter]) -> None:
         self.letters = {letter.id: letter for letter in letters}
@@ -77,7 +77,7 @@ async def replay(
     work_s: float = 5,
     limit: int = 1000,
 ) -> ReplayReply:
-    """One call of a service whose only stream is `sink`."""
+    """Run one call of a service whose only stream is `sink`."""
     box = RecordingDeadLetters()
     async with Targets(policy, observer=RecordingObserver(), dead_letters=Counting(box), metrics=Metrics()) as targets:
         index = HookIndex(rules)
@@ -89,7 +89,7 @@ async def replay(
 
 
 class Counting:
-    """Satisfies `hooks.delivery.model.DeadLetters`, and counts as the real one."""
+    """An implementation of `hooks.delivery.model.DeadLetters` that counts as the real one."""
 
     def __init__(self, letters: RecordingDeadLetters) -> None:
         self._letters = letters
@@ -111,7 +111,7 @@ def fail_whole(error: MillraceError) -> Answer:
 
 
 def fail_at_random(dice: random.Random, *, retryable: bool = True) -> Answer:
-    """Single records fail, and now and then a call, before or after it took effect."""
+    """Return an answer in which single records fail, and now and then a call, before or after it took effect."""
 
     def answer(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
         outcomes = [

@@ -1,4 +1,4 @@
-"""What becomes of a record that cannot be delivered."""
+"""Dead letters of records that cannot be delivered."""
 
 import json
 
@@ -13,7 +13,7 @@ from support.fakes.sink import NOW, TARGET, make_record
 
 
 class Bus:
-    """Takes messages, after it has failed as often as it was told to."""
+    """A bus that accepts messages after its configured failures."""
 
     max_payload = 20_000
 

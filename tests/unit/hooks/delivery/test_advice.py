@@ -1,4 +1,4 @@
-"""What an operator should mend although records go out."""
+"""Advice to an operator while records go out."""
 
 from hooks.delivery.advice import TargetAdvice
 from hooks.matching.rule import Target

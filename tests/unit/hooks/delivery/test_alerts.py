@@ -1,4 +1,4 @@
-"""What an operator hears."""
+"""Alerts of delivery: their order, their bound and their repetition."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from shared.errors import CredentialsError
 from support.fakes.sink import NOW, TARGET
 
 
-async def test_a_pause_and_its_end_are_told_in_order() -> None:
+async def test_a_pause_and_its_end_are_reported_in_order() -> None:
     heard: list[Alert] = []
 
     async def publish(alert: Alert) -> None:
@@ -29,7 +29,7 @@ async def test_a_pause_and_its_end_are_told_in_order() -> None:
     assert heard[0].message.endswith("the key is revoked")
 
 
-async def test_alerts_that_nobody_takes_are_bounded() -> None:
+async def test_unpublished_alerts_are_bounded() -> None:
     async def publish(alert: Alert) -> None:
         raise AssertionError
 
@@ -41,7 +41,7 @@ async def test_alerts_that_nobody_takes_are_bounded() -> None:
     assert WAITING == alerts.waiting
 
 
-async def test_a_target_that_is_far_behind_is_told_once_until_it_has_caught_up() -> None:
+async def test_a_target_that_is_far_behind_is_reported_once_until_it_has_caught_up() -> None:
     async def publish(alert: Alert) -> None:
         raise AssertionError
 

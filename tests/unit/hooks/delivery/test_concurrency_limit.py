@@ -1,9 +1,9 @@
-"""How many calls run at once."""
+"""Number of calls that run at once."""
 
 from hooks.delivery.concurrency_limit import START, ConcurrencyLimit
 
 
-def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:
+def test_a_round_of_full_calls_that_succeed_adds_one_more() -> None:
     pace = ConcurrencyLimit(16)
 
     for _ in range(START):
@@ -12,7 +12,7 @@ def test_a_round_of_full_calls_that_succeed_asks_for_one_more() -> None:
     assert START + 1 == pace.calls
 
 
-def test_calls_that_are_not_full_ask_for_none() -> None:
+def test_calls_that_are_not_full_add_none() -> None:
     pace = ConcurrencyLimit(16)
 
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""What a hook's status tells."""
+"""Counters of a hook's status."""
 
 from hooks.delivery.counters import DeliveryCounters
 from support.fakes.sink import NOW

@@ -1,4 +1,4 @@
-"""Several events of a user in one record: what reaches the sink, and what becomes of a pack that fails."""
+"""Several events of a user in one record: the records that reach the sink, and the split of a pack that fails."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which shard rests, for how long, and whom that holds up."""
+"""Backoff of a shard: its length, and the records that wait for it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -127,7 +127,7 @@ async def test_what_is_remembered_of_users_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_everything_arrives_when_the_shard_takes_records_again(named: bool) -> None:
+async def test_all_records_arrive_when_the_shard_accepts_records_again(named: bool) -> None:
     sink = ShardedSink("a", named=named)
     async with MemoryTargetQueue(sink, NO_BACKOFF) as bench:
         records = [bench.put(user) for user in ("ann", "abe", "bob", "ann", "abe", "bob")]

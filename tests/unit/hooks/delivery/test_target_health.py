@@ -1,4 +1,4 @@
-"""When a target that fails is asked again, and what an operator hears."""
+"""Waits of a target that fails, and the alerts of its pause."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_the_wait_grows_up_to_its_bound() -> None:
     assert 4 < longest(10**9) <= 8
 
 
-def test_what_the_peer_asks_for_is_waited_at_least(health: TargetHealth) -> None:
+def test_the_wait_is_at_least_the_one_that_the_peer_requests(health: TargetHealth) -> None:
     health.record_failure(BusyError("throttled", retry_after_s=30))
 
     assert 30 == pytest.approx(health.wait_s)

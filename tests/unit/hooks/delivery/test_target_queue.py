@@ -1,4 +1,4 @@
-"""Batches, partial failure, order: what reaches a sink that fails, seen from the sink."""
+"""Batches, partial failure and order at a sink that fails, seen from the sink."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from support.fakes.sink import NO_BACKOFF, Answer, MemorySink, MemoryTargetQueue
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 PATIENT = CallPolicy(retry=NEVER, probe=NEVER)
-"""A target that fails is not asked again within the test. Jitter may draw a short wait, with odds of one in 10**7."""
+"""A target that fails gets no further call within the test. Jitter may draw a short wait, with odds of one in 10**7."""
 
 
 def refuse(error: MillraceError, *, stored: bool = False) -> Answer:
@@ -49,7 +49,7 @@ def fail_some(*failing: int, retryable: bool = True) -> Answer:
 
 
 def stored_of(sink: MemorySink, user: str) -> list[str]:
-    """What of a user is in the stream, in its order there."""
+    """List a user's records in the stream, in its order there."""
     return [record.source for record in sink.stored if record.key == user]
 
 
@@ -63,7 +63,7 @@ async def test_records_of_many_users_travel_in_one_call() -> None:
     assert [100] == [len(batch) for batch in sink.batches]
 
 
-async def test_a_call_holds_no_more_than_the_sink_takes() -> None:
+async def test_a_call_holds_no_more_than_the_sink_accepts() -> None:
     sink = MemorySink(limits=SinkLimits(call_records=10, call_bytes=100, record_bytes=90))
     async with MemoryTargetQueue(sink) as bench:
         for number in range(25):

@@ -1,4 +1,4 @@
-"""Whatever fails, and in whatever order: each user's events reach the sink in order. Seen from the sink."""
+"""Each user's events reach the sink in order, for any failures in any order. Seen from the sink."""
 
 import random
 from collections.abc import Sequence
@@ -57,8 +57,8 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
     seed: int,
 ) -> None:
     """
-    A restart is a process that was killed: the next one is given everything from the oldest record on that was not
-    finished, and knows nothing else.
+    A restart is a process that was killed. The next one gets all records from the oldest unfinished one on, and knows
+    nothing else.
     """
     dice = random.Random(seed)
     limits = SinkLimits(call_records=per_call, call_bytes=1000, record_bytes=30)
@@ -102,5 +102,5 @@ async def test_each_users_records_arrive_in_order_whatever_fails(
 
 
 def name(user: int) -> str:
-    """Of another length for every user."""
+    """Return a name that has another length for every user."""
     return f"user-{user}" + "x" * user

@@ -1,4 +1,4 @@
-"""How a change of the configuration reaches what waits."""
+"""Effect of a configuration change on records that wait."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What one call takes where hooks share a target and gather differently, and how long a record waits for others."""
+"""Content of one call where hooks share a target and differ in batch settings, and the wait of a record for others."""
 
 from hooks.delivery.model import CallPolicy, SinkLimits
 from hooks.matching.hook import BatchSettings

@@ -1,4 +1,4 @@
-"""What comes in as an event, by HTTP and by NATS."""
+"""Admission of events, by HTTP and by NATS."""
 
 import json
 from itertools import count

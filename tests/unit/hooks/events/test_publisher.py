@@ -1,4 +1,4 @@
-"""How posted events get into the stream, and what is told when they do not."""
+"""Publishing of posted events, and the errors when it fails."""
 
 import asyncio
 import json

@@ -45,7 +45,7 @@ def test_a_hook_out_of_bounds_is_refused_and_the_field_named(change: dict[str, A
     assert f"`{path}`" in str(caught.value)
 
 
-def test_what_a_hook_leaves_out_is_what_kinesis_takes_without_being_asked() -> None:
+def test_fields_that_a_hook_leaves_out_have_the_defaults_of_kinesis() -> None:
     hook = make_rule("h1").hook
 
     assert BatchSettings(max_records=500, max_bytes=10 << 20, linger_ms=20, format="single") == hook.batch

@@ -15,7 +15,7 @@ from shared.contracts.messages import Event, Identities, User
 from support.fakes.rules import make_event, make_rule
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/hook.event.v1.json").read_text())
-"""The published schema lets unknown fields pass, as a reader has to; here a field that it does not tell is an error."""
+"""The published schema lets unknown fields pass, as a reader has to; here a field that it does not list is an error."""
 for part in (SCHEMA, *SCHEMA["properties"].values()):
     if "properties" in part:
         part["additionalProperties"] = False

@@ -1,4 +1,4 @@
-"""One partition: what it takes, what it holds back, and what it acknowledges."""
+"""One partition: the messages that it takes, holds back and acknowledges."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -65,14 +65,14 @@ class Stream:
         self.acked = message.sequence
 
     async def check(self) -> None:
-        """Nothing disturbs it."""
+        """Succeed always."""
 
     def close(self) -> None:
         self._closed.set()
 
 
 class Bus:
-    """A place for dead letters."""
+    """A bus that records the subjects of dead letters."""
 
     max_payload = 1 << 20
 
@@ -99,7 +99,7 @@ class NoEvents:
 
 
 class NoCheckpoints(Checkpoints):
-    """Nothing is detached."""
+    """Checkpoints of a bucket in which no target is detached."""
 
     def __init__(self) -> None:
         pass
@@ -109,7 +109,7 @@ class NoCheckpoints(Checkpoints):
 
 
 class Unheard:
-    """Hears nothing, because nothing is to be told."""
+    """Observer that must stay unused."""
 
     def far_behind(self, target: Target, since: datetime) -> None:
         raise AssertionError
@@ -151,7 +151,7 @@ class Scene:
             await asyncio.sleep(0)
 
     async def rest(self) -> None:
-        """Give everything the time to go as far as it can."""
+        """Let all tasks run as far as they can."""
         for _ in range(100):
             await asyncio.sleep(0)
 
@@ -226,7 +226,7 @@ async def test_bad_parts_are_put_aside_before_the_message_is_acknowledged() -> N
 
 
 class FailingProfiles:
-    """Fails in every way that a store may, then answers."""
+    """Profiles that fail in every way that a store may, then answer."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -276,7 +276,7 @@ async def test_a_profile_that_comes_too_late_sends_nothing() -> None:
 
 
 class SlowProfiles:
-    """Knows nobody, and takes its time to say so."""
+    """Profiles without users, which answer when the test lets them."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -289,7 +289,7 @@ class SlowProfiles:
 
 
 class Opened:
-    """ConsumerPool over streams in memory, each of which is read by the one test's scene."""
+    """Opener of partitions, which always opens the partition of the one scene."""
 
     def __init__(self, told: Scene) -> None:
         self.told = told

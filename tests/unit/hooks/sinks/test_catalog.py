@@ -1,4 +1,4 @@
-"""The look-up of sinks: what opens the target of a hook, and which sinks satisfy the port."""
+"""The look-up of sinks: each opens the target of a hook, and satisfies the port."""
 
 from types import SimpleNamespace
 from typing import Any, cast

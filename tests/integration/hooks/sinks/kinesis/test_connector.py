@@ -1,4 +1,4 @@
-"""The Kinesis connector of a tenant: whose keys sign, what Test Connection puts, and how large a record may be."""
+"""The Kinesis connector of a tenant: keys that sign, the record of Test Connection, and the size limit of a record."""
 
 import json
 from collections.abc import AsyncIterator
@@ -44,7 +44,9 @@ async def test_a_test_record_says_what_it_is_and_where_it_went(client: HooksClie
     assert f"{stored.value['id']} is in {stored.shard} as number {stored.sequence}" == message
 
 
-async def test_a_test_record_that_is_denied_or_throttled_is_told(client: HooksClient, kinesis: FaultyKinesis) -> None:
+async def test_a_test_record_that_is_denied_or_throttled_is_reported(
+    client: HooksClient, kinesis: FaultyKinesis
+) -> None:
     asked = {"stream_name": "orders", "test_record": True}
     kinesis.denied_operations = {"PutRecords", "PutRecord"}
     _, denied = await client.ask("POST", "/connectors/kinesis/test", asked)
@@ -58,7 +60,7 @@ async def test_a_test_record_that_is_denied_or_throttled_is_told(client: HooksCl
     assert "ProvisionedThroughputExceededException" == throttled["steps"][2]["code"]
 
 
-async def test_a_test_record_can_be_asked_for_by_nats(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
+async def test_a_test_record_can_be_requested_by_nats(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
     asked = ProbeConnector(app_key="shop", stream_name="orders", test_record=True)
 
     told = await bus.request(subjects.connector_test("hooks"), asked, ConnectionReport, timeout_s=10)
@@ -128,7 +130,7 @@ async def test_a_role_that_this_service_assumes_by_itself_sends(
     assert [event["id"] for event in events(5, users=1)] == await ids_at(moto)
 
 
-async def test_a_role_without_anybody_to_assume_it_is_told(
+async def test_a_role_without_credentials_to_assume_it_is_reported(
     of_role: HooksClient, moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -148,7 +150,7 @@ async def test_a_role_without_anybody_to_assume_it_is_told(
         ({"role_arn": "", "external_id": "", "api_key": ""}, "api_key"),
     ],
 )
-async def test_a_role_of_somebody_else_is_refused_and_the_field_named(
+async def test_a_bad_role_is_refused_and_the_field_named(
     client: HooksClient, kinesis: FaultyKinesis, changes: dict[str, Any], field: str
 ) -> None:
     role = {"role_arn": "arn:aws:iam::123456789012:role/streams", "external_id": "shop:streams"}

@@ -1,4 +1,4 @@
-"""A policy that grants kinesis:PutRecord and not kinesis:PutRecords: slower, told, and still in order."""
+"""A policy that grants kinesis:PutRecord and not kinesis:PutRecords: slower, reported, and still in order."""
 
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -48,13 +48,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def advice() -> list[str | None]:
-    """What was advised, in its order."""
+    """Advice that the sink gave, in its order."""
     return []
 
 
 @pytest.fixture
 def call_s() -> float:
-    """How long the sink waits for an answer."""
+    """Time for which the sink waits for an answer."""
     return 1.0
 
 
@@ -62,7 +62,7 @@ def call_s() -> float:
 async def harness(
     kinesis: FaultyKinesis, clock: Clock, advice: list[str | None], call_s: float
 ) -> AsyncIterator[TargetQueueHarness]:
-    """Lanes over the sink."""
+    """A target queue over the sink."""
     config = KinesisConfig(
         region="eu-west-1",
         api_key="AKIAIOSFODNN7EXAMPLE",
@@ -82,7 +82,7 @@ def put(harness: TargetQueueHarness, first: int, last: int) -> None:
 
 
 def check(kinesis: FaultyKinesis, last: int) -> None:
-    """Nothing is lost, each user's order is kept, and a repetition stands behind what it repeats."""
+    """Check that no record is lost, each user's order is kept, and a repetition follows the record that it repeats."""
     records = kinesis.records("orders")
     for user in range(USERS):
         stored = [int(record.data) for record in records if record.key == f"user-{user}"]
@@ -173,7 +173,7 @@ async def alerts(bus: Bus, kind: str) -> list[Alert]:
         return found
 
 
-async def test_records_go_one_by_one_and_the_operator_is_told_once(
+async def test_records_go_one_by_one_and_the_operator_is_notified_once(
     client: HooksClient, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
     posted = events(200, users=20)

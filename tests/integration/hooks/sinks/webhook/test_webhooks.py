@@ -1,4 +1,4 @@
-"""Events go to an address of the customer's: signed, in order, whatever the receiver answers, and nowhere else."""
+"""Events go to an address of the customer's and to no other: signed, and in order for any answer of the receiver."""
 
 import asyncio
 import json
@@ -96,7 +96,7 @@ async def test_each_user_keeps_the_order_while_requests_fail(client: HooksClient
     assert (await client.status("all"))["failed"] > 0
 
 
-async def test_a_receiver_that_is_gone_keeps_its_events_until_the_hook_is_mended(
+async def test_a_receiver_that_is_not_found_keeps_its_events_until_the_hook_is_mended(
     client: HooksClient, receiver: Receiver, bus: Bus
 ) -> None:
     await client.hook("all", **webhook(receiver, url=f"{receiver.url}/moved"))
@@ -114,7 +114,7 @@ async def test_a_receiver_that_is_gone_keeps_its_events_until_the_hook_is_mended
     assert by_user(events(10, users=2)) == ids_by_user(receiver.received)
 
 
-async def test_a_record_that_the_receiver_does_not_take_is_put_aside_and_stops_nothing(
+async def test_a_record_that_the_receiver_refuses_is_put_aside_and_stops_nothing(
     client: HooksClient, receiver: Receiver, bus: Bus
 ) -> None:
     receiver.status_of = lambda body: 413 if b'"id":"e000003"' in body else 422 if b'"id":"e000005"' in body else 200
@@ -247,7 +247,7 @@ async def test_retry_after_is_obeyed_within_bounds(
     assert wanted == caught.value.retry_after_s
 
 
-async def test_who_is_asked_too_often_is_not_asked_for_the_rest(
+async def test_a_receiver_that_throttles_gets_no_further_requests(
     receiver: Receiver, http: aiohttp.ClientSession
 ) -> None:
     receiver.status_of = lambda _: 429
@@ -273,7 +273,7 @@ async def test_requests_at_once_are_bounded(receiver: Receiver, http: aiohttp.Cl
 @pytest.mark.parametrize(
     ("status", "kind"), [(301, NotFoundError), (307, NotFoundError), (404, NotFoundError), (410, NotFoundError)]
 )
-async def test_a_redirect_is_not_followed_and_pauses_like_an_address_that_is_gone(
+async def test_a_redirect_is_not_followed_and_pauses_like_a_missing_address(
     receiver: Receiver, http: aiohttp.ClientSession, status: int, kind: type[NotFoundError]
 ) -> None:
     receiver.answers.append((status, {"Location": receiver.url}))

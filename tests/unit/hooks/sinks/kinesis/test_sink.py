@@ -1,4 +1,4 @@
-"""What a Kinesis connector must be before it is saved. How its sink sends is in the contract suite of sinks."""
+"""Checks of a Kinesis connector before it is saved. The contract suite of sinks tests how its sink sends."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def check(*, allow_private: bool = False, **changes: Any) -> KinesisConfig:
         ROLE | {"api_key": "", "secret_key": Secret(""), "external_id": "shop:streams"},
     ],
 )
-def test_a_good_connector_is_taken(changes: dict[str, Any]) -> None:
+def test_a_good_connector_is_accepted(changes: dict[str, Any]) -> None:
     check(**changes)
 
 

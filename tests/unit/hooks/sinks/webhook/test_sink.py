@@ -1,4 +1,4 @@
-"""What a webhook must be before it is saved, and how its requests are signed."""
+"""Checks of a webhook before it is saved, and the signature of its requests."""
 
 import base64
 
@@ -41,7 +41,7 @@ def test_the_published_example_is_signed_as_published() -> None:
         ("http://receiver/hook", True),
     ],
 )
-def test_a_good_webhook_is_taken(url: str, allow_private: bool) -> None:
+def test_a_good_webhook_is_accepted(url: str, allow_private: bool) -> None:
     make(url).check(allow_private=allow_private, app_key="shop")
 
 
