@@ -61,7 +61,7 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    """A connection of nobody in particular."""
+    """A connection to `nats_server` under the name `test`."""
     async with connect("test", nats_server.url, metrics=Metrics(), wait_s=5) as bus:
         yield bus
 

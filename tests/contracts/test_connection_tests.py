@@ -1,4 +1,4 @@
-"""One suite for every Test Connection of a store: what each step tells when the store misbehaves, and when."""
+"""One suite for every Test Connection of a store: the report of each step when the store misbehaves, and its time."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ PROBES: dict[type[Any], tuple[Any, Any]] = {
     amazon.AmazonStorageConfig: ("s3", amazon_probe.test_connection),
     azure.AzureStorageConfig: ("azure", azure_probe.test_connection),
 }
-"""For each connector what its store speaks, and its Test Connection."""
+"""The protocol of each connector's store, and its Test Connection."""
 
 
 def test_every_provider_but_the_local_directory_is_tested() -> None:
@@ -47,7 +47,7 @@ async def store(kind: type[Any]) -> AsyncIterator[StubStore]:
 
 @pytest.fixture
 async def probed(kind: type[Any], store: StubStore) -> AsyncIterator[Probed]:
-    """Test the stub, or what a form with other fields leads to, and give the steps by their names."""
+    """Test the stub, or the store of a form with other fields. Returns the steps by name."""
     async with AwsClients() as aws, public_session(allow_private=True) as http:
 
         async def test(**changed: Any) -> dict[str, Step]:
@@ -112,7 +112,7 @@ async def test_an_endpoint_without_an_answer_fails_to_be_reached_and_nothing_els
     assert ("timeout" == steps["reach"].code) is (deed == "hang")
 
 
-async def test_an_endpoint_that_takes_no_connection_is_told(probed: Probed, kind: type[Any]) -> None:
+async def test_an_endpoint_that_accepts_no_connection_is_reported(probed: Probed, kind: type[Any]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -125,7 +125,7 @@ async def test_an_endpoint_that_takes_no_connection_is_told(probed: Probed, kind
     assert steps["reach"].hint
 
 
-async def test_a_host_that_does_not_exist_is_told(probed: Probed, kind: type[Any]) -> None:
+async def test_a_host_that_does_not_exist_is_reported(probed: Probed, kind: type[Any]) -> None:
     field = "endpoint_url" if kind is amazon.AmazonStorageConfig else "blob_endpoint"
 
     steps = await probed(**{field: "http://nowhere.invalid"})
@@ -204,7 +204,7 @@ async def test_a_status_without_a_code_has_a_hint(probed: Probed, store: StubSto
 @pytest.mark.parametrize(
     ("deed", "codes"), [("hang in body", {"timeout"}), ("close in body", {"ClientPayloadError", "ConnectionClosed"})]
 )
-async def test_an_answer_that_breaks_off_is_told_by_the_step_that_reads_it(
+async def test_a_truncated_answer_is_reported_by_the_step_that_reads_it(
     probed: Probed, store: StubStore, deed: Any, codes: set[str]
 ) -> None:
     store.fault = Fault(deed=deed, methods=frozenset({"GET"}))
@@ -218,7 +218,7 @@ async def test_an_answer_that_breaks_off_is_told_by_the_step_that_reads_it(
     assert failed.hint
 
 
-async def test_other_bytes_than_were_stored_are_told(probed: Probed, store: StubStore) -> None:
+async def test_other_bytes_than_were_stored_are_reported(probed: Probed, store: StubStore) -> None:
     store.changed_body = b"injected"
 
     steps = await probed()
@@ -260,7 +260,7 @@ PUBLIC: dict[str, tuple[Fault, str | None, int | None, str]] = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-async def test_a_public_address_that_gives_no_object_is_told_and_the_rest_goes_on(
+async def test_a_public_address_without_the_object_is_reported_and_the_other_steps_run(
     probed: Probed, store: StubStore, name: str
 ) -> None:
     fault, code, status, hint = PUBLIC[name]
@@ -276,7 +276,7 @@ async def test_a_public_address_that_gives_no_object_is_told_and_the_rest_goes_o
     assert {} == store.objects
 
 
-async def test_an_account_of_azure_without_public_access_is_told() -> None:
+async def test_an_azure_account_without_public_access_is_reported() -> None:
     async with StubStore("azure") as store, AwsClients() as aws, public_session(allow_private=True) as http:
         store.fault = Fault(status=409, code="PublicAccessNotPermitted", public=True)
         report = await azure_probe.test_connection(
@@ -323,7 +323,7 @@ async def test_an_object_that_cannot_be_removed_is_a_warning(
 async def test_a_public_address_inside_our_own_network_is_not_read(
     kind: type[Any], store: StubStore, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever its name led to when the form was checked: the address that is connected to counts."""
+    """The check of the form may resolve the name to another address; the address of the connection counts."""
     loop = asyncio.get_running_loop()
     known = loop.getaddrinfo
 

@@ -119,7 +119,7 @@ async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
         assert None is await destination.read("raw/.probe", 59)
 
 
-async def test_bucket_that_is_not_there_is_told(s3_config: S3Config, platform: Platform) -> None:
+async def test_missing_bucket_is_reported(s3_config: S3Config, platform: Platform) -> None:
     async with changed(s3_config, platform, bucket="nobodys") as destination:
         with pytest.raises(MillraceError) as caught:
             await destination.put(KEY, b"x")
@@ -128,7 +128,7 @@ async def test_bucket_that_is_not_there_is_told(s3_config: S3Config, platform: P
     assert "NoSuchBucket" in caught.value.message
 
 
-async def test_keys_that_nobody_has_are_refused(s3_config: S3Config, platform: Platform, moto: MotoServer) -> None:
+async def test_unknown_keys_are_refused(s3_config: S3Config, platform: Platform, moto: MotoServer) -> None:
     await moto.demand_real_keys()
     async with changed(
         s3_config, platform, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")
@@ -140,7 +140,7 @@ async def test_keys_that_nobody_has_are_refused(s3_config: S3Config, platform: P
     assert "wrong-wrong-wrong" not in str(caught.value)
 
 
-async def test_probe_tells_the_step_the_code_and_what_to_do(
+async def test_probe_reports_the_step_the_code_and_what_to_do(
     s3_config: S3Config, platform: Platform, moto: MotoServer
 ) -> None:
     await moto.demand_real_keys()
@@ -166,7 +166,7 @@ async def test_probe_warns_when_it_may_not_delete(s3_config: S3Config, platform:
     assert "AccessDenied" == report.steps[3].code
 
 
-async def test_probe_ends_in_time_when_the_store_says_nothing() -> None:
+async def test_probe_ends_in_time_when_the_store_does_not_answer() -> None:
     class Silent:
         async def put(self, key: str, data: bytes) -> None:
             await asyncio.Event().wait()

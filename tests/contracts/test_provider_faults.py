@@ -1,4 +1,4 @@
-"""One suite for every provider over a network: what a store that misbehaves becomes, and that nothing hangs."""
+"""One suite for every provider over a network: the errors of a store that misbehaves, and that nothing hangs."""
 
 import asyncio
 import gc
@@ -118,7 +118,7 @@ async def test_an_answer_that_ends_after_its_headers_stored_the_object(
             assert await put(provider)
 
 
-async def test_a_hung_delete_whose_headers_came_ends_in_time(provider: CloudProvider, store: StubStore) -> None:
+async def test_a_delete_that_hangs_after_its_headers_ends_in_time(provider: CloudProvider, store: StubStore) -> None:
     store.fault = Fault(deed="hang in body")
 
     async with asyncio.timeout(5):
@@ -130,7 +130,7 @@ async def test_a_hung_delete_whose_headers_came_ends_in_time(provider: CloudProv
                 await provider.delete(KEY)
 
 
-async def test_what_is_there_already_is_no_failure(provider: CloudProvider, store: StubStore) -> None:
+async def test_an_existing_object_is_no_failure(provider: CloudProvider, store: StubStore) -> None:
     assert await put(provider)
     assert not await put(provider)
 
@@ -139,7 +139,7 @@ async def test_what_is_there_already_is_no_failure(provider: CloudProvider, stor
         assert not await put(provider)
 
 
-async def test_two_writers_at_once_are_told_to_try_again(provider: CloudProvider, store: StubStore) -> None:
+async def test_a_conflict_of_two_writers_is_a_retryable_error(provider: CloudProvider, store: StubStore) -> None:
     store.fault = Fault(status=409, code="ConditionalRequestConflict")
 
     with pytest.raises(BusyError):
@@ -176,7 +176,7 @@ async def test_a_put_cancelled_while_its_role_is_assumed_leaves_nothing_unawaite
             gc.collect()
 
 
-async def test_a_connector_opens_what_this_suite_tests(store: StubStore) -> None:
+async def test_a_connector_opens_a_provider_of_this_suite(store: StubStore) -> None:
     connector: Any = stub_connector(store)
 
     async with AwsClients() as aws, connector.open(allow_private=True, aws=aws) as provider:

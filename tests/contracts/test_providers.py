@@ -94,7 +94,7 @@ def key_of(provider: Provider, id: str = ID) -> str:
 
 
 async def served(provider: Provider, key: str) -> tuple[bytes, ObjectHeaders] | None:
-    """What everybody gets who has the URL; the local directory is asked for what its route would serve."""
+    """The public response at the URL; for the local directory, the content that its route would serve."""
     if isinstance(provider, LocalProvider):
         try:
             found = await provider.find(key)
@@ -143,7 +143,7 @@ async def test_object_is_served_as_it_was_put(provider: Provider, body: Body) ->
     assert CACHE_CONTROL == HEADERS.cache_control
 
 
-async def test_second_put_is_told_that_it_was_there_and_changes_nothing(provider: Provider, body: Body) -> None:
+async def test_second_put_reports_an_existing_object_and_changes_nothing(provider: Provider, body: Body) -> None:
     await provider.put_if_absent(key_of(provider), body_of(b"first"), HEADERS)
 
     assert not await provider.put_if_absent(key_of(provider), body, HEADERS)
@@ -185,7 +185,7 @@ def test_url_ends_with_the_key_and_holds_no_credential(provider: Provider) -> No
     assert "testing" not in url
 
 
-def test_place_tells_two_stores_apart_and_holds_no_credential(provider: Provider) -> None:
+def test_place_identifies_a_store_and_holds_no_credential(provider: Provider) -> None:
     assert provider.place == "local" or "://" in provider.place
     assert "testing" not in provider.place
 

@@ -19,7 +19,7 @@ from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
 
 PLACES = {LocalStoreConfig: "local_place", S3StoreConfig: "s3_place", AzureStoreConfig: "azure_place"}
-"""For each member the fixture that gives a config of it, pointing at an empty place."""
+"""The fixture of each member's config, whose bucket, container or directory is empty."""
 
 KEYS = [
     "a.png",
@@ -134,7 +134,7 @@ async def test_bytes_come_back_as_they_are_whatever_their_size(store: ObjectStor
     assert len(data) == stored.info.size_bytes
 
 
-async def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
+async def test_a_put_replaces_the_old_object(store: ObjectStore) -> None:
     await put(store, "a", b"old and longer")
     before = await store.head("a")
     await put(store, "a", b"new")
@@ -143,7 +143,7 @@ async def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
     assert before.etag != (await store.head("a")).etag
 
 
-async def test_put_if_absent_tells_whether_it_was_the_first(store: ObjectStore) -> None:
+async def test_put_if_absent_returns_whether_it_was_the_first(store: ObjectStore) -> None:
     first = await store.put_if_absent("a/b", b"one", content_type="text/plain")
     second = await store.put_if_absent("a/b", b"two", content_type="text/plain")
 
@@ -170,7 +170,7 @@ async def test_headers_are_kept_where_the_store_keeps_any(store: ObjectStore) ->
             assert headers["metadata"] == stored.metadata
 
 
-async def test_info_says_size_time_and_version(store: ObjectStore) -> None:
+async def test_info_has_size_time_and_version(store: ObjectStore) -> None:
     await put(store, "a/b", b"12345")
 
     info = await store.head("a/b")
@@ -183,7 +183,7 @@ async def test_info_says_size_time_and_version(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize(("start", "size", "expected"), [(0, 4, b"0123"), (4, 2, b"45"), (8, 2, b"89"), (8, 9, b"89")])
-async def test_a_range_is_what_lies_there(store: ObjectStore, start: int, size: int, expected: bytes) -> None:
+async def test_a_range_returns_the_stored_bytes(store: ObjectStore, start: int, size: int, expected: bytes) -> None:
     await put(store, "a/b.txt", b"0123456789")
 
     assert expected == await store.get_range("a/b.txt", start, size)
@@ -201,14 +201,14 @@ async def test_list_goes_by_folder(store: ObjectStore) -> None:
     assert [] == await keys(store, "none")
 
 
-async def test_what_is_not_there_is_a_not_found_error(store: ObjectStore) -> None:
+async def test_a_missing_object_is_a_not_found_error(store: ObjectStore) -> None:
     with pytest.raises(NotFoundError):
         await store.get("a/none")
     with pytest.raises(NotFoundError):
         await store.head("a/none")
 
 
-async def test_deleting_what_is_not_there_is_no_error(store: ObjectStore) -> None:
+async def test_deleting_a_missing_object_is_no_error(store: ObjectStore) -> None:
     await store.delete("a/none")
     await put(store, "a/b")
     await store.delete("a/none")
@@ -220,7 +220,7 @@ BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "a\nb", "a\x00", 
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)
-async def test_a_bad_key_is_refused_before_anything_is_asked(store: ObjectStore, key: str) -> None:
+async def test_a_bad_key_is_refused_before_any_request(store: ObjectStore, key: str) -> None:
     for call in (
         store.put(key, b"", content_type="a/b"),
         store.put_if_absent(key, b"", content_type="a/b"),
@@ -280,7 +280,9 @@ async def test_ping_passes_where_the_place_is_there(store: ObjectStore) -> None:
     assert [] == await keys(store)
 
 
-async def test_a_place_that_is_not_there_is_told_by_every_call(config: StoreConfig, tmp_path: Path) -> None:
+async def test_a_missing_bucket_container_or_directory_is_reported_by_every_call(
+    config: StoreConfig, tmp_path: Path
+) -> None:
     if isinstance(config, LocalStoreConfig):
         async with config.open() as store:
             shutil.rmtree(tmp_path / "objects")

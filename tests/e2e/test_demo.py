@@ -40,14 +40,14 @@ async def wait_gone(processes: list[psutil.Process]) -> None:
 
 
 async def wait_step(process: Process, name: str) -> None:
-    """Until the step has been told."""
+    """Wait until the step is printed."""
     assert process.stderr is not None
     async with asyncio.timeout(WHOLE_S):
         while f"  {name}: " not in (line := (await process.stderr.readline()).decode()):
             assert line, "it ended before"
 
 
-async def test_every_step_brings_what_it_must(tmp_path: Path) -> None:
+async def test_every_step_has_its_expected_outcome(tmp_path: Path) -> None:
     process = await demo(tmp_path, "--json")
 
     out, err = await asyncio.wait_for(process.communicate(), WHOLE_S)

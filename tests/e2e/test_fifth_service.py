@@ -159,7 +159,7 @@ async def start(copy: CheckoutCopy, *command: str) -> Process:
 
 
 async def output(copy: CheckoutCopy, *command: str) -> str:
-    """Run a Python module to its end, which is with 0, and return what it prints."""
+    """Run a Python module, require exit code 0, and return its output."""
     process = await start(copy, *command)
     out, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
     assert 0 == process.returncode, out.decode()

@@ -135,7 +135,7 @@ async def test_events_accepted_just_before_a_kill_are_delivered(mesh: RunningMes
     check_order(await all_arrived(mesh, 500))
 
 
-async def test_another_replica_of_hooks_goes_on_where_a_killed_one_was(mesh: RunningMesh) -> None:
+async def test_another_replica_of_hooks_continues_at_the_position_of_a_killed_one(mesh: RunningMesh) -> None:
     # Small calls, so that there is a middle to be killed in.
     await connect_kinesis(mesh, call_records=10)
     async with mesh.replica("hooks") as url:
@@ -249,7 +249,7 @@ async def send_clicks(mesh: RunningMesh, first: int, last: int) -> None:
 
 
 async def exported(mesh: RunningMesh) -> Counter[str]:
-    """How often each click stands in the bucket."""
+    """The number of rows of each click in the bucket."""
     rows: Counter[str] = Counter()
     async with mesh.moto.client("s3") as s3:
         for item in (await s3.list_objects_v2(Bucket="lake")).get("Contents", []):

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 SERVICES = sorted(project.parent.name for project in REPOSITORY.glob("services/*/pyproject.toml"))
 
 PREFIX = "/opt/millrace"
-"""Where the image has its environment; a folder of the test's takes its place."""
+"""The path of the environment in the image; a folder of the test replaces it."""
 
 
 def instructions(stage: str) -> Iterator[tuple[str, str]]:
@@ -37,7 +37,7 @@ def instructions(stage: str) -> Iterator[tuple[str, str]]:
 
 def shell(command: str, folder: Path, service: str) -> None:
     """
-    Run a command as the Dockerfile would, first with what uv has in its cache alone.
+    Run a command as the Dockerfile would, first offline with the cache of uv.
 
     After the install of .venv the cache has everything, and a registry need not be reachable.
     """
@@ -64,7 +64,7 @@ def shell(command: str, folder: Path, service: str) -> None:
 
 
 def build(service: str, folder: Path) -> Path:
-    """What the stage "build" leaves: an environment with the service in it."""
+    """Run the stage "build". Returns an environment with the service in it."""
     context, environment = folder / "context", folder / "environment"
     context.mkdir()
     # The stage begins with what the stage before it copied.
@@ -140,7 +140,7 @@ def test_image_has_one_command_whatever_the_service(built: tuple[str, Path]) -> 
 
 
 def test_lock_pins_the_installer_by_hash(tmp_path: Path) -> None:
-    """The stage "uv" cannot be run without a registry; what it hands to pip can be looked at."""
+    """The stage "uv" cannot run without a registry; its arguments to pip can be checked."""
     shutil.copy(REPOSITORY / "requirements.lock", tmp_path)
     command = next(rest for word, rest in instructions("uv") if word == "RUN")
 

@@ -24,13 +24,13 @@ SECRETS = {
 
 
 async def say(mesh: RunningMesh, method: str, service: str, path: str, **options: Any) -> str:
-    """Whatever the service answers, refused or not."""
+    """The service's whole response, refused or not."""
     async with mesh.http.request(method, mesh.url(service, path), **options) as response:
         return f"{response.status} {dict(response.headers)} {await response.text()}"
 
 
 async def misuse(mesh: RunningMesh) -> list[str]:
-    """Good and bad requests with secrets in them, and failures behind them; gives every answer."""
+    """Send good and bad requests that contain secrets, some with failing endpoints. Returns every answer."""
     where = {"region": "eu-west-1", "endpoint_url": mesh.moto.url}
     dead = {"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9"}
     storage = {"access_key": "AKIATESTINGTESTING00", "secret_key": SECRETS["storage"], "bucket_name": "no-such-bucket"}
@@ -99,7 +99,7 @@ async def misuse(mesh: RunningMesh) -> list[str]:
 
 
 async def messages(mesh: RunningMesh) -> list[str]:
-    """Everything that NATS holds, as the server's owner sees it."""
+    """All messages that NATS stores, read from the server's files."""
     found = []
     for name in ("EVENTS", "DLQ", "ALERTS", "OBJECTS", "FILES", "KV_CONFIG", "KV_RUNS", "KV_PLANS", "KV_MEDIA"):
         files = [path for path in (mesh.folder.nats).rglob("*") if name in path.parts and path.is_file()]

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class Up:
-    """A running `millrace up`, and what it has said."""
+    """A running `millrace up` and its output."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -55,7 +55,7 @@ async def millrace(*argv: str, variables: Mapping[str, str] | None = None) -> Pr
 
 
 def with_free_ports(data: Path) -> MeshFolder:
-    """A folder whose mesh leaves the usual ports alone: they may be those of a mesh that somebody runs here."""
+    """A folder whose mesh does not use the usual ports: another mesh on this machine may use them."""
     folder = MeshFolder(data)
     folder.root.mkdir()
     folder.remember_ports(dict(zip(USUAL_PORTS, free_ports(len(USUAL_PORTS)), strict=True)))
@@ -83,7 +83,7 @@ async def said_by(*argv: str, variables: Mapping[str, str] | None = None) -> tup
 
 
 async def wait_gone(processes: list[psutil.Process]) -> None:
-    """A zombie whose parent was killed is gone, too: nothing of it runs."""
+    """Wait until none of the processes runs. A zombie whose parent was killed counts as ended."""
     async with asyncio.timeout(10):
         while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in alive(processes)):
             await asyncio.sleep(0.02)
@@ -171,7 +171,7 @@ async def test_three_nats_nodes_are_a_cluster_that_outlives_one_of_them(tmp_path
 
 
 @pytest.mark.parametrize("option", ["--sftp-port", "--http-port-base"])
-async def test_taken_port_is_one_line(tmp_path: Path, option: str) -> None:
+async def test_port_in_use_is_reported_in_one_line(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -187,7 +187,7 @@ async def test_wrong_setting_is_one_line(tmp_path: Path) -> None:
     assert (1, "millrace: MILLRACE_EVENT_MAX_BYTES: there is no such setting\n") == (code, told)
 
 
-async def test_wrong_setting_of_one_service_is_told_by_it(tmp_path: Path) -> None:
+async def test_wrong_setting_of_one_service_is_reported_by_it(tmp_path: Path) -> None:
     folder = with_free_ports(tmp_path / "mesh")
 
     code, told = await said_by("up", "--data", str(folder.root), variables={"MILLRACE_SFTP_IDEL_S": "5"})

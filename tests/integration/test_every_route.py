@@ -1,5 +1,5 @@
 """
-Who may call what, asked of every route of every service.
+Every route of every service, called with and without the right token.
 
 The routes come from the services' own tables, so a new one cannot be forgotten.
 """
@@ -19,7 +19,7 @@ from support.run_service import RunService
 SERVICES: list[Service] = [import_module(f"{entry.module}.app").SERVICE for entry in services.SERVICES]
 
 OPEN = {("GET", "/cdn/{key:.+}")}
-"""What needs no token, beside the health routes: what the CDN serves is public."""
+"""Routes without a token, beside the health routes: the objects of the CDN are public."""
 
 
 def path_of(route: Route) -> str:

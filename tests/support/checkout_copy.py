@@ -43,7 +43,7 @@ class CheckoutCopy:
         return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(map(str, roots))}
 
     def lint_imports(self) -> tuple[int, str]:
-        """Run `lint-imports` on the copy; its exit code and what it prints."""
+        """Run `lint-imports` on the copy. Returns its exit code and its output."""
         command = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache"]
         done = subprocess.run(command, cwd=self.root, env=self.environment(), capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""A clock for what takes one."""
+"""A clock whose time a test sets."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Clock:
-    """The time is what a test says; noon at first."""
+    """Time that a test sets; noon at first."""
 
     def __init__(self) -> None:
         self.now = NOON

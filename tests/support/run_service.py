@@ -1,4 +1,4 @@
-"""The type of the fixture `run_service`, and the settings it gives to a service. No test lives here."""
+"""The type of the fixture `run_service`, and the settings of its services. No test lives here."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager

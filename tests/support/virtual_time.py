@@ -1,4 +1,4 @@
-"""An event loop whose clock stands while anything can be done, and jumps when nothing can. No test lives here."""
+"""An event loop whose clock jumps to the next timer when no task can run. No test lives here."""
 
 import asyncio
 import selectors

@@ -44,14 +44,14 @@ async def test_message_arrives_as_it_was_written(server: MailServer) -> None:
     )
 
 
-async def test_recipients_that_are_refused_are_told_and_the_others_have_it(server: MailServer) -> None:
+async def test_refused_recipients_are_returned_and_the_others_get_the_mail(server: MailServer) -> None:
     server.refused = {"can@shop.example"}
 
     assert ("can@shop.example",) == await mailer(server).send(MAIL)
     assert 1 == len(server.mails)
 
 
-async def test_message_that_nobody_is_to_have_is_refused(server: MailServer) -> None:
+async def test_message_without_an_accepted_recipient_is_refused(server: MailServer) -> None:
     server.refused = set(MAIL.to)
 
     with pytest.raises(DeniedError, match="550 nobody of this name"):
@@ -68,7 +68,7 @@ async def test_answer_of_the_server_says_whether_trying_again_helps(
         await mailer(server).send(MAIL)
 
 
-async def test_server_that_is_away_is_unavailable() -> None:
+async def test_server_that_is_down_is_unavailable() -> None:
     async with mail_server() as server:
         gone = mailer(server)
 

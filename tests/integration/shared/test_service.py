@@ -25,7 +25,7 @@ class Thing(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Toy:
-    """What the toy service is made of; remembers what happened to it, in order."""
+    """State of the toy service; records the events of its life in order."""
 
     def __init__(self) -> None:
         self.happened: list[str] = []
@@ -150,7 +150,7 @@ async def test_no_token_or_a_wrong_one_is_401(http: aiohttp.ClientSession, heade
         assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
-async def test_another_tenants_token_is_403_and_an_operators_is_let_in(
+async def test_another_tenants_token_is_403_and_an_operators_is_accepted(
     http: aiohttp.ClientSession, shop: dict[str, str], rival: dict[str, str], admin: dict[str, str]
 ) -> None:
     async def status(path: str, headers: dict[str, str]) -> int:
@@ -180,12 +180,12 @@ async def test_a_revoked_token_is_refused(
         assert response.status == 401
 
 
-async def test_errors_say_when_to_come_back(http: aiohttp.ClientSession) -> None:
+async def test_errors_have_the_time_of_a_retry(http: aiohttp.ClientSession) -> None:
     async with http.get("/v1/busy") as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "3")
 
 
-async def test_a_bug_tells_the_caller_nothing_and_is_counted(http: aiohttp.ClientSession) -> None:
+async def test_a_bug_reveals_nothing_to_the_caller_and_is_counted(http: aiohttp.ClientSession) -> None:
     async with http.get("/v1/bug") as response:
         assert (response.status, await response.json()) == (
             500,
@@ -285,7 +285,7 @@ async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -
     assert failure.group_contains(RuntimeError, match="a bug")
 
 
-async def test_a_port_that_is_taken_is_one_clear_error(served: RunningService, settings: Settings) -> None:
+async def test_a_port_in_use_is_one_clear_error(served: RunningService, settings: Settings) -> None:
     port = int(served.url.rpartition(":")[2])
     taken = msgspec.convert(msgspec.to_builtins(settings) | {"http_port": port}, Settings)
 
@@ -293,7 +293,7 @@ async def test_a_port_that_is_taken_is_one_clear_error(served: RunningService, s
         await serve(service(Toy()), taken, asyncio.Event())
 
 
-async def test_not_ready_while_nats_is_gone_and_back_by_itself(
+async def test_not_ready_while_nats_is_down_and_ready_again_by_itself(
     http: aiohttp.ClientSession, nats_server: NatsServer
 ) -> None:
     await nats_server.kill()

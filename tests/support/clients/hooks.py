@@ -1,4 +1,4 @@
-"""A client of the hooks service, for the stories that tests tell of it. No test lives here."""
+"""A client of the hooks service. No test lives here."""
 
 import io
 import json

@@ -12,7 +12,7 @@ from ftp_gateway.sftp.packets import MAX_PACKET_BYTES
 from support.clients.ftp_gateway import ROW
 
 ANSWER_S = 15.0
-"""How long an answer may take on a busy machine; without one the gateway hangs."""
+"""Longest time for an answer on a busy machine; without one in that time the gateway hangs."""
 MAX_FILE_BYTES = 1 << 20
 
 # Types of packets of version 3 (draft-ietf-secsh-filexfer-02, section 3).
@@ -32,14 +32,14 @@ BY_HANDLE = (CLOSE, READ, WRITE, FSTAT, FSETSTAT, READDIR)
 
 
 class Handle(Struct, frozen=True):
-    """Stands for the n-th last handle that the session was given, open or closed, or an invented one."""
+    """Stands for the n-th last handle that the session received, open or closed, or an invented one."""
 
     number: int
     invented: bytes
 
 
 class Request(Struct, frozen=True):
-    """A request: its type, and what it holds. Only a part of it is sent, or more than belongs to it."""
+    """A request: its type and its fields. It may be sent in part, or with more bytes than belong to it."""
 
     kind: int
     fields: tuple[bytes | Handle, ...]
@@ -77,7 +77,7 @@ EXTENSIONS = st.sampled_from(
 
 
 def request(kind: int, *fields: st.SearchStrategy[bytes] | st.SearchStrategy[Handle]) -> st.SearchStrategy[Request]:
-    """A request that is written as it should be, whatever it asks."""
+    """A well-formed request of any type."""
     return st.tuples(*fields).map(lambda drawn: Request(kind, drawn))
 
 
@@ -122,7 +122,7 @@ SEVERAL = st.lists(st.one_of(USEFUL, USEFUL, STRANGE, BROKEN, NONSENSE), min_siz
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
-    """Requests in a row. Composite for its short name in what hypothesis writes down."""
+    """Requests in a row. Composite for its short name in the output of hypothesis."""
     return draw(SEVERAL)
 
 
@@ -130,7 +130,7 @@ UNANSWERABLE = st.one_of(
     st.binary(max_size=4).map(String),
     st.tuples(st.integers(MAX_PACKET_BYTES + 1, (1 << 32) - 1).map(UInt32), st.binary(max_size=100)).map(b"".join),
 )
-"""Packets that are too short to be a request, or tell a length that is too long."""
+"""Packets that are too short to be a request, or declare a length that is too long."""
 
 
 class PacketSession:

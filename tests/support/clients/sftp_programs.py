@@ -30,7 +30,7 @@ class Program(CustomerClient):
         return found
 
     async def start(self, *words: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
-        """A process, in a session of its own: no terminal to ask at, and nothing of it outlives a kill."""
+        """Start a process in a session of its own: it has no terminal to prompt at, and a kill ends its children."""
         return await asyncio.create_subprocess_exec(
             *words,
             stdin=stdin,
@@ -251,7 +251,7 @@ class Sshfs(Program):
 
     @staticmethod
     def is_mounted(folder: Path) -> bool:
-        """Whether the folder is mounted, without a call to the mount."""
+        """Return whether the folder is mounted, without a call to the mount."""
         return any(line.split()[4] == str(folder) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
     async def upload(self, source: Path, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The storage service as who uploads sees it, and what lies in its local directory. No test lives here."""
+"""A client of the storage service, and the files in its local directory. No test lives here."""
 
 from io import BytesIO
 from pathlib import Path

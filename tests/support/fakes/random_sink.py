@@ -1,4 +1,4 @@
-"""A sink that does at random what its port allows. No test lives here."""
+"""A sink with random behaviour within its port. No test lives here."""
 
 import random
 from collections.abc import Sequence

@@ -21,9 +21,9 @@ from support.servers.listening import listening
 
 class AzuriteServer:
     """
-    Azure Blob Storage as Azurite plays it, on `endpoint`. An async context manager.
+    Azure Blob Storage, emulated by Azurite on `endpoint`. An async context manager.
 
-    Azurite comes from npm and may be absent: `installed` finds it. It is looked for on the PATH, and in the folder
+    Azurite comes from npm and may be absent: `installed` finds it. It is searched on the PATH, and in the folder
     `.azurite` that `npm install --prefix .azurite azurite` makes.
     """
 
@@ -62,7 +62,7 @@ class AzuriteServer:
         await self._stack.aclose()
 
     async def create_container(self, name: str, *, public: bool = False) -> None:
-        """An empty container, whose blobs everybody may read where it is `public`."""
+        """Create an empty container; blobs of a `public` one need no credentials to be read."""
         access = {"x-ms-blob-public-access": "blob"} if public else {}
         await self._request("PUT", name, {"restype": "container"}, access)
 
@@ -72,7 +72,7 @@ class AzuriteServer:
         return re.findall(r"<Blob><Name>([^<]*)</Name>", listed)
 
     async def allow_origins(self, *origins: str) -> None:
-        """The origins of pages that may read what is public; from the start, and without one, none may."""
+        """Set the origins whose pages may read public blobs. At the start there is none."""
         rule = (
             f"<CorsRule><AllowedOrigins>{','.join(origins)}</AllowedOrigins><AllowedMethods>GET</AllowedMethods>"
             "<AllowedHeaders/><ExposedHeaders/><MaxAgeInSeconds>60</MaxAgeInSeconds></CorsRule>"

@@ -19,9 +19,10 @@ async def hooks_process(
     settings: Settings, folder: Path, *, module: str = "hooks", source: Path | None = None
 ) -> AsyncIterator[tuple[Process, str]]:
     """
-    A replica with a folder of its own, killed when the block is left; its URL is given once it is ready. Started again
-    in the same folder it is the same replica. `support.servers.quick_hooks` is the `module` whose leases are over soon.
-    `source` holds the package to run instead of the installed one.
+    Run a replica with a folder of its own until the block is left, then kill it. Its URL is yielded once it is ready.
+
+    Started again in the same folder it is the same replica. `support.servers.quick_hooks` is the `module` with short
+    leases. `source` holds the package to run instead of the installed one.
     """
     announce = _announcement(folder)
     environment = child_environment(

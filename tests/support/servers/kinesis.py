@@ -78,7 +78,7 @@ class Stored(Struct, frozen=True, kw_only=True):
 
 
 class Shard(Struct, kw_only=True):
-    """A range of hash keys, `first` to `last`, and what is stored there. A split one is closed, and keeps it."""
+    """A range of hash keys, `first` to `last`, and its stored records. A split one is closed, and keeps it."""
 
     name: str
     first: int
@@ -173,7 +173,7 @@ class FaultyKinesis:
             shards.append(Shard(name=f"shardId-{len(shards):012d}", first=first, last=last))
 
     def records(self, stream: str) -> list[Stored]:
-        """Everything that is stored, in the order of arrival, which is that of the sequence numbers."""
+        """All stored records in the order of arrival, which is that of the sequence numbers."""
         return list(self._arrived[stream])
 
     async def wait_records(self, stream: str, condition: Callable[[list[Stored]], bool]) -> list[Stored]:
@@ -324,7 +324,7 @@ def _json(answer: dict[str, Any], status: int = 200) -> web.Response:
 
 
 def _answer_singly(answer: dict[str, str]) -> web.Response:
-    """Answer as PutRecord, which reports by an error of the call what PutRecords reports by a code of the record."""
+    """Answer as PutRecord, whose call fails with the error that PutRecords reports as a code of the record."""
     if "ErrorCode" not in answer:
         return _json({"EncryptionType": "NONE"} | answer)
     status, code = REFUSALS["internal"] if answer["ErrorCode"] == "InternalFailure" else (400, answer["ErrorCode"])

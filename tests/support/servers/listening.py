@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 
 START_S: Final = 60.0
-"""How long a server may take until it answers: moto imports for seconds, longer on a busy machine."""
+"""Longest time until a server answers: moto imports for seconds, longer on a busy machine."""
 
 
 @asynccontextmanager
@@ -19,8 +19,8 @@ async def listening(command: Callable[[int], Sequence[str]], path: str) -> Async
     """
     Run a server until the block is left, and yield its URL once it answers.
 
-    Neither moto nor Azurite reports which port it took when asked for any. A free one is picked here, and another one
-    when another process took it first.
+    Neither moto nor Azurite reports its port when started with port 0. A free one is picked here, and another one
+    when another process binds it first.
     """
     said = ""
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A mail server on loopback that keeps what it is given. No test lives here."""
+"""A mail server on loopback that keeps the mails it receives. No test lives here."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ USER, PASSWORD = "millrace", "correct-horse-battery"
 
 
 class MailServer:
-    """`mails` came in, in their order. `answer` is given to each; `refused` are recipients that nobody knows."""
+    """`mails` are the received ones in order. `answer` is the reply to each; `refused` are unknown recipients."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -55,7 +55,7 @@ def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
 
 @asynccontextmanager
 async def mail_server(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[MailServer]:
-    """A running one. With `tls` it asks for STARTTLS and for `USER` and `PASSWORD`."""
+    """Run a mail server. With `tls` it requires STARTTLS, `USER` and `PASSWORD`."""
     server = MailServer()
 
     def check(smtp: Any, session: Any, envelope: Any, mechanism: str, data: object) -> AuthResult:

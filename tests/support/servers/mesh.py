@@ -41,7 +41,7 @@ class RunningMesh:
         return host, int(port)
 
     async def call(self, method: str, service: str, path: str, **options: Any) -> Any:
-        """The decoded answer. Fails on any status that is not 2xx, with what the service said."""
+        """Call a service and return the decoded answer. Any status but 2xx fails with the service's text."""
         async with self.http.request(method, self.url(service, path), **options) as response:
             said = await response.text()
             assert response.status < 300, f"{method} {path}: {response.status} {said}"
@@ -64,7 +64,7 @@ class RunningMesh:
 
     @asynccontextmanager
     async def replica(self, service: str) -> AsyncIterator[str]:
-        """One more process of a service beside the mesh's own, killed when the block is left; gives its URL."""
+        """Run one more process of a service beside the mesh's own and yield its URL; kill it at the end."""
         folder = self.folder.root / f"{service}-replica"
         folder.mkdir()
         announcement = folder / "announce.json"

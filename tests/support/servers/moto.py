@@ -47,7 +47,7 @@ class MotoServer:
 
     @asynccontextmanager
     async def client(self, service: str, credentials: AwsCredentials | None = None) -> AsyncIterator[Any]:
-        """A client of a service, for what a test prepares or checks behind the back of the code under test."""
+        """A client of a service, for setup and checks of a test outside the code under test."""
         async with (
             AwsClients() as aws,
             aws.client(
@@ -57,7 +57,7 @@ class MotoServer:
             yield client
 
     async def create_bucket(self, name: str, *, public: bool = False) -> None:
-        """An empty bucket in `region`, whose objects everybody may read where it is `public`."""
+        """Create an empty bucket in `region`; objects of a `public` one need no credentials to be read."""
         # By hand, since making a client takes longer than most tests.
         region = f"<LocationConstraint>{self.region}</LocationConstraint>"
         body = f"<CreateBucketConfiguration>{region}</CreateBucketConfiguration>"
@@ -77,7 +77,7 @@ class MotoServer:
             await kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 0.05})
 
     async def create_user(self, name: str, *, actions: Sequence[str] = ()) -> AwsCredentials:
-        """Keys of a new IAM user who may do these actions on everything."""
+        """Create an IAM user that may do these actions on every resource. Returns its keys."""
         async with self.client("iam") as iam:
             await iam.create_user(UserName=name)
             if actions:
@@ -89,7 +89,7 @@ class MotoServer:
         return AwsCredentials(access_key_id=key["AccessKeyId"], secret_access_key=Secret(key["SecretAccessKey"]))
 
     async def demand_real_keys(self, demanded: bool = True) -> None:
-        """Check keys and policies from now on, or again none. What a test prepares comes before."""
+        """Check keys and policies from now on, or no longer. The setup of a test comes before."""
         await self._command("reset-auth", b"0" if demanded else b"inf")
 
     async def reset(self) -> None:

@@ -138,7 +138,7 @@ class FtpsPeer:
         self.certificate = certificate
         self.implicit = implicit
         self.lists = True
-        """Whether the server supports `MLSD` and `MLST`."""
+        """True if the server supports `MLSD` and `MLST`."""
         self.port = 0
 
     def config(self, **changed: Any) -> dict[str, Any]:

@@ -24,9 +24,9 @@ HELD = ("Content-Type", "Cache-Control", "Content-Disposition")
 
 class Fault(Struct, frozen=True, kw_only=True):
     """
-    What happens instead of the right answer to requests of `methods`, signed or `public`.
+    A fault that replaces the right answer to requests of `methods`, signed or `public`.
 
-    `answer` gives `status` with the provider's XML of `code`; `hang` reads the request and says nothing more; `hang in
+    `answer` returns `status` with the provider's XML of `code`; `hang` reads the request and sends nothing; `hang in
     body` and `close in body` promise 100 bytes and send 7; `garbage` is no HTTP at all.
     """
 
@@ -62,7 +62,7 @@ def stub_connector(stub: "StubStore", **changed: Any) -> Any:
 
 class StubStore:
     """
-    An async context manager. `url` is where it listens, `requests` what came, `objects` what is stored.
+    An async context manager. `url` is its address, `requests` are the received requests, `objects` the stored ones.
 
     What is read comes back as it was stored, but for `changed_body` and `lost_header`.
     """

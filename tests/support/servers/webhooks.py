@@ -17,7 +17,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Received(Struct, frozen=True, kw_only=True):
-    """A request whose signature was right."""
+    """A request with a valid signature."""
 
     id: str
     timestamp: int

@@ -1,5 +1,5 @@
 """
-The script ./millrace: which Python it takes, when it installs, and how it recovers.
+The script ./millrace: its choice of Python, its installs and its recovery.
 
 uv is a fake that notes its calls and makes an environment whose `millrace` prints its arguments, so nothing is fetched.
 """
@@ -42,7 +42,7 @@ def executable(path: Path, text: str) -> Path:
 
 
 class Checkout:
-    """A checkout with the script and what it reads, and a PATH with nothing else on it."""
+    """A checkout with the script and its files, and a PATH with no other program on it."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "checkout"
@@ -79,7 +79,7 @@ class Checkout:
         )
 
     def installs(self) -> int:
-        """How often requirements.lock was installed."""
+        """The number of installs of requirements.lock."""
         calls = self.uv_calls.read_text().splitlines() if self.uv_calls.exists() else []
         return sum("pip sync" in call for call in calls)
 
@@ -122,7 +122,7 @@ def test_python_chosen_by_hand_is_not_replaced_when_it_does_not_run(checkout: Ch
 
 
 @pytest.mark.parametrize("version", ["3.11.0", "3.13.2", "3.100.1", "4.0.0"])
-def test_python_is_taken_when_new_enough(checkout: Checkout, version: str) -> None:
+def test_python_is_used_when_new_enough(checkout: Checkout, version: str) -> None:
     checkout.python("python3", version)
 
     done = checkout.run("status", MILLRACE_PYTHON="")
@@ -158,7 +158,7 @@ def test_arguments_reach_the_command_line_as_they_are(checkout: Checkout) -> Non
     assert 0 == done.returncode
 
 
-def test_progress_is_told_on_stderr_while_it_installs(checkout: Checkout) -> None:
+def test_progress_is_printed_on_stderr_while_it_installs(checkout: Checkout) -> None:
     done = checkout.run("demo", "--json")
 
     assert "ran demo --json\n" == done.stdout
@@ -187,7 +187,7 @@ def test_environment_is_brought_up_to_date_when_what_it_is_made_from_changes(che
     assert 1 == checkout.uv_calls.read_text().count("venv --python")
 
 
-def test_environment_is_made_anew_when_the_checkout_has_moved(checkout: Checkout, tmp_path: Path) -> None:
+def test_environment_is_recreated_when_the_checkout_has_moved(checkout: Checkout, tmp_path: Path) -> None:
     checkout.run("status")
     moved = tmp_path / "moved"
     checkout.root.rename(moved)
@@ -197,7 +197,7 @@ def test_environment_is_made_anew_when_the_checkout_has_moved(checkout: Checkout
     assert 2 == checkout.uv_calls.read_text().count("venv --python")
 
 
-def test_environment_is_made_anew_when_another_python_is_chosen(checkout: Checkout) -> None:
+def test_environment_is_recreated_when_another_python_is_chosen(checkout: Checkout) -> None:
     checkout.run("status")
     checkout.python("other", "3.99.0")
 

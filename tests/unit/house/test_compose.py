@@ -96,7 +96,7 @@ def test_no_container_may_do_more_than_it_needs(compose: dict[str, Any]) -> None
         assert ["/tmp"] == service["tmpfs"], name
 
 
-def test_every_container_is_checked_and_comes_back(compose: dict[str, Any]) -> None:
+def test_every_container_has_a_health_check_and_is_restarted(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         assert "unless-stopped" == service["restart"], name
         assert "healthcheck" in service, name

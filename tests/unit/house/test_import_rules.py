@@ -1,4 +1,4 @@
-"""import-linter refuses what the contracts of pyproject.toml forbid; tried on a copy of the sources."""
+"""import-linter refuses each import that a contract of pyproject.toml forbids; run on a copy of the sources."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ FORBIDDEN = {
 
 
 def broken_contracts(report: str) -> Mapping[str, str]:
-    """Name of each broken contract, with what the report says of it."""
+    """Names of the broken contracts, each with its text in the report."""
     _, _, details = report.partition("Broken contracts\n")
     parts = re.split(r"^(.+)\n-{3,}\n", details.partition("\n\n")[2], flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -20,7 +20,7 @@ NAMES_OF_NOTHING = {"utils", "helpers", "common", "base", "core", "manager", "mi
 
 
 def uses(path: Path, *names: str) -> bool:
-    """Whether the file says one of the dotted names, or imports it."""
+    """Return whether the file contains one of the dotted names, or imports it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in names:
             return True

@@ -14,7 +14,7 @@ from shared.errors import InvalidError
 
 
 class FakeVerb(ModuleType):
-    """A verb module whose `run` does what the test says."""
+    """A verb module whose `run` the test sets."""
 
     def __init__(self, outcome: int | BaseException = 0, passes_on: bool = False) -> None:
         super().__init__("millrace.fake")
@@ -57,9 +57,7 @@ def test_verbs_are_those_that_are_promised() -> None:
     assert promised == {verb.name for verb in front.VERBS}
 
 
-def test_exit_code_is_2_when_no_verb_is_given(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_code_is_2_without_a_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 == call(monkeypatch)
     assert "usage: millrace VERB" in capsys.readouterr().err
 
@@ -108,7 +106,7 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_imports_no_library() -> None:
-    """`millrace --help` and the choice of a verb must not wait for what only some verbs need."""
+    """`millrace --help` and the choice of a verb must not wait for libraries that only some verbs need."""
     program = "import sys, millrace.__main__; print(*sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -121,7 +119,7 @@ def test_every_verb_has_its_module(verb: front.Verb) -> None:
     assert importlib.util.find_spec(verb.module) is not None
 
 
-def test_ctrl_c_is_heard_where_the_caller_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_handled_where_the_caller_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a shell has it for a job in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -22,12 +22,12 @@ def test_every_kind_has_an_http_status() -> None:
     assert set(STATUS) == {*KINDS, MillraceError.code}
 
 
-def test_only_what_time_can_mend_is_retryable() -> None:
+def test_only_busy_and_unavailable_errors_are_retryable() -> None:
     assert {kind for kind in KINDS.values() if kind.retryable} == {BusyError, UnavailableError}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.code)
-def test_the_answer_tells_code_message_and_field(kind: type[MillraceError]) -> None:
+def test_the_answer_contains_code_message_and_field(kind: type[MillraceError]) -> None:
     response = error_response(kind("what happened", field="rows[3].text"))
 
     assert response.status == STATUS[kind.code]
@@ -35,5 +35,5 @@ def test_the_answer_tells_code_message_and_field(kind: type[MillraceError]) -> N
     assert ("Retry-After" in response.headers) == kind.retryable
 
 
-def test_the_answer_says_when_to_come_back() -> None:
+def test_the_answer_has_the_time_of_a_retry() -> None:
     assert error_response(BusyError("later", retry_after_s=7.4)).headers["Retry-After"] == "7"

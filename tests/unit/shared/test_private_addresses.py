@@ -1,4 +1,4 @@
-"""Which endpoints of customers are refused because they lie in our own network."""
+"""Refusal of customers' endpoints that lie in our own network."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ Resolve = Callable[..., None]
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
-    """Tell what every name leads to; nothing at all is a name that nobody knows."""
+    """Set the addresses of every name; without one, the name is unknown."""
 
     def names_lead_to(*addresses: str) -> None:
         async def getaddrinfo(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
@@ -54,7 +54,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
         "https://shop.localhost",
     ],
 )
-def test_host_that_says_it_is_private_is_refused(url: str) -> None:
+def test_private_host_is_refused(url: str) -> None:
     with pytest.raises(InvalidError) as caught:
         refuse_private_host(url, "endpoint_url")
 
@@ -71,7 +71,7 @@ def test_host_that_says_it_is_private_is_refused(url: str) -> None:
         "https://local.example",
     ],
 )
-def test_public_host_is_taken(url: str) -> None:
+def test_public_host_is_accepted(url: str) -> None:
     refuse_private_host(url, "endpoint_url")
 
 
@@ -87,13 +87,13 @@ async def test_host_is_refused_when_one_of_its_addresses_is_private(
     assert "endpoint_url" == caught.value.field
 
 
-async def test_host_is_taken_when_all_its_addresses_are_public(resolve: Resolve) -> None:
+async def test_host_is_accepted_when_all_its_addresses_are_public(resolve: Resolve) -> None:
     resolve("8.8.8.8", "2001:4860:4860::8888")
 
     await refuse_private_addresses("https://store.example", "endpoint_url")
 
 
-async def test_host_without_an_address_is_left_to_who_tries_it(resolve: Resolve) -> None:
+async def test_host_without_an_address_is_accepted(resolve: Resolve) -> None:
     resolve()
 
     await refuse_private_addresses("https://nowhere.example", "endpoint_url")

@@ -90,7 +90,7 @@ async def test_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """A zombie is no longer running; who reaps it is not our affair."""
+    """A zombie is not running; its reaping is not part of the test."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -104,7 +104,7 @@ async def test_child_is_in_a_group_of_its_own_so_ctrl_c_reaches_the_parent_alone
         assert one.pid == os.getpgid(one.pid)
 
 
-async def test_child_that_ended_too_soon_is_told_with_its_last_words(tmp_path: Path) -> None:
+async def test_child_that_ended_too_soon_is_reported_with_its_last_output(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import sys; print('no disk'); sys.exit(3)")
     one = await start_child("exporter", command, environment=child_environment(), log=tmp_path / "exporter.log")
     await one.wait()
@@ -119,7 +119,7 @@ async def test_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         await start_child("exporter", ("/nowhere/exporter",), environment={}, log=tmp_path / "log")
 
 
-async def test_port_is_taken_while_somebody_listens() -> None:
+async def test_port_is_not_free_while_a_server_listens() -> None:
     port = free_ports(1)[0]
     assert is_free(port)
 
@@ -131,7 +131,7 @@ async def test_port_is_taken_while_somebody_listens() -> None:
     assert is_free(port)
 
 
-async def test_child_hears_the_signals_that_its_parent_ignores(tmp_path: Path) -> None:
+async def test_child_receives_the_signals_that_its_parent_ignores(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

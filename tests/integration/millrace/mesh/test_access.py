@@ -1,4 +1,4 @@
-"""What the operator does by NATS: tokens and new keys for secrets, on a server with users."""
+"""The operator's actions over NATS: tokens and new keys for secrets, on a server with users."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -38,7 +38,7 @@ CONNECTORS = Kind(prefix="connectors", type=Connector, fixed_id="kinesis")
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Open]:
-    """The configuration, opened with given keys for secrets."""
+    """The configuration, opened with these keys for secrets."""
     seed = ensure_seeds(tmp_path / "keys")[USER]
     async with NatsServer(tmp_path / "nats", users=ensure_seeds(tmp_path / "keys")) as server:
         first = Access(nats_url=server.url, seed=seed, secret_keys=generate_key())
@@ -107,7 +107,7 @@ async def test_rekey_leaves_nothing_that_needs_the_old_key(opened: Open) -> None
         assert "s3cret" == (await registry.get(CONNECTORS, "shop")).value.secret_key.reveal()
 
 
-async def test_rekey_names_what_no_key_opens_and_goes_on(opened: Open) -> None:
+async def test_rekey_names_entries_that_no_key_decrypts_and_continues(opened: Open) -> None:
     old, new = generate_key(), generate_key()
     for app, key in (("lost", generate_key()), ("shop", old)):
         async with opened(key) as registry:
@@ -120,7 +120,7 @@ async def test_rekey_names_what_no_key_opens_and_goes_on(opened: Open) -> None:
     assert ["connectors.lost.kinesis: secret_key"] == [refusal.rpartition(":")[0] for refusal in outcome.refused]
 
 
-def test_operator_without_a_mesh_is_told_how_to_start_one(tmp_path: Path) -> None:
+def test_error_without_a_mesh_names_the_command_that_starts_one(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="`millrace up` starts one"):
         find_access(tmp_path)
 

@@ -43,7 +43,7 @@ async def test_data_is_there_for_a_later_server_on_the_folder(tmp_path: Path) ->
         assert 2 == await publish(server.url, b"[]")
 
 
-async def test_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+async def test_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     async with NatsServer(tmp_path / "a") as first:
         with pytest.raises(ConflictError) as caught:
             await NatsServer(tmp_path / "b", port=first.port).start()
@@ -51,7 +51,7 @@ async def test_taken_port_is_one_clear_line(tmp_path: Path) -> None:
     assert f"port {first.port} for nats-server is taken by another process" == str(caught.value)
 
 
-async def test_server_that_ends_at_start_says_what_its_log_says(tmp_path: Path) -> None:
+async def test_error_of_a_server_that_ends_at_start_contains_its_log(tmp_path: Path) -> None:
     (tmp_path / "jetstream").write_text("a file where the store should be")
 
     with pytest.raises(
@@ -79,7 +79,7 @@ async def test_cluster_loses_nothing_when_a_node_is_killed(cluster: NatsCluster,
 
 
 @pytest.mark.parametrize("password", ["-p_begins_like_a_number", "1e9", "true"])
-async def test_secret_of_the_cluster_may_look_like_anything(tmp_path: Path, password: str) -> None:
+async def test_secret_of_the_cluster_may_look_like_a_number_or_a_boolean(tmp_path: Path, password: str) -> None:
     cluster = NatsCluster(tmp_path)
     cluster.password = password
     async with cluster:

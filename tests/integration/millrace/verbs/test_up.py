@@ -1,4 +1,4 @@
-"""Ports that `millrace up` asks for, and settings that it passes on."""
+"""Ports that `millrace up` chooses, and settings that it passes on."""
 
 import socket
 from pathlib import Path
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> MeshFolder:
     return folder
 
 
-def test_ports_of_the_last_run_are_taken_again(folder: MeshFolder) -> None:
+def test_ports_of_the_last_run_are_used_again(folder: MeshFolder) -> None:
     last = dict(zip(USUAL_PORTS, free_ports(len(USUAL_PORTS)), strict=True))
     folder.remember_ports(last)
     said: list[str] = []
@@ -28,7 +28,7 @@ def test_ports_of_the_last_run_are_taken_again(folder: MeshFolder) -> None:
     assert [] == said
 
 
-def test_port_of_the_last_run_that_is_taken_is_told_and_left_open(folder: MeshFolder) -> None:
+def test_port_of_the_last_run_that_is_in_use_is_reported_and_left_open(folder: MeshFolder) -> None:
     said: list[str] = []
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,4 +1,4 @@
-"""AWS clients against moto: sharing, closing, roles, and what errors become."""
+"""AWS clients against moto: sharing, closing, roles, and the translation of errors."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ def keys(name: str) -> AwsCredentials:
     return AwsCredentials(access_key_id=name, secret_access_key=Secret(f"secret of {name}"))
 
 
-async def test_the_same_client_serves_everybody_who_asks_for_it(moto: MotoServer) -> None:
+async def test_the_same_client_serves_every_caller_with_the_same_keys(moto: MotoServer) -> None:
     where = {"region": moto.region, "endpoint_url": moto.url}
     async with AwsClients() as aws:
         async with (
@@ -76,7 +76,7 @@ async def test_the_client_that_was_unused_longest_is_closed_and_one_in_use_never
             await made_anew.list_buckets()
 
 
-async def test_a_client_that_cannot_be_made_says_why_and_leaves_nothing(moto: MotoServer) -> None:
+async def test_a_client_that_cannot_be_created_is_refused_and_leaves_nothing(moto: MotoServer) -> None:
     async with AwsClients() as aws:
         with pytest.raises(InvalidError):
             async with aws.client("s3", region="no region!", credentials=keys("a")):
@@ -98,7 +98,7 @@ async def test_the_machines_endpoint_does_not_redirect_a_customers_keys(
 
 
 class Recorder:
-    """An HTTP server that answers everything with one status and body, and remembers what came."""
+    """An HTTP server that answers every request with one status and body, and records the requests."""
 
     def __init__(self, status: int = 200, body: str = "", region: str | None = None) -> None:
         self.status, self.body, self.region = status, body, region
@@ -149,8 +149,8 @@ async def test_the_sdk_does_not_try_again_behind_us(status: int) -> None:
 
 
 @pytest.mark.parametrize("operation", ["put_object", "head_bucket"])
-async def test_an_endpoint_that_redirects_everything_is_asked_once(operation: str) -> None:
-    """The SDK would look for the bucket's region by asking again, and for that answer's, without end."""
+async def test_an_endpoint_that_redirects_every_request_receives_one(operation: str) -> None:
+    """The SDK would request the bucket's region again after each redirect, without end."""
     arguments = {"Key": "key", "Body": b"content"} if operation == "put_object" else {}
     async with (
         Recorder(301, region="us-east-2") as server,
@@ -164,7 +164,7 @@ async def test_an_endpoint_that_redirects_everything_is_asked_once(operation: st
     assert (301, "us-east-2") == (aws_details(caught.value).http_status, aws_details(caught.value).region)
 
 
-async def test_an_error_tells_its_code_status_and_region() -> None:
+async def test_an_error_has_its_code_status_and_region() -> None:
     body = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
     async with Recorder(403, body, region="us-east-2") as server:
         with pytest.raises(AWS_ERRORS) as caught:
@@ -174,7 +174,7 @@ async def test_an_error_tells_its_code_status_and_region() -> None:
     assert ("AccessDenied", 403, "us-east-2") == (details.code, details.http_status, details.region)
 
 
-async def test_an_endpoint_where_nobody_listens_is_unavailable() -> None:
+async def test_an_endpoint_without_a_listener_is_unavailable() -> None:
     with pytest.raises(AWS_ERRORS) as caught:
         await put_object("http://127.0.0.1:9")
 
@@ -199,7 +199,7 @@ async def refused(aws: AwsClients, moto: MotoServer, credentials: AwsCredentials
     return error
 
 
-async def test_wrong_keys_are_told_from_keys_that_may_not(moto: MotoServer) -> None:
+async def test_wrong_keys_are_distinguished_from_keys_without_permission(moto: MotoServer) -> None:
     await moto.create_bucket("bucket")
     right = await moto.create_user("writer")
     wrong = AwsCredentials(access_key_id=right.access_key_id, secret_access_key=Secret("wrong-secret-key"))
@@ -217,7 +217,7 @@ async def test_wrong_keys_are_told_from_keys_that_may_not(moto: MotoServer) -> N
     assert "wrong-secret-key" not in mistyped.message
 
 
-async def test_what_is_not_there_is_told(moto: MotoServer) -> None:
+async def test_a_missing_bucket_or_stream_is_reported(moto: MotoServer) -> None:
     async with AwsClients() as aws:
         bucket = await refused(aws, moto, moto.credentials, "put_object", Bucket="none", Key="k", Body=b"")
         stream = await refused(aws, moto, moto.credentials, "put_record", StreamName="n", Data=b"", PartitionKey="1")
@@ -276,7 +276,7 @@ async def test_the_external_id_is_sent_with_every_assume_role() -> None:
     assert "AssumeRole" == aws_details(caught.value).operation
 
 
-async def test_keys_that_nobody_waits_for_are_not_asked_for() -> None:
+async def test_keys_that_are_not_awaited_are_not_requested() -> None:
     role = AwsRole(role_arn="arn:aws:iam::123456789012:role/x", external_id="millrace-7", base=keys("base"))
     async with AwsClients() as aws:
         given = aws.credential_provider(role, region="eu-west-1")()
@@ -287,7 +287,7 @@ async def test_keys_that_nobody_waits_for_are_not_asked_for() -> None:
     gc.collect()
 
 
-async def test_a_provider_of_temporary_keys_gives_what_obstore_wants(moto: MotoServer) -> None:
+async def test_a_provider_of_temporary_keys_returns_the_fields_of_obstore(moto: MotoServer) -> None:
     role = await assume(moto)
 
     async with AwsClients(sts_endpoint_url=moto.url) as aws:

@@ -72,7 +72,7 @@ async def test_secrets_are_sealed_at_rest(registry: Registry, bus: Bus) -> None:
     assert b"fernet:" in message.data
 
 
-async def test_a_form_lies_over_what_is_saved(registry: Registry) -> None:
+async def test_a_form_is_merged_over_the_saved_entry(registry: Registry) -> None:
     await registry.put(THINGS, "shop", "a", Thing(size=1, key=Secret("hunter2")))
 
     left_out = await registry.form_over_saved(THINGS, "shop", {"size": 2}, "a")
@@ -108,7 +108,7 @@ async def test_a_revision_that_has_passed_is_refused(registry: Registry) -> None
         await registry.put(THINGS, "shop", "a", Thing(size=3), expect_revision=0)
 
 
-async def test_what_was_deleted_is_gone_and_can_be_made_anew(registry: Registry) -> None:
+async def test_a_deleted_entry_is_not_found_and_can_be_created_again(registry: Registry) -> None:
     await registry.put(THINGS, "shop", "a", Thing(size=1))
     await registry.delete(THINGS, "shop", "a")
 
@@ -151,7 +151,7 @@ async def test_a_view_follows_every_change(
     assert changes == [1, 1, 0]
 
 
-async def test_who_writes_reads_it_at_once(registry: Registry, view: View[Thing]) -> None:
+async def test_a_writer_reads_its_own_write_at_once(registry: Registry, view: View[Thing]) -> None:
     await registry.put(THINGS, "shop", "a", Thing(size=7))
 
     entry = view.get("shop", "a")

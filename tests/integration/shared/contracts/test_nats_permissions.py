@@ -1,8 +1,7 @@
 """
-What each NATS user can do, and cannot, on a real server with the generated configuration.
+Permissions of each NATS user on a real server with the generated configuration.
 
-Made from `shared.contracts.grants.GRANTS`, so that a new user, stream or subject is tested without anybody thinking of
-it.
+The cases come from `shared.contracts.grants.GRANTS`, so a new user, stream or subject is tested without a new test.
 """
 
 import asyncio
@@ -84,13 +83,13 @@ async def watched(server: NatsServer, user: str, seed: str) -> AsyncIterator[tup
 
 
 async def read_by_server(client: Client) -> None:
-    """Everything that was sent so far. The library's PING overtakes what waits to be sent, so the second one tells."""
+    """Wait until the server has read all data. The library's PING overtakes waiting data, so the second one counts."""
     for _ in range(2):
         await client.flush()
 
 
 async def refusals(client: Client, refused: list[str], expected: set[str]) -> set[str]:
-    """What was refused, in the library's lower case, once all that is expected was, or nothing more comes."""
+    """Refused subjects in the library's lower case, once all expected ones are in, or after 2 seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(2):
             while not {subject.lower() for subject in expected} <= set(refused):
@@ -262,7 +261,9 @@ async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds
 
 
 @pytest.mark.parametrize("user", [user for user in USERS if GRANTS[user].serves])
-async def test_service_answers_once_where_it_was_asked(user: str, server: NatsServer, seeds: dict[str, str]) -> None:
+async def test_service_answers_once_to_the_inbox_of_the_request(
+    user: str, server: NatsServer, seeds: dict[str, str]
+) -> None:
     async with (
         watched(server, user, seeds[user]) as (service, refused),
         watched(server, "operator", seeds["operator"]) as (operator, _),
@@ -280,7 +281,7 @@ async def test_service_answers_once_where_it_was_asked(user: str, server: NatsSe
 
 
 @pytest.mark.parametrize("seed", [None, make_seed()], ids=["nobody", "stranger"])
-async def test_stranger_is_not_let_in(server: NatsServer, seed: str | None) -> None:
+async def test_client_with_an_unknown_key_or_none_is_refused(server: NatsServer, seed: str | None) -> None:
     client = Client()
 
     with pytest.raises(NatsError, match=r"(?i)authorization violation"):
@@ -289,4 +290,4 @@ async def test_stranger_is_not_let_in(server: NatsServer, seed: str | None) -> N
 
 
 async def ignore(_: Exception) -> None:
-    """nats-py prints what nobody asked for."""
+    """Drop the error, which nats-py prints by default."""

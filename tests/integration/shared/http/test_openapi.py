@@ -114,7 +114,7 @@ async def test_schemathesis_finds_nothing(
 
 
 async def run_schemathesis(folder: Path, url: str, headers: dict[str, str]) -> tuple[int, str]:
-    """Its exit code and what it printed."""
+    """Run schemathesis. Returns its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("st"),
         *("--config-file", "schemathesis.toml", "--no-color", "run", url),

@@ -73,7 +73,7 @@ async def test_a_put_creates_changes_or_leaves_as_it_is(http: aiohttp.ClientSess
     assert await get(http, "hooks/a") == (200, {"stream_name": "two", "active": True})
 
 
-async def test_a_dry_run_says_what_would_change_and_changes_nothing(http: aiohttp.ClientSession) -> None:
+async def test_a_dry_run_reports_the_changes_and_makes_none(http: aiohttp.ClientSession) -> None:
     status, would = await put(http, "hooks/a", {"stream_name": "one"}, dry_run="true")
 
     assert (status, would["change"], would["fields"], would["dry_run"]) == (
@@ -124,7 +124,7 @@ async def test_a_changed_secret_is_named_and_not_shown(http: aiohttp.ClientSessi
         ("connectors/kinesis", {"region": "x"}, "secret_key", "missing required field"),
     ],
 )
-async def test_what_is_wrong_is_named(
+async def test_an_invalid_field_is_named(
     http: aiohttp.ClientSession, path: str, body: object, field: str | None, told: str
 ) -> None:
     status, answer = await put(http, path, body)
@@ -142,7 +142,7 @@ async def test_a_list_shows_every_entry_of_the_app(http: aiohttp.ClientSession) 
     assert [(item["id"], item["value"]["stream_name"]) for item in answer["items"]] == [("a", "a"), ("b", "b")]
 
 
-async def test_what_is_deleted_is_gone(http: aiohttp.ClientSession) -> None:
+async def test_a_deleted_resource_is_not_found(http: aiohttp.ClientSession) -> None:
     await put(http, "hooks/a", {"stream_name": "one"})
 
     async with http.delete("/v1/apps/shop/hooks/a") as first, http.delete("/v1/apps/shop/hooks/a") as second:

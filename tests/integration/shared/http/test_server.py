@@ -1,4 +1,4 @@
-"""What the listener sees to before a handler is called, and the answers that no handler gives."""
+"""Checks of the listener before a handler is called, and answers without a handler."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
@@ -92,7 +92,7 @@ async def test_part_of_the_path_with_a_pattern_of_its_own_is_left_to_it(http: ai
         assert 204 == response.status
 
 
-async def test_method_that_a_path_has_not_is_told_with_those_that_it_has(http: aiohttp.ClientSession) -> None:
+async def test_method_not_allowed_names_the_allowed_methods(http: aiohttp.ClientSession) -> None:
     async with http.put("/v1/things/a") as response:
         assert (405, {"DELETE", "GET", "HEAD"}) == (response.status, set(response.headers["Allow"].split(",")))
         assert {"error": {"code": "invalid", "message": "Method Not Allowed"}} == await response.json()

@@ -17,7 +17,7 @@ from shared.runtime.telemetry import Metrics
 from support.waiting import until
 
 
-async def test_publish_gives_the_sequence_once_stored(push: Bus) -> None:
+async def test_publish_returns_the_sequence_once_stored(push: Bus) -> None:
     sequences = [await push.publish(push_send("shop", "f1"), b"{}") for _ in range(3)]
 
     assert sequences == [1, 2, 3]
@@ -40,12 +40,12 @@ async def test_publish_refuses_when_the_subject_has_moved_on(push: Bus) -> None:
     await push.publish(push_send("shop", "f2"), b"another file", expect_last_sequence=0)
 
 
-async def test_publish_says_too_large_over_the_servers_limit(push: Bus) -> None:
+async def test_publish_over_the_servers_limit_raises_too_large(push: Bus) -> None:
     with pytest.raises(TooLargeError, match="at most"):
         await push.publish(push_send("shop", "f1"), bytes(push.max_payload + 1))
 
 
-async def test_a_full_stream_refuses_and_keeps_what_it_has(bus: Bus, settings: Settings) -> None:
+async def test_a_full_stream_refuses_a_message_and_keeps_the_stored_ones(bus: Bus, settings: Settings) -> None:
     small = Settings(
         **{name: getattr(settings, name) for name in settings.__struct_fields__} | {"events_max_bytes": 1 << 20}
     )
@@ -102,7 +102,7 @@ async def test_messages_together_are_refused_together(push: Bus) -> None:
     assert 1 == (await push.stream_state(PUSH)).messages
 
 
-async def test_last_message_waits_for_a_stream_that_nobody_answers_for_yet(bus: Bus, settings: Settings) -> None:
+async def test_last_message_waits_for_a_stream_that_no_server_answers_for_yet(bus: Bus, settings: Settings) -> None:
     async def read() -> Message | None:
         asked.set()
         return await bus.last_message(PUSH, push_send("shop", "f1"))
@@ -138,13 +138,13 @@ async def test_last_messages_are_unavailable_without_a_stream(bus: Bus) -> None:
         await bus.last_messages(PUSH, [push_send("shop", "f1")])
 
 
-async def test_connecting_gives_up_with_the_last_reason() -> None:
+async def test_connecting_fails_with_the_last_reason() -> None:
     with pytest.raises(UnavailableError, match=r"cannot be reached at nats://127\.0\.0\.1:9"):
         async with connect("test", "nats://127.0.0.1:9", metrics=Metrics(), wait_s=0.3):
             pass
 
 
-async def test_ping_fails_while_the_server_is_gone(bus: Bus, nats_server: NatsServer) -> None:
+async def test_ping_fails_while_the_server_is_down(bus: Bus, nats_server: NatsServer) -> None:
     await bus.ping()
     await nats_server.kill()
 

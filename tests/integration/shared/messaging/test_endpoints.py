@@ -75,14 +75,14 @@ async def test_a_request_that_does_not_decode_names_the_field(asker: Bus) -> Non
     assert error.value.field == "text"
 
 
-async def test_a_bug_tells_the_asker_nothing(asker: Bus) -> None:
+async def test_a_bug_reveals_nothing_to_the_caller(asker: Bus) -> None:
     with pytest.raises(UnavailableError, match="internal error") as error:
         await asker.request("test.question.ask", Question("bug"), Answer)
 
     assert "hunter2" not in str(error.value)
 
 
-async def test_a_request_that_nobody_answers_is_unavailable(bus: Bus) -> None:
+async def test_a_request_without_a_responder_is_unavailable(bus: Bus) -> None:
     with pytest.raises(UnavailableError, match="nobody answers"):
         await bus.request("test.nobody", Question("?"), Answer)
 

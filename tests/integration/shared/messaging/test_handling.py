@@ -1,4 +1,4 @@
-"""What becomes of a message on a real server: acknowledged, tried again before anything later, or put aside."""
+"""Outcomes of a message on a real server: acknowledged, retried before any later one, or made a dead letter."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SUBJECT = "push.send.shop.f1"
 
 
 class Seen:
-    """A handler that fails as it is told, and remembers."""
+    """A handler that fails as the test sets it, and records its messages."""
 
     def __init__(self, pull: Pull, until: int, failures: dict[bytes, list[Exception]]) -> None:
         self._pull, self._until, self._failures = pull, until, failures
@@ -64,7 +64,7 @@ async def test_consume_tries_a_retryable_error_again_before_anything_later(push:
     assert (seen.handled, seen.put_aside) == ([b"1", b"2", b"3"], [])
 
 
-async def test_consume_puts_aside_what_can_never_be_handled(push: Bus) -> None:
+async def test_consume_makes_a_message_that_can_never_be_handled_a_dead_letter(push: Bus) -> None:
     for n in (1, 2, 3):
         await push.publish(SUBJECT, b"%d" % n)
 
@@ -73,7 +73,7 @@ async def test_consume_puts_aside_what_can_never_be_handled(push: Bus) -> None:
     assert (seen.handled, seen.put_aside) == ([b"1", b"3"], [(b"2", "invalid")])
 
 
-async def test_consume_puts_a_bug_aside_after_some_tries(push: Bus) -> None:
+async def test_consume_makes_a_dead_letter_of_a_bug_after_some_tries(push: Bus) -> None:
     for n in (1, 2, 3):
         await push.publish(SUBJECT, b"%d" % n)
 
@@ -83,9 +83,7 @@ async def test_consume_puts_a_bug_aside_after_some_tries(push: Bus) -> None:
 
 
 @pytest.mark.parametrize("failures", [[InvalidError("wrong")] * 2, [RuntimeError("bug")] * BUG_ATTEMPTS])
-async def test_consume_goes_on_when_nothing_could_be_put_aside_for_a_moment(
-    push: Bus, failures: list[Exception]
-) -> None:
+async def test_consume_continues_when_dead_letters_fail_for_a_moment(push: Bus, failures: list[Exception]) -> None:
     for n in (1, 2, 3):
         await push.publish(SUBJECT, b"%d" % n)
 

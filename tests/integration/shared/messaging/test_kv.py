@@ -36,7 +36,7 @@ async def test_a_scan_ends_and_misses_nothing_when_entries_change_during_it(bus:
             assert [KEYS, KEYS] == [len(scan.result()) for scan in scans]
 
 
-async def test_what_is_removed_without_a_mark_holds_up_no_scan(bus: Bus, settings: Settings) -> None:
+async def test_keys_removed_without_a_marker_do_not_block_a_scan(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PLANS, settings)
     store = KeyValueStore(bus, streams.PLANS)
     for key in ("a", "b", "c"):
@@ -65,7 +65,7 @@ async def test_a_scan_of_nothing_ends(bus: Bus, settings: Settings) -> None:
     assert [] == await store.scan()
 
 
-async def test_the_subjects_of_a_bucket_are_told_whole(bus: Bus, settings: Settings) -> None:
+async def test_the_subjects_of_a_bucket_are_listed_completely(bus: Bus, settings: Settings) -> None:
     await ensure(bus, streams.PLANS, settings)
     prefix = f"$KV.{streams.PLANS.name}."
     keys = [f"a.{number}" for number in range(100_500)]

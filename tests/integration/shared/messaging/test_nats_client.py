@@ -1,4 +1,4 @@
-"""Whoever waits for NATS and is cancelled ends, also where the answer comes at the same time."""
+"""A call to NATS that is cancelled ends, also where the answer comes at the same time."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ CALLS: dict[str, Callable[[Bus], Awaitable[object]]] = {
 
 
 async def answer_to(bus: Bus) -> asyncio.Future[object]:
-    """What the library waits for."""
+    """The future that the library waits for."""
 
     async def asked() -> bool:
         return bool(bus.client._resp_map)
@@ -39,7 +39,7 @@ async def call_for_ever(call: Callable[[Bus], Awaitable[object]], bus: Bus) -> N
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_cancellation_that_comes_with_the_answer_is_heard(push: Bus, name: str) -> None:
+async def test_a_cancellation_at_the_time_of_the_answer_is_not_lost(push: Bus, name: str) -> None:
     await push.ping()
     calling = asyncio.create_task(call_for_ever(CALLS[name], push))
 
@@ -51,7 +51,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_heard(push: Bus, nam
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_time_that_is_over_with_the_answer_is_a_timeout(push: Bus, name: str) -> None:
+async def test_a_timeout_at_the_time_of_the_answer_is_not_lost(push: Bus, name: str) -> None:
     await push.publish(SUBJECT, b"{}")
 
     async def call() -> None:

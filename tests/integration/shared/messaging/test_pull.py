@@ -119,7 +119,7 @@ async def expect_closed(pull: Pull) -> None:
         await pull.next(1)
 
 
-async def test_a_scan_begins_where_it_is_told_and_leaves_nothing_behind(push: Bus) -> None:
+async def test_a_scan_begins_at_the_start_sequence_and_leaves_no_consumer(push: Bus) -> None:
     await publish(push, 1, 20)
 
     async with open_scan(push, PUSH, subject=SUBJECT, start_sequence=15) as scan:
@@ -141,7 +141,7 @@ async def test_a_scan_reads_on_after_the_server_was_killed(push: Bus, nats_serve
     assert sequences(before + after) == list(range(1, 101))
 
 
-async def test_a_scan_of_last_values_gives_one_for_each_subject(bus: Bus, settings: Settings) -> None:
+async def test_a_scan_of_last_values_yields_one_for_each_subject(bus: Bus, settings: Settings) -> None:
     await ensure(bus, CONFIG, settings)
     for key in ("hooks.shop.a", "hooks.shop.b", "hooks.shop.a"):
         await bus.publish(f"$KV.CONFIG.{key}", b"{}")
@@ -167,7 +167,7 @@ async def test_what_was_read_before_a_restart_is_acknowledged_after_it(push: Bus
         assert sequences(await read(pull, 5)) == [106, 107, 108, 109, 110]
 
 
-async def test_an_ack_that_a_kill_swallowed_is_said_again(push: Bus, nats_server: NatsServer) -> None:
+async def test_an_ack_that_a_kill_lost_is_sent_again(push: Bus, nats_server: NatsServer) -> None:
     await publish(push, 1, 10)
     async with durable(push) as pull:
         before = await read(pull, 10)
@@ -181,7 +181,7 @@ async def test_an_ack_that_a_kill_swallowed_is_said_again(push: Bus, nats_server
         assert sequences(await read(pull, 1)) == [11]
 
 
-async def test_a_scan_begins_at_a_time_and_goes_on_behind_what_it_handed_out(push: Bus) -> None:
+async def test_a_scan_begins_at_a_time_and_continues_after_its_last_message(push: Bus) -> None:
     await publish(push, 1, 5)
     middle = datetime.now(UTC)
     await publish(push, 6, 12)
@@ -222,7 +222,7 @@ async def test_acks_count_again_after_a_late_ack_of_an_earlier_reader(push: Bus)
         assert (100, 1) == await floor(push)
 
 
-async def test_what_went_to_a_request_of_an_earlier_reader_is_asked_for_again(push: Bus) -> None:
+async def test_messages_sent_to_an_earlier_reader_are_requested_again(push: Bus) -> None:
     await publish(push, 1, 10)
     async with AsyncExitStack() as frozen:
         await read(await frozen.enter_async_context(durable(push)), 10)

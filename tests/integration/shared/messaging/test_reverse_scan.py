@@ -30,7 +30,7 @@ async def stream(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def fill(bus: Bus, plan: str) -> None:
-    """Publish one message for each letter, `m` is mine."""
+    """Publish one message for each character; `m` is mine."""
     for number, letter in enumerate(plan):
         await bus.publish(MINE if letter == "m" else OTHERS, b"%d" % number)
 
@@ -68,7 +68,7 @@ async def test_what_was_stored_later_is_left_out(bus: Bus) -> None:
 
 
 @pytest.mark.usefixtures("stream")
-async def test_who_has_enough_may_stop(bus: Bus) -> None:
+async def test_a_reader_may_stop_early(bus: Bus) -> None:
     await fill(bus, "m" * 40)
 
     assert [b"39", b"38", b"37", b"36", b"35"] == [message.data for message in await read(bus, most=5)]

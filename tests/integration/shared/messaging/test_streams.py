@@ -1,4 +1,4 @@
-"""Streams and buckets are made by the services, whoever comes first."""
+"""The first service that starts creates the streams and buckets."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def test_making_it_twice_changes_nothing(bus: Bus, settings: Settings, spe
     assert (await bus.js.stream_info(name)).config == before
 
 
-async def test_two_services_starting_at_once_do_not_quarrel(nats_server: NatsServer, settings: Settings) -> None:
+async def test_services_that_start_at_once_do_not_conflict(nats_server: NatsServer, settings: Settings) -> None:
     async def start(name: str) -> None:
         async with connect(name, nats_server.url, metrics=Metrics(), wait_s=5) as bus:
             for spec in (EVENTS, PUSH, CONFIG):
@@ -95,7 +95,7 @@ async def test_a_purge_takes_out_what_its_subject_matches_up_to_a_sequence(bus: 
     assert (2, 2, 4) == (state.messages, state.first_sequence, state.last_sequence)
 
 
-async def test_one_message_is_taken_out_and_nothing_happens_the_second_time(bus: Bus, settings: Settings) -> None:
+async def test_a_message_is_deleted_once_and_a_second_delete_changes_nothing(bus: Bus, settings: Settings) -> None:
     await ensure(bus, DLQ, settings)
     for _ in range(2):
         await bus.publish("dlq.hooks.shop.a.odd", b"{}")
@@ -107,7 +107,7 @@ async def test_one_message_is_taken_out_and_nothing_happens_the_second_time(bus:
     assert 1 == (await bus.stream_state(DLQ)).messages
 
 
-async def test_nothing_is_taken_out_of_a_stream_that_is_not_there(bus: Bus) -> None:
+async def test_deleting_from_a_missing_stream_is_refused(bus: Bus) -> None:
     with pytest.raises(NotFoundError):
         await delete_message(bus, DLQ, 1)
     with pytest.raises(NotFoundError):

@@ -1,4 +1,4 @@
-"""Watches of a bucket: what a reader's copy holds after everything that happens to a watch."""
+"""Watches of a bucket: a reader's copy after each kind of failure of a watch."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -109,7 +109,7 @@ async def ended(task: "asyncio.Task[None]") -> None:
 
 
 async def end_watches(bus: Bus) -> None:
-    """Take the consumers of all watches away, which no watch is asked about."""
+    """Delete the consumers of all watches behind their back."""
     for info in await bus.js.consumers_info(CONFIG.stream):
         await bus.js.delete_consumer(CONFIG.stream, info.name)
 
@@ -150,7 +150,7 @@ async def test_an_empty_bucket_is_listed(bus: Bus, store: KeyValueStore) -> None
 
 
 @pytest.mark.parametrize("relist_s", [0.2, None])
-async def test_a_watch_that_died_hears_of_what_came_meanwhile(
+async def test_a_watch_that_ended_receives_the_changes_made_meanwhile(
     bus: Bus, store: KeyValueStore, relist_s: float | None
 ) -> None:
     async with Copy().of_entries(bus, relist_s=relist_s) as copy:
@@ -161,7 +161,7 @@ async def test_a_watch_that_died_hears_of_what_came_meanwhile(
         await until(lambda: copy.values.get("hooks.shop.a"))
 
 
-async def test_a_key_that_was_deleted_while_the_server_was_away_is_deleted(
+async def test_a_key_that_was_deleted_while_the_server_was_down_is_deleted(
     bus: Bus, store: KeyValueStore, nats_server: NatsServer
 ) -> None:
     await store.put("hooks.shop.a", b"1")
@@ -244,7 +244,7 @@ async def test_changes_are_followed_and_nothing_of_before(
     assert (["hooks.shop.a", "hooks.shop.b", "hooks.shop.a"], 0) == (copy.heard, copy.failures)
 
 
-async def test_a_reader_of_changes_is_told_that_some_are_missing(bus: Bus, store: KeyValueStore) -> None:
+async def test_a_reader_of_changes_is_notified_of_missing_changes(bus: Bus, store: KeyValueStore) -> None:
     async with Copy().of_changes(bus) as copy:
         await until(lambda: copy.opened)
         await store.put("hooks.shop.a", b"poison")

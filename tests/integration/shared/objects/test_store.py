@@ -1,4 +1,4 @@
-"""What S3 may answer, and what the object store makes of it; what of the machine's environment reaches it."""
+"""The object store's reaction to the answers of S3, and its independence of the machine's environment."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ OF_AN_OBJECT = {"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 05:23:36 GMT",
 
 
 class FakeS3:
-    """An S3 that answers what the test says, and remembers what came."""
+    """An S3 whose answers the test sets, and which records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[web.Request] = []
@@ -140,7 +140,7 @@ async def test_a_failed_condition_means_that_the_object_is_there(s3: FakeS3, sto
 
 @pytest.mark.parametrize("status", [501, 304])
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_store_without_conditions_is_asked_and_then_written_to(
+async def test_a_store_without_conditions_is_queried_before_a_write(
     s3: FakeS3, store: ObjectStore, status: int, there: bool
 ) -> None:
     def answer(request: web.Request) -> web.StreamResponse:
@@ -158,7 +158,7 @@ async def test_a_store_without_conditions_is_asked_and_then_written_to(
     assert ["PUT", "HEAD", *([] if there else ["PUT"])] == [request.method for request in s3.requests]
 
 
-async def test_obstore_tries_again_as_often_as_it_is_let(s3: FakeS3) -> None:
+async def test_obstore_retries_up_to_the_limit(s3: FakeS3) -> None:
     s3.fail(503, "SlowDown")
 
     async with s3.config.open(StoreLimits(request_s=5, retries=2)) as store:
@@ -168,7 +168,7 @@ async def test_obstore_tries_again_as_often_as_it_is_let(s3: FakeS3) -> None:
     assert 3 == len(s3.requests)
 
 
-async def test_a_store_that_says_nothing_is_unavailable_in_time(s3: FakeS3) -> None:
+async def test_a_store_that_does_not_answer_is_unavailable_in_time(s3: FakeS3) -> None:
     s3.speaks.clear()
 
     async with s3.config.open(StoreLimits(request_s=0.2, retries=0)) as store:
@@ -180,7 +180,7 @@ async def test_a_store_that_says_nothing_is_unavailable_in_time(s3: FakeS3) -> N
 @pytest.mark.parametrize(
     ("endpoint", "why"), [("http://127.0.0.1:9", "cannot be reached"), ("http://no-such-host.invalid", "not known")]
 )
-async def test_an_endpoint_where_nobody_listens_is_unavailable(endpoint: str, why: str) -> None:
+async def test_an_endpoint_without_a_listener_is_unavailable(endpoint: str, why: str) -> None:
     config = S3StoreConfig(
         bucket="bucket", region="eu-west-1", access_key_id="A", secret_access_key=Secret("s"), endpoint_url=endpoint
     )
@@ -239,7 +239,7 @@ async def test_the_environment_of_the_machine_does_not_reach_a_customers_request
     assert "UNSIGNED-PAYLOAD" != request.headers["x-amz-content-sha256"]
 
 
-async def test_encryption_is_asked_for_on_every_put_and_no_more(s3: FakeS3) -> None:
+async def test_encryption_is_requested_on_every_put_of_a_store_that_sets_it(s3: FakeS3) -> None:
     async with S3StoreConfig(**fields(s3.config), sse=True).open(ONCE) as store:
         await put(store)
         await create(store)
@@ -250,7 +250,7 @@ async def test_encryption_is_asked_for_on_every_put_and_no_more(s3: FakeS3) -> N
     assert ["AES256", "AES256", None] == asked
 
 
-async def test_keys_are_taken_without_the_white_space_copied_along(s3: FakeS3) -> None:
+async def test_white_space_around_keys_is_stripped(s3: FakeS3) -> None:
     sloppy = S3StoreConfig(**(fields(s3.config) | {"access_key_id": " AKIA\n"}))
 
     async with sloppy.open(ONCE) as store:
@@ -275,7 +275,7 @@ def fields(config: S3StoreConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-async def test_real_keys_are_told_from_wrong_ones_and_from_ones_that_may_not(moto: MotoServer) -> None:
+async def test_real_keys_are_distinguished_from_wrong_ones_and_ones_without_permission(moto: MotoServer) -> None:
     await moto.create_bucket("bucket")
     writer = await moto.create_user("writer", actions=["s3:PutObject"])
     nobody = await moto.create_user("nobody")
@@ -321,7 +321,7 @@ async def test_a_role_stores_with_temporary_keys(s3: FakeS3, moto: MotoServer) -
     assert f"Credential={moto.credentials.access_key_id}/" not in s3.requests[0].headers["Authorization"]
 
 
-async def test_a_role_that_cannot_be_assumed_says_so(s3: FakeS3) -> None:
+async def test_a_role_that_cannot_be_assumed_is_reported(s3: FakeS3) -> None:
     async def provide() -> Any:
         raise CredentialsError("the trust policy does not name us")
 
@@ -330,7 +330,7 @@ async def test_a_role_that_cannot_be_assumed_says_so(s3: FakeS3) -> None:
             await put(store)
 
 
-async def test_aws_itself_is_asked_by_the_buckets_own_host() -> None:
+async def test_requests_to_aws_use_the_host_of_the_bucket() -> None:
     config = S3StoreConfig(bucket="shop", region="eu-west-1", access_key_id="A", secret_access_key=Secret("s"))
 
     async with config.open() as store:

@@ -19,7 +19,7 @@ from support.waiting import until
 
 
 class Reads:
-    """What is asked of the bucket: how often, and what happens before an answer is handed over."""
+    """Reads of the bucket: their count, and a step to run before an answer is returned."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -57,13 +57,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 
 async def has(cache: ProfileCache, key: tuple[str, str], city: str | int | None) -> bool:
-    """Whether it gives this; None is no profile."""
+    """Return whether the cache has this city; None is no profile."""
     profile = await cache.get(*key)
     return (profile.attributes["city"] if profile else None) == city
 
 
 async def kept(cache: ProfileCache, reads: Reads, key: tuple[str, str]) -> bool:
-    """Whether a read asks nobody."""
+    """Return whether a read is answered without the bucket."""
     before = reads.count
     await cache.get(*key)
     return reads.count == before
@@ -86,7 +86,7 @@ async def test_a_reader_sees_every_change(profiles: Profiles, cache: ProfileCach
         await until(partial(has, cache, USER, number))
 
 
-async def test_what_was_read_is_asked_for_once(profiles: Profiles, cache: ProfileCache, reads: Reads) -> None:
+async def test_a_profile_is_read_from_the_bucket_once(profiles: Profiles, cache: ProfileCache, reads: Reads) -> None:
     await move(profiles, USER, "Bursa")
     await until(partial(kept, cache, reads, USER))
 
@@ -145,7 +145,7 @@ async def test_an_answer_that_a_change_has_overtaken_is_not_kept(
     await until(partial(kept, cache, reads, NEIGHBOUR))
 
     async def overtake() -> None:
-        """The watch tells of changes in their order, so it has told of the first once it has told of the second."""
+        """The watch reports changes in their order: once it reports the second, it has reported the first."""
         reads.before_answer = None
         for key in (USER, NEIGHBOUR):
             await move(profiles, key, "Ankara")

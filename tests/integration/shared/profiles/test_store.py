@@ -25,7 +25,7 @@ async def profiles(bus: Bus, settings: Settings) -> Profiles:
     return Profiles(bus)
 
 
-async def test_a_merge_changes_what_is_given_and_keeps_the_rest(profiles: Profiles) -> None:
+async def test_a_merge_changes_the_passed_fields_and_keeps_the_rest(profiles: Profiles) -> None:
     await profiles.merge("shop", "12345", email="a@example.com", attributes={"city": "İzmir", "age": 25})
 
     merged = await profiles.merge("shop", "12345", device_token="t1", attributes={"age": 26})
@@ -94,7 +94,7 @@ async def test_batches_at_once_lose_nothing(profiles: Profiles, bus: Bus) -> Non
     assert {f"{name}{turn}": turn for name in "ab" for turn in range(4)} == profile.attributes
 
 
-async def test_a_deleted_profile_is_made_anew(profiles: Profiles, bus: Bus) -> None:
+async def test_a_deleted_profile_is_created_again(profiles: Profiles, bus: Bus) -> None:
     await profiles.merge("shop", "1", attributes={"old": 1})
     await KeyValueStore(bus, PROFILES).delete(profile_key("shop", "1"))
 

@@ -49,7 +49,7 @@ async def test_processes_start_with_the_first_image_and_end_with_the_service() -
     assert [] == workers()
 
 
-async def test_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_has_no_secret_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_SECRET_KEYS", "a secret")
     async with ImageProcessPool(processes=1) as work:
         await work.inspect(PHOTO, sides_px=SIDES)

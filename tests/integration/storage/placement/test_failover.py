@@ -1,4 +1,4 @@
-"""Failover: another provider replaces one with an outage, a refusal is not hidden, and both give one alert."""
+"""Failover: another provider replaces one with an outage, a refusal is not hidden, and each raises one alert."""
 
 import os
 import socket

@@ -95,7 +95,7 @@ async def test_object_of_one_tenant_is_unknown_to_another(
         await bus.request(subjects.RESOLVE_MEDIA, ResolveMedia(app_key="rival", id=reply.id), StoreMediaReply)
 
 
-async def test_small_body_by_nats_gives_what_http_gives(
+async def test_small_body_by_nats_gets_the_same_reply_as_by_http(
     http: aiohttp.ClientSession, shop: dict[str, str], bus: Bus
 ) -> None:
     by_nats = await bus.request(subjects.STORE_MEDIA, StoreMedia(app_key="shop", content=PHOTO), StoreMediaReply)
@@ -131,7 +131,7 @@ async def test_markup_is_served_as_a_download_that_runs_nothing(
     assert "default-src 'none'; style-src 'unsafe-inline'; sandbox" == headers["Content-Security-Policy"]
 
 
-async def test_served_object_may_be_kept_for_a_year_asked_again_and_read_in_part(
+async def test_served_object_may_be_cached_for_a_year_revalidated_and_read_in_part(
     http: aiohttp.ClientSession, shop: dict[str, str]
 ) -> None:
     url = (await stored(http, shop, form(PHOTO))).original.url

@@ -51,7 +51,9 @@ async def test_unknown_object_is_not_found(id: str, http: aiohttp.ClientSession,
     assert 404 == (await deleted(http, shop, id))[0]
 
 
-async def test_id_that_no_upload_gives_is_refused(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+async def test_id_in_another_format_than_an_upload_s_is_refused(
+    http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
     status, body = await asked(http, shop, f"{OBJECTS}/0123")
 
     assert (400, "id") == (status, decode(body, dict)["error"]["field"])

@@ -47,7 +47,7 @@ async def put(
     return answer.status, msgspec.json.decode(body)["error"]
 
 
-async def test_raw_body_gives_the_same_reply_as_a_form(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+async def test_raw_body_gets_the_same_reply_as_a_form(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
     status, reply = await put(http, shop, PHOTO)
 
     assert 201 == status

@@ -61,7 +61,7 @@ def test_advertiser_is_matched_by_its_digits(attributes: Attributes, wanted: boo
     assert wanted is selection.matches(event(**attributes))
 
 
-def test_both_lists_must_match_when_both_are_given() -> None:
+def test_both_lists_must_match_when_both_are_set() -> None:
     selection = EventSelection(data="clicks", affiliates=(4,), advertisers=(ADVERTISER,))
 
     assert selection.matches(event(partner_id=4, supplier_id=ADVERTISER))

@@ -58,7 +58,7 @@ def test_every_table_becomes_a_resource_of_its_service(tmp_path: Path) -> None:
     } == {name: (one.service, one.path) for name, one in resources.items()}
 
 
-def test_what_others_refer_to_comes_first(tmp_path: Path) -> None:
+def test_resources_come_after_those_they_refer_to(tmp_path: Path) -> None:
     names = list(found(tmp_path))
 
     assert "apps.shop" == names[0]
@@ -92,17 +92,17 @@ def test_variables_are_filled_in_once_and_wherever_they_stand(tmp_path: Path) ->
         ("[apps.a]\nkey = nope\n", "mesh.toml:2:7: Invalid value"),
     ],
 )
-def test_mistake_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_mistake_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidError, match=message):
         found(tmp_path, text)
 
 
-def test_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match=r"none\.toml cannot be read: No such file"):
         read_apply_file(tmp_path / "none.toml", VALUES.get)
 
 
-def test_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+def test_file_in_another_encoding_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mesh.toml").write_bytes("[apps.a]\nx = 'ş'\n".encode("iso-8859-9"))
 
     with pytest.raises(InvalidError, match=r"mesh\.toml is not UTF-8"):
@@ -127,7 +127,7 @@ def test_file_in_another_encoding_is_told(tmp_path: Path) -> None:
         (InvalidError("there is no connector"), "mesh.toml:9: apps.shop.hooks.purchases: there is no connector"),
     ],
 )
-def test_refusal_of_a_service_is_told_with_the_line_of_its_field(
+def test_refusal_of_a_service_is_reported_with_the_line_of_its_field(
     tmp_path: Path, error: InvalidError, message: str
 ) -> None:
     file = read_apply_file(written(tmp_path, FILE), VALUES.get)
@@ -136,7 +136,7 @@ def test_refusal_of_a_service_is_told_with_the_line_of_its_field(
     assert str(file.refusal(resource, error)).endswith(message)
 
 
-def test_refusal_of_an_inner_table_is_told_with_the_line_of_the_unknown_key(tmp_path: Path) -> None:
+def test_refusal_of_an_inner_table_is_reported_with_the_line_of_the_unknown_key(tmp_path: Path) -> None:
     file = read_apply_file(
         written(tmp_path, "[apps.a.exports.x]\n[apps.a.exports.x.filter]\nb = 1\nbad = 2\n"), VALUES.get
     )

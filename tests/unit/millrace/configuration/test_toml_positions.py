@@ -1,4 +1,4 @@
-"""Where every key of a TOML document stands."""
+"""The line of every key of a TOML document."""
 
 import tomllib
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_windows_line_ends_count_once() -> None:
     assert {("a",): 1, ("b",): 3, ("c",): 6} == lines
 
 
-def test_line_of_a_missing_key_is_that_of_what_is_around_it() -> None:
+def test_line_of_a_missing_key_is_that_of_its_table() -> None:
     lines = key_lines("[apps.shop]\na = 1\n\n[apps.shop.hooks.x]\n")
 
     assert 4 == line_of(lines, ("apps", "shop", "hooks", "x", "stream_name"))
@@ -92,7 +92,7 @@ def test_line_of_a_missing_key_is_that_of_what_is_around_it() -> None:
 
 
 @given(st.lists(st.one_of(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.integers(0, 99)), min_size=1, max_size=5))
-def test_path_comes_back_from_its_dotted_form(steps: list[str | int]) -> None:
+def test_path_is_restored_from_its_dotted_form(steps: list[str | int]) -> None:
     path: Path = ("root", *steps)
 
     assert path == path_from_dotted(dotted(path))

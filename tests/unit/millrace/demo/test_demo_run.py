@@ -1,4 +1,4 @@
-"""How the steps of the demo are run and told."""
+"""Steps of the demo: their run and their rows."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def demo_run() -> DemoRun:
     return DemoRun(Console())
 
 
-async def test_step_stands_in_the_table_with_its_outcome(demo_run: DemoRun) -> None:
+async def test_step_has_a_row_with_its_outcome(demo_run: DemoRun) -> None:
     async def work() -> StepResult:
         return equal("2 rows", "2 rows")
 
@@ -23,7 +23,7 @@ async def test_step_stands_in_the_table_with_its_outcome(demo_run: DemoRun) -> N
     assert demo_run.ok
 
 
-async def test_demo_goes_on_after_a_step_with_another_outcome_and_is_not_ok(demo_run: DemoRun) -> None:
+async def test_demo_continues_after_a_step_with_another_outcome_and_is_not_ok(demo_run: DemoRun) -> None:
     async def work() -> StepResult:
         return equal("2 rows", "1 row")
 
@@ -40,7 +40,7 @@ async def test_demo_goes_on_after_a_step_with_another_outcome_and_is_not_ok(demo
         (TimeoutError(), "not done within 60 s"),
     ],
 )
-async def test_demo_ends_with_a_row_that_says_why_when_a_step_breaks(
+async def test_demo_ends_with_a_row_of_the_reason_when_a_step_raises(
     demo_run: DemoRun, error: Exception, got: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def work() -> StepResult:

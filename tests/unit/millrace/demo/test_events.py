@@ -1,4 +1,4 @@
-"""The demo's events, and the judgement over what arrived of them."""
+"""The demo's events, and the check of their arrival."""
 
 from collections import Counter
 
@@ -32,21 +32,21 @@ def test_arrival_is_exact_when_every_event_came_once_in_order_of_its_user() -> N
     assert "3 records, 0 duplicates, every user in order" == str(check)
 
 
-def test_arrival_counts_what_came_twice_and_judges_the_order_of_the_first() -> None:
+def test_arrival_counts_duplicates_and_checks_the_order_of_the_first() -> None:
     check = StreamCheck(EXPECTED, [("a", "1"), ("a", "3"), ("a", "1"), ("b", "2")])
 
     assert (1, 0, 0, 0) == (check.duplicates, check.missing, check.unexpected, check.out_of_order)
     assert not check.exact
 
 
-def test_arrival_counts_what_is_missing_and_what_nobody_expected() -> None:
+def test_arrival_counts_missing_and_unexpected_events() -> None:
     check = StreamCheck(EXPECTED, [("a", "3"), ("b", "2"), ("c", "9")])
 
     assert (1, 1, 0) == (check.missing, check.unexpected, check.out_of_order)
     assert not check.exact
 
 
-def test_arrival_names_the_users_whose_order_was_lost() -> None:
+def test_arrival_counts_the_users_out_of_order() -> None:
     check = StreamCheck(EXPECTED, [("a", "3"), ("a", "1"), ("b", "2")])
 
     assert 1 == check.out_of_order

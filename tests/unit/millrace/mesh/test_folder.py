@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> MeshFolder:
     return MeshFolder(tmp_path / "mesh")
 
 
-def test_second_user_of_a_folder_is_told_who_has_it(folder: MeshFolder) -> None:
+def test_second_user_of_a_folder_gets_an_error_that_names_the_first(folder: MeshFolder) -> None:
     with folder.lock(), folder.announced(ADDRESSES), pytest.raises(ConflictError) as caught, folder.lock():
         pass
 
@@ -27,7 +27,7 @@ def test_second_user_of_a_folder_is_told_who_has_it(folder: MeshFolder) -> None:
     assert 1 == len(str(caught.value).splitlines())
 
 
-def test_second_user_is_told_when_the_first_is_still_starting(folder: MeshFolder) -> None:
+def test_second_user_gets_an_error_when_the_first_is_still_starting(folder: MeshFolder) -> None:
     with folder.lock(), pytest.raises(ConflictError, match="which is starting"), folder.lock():
         pass
 
@@ -58,7 +58,7 @@ def test_addresses_of_a_killed_run_count_for_nothing(folder: MeshFolder) -> None
         folder.addresses()
 
 
-def test_folder_that_never_had_a_mesh_says_how_to_start_one(folder: MeshFolder) -> None:
+def test_error_for_a_folder_without_a_mesh_names_the_command_that_starts_one(folder: MeshFolder) -> None:
     with pytest.raises(NotFoundError, match="`millrace up` starts one"):
         folder.addresses()
 

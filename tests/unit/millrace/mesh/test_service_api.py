@@ -1,4 +1,4 @@
-"""Where the services are, as told by an operator."""
+"""Addresses and token of the services, as an operator passes them."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from millrace.mesh.service_api import parse_urls, read_token
 from shared.errors import InvalidError
 
 
-def test_urls_are_taken_by_service() -> None:
+def test_urls_are_parsed_by_service() -> None:
     urls = parse_urls(["hooks=https://hooks.example/", "storage=http://127.0.0.1:8081"])
 
     assert {"hooks": "https://hooks.example", "storage": "http://127.0.0.1:8081"} == urls
 
 
 @pytest.mark.parametrize("text", ["hook=http://x", "hooks", "hooks=ftp://x", "http://x"])
-def test_url_of_no_service_is_refused(text: str) -> None:
+def test_url_without_a_service_is_refused(text: str) -> None:
     with pytest.raises(InvalidError, match="expected SERVICE=http"):
         parse_urls([text])
 
 
-def test_token_is_the_local_mesh_s_own_unless_a_file_is_given(tmp_path: Path) -> None:
+def test_token_is_the_local_mesh_s_own_unless_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "admin-token").write_text("local\n")
     (tmp_path / "other").write_text("other\n")
 

@@ -1,4 +1,4 @@
-"""The configuration that nats-server is given. That a real server obeys it is tested in integration."""
+"""The generated configuration of nats-server. The integration tests run a real server with it."""
 
 import argparse
 import stat
@@ -76,7 +76,7 @@ def test_file_without_a_seed_is_named(tmp_path: Path) -> None:
     assert str(seed_file(tmp_path, "hooks")) == caught.value.field
 
 
-def test_only_who_answers_may_reply_to_any_inbox() -> None:
+def test_only_users_that_serve_requests_may_reply_to_any_inbox() -> None:
     keys = {user: public_key(make_seed()) for user in GRANTS}
 
     config = render(ServerConfig(store="/data"), keys)
@@ -84,7 +84,7 @@ def test_only_who_answers_may_reply_to_any_inbox() -> None:
     assert sum(1 for grant in GRANTS.values() if grant.serves) == config.count("allow_responses: { max: 1,")
 
 
-def test_who_scans_a_stream_is_denied_the_consumers_of_others() -> None:
+def test_user_that_scans_a_stream_is_denied_the_consumers_of_others() -> None:
     denied = consumers_of_others("exporter")
 
     assert {"$JS.API.CONSUMER.MSG.NEXT.EVENTS.hooks-p00", "$JS.ACK.EVENTS.hooks-p00.>"} <= set(denied)
@@ -107,6 +107,6 @@ def test_node_without_a_name_is_refused(tmp_path: Path) -> None:
         nats_config.run(args)
 
 
-def test_monitoring_is_closed_unless_asked_for() -> None:
+def test_monitoring_is_closed_unless_a_port_is_set() -> None:
     assert "http:" not in render(ServerConfig(store="/data"), None)
     assert 'http: "127.0.0.1:8222"' in render(ServerConfig(store="/data", monitor_port=8222), None)

@@ -1,4 +1,4 @@
-"""What is printed where there is no terminal."""
+"""Output of the console without a terminal."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_line_is_never_broken_or_read_as_markup(capsys: pytest.CaptureFixture[st
     assert f"{line}\n" == capsys.readouterr().out
 
 
-def test_stdout_is_kept_for_the_document_when_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdout_is_kept_for_the_document_when_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(to_stderr=True)
 
     with console.spinner("starting"):

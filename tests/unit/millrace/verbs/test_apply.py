@@ -1,4 +1,4 @@
-"""What `millrace apply` plans, changes and refuses; a stand-in answers for the services."""
+"""Plans, changes and refusals of `millrace apply`; a fake answers for the services."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ stream_name = 1
 
 
 class Services:
-    """Answers as the services do: keeps what is put, and knows which fields there are."""
+    """A fake of the services: it keeps each resource that is put, and knows the fields."""
 
     def __init__(self, known: set[str] | None = None) -> None:
         self.kept: dict[str, Any] = {}
@@ -108,14 +108,14 @@ async def test_plan_shows_names_and_no_values(tmp_path: Path, api: ServiceApi) -
     assert "s3cret" not in "".join(lines)
 
 
-async def test_service_that_is_down_is_told_as_such(tmp_path: Path, api: ServiceApi, services: Services) -> None:
+async def test_service_that_is_down_is_reported(tmp_path: Path, api: ServiceApi, services: Services) -> None:
     services.down = True
 
     with pytest.raises(UnavailableError, match="hooks cannot be reached"):
         await make_plan(api, read(tmp_path, FILE))
 
 
-async def test_what_was_changed_is_told_when_a_later_one_is_refused(
+async def test_number_of_changes_is_reported_when_a_later_one_is_refused(
     tmp_path: Path, api: ServiceApi, services: Services
 ) -> None:
     file = read(tmp_path, FILE)

@@ -1,4 +1,4 @@
-"""How figures become rows; the measuring itself is in bench/."""
+"""Rows made of figures; the measuring itself is in bench/."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ async def test_rounds_are_measured_in_turn() -> None:
     assert ["ours", "other"] * 2 == order
 
 
-def test_unknown_bench_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+def test_error_for_an_unknown_bench_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "bus.py").touch()
 
     with pytest.raises(NotFoundError, match="there are bus"):

@@ -1,4 +1,4 @@
-"""`millrace check`: every step is run, and what each finds is shown."""
+"""`millrace check`: every step runs, and its findings are printed."""
 
 import argparse
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_step_that_cannot_be_done_counts_as_failed(
     assert "the registry cannot be reached" in capsys.readouterr().out
 
 
-def test_fixing_steps_run_when_asked_to_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixing_steps_run_with_the_fix_option(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 == run(monkeypatch, ("lint", broken, clean), fix=True)
 
 

@@ -1,4 +1,4 @@
-"""requirements.lock: which command makes it, and when it is stale. uv is a fake, so no registry is asked."""
+"""requirements.lock: its creation, and the check for a stale one. uv is a fake, so no registry is queried."""
 
 from pathlib import Path
 
@@ -45,14 +45,14 @@ def test_lock_is_stale_when_compiling_changes_a_pin(root: Path) -> None:
     assert "a==1\nb==2\n" == (root / LOCK).read_text()
 
 
-def test_registry_is_asked_when_the_cache_does_not_know(root: Path) -> None:
+def test_registry_is_queried_when_the_cache_has_no_answer(root: Path) -> None:
     uv(root, cold="yes")
 
     assert [] == lock.stale_pins(root)
     assert [True, False] == ["--offline" in call for call in (root / "calls").read_text().splitlines()]
 
 
-def test_failure_tells_what_uv_said(root: Path) -> None:
+def test_failure_contains_the_output_of_uv(root: Path) -> None:
     uv(root, cold="yes")
 
     with pytest.raises(UnavailableError, match="not in the cache"):
@@ -63,7 +63,7 @@ def test_failure_tells_what_uv_said(root: Path) -> None:
     ("upgrade", "expected"),
     [(None, []), ([], ["--upgrade"]), (["aiohttp"], ["--upgrade-package=aiohttp"])],
 )
-def test_pins_move_only_when_asked(root: Path, upgrade: list[str] | None, expected: list[str]) -> None:
+def test_pins_move_only_on_request(root: Path, upgrade: list[str] | None, expected: list[str]) -> None:
     lock.compile_lock(root, root / "new.lock", upgrade=upgrade)
 
     assert expected == [word for word in (root / "calls").read_text().split() if word.startswith("--upgrade")]

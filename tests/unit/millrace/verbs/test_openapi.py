@@ -1,4 +1,4 @@
-"""The files under docs/openapi against what the services say of themselves."""
+"""The files under docs/openapi against the documents of the services."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ DOCUMENTS = {openapi.FOLDER / "hooks.json": '{"a": 1}\n', openapi.FOLDER / "stor
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository whose services say `DOCUMENTS`."""
+    """A repository whose services have `DOCUMENTS`."""
     monkeypatch.setattr(openapi, "current_documents", lambda root: dict(DOCUMENTS))
     return tmp_path
 
@@ -27,14 +27,14 @@ def test_no_file_is_stale_when_written(root: Path) -> None:
     assert '{"a": 1}\n' == (root / openapi.FOLDER / "hooks.json").read_text()
 
 
-def test_file_is_stale_when_its_service_says_something_else(root: Path) -> None:
+def test_file_is_stale_when_it_differs_from_the_document_of_its_service(root: Path) -> None:
     openapi.write_documents(root)
     (root / openapi.FOLDER / "hooks.json").write_text("{}\n")
 
     assert [openapi.FOLDER / "hooks.json"] == openapi.stale_documents(root)
 
 
-def test_file_of_no_service_is_stale_and_goes_away(root: Path) -> None:
+def test_file_without_a_service_is_stale_and_deleted(root: Path) -> None:
     openapi.write_documents(root)
     left_over = root / openapi.FOLDER / "gone.json"
     left_over.write_text("{}\n")

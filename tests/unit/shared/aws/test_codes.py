@@ -1,4 +1,4 @@
-"""Which kind of error each of AWS's codes is."""
+"""The kind of error of each AWS code."""
 
 import pytest
 

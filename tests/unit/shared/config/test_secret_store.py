@@ -45,7 +45,7 @@ KINESIS = Kinesis(region="eu-west-1", secret_key=Secret(VALUE), proxy=Proxy(user
 
 
 class TestSecret:
-    def test_it_shows_itself_only_when_asked_by_name(self) -> None:
+    def test_a_secret_is_shown_only_by_an_explicit_call(self) -> None:
         secret = Secret(VALUE)
 
         shown = [
@@ -62,7 +62,7 @@ class TestSecret:
         assert [] == [text for text in shown if VALUE in text]
         assert not hasattr(secret, "__dict__")
 
-    def test_it_is_compared_by_what_it_holds(self) -> None:
+    def test_it_is_compared_by_its_value(self) -> None:
         assert Secret("a") == Secret("a")
         assert Secret("a") != Secret("b")
         assert Secret("a") != "a"
@@ -135,7 +135,7 @@ class TestAtRest:
 
         assert KINESIS == decoded
 
-    def test_a_missing_key_is_told_with_the_field_and_without_the_value(self, store: SecretStore) -> None:
+    def test_a_missing_key_is_reported_with_the_field_and_without_the_value(self, store: SecretStore) -> None:
         sealed = SecretStore([generate_key()]).encode_sealed(KINESIS)
 
         with pytest.raises(InvalidError, match="cannot be decrypted with any of the configured keys") as caught:
@@ -144,7 +144,7 @@ class TestAtRest:
         assert "secret_key" == caught.value.field
         assert "gAAAA" not in str(caught.value)
 
-    def test_a_nested_field_is_told_with_its_path(self, store: SecretStore) -> None:
+    def test_a_nested_field_is_reported_with_its_path(self, store: SecretStore) -> None:
         raw = json.loads(store.encode_sealed(KINESIS))
         raw["proxy"]["password"] = "fernet:gAAAAAB"
 
@@ -161,7 +161,7 @@ class TestAtRest:
         assert "plain-text" not in str(caught.value)
 
     @pytest.mark.parametrize("raw", [b"{", b"\xff", b'{"type":"other"}', b'{"type":"other","region":1}'])
-    def test_what_does_not_fit_is_an_invalid_error(self, store: SecretStore, raw: bytes) -> None:
+    def test_data_that_does_not_decode_is_an_invalid_error(self, store: SecretStore, raw: bytes) -> None:
         with pytest.raises(InvalidError):
             store.decode_sealed(raw, Other)
 
@@ -186,7 +186,7 @@ class TestKeys:
         assert KINESIS == SecretStore([new_key]).decode_sealed(rekeyed, Kinesis)
         assert list(json.loads(sealed)) == list(json.loads(rekeyed))
 
-    def test_rekey_gives_none_when_nothing_changes(self) -> None:
+    def test_rekey_returns_none_when_nothing_changes(self) -> None:
         key = generate_key()
 
         assert None is SecretStore([key, generate_key()]).rekey(SecretStore([key]).encode_sealed(KINESIS))

@@ -1,4 +1,4 @@
-"""Test Connection: every step is told, in time, and what went wrong keeps later steps from guessing."""
+"""Test Connection: every step is reported in time, and a failure skips the later steps."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -62,7 +62,7 @@ async def test_worst_verdict_is_the_whole_ones(found: tuple[StepStatus, ...], ex
     assert found == tuple(step.status for step in report.steps)
 
 
-async def test_step_tells_code_status_and_hint() -> None:
+async def test_step_reports_code_status_and_hint() -> None:
     report = await run_checks([Check(name="delete", run=warned)])
 
     assert "warning" == report.status
@@ -130,7 +130,7 @@ async def test_failure_of_what_is_not_needed_is_a_warning(run: Callable[[], Awai
     assert ("warning", "warning") == (report.status, report.steps[0].status)
 
 
-async def test_error_is_explained_by_who_knows_the_provider() -> None:
+async def test_error_is_explained_by_the_function_of_the_check() -> None:
     def explain(error: MillraceError) -> Finding:
         return Finding(status="failed", message=error.message, code="AccessDenied", hint="Grant it.")
 

@@ -56,7 +56,7 @@ def test_rows_come_back_as_they_went(rows: list[PushRow]) -> None:
         ),
     ],
 )
-def test_what_does_not_decode_is_named(data: bytes, field: str, told: str) -> None:
+def test_a_field_that_does_not_decode_is_named(data: bytes, field: str, told: str) -> None:
     with pytest.raises(InvalidError, match=told) as error:
         decode(data, list[Event])
 
@@ -64,7 +64,7 @@ def test_what_does_not_decode_is_named(data: bytes, field: str, told: str) -> No
 
 
 @pytest.mark.parametrize("data", [b"", b"[", b"\xff\xfe", b'["\xed\xa0\x80"]', b"[" * 100_000])
-def test_what_is_no_json_says_so(data: bytes) -> None:
+def test_data_that_is_not_json_is_reported(data: bytes) -> None:
     with pytest.raises(InvalidError, match="expected JSON"):
         decode(data, list[object])
 

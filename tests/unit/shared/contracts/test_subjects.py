@@ -90,7 +90,7 @@ def test_the_server_need_not_remember_where_a_scan_could_be_answered(user: str) 
 
 
 @pytest.mark.parametrize("user", GRANTS)
-def test_nobody_may_delete_a_stream_and_only_hooks_take_messages_out_of_one(user: str) -> None:
+def test_no_user_may_delete_a_stream_and_only_hooks_may_delete_dead_letters(user: str) -> None:
     assert not [name for name in STREAMS if allowed(user, f"$JS.API.STREAM.DELETE.{name.name}")]
     for verb in ("PURGE", "MSG.DELETE"):
         found = [stream for stream in STREAMS if allowed(user, f"$JS.API.STREAM.{verb}.{stream.name}")]
@@ -99,7 +99,7 @@ def test_nobody_may_delete_a_stream_and_only_hooks_take_messages_out_of_one(user
 
 
 @pytest.mark.parametrize("user", GRANTS)
-def test_nobody_hears_anothers_inbox(user: str) -> None:
+def test_no_user_may_subscribe_to_the_inbox_of_another(user: str) -> None:
     heard = [pattern for pattern in permissions(user).subscribe if pattern.startswith("_INBOX")]
 
     assert heard == [f"_INBOX_{user}.>"]
@@ -123,7 +123,7 @@ def test_a_service_may_not_touch_anothers_configuration(user: str, key: str) -> 
     assert not allowed(user, f"$JS.API.DIRECT.GET.KV_CONFIG.$KV.CONFIG.{key}") or key.startswith("tokens.")
 
 
-def test_only_those_who_send_events_may_publish_them() -> None:
+def test_only_senders_of_events_may_publish_them() -> None:
     may = {user for user in GRANTS if allowed(user, "events.shop.3")}
 
     assert may == {"hooks", "publisher", "push-engine"}

@@ -37,7 +37,7 @@ def operation_of(
     return operation
 
 
-def test_document_says_whose_it_is() -> None:
+def test_document_names_its_service_and_version() -> None:
     document = document_of()
 
     assert "3.1.0" == document["openapi"]
@@ -62,7 +62,7 @@ def test_part_of_a_path_is_an_identifier_unless_it_has_a_pattern() -> None:
     ]
 
 
-def test_query_parameter_is_told_with_its_type_and_its_default() -> None:
+def test_query_parameter_is_described_with_its_type_and_its_default() -> None:
     operation = operation_of(query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=9)], 5), "after": "Where"})
 
     limit, after = operation["parameters"]
@@ -85,7 +85,7 @@ def test_open_route_needs_no_token() -> None:
     assert [{"token": []}] == operation_of(scope="app")["security"] == operation_of(scope="admin")["security"]
 
 
-def test_body_and_reply_are_told_by_their_types() -> None:
+def test_body_and_reply_are_described_by_their_types() -> None:
     operation = operation_of("POST", body=Key, reply=list[Key], status=202)
 
     reference = {"$ref": "#/components/schemas/Key"}
@@ -94,14 +94,14 @@ def test_body_and_reply_are_told_by_their_types() -> None:
     assert reference == answer["items"]
 
 
-def test_body_that_is_no_json_is_told_by_its_content_type() -> None:
+def test_body_that_is_not_json_is_described_by_its_content_type() -> None:
     operation = operation_of("POST", consumes="text/html")
 
     assert {"required": True, "content": {"text/html": {}}} == operation["requestBody"]
     assert "requestBody" not in operation_of("POST")
 
 
-def test_body_of_several_content_types_is_told_by_the_type_of_each() -> None:
+def test_body_of_several_content_types_is_described_by_the_type_of_each() -> None:
     operation = operation_of("POST", consumes={"text/html": None, "multipart/form-data": Upload})
 
     content = operation["requestBody"]["content"]
@@ -111,7 +111,7 @@ def test_body_of_several_content_types_is_told_by_the_type_of_each() -> None:
     assert {"type": "string", "format": "binary"} == file
 
 
-def test_body_that_may_be_left_out_is_told_so() -> None:
+def test_optional_body_is_marked_as_not_required() -> None:
     assert not operation_of("POST", body=Key, body_required=False)["requestBody"]["required"]
 
 
@@ -124,7 +124,7 @@ def test_body_that_may_be_left_out_is_told_so() -> None:
         ("PUT", {"body": Key}, "200 400 401 403 404 409 413 424 429 500 503"),
     ],
 )
-def test_every_status_that_an_operation_may_answer_with_is_told(
+def test_every_status_of_an_operation_is_listed(
     method: Literal["GET", "PUT", "DELETE"], fields: dict[str, Any], statuses: str
 ) -> None:
     assert statuses == " ".join(operation_of(method, **fields)["responses"])
@@ -152,7 +152,7 @@ def test_error_with_a_body_of_its_own_may_have_either() -> None:
     assert {"200": {"$ref": "#/components/schemas/Upload"}, "400": {"anyOf": [own, problem]}} == schemas
 
 
-def test_problem_knows_every_kind_of_error() -> None:
+def test_problem_lists_the_code_of_every_kind_of_error() -> None:
     codes = get_args(ProblemDetail.__annotations__["code"])
 
     assert {*KINDS, MillraceError.code} == set(codes)

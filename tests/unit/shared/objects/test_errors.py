@@ -1,4 +1,4 @@
-"""What obstore says, as a kind of error and a sentence."""
+"""Translation of obstore's errors to a kind of error and a sentence."""
 
 import pytest
 from obstore import exceptions as obstore_exceptions
@@ -71,11 +71,13 @@ def test_the_code_decides_and_else_the_status(status: str, code: str, kind: type
         (obstore_exceptions.GenericError("Content-Length Header missing from response"), UnavailableError),
     ],
 )
-def test_what_has_neither_goes_by_its_class_and_words(error: Exception, kind: type[MillraceError]) -> None:
+def test_an_error_without_code_and_status_is_classified_by_its_class_and_text(
+    error: Exception, kind: type[MillraceError]
+) -> None:
     assert kind is type(store_error(error, "read a"))
 
 
-def test_a_host_name_that_is_not_known_is_told() -> None:
+def test_an_unknown_host_name_is_reported() -> None:
     text = 'in 1.5ms - HTTP error: error sending request\n\nDebug source:\nConnectError(\n"dns error",\n'
 
     error = store_error(obstore_exceptions.GenericError(text), "read a")
@@ -83,7 +85,7 @@ def test_a_host_name_that_is_not_known_is_told() -> None:
     assert "the name of its host is not known" in error.message
 
 
-def test_an_error_of_our_own_provider_of_keys_comes_through() -> None:
+def test_an_error_of_our_own_provider_of_keys_is_passed_on() -> None:
     text = "The operation lacked … External AWS credential provider: DeniedError: no\nsuch role\n\nDebug source:\nX"
 
     error = store_error(obstore_exceptions.UnauthenticatedError(text), "read a")
@@ -112,7 +114,7 @@ def test_the_code_is_found_behind_an_error_of_ours() -> None:
         ("kind: Unknown,", None),
     ],
 )
-def test_why_there_was_no_answer_is_told_behind_an_error_of_ours(trace: str, code: str | None) -> None:
+def test_the_reason_for_no_answer_is_found_in_the_cause_of_an_error(trace: str, code: str | None) -> None:
     theirs = obstore_exceptions.GenericError(f"in 2ms - HTTP error: error sending request\n\nDebug source:\n{trace}")
     ours = UnavailableError("cannot read a")
     ours.__cause__ = theirs
@@ -120,13 +122,13 @@ def test_why_there_was_no_answer_is_told_behind_an_error_of_ours(trace: str, cod
     assert code == network_code(ours)
 
 
-def test_an_answer_is_no_trouble_of_the_network() -> None:
+def test_an_answer_is_not_a_network_failure() -> None:
     assert None is network_code(obstore_exceptions.GenericError(answered("503 Service Unavailable", "SlowDown")))
     assert None is network_code(UnavailableError("no cause"))
 
 
 @pytest.mark.parametrize(("store", "said"), [("S3", "another region"), ("MicrosoftAzure", "another address")])
-def test_a_redirect_to_nowhere_means_what_its_store_means(store: str, said: str) -> None:
+def test_a_redirect_without_a_location_is_explained_by_its_store(store: str, said: str) -> None:
     error = obstore_exceptions.GenericError(f"Generic {store} error: Received redirect without LOCATION, this")
 
     assert "Redirect" == network_code(error)

@@ -1,4 +1,4 @@
-"""What may be a key, a folder and a header."""
+"""Rules for keys, folders and headers."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from shared.objects.keys import KEY_BYTES, check_key, content_type_of, folder_of
 
 
 @pytest.mark.parametrize("key", ["a", "2026-11-22 02:45:00.csv.gz", "a/b/c", "ğ/ş", "#1/a", "a#", "x" * KEY_BYTES])
-def test_a_good_key_is_given_back(key: str) -> None:
+def test_a_good_key_is_returned(key: str) -> None:
     assert key == check_key(key)
 
 
@@ -38,11 +38,11 @@ def test_a_prefix_is_a_folder(prefix: str, folder: str | None) -> None:
         ("a", "application/octet-stream"),
     ],
 )
-def test_the_name_tells_the_type(key: str, content_type: str) -> None:
+def test_the_content_type_follows_from_the_name(key: str, content_type: str) -> None:
     assert content_type == content_type_of(key)
 
 
-def test_headers_that_are_not_given_are_left_out() -> None:
+def test_headers_that_are_none_are_left_out() -> None:
     assert {"Content-Type": "a/b"} == headers_of("a/b", None, None, None)
     assert {"Content-Type": "a/b", "Cache-Control": "no-store", "rows": "1"} == headers_of(
         "a/b", "no-store", None, {"rows": "1"}

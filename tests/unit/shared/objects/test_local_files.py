@@ -135,7 +135,7 @@ def test_a_part_longer_than_a_file_name_is_refused(files: LocalFiles) -> None:
         files.write("x" * 256, b"", replace=True)
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(DeniedError) as caught:
@@ -144,7 +144,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "root" == caught.value.field
 
 
-def test_ping_fails_when_the_directory_is_gone(files: LocalFiles) -> None:
+def test_ping_fails_when_the_directory_is_deleted(files: LocalFiles) -> None:
     files.ping()
     shutil.rmtree(files.root)
 
@@ -152,7 +152,7 @@ def test_ping_fails_when_the_directory_is_gone(files: LocalFiles) -> None:
         files.ping()
 
 
-def test_what_a_crash_left_behind_goes_when_it_is_old(tmp_path: Path) -> None:
+def test_old_partial_files_of_a_crash_are_deleted(tmp_path: Path) -> None:
     parts = tmp_path / ".parts"
     parts.mkdir()
     old, fresh = parts / "part#1", parts / "part#2"

@@ -21,7 +21,7 @@ VALUE = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 
 @pytest.fixture
 def redactor(monkeypatch: pytest.MonkeyPatch) -> Redactor:
-    """A fresh redactor for the process, so that what a test registers ends with it."""
+    """A fresh redactor for the process: values that a test registers end with the test."""
     fresh = Redactor()
     monkeypatch.setattr(logs, "redactor", fresh)
     return fresh

@@ -1,4 +1,4 @@
-"""Work follows the configuration, and what is stored of a deleted entry is erased."""
+"""Work follows the configuration, and the stored data of a deleted entry is erased."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from support.virtual_time import run_virtually
 
 
 class Configuration:
-    """Jobs, what is stored of them, and how often listing or erasing fails."""
+    """Jobs, their stored data, and the number of failures of listing or erasing."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, int] = {}
@@ -80,7 +80,7 @@ def test_an_erasure_that_failed_is_tried_again_after_a_pause_without_a_change() 
     )
 
 
-def test_one_erasure_that_fails_holds_up_no_other() -> None:
+def test_an_erasure_that_fails_does_not_block_the_others() -> None:
     configuration = Configuration()
     configuration.stored, configuration.fails_erase = {"b", "c"}, {"b": 10**6}
 

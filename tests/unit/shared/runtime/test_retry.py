@@ -1,4 +1,4 @@
-"""When the loop tries again, how long it waits, and when it gives up."""
+"""The retry loop: the errors it retries, its waits, and its deadline."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from shared.runtime.retry import Backoff, retry
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only during a sleep."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ def longest(_: float, ceiling: float) -> float:
 
 
 def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:
-    """An operation that fails with each error in turn, and then gives `done`."""
+    """An operation that fails with each error in turn, and then returns `done`."""
     left = list(errors)
 
     async def operation() -> str:
@@ -64,7 +64,7 @@ def test_delays_have_no_end_and_no_overflow() -> None:
     assert 60 == next(itertools.islice(delays, 5_000, None))
 
 
-async def test_the_first_success_is_given_back_without_a_wait() -> None:
+async def test_the_first_success_is_returned_without_a_wait() -> None:
     clock = Clock()
 
     result = await retry(failing(), backoff=BACKOFF, deadline_s=10, sleep=clock.sleep, clock=clock)
@@ -94,7 +94,7 @@ async def test_anything_else_passes_through_at_once(error: Exception) -> None:
     assert [] == clock.waits
 
 
-async def test_the_wait_is_at_least_what_the_peer_asked_for() -> None:
+async def test_the_wait_is_at_least_the_one_requested_by_the_peer() -> None:
     clock = Clock()
     operation = failing(BusyError("slow down", retry_after_s=7))
 
@@ -113,7 +113,7 @@ async def test_the_last_error_is_raised_when_the_deadline_would_pass() -> None:
     assert [1, 2] == clock.waits
 
 
-async def test_the_caller_is_told_of_each_retry() -> None:
+async def test_the_caller_is_notified_of_each_retry() -> None:
     clock = Clock()
     told: list[tuple[str, int, float]] = []
 

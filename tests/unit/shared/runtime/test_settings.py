@@ -81,7 +81,7 @@ def test_a_wrong_value_names_the_variable_and_never_shows_the_value(variable: st
     assert value not in error.value.message.split("`")
 
 
-def test_a_child_gets_the_settings_it_is_given_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_gets_the_passed_settings_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_LOG_LEVEL", "debug")
     monkeypatch.setenv("LANG", "C")
 
@@ -94,7 +94,7 @@ def test_a_child_gets_the_settings_it_is_given_and_no_others(monkeypatch: pytest
     assert child["LANG"] == "C"
 
 
-def test_only_the_variables_asked_for_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_named_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONE", "1")
 
     assert environment(("ONE", "NONE")) == {"ONE": "1"}

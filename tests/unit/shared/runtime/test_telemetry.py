@@ -1,4 +1,4 @@
-"""The catalogue of metrics, and what a process shows of them."""
+"""The catalogue of metrics, and their exposition by a process."""
 
 from typing import get_args
 
@@ -13,7 +13,7 @@ def test_every_name_is_in_the_catalogue_once() -> None:
     assert set(get_args(HistogramName)) == set(HISTOGRAMS)
 
 
-def test_names_say_their_unit_and_whose_they_are() -> None:
+def test_names_begin_with_the_product_and_end_with_the_unit() -> None:
     names: list[str] = [*COUNTERS, *GAUGES, *HISTOGRAMS]
 
     assert [] == [name for name in names if not name.startswith("millrace_")]
@@ -80,7 +80,7 @@ def test_the_process_shows_its_memory_and_cpu() -> None:
     assert b"_created" not in text
 
 
-def test_what_is_read_at_a_scrape_is_gone_with_its_hook() -> None:
+def test_a_value_read_at_a_scrape_is_removed_with_its_hook() -> None:
     metrics = Metrics()
     sent = {("shop", "all"): 3.0, ("other", "all"): 1.0}
     metrics.read(lambda: [("millrace_hook_sent_total", hook, value) for hook, value in sent.items()])

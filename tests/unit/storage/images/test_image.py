@@ -455,7 +455,7 @@ def test_thumbnail_of_a_strip_keeps_a_pixel_of_its_height() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_damaged_bytes_give_an_error_of_ours_or_an_image(data: st.DataObject) -> None:
+def test_damaged_bytes_result_in_an_error_of_ours_or_an_image(data: st.DataObject) -> None:
     encoding = data.draw(st.sampled_from(["PNG", "GIF", "JPEG", "WEBP"]))
     content = bytearray(encoded(Image.linear_gradient("L").resize((48, 48)).convert("RGB"), encoding))
     for _ in range(data.draw(st.integers(1, 6))):

@@ -31,7 +31,7 @@ def test_closed_breaker_allows_every_request() -> None:
     assert 0 == breaker.wait_s
 
 
-def test_answer_between_two_outages_counts_anew() -> None:
+def test_answer_between_two_outages_resets_the_count() -> None:
     breaker = CircuitBreaker(Clock(), outages_to_open=2, pause_s=30)
 
     breaker.record_failure()

@@ -128,7 +128,7 @@ def test_role_replaces_keys(external_id: str) -> None:
     assert AwsRole(role_arn=ARN, external_id=external_id.strip(), base=None) == taken.credentials
 
 
-def test_keys_assume_the_role_where_both_are_given() -> None:
+def test_keys_assume_the_role_where_both_are_set() -> None:
     taken = take(role(access_key=CONFIG.access_key, secret_key=CONFIG.secret_key))
 
     keys = AwsCredentials(access_key_id=CONFIG.access_key, secret_access_key=CONFIG.secret_key)

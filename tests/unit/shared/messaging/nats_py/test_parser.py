@@ -7,7 +7,7 @@ from shared.messaging.nats_py.parser import StreamParser
 
 
 class Client:
-    """What nats-py's parser calls."""
+    """The methods of a client that nats-py's parser calls."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes]] = []
@@ -30,7 +30,7 @@ HEADER = b"NATS/1.0\r\nNats-Msg-Id: 1\r\n\r\n"
 
 
 def delivered(sid: int, sequence: int, body: bytes, headers: bytes = b"") -> tuple[bytes, tuple[str, bytes]]:
-    """A message of a stream on the wire, and what is made of it."""
+    """A message of a stream on the wire, and the object made of it."""
     reply = f"$JS.ACK.EVENTS.hooks-p01.1.{sequence}.{sequence}.1790000000000000000.5"
     length = f"{len(headers)} {len(headers) + len(body)}" if headers else f"{len(body)}"
     line = f"{'H' if headers else ''}MSG events.shop.1 {sid} {reply} {length}\r\n"
