@@ -18,13 +18,12 @@ DOCUMENTS = [
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 PATH = re.compile(r"`((?:shared|services|cli|tests|bench|docs|demo)/[\w./-]+)`")
 """A path in backquotes, from the root of the repository or of `shared/src`. Patterns with braces or `<…>` are left."""
-MODULE = re.compile(r"`((?:shared|hooks|storage|ftp_gateway|exporter|millrace)(?:\.[a-z_]+)+)`")
-
 PACKAGES = {
     "shared": "shared/src/shared",
     "millrace": "cli/src/millrace",
     **{path.name: str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("services/*/src/*") if path.is_dir()},
 }
+MODULE = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.[a-z_]+)+)`")
 SUBJECTS = {STORE_MEDIA, RESOLVE_MEDIA, *map(connector_test, SERVICE_NAMES)}
 """Dotted names that are no modules."""
 

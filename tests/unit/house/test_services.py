@@ -22,7 +22,7 @@ def pyproject() -> dict[str, Any]:
 
 
 def missing_in_pyproject(pyproject: dict[str, Any], service: ServiceEntry) -> list[str]:
-    """What pyproject.toml does not say of a service, as a list of sentences."""
+    """Lines on a service that pyproject.toml lacks."""
     module = service.module
     mypy_path = f"$MYPY_CONFIG_FILE_DIR/services/{service.name}/src"
     rules = pyproject["importlinter"]
@@ -52,7 +52,7 @@ def test_pyproject_names_every_service(pyproject: dict[str, Any], service: Servi
     assert [] == missing, f"pyproject.toml lacks {'; '.join(missing)}"
 
 
-def test_service_that_pyproject_does_not_name_is_told_line_by_line(pyproject: dict[str, Any]) -> None:
+def test_service_that_pyproject_does_not_name_is_reported_line_by_line(pyproject: dict[str, Any]) -> None:
     unnamed = ServiceEntry(name="new-one", http_port=8085, own_grant=SERVICES[0].own_grant)
 
     assert [
@@ -76,6 +76,13 @@ def test_ports_of_the_table_are_all_different() -> None:
     ports = [port for service in SERVICES for port in (service.http_port, *service.ports.values())]
 
     assert len(ports) == len(set(ports))
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_kinds_of_a_service_are_those_of_the_table(service: ServiceEntry) -> None:
+    declared: Service = import_module(f"{service.module}.app").SERVICE
+
+    assert sorted(service.kinds) == sorted(kind.keys for kind in declared.kinds)
 
 
 def own_settings(service: ServiceEntry) -> set[str]:

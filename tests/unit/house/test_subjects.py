@@ -19,10 +19,12 @@ SOURCES = sorted(
 )
 
 FIRST_TOKENS = sorted({subject.partition(".*")[0] for stream in STREAMS for subject in stream.subjects})
-"""What the subjects of each stream begin with, such as `push.send`."""
+"""Beginnings of the subjects of each stream, such as `push.send`."""
 
 SUBJECT = re.compile(
-    r"\$(KV|JS|SRV)\b|^(" + "|".join(map(re.escape, FIRST_TOKENS)) + r")\.([*>]|$)|^hooks\.(partition|member)\."
+    r"\$(KV|JS|SRV)\b|^("
+    + "|".join(map(re.escape, FIRST_TOKENS))
+    + r")\.([*>]|$)|^hooks\.(partition|member)\.|^(connectors|apps)\.\*"
 )
 """A text, or the part of an f-string before its first value, that is one of a subject or key."""
 
@@ -63,6 +65,7 @@ def test_only_the_contracts_spell_a_subject() -> None:
         'app_key = message.subject.split(".")[1]',
         'partition = message.subject.rpartition(".")[2]',
         'app_key, export_id = stored.key.split(".")',
+        'connector = kind.removeprefix("connectors.*.")',
     ],
 )
 def test_rule_finds_a_planted_line(planted: str) -> None:

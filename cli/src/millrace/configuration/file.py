@@ -14,17 +14,18 @@ from msgspec import Struct
 
 from millrace.configuration.toml_positions import Path as KeyPath
 from millrace.configuration.toml_positions import dotted, key_lines, line_of, path_from_dotted
+from shared.contracts import keys
 from shared.contracts.services import SERVICES
 from shared.errors import InvalidError, MillraceError
 
 _KINDS = {kind: service.name for service in SERVICES for kind in service.kinds}
-APP_SERVICE = _KINDS["apps.*"]
+APP_SERVICE = _KINDS[keys.APP_KIND]
 """The service that has the app itself."""
 CONNECTORS = {
-    kind.removeprefix("connectors.*."): service for kind, service in _KINDS.items() if kind.startswith("connectors.*.")
+    connector: service for kind, service in _KINDS.items() if (connector := keys.connector_of_kind(kind)) is not None
 }
 """Connector: the service that has it."""
-COLLECTIONS = {kind.removesuffix(".*.*"): service for kind, service in _KINDS.items() if kind.endswith(".*.*")}
+COLLECTIONS = {table: service for kind, service in _KINDS.items() if (table := keys.table_of_kind(kind)) is not None}
 """Table below an app: the service that has it. Its name in paths has hyphens for underscores."""
 _FIRST = ("", "connectors", "ftp_users", "remotes")
 ORDER = (*_FIRST, *(table for table in COLLECTIONS if table not in _FIRST))

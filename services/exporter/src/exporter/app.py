@@ -7,6 +7,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from exporter import SERVICE_NAME
 from exporter.config import EXPORTS, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
@@ -80,7 +81,7 @@ async def build(mesh: Mesh) -> State:
 
 
 SERVICE = Service(
-    name="exporter",
+    name=SERVICE_NAME,
     build=build,
     routes=ROUTES,
     streams=(streams.EVENTS, streams.ALERTS),

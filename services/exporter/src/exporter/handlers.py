@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from exporter import SERVICE_NAME
 from exporter.state import State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
@@ -28,4 +29,4 @@ async def test_connector(state: State, request: ProbeExport) -> ConnectionReport
     return await state.test_connection(app_key, subjects.check_name(request.id, "id"), request.config)
 
 
-ENDPOINTS = (Endpoint(subject=subjects.connector_test("exporter"), request=ProbeExport, handler=test_connector),)
+ENDPOINTS = (Endpoint(subject=subjects.connector_test(SERVICE_NAME), request=ProbeExport, handler=test_connector),)

@@ -1,1 +1,3 @@
 """Takes push and profile files by SFTP and turns their rows into messages."""
+
+SERVICE_NAME = "ftp-gateway"

@@ -11,13 +11,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from ftp_gateway import SERVICE_NAME
 from ftp_gateway.access.accounts import Account, Passwords
 from ftp_gateway.access.addresses import Network, parse_network
 from ftp_gateway.access.bans import BanRules
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys
 from ftp_gateway.config import APPS, FTP_USERS, FtpGatewaySettings, account_of, rules_of
-from ftp_gateway.handlers import NAME, ProfileUpdates
+from ftp_gateway.handlers import ProfileUpdates
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing.pipeline import FilePipeline
@@ -27,16 +28,16 @@ from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, 
 from ftp_gateway.remotes.clients.sftp import identify_sftp, open_sftp_remote
 from ftp_gateway.remotes.clients.sftp_keys import check_keys
 from ftp_gateway.remotes.connection_test import probe_remote
+from ftp_gateway.remotes.error_report_delivery import ErrorReportDelivery
 from ftp_gateway.remotes.lock import lock_remote
 from ftp_gateway.remotes.pull import Puller, RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import REMOTES, Remote
-from ftp_gateway.remotes.report_delivery import ReportDelivery
 from ftp_gateway.remotes.scheduler import PullScheduler, RemoteKey
 from ftp_gateway.remotes.service import RemoteService
 from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.routes import ROUTES
+from ftp_gateway.sftp.app_report_folder import AppReportFolder
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
-from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.sftp.server import ServerOptions, SftpServer
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.state import State
@@ -129,11 +130,11 @@ async def build(mesh: Mesh) -> State:
     mailer = Mailer(settings)
     summaries = SummarySender(mesh.bus, mailer, subscriptions, now)
     apps.on_change(summaries.changed)
-    mesh.spawn("summaries", summaries.keep())
+    mesh.spawn("summaries", summaries.run())
 
     ban_rules = BanRules(failures=settings.sftp_ban_failures, first=timedelta(seconds=settings.sftp_ban_s))
     defender = Defender(mesh.bus, ban_rules, now)
-    mesh.spawn("bans", defender.keep())
+    mesh.spawn("bans", defender.run())
 
     sftp = await mesh.enter(
         SftpServer(
@@ -146,7 +147,7 @@ async def build(mesh: Mesh) -> State:
                 idle_s=settings.sftp_idle_s,
                 proxies=proxies,
                 spool=spool,
-                report_folder=ReportFolder(store, asyncio.get_running_loop().time),
+                report_folder=AppReportFolder(store, asyncio.get_running_loop().time),
                 find_account=find_account,
                 passwords=passwords,
                 defender=defender,
@@ -157,7 +158,7 @@ async def build(mesh: Mesh) -> State:
         )
     )
     users.on_change(sftp.recheck)
-    mesh.spawn("sessions", sftp.keep())
+    mesh.spawn("sessions", sftp.run())
     mesh.intake("sftp", sftp)
     mesh.ping("sftp", sftp.ping)
     mesh.announce("sftp", sftp.address)
@@ -176,7 +177,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
     """Tie the pulls from customers' own servers together."""
     remotes = mesh.registry.view(REMOTES)
     allow_private = mesh.settings.allow_private_endpoints
-    sender = ReportDelivery(spool, now)
+    sender = ErrorReportDelivery(spool, now)
 
     def open_server(remote: Remote) -> AbstractAsyncContextManager[RemoteServer]:
         opened = open_sftp_remote if remote.protocol == "sftp" else open_ftps_remote
@@ -230,7 +231,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
     )
     remotes.on_change(scheduler.changed)
     mesh.intake("remotes", scheduler)
-    mesh.spawn("remotes", scheduler.keep())
+    mesh.spawn("remotes", scheduler.run())
     return RemoteService(
         check=check,
         probe=partial(probe_remote, identify=identify, open_server=open_server),
@@ -239,7 +240,7 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
 
 
 SERVICE = Service(
-    name=NAME,
+    name=SERVICE_NAME,
     build=build,
     settings=FtpGatewaySettings,
     routes=ROUTES,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from ftp_gateway import SERVICE_NAME
 from shared.contracts import streams, subjects
 from shared.contracts.messages import DeadLetter, ProfileBatch, decode, encode
 from shared.errors import BusyError, ConflictError, MillraceError
@@ -16,7 +17,6 @@ from shared.profiles.store import Profiles
 
 log = structlog.get_logger()
 
-NAME = "ftp-gateway"
 """Name of the service, on the wire and in logs."""
 MAX_BODY_CHARS = 64 * 1024
 """Limit of the body of a dead letter. The first rows of a batch that cannot be applied say most."""
@@ -53,7 +53,7 @@ class ProfileUpdates:
     async def _put_aside(self, message: Message, error: MillraceError) -> None:
         app_key, file_id = subjects.parse_profile_update(message.subject)
         dead_letter = DeadLetter(
-            service=NAME,
+            service=SERVICE_NAME,
             app_key=app_key,
             owner_id=file_id,
             reason=error.code,
@@ -63,5 +63,5 @@ class ProfileUpdates:
             attempts=message.delivered,
             body=message.data[:MAX_BODY_CHARS].decode(errors="replace"),
         )
-        subject = subjects.dead_letter(NAME, app_key, file_id, error.code)
-        await self._bus.publish(subject, encode(dead_letter), message_id=f"{NAME}:{dead_letter.source}")
+        subject = subjects.dead_letter(SERVICE_NAME, app_key, file_id, error.code)
+        await self._bus.publish(subject, encode(dead_letter), message_id=f"{SERVICE_NAME}:{dead_letter.source}")

@@ -1,3 +1,3 @@
 """The hooks service: accepts user events and streams those that a hook asks for to its target."""
 
-SERVICE = "hooks"
+SERVICE_NAME = "hooks"

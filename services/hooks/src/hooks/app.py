@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from hooks import SERVICE_NAME
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import LeaseTiming
 from hooks.assignment.replica_id import lock_name
@@ -197,7 +198,7 @@ def _follow(mesh: Mesh, sinks: SinkCatalog, targets: Targets, counters: Delivery
 
 
 SERVICE = Service(
-    name="hooks",
+    name=SERVICE_NAME,
     build=build,
     routes=ROUTES,
     streams=(streams.EVENTS, streams.DLQ, streams.ALERTS),

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from hooks import SERVICE_NAME
 from hooks.matching.hook import StreamName
 from hooks.sinks import ConnectorName
 from hooks.state import State
@@ -35,4 +36,4 @@ async def test_connector(state: State, request: ProbeConnector) -> ConnectionRep
     )
 
 
-ENDPOINTS = (Endpoint(subject=subjects.connector_test("hooks"), request=ProbeConnector, handler=test_connector),)
+ENDPOINTS = (Endpoint(subject=subjects.connector_test(SERVICE_NAME), request=ProbeConnector, handler=test_connector),)

@@ -1,1 +1,3 @@
 """The storage service: stores media with their thumbnails, and returns their permanent URLs."""
+
+SERVICE_NAME = "storage"

@@ -14,6 +14,7 @@ from shared.config.registry import Kind
 from shared.contracts import streams
 from shared.contracts.connection_report import DEADLINE_S
 from shared.service import Mesh, Service
+from storage import SERVICE_NAME
 from storage.config import AMAZON_STORAGE, AZURE_STORAGE, StorageSettings, storage_config
 from storage.content.body import Bodies
 from storage.handlers import ENDPOINTS
@@ -94,7 +95,7 @@ def _now() -> datetime:
 
 
 SERVICE = Service(
-    name="storage",
+    name=SERVICE_NAME,
     build=build,
     settings=StorageSettings,
     routes=ROUTES,

@@ -8,6 +8,7 @@ from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import ResolveMedia, StoreMedia, StoreMediaReply
 from shared.messaging.endpoints import Endpoint
+from storage import SERVICE_NAME
 from storage.content.body import body_of
 from storage.state import State
 
@@ -46,5 +47,5 @@ async def test_connector(state: State, request: ProbeStorageConnector) -> Connec
 ENDPOINTS = (
     Endpoint(subject=subjects.STORE_MEDIA, request=StoreMedia, handler=store_media),
     Endpoint(subject=subjects.RESOLVE_MEDIA, request=ResolveMedia, handler=resolve_media),
-    Endpoint(subject=subjects.connector_test("storage"), request=ProbeStorageConnector, handler=test_connector),
+    Endpoint(subject=subjects.connector_test(SERVICE_NAME), request=ProbeStorageConnector, handler=test_connector),
 )

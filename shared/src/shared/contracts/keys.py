@@ -21,6 +21,23 @@ def parse_config_key(key: str) -> tuple[str, str]:
     return app_key, rest[0] if rest else ""
 
 
+APP_KIND = "apps.*"
+"""Keys in `CONFIG` of the apps themselves: a filter."""
+
+_CONNECTOR = "connectors.*."
+_TABLE = ".*.*"
+
+
+def connector_of_kind(kind: str) -> str | None:
+    """The connector whose keys in `CONFIG` a filter lets through, such as `kinesis`; None for another kind."""
+    return kind.removeprefix(_CONNECTOR) if kind.startswith(_CONNECTOR) else None
+
+
+def table_of_kind(kind: str) -> str | None:
+    """The table below an app whose keys in `CONFIG` a filter lets through, such as `hooks`; None for another kind."""
+    return kind.removesuffix(_TABLE) if kind.endswith(_TABLE) else None
+
+
 # LEASES
 
 

@@ -21,9 +21,9 @@ from ftp_gateway.processing.pipeline import FilePipeline
 from ftp_gateway.processing.scheduler import FileScheduler
 from ftp_gateway.remotes.clients.ftps import _Thread, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import open_sftp_remote
+from ftp_gateway.remotes.error_report_delivery import ErrorReportDelivery
 from ftp_gateway.remotes.pull import Puller, RemoteJob, RemoteServer
 from ftp_gateway.remotes.remote import Remote
-from ftp_gateway.remotes.report_delivery import ReportDelivery
 from ftp_gateway.remotes.state import FORGET_AFTER
 from ftp_gateway.remotes.state_store import RemoteStateStore
 from ftp_gateway.spool.store import Spool
@@ -131,7 +131,7 @@ class Process:
             death.accompanies(self.state),
             spool=death.accompanies(self.spool),
             open_server=opened,
-            send_reports=ReportDelivery(self.spool, self.clock).send,
+            send_reports=ErrorReportDelivery(self.spool, self.clock).send,
             metrics=Metrics(),
             clock=self.clock,
         )

@@ -35,7 +35,7 @@ async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings
     await deleted.put_progress(PullProgress(files_pulled=1))
     lanes = _lanes(store)
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(30):
-        tasks.create_task(lanes.keep())
+        tasks.create_task(lanes.run())
         while not store.asked:
             await asyncio.sleep(0.01)
         assert 1 == (await deleted.read_progress()).files_pulled

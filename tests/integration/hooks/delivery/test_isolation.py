@@ -242,6 +242,7 @@ async def test_what_waits_is_skipped_when_its_hook_is_deleted_or_its_connector_i
     assert ["after"] == [record.value["id"] for record in records]
 
 
+@pytest.mark.timeout(180)
 async def test_of_a_thousand_hooks_those_of_blocked_streams_cost_the_others_nothing(
     run_service: RunService, admin: dict[str, str], kinesis: FaultyKinesis, bus: Bus
 ) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
@@ -329,6 +330,7 @@ def check(world: World) -> None:
                     assert after[0] == before[0] or place[after[0]] == place[before[1]] + 1, "a duplicate is adjacent"
 
 
+@pytest.mark.timeout(180)
 @settings(max_examples=300, deadline=None)
 @given(
     parts=st.lists(st.lists(st.integers(0, len(USERS) - 1), max_size=40), min_size=1, max_size=6),

@@ -35,10 +35,10 @@ async def remove_expired(
             async with open_store() as store:
                 removed = await remove_old(store, clock() - max_age)
         except MillraceError as error:
-            log.warning("report_removal_failed", message=error.message)
+            log.warning("app_report_removal_failed", message=error.message)
         else:
             if removed:
-                log.info("reports_removed", files=removed)
+                log.info("app_reports_removed", files=removed)
         await asyncio.sleep(INTERVAL_S * random.uniform(0.9, 1.1))
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
+from exporter import SERVICE_NAME
 from exporter.exports.file_writer import FileWriter, FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import Claim, ExportFailure, ExportProgress, Trigger, lease_until, may_claim
@@ -38,7 +39,7 @@ class ExportRunner:
     ) -> None:
         self.dependencies = dependencies
         self.owner = owner
-        self._alerts = AlertSender("exporter", publish_alert, dependencies.clock)
+        self._alerts = AlertSender(SERVICE_NAME, publish_alert, dependencies.clock)
         self._metrics = metrics
         self._lags: dict[tuple[str, str], int] = {}
 

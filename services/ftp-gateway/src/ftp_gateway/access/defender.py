@@ -98,7 +98,7 @@ class Defender:
         self._forget(network)
         log.info("ban_lifted", address=network)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Follow the scores of the other replicas and publish ours, for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())

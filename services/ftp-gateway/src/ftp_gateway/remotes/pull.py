@@ -83,7 +83,7 @@ class RemoteJob(Struct, frozen=True, kw_only=True):
 
 
 OpenServer = Callable[[Remote], AbstractAsyncContextManager[RemoteServer]]
-SendReports = Callable[[RemoteJob, RemoteServer, RemoteStateStore], Awaitable[None]]
+SendErrorReports = Callable[[RemoteJob, RemoteServer, RemoteStateStore], Awaitable[None]]
 
 
 class Puller:
@@ -102,7 +102,7 @@ class Puller:
         *,
         spool: Spool,
         open_server: OpenServer,
-        send_reports: SendReports,
+        send_reports: SendErrorReports,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec.structs import replace
 
+from ftp_gateway import SERVICE_NAME
 from ftp_gateway.remotes.backoff import failure_after, first_poll_at, next_poll_at
 from ftp_gateway.remotes.pull import Puller, RemoteJob
 from ftp_gateway.remotes.remote import UnknownHostError
@@ -77,7 +78,7 @@ class PullScheduler:
             "remote", jobs=jobs, stored_keys=self._stored_keys, erase_if_deleted=self._erase_if_deleted
         )
         self._puller = puller
-        self._alerts = AlertSender("ftp-gateway", publish_alert, clock)
+        self._alerts = AlertSender(SERVICE_NAME, publish_alert, clock)
         self._metrics = metrics
         self._clock = clock
         self._workers: dict[RemoteKey, tuple[int, asyncio.Task[None]]] = {}
@@ -96,7 +97,7 @@ class PullScheduler:
         """Wait until the workers have ended and other replicas may lock their remotes."""
         await self._finished.wait()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Follow the configuration, for the life of the service."""
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -22,10 +22,10 @@ from asyncssh.stream import SSHServerStreamSession
 from ftp_gateway.access.accounts import Account, Passwords
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.quotas import QuotaUsage, QuotaUsages
+from ftp_gateway.sftp.app_report_folder import AppReportFolder
 from ftp_gateway.sftp.filesystem import SftpFileSystem
 from ftp_gateway.sftp.listener import Connection
 from ftp_gateway.sftp.packets import VERSION, PacketHandler
-from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
 from shared.errors import BusyError
 
@@ -39,7 +39,7 @@ class ConnectionHost(Protocol):
     """Port of the server, as its connections see it."""
 
     spool: Spool
-    report_folder: ReportFolder
+    report_folder: AppReportFolder
     passwords: Passwords
     defender: Defender
     usages: QuotaUsages

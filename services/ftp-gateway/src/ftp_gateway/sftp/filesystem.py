@@ -17,6 +17,7 @@ from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_W
 from ftp_gateway.access.accounts import Account
 from ftp_gateway.access.quotas import QuotaUsage
 from ftp_gateway.model.virtual_paths import FOLDERS, WRITABLE, Folder, Location, locate, place_of, writable_place
+from ftp_gateway.sftp.app_report_folder import AppReport, AppReportFolder
 from ftp_gateway.sftp.handles import (
     DirectoryListing,
     FileHandle,
@@ -28,7 +29,6 @@ from ftp_gateway.sftp.handles import (
     upload_attributes,
 )
 from ftp_gateway.sftp.packets import MAX_BLOCK_BYTES
-from ftp_gateway.sftp.report_folder import AppReport, ReportFolder
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import MAX_FILE_BYTES, Upload
 from shared.errors import ConflictError, DeniedError, NotFoundError
@@ -51,7 +51,7 @@ class SftpFileSystem(SFTPServer):
         self,
         channel: "SSHServerChannel[bytes]",
         spool: Spool,
-        report_folder: ReportFolder,
+        report_folder: AppReportFolder,
         account: Callable[[], Account],
         usage: QuotaUsage,
         now: datetime,

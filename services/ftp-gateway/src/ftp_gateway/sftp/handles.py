@@ -15,7 +15,7 @@ from itertools import chain
 from asyncssh import SFTPAttrs, SFTPName
 
 from ftp_gateway.model.virtual_paths import WRITABLE
-from ftp_gateway.sftp.report_folder import AppReport, ReportFolder
+from ftp_gateway.sftp.app_report_folder import AppReport, AppReportFolder
 from ftp_gateway.spool.upload import Upload, Writer
 from shared.errors import DeniedError, MillraceError
 
@@ -117,7 +117,7 @@ class ReadHandle(FileHandle):
 class ReportHandle(FileHandle):
     """A download of a report of the app."""
 
-    def __init__(self, report_folder: ReportFolder, report: AppReport) -> None:
+    def __init__(self, report_folder: AppReportFolder, report: AppReport) -> None:
         self._report_folder = report_folder
         self._report = report
 

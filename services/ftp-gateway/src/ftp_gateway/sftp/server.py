@@ -22,6 +22,7 @@ from ftp_gateway.access.addresses import Network
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HostKeys
 from ftp_gateway.access.quotas import QuotaUsages
+from ftp_gateway.sftp.app_report_folder import AppReportFolder
 from ftp_gateway.sftp.asyncssh_internals import check_internals
 from ftp_gateway.sftp.authentication import Authenticator
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
@@ -35,7 +36,6 @@ from ftp_gateway.sftp.host_key_algorithms import (
     restrict_rsa_to_sha2,
 )
 from ftp_gateway.sftp.listener import ConnectionAdmission, PendingConnection
-from ftp_gateway.sftp.report_folder import ReportFolder
 from ftp_gateway.spool.store import Spool
 from shared.errors import UnavailableError
 from shared.runtime.telemetry import Metrics
@@ -69,7 +69,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     idle_s: float
     proxies: tuple[Network, ...]
     spool: Spool
-    report_folder: ReportFolder
+    report_folder: AppReportFolder
     find_account: FindAccount
     passwords: Passwords
     defender: Defender
@@ -140,7 +140,7 @@ class SftpServer:
         host, port = self._listener.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Adopt new host keys, and end sessions that are idle or expired, for ever."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)

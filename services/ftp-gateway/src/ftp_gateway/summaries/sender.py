@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from msgspec import Struct
 
+from ftp_gateway import SERVICE_NAME
 from ftp_gateway.summaries.rendering import (
     FileTotals,
     Summary,
@@ -83,11 +84,11 @@ class SummarySender:
         self._mailer = mailer
         self._subscriptions = subscriptions
         self._clock = clock
-        self._alerts = AlertSender("ftp-gateway", bus.alert, clock)
+        self._alerts = AlertSender(SERVICE_NAME, bus.alert, clock)
         self._known: dict[str, date] = {}
         self._wake = asyncio.Event()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Send the summaries that are due, until cancelled."""
         while True:
             self._wake.clear()

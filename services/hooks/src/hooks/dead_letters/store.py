@@ -11,7 +11,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hooks import SERVICE
+from hooks import SERVICE_NAME
 from shared.contracts import subjects
 from shared.contracts.messages import DeadLetter, decode
 from shared.contracts.streams import DLQ
@@ -40,7 +40,7 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        return subjects.dead_letter(SERVICE, self.app_key, self.hook or "*", self.reason or "*")
+        return subjects.dead_letter(SERVICE_NAME, self.app_key, self.hook or "*", self.reason or "*")
 
 
 class StoredDeadLetter(Struct, frozen=True, kw_only=True):
@@ -152,7 +152,7 @@ def _stored(message: Message) -> StoredDeadLetter:
     except InvalidError as error:
         # Perhaps of a later release. It must not hide those behind it.
         dead_letter = DeadLetter(
-            service=SERVICE,
+            service=SERVICE_NAME,
             app_key=app_key,
             owner_id=owner_id,
             reason=reason,

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from hooks import SERVICE
+from hooks import SERVICE_NAME
 from hooks.delivery.model import Record
 from hooks.matching.rule import Target
 from shared.contracts import subjects
@@ -110,7 +110,7 @@ class DeadLetterWriter:
         it.
         """
         dead_letter = DeadLetter(
-            service=SERVICE,
+            service=SERVICE_NAME,
             app_key=app_key,
             owner_id=owner_id,
             reason=reason,
@@ -121,7 +121,7 @@ class DeadLetterWriter:
             key=key,
             body=_mask(body.decode(errors="replace"), self._secrets_of(app_key)),
         )
-        subject = subjects.dead_letter(SERVICE, app_key, owner_id, reason)
+        subject = subjects.dead_letter(SERVICE_NAME, app_key, owner_id, reason)
         data = _fit(dead_letter, self._publisher.max_payload)
         for delay_s in RETRY.delays():
             try:

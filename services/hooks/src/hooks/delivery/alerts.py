@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
-from hooks import SERVICE
+from hooks import SERVICE_NAME
 from hooks.matching.rule import Target
 from shared.contracts import streams
 from shared.contracts.alerts import AlertSender, PublishAlert
@@ -27,7 +27,7 @@ class Alerts:
     """Satisfies `hooks.delivery.model.DeliveryObserver`. `run` is a task for the life of the service."""
 
     def __init__(self, publish: PublishAlert, clock: Callable[[], datetime]) -> None:
-        self._sender = AlertSender(SERVICE, publish, clock)
+        self._sender = AlertSender(SERVICE_NAME, publish, clock)
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue()
         self._far_behind: set[Target] = set()
 

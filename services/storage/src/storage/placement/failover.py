@@ -15,6 +15,7 @@ from msgspec import Struct
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import CredentialsError, DeniedError, InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.objects.errors import is_outage
+from storage import SERVICE_NAME
 from storage.content.body import Body
 from storage.placement.circuit_breaker import CircuitBreaker
 
@@ -95,7 +96,7 @@ class ProviderHealth:
         self.state: ProviderState = "ok"
         self.error: MillraceError | None = None
         self.since: datetime | None = None
-        self._alerts = AlertSender("storage", alert, now)
+        self._alerts = AlertSender(SERVICE_NAME, alert, now)
         self._now = now
         self._alerted = False
         self._revision = 0

@@ -9,6 +9,7 @@ Considerations: the names of ftplib that its documentation does not have stand i
 
 import ftplib
 import hashlib
+import platform
 import socket
 import ssl
 from collections.abc import Iterator
@@ -55,7 +56,12 @@ USED_CALLS = {
 
 
 def check_internals(library: type[ftplib.FTP_TLS] = ftplib.FTP_TLS) -> None:
-    """Raises `UnavailableError` when this Python's ftplib no longer has or uses a name that `FtpsClient` builds on."""
+    """
+    Check that ftplib has and uses every name on which `FtpsClient` builds. Its release is that of Python.
+
+    Raises:
+        UnavailableError: One is not there; the message names library, version and names.
+    """
     client = library(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     # `connect` sets the attribute `af`; before that only the code of `makepasv` tells that it is used.
     missing = [name for name in USED_NAMES if name != "af" and not hasattr(client, name)]
@@ -64,7 +70,10 @@ def check_internals(library: type[ftplib.FTP_TLS] = ftplib.FTP_TLS) -> None:
         used = code.co_names if code is not None else ()
         missing += [f"{name} in {method}" for name in names if name not in used]
     if missing:
-        raise UnavailableError(f"this Python's ftplib has moved what FTPS remotes build on: {', '.join(missing)}")
+        raise UnavailableError(
+            f"ftplib of Python {platform.python_version()} has moved what Millrace uses of its internals: "
+            f"{', '.join(missing)}. Run ftp-gateway with an earlier Python"
+        )
 
 
 class FtpsClient(ftplib.FTP_TLS):

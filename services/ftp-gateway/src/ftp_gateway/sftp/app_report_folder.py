@@ -44,7 +44,7 @@ class _CachedListing(Struct):
     good_until: float
 
 
-class ReportFolder:
+class AppReportFolder:
     """
     Reports of all apps, in the platform's store.
 
@@ -167,7 +167,7 @@ class ReportFolder:
 def _log_failure(app_key: str, asked: asyncio.Future[Any]) -> None:
     # Callers that wait for it get the error as well.
     if not asked.cancelled() and asked.exception() is not None:
-        log.warning("report_read_failed", app_key=app_key, message=str(asked.exception()))
+        log.warning("app_report_read_failed", app_key=app_key, message=str(asked.exception()))
 
 
 def _newest(found: list[ObjectInfo]) -> list[ObjectInfo]:

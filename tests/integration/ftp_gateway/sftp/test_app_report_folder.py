@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from exporter.app import SERVICE as EXPORTER
-from ftp_gateway.sftp.report_folder import PART_BYTES
+from ftp_gateway.sftp.app_report_folder import PART_BYTES
 from shared.contracts import subjects
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of

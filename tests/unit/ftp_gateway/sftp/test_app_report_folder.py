@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ftp_gateway.sftp import report_folder
-from ftp_gateway.sftp.report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, ReportFolder
+from ftp_gateway.sftp import app_report_folder
+from ftp_gateway.sftp.app_report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_KEPT, AppReportFolder
 from shared.errors import NotFoundError, UnavailableError
 from shared.objects.config import LocalStoreConfig
 from shared.objects.store import ObjectInfo, ObjectStore
@@ -66,7 +66,7 @@ async def put(store: ObjectStore, name: str, size: int = 10) -> None:
 
 async def test_each_part_is_fetched_once_for_all_its_readers(store: Watched) -> None:
     await put(store, "a", 2 * PART_BYTES)
-    reports = ReportFolder(store, Seconds())
+    reports = AppReportFolder(store, Seconds())
     report = await reports.find("shop", "a")
 
     store.open.clear()
@@ -84,7 +84,7 @@ async def test_parts_that_are_held_have_a_bound(store: Watched) -> None:
     names = [f"{number}" for number in range(PARTS_KEPT + 5)]
     for name in names:
         await put(store, name)
-    reports = ReportFolder(store, Seconds())
+    reports = AppReportFolder(store, Seconds())
 
     found = [await reports.find("shop", name) for name in names]
     # The first goes first: which of several at once has ended last is anybody's guess.
@@ -100,7 +100,7 @@ async def test_parts_that_are_held_have_a_bound(store: Watched) -> None:
 
 async def test_a_part_that_could_not_be_fetched_is_fetched_again(store: Watched) -> None:
     await put(store, "a", 3 * PART_BYTES)
-    reports = ReportFolder(store, Seconds())
+    reports = AppReportFolder(store, Seconds())
     report = await reports.find("shop", "a")
 
     store.away = True
@@ -114,11 +114,11 @@ async def test_a_part_that_could_not_be_fetched_is_fetched_again(store: Watched)
 async def test_a_listing_is_queried_once_and_holds_for_a_while(store: Watched) -> None:
     await put(store, "a")
     seconds = Seconds()
-    reports = ReportFolder(store, seconds)
+    reports = AppReportFolder(store, seconds)
 
     found = await asyncio.gather(*(reports.list("shop") for _ in range(5)))
     await put(store, "b")
-    seconds.now += report_folder.LISTED_S - 0.1
+    seconds.now += app_report_folder.LISTED_S - 0.1
     assert 1 == len(await reports.list("shop"))
     seconds.now += 0.2
 
@@ -130,13 +130,13 @@ async def test_a_listing_is_queried_once_and_holds_for_a_while(store: Watched) -
 async def test_only_the_newest_are_listed_and_all_can_be_read(
     store: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_folder, "MAX_LISTED", 3)
+    monkeypatch.setattr(app_report_folder, "MAX_LISTED", 3)
     ages = itertools.count(1_000_000_000)
     for name in ("d", "c", "b", "a", "0"):
         await put(store, name)
         # Files that are written within one tick of the file system's clock have one time.
         os.utime(tmp_path / "shop" / name, (age := next(ages), age))
-    reports = ReportFolder(store, Seconds())
+    reports = AppReportFolder(store, Seconds())
 
     assert ["0", "a", "b"] == [report.name for report in await reports.list("shop")]
     assert bytes(10) == await reports.read(await reports.find("shop", "d"), 0, 10)
@@ -144,7 +144,7 @@ async def test_only_the_newest_are_listed_and_all_can_be_read(
 
 async def test_a_report_of_another_app_is_not_found(store: Watched) -> None:
     await put(store, "a")
-    reports = ReportFolder(store, Seconds())
+    reports = AppReportFolder(store, Seconds())
 
     for app_key, name in (("rival", "a"), ("rival", "../shop/a"), ("shop", "b"), ("shop", ""), ("shop", ".a")):
         with pytest.raises(NotFoundError):

@@ -28,8 +28,8 @@ REPORT_EXPECTED_WITHIN = timedelta(hours=24)
 """Longest wait for a report. That of a later file may have replaced it, or it was removed."""
 
 
-class ReportDelivery:
-    """Sends the reports that are due. `send` satisfies `ftp_gateway.remotes.pull.SendReports`."""
+class ErrorReportDelivery:
+    """Sends the reports that are due. `send` satisfies `ftp_gateway.remotes.pull.SendErrorReports`."""
 
     def __init__(self, spool: Spool, clock: Callable[[], datetime]) -> None:
         self._spool = spool
@@ -52,7 +52,7 @@ class ReportDelivery:
             elif self._clock() - file.closed_at < REPORT_EXPECTED_WITHIN:
                 continue
             else:
-                log.warning("report_delivery_expired", app_key=job.app_key, remote=job.id, name=file.name)
+                log.warning("error_report_delivery_expired", app_key=job.app_key, remote=job.id, name=file.name)
             await state.put_pulled(replace(file, reported=True))
 
     async def _content(self, app_key: str, name: str) -> bytes | None:
