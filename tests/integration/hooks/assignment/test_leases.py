@@ -8,7 +8,7 @@ import pytest
 
 from hooks.assignment.leases import LeaseKeeper
 from hooks.assignment.plan import AssignmentPlan, Lease, LeaseTiming
-from shared.contracts.keys import lease_key
+from shared.contracts.keys import lease_key, member_key
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
 from shared.contracts.subjects import PARTITIONS
@@ -75,3 +75,29 @@ async def test_a_lease_that_arrives_after_the_plan_is_left_alone(
     assert set(range(1, PARTITIONS)) == work.opened
     leases.close()
     await leases.join()
+
+
+async def test_a_later_process_of_a_name_keeps_it_while_the_earlier_one_renews(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier process renews between the read and the write of the later one."""
+    await ensure(bus, LEASES, settings)
+    earlier, later = (
+        LeaseKeeper("one", bus, OpenPartitions(), timing=LeaseTiming(), now=now) for _ in ("earlier", "later")
+    )
+    await earlier.start()
+    get, renewals = KeyValueStore.get, [earlier._renew_member]
+
+    async def get_before_a_renewal(self: KeyValueStore, key: str) -> object:
+        found = await get(self, key)
+        if key == member_key("one") and renewals:
+            await renewals.pop()()
+        return found
+
+    monkeypatch.setattr(KeyValueStore, "get", get_before_a_renewal)
+
+    await later.start()
+    await earlier._renew_member()
+
+    assert "one" == later.name
+    assert "one" != earlier.name

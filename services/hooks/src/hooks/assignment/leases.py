@@ -33,6 +33,9 @@ from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 
+CLAIM_TRIES = 5
+"""Writes of the member entry at start, while an earlier process of the same name renews it."""
+
 
 class Partitions(Protocol):
     """The part of `hooks.partitions.pool.ConsumerPool` that is needed here."""
@@ -99,8 +102,7 @@ class LeaseKeeper:
         """Read all leases, and claim the free ones of this replica's share. Raises `UnavailableError`."""
         for stored in await self._store.scan(keys.LEASES_OF_HOOKS):
             self._apply(stored.key, stored)
-        mine = await self._store.get(keys.member_key(self.name))
-        self._member_revision = mine.revision if mine is not None else 0
+        await self._claim_name()
         await self._round()
 
     async def run(self) -> None:
@@ -156,6 +158,16 @@ class LeaseKeeper:
     async def _renew_all(self) -> None:
         holdings = list(self._held.values())
         await _run_all((self._renew_member(), *(self._renew(holding) for holding in holdings)))
+
+    async def _claim_name(self) -> None:
+        """Write the member entry over one of the same name, which an earlier process may be renewing meanwhile."""
+        for _ in range(CLAIM_TRIES):
+            stored = await self._store.get(keys.member_key(self.name))
+            self._member_revision = stored.revision if stored is not None else 0
+            member = Member(run=self._run, since=self._since, renewed_at=self._now())
+            with contextlib.suppress(ConflictError):
+                self._member_revision = await self._write(keys.member_key(self.name), member, self._member_revision)
+                return
 
     async def _renew_member(self) -> None:
         if self._left:
