@@ -24,5 +24,5 @@ def test_a_name_that_is_no_longer_used_is_named_with_the_method_that_has_to_use_
         def getresp(self) -> str:
             return self.getline()
 
-    with pytest.raises(UnavailableError, match=r"getmultiline in getresp$"):
+    with pytest.raises(UnavailableError, match=r"getmultiline in getresp\."):
         check_internals(MovedFtp)
