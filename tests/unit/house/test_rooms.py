@@ -113,7 +113,7 @@ def test_name_of_a_class_means_one_thing() -> None:
 def test_docstring_begins_with_a_noun_or_a_verb() -> None:
     poor = [
         f"{shown(path)}:{line}: {text.splitlines()[0]}"
-        for path in SOURCES
+        for path in (*SOURCES, *sorted(REPOSITORY.glob("tests/**/*.py")))
         for line, text in docstrings(path)
         if text and text.split()[0].rstrip("'s,:") in POOR_BEGINNINGS
     ]
