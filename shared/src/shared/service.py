@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -43,6 +44,7 @@ from shared.messaging.endpoints import Endpoint, answering
 from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.runtime import logs
+from shared.runtime.loop_lag import report_loop_lag
 from shared.runtime.settings import Settings, read_settings
 from shared.runtime.telemetry import Metrics
 
@@ -302,6 +304,7 @@ async def _start(
         stack=stack,
         tasks=tasks,
     )
+    mesh.spawn("loop lag", report_loop_lag(partial(listener.metrics.gauge, "millrace_loop_lag_seconds")))
     views = [registry.view(kind) for kind in (*service.kinds, TOKENS)]
     for view in views:
         mesh.spawn("configuration", view.run())

@@ -65,6 +65,7 @@ GaugeName = Literal[
     "millrace_ftp_sessions",
     "millrace_export_lag_messages",
     "millrace_hooks_detached_targets",
+    "millrace_loop_lag_seconds",
 ]
 HistogramName = Literal["millrace_http_request_seconds"]
 ReadingName = Literal[
@@ -122,6 +123,7 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_ftp_sessions": Series("Sessions of SFTP users that are open"),
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
     "millrace_hooks_detached_targets": Series("Targets that were blocked and catch up apart from the others"),
+    "millrace_loop_lag_seconds": Series("Longest delay of the event loop in the last 30 to 60 s"),
 }
 _HOOK = ("app_key", "hook_id")
 READINGS: dict[ReadingName, Series] = {

@@ -1,0 +1,63 @@
+"""The lag of the event loop, as the gauge and as tests see it."""
+
+import asyncio
+import time
+
+from shared.runtime.loop_lag import report_loop_lag
+from support.loop_watch import LoopWatch
+from support.virtual_time import run_virtually
+from support.waiting import until
+
+
+def use_the_cpu(seconds: float) -> None:
+    begun = time.thread_time()
+    while time.thread_time() - begun < seconds:
+        pass
+
+
+async def test_held_loop_is_reported_with_its_length() -> None:
+    reports: list[float] = []
+    reporting = asyncio.create_task(report_loop_lag(reports.append, tick_s=0.001))
+    await until(lambda: reports)
+
+    time.sleep(0.2)  # noqa: ASYNC251 - the stall is the test.
+    await until(lambda: max(reports) >= 0.19)
+
+    reporting.cancel()
+    assert reports == [0.0, *sorted(reports[1:])]
+
+
+async def test_watch_measures_what_the_loop_computes() -> None:
+    async with LoopWatch() as watch:
+        await asyncio.sleep(0.02)
+        use_the_cpu(0.1)
+
+    assert 0.1 <= watch.held_s < 0.2
+    assert watch.lag_s >= 0.098
+
+
+async def test_watch_does_not_take_waiting_for_work() -> None:
+    async with LoopWatch() as watch:
+        await until(lambda: watch.ticks >= 20)
+
+    assert watch.held_s < 0.02
+
+
+def test_lag_is_forgotten_after_two_periods() -> None:
+    reports: list[float] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        reporting = asyncio.create_task(report_loop_lag(reports.append))
+        await asyncio.sleep(0.01)
+        loop.call_soon(hold)
+        await asyncio.sleep(100)
+        reporting.cancel()
+
+    def hold() -> None:
+        asyncio.get_running_loop()._selector.now += 5.0  # type: ignore[attr-defined]
+
+    run_virtually(story())
+
+    assert max(reports) > 4.9
+    assert 0.0 == round(reports[-1], 3)
