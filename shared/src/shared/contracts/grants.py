@@ -22,11 +22,11 @@ GRANTS: dict[str, Grant] = {
         writes=(CONFIG.subject_of(">"),),
         requests=("$SRV.PING", "$SRV.INFO", "$SRV.STATS", *_CONNECTOR_TESTS),
     ),
-    "publisher": Grant(creates=(EVENTS,), writes=(EVENTS.subjects[0],), requests=(STORE_MEDIA, RESOLVE_MEDIA)),
+    "publisher": Grant(creates=(EVENTS,), writes=EVENTS.subjects, requests=(STORE_MEDIA, RESOLVE_MEDIA)),
     "push-engine": Grant(
         creates=(EVENTS, PUSH),
         reads=((PUSH, PUSH_ENGINE_CONSUMER),),
-        writes=(EVENTS.subjects[0],),
+        writes=EVENTS.subjects,
     ),
 }
 """

@@ -29,6 +29,7 @@ from shared.contracts.streams import (
     SUMMARIES,
 )
 from shared.contracts.subjects import (
+    EVERY_EVENT,
     PARTITIONS,
     PROFILES_CONSUMER,
     RESOLVE_MEDIA,
@@ -110,13 +111,13 @@ SERVICES = (
             reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
             scans=(
                 (PROFILES.stream, PROFILES.subject_of(">")),
-                (EVENTS.name, EVENTS.subjects[0]),
+                (EVENTS.name, EVERY_EVENT),
                 (DLQ.name, dead_letter("hooks", "*", "*", "*")),
                 (LEASES.stream, LEASES.subject_of(LEASES_OF_HOOKS)),
                 (HOOKS.stream, HOOKS.subject_of(">")),
             ),
             writes=(
-                EVENTS.subjects[0],
+                *EVENTS.subjects,
                 dead_letter("hooks", "*", "*", "*"),
                 LEASES.subject_of(LEASES_OF_HOOKS),
                 HOOKS.subject_of(">"),
@@ -163,7 +164,7 @@ SERVICES = (
         own_grant=Grant(
             creates=(EVENTS, RUNS, PLANS),
             scans=(
-                (EVENTS.name, EVENTS.subjects[0]),
+                (EVENTS.name, EVERY_EVENT),
                 (RUNS.stream, RUNS.subject_of(">")),
                 (PLANS.stream, PLANS.subject_of(">")),
             ),

@@ -1,14 +1,17 @@
 """
-Streams and key-value buckets of the mesh, as the services make them: names, subjects and how long they keep what.
+Streams and key-value buckets of the mesh: names, subjects, how much they keep and for how long.
 
-`shared.messaging.streams` makes them. The settings override the age and size of `EVENTS`. Bulk bytes are in none.
+`shared.messaging.streams` makes them. The settings override the age of `EVENTS` and all sizes. Bulk bytes are in none.
 """
 
 from typing import Literal
 
 from msgspec import Struct
 
+from shared.contracts.subjects import PARTITIONS, events_of_partition
+
 DAY_S = 24 * 3600.0
+MIB = 1 << 20
 
 StorageClass = Literal["file", "memory"]
 
@@ -17,6 +20,7 @@ class Stream(Struct, frozen=True, kw_only=True):
     """
     A stream.
 
+    `max_bytes` bounds the messages before compression. JetStream reserves as much of the disk that it may use.
     `duplicate_window_s` bounds the server's memory for `Nats-Msg-Id`; what must hold for longer is read back from the
     stream itself. `refuses_when_full` is JetStream's *discard new*: publishing fails, and no old message is dropped.
     """
@@ -24,14 +28,20 @@ class Stream(Struct, frozen=True, kw_only=True):
     name: str
     subjects: tuple[str, ...]
     max_age_s: float
+    max_bytes: int
     duplicate_window_s: float = 120.0
     refuses_when_full: bool = False
 
 
 class Bucket(Struct, frozen=True, kw_only=True):
-    """A key-value bucket. With `ttl_s` 0 it keeps entries for ever."""
+    """
+    A key-value bucket. With `ttl_s` 0 it keeps entries for ever.
+
+    `max_bytes` is that of a stream. A full bucket refuses new keys, and goes on with those that it has.
+    """
 
     name: str
+    max_bytes: int
     history: int = 1
     ttl_s: float = 0.0
 
@@ -54,29 +64,53 @@ class Bucket(Struct, frozen=True, kw_only=True):
         return subject.removeprefix(f"$KV.{self.name}.")
 
 
-EVENTS = Stream(name="EVENTS", subjects=("events.*.*",), max_age_s=3 * DAY_S, refuses_when_full=True)
-PUSH = Stream(name="PUSH", subjects=("push.send.*.*",), max_age_s=7 * DAY_S, duplicate_window_s=1800.0)
-PROFILE_UPDATES = Stream(
-    name="PROFILE_UPDATES", subjects=("profile.update.*.*",), max_age_s=7 * DAY_S, duplicate_window_s=1800.0
+EVENTS = Stream(
+    name="EVENTS",
+    # Not `events.*.*`: an event in a partition that nobody reads would be acknowledged and never delivered.
+    subjects=tuple(events_of_partition(partition) for partition in range(PARTITIONS)),
+    max_age_s=3 * DAY_S,
+    max_bytes=8192 * MIB,
+    refuses_when_full=True,
 )
-FILES = Stream(name="FILES", subjects=("ftp.file.*.*",), max_age_s=30 * DAY_S)
-OBJECTS = Stream(name="OBJECTS", subjects=("storage.object.*.stored",), max_age_s=7 * DAY_S)
-DLQ = Stream(name="DLQ", subjects=("dlq.*.*.*.*",), max_age_s=14 * DAY_S)
-ALERTS = Stream(name="ALERTS", subjects=("alerts.*.*.*",), max_age_s=30 * DAY_S)
+PUSH = Stream(
+    name="PUSH",
+    subjects=("push.send.*.*",),
+    max_age_s=7 * DAY_S,
+    max_bytes=512 * MIB,
+    duplicate_window_s=1800.0,
+    refuses_when_full=True,
+)
+PROFILE_UPDATES = Stream(
+    name="PROFILE_UPDATES",
+    subjects=("profile.update.*.*",),
+    max_age_s=7 * DAY_S,
+    max_bytes=512 * MIB,
+    duplicate_window_s=1800.0,
+    refuses_when_full=True,
+)
+"""The rows of files. Refused, the file waits in the spool; dropped, rows would be lost that were accepted."""
+FILES = Stream(name="FILES", subjects=("ftp.file.*.*",), max_age_s=30 * DAY_S, max_bytes=128 * MIB)
+OBJECTS = Stream(name="OBJECTS", subjects=("storage.object.*.stored",), max_age_s=7 * DAY_S, max_bytes=128 * MIB)
+DLQ = Stream(name="DLQ", subjects=("dlq.*.*.*.*",), max_age_s=14 * DAY_S, max_bytes=512 * MIB)
+ALERTS = Stream(name="ALERTS", subjects=("alerts.*.*.*",), max_age_s=30 * DAY_S, max_bytes=32 * MIB)
+"""
+Notices, and records that were put aside. These four drop the oldest when they are full: refusing would hold up the work
+that they report on, for every app, because of one app's letters or files. What they drop is counted and alerted.
+"""
 
-CONFIG = Bucket(name="CONFIG", history=10)
-MEDIA = Bucket(name="MEDIA")
-PROFILES = Bucket(name="PROFILES")
-RUNS = Bucket(name="RUNS", ttl_s=90 * DAY_S)
-PLANS = Bucket(name="PLANS")
-LEASES = Bucket(name="LEASES", ttl_s=60.0)
-HOOKS = Bucket(name="HOOKS")
+CONFIG = Bucket(name="CONFIG", max_bytes=128 * MIB, history=10)
+MEDIA = Bucket(name="MEDIA", max_bytes=512 * MIB)
+PROFILES = Bucket(name="PROFILES", max_bytes=1024 * MIB)
+RUNS = Bucket(name="RUNS", max_bytes=128 * MIB, ttl_s=90 * DAY_S)
+PLANS = Bucket(name="PLANS", max_bytes=64 * MIB)
+LEASES = Bucket(name="LEASES", max_bytes=16 * MIB, ttl_s=60.0)
+HOOKS = Bucket(name="HOOKS", max_bytes=64 * MIB)
 """Backlogs of hooks: from where a target that was blocked catches up. One entry per partition and target."""
-DEFENDER = Bucket(name="DEFENDER", ttl_s=3 * DAY_S)
+DEFENDER = Bucket(name="DEFENDER", max_bytes=32 * MIB, ttl_s=3 * DAY_S)
 """Scores of addresses that try passwords. Kept for longer than a ban and the quiet time after it."""
-SUMMARIES = Bucket(name="SUMMARIES", ttl_s=30 * DAY_S)
+SUMMARIES = Bucket(name="SUMMARIES", max_bytes=16 * MIB, ttl_s=30 * DAY_S)
 """Day of the last summary of files that each app was sent; the key is the app's."""
-REMOTES = Bucket(name="REMOTES")
+REMOTES = Bucket(name="REMOTES", max_bytes=128 * MIB)
 """Files pulled from customers' own servers, and the progress of the pulls."""
 
 STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)

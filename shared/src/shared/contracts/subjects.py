@@ -68,6 +68,10 @@ def events_of_partition(partition: int) -> str:
     return f"events.*.{partition}"
 
 
+EVERY_EVENT = events_of_app("*")
+"""All partitions of all apps: a filter. `EVENTS` takes no other subjects than its sixteen partitions."""
+
+
 def push_send(app_key: str, file_id: str) -> str:
     """Push commands of one file."""
     return f"push.send.{app_key}.{file_id}"

@@ -15,9 +15,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from shared.contracts.services import SERVICES
+from shared.contracts.streams import BUCKETS, EVENTS, STREAMS, Bucket, Stream
 from shared.errors import InvalidError
 
 PREFIX = "MILLRACE_"
+LEAST_BYTES = 1 << 20
+"""Least size of a stream or a bucket."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -31,8 +34,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Copies of every stream and bucket that this mesh makes."""
     events_max_age_h: Annotated[float, Meta(ge=48)] = 72.0
     """Age until which `EVENTS` keeps an event. Not under 48 h: a customer's export may be refused for that long."""
-    events_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 8 << 30
-    """Size at which `EVENTS` refuses new events rather than drop old ones."""
+    events_max_bytes: Annotated[int, Meta(ge=LEAST_BYTES)] = EVENTS.max_bytes
+    """Size at which `EVENTS` refuses new events rather than drop old ones, before compression."""
+    stream_max_bytes: str = ""
+    """Sizes of other streams and buckets than their defaults: `PROFILES=4294967296,PUSH=2147483648`."""
 
     secret_keys: str = ""
     """Fernet keys, separated by commas; the first encrypts, all decrypt. Secret; use `MILLRACE_SECRET_KEYS_FILE`."""
@@ -86,6 +91,30 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Time for work in flight to finish after the first signal."""
     relist_s: Annotated[float, Meta(gt=0)] = 30.0
     """Period after which a watch is read anew in full, because watches have been seen to die silently."""
+
+    def __post_init__(self) -> None:
+        """Check `stream_max_bytes`. Raises `InvalidError`."""
+        _parse_limits(self.stream_max_bytes)
+
+    def limit_of(self, spec: Stream | Bucket) -> int:
+        """The size in bytes at which a stream or a bucket is full."""
+        if spec == EVENTS:
+            return self.events_max_bytes
+        return _parse_limits(self.stream_max_bytes).get(spec.name, spec.max_bytes)
+
+
+def _parse_limits(text: str) -> dict[str, int]:
+    names = [spec.name for spec in (*STREAMS, *BUCKETS) if spec != EVENTS]
+    found: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.strip().partition("=")
+        if name not in names or not number.isdecimal() or not LEAST_BYTES <= int(number) < 1 << 62:
+            raise InvalidError(
+                f"expected NAME=BYTES,NAME=BYTES with at least {LEAST_BYTES} bytes and a name of {', '.join(names)}",
+                field=f"{PREFIX}STREAM_MAX_BYTES",
+            )
+        found[name] = int(number)
+    return found
 
 
 S = TypeVar("S", bound=Settings)

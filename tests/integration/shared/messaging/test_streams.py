@@ -7,10 +7,12 @@ import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from millrace.nats_servers.server import NatsServer
-from shared.contracts.streams import CONFIG, DLQ, EVENTS, OBJECTS, PUSH, Bucket, Stream
-from shared.errors import ConflictError, NotFoundError
+from shared.contracts.streams import BUCKETS, CONFIG, DLQ, EVENTS, OBJECTS, PUSH, STREAMS, Bucket, Stream
+from shared.contracts.subjects import EVERY_EVENT, PARTITIONS, events
+from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
+from shared.messaging.consumers import open_scan
 from shared.messaging.streams import PARTITIONS_KEY, delete_message, ensure, purge
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -52,6 +54,59 @@ async def test_an_existing_stream_is_brought_up_to_date_and_keeps_its_messages(b
 
     info = await bus.js.stream_info("EVENTS")
     assert (info.config.max_age, info.config.max_bytes, info.state.messages) == (96 * 3600, 1 << 30, 1)
+
+
+async def test_events_of_the_release_before_stay_whatever_their_subject(bus: Bus, settings: Settings) -> None:
+    await bus.js.add_stream(StreamConfig(name="EVENTS", subjects=["events.*.*"], max_bytes=8 << 30))
+    subjects = ["events.shop.3", "events.shop.16", "events.shop.none"]
+    for subject in subjects:
+        await bus.publish(subject, b"[]")
+
+    await ensure(bus, EVENTS, settings)
+
+    async with open_scan(bus, EVENTS, subject=EVERY_EVENT) as scan:
+        found = [message.subject for _ in subjects for message in await scan.next(1)]
+    assert found == subjects
+
+
+@pytest.mark.parametrize("partition", ["16", "-1", "01", "x", "0.0", "9999999999"])
+async def test_an_event_in_a_partition_that_nobody_reads_is_refused(
+    bus: Bus, settings: Settings, partition: str
+) -> None:
+    await ensure(bus, EVENTS, settings)
+
+    with pytest.raises(UnavailableError):
+        await bus.publish(f"events.shop.{partition}", b"[]")
+
+    for number in range(PARTITIONS):
+        await bus.publish(events("shop", number), b"[]")
+    assert (await bus.stream_state(EVENTS)).messages == PARTITIONS
+
+
+@pytest.mark.parametrize("spec", [*STREAMS, *BUCKETS], ids=lambda spec: spec.name)
+async def test_every_stream_and_bucket_has_a_limit(bus: Bus, settings: Settings, spec: Stream | Bucket) -> None:
+    await ensure(bus, spec, settings)
+
+    config = (await bus.js.stream_info(spec.stream if isinstance(spec, Bucket) else spec.name)).config
+
+    assert config.max_bytes == settings.limit_of(spec) > 0
+    assert config.compression == ("none" if isinstance(spec, Bucket) else "s2")
+
+
+async def test_a_limit_takes_no_message_from_a_stream_that_is_larger(bus: Bus, settings: Settings) -> None:
+    small = changed(settings, stream_max_bytes=f"DLQ={1 << 20}")
+    await ensure(bus, DLQ, settings)
+    for number in range(3):
+        await bus.publish(f"dlq.hooks.shop.a.{number}", bytes(500_000))
+
+    await ensure(bus, DLQ, small)
+    info = await bus.js.stream_info("DLQ")
+    assert (info.state.messages, info.config.max_bytes) == (3, DLQ.max_bytes)
+
+    await delete_message(bus, DLQ, 1)
+    await ensure(bus, DLQ, small)
+    info = await bus.js.stream_info("DLQ")
+    assert (info.state.messages, info.config.max_bytes) == (2, 1 << 20)
 
 
 async def test_what_an_operator_changed_by_hand_stays(bus: Bus, settings: Settings) -> None:

@@ -17,6 +17,11 @@ STREAMS = [thing for thing in vars(streams).values() if isinstance(thing, Stream
 BUCKETS = [thing for thing in vars(streams).values() if isinstance(thing, Bucket)]
 
 
+def test_limits_of_streams_fit_on_a_small_machine() -> None:
+    # JetStream reserves them, of three quarters of the free disk.
+    assert sum(one.max_bytes for one in (*streams.STREAMS[1:], *streams.BUCKETS)) < 4 << 30
+
+
 def matches(pattern: str, subject: str) -> bool:
     """Subject matching as NATS does it."""
     wanted, given_ = pattern.split("."), subject.split(".")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.contracts.streams import DLQ, EVENTS, PROFILES, PUSH
 from shared.errors import InvalidError
 from shared.runtime.settings import Settings, child_environment, environment, read_settings, service_variables
 
@@ -79,6 +80,25 @@ def test_a_wrong_value_names_the_variable_and_never_shows_the_value(variable: st
 
     assert error.value.field == variable
     assert value not in error.value.message.split("`")
+
+
+def test_sizes_of_streams_and_buckets_can_be_set() -> None:
+    settings = read_settings(
+        Settings,
+        {"MILLRACE_STREAM_MAX_BYTES": "PUSH=2147483648, PROFILES=1048576", "MILLRACE_EVENTS_MAX_BYTES": "9999999"},
+    )
+
+    limits = {spec.name: settings.limit_of(spec) for spec in (EVENTS, PUSH, PROFILES, DLQ)}
+
+    assert limits == {"EVENTS": 9_999_999, "PUSH": 2 << 30, "PROFILES": 1 << 20, "DLQ": DLQ.max_bytes}
+
+
+@pytest.mark.parametrize("value", ["PUSH", "PUSH=", "PUSH=1", "PUSHES=2147483648", "EVENTS=2147483648", "PUSH=1e12"])
+def test_a_size_of_no_stream_or_of_no_bytes_is_refused(value: str) -> None:
+    with pytest.raises(InvalidError, match=r"NAME=BYTES.* PUSH, PROFILE_UPDATES") as error:
+        read_settings(Settings, {"MILLRACE_STREAM_MAX_BYTES": value})
+
+    assert error.value.field == "MILLRACE_STREAM_MAX_BYTES"
 
 
 def test_a_child_gets_the_passed_settings_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
