@@ -85,6 +85,7 @@ class Mesh:
         public_url: str,
         stack: AsyncExitStack,
         tasks: asyncio.TaskGroup,
+        spawned: list[asyncio.Task[None]],
     ) -> None:
         self.name = name
         self.settings = settings
@@ -94,7 +95,7 @@ class Mesh:
         self.public_url = public_url
         self.addresses: dict[str, str] = {}
         self.intakes: list[tuple[str, Intake]] = []
-        self.spawned: list[asyncio.Task[None]] = []
+        self.spawned = spawned
         self._health = health
         self._stack = stack
         self._tasks = tasks
@@ -227,16 +228,18 @@ async def serve(
     metrics = Metrics()
     health = Health()
     listener = Listener(health, metrics)
+    spawned: list[asyncio.Task[None]] = []
     async with AsyncExitStack() as stack:
         web_runner, url = await _listen(service, settings, listener)
         stack.push_async_callback(web_runner.cleanup)
         async with asyncio.TaskGroup() as tasks:
             # Until the service is ready a signal has nothing to wait for, so it ends the start where it is.
-            starting = tasks.create_task(_start(service, settings, listener, url, stack, tasks), name="start")
+            starting = tasks.create_task(_start(service, settings, listener, url, stack, tasks, spawned), name="start")
             stopping = tasks.create_task(_wait(stop), name="signal")
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel("stopped while starting")
+                await _cancel(spawned, "the service stops")
                 return 0
             mesh, endpoints = starting.result()
             log.info("service_started", url=url, **mesh.addresses)
@@ -244,7 +247,7 @@ async def serve(
                 ready.set_result(RunningService(url, mesh, listener.state))
             await stop.wait()
             code = await _stop(mesh, health, web_runner, endpoints)
-            await _cancel(mesh.spawned, "the service stops")
+            await _cancel(spawned, "the service stops")
         log.info("service_stopped", code=code)
     return code
 
@@ -281,7 +284,13 @@ async def _listen(service: Service, settings: Settings, listener: Listener) -> t
 
 
 async def _start(
-    service: Service, settings: Settings, listener: Listener, url: str, stack: AsyncExitStack, tasks: asyncio.TaskGroup
+    service: Service,
+    settings: Settings,
+    listener: Listener,
+    url: str,
+    stack: AsyncExitStack,
+    tasks: asyncio.TaskGroup,
+    spawned: list[asyncio.Task[None]],
 ) -> tuple[Mesh, AsyncExitStack]:
     bus = await stack.enter_async_context(
         connect(service.name, settings.nats_url, seed=settings.nats_seed, metrics=listener.metrics)
@@ -303,8 +312,10 @@ async def _start(
         public_url=url,
         stack=stack,
         tasks=tasks,
+        spawned=spawned,
     )
     mesh.spawn("loop lag", report_loop_lag(partial(listener.metrics.gauge, "millrace_loop_lag_seconds")))
+    mesh.spawn("connection", _fail_when_closed(bus))
     views = [registry.view(kind) for kind in (*service.kinds, TOKENS)]
     for view in views:
         mesh.spawn("configuration", view.run())
@@ -318,6 +329,11 @@ async def _start(
     if settings.announce_file:
         _announce(Path(settings.announce_file), {"service": service.name, "http": url, **mesh.addresses})
     return mesh, endpoints
+
+
+async def _fail_when_closed(bus: Bus) -> None:
+    """Raise `UnavailableError` when the client of NATS has closed for good: only a new process connects again."""
+    raise UnavailableError(f"the client of NATS has closed for good: {await bus.wait_closed()}")
 
 
 def _announce(path: Path, addresses: dict[str, str]) -> None:

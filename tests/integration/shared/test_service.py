@@ -13,7 +13,7 @@ from msgspec import Struct
 from millrace.nats_servers.server import NatsServer
 from shared.config.tokens import TOKENS, Token
 from shared.contracts.streams import CONFIG
-from shared.errors import BusyError, NotFoundError
+from shared.errors import BusyError, NotFoundError, UnavailableError
 from shared.http.routes import Route
 from shared.http.server import Call
 from shared.runtime.settings import Settings
@@ -272,6 +272,17 @@ async def test_a_signal_during_the_start_ends_it(toy: Toy, settings: Settings) -
     assert toy.happened == []
 
 
+async def test_a_signal_ends_a_start_that_waits_for_a_part(settings: Settings) -> None:
+    stop = asyncio.Event()
+
+    async def build(_: Mesh) -> None:
+        stop.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        assert 0 == await serve(Service(name="toy", build=build, buckets=(CONFIG,)), settings, stop)
+
+
 async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -> None:
     async def fail() -> None:
         raise RuntimeError("a bug")
@@ -283,6 +294,21 @@ async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -
         await serve(Service(name="toy", build=build, buckets=(CONFIG,)), settings, asyncio.Event())
 
     assert failure.group_contains(RuntimeError, match="a bug")
+
+
+async def test_a_client_of_nats_that_has_closed_for_good_ends_the_service(toy: Toy, settings: Settings) -> None:
+    ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(service(toy), settings, asyncio.Event(), ready))
+    running_service = await ready
+
+    # The server takes 4,096 bytes of a line before the body, and closes the connection for more.
+    await running_service.mesh.bus.client.publish("x" * 5000, b"")
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await serving
+    [error] = failure.value.exceptions
+    assert isinstance(error, UnavailableError)
+    assert error.message.lower() == "the client of nats has closed for good: maximum control line exceeded"
 
 
 async def test_a_port_in_use_is_one_clear_error(served: RunningService, settings: Settings) -> None:

@@ -39,6 +39,8 @@ ELECTION = Backoff(first_s=0.05, max_s=0.5)
 ELECTION_S = 2.0
 """Time to wait for a stream's leader: a stream that is new, or has lost its leader, does not answer for a moment."""
 
+CLOSED_CHECK_S = 1.0
+
 BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 
 _names = NUID()
@@ -58,6 +60,7 @@ class Bus:
 
     def __init__(self, client: NatsClient, parser: StreamParser, metrics: Metrics) -> None:
         self.client = client
+        self._parser = parser
         self._answered = parser.answered
         self.deliver: dict[str, Deliver] = parser.deliver
         """By the number of a subscription: the callback for its messages (`shared.messaging.nats_py.parser`)."""
@@ -74,6 +77,17 @@ class Bus:
     def max_payload(self) -> int:
         """The server's limit for one message, in bytes."""
         return self.client.max_payload
+
+    async def wait_closed(self) -> str:
+        """
+        Wait until the client has given up for good, which no reconnect follows, and return the reason.
+
+        An error of the server's does that, such as a line over its limit. The library's callback for it is left out
+        where the last flush fails, so the state is looked at.
+        """
+        while not self.client.is_closed:  # noqa: ASYNC110
+            await asyncio.sleep(CLOSED_CHECK_S)
+        return self._parser.last_error or str(self.client.last_error or "no reason was given")
 
     async def ping(self) -> None:
         """Check the connection. Raises `UnavailableError` when the server does not answer within 2 s."""

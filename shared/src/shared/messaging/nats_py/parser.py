@@ -26,6 +26,7 @@ the time in nanoseconds, and the number of messages behind it (NATS ADR-15). Whe
 
 _ANSWER: Final = re.compile(rb"HMSG \S+ (\d+) (\d+) (\d+)\r\n")
 _OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")
+_ERROR: Final = b"-ERR"
 _LINE_BYTES: Final = 1 << 20
 """Limit of a line of the protocol: the server's INFO, the longest there is, has some kilobytes."""
 
@@ -33,13 +34,15 @@ _LINE_BYTES: Final = 1 << 20
 class StreamParser(Parser):
     """
     Parser of nats-py's client. `deliver` has the callback for the messages of a subscription, by its number; `answered`
-    that for messages without a reply subject.
+    that for messages without a reply subject. `last_error` is the last error of the server; the library forgets it when
+    it begins to reconnect.
     """
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self.deliver: dict[str, Deliver] = {}
         self.answered: dict[int, Answered] = {}
+        self.last_error = ""
 
     def reset(self) -> None:
         """Called by the client for every new connection."""
@@ -68,6 +71,8 @@ class StreamParser(Parser):
                 if stop > end:
                     break
                 if not (self.answered and self._deliver_answer(data, at, stop)):
+                    if data.startswith(_ERROR, at):
+                        self.last_error = data[at + len(_ERROR) : stop].decode(errors="replace").strip(" '\r\n")
                     await super().parse(data[at:stop])
                 at = stop
                 continue
