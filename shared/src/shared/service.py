@@ -55,6 +55,8 @@ S = TypeVar("S", bound=Settings)
 VERSION = version("millrace-shared")
 GC_THRESHOLDS = (20_000, 10, 10)
 """Allocations between two collections of the youngest objects, instead of 700: a burst of messages is no garbage."""
+LINGERING_S = 2.0
+"""Time for which the rest of a refused body is discarded, so that its sender reads the answer before the close."""
 
 
 class Intake(Protocol):
@@ -271,7 +273,13 @@ async def _wait(stop: asyncio.Event) -> None:
 
 async def _listen(service: Service, settings: Settings, listener: Listener) -> tuple[web.AppRunner, str]:
     application = make_application(service.name, VERSION, service.routes, listener)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=settings.stop_deadline_s)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        shutdown_timeout=settings.stop_deadline_s,
+        auto_decompress=False,
+        lingering_time=LINGERING_S,
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.http_host, settings.http_port).start()

@@ -70,6 +70,15 @@ def test_aiohttp_server_is_used_only_at_the_edge() -> None:
     assert set() == found
 
 
+def test_bodies_of_requests_are_read_in_one_place() -> None:
+    """`shared.http.bodies` counts and unpacks them."""
+    reads = {f"{of}.{name}" for of in ("request", "call.request") for name in ("read", "content", "json", "multipart")}
+
+    assert {"shared/src/shared/http/bodies.py"} == {
+        path for path in users(*reads) if "/routes" in path or "/http/" in path
+    } - {"shared/src/shared/http/server.py"}
+
+
 @pytest.mark.parametrize("banned", sorted(NAMES_OF_NOTHING))
 def test_no_file_has_a_name_that_says_nothing(banned: str) -> None:
     assert [] == [path for path in SOURCES if path.stem == banned]

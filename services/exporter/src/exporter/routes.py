@@ -42,7 +42,7 @@ async def flush(call: Call[State]) -> Run:
 
 async def test_export(call: Call[State]) -> ConnectionReport:
     """Test Connection with the values of the form in place of the saved ones."""
-    form = decode(await call.request.read() or b"{}", dict[str, Any])
+    form = decode(await call.read_json() or b"{}", dict[str, Any])
     return await call.state.test_connection(call.app_key, _id(call), form)
 
 

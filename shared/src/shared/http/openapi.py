@@ -89,6 +89,12 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Headers of an error's answer."""
 
+UNSUPPORTED_ENCODING: Final = {
+    "description": "The body is packed in another way than `Accept-Encoding` names",
+    "headers": {"Accept-Encoding": {"required": True, "schema": {"type": "string"}}},
+}
+"""The answer 415 of routes with a body. Its code is `invalid`."""
+
 
 def openapi(name: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a route table."""
@@ -107,7 +113,8 @@ def openapi(name: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(components.items())),
-            "responses": {code: _problem(code, schema_of) for code in STATUS},
+            "responses": {code: _problem(code, schema_of) for code in STATUS}
+            | {"unsupported_encoding": UNSUPPORTED_ENCODING | {"content": _content_of(Problem, schema_of)}},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -159,6 +166,8 @@ def _in_query(name: str, query: str | Query, schema_of: Mapping[int, Any]) -> di
 
 def _responses(route: Route, schema_of: Mapping[int, Any]) -> dict[str, Any]:
     errors = {STATUS[code]: {"$ref": f"#/components/responses/{code}"} for code in _codes(route)}
+    if route.bodies:
+        errors[415] = {"$ref": "#/components/responses/unsupported_encoding"}
     answers: dict[int, Any] = {}
     for status, kind in route.also.items():
         schema = schema_of[id(kind)] if kind is not None else None
@@ -192,8 +201,12 @@ def _problem(code: str, schema_of: Mapping[int, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": MEANING[code]}
     if code in HEADERS:
         answer["headers"] = HEADERS[code]
-    answer["content"] = {"application/json": {"schema": schema_of[id(Problem)]}}
+    answer["content"] = _content_of(Problem, schema_of)
     return answer
+
+
+def _content_of(kind: Any, schema_of: Mapping[int, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema_of[id(kind)]}}
 
 
 def _secret_schema(kind: type) -> dict[str, Any]:

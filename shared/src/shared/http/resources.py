@@ -135,9 +135,11 @@ async def read_form(kind: Kind[T], call: Call[Any], id: str = "") -> T:
 
 async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None) -> T:
     try:
-        raw = msgspec.json.decode(await call.request.read())
+        raw = msgspec.json.decode(await call.read_json())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"expected JSON: {error}") from None
+    except RecursionError:
+        raise InvalidError("expected JSON of fewer levels") from None
     if not isinstance(raw, dict):
         raise InvalidError("expected a JSON object")
     value = call.registry.secrets.from_form(raw, kind.type, old.value if old else None)

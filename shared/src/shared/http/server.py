@@ -20,10 +20,12 @@ from shared.config.registry import Registry
 from shared.config.secret import enc_hook_masked
 from shared.contracts import subjects
 from shared.contracts.messages import decode
-from shared.errors import InvalidError, MillraceError, TooLargeError, UnavailableError
+from shared.errors import InvalidError, MillraceError, UnavailableError
+from shared.http.bodies import check_json_values, read_body
 from shared.http.health import Health
 from shared.http.openapi import STATUS, openapi
 from shared.http.routes import Query, Route
+from shared.http.unpacking import CODINGS, UnsupportedEncodingError
 from shared.messaging.bus import Bus
 from shared.runtime.telemetry import CONTENT_TYPE, Metrics
 
@@ -31,7 +33,7 @@ log = structlog.get_logger()
 S = TypeVar("S")
 
 JSON_BODY_BYTES = 1 << 20
-"""Limit of a decoded body. Routes that take more read `call.request.content` themselves, and count."""
+"""Limit of a JSON body. Routes that take more, or no JSON, read by `shared.http.bodies`."""
 
 
 class Call(Generic[S]):
@@ -39,10 +41,11 @@ class Call(Generic[S]):
     Request as a handler sees it.
 
     `state` is the result of the service's `build`; `body` is decoded to the route's type, `query_values` are the query
-    parameters by their types, each left-out one by its default. A handler that streams uses `request`.
+    parameters by their types, each left-out one by its default. A handler that reads the body itself does so by
+    `read_json` or `shared.http.bodies`.
     """
 
-    __slots__ = ("body", "bus", "query_values", "registry", "request", "state")
+    __slots__ = ("_json", "body", "bus", "query_values", "registry", "request", "state")
 
     def __init__(self, state: S, request: web.Request, registry: Registry, bus: Bus) -> None:
         self.state = state
@@ -51,6 +54,15 @@ class Call(Generic[S]):
         self.bus = bus
         self.query_values: Mapping[str, Any] = {}
         self.body: Any = None
+        self._json: bytes | None = None
+
+    async def read_json(self) -> bytes:
+        """The body as text of JSON, empty without one; bounded in bytes and in values before anything is decoded."""
+        if self._json is None:
+            body = await read_body(self.request, JSON_BODY_BYTES)
+            check_json_values(body)
+            self._json = body
+        return self._json
 
     @property
     def app_key(self) -> str:
@@ -85,7 +97,7 @@ class Listener:
 
 def make_application(name: str, version: str, routes: Sequence[Route], listener: Listener) -> web.Application:
     """The aiohttp application of a service: its routes, `/livez`, `/readyz`, `/metrics` and `/openapi.json`."""
-    app = web.Application(middlewares=[_errors(listener)], client_max_size=JSON_BODY_BYTES)
+    app = web.Application(middlewares=[_errors(listener)])
     document = msgspec.json.encode(openapi(name, version, routes))
 
     async def livez(_: web.Request) -> web.Response:
@@ -110,8 +122,12 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
     for route in routes:
         # A GET answers HEAD too, which CDNs and `curl -I` ask.
         add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
-        add(route.path, _handler(route, listener))
+        add(route.path, _handler(route, listener), expect_handler=_expect)
     return app
+
+
+async def _expect(_: web.Request) -> None:
+    """Do not ask for the body yet: the reader asks, after the token is checked (`shared.http.bodies`)."""
 
 
 def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -127,7 +143,7 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
         call: Call[Any] = Call(listener.state, request, listener.registry, listener.bus)
         call.query_values = _query_values(route.query, request)
         if route.body is not None and not route.reads_body:
-            call.body = decode(await request.read(), route.body)
+            call.body = decode(await call.read_json(), route.body)
         answer = await route.handler(call)
         if isinstance(answer, web.StreamResponse):
             return answer
@@ -168,11 +184,14 @@ def error_response(error: MillraceError) -> web.Response:
     if error.field is not None:
         body["field"] = error.field
     headers = {}
+    status = STATUS[error.code]
+    if isinstance(error, UnsupportedEncodingError):
+        status, headers["Accept-Encoding"] = 415, ", ".join(CODINGS)
     if error.retry_after_s is not None or error.retryable:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
     if error.code == "unauthenticated":
         headers["WWW-Authenticate"] = "Bearer"
-    return _json({"error": body}, status=STATUS[error.code], headers=headers)
+    return _json({"error": body}, status=status, headers=headers)
 
 
 def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
@@ -188,8 +207,6 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = await handler(request)
         except MillraceError as error:
             response = error_response(error)
-        except web.HTTPRequestEntityTooLarge:
-            response = error_response(TooLargeError(f"expected a body of at most {JSON_BODY_BYTES} bytes"))
         except web.HTTPException as error:
             code = "not_found" if error.status == 404 else "invalid"
             # A 405 has to say what is allowed (RFC 9110, 15.5.6).
@@ -202,6 +219,9 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
             log.exception("http_request_failed", method=request.method, route=route)
             listener.metrics.count("millrace_bugs_total", where="http")
             response = error_response(MillraceError("internal error"))
+        if response.status >= 400 and not request.content.is_eof():
+            # Its body is not read to the end: aiohttp discards some of it, so that the answer arrives, and closes.
+            response.force_close()
         status = str(response.status)
         listener.metrics.count("millrace_http_requests_total", method=request.method, route=route, status=status)
         listener.metrics.observe("millrace_http_request_seconds", perf_counter() - started, route=route)

@@ -63,6 +63,17 @@ async def test_a_packed_body_is_unpacked(client: HooksClient, bus: Bus) -> None:
     assert 100 == len(await stored(bus))
 
 
+async def test_packed_body_that_is_cut_at_half_is_refused_as_a_whole(client: HooksClient, bus: Bus) -> None:
+    packed = gzip.compress(b"\n".join(json.dumps(event).encode() for event in events(1000, users=3)))
+
+    status, told = await client.ask(
+        "POST", "/events", raw=packed[: len(packed) // 2], headers=NDJSON | {"Content-Encoding": "gzip"}
+    )
+
+    assert (400, "the gzip body ends too early") == (status, told["error"]["message"])
+    assert [] == await stored(bus)
+
+
 async def test_bad_events_are_reported_and_good_ones_go_through(client: HooksClient, bus: Bus) -> None:
     good = {"code": "c", "user_id": "u"}
 
@@ -96,8 +107,9 @@ async def test_a_request_without_a_good_event_is_a_bad_one(client: HooksClient, 
         (b"[" * 100_000, JSON, 400),
         (b" " * (BODY_BYTES + 1), JSON, 413),
         (gzip.compress(b" " * (BODY_BYTES + 1)), JSON | {"Content-Encoding": "gzip"}, 413),
+        (b"xx", JSON | {"Content-Encoding": "br"}, 415),
     ],
-    ids=["empty", "no array", "no JSON", "no line", "CSV", "not gzip", "deep", "too large", "too large unpacked"],
+    ids=["empty", "no array", "no JSON", "no line", "CSV", "not gzip", "deep", "too large", "too large unpacked", "br"],
 )
 async def test_a_body_that_cannot_be_read_is_refused(
     client: HooksClient, body: bytes, headers: dict[str, str], status: int

@@ -1,6 +1,7 @@
 """Media go in by HTTP and by NATS, lie in the local directory, and are served from there with the right headers."""
 
 import asyncio
+import gzip
 import hashlib
 from io import BytesIO
 from pathlib import Path
@@ -245,6 +246,19 @@ async def test_broken_multipart_is_refused(
 
     assert 400 == answer.status or (413 == answer.status and problem_text.startswith("kind"))
     assert problem_text in f"{problem['error'].get('field')}: {problem['error']['message']}"
+
+
+async def test_packed_file_is_stored_unpacked_and_a_packed_form_is_refused(
+    http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
+    packed = shop | {"Content-Encoding": "gzip"}
+
+    async with http.put("/v1/apps/shop/media", data=gzip.compress(PHOTO), headers=packed) as answer:
+        assert 201 == answer.status
+        assert PHOTO_SHA256 == (await answer.json())["original"]["sha256"]
+    async with http.post("/v1/apps/shop/media", data=form(PHOTO), headers=packed) as answer:
+        told = (await answer.json())["error"]
+        assert (415, "Content-Encoding") == (answer.status, told["field"])
 
 
 async def test_file_name_cannot_break_out_of_its_header(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:

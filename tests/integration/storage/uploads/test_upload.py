@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from shared.contracts.messages import StoreMediaReply, decode
+from shared.http.bodies import TransferRate
 from shared.runtime.settings import Settings
 from shared.service import RunningService, running
 from storage.app import SERVICE
-from storage.content.body import SPOOL_BYTES, TransferRate
+from storage.content.body import SPOOL_BYTES
 from storage.routes import media
 from support.clients.storage import PHOTO, form, objects, stored
 from support.waiting import until

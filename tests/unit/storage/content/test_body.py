@@ -1,6 +1,5 @@
 """Bodies of uploads: counted, hashed, in memory or on the disk, and released after use."""
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import InvalidError, TooLargeError, UnavailableError
-from storage.content.body import PIECE_BYTES, SPOOL_BYTES, Bodies, TransferRate, body_of
+from shared.errors import TooLargeError, UnavailableError
+from storage.content.body import PIECE_BYTES, SPOOL_BYTES, Bodies, body_of
 from storage.content.content_types import HEAD_BYTES
 
 LARGE = os.urandom(PIECE_BYTES) * 9 + b"the end"
@@ -112,23 +111,6 @@ async def test_full_disk_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="cannot be kept on the disk"):
         async with Bodies(file, memory_bytes=1).receive(sent([b"12"]), 10):
             pass
-
-
-async def test_slow_body_is_refused() -> None:
-    async def trickle() -> None:
-        async with TransferRate(grace_s=0.05, bytes_per_s=1000) as rate:
-            rate.add(10)
-            await asyncio.Event().wait()
-
-    with pytest.raises(InvalidError, match="more slowly than 1000 bytes per second"):
-        await trickle()
-
-
-async def test_body_above_the_lowest_rate_is_not_refused() -> None:
-    async with TransferRate(grace_s=0.2, bytes_per_s=1) as rate:
-        for _ in range(10):
-            await asyncio.sleep(0.04)
-            rate.add(100)
 
 
 def test_body_of_bytes_equals_a_received_one() -> None:

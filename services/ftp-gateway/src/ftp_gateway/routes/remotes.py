@@ -54,7 +54,7 @@ async def check_remote(call: Call[State], remote: Remote, old: Remote | None) ->
 async def test_remote(call: Call[State]) -> ConnectionReport:
     """Test Connection, of the form's values over the saved ones."""
     remote_id = _id(call)
-    form = decode(await call.request.read() or b"{}", dict[str, Any])
+    form = decode(await call.read_json() or b"{}", dict[str, Any])
     remote = await call.registry.form_over_saved(REMOTES, call.app_key, form, remote_id)
     await call.state.remotes.check(remote)
     report, offered = await call.state.remotes.probe(remote)

@@ -36,7 +36,7 @@ def _routes(sink: type[SinkFactory], connector: str) -> Iterator[Route]:
 
     async def test_connector(call: Call[State]) -> ConnectionReport:
         """Test Connection, of the values of the form over the saved ones."""
-        values = msgspec.to_builtins(decode(await call.request.read() or b"{}", form))
+        values = msgspec.to_builtins(decode(await call.read_json() or b"{}", form))
         stream_name, test_record = values.pop("stream_name", None), values.pop("test_record", False)
         return await call.state.sinks.test_connector(
             call.app_key, connector, values, stream_name, test_record=test_record

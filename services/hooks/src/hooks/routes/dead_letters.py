@@ -95,7 +95,7 @@ async def get_dead_letter(call: Call[State]) -> StoredDeadLetter:
 
 async def replay(call: Call[State]) -> ReplayReply:
     """Replay dead letters."""
-    form = decode(await call.request.read() or b"{}", ReplayForm)
+    form = decode(await call.read_json() or b"{}", ReplayForm)
     selection = DeadLetterFilter(
         app_key=call.app_key, hook=form.hook, reason=form.reason, since=form.since, until=form.until
     )

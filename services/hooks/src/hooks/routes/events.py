@@ -6,7 +6,8 @@ from aiohttp import web
 from hooks.events.admission import PostedEvent, split_array, split_lines
 from hooks.events.publisher import EventsReply
 from hooks.state import State
-from shared.errors import InvalidError, TooLargeError
+from shared.errors import InvalidError
+from shared.http.bodies import read_body
 from shared.http.routes import Route
 from shared.http.server import Call
 
@@ -18,7 +19,7 @@ NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 async def post_events(call: Call[State]) -> web.Response:
     """Accept events."""
-    body = await _read(call.request)
+    body = await read_body(call.request, BODY_BYTES)
     content_type = call.request.content_type
     if content_type in NDJSON:
         posted = split_lines(body)
@@ -31,21 +32,6 @@ async def post_events(call: Call[State]) -> web.Response:
     reply = await call.state.publisher.accept(call.app_key, posted)
     status = 202 if reply.accepted else 400
     return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
-
-
-async def _read(request: web.Request) -> bytes:
-    """The body, unpacked by aiohttp where `Content-Encoding` asks for it."""
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > BODY_BYTES:
-                raise TooLargeError(f"expected at most {BODY_BYTES} bytes")
-            pieces.append(piece)
-    except web.RequestPayloadError:
-        raise InvalidError("the body cannot be unpacked, or ends too early") from None
-    return b"".join(pieces)
 
 
 ROUTES: tuple[Route, ...] = (

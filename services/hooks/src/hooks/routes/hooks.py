@@ -73,7 +73,7 @@ async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
 
 async def test_hook(call: Call[State]) -> ConnectionReport:
     """Test Connection of a hook's target, with the values of the form over the saved ones."""
-    values = msgspec.to_builtins(decode(await call.request.read() or b"{}", HookForm))
+    values = msgspec.to_builtins(decode(await call.read_json() or b"{}", HookForm))
     test_record = values.pop("test_record", False)
     hook = await call.registry.form_over_saved(HOOKS, call.app_key, values, call.path["id"])
     hook = call.state.sinks.check_hook(call.app_key, hook)
@@ -117,7 +117,7 @@ def _rule(entry: ConfigEntry[Hook]) -> Rule:
 
 async def preview(call: Call[State]) -> Preview:
     """The records that the hook would send."""
-    form = decode(await call.request.read() or b"{}", PreviewForm)
+    form = decode(await call.read_json() or b"{}", PreviewForm)
     if form.event is not None and form.last is not None:
         raise InvalidError("expected an event or a number, not both", field="last")
     entry = await call.registry.get(HOOKS, call.app_key, call.path["id"])

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from shared.errors import InvalidError, TooLargeError, UnavailableError
+from shared.errors import TooLargeError, UnavailableError
 from storage.content.content_types import HEAD_BYTES
 
 SPOOL_BYTES: Final = 8 << 20
@@ -23,10 +23,6 @@ SPOOL_BYTES: Final = 8 << 20
 
 PIECE_BYTES: Final = 1 << 20
 """The unit of writing to, and reading from, the disk."""
-
-GRACE_S: Final = 30.0
-BYTES_PER_S: Final = 8 << 10
-"""The lowest rate of an upload, after `GRACE_S`: a slower one would occupy its connection for too long."""
 
 
 class Body:
@@ -213,37 +209,3 @@ class _Reader(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
-
-
-class TransferRate:
-    """
-    The lower limit on the rate of an upload. An async context manager around the reading.
-
-    A fast beginning does not allow a pause later: the longest pause is `grace_s`.
-
-    Raises:
-        InvalidError: On exit, when the body was slower than `bytes_per_s` after `grace_s`.
-    """
-
-    def __init__(self, *, grace_s: float = GRACE_S, bytes_per_s: float = BYTES_PER_S) -> None:
-        self._grace_s = grace_s
-        self._bytes_per_s = bytes_per_s
-        self._timeout = asyncio.timeout(grace_s)
-
-    async def __aenter__(self) -> "TransferRate":
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        try:
-            await self._timeout.__aexit__(*error)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise InvalidError(
-                f"the body came more slowly than {self._bytes_per_s:.0f} bytes per second", field="body"
-            ) from None
-
-    def add(self, count: int) -> None:
-        """Count received bytes."""
-        if (until := self._timeout.when()) is not None and not self._timeout.expired():
-            now = asyncio.get_running_loop().time()
-            self._timeout.reschedule(min(until + count / self._bytes_per_s, now + self._grace_s))

@@ -33,7 +33,7 @@ def _connector_routes(kind: Kind[Any], name: str, title: str) -> tuple[Route, ..
 
     async def test(call: Call[State]) -> ConnectionReport:
         """Test Connection of the values of the form or, without a body, of the saved ones."""
-        if await call.request.read():
+        if await call.read_json():
             config = await read_form(kind, call)
         else:
             config = (await call.registry.get(kind, call.app_key)).value

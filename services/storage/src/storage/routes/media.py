@@ -9,9 +9,10 @@ from msgspec import Meta, Struct
 
 from shared.contracts.messages import MediaKind, StoreMediaReply
 from shared.errors import InvalidError
+from shared.http.bodies import TransferRate, multipart_reader
 from shared.http.routes import Binary, Query, Route
 from shared.http.server import Call
-from storage.content.body import Body, TransferRate
+from storage.content.body import Body
 from storage.routes.request_bodies import max_bytes_of, part_pieces, read_kind, read_multipart, receive_raw_body
 from storage.state import State
 
@@ -30,7 +31,7 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
     body: Body | None = None
     async with AsyncExitStack() as stack:
         async with read_multipart(call.request, max(call.state.uploads.limits.max_bytes.values())) as rate:
-            async for part in await call.request.multipart():
+            async for part in await multipart_reader(call.request):
                 if not isinstance(part, BodyPartReader) or part.name not in {"file", "kind"}:
                     name = part.name if isinstance(part, BodyPartReader) else None
                     raise InvalidError("expected the fields 'file' and 'kind' only", field=name or "body")

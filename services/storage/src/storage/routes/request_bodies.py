@@ -13,8 +13,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from shared.contracts.messages import MediaKind
 from shared.errors import InvalidError, TooLargeError
+from shared.http.bodies import TransferRate, body_pieces
 from shared.http.server import Call
-from storage.content.body import TransferRate
 from storage.state import State
 from storage.uploads.records import KINDS
 
@@ -39,14 +39,8 @@ async def read_multipart(request: web.Request, max_bytes: int) -> AsyncIterator[
 
 def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, field: str) -> Any:
     """Receive the raw body."""
-    check_length(call.request, max_bytes, field)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        async for piece in call.request.content.iter_any():
-            rate.add(len(piece))
-            yield piece
-
-    return call.state.bodies.receive(pieces(), max_bytes, field=field)
+    pieces = body_pieces(call.request, max_bytes, rate, field=field)
+    return call.state.bodies.receive(pieces, max_bytes, field=field)
 
 
 def check_length(request: web.Request, max_bytes: int, field: str) -> None:

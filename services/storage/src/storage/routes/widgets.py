@@ -6,9 +6,10 @@ from aiohttp import BodyPartReader
 from msgspec import Struct
 
 from shared.errors import InvalidError
+from shared.http.bodies import TransferRate, multipart_reader
 from shared.http.routes import Query, Route
 from shared.http.server import Call
-from storage.content.body import Body, TransferRate
+from storage.content.body import Body
 from storage.routes.request_bodies import part_pieces, read_multipart, receive_raw_body
 from storage.state import State
 from storage.widgets.widget import StoreWidgetReply
@@ -31,7 +32,7 @@ async def post_widget(call: Call[State]) -> StoreWidgetReply:
                 body = await stack.enter_async_context(receive_raw_body(call, rate, max_bytes, "html"))
         elif request.content_type == "multipart/form-data":
             async with read_multipart(request, max_bytes) as rate:
-                async for part in await request.multipart():
+                async for part in await multipart_reader(request):
                     if not isinstance(part, BodyPartReader) or part.name != "file" or body is not None:
                         raise InvalidError("expected one field, 'file'", field="body")
                     pieces = part_pieces(part, rate, "file")
