@@ -40,6 +40,7 @@ from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
 from shared.objects.config import AzureStoreConfig, S3StoreConfig
 from shared.objects.store import ObjectStore
+from shared.outgoing.door import Outgoing
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
@@ -158,7 +159,9 @@ async def _put_rows(report: Report) -> list[Row]:
             endpoint_url=url,
         )
         store = await stack.enter_async_context(s3_config.open())
-        aws = await stack.enter_async_context(AwsClients())
+        aws = await stack.enter_async_context(
+            AwsClients(await stack.enter_async_context(Outgoing(Settings(allow_private_endpoints=True))))
+        )
         s3 = await stack.enter_async_context(aws.client("s3", region="eu-west-1", credentials=keys, endpoint_url=url))
 
         async def sdk_put(key: str, data: bytes) -> None:

@@ -8,12 +8,11 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, Step
 from storage.providers import ProviderConfig, amazon, amazon_probe, azure, azure_probe, local
-from storage.providers.probe import public_session
+from support.outgoing import aws_clients, guarded_http
 from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delete"]
@@ -48,7 +47,7 @@ async def store(kind: type[Any]) -> AsyncIterator[StubStore]:
 @pytest.fixture
 async def probed(kind: type[Any], store: StubStore) -> AsyncIterator[Probed]:
     """Test the stub, or the store of a form with other fields. Returns the steps by name."""
-    async with AwsClients() as aws, public_session(allow_private=True) as http:
+    async with aws_clients() as aws, guarded_http() as http:
 
         async def test(**changed: Any) -> dict[str, Step]:
             hangs = store.fault is not None and store.fault.deed.startswith("hang")
@@ -178,7 +177,7 @@ async def test_each_code_of_azure_has_its_hint(status: int, code: str, hint: str
 
 async def code_is_told(speaks: Any, status: int, code: str, hint: str) -> None:
     test = dict(PROBES.values())[speaks]
-    async with StubStore(speaks) as store, AwsClients() as aws, public_session(allow_private=True) as http:
+    async with StubStore(speaks) as store, aws_clients() as aws, guarded_http() as http:
         store.fault = Fault(status=status, code=code, methods=frozenset({"PUT"}))
         report = await test(
             stub_connector(store), app_key="shop", aws=aws, http=http, allow_private=True, deadline_s=10.0
@@ -277,7 +276,7 @@ async def test_a_public_address_without_the_object_is_reported_and_the_other_ste
 
 
 async def test_an_azure_account_without_public_access_is_reported() -> None:
-    async with StubStore("azure") as store, AwsClients() as aws, public_session(allow_private=True) as http:
+    async with StubStore("azure") as store, aws_clients() as aws, guarded_http() as http:
         store.fault = Fault(status=409, code="PublicAccessNotPermitted", public=True)
         report = await azure_probe.test_connection(
             stub_connector(store), app_key="shop", aws=aws, http=http, allow_private=True, deadline_s=10.0
@@ -333,7 +332,7 @@ async def test_a_public_address_inside_our_own_network_is_not_read(
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     form = stub_connector(store, cdn_base_url=f"http://{host}:{store.url.rpartition(':')[2]}/cdn")
 
-    async with AwsClients() as aws, public_session(allow_private=False) as http:
+    async with aws_clients() as aws, guarded_http(allow_private_endpoints=False) as http:
         report: ConnectionReport = await PROBES[kind][1](
             form, app_key="shop", aws=aws, http=http, allow_private=True, deadline_s=10.0
         )

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from shared.aws.clients import AwsClients
 from shared.errors import (
     BusyError,
     CredentialsError,
@@ -22,6 +21,7 @@ from shared.objects.config import AzureStoreConfig, S3StoreConfig, StoreLimits
 from storage.content.body import SPOOL_BYTES, Bodies, body_of
 from storage.placement.failover import ObjectHeaders
 from storage.providers.cloud import CloudProvider
+from support.outgoing import aws_clients
 from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 HEADERS = ObjectHeaders(content_type="image/png", content_disposition="inline")
@@ -162,7 +162,7 @@ async def test_a_cancelled_put_is_cancelled_and_is_no_failure_of_the_provider(
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05])
 async def test_a_put_cancelled_while_its_role_is_assumed_leaves_nothing_unawaited(after_s: float) -> None:
-    async with StubStore("s3") as store, AwsClients(sts_endpoint_url=store.url) as aws:
+    async with StubStore("s3") as store, aws_clients(sts_endpoint_url=store.url) as aws:
         store.fault = Fault(deed="hang", methods=frozenset({"POST"}))
         role = {"role_arn": "arn:aws:iam::123456789012:role/media", "external_id": "shop"}
         async with stub_connector(store, **role).open(allow_private=True, aws=aws) as provider:
@@ -179,7 +179,7 @@ async def test_a_put_cancelled_while_its_role_is_assumed_leaves_nothing_unawaite
 async def test_a_connector_opens_a_provider_of_this_suite(store: StubStore) -> None:
     connector: Any = stub_connector(store)
 
-    async with AwsClients() as aws, connector.open(allow_private=True, aws=aws) as provider:
+    async with aws_clients() as aws, connector.open(allow_private=True, aws=aws) as provider:
         assert await put(provider)
 
     assert isinstance(provider, CloudProvider)

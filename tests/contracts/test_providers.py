@@ -19,6 +19,7 @@ from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
 from storage.providers.local import LocalConfig, LocalProvider
 from storage.uploads.upload import object_key
+from support.outgoing import aws_clients
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
 
@@ -39,7 +40,7 @@ async def local_place(tmp_path: Path) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def aws() -> AsyncIterator[AwsClients]:
-    async with AwsClients() as clients:
+    async with aws_clients() as clients:
         yield clients
 
 

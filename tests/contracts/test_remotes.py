@@ -28,6 +28,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
+from support.outgoing import open_outgoing
 from support.servers.remotes import FtpsPeer, Peer, SftpPeer, ftps_peer, self_signed, sftp_peer
 
 BIG = os.urandom(3_000_001)
@@ -51,11 +52,11 @@ def remote_of(peer: Peer, **changed: Any) -> Remote:
 
 def opened(remote: Remote, *, allow_private: bool = True) -> AbstractAsyncContextManager[RemoteServer]:
     opening = open_sftp_remote if remote.protocol == "sftp" else open_ftps_remote
-    return opening(remote, allow_private=allow_private)
+    return opening(remote, open_outgoing(allow_private_endpoints=allow_private))
 
 
 async def identified(remote: Remote) -> str:
-    return await (identify_sftp if remote.protocol == "sftp" else identify_ftps)(remote, allow_private=True)
+    return await (identify_sftp if remote.protocol == "sftp" else identify_ftps)(remote, open_outgoing())
 
 
 async def content(server: RemoteServer, path: str, size_bytes: int) -> bytes:

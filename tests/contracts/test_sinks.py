@@ -7,14 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol, get_args
 
-import aiohttp
 import pytest
 
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Failed, Record, Sent, Sink, SinkLimits
 from hooks.sinks import SinkConfig
 from hooks.sinks.kinesis.config import KinesisConfig
-from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.client import WebhookClient
 from hooks.sinks.webhook.config import WebhookConfig
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
@@ -27,7 +26,9 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
+from shared.outgoing.door import Outgoing
 from support.fakes.sink import make_record
+from support.outgoing import aws_clients, open_outgoing
 from support.servers.kinesis import CallFault, FaultyKinesis
 from support.servers.webhooks import SECRET, Receiver
 
@@ -115,7 +116,7 @@ class KinesisLaboratory:
 
 @asynccontextmanager
 async def kinesis_laboratory() -> AsyncIterator[Laboratory]:
-    async with FaultyKinesis() as server, AwsClients() as clients:
+    async with FaultyKinesis() as server, aws_clients() as clients:
         yield KinesisLaboratory(server, clients)
 
 
@@ -132,7 +133,7 @@ class PutRecordLaboratory(KinesisLaboratory):
 
 @asynccontextmanager
 async def put_record_laboratory() -> AsyncIterator[Laboratory]:
-    async with FaultyKinesis() as server, AwsClients() as clients:
+    async with FaultyKinesis() as server, aws_clients() as clients:
         yield PutRecordLaboratory(server, clients)
 
 
@@ -147,9 +148,9 @@ STATUSES: dict[type[MillraceError], int] = {
 class WebhookLaboratory:
     sees_keys = False
 
-    def __init__(self, server: Receiver, http: aiohttp.ClientSession) -> None:
+    def __init__(self, server: Receiver, outgoing: Outgoing) -> None:
         self._server = server
-        self._client = WebhookClient(http, lambda: datetime(2026, 11, 22, tzinfo=UTC), allow_private=True)
+        self._client = WebhookClient(outgoing, lambda: datetime(2026, 11, 22, tzinfo=UTC))
         self.sink: Sink = self._open(server.url, SECRET)
 
     def _open(self, url: str, secret: str) -> Sink:
@@ -179,8 +180,8 @@ class WebhookLaboratory:
 
 @asynccontextmanager
 async def webhook_laboratory() -> AsyncIterator[Laboratory]:
-    async with Receiver() as server, open_session(allow_private=True) as http:
-        yield WebhookLaboratory(server, http)
+    async with Receiver() as server, open_outgoing() as outgoing:
+        yield WebhookLaboratory(server, outgoing)
 
 
 LABORATORIES = {

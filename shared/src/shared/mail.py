@@ -33,10 +33,11 @@ class Mail(Struct, frozen=True, kw_only=True):
 
 
 class Mailer:
-    """The mail server of the settings."""
+    """The mail server of the settings. `tls` trusts the authorities of the settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: ssl.SSLContext) -> None:
         self._settings = settings
+        self._tls = tls
 
     @property
     def configured(self) -> bool:
@@ -80,12 +81,12 @@ class Mailer:
     def _connected(self) -> smtplib.SMTP:
         host, port, security = self._settings.smtp_host, self._settings.smtp_port, self._settings.smtp_security
         if security == "tls":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_S, context=ssl.create_default_context())
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_S, context=self._tls)
         else:
             server = smtplib.SMTP(host, port, timeout=TIMEOUT_S)
         try:
             if security == "starttls":
-                server.starttls(context=ssl.create_default_context())
+                server.starttls(context=self._tls)
             if self._settings.smtp_user:
                 if security == "none":
                     raise InvalidError("signing in needs TLS", field="smtp_security")

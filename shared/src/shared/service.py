@@ -43,6 +43,7 @@ from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
 from shared.messaging.kv import KeyValueStore
 from shared.messaging.streams import ensure
+from shared.outgoing.door import Outgoing
 from shared.runtime import logs
 from shared.runtime.loop_lag import report_loop_lag
 from shared.runtime.settings import Settings, read_settings
@@ -84,6 +85,7 @@ class Mesh:
         registry: Registry,
         metrics: Metrics,
         health: Health,
+        outgoing: Outgoing,
         public_url: str,
         stack: AsyncExitStack,
         tasks: asyncio.TaskGroup,
@@ -94,6 +96,7 @@ class Mesh:
         self.bus = bus
         self.registry = registry
         self.metrics = metrics
+        self.outgoing = outgoing
         self.public_url = public_url
         self.addresses: dict[str, str] = {}
         self.intakes: list[tuple[str, Intake]] = []
@@ -317,6 +320,7 @@ async def _start(
         registry=registry,
         metrics=listener.metrics,
         health=listener.health,
+        outgoing=await stack.enter_async_context(Outgoing(settings)),
         public_url=url,
         stack=stack,
         tasks=tasks,

@@ -1,5 +1,6 @@
 """E-mail through a real mail server."""
 
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ async def server() -> AsyncIterator[MailServer]:
 
 
 def mailer(server: MailServer, **changes: object) -> Mailer:
-    return Mailer(msgspec.structs.replace(SETTINGS, smtp_port=server.port, **changes))
+    return Mailer(msgspec.structs.replace(SETTINGS, smtp_port=server.port, **changes), ssl.create_default_context())
 
 
 async def test_message_arrives_as_it_was_written(server: MailServer) -> None:
@@ -101,7 +102,7 @@ async def test_password_does_not_go_over_the_line_in_clear(server: MailServer, s
 
 
 async def test_nothing_is_sent_without_a_server() -> None:
-    nobody = Mailer(Settings())
+    nobody = Mailer(Settings(), ssl.create_default_context())
 
     assert not nobody.configured
     with pytest.raises(InvalidError):

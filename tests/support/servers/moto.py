@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
+from support.outgoing import aws_clients
 from support.servers.listening import listening
 
 
@@ -49,7 +49,7 @@ class MotoServer:
     async def client(self, service: str, credentials: AwsCredentials | None = None) -> AsyncIterator[Any]:
         """A client of a service, for setup and checks of a test outside the code under test."""
         async with (
-            AwsClients() as aws,
+            aws_clients() as aws,
             aws.client(
                 service, region=self.region, credentials=credentials or self.credentials, endpoint_url=self.url
             ) as client,

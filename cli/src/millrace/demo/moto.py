@@ -22,7 +22,8 @@ from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.errors import UnavailableError
-from shared.runtime.settings import child_environment
+from shared.outgoing.door import Outgoing
+from shared.runtime.settings import Settings, child_environment
 
 READY_S = 30.0
 RUNNING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
@@ -124,7 +125,8 @@ async def open_account(endpoint_url: str) -> AsyncIterator[CustomerAccount]:
     """The customer's account at this endpoint."""
     keys = AwsCredentials(access_key_id=ACCESS_KEY_ID, secret_access_key=Secret(SECRET_ACCESS_KEY))
     async with AsyncExitStack() as stack:
-        clients = await stack.enter_async_context(AwsClients())
+        outgoing = await stack.enter_async_context(Outgoing(Settings(allow_private_endpoints=True)))
+        clients = await stack.enter_async_context(AwsClients(outgoing))
         s3, kinesis = [
             await stack.enter_async_context(
                 clients.client(service, region=REGION, credentials=keys, endpoint_url=endpoint_url)

@@ -127,7 +127,7 @@ async def build(mesh: Mesh) -> State:
                 name = app.display_name or app_key
                 yield Subscription(app_key=app_key, name=name, zone=ZoneInfo(app.timezone), summary=app.summary)
 
-    mailer = Mailer(settings)
+    mailer = Mailer(settings, mesh.outgoing.tls)
     summaries = SummarySender(mesh.bus, mailer, subscriptions, now)
     apps.on_change(summaries.changed)
     mesh.spawn("summaries", summaries.run())
@@ -181,12 +181,10 @@ def _remotes(mesh: Mesh, spool: Spool, directory: Path) -> RemoteService:
 
     def open_server(remote: Remote) -> AbstractAsyncContextManager[RemoteServer]:
         opened = open_sftp_remote if remote.protocol == "sftp" else open_ftps_remote
-        return opened(remote, allow_private=allow_private)
+        return opened(remote, mesh.outgoing)
 
     async def identify(remote: Remote) -> str:
-        return await (identify_sftp if remote.protocol == "sftp" else identify_ftps)(
-            remote, allow_private=allow_private
-        )
+        return await (identify_sftp if remote.protocol == "sftp" else identify_ftps)(remote, mesh.outgoing)
 
     async def check(remote: Remote) -> None:
         remote.check(allow_private=allow_private)

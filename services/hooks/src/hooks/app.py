@@ -91,7 +91,9 @@ async def build(mesh: Mesh) -> State:
     profiles = ProfileCache(mesh.bus)
     mesh.spawn("profiles", profiles.run())
     counters = DeliveryCounters(now)
-    shared = {name: await mesh.enter(sink.open_shared(mesh.settings, now)) for name, sink in SINKS.items()}
+    shared = {
+        name: await mesh.enter(sink.open_shared(mesh.settings, mesh.outgoing, now)) for name, sink in SINKS.items()
+    }
     allow_private = mesh.settings.allow_private_endpoints
     sinks = SinkCatalog(SINKS, shared, CONNECTORS, mesh.registry, allow_private=allow_private)
     dead_letter_writer = DeadLetterWriter(mesh.bus, mesh.metrics, now, _secrets_of(mesh))

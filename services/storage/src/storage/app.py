@@ -21,7 +21,7 @@ from storage.handlers import ENDPOINTS
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ProviderHealth
 from storage.placement.selection import ConnectorSource, ProviderSelection
-from storage.providers import amazon, amazon_probe, azure, azure_probe, probe
+from storage.providers import amazon, amazon_probe, azure, azure_probe
 from storage.providers.local import LocalConfig
 from storage.routes import ROUTES
 from storage.state import ConnectorParts, State
@@ -38,7 +38,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     local = await mesh.enter(local_config.open())
     if config.local:
         mesh.ping("local_objects", local.ping)
-    aws = await mesh.enter(AwsClients(sts_endpoint_url=config.sts_endpoint_url))
+    aws = await mesh.enter(AwsClients(mesh.outgoing, sts_endpoint_url=config.sts_endpoint_url))
     clock = asyncio.get_running_loop().time
     selection = await mesh.enter(
         ProviderSelection(
@@ -68,10 +68,11 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
         limits=config.limits,
         now=_now,
     )
-    http = await mesh.enter(probe.public_session(allow_private=allow_private))
 
     def parts(kind: Kind[Any], checked: Callable[..., Any], probe: Callable[..., Any]) -> ConnectorParts:
-        test = partial(probe, aws=aws, http=http, allow_private=allow_private, deadline_s=test_deadline_s)
+        test = partial(
+            probe, aws=aws, http=mesh.outgoing.guarded, allow_private=allow_private, deadline_s=test_deadline_s
+        )
         return ConnectorParts(kind=kind, check=partial(checked, allow_private=allow_private), test=test)
 
     return State(

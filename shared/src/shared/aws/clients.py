@@ -9,10 +9,9 @@ memory. There is one client per credentials, service and endpoint; the least rec
 needs a session of its own, which borrows the models that the first has read. The SDK retries nothing: the runtime owns
 retry.
 
-Considerations: the wait for a free connection of the pool has no timeout in aiohttp, so wrap calls in
-`asyncio.timeout`. S3's client would follow a bucket into its real region (`S3RegionRedirector`), so the redirect is
-turned off. It would hide a wrong region, and never end at an endpoint that redirects every request. Needs aiobotocore
-3.10: before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
+Considerations: S3's client would follow a bucket into its real region (`S3RegionRedirector`), so the redirect is turned
+off. It would hide a wrong region, and never end at an endpoint that redirects every request. Needs aiobotocore 3.10:
+before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
 """
 
 import asyncio
@@ -29,15 +28,19 @@ import aiohttp
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
+from shared.aws.endpoints import is_aws
 from shared.aws.errors import AWS_ERRORS, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
 from shared.aws.sdk_internals import check_internals, disable_s3_habits, frozen_keys, renew_keys
+from shared.aws.sdk_session import session_class
 from shared.aws.signing import json_error, signed_headers
 from shared.errors import InvalidError
+from shared.outgoing.door import Outgoing
+from shared.outgoing.http_client import HttpClient
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0
-CONNECTIONS: Final = 64
+TIMEOUT: Final = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S)
 ROLE_S: Final = 3600
 """Lifetime of temporary keys: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
 
@@ -70,17 +73,18 @@ class AwsClients:
     The AWS clients of one process. An async context manager: leaving it closes them.
 
     Args:
+        outgoing: The connections of the process.
         most: Clients that are kept open while they are unused.
         sts_endpoint_url: Where roles are assumed, when not at AWS.
     """
 
-    def __init__(self, *, most: int = 64, sts_endpoint_url: str | None = None) -> None:
+    def __init__(self, outgoing: Outgoing, *, most: int = 64, sts_endpoint_url: str | None = None) -> None:
         check_internals()
+        self._outgoing = outgoing
         self._most = most
         self._sts_endpoint_url = sts_endpoint_url
         self._session = AioSession()
         self._slots: OrderedDict[tuple[object, ...], _Slot] = OrderedDict()
-        self._session_http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,8 +92,6 @@ class AwsClients:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session_http is not None:
-            await self._session_http.close()
         while self._slots:
             _, slot = self._slots.popitem()
             await _close(slot)
@@ -102,24 +104,27 @@ class AwsClients:
         region: str,
         credentials: AwsCredentials | AwsRole | None,
         endpoint_url: str | None = None,
+        trusted: bool = False,
     ) -> AsyncIterator[Any]:
         """
         The client of a service, shared by all callers who ask for the same. It stays open at least while the block
         runs.
 
-        `credentials` None is the identity of this process, from its environment or its machine.
+        `credentials` None is the identity of this process, from its environment or its machine. `trusted` tells that
+        the operator names the endpoint, and no customer.
 
         Raises:
             MillraceError: It cannot be made, for example because there is no such region.
         """
-        key = (service, region, credentials, endpoint_url)
+        key = (service, region, credentials, endpoint_url, trusted)
         slot = self._slots.setdefault(key, _Slot())
         self._slots.move_to_end(key)
         slot.users += 1
         try:
             async with slot.lock:
                 if slot.context is None:
-                    await self._make(slot, service, region, credentials, endpoint_url)
+                    http = self._outgoing.trusted if trusted else self._http_for(endpoint_url)
+                    await self._make(slot, service, region, credentials, endpoint_url, http)
             yield slot.client
         finally:
             slot.users -= 1
@@ -132,6 +137,7 @@ class AwsClients:
         region: str,
         credentials: AwsCredentials | AwsRole | None,
         endpoint_url: str | None,
+        http: HttpClient,
     ) -> None:
         session, keys = self._session, {}
         if isinstance(credentials, AwsRole):
@@ -142,7 +148,7 @@ class AwsClients:
                 "aws_secret_access_key": credentials.secret_access_key.reveal(),
             }
         context = session.create_client(
-            service, region_name=region, endpoint_url=endpoint_url, config=_config(endpoint_url), **keys
+            service, region_name=region, endpoint_url=endpoint_url, config=_config(endpoint_url, http), **keys
         )
         try:
             slot.client = await context.__aenter__()
@@ -180,7 +186,10 @@ class AwsClients:
 
     async def assume(self, role: AwsRole, *, region: str) -> TemporaryKeys:
         """Temporary keys of a role, asked for now. Raises `AWS_ERRORS`."""
-        async with self.client("sts", region=region, credentials=role.base, endpoint_url=self._sts_endpoint_url) as sts:
+        sts_client = self.client(
+            "sts", region=region, credentials=role.base, endpoint_url=self._sts_endpoint_url, trusted=True
+        )
+        async with sts_client as sts:
             answer = await sts.assume_role(
                 RoleArn=role.role_arn, ExternalId=role.external_id, RoleSessionName="millrace", DurationSeconds=ROLE_S
             )
@@ -215,7 +224,8 @@ class AwsClients:
                 # A test with a role on a real STS API holds this.
                 keys = await frozen_keys(client)
                 headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
-                async with self._http().post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                http = self._http_for(endpoint_url)
+                async with http.request("POST", url, data=body, headers=headers, timeout=TIMEOUT) as answer:
                     content = await answer.read()
                     if answer.status != 200:
                         raise json_error(target.rpartition(".")[2], answer.status, answer.headers, content)
@@ -223,15 +233,11 @@ class AwsClients:
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session_http is None:
-            # AWS closes what was idle for 20 s; a request on such a connection would be lost.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
-            timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S)
-            self._session_http = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, skip_auto_headers=("User-Agent",)
-            )
-        return self._session_http
+    def _http_for(self, endpoint_url: str | None) -> HttpClient:
+        """The client for an endpoint. One of AWS may be private: an interface endpoint of a VPC has such addresses."""
+        if endpoint_url is None or is_aws(endpoint_url):
+            return self._outgoing.trusted
+        return self._outgoing.guarded
 
     def credential_provider(self, role: AwsRole, *, region: str) -> CredentialProvider:
         """
@@ -254,16 +260,18 @@ async def _close(slot: _Slot) -> None:
         await slot.context.__aexit__(None, None, None)
 
 
-def _config(endpoint_url: str | None) -> Any:
+def _config(endpoint_url: str | None, http: HttpClient) -> Any:
     return AioConfig(
         connect_timeout=CONNECT_S,
         read_timeout=READ_S,
-        max_pool_connections=CONNECTIONS,
         retries={"total_max_attempts": 1, "mode": "standard"},
         # Many stores that speak S3 refuse the checksums that the SDK adds by default (boto/botocore#3277).
         request_checksum_calculation="when_required" if endpoint_url else "when_supported",
         response_checksum_validation="when_required" if endpoint_url else "when_supported",
         s3={"addressing_style": "path"} if endpoint_url else {},
+        http_session_cls=session_class(http),
+        # `OutgoingSession` has them.
+        proxies={},
         # AWS_ENDPOINT_URL of the machine must not send a customer's keys elsewhere.
         ignore_configured_endpoint_urls=True,
         # Reads the service's model in a thread: it is megabytes of JSON.

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from shared.aws.codes import hint_for, kind_of
 from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
+from shared.outgoing.addresses import PrivateAddressError, is_refused, unreachable
 
 AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
     botocore_exceptions.ClientError,
@@ -22,10 +23,13 @@ AWS_ERRORS: Final[tuple[type[Exception], ...]] = (
     ResponseParserError,
     aiohttp.ClientError,
     ConnectionError,
+    PrivateAddressError,
     TimeoutError,
 )
 """Errors that a call to AWS may raise: `except AWS_ERRORS as error: raise aws_error(error) from error`."""
 
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _NO_KEYS: Final = (
     botocore_exceptions.NoCredentialsError,
@@ -74,11 +78,24 @@ def aws_code(error: BaseException) -> str | None:
     return aws_details(error).code
 
 
+def leads_elsewhere(details: AwsDetails) -> bool:
+    """Return whether an answer is a redirect that is none of AWS's, which names its code or the bucket's region."""
+    return (
+        details.http_status in REDIRECTS and details.code in {None, "", str(details.http_status)} and not details.region
+    )
+
+
 def aws_error(error: BaseException) -> MillraceError:
     """An error of the SDK as one of ours. The message names AWS's code; it holds no key."""
     details = aws_details(error)
     name = type(error).__name__
     if isinstance(error, botocore_exceptions.ClientError):
+        if leads_elsewhere(details):
+            return InvalidError(
+                f"the host leads elsewhere: it answers {error.operation_name} with HTTP {details.http_status}, and no "
+                "redirect is followed",
+                field="endpoint_url",
+            )
         said = (
             hint_for(details.code, details.operation) or str(error.response.get("Error", {}).get("Message", ""))[:300]
         )
@@ -86,6 +103,8 @@ def aws_error(error: BaseException) -> MillraceError:
         return kind_of(details.code, details.http_status)(message)
     if isinstance(error, _NO_KEYS):
         return CredentialsError(f"there are no AWS credentials to use ({name})")
+    if is_refused(error):
+        return unreachable("endpoint_url")
     if isinstance(error, _NO_ANSWER):
         return UnavailableError(f"AWS cannot be reached ({name})")
     return InvalidError(f"AWS was not asked: {str(error)[:300]}")

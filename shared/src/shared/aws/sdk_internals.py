@@ -1,15 +1,16 @@
 """
 Private names of aiobotocore and botocore that we use: the only file that names them.
 
-Three things have no public way: keys of a session that renew themselves, reading the keys of a client, and turning off
-two habits of S3's client. `check_internals` runs when the clients of a process are made. shared/pyproject.toml bounds
-aiobotocore, which pins botocore.
+Four things have no public way: keys of a session that renew themselves, reading the keys of a client, turning off two
+habits of S3's client, and sending by a client of ours (`shared.aws.sdk_session`). `check_internals` runs when the
+clients of a process are made. shared/pyproject.toml bounds aiobotocore, which pins botocore.
 """
 
 from typing import Any
 
 # aiobotocore and botocore bring no types: what comes from them is Any.
 from aiobotocore.credentials import AioDeferredRefreshableCredentials  # type: ignore[import-untyped]
+from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from aiobotocore.utils import AioS3RegionRedirectorv2  # type: ignore[import-untyped]
 from botocore import handlers  # type: ignore[import-untyped]
@@ -31,6 +32,8 @@ def check_internals() -> None:
             "AioS3RegionRedirectorv2.redirect_from_error: s3_redirect, redirected": mentions(
                 getattr(AioS3RegionRedirectorv2, "redirect_from_error", None), "s3_redirect", "redirected"
             ),
+            "AIOHTTPSession.send: _get_session": mentions(getattr(AIOHTTPSession, "send", None), "_get_session"),
+            "AIOHTTPSession._timeout": mentions(AIOHTTPSession.__init__, "_timeout"),
         },
     )
     refuse_moved_names(

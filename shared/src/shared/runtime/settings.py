@@ -9,7 +9,7 @@ is configuration and is in `CONFIG`. Settings that one service alone reads are a
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,6 +21,14 @@ from shared.errors import InvalidError
 PREFIX = "MILLRACE_"
 LEAST_BYTES = 1 << 20
 """Least size of a stream or a bucket."""
+
+CUSTOMARY: Final[Mapping[str, tuple[str, ...]]] = {
+    "https_proxy": ("HTTPS_PROXY", "https_proxy"),
+    "http_proxy": ("HTTP_PROXY", "http_proxy"),
+    "no_proxy": ("NO_PROXY", "no_proxy"),
+    "ca_bundle": ("AWS_CA_BUNDLE", "SSL_CERT_FILE"),
+}
+"""Variables that other programs read too, by the setting for which each stands where that is not set itself."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -83,6 +91,15 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     allow_private_endpoints: bool = False
     """Let a connector name an endpoint on loopback or in a private network: for moto, MinIO and tests."""
+    https_proxy: str = ""
+    """The proxy of requests by HTTPS, http://[user:password@]host:port; `HTTPS_PROXY` where it is not set."""
+    http_proxy: str = ""
+    """The proxy of requests by HTTP; `HTTP_PROXY` where it is not set."""
+    no_proxy: str = ""
+    """Hosts, domains and networks that are reached without a proxy; `NO_PROXY` where it is not set."""
+    ca_bundle: str = ""
+    """A file of certificates in PEM, trusted in place of the usual authorities; `AWS_CA_BUNDLE` or `SSL_CERT_FILE`
+    where it is not set."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
@@ -156,6 +173,8 @@ def read_settings(settings_type: type[S], environ: Mapping[str, str] | None = No
                 raise InvalidError(f"cannot be read: {error.strerror}", field=f"{variable}_FILE") from None
         elif (value := environ.get(variable)) is not None:
             found[name] = value
+        elif name in CUSTOMARY:
+            found[name] = next((environ[other] for other in CUSTOMARY[name] if environ.get(other)), "")
     try:
         return msgspec.convert(found, settings_type, strict=False)
     except msgspec.ValidationError as error:

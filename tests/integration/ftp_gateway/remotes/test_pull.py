@@ -37,6 +37,7 @@ from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from support.clients.ftp_gateway import events, rows
+from support.outgoing import open_outgoing
 from support.servers.remotes import SftpPeer, ftps_peer, sftp_peer
 from support.waiting import until
 
@@ -122,7 +123,7 @@ class Process:
 
         @asynccontextmanager
         async def opened(remote: Remote) -> AsyncIterator[RemoteServer]:
-            async with open_sftp_remote(remote, allow_private=True) as server:
+            async with open_sftp_remote(remote, open_outgoing()) as server:
                 yield death.accompanies(server)
 
         await self.state.load()
@@ -279,7 +280,7 @@ async def test_an_ftps_session_that_is_cut_off_at_any_step_closes_what_it_opened
         while steps >= last:
             steps, last = 0, last + 1
             with suppress(asyncio.CancelledError):
-                async with open_ftps_remote(remote, allow_private=True) as opened:
+                async with open_ftps_remote(remote, open_outgoing()) as opened:
                     await opened.list_files("/out", 10)
                     async with aclosing(opened.read("/out/push.csv", len(DATA))) as blocks:
                         async for _ in blocks:

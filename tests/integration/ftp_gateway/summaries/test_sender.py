@@ -1,6 +1,7 @@
 """The daily summary: one e-mail a day for an app, from any replica, and again when it could not be sent."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -68,7 +69,7 @@ async def files(bus: Bus, settings: Settings) -> None:
 def summaries(bus: Bus, settings: Settings, clock: Clock, *, summary: Summary = SUMMARY) -> SummarySender:
     """Create the summary sender of one replica."""
     shop = Subscription(app_key="shop", name="Shop", zone=ZoneInfo("UTC"), summary=summary)
-    return SummarySender(bus, Mailer(settings), lambda: iter([shop]), clock)
+    return SummarySender(bus, Mailer(settings, ssl.create_default_context()), lambda: iter([shop]), clock)
 
 
 async def tell(bus: Bus, name: str, at: datetime, app_key: str = "shop") -> None:
@@ -100,7 +101,9 @@ async def test_files_of_a_day_are_mailed_on_the_next(
         assert app is not None
         assert app.value.summary is not None
         shop = Subscription(app_key="shop", name="The Shop", zone=ZoneInfo("UTC"), summary=app.value.summary)
-        replica = SummarySender(bus, Mailer(service.mesh.settings), lambda: iter([shop]), clock)
+        replica = SummarySender(
+            bus, Mailer(service.mesh.settings, service.mesh.outgoing.tls), lambda: iter([shop]), clock
+        )
         await until(lambda: store.get("shop"))
         clock.now = NOON + DAY
         await replica.send_due()
@@ -173,7 +176,7 @@ async def test_summary_goes_out_after_its_sender_died(
     clock.now += DAY
     shop = Subscription(app_key="shop", name="Shop", zone=ZoneInfo("UTC"), summary=SUMMARY)
     with pytest.raises(asyncio.CancelledError):
-        await SummarySender(bus, Dying(settings), lambda: iter([shop]), clock).send_due()
+        await SummarySender(bus, Dying(settings, ssl.create_default_context()), lambda: iter([shop]), clock).send_due()
 
     other = summaries(bus, settings, clock)
     await other.send_due()

@@ -12,10 +12,10 @@ from hooks.delivery.model import CallPolicy
 from hooks.matching.hook import BatchSettings
 from hooks.sinks.kinesis.config import KinesisConfig
 from hooks.sinks.kinesis.sink import KinesisSink
-from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.runtime.retry import Backoff
 from support.fakes.sink import TargetQueueHarness
+from support.outgoing import aws_clients
 from support.servers.kinesis import CallFault, FaultyKinesis, Stored
 from support.waiting import until
 
@@ -35,7 +35,7 @@ def call_s() -> float:
 @pytest.fixture
 async def harness(kinesis: FaultyKinesis, call_s: float) -> AsyncIterator[TargetQueueHarness]:
     """A target queue over the real sink."""
-    async with AwsClients() as clients:
+    async with aws_clients() as clients:
         sink = KinesisSink(config(kinesis).api(clients), "orders", call_s)
         async with TargetQueueHarness(sink, POLICY) as harness:
             yield harness

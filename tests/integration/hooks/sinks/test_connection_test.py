@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hooks.sinks.webhook.checks import webhook_checks
-from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.client import WebhookClient
 from hooks.sinks.webhook.config import WebhookConfig
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
 from support.clients.hooks import HooksClient
+from support.outgoing import open_outgoing
 from support.servers.kinesis import FaultyKinesis
 from support.servers.webhooks import SECRET, Receiver
 
@@ -106,9 +107,9 @@ async def test_the_stream_of_a_hook_is_tried_with_the_saved_connector(client: Ho
 
 async def check(url: str, *, allow_private: bool = True) -> ConnectionReport:
     config = WebhookConfig(url=url, secret=Secret(SECRET))
-    async with open_session(allow_private=allow_private) as http:
-        sink = config.open(WebhookClient(http, lambda: NOW, allow_private), "hook", lambda _: None)
-        return await run_checks(webhook_checks(url, sink, allow_private=allow_private))
+    async with open_outgoing(allow_private_endpoints=allow_private) as outgoing:
+        sink = config.open(WebhookClient(outgoing, lambda: NOW), "hook", lambda _: None)
+        return await run_checks(webhook_checks(url, sink, outgoing))
 
 
 async def test_an_address_of_our_own_network_is_reported_and_not_connected_to(receiver: Receiver) -> None:

@@ -20,6 +20,7 @@ from shared.errors import (
     NotFoundError,
     UnavailableError,
 )
+from support.outgoing import aws_clients
 from support.servers.moto import MotoServer
 
 TRUST = (
@@ -33,8 +34,8 @@ def keys(name: str) -> AwsCredentials:
 
 
 async def test_the_same_client_serves_every_caller_with_the_same_keys(moto: MotoServer) -> None:
-    where = {"region": moto.region, "endpoint_url": moto.url}
-    async with AwsClients() as aws:
+    where: dict[str, Any] = {"region": moto.region, "endpoint_url": moto.url}
+    async with aws_clients() as aws:
         async with (
             aws.client("s3", credentials=keys("a"), **where) as one,
             aws.client("s3", credentials=keys("a"), **where) as same,
@@ -54,15 +55,15 @@ async def test_concurrent_first_use_makes_one_client(moto: MotoServer) -> None:
             await together.wait()
             return id(client)
 
-    async with AwsClients() as aws:
+    async with aws_clients() as aws:
         ids = await asyncio.gather(*(use(aws) for _ in range(8)))
 
     assert 1 == len(set(ids))
 
 
 async def test_the_client_that_was_unused_longest_is_closed_and_one_in_use_never(moto: MotoServer) -> None:
-    where = {"region": moto.region, "endpoint_url": moto.url}
-    async with AwsClients(most=1) as aws, aws.client("s3", credentials=keys("held"), **where) as held:
+    where: dict[str, Any] = {"region": moto.region, "endpoint_url": moto.url}
+    async with aws_clients(most=1) as aws, aws.client("s3", credentials=keys("held"), **where) as held:
         seen = {}
         for name in ("a", "b", "c"):
             async with aws.client("s3", credentials=keys(name), **where) as seen[name]:
@@ -77,7 +78,7 @@ async def test_the_client_that_was_unused_longest_is_closed_and_one_in_use_never
 
 
 async def test_a_client_that_cannot_be_created_is_refused_and_leaves_nothing(moto: MotoServer) -> None:
-    async with AwsClients() as aws:
+    async with aws_clients() as aws:
         with pytest.raises(InvalidError):
             async with aws.client("s3", region="no region!", credentials=keys("a")):
                 pass
@@ -93,7 +94,7 @@ async def test_the_machines_endpoint_does_not_redirect_a_customers_keys(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
 
-    async with AwsClients() as aws, aws.client("s3", region="eu-west-1", credentials=keys("a")) as client:
+    async with aws_clients() as aws, aws.client("s3", region="eu-west-1", credentials=keys("a")) as client:
         assert "https://s3.eu-west-1.amazonaws.com" == client.meta.endpoint_url
 
 
@@ -125,7 +126,10 @@ class Recorder:
 
 
 async def put_object(url: str) -> None:
-    async with AwsClients() as aws, aws.client("s3", region="eu-west-1", credentials=keys("a"), endpoint_url=url) as s3:
+    async with (
+        aws_clients() as aws,
+        aws.client("s3", region="eu-west-1", credentials=keys("a"), endpoint_url=url) as s3,
+    ):
         await s3.put_object(Bucket="bucket", Key="key", Body=b"content")
 
 
@@ -154,7 +158,7 @@ async def test_an_endpoint_that_redirects_every_request_receives_one(operation: 
     arguments = {"Key": "key", "Body": b"content"} if operation == "put_object" else {}
     async with (
         Recorder(301, region="us-east-2") as server,
-        AwsClients() as aws,
+        aws_clients() as aws,
         aws.client("s3", region="eu-west-1", credentials=keys("a"), endpoint_url=server.url) as s3,
     ):
         with pytest.raises(AWS_ERRORS) as caught:
@@ -206,7 +210,7 @@ async def test_wrong_keys_are_distinguished_from_keys_without_permission(moto: M
     await moto.demand_real_keys()
     put = {"Bucket": "bucket", "Key": "k", "Body": b""}
 
-    async with AwsClients() as aws:
+    async with aws_clients() as aws:
         unknown = await refused(aws, moto, keys("AKIAUNKNOWN"), "put_object", **put)
         mistyped = await refused(aws, moto, wrong, "put_object", **put)
         denied = await refused(aws, moto, right, "put_object", **put)
@@ -218,7 +222,7 @@ async def test_wrong_keys_are_distinguished_from_keys_without_permission(moto: M
 
 
 async def test_a_missing_bucket_or_stream_is_reported(moto: MotoServer) -> None:
-    async with AwsClients() as aws:
+    async with aws_clients() as aws:
         bucket = await refused(aws, moto, moto.credentials, "put_object", Bucket="none", Key="k", Body=b"")
         stream = await refused(aws, moto, moto.credentials, "put_record", StreamName="n", Data=b"", PartitionKey="1")
 
@@ -240,7 +244,7 @@ async def test_a_role_signs_with_temporary_keys_and_renews_them(
     used = []
 
     async with (
-        AwsClients(sts_endpoint_url=moto.url) as aws,
+        aws_clients(sts_endpoint_url=moto.url) as aws,
         aws.client("sts", region=moto.region, credentials=role, endpoint_url=moto.url) as sts,
     ):
         credentials = sts._request_signer._credentials
@@ -261,7 +265,7 @@ async def test_a_role_signs_with_temporary_keys_and_renews_them(
 async def test_the_external_id_is_sent_with_every_assume_role() -> None:
     async with Recorder(403, "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>") as server:
         role = AwsRole(role_arn="arn:aws:iam::123456789012:role/x", external_id="millrace-7", base=keys("base"))
-        async with AwsClients(sts_endpoint_url=server.url) as aws:
+        async with aws_clients(sts_endpoint_url=server.url) as aws:
             with pytest.raises(AWS_ERRORS) as caught:
                 async with aws.client("kinesis", region="eu-west-1", credentials=role) as kinesis:
                     await kinesis.list_streams()
@@ -278,7 +282,7 @@ async def test_the_external_id_is_sent_with_every_assume_role() -> None:
 
 async def test_keys_that_are_not_awaited_are_not_requested() -> None:
     role = AwsRole(role_arn="arn:aws:iam::123456789012:role/x", external_id="millrace-7", base=keys("base"))
-    async with AwsClients() as aws:
+    async with aws_clients() as aws:
         given = aws.credential_provider(role, region="eu-west-1")()
 
     # obstore drops it so when a call is cancelled; a coroutine would complain, and warnings are errors here.
@@ -290,7 +294,7 @@ async def test_keys_that_are_not_awaited_are_not_requested() -> None:
 async def test_a_provider_of_temporary_keys_returns_the_fields_of_obstore(moto: MotoServer) -> None:
     role = await assume(moto)
 
-    async with AwsClients(sts_endpoint_url=moto.url) as aws:
+    async with aws_clients(sts_endpoint_url=moto.url) as aws:
         provided = await aws.credential_provider(role, region=moto.region)()
 
     assert {"access_key_id", "secret_access_key", "token", "expires_at"} == provided.keys()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsRole
 from shared.config.secret import Secret
 from shared.errors import (
@@ -23,6 +22,7 @@ from shared.errors import (
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.errors import store_code
 from shared.objects.store import ObjectStore
+from support.outgoing import aws_clients
 from support.servers.moto import MotoServer
 
 ONCE = StoreLimits(request_s=5, retries=0)
@@ -310,7 +310,7 @@ async def test_a_role_stores_with_temporary_keys(s3: FakeS3, moto: MotoServer) -
     role = AwsRole(role_arn="arn:aws:iam::123456789012:role/exporter", external_id="millrace-1", base=moto.credentials)
     config = S3StoreConfig(bucket="bucket", region="eu-west-1", endpoint_url=s3.config.endpoint_url)
 
-    async with AwsClients(sts_endpoint_url=moto.url) as aws:
+    async with aws_clients(sts_endpoint_url=moto.url) as aws:
         provider = aws.credential_provider(role, region=moto.region)
         async with config.open(ONCE, credential_provider=provider) as store:
             await put(store)

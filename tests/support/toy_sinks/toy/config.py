@@ -13,6 +13,7 @@ from hooks.matching.hook import Hook
 from hooks.sinks.port import Advise
 from shared.contracts.connection_report import Check, ConnectionReport, Finding, run_checks
 from shared.errors import InvalidError
+from shared.outgoing.door import Outgoing
 from shared.runtime.settings import Settings
 
 
@@ -29,7 +30,9 @@ class ToyConfig(Struct, frozen=True):
 
     @classmethod
     @asynccontextmanager
-    async def open_shared(cls, settings: Settings, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+    async def open_shared(
+        cls, settings: Settings, outgoing: Outgoing, clock: Callable[[], datetime]
+    ) -> AsyncIterator[None]:
         yield None
 
     @classmethod

@@ -13,6 +13,7 @@ from botocore.signers import RequestSigner  # type: ignore[import-untyped]
 from shared.aws.clients import AwsClients
 from shared.aws.sdk_internals import check_internals
 from shared.errors import UnavailableError
+from support.outgoing import open_outgoing
 
 
 def test_installed_release_has_every_name() -> None:
@@ -35,7 +36,7 @@ def test_clients_are_refused_with_a_release_that_moved_a_name(
     monkeypatch.setattr(owner, attribute, lambda self: None)
 
     with pytest.raises(UnavailableError) as caught:
-        AwsClients()
+        AwsClients(open_outgoing())
 
     assert f"{library} {version(library)} has moved" in caught.value.message
     assert name in caught.value.message

@@ -6,10 +6,10 @@ import base64
 import msgspec
 import pytest
 
-from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from storage.providers.azure import AzureStorageConfig, checked
+from support.outgoing import aws_clients
 
 KEY = base64.b64encode(bytes(range(64))).decode()
 CONFIG = AzureStorageConfig(account_name="shopmedia", account_key=Secret(KEY), container_name="media")
@@ -163,7 +163,7 @@ async def test_account_that_leads_into_our_own_network_is_not_opened(monkeypatch
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
-    async with AwsClients() as aws:
+    async with aws_clients() as aws:
         for fields in ({"endpoint_suffix": "store.example"}, {"blob_endpoint": "https://store.example"}):
             with pytest.raises(InvalidError, match="reachable from the internet") as raised:
                 async with changed(**fields).open(allow_private=False, aws=aws):

@@ -22,7 +22,7 @@ from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.store import ObjectStore
-from shared.private_addresses import refuse_private_addresses, refuse_private_host
+from shared.outgoing.addresses import refuse_private_addresses, refuse_private_host
 from shared.runtime.logs import redactor
 
 CONTENT_TYPE: Final = "application/gzip"

@@ -15,7 +15,7 @@ from ftp_gateway.remotes.cron import check_schedule
 from shared.config.registry import Kind
 from shared.config.secret import Secret
 from shared.errors import DeniedError, InvalidError, MillraceError
-from shared.private_addresses import is_private
+from shared.outgoing.addresses import is_private
 
 Protocol = Literal["sftp", "ftps"]
 Pattern = Annotated[str, Meta(min_length=1, max_length=200)]

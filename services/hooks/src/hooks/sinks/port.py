@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 from hooks.delivery.model import Sink, SinkLimits
 from hooks.matching.hook import Hook
 from shared.contracts.connection_report import ConnectionReport
+from shared.outgoing.door import Outgoing
 from shared.runtime.settings import Settings
 
 Advise = Callable[[str | None], None]
@@ -37,7 +38,9 @@ class SinkFactory(Protocol):
     limits: ClassVar[SinkLimits]
 
     @classmethod
-    def open_shared(cls, settings: Settings, clock: Callable[[], datetime]) -> AbstractAsyncContextManager[Any]:
+    def open_shared(
+        cls, settings: Settings, outgoing: Outgoing, clock: Callable[[], datetime]
+    ) -> AbstractAsyncContextManager[Any]:
         """The things that all sinks of this type share in a process, such as a client. Entered once, at start."""
         ...
 

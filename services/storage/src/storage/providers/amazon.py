@@ -24,7 +24,7 @@ from shared.aws.clients import AwsClients
 from shared.aws.roles import AwsCredentials, AwsRole, check_role
 from shared.config.secret import Secret
 from shared.objects.config import S3StoreConfig
-from shared.private_addresses import refuse_private_addresses
+from shared.outgoing.addresses import refuse_private_addresses
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 

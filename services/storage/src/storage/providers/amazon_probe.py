@@ -12,15 +12,14 @@ client keeps a role's keys for an hour, so the test assumes the role anew.
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from shared.aws.clients import AwsClients
 from shared.aws.codes import hint_for
-from shared.aws.errors import AWS_ERRORS, aws_details, aws_error
+from shared.aws.errors import AWS_ERRORS, aws_details, aws_error, leads_elsewhere
 from shared.aws.roles import AwsRole
 from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError
-from shared.private_addresses import refuse_private_addresses
+from shared.outgoing.addresses import is_refused
+from shared.outgoing.http_client import HttpClient
 from shared.runtime.logs import redactor
 from storage.placement.failover import ObjectHeaders
 from storage.providers.amazon import AmazonStorageConfig, checked
@@ -63,11 +62,11 @@ async def test_connection(
     *,
     app_key: str,
     aws: AwsClients,
-    http: aiohttp.ClientSession,
+    http: HttpClient,
     allow_private: bool,
     deadline_s: float,
 ) -> ConnectionReport:
-    """Test a connector, saved or not, within the deadline. `http` is `storage.providers.probe.public_session`."""
+    """Test a connector, saved or not, within the deadline. `http` reads public URLs."""
     redactor.add(config.secret_key.reveal())
     provider = _AmazonProbe(config, app_key=app_key, aws=aws, allow_private=allow_private)
     return await probe(provider, http=http, deadline_s=deadline_s)
@@ -94,9 +93,6 @@ class _AmazonProbe:
     async def check_endpoint(self, sample: Sample) -> Finding:
         """See `ProviderProbe`. Fails when the role cannot be assumed."""
         config = self._config
-        for field in ("endpoint_url", "cdn_base_url"):
-            if (url := getattr(config, field)) and not self._allow_private:
-                await refuse_private_addresses(url, field)
         if isinstance(config.credentials, AwsRole):
             await self._aws.assume(config.credentials, region=config.region)
         host = urlsplit(config.endpoint_url).netloc or "AWS"
@@ -104,7 +100,7 @@ class _AmazonProbe:
             answer = await self._call("head_bucket")
         except AWS_ERRORS as error:
             details = aws_details(error)
-            if details.http_status is None:
+            if details.http_status is None or leads_elsewhere(details):
                 raise
             self._region = details.region
             return Finding(message=f"{host} answers", http_status=details.http_status)
@@ -164,6 +160,8 @@ class _AmazonProbe:
     def failure(self, error: Exception) -> Finding:
         """See `ProviderProbe`."""
         details = aws_details(error)
+        if is_refused(error) or leads_elsewhere(details):
+            return field_finding(aws_error(error))
         if isinstance(error, MillraceError) and details.code is None:
             return field_finding(error)
         code = details.code or type(error).__name__

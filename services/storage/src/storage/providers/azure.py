@@ -24,7 +24,7 @@ from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig
-from shared.private_addresses import is_private, refuse_private_addresses
+from shared.outgoing.addresses import is_private, refuse_private_addresses
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 

@@ -11,15 +11,14 @@ from contextlib import AsyncExitStack
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from shared.aws.clients import AwsClients
 from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError, NotFoundError
 from shared.objects.config import StoreLimits
 from shared.objects.errors import AZURE_HINTS, network_code, store_code, store_status
 from shared.objects.store import ObjectStore
-from shared.private_addresses import refuse_private_addresses
+from shared.outgoing.addresses import refuse_private_addresses
+from shared.outgoing.http_client import HttpClient
 from shared.runtime.logs import redactor
 from storage.placement.failover import ObjectHeaders
 from storage.providers.azure import AzureStorageConfig, checked
@@ -64,12 +63,12 @@ async def test_connection(
     *,
     app_key: str,
     aws: AwsClients,
-    http: aiohttp.ClientSession,
+    http: HttpClient,
     allow_private: bool,
     deadline_s: float,
 ) -> ConnectionReport:
     """
-    Test a connector, saved or not, within the deadline. `http` is `storage.providers.probe.public_session`. `aws` is
+    Test a connector, saved or not, within the deadline. `http` reads public URLs. `aws` is
     unused: other providers need it.
     """
     redactor.add(config.account_key.reveal())

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from shared.errors import InvalidError
-from shared.private_addresses import refuse_private_host
+from shared.outgoing.addresses import refuse_private_host
 
 PREFIX: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 PREFIX_CHARS: Final = 256

@@ -4,8 +4,7 @@ steps are in `amazon_probe` and `azure_probe`.
 
 Implementation: the operations that uploads use, under the same prefix, each once; then reads without credentials.
 Public URLs are read without following redirects, up to a limit, and a refusal is quoted.
-Considerations: the customer chooses the host of a public URL. A session that may not reach our own network therefore
-checks the address that it really connects to.
+Considerations: the customer chooses the host of a public URL, so `http` is the guarded client of `shared.outgoing`.
 """
 
 import re
@@ -19,7 +18,8 @@ from msgspec import Struct
 
 from shared.contracts.connection_report import Check, ConnectionReport, Finding, run_checks
 from shared.errors import InvalidError
-from shared.private_addresses import PrivateAddressError, public_socket
+from shared.outgoing.addresses import PrivateAddressError, is_refused
+from shared.outgoing.http_client import HttpClient
 from storage.placement.failover import ObjectHeaders
 from storage.providers.probe_port import ProviderProbe, Sample
 
@@ -34,17 +34,7 @@ QUOTED_CHARS: Final = 100
 PROBE_NOT_DELETED: Final = "The test's object, below .probe/, may still be there."
 
 
-def public_session(*, allow_private: bool) -> aiohttp.ClientSession:
-    """A session for public reads: without cookies, and not from our own network unless `allow_private`."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(socket_factory=None if allow_private else public_socket),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        # The limit on a response holds for its bytes as sent, not decompressed.
-        auto_decompress=False,
-    )
-
-
-async def probe(provider: ProviderProbe, *, http: aiohttp.ClientSession, deadline_s: float) -> ConnectionReport:
+async def probe(provider: ProviderProbe, *, http: HttpClient, deadline_s: float) -> ConnectionReport:
     """Test a connector within the deadline."""
     return await run_checks(_ProbeRun(provider, http).checks(), deadline_s=deadline_s)
 
@@ -60,7 +50,7 @@ class _PublicResponse(Struct, frozen=True):
 class _ProbeRun:
     """One test of one connector."""
 
-    def __init__(self, provider: ProviderProbe, http: aiohttp.ClientSession) -> None:
+    def __init__(self, provider: ProviderProbe, http: HttpClient) -> None:
         self._provider = provider
         self._http = http
         self._sample = Sample(key="", body=f"millrace connection test {uuid.uuid4()}\n".encode())
@@ -177,8 +167,8 @@ class _ProbeRun:
     async def _read(self, **headers: str) -> _PublicResponse | Finding:
         """Read the public URL without credentials. Returns the response, or a finding when there is none."""
         try:
-            async with self._http.get(
-                self._url, allow_redirects=False, headers={"Accept-Encoding": "identity", **headers}
+            async with self._http.request(
+                "GET", self._url, headers={"Accept-Encoding": "identity", **headers}
             ) as answer:
                 body = bytearray()
                 async for piece in answer.content.iter_chunked(MAX_READ_BYTES):
@@ -186,8 +176,8 @@ class _ProbeRun:
                     if len(body) >= MAX_READ_BYTES:
                         break
             return _PublicResponse(answer.status, answer.headers, bytes(body))
-        except aiohttp.ClientError as error:
-            if isinstance(getattr(error, "os_error", None), PrivateAddressError):
+        except (aiohttp.ClientError, PrivateAddressError) as error:
+            if is_refused(error):
                 message = f"{self._url} is not reachable from the internet"
                 return Finding(
                     status="failed", code="PrivateAddress", message=message, hint=self._provider.wording.not_public

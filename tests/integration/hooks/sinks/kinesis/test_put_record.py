@@ -9,7 +9,6 @@ from hooks.delivery.model import CallPolicy
 from hooks.matching.hook import BatchSettings
 from hooks.sinks.kinesis.config import KinesisConfig
 from hooks.sinks.kinesis.put_record import ADVICE, AT_ONCE, RETRY_PUT_RECORDS_S
-from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.contracts import streams
 from shared.contracts.messages import Alert, decode
@@ -18,6 +17,7 @@ from shared.messaging.consumers import open_scan
 from shared.runtime.retry import Backoff
 from support.clients.hooks import HooksClient, by_user, events, first_successes, wait_acknowledged
 from support.fakes.sink import TargetQueueHarness
+from support.outgoing import aws_clients
 from support.servers.kinesis import CallFault, FaultyKinesis
 from support.waiting import until
 
@@ -69,7 +69,7 @@ async def harness(
         secret_key=Secret("not-a-real-secret-key"),
         endpoint_url=kinesis.url,
     )
-    async with AwsClients() as clients:
+    async with aws_clients() as clients:
         sink = config.open(clients, "orders", advice.append, call_s=call_s, clock=clock)
         async with TargetQueueHarness(sink, POLICY) as harness:
             yield harness

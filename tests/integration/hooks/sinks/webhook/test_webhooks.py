@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import jsonschema
 import pytest
 
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Record, Sent
-from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.client import WebhookClient
 from hooks.sinks.webhook.config import WebhookConfig
 from hooks.sinks.webhook.sink import AT_ONCE, WebhookSink
 from shared.config.secret import Secret
@@ -29,9 +28,11 @@ from shared.errors import (
 )
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
+from shared.outgoing.door import Outgoing
 from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, open_client, pending, wait_acknowledged
 from support.fakes.sink import make_record
+from support.outgoing import open_outgoing
 from support.servers.webhooks import SECRET, Received, Receiver
 from support.waiting import until
 
@@ -40,9 +41,9 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with open_session(allow_private=True) as http:
-        yield http
+async def outgoing() -> AsyncIterator[Outgoing]:
+    async with open_outgoing() as outgoing:
+        yield outgoing
 
 
 @pytest.fixture
@@ -193,22 +194,22 @@ def record(place: int, data: bytes) -> Record:
     )
 
 
-def open_sink(config: WebhookConfig, http: aiohttp.ClientSession) -> WebhookSink:
-    return config.open(WebhookClient(http, lambda: NOW, allow_private=True), "all", lambda _: None)
+def open_sink(config: WebhookConfig, outgoing: Outgoing) -> WebhookSink:
+    return config.open(WebhookClient(outgoing, lambda: NOW), "all", lambda _: None)
 
 
-async def send(receiver: Receiver, http: aiohttp.ClientSession, *data: bytes, **changes: Any) -> Sequence[Outcome]:
+async def send(receiver: Receiver, outgoing: Outgoing, *data: bytes, **changes: Any) -> Sequence[Outcome]:
     """One call of a sink."""
     config = WebhookConfig(url=changes.get("url", receiver.url), secret=Secret(changes.get("secret", SECRET)))
-    return await open_sink(config, http).send([record(place, body) for place, body in enumerate(data)])
+    return await open_sink(config, outgoing).send([record(place, body) for place, body in enumerate(data)])
 
 
 async def test_what_is_sent_again_keeps_its_id_and_another_body_has_another(
-    receiver: Receiver, http: aiohttp.ClientSession
+    receiver: Receiver, outgoing: Outgoing
 ) -> None:
-    await send(receiver, http, b"1")
-    await send(receiver, http, b"1")
-    await send(receiver, http, b"12")
+    await send(receiver, outgoing, b"1")
+    await send(receiver, outgoing, b"1")
+    await send(receiver, outgoing, b"12")
 
     first, again, longer = [request.id for request in receiver.received]
     assert first == again
@@ -233,7 +234,7 @@ async def test_what_is_sent_again_keeps_its_id_and_another_body_has_another(
 @pytest.mark.parametrize(("status", "kind"), [(429, BusyError), (503, UnavailableError)])
 async def test_retry_after_is_obeyed_within_bounds(
     receiver: Receiver,
-    http: aiohttp.ClientSession,
+    outgoing: Outgoing,
     told: str,
     wanted: float | None,
     status: int,
@@ -242,26 +243,24 @@ async def test_retry_after_is_obeyed_within_bounds(
     receiver.answers.append((status, {"Retry-After": told}))
 
     with pytest.raises(kind) as caught:
-        await send(receiver, http, b"1")
+        await send(receiver, outgoing, b"1")
 
     assert wanted == caught.value.retry_after_s
 
 
-async def test_a_receiver_that_throttles_gets_no_further_requests(
-    receiver: Receiver, http: aiohttp.ClientSession
-) -> None:
+async def test_a_receiver_that_throttles_gets_no_further_requests(receiver: Receiver, outgoing: Outgoing) -> None:
     receiver.status_of = lambda _: 429
 
     with pytest.raises(BusyError):
-        await send(receiver, http, *(b"%d" % number for number in range(32)))
+        await send(receiver, outgoing, *(b"%d" % number for number in range(32)))
 
     assert receiver.asked <= AT_ONCE
 
 
-async def test_requests_at_once_are_bounded(receiver: Receiver, http: aiohttp.ClientSession) -> None:
+async def test_requests_at_once_are_bounded(receiver: Receiver, outgoing: Outgoing) -> None:
     receiver.gate.clear()
     async with asyncio.TaskGroup() as tasks:
-        sending = tasks.create_task(send(receiver, http, *(b"%d" % number for number in range(32))))
+        sending = tasks.create_task(send(receiver, outgoing, *(b"%d" % number for number in range(32))))
         await until(lambda: receiver.most_at_once == AT_ONCE)
         receiver.gate.set()
         outcomes = await sending
@@ -274,22 +273,22 @@ async def test_requests_at_once_are_bounded(receiver: Receiver, http: aiohttp.Cl
     ("status", "kind"), [(301, NotFoundError), (307, NotFoundError), (404, NotFoundError), (410, NotFoundError)]
 )
 async def test_a_redirect_is_not_followed_and_pauses_like_a_missing_address(
-    receiver: Receiver, http: aiohttp.ClientSession, status: int, kind: type[NotFoundError]
+    receiver: Receiver, outgoing: Outgoing, status: int, kind: type[NotFoundError]
 ) -> None:
     receiver.answers.append((status, {"Location": receiver.url}))
 
     with pytest.raises(kind):
-        await send(receiver, http, b"1")
+        await send(receiver, outgoing, b"1")
 
     assert (1, []) == (receiver.asked, receiver.received)
 
 
 async def test_an_address_of_our_own_network_is_not_connected_to_whatever_its_name_is(receiver: Receiver) -> None:
-    async with open_session(allow_private=False) as http:
+    async with open_outgoing(allow_private_endpoints=False) as outgoing:
         for host in ("127.0.0.1", "localhost", "[::1]"):
             url = receiver.url.replace("127.0.0.1", host)
             with pytest.raises(DeniedError, match="not reachable from the internet"):
-                await send(receiver, http, b"1", url=url)
+                await send(receiver, outgoing, b"1", url=url)
 
     assert 0 == receiver.asked
 
@@ -298,13 +297,13 @@ async def test_an_address_of_our_own_network_is_not_connected_to_whatever_its_na
     ("changes", "kind"), [({"secret": "whsec_c2hvcnQ="}, CredentialsError), ({"url": "https://1.2.3/"}, NotFoundError)]
 )
 async def test_no_record_is_guilty_of_what_no_form_should_have_let_through(
-    receiver: Receiver, http: aiohttp.ClientSession, changes: dict[str, str], kind: type[MillraceError]
+    receiver: Receiver, outgoing: Outgoing, changes: dict[str, str], kind: type[MillraceError]
 ) -> None:
     with pytest.raises(kind):
-        await send(receiver, http, b"1", b"2", **changes)
+        await send(receiver, outgoing, b"1", b"2", **changes)
 
 
-async def test_a_confirmation_counts_although_the_rest_of_the_answer_never_comes(http: aiohttp.ClientSession) -> None:
+async def test_a_confirmation_counts_although_the_rest_of_the_answer_never_comes(outgoing: Outgoing) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
@@ -316,11 +315,11 @@ async def test_a_confirmation_counts_although_the_rest_of_the_answer_never_comes
     async with server:
         host, port = server.sockets[0].getsockname()[:2]
         config = WebhookConfig(url=f"http://{host}:{port}/", secret=Secret(SECRET))
-        outcomes = await open_sink(config, http).send([record(0, b"1")])
+        outcomes = await open_sink(config, outgoing).send([record(0, b"1")])
 
     assert [Sent()] == outcomes
 
 
-async def test_a_receiver_that_is_not_there_is_unavailable(receiver: Receiver, http: aiohttp.ClientSession) -> None:
+async def test_a_receiver_that_is_not_there_is_unavailable(receiver: Receiver, outgoing: Outgoing) -> None:
     with pytest.raises(UnavailableError, match="cannot be reached"):
-        await send(receiver, http, b"1", url="http://127.0.0.1:9/hook")
+        await send(receiver, outgoing, b"1", url="http://127.0.0.1:9/hook")

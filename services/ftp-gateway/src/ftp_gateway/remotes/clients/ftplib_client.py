@@ -79,8 +79,8 @@ def check_internals(library: type[ftplib.FTP_TLS] = ftplib.FTP_TLS) -> None:
 class FtpsClient(ftplib.FTP_TLS):
     """`ftplib` on a socket of ours, with data channels that resume the TLS session of the control channel."""
 
-    def __init__(self, remote: Remote) -> None:
-        super().__init__(context=tls_context(remote), timeout=ANSWER_S, encoding="latin-1")
+    def __init__(self, remote: Remote, authorities: str | None) -> None:
+        super().__init__(context=tls_context(remote, authorities), timeout=ANSWER_S, encoding="latin-1")
         self._remote = remote
         self._data: ssl.SSLSocket | None = None
 
@@ -151,9 +151,14 @@ class FtpsClient(ftplib.FTP_TLS):
         self.file = sock.makefile("r", encoding=self.encoding)
 
 
-def tls_context(remote: Remote) -> ssl.SSLContext:
-    """Return the TLS settings of a remote. Raises `InvalidError` for `ca_certificates` that are not PEM."""
-    context = ssl.create_default_context()
+def tls_context(remote: Remote, authorities: str | None = None) -> ssl.SSLContext:
+    """
+    Return the TLS settings of a remote. They trust its own `ca_certificates`, or else `authorities`, or the usual ones.
+
+    Raises:
+        InvalidError: `ca_certificates` are not PEM.
+    """
+    context = ssl.create_default_context(cadata=authorities)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if remote.max_tls == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -21,11 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar, cast
 
-from ftp_gateway.remotes.clients.dialing import dial
 from ftp_gateway.remotes.clients.ftplib_client import ANSWER_S, FtpsClient, from_wire, tls_context, to_wire, translated
 from ftp_gateway.remotes.remote import Remote
 from ftp_gateway.remotes.state import RemoteFile
 from shared.errors import NotFoundError, TooLargeError
+from shared.outgoing.door import Outgoing
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class _Thread:
 
 
 @asynccontextmanager
-async def open_ftps_remote(remote: Remote, *, allow_private: bool) -> AsyncIterator[FtpsRemote]:
+async def open_ftps_remote(remote: Remote, outgoing: Outgoing) -> AsyncIterator[FtpsRemote]:
     """
     Sign in.
 
@@ -179,13 +179,13 @@ async def open_ftps_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
         CredentialsError: It does not take the password.
         UnavailableError: It cannot be reached, or speaks no FTPS.
     """
-    async with _connected(remote, allow_private=allow_private) as (ftp, thread):
+    async with _connected(remote, outgoing) as (ftp, thread):
         password = remote.password.reveal() if remote.password else ""
         await thread.do(lambda: ftp.enter(password))
         yield FtpsRemote(ftp, thread)
 
 
-async def identify_ftps(remote: Remote, *, allow_private: bool) -> str:
+async def identify_ftps(remote: Remote, outgoing: Outgoing) -> str:
     """
     Return the server's certificate in words. Nothing secret is sent.
 
@@ -193,16 +193,16 @@ async def identify_ftps(remote: Remote, *, allow_private: bool) -> str:
         UnknownHostError: Its certificate is not trusted.
         UnavailableError: It cannot be reached, or speaks no FTPS.
     """
-    async with _connected(remote, allow_private=allow_private) as (ftp, _):
+    async with _connected(remote, outgoing) as (ftp, _):
         assert isinstance(ftp.sock, ssl.SSLSocket)
         digest = hashlib.sha256(ftp.sock.getpeercert(binary_form=True) or b"").hexdigest()
         return f"{ftp.sock.version()}, the certificate has the SHA-256 {digest} and is trusted"
 
 
 @asynccontextmanager
-async def _connected(remote: Remote, *, allow_private: bool) -> AsyncIterator[tuple[FtpsClient, _Thread]]:
-    ftp, thread = FtpsClient(remote), _Thread()
-    with await dial(*remote.at, allow_private=allow_private) as sock:
+async def _connected(remote: Remote, outgoing: Outgoing) -> AsyncIterator[tuple[FtpsClient, _Thread]]:
+    ftp, thread = FtpsClient(remote, outgoing.authorities), _Thread()
+    with await outgoing.dial(*remote.at) as sock:
         sock.settimeout(ANSWER_S)
         # TLS takes over the socket's descriptor; this copy stays ours, to end the thread's wait.
         end = sock.dup()

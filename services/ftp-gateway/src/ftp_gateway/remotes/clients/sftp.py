@@ -18,11 +18,11 @@ from typing import TypeVar, cast
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_REGULAR
 
-from ftp_gateway.remotes.clients.dialing import dial
 from ftp_gateway.remotes.clients.sftp_keys import accepted_key, client_key
 from ftp_gateway.remotes.remote import OfferedHostKey, Remote, UnknownHostError
 from ftp_gateway.remotes.state import RemoteFile
 from shared.errors import CredentialsError, DeniedError, NotFoundError, TooLargeError, UnavailableError
+from shared.outgoing.door import Outgoing
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class SftpRemote:
 
 
 @asynccontextmanager
-async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncIterator[SftpRemote]:
+async def open_sftp_remote(remote: Remote, outgoing: Outgoing) -> AsyncIterator[SftpRemote]:
     """
     Sign in.
 
@@ -133,7 +133,7 @@ async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
     if remote.private_key:
         keys.append(await asyncio.to_thread(client_key, remote.private_key, remote.passphrase))
     connection: asyncssh.SSHClientConnection | None = None
-    sock = await dial(*remote.at, allow_private=allow_private)
+    sock = await outgoing.dial(*remote.at)
     try:
         with _translated(client, accepted):
             connection = await asyncssh.connect(
@@ -163,7 +163,7 @@ async def open_sftp_remote(remote: Remote, *, allow_private: bool) -> AsyncItera
         sock.close()
 
 
-async def identify_sftp(remote: Remote, *, allow_private: bool) -> str:
+async def identify_sftp(remote: Remote, outgoing: Outgoing) -> str:
     """
     Return the server's host key in words. Nothing secret is sent.
 
@@ -172,7 +172,7 @@ async def identify_sftp(remote: Remote, *, allow_private: bool) -> str:
         UnavailableError: It cannot be reached, or speaks no SSH.
     """
     accepted = accepted_key(remote)
-    with await dial(*remote.at, allow_private=allow_private) as sock, _translated():
+    with await outgoing.dial(*remote.at) as sock, _translated():
         async with asyncio.timeout(LOGIN_S):
             offered = await asyncssh.get_server_host_key(
                 remote.host, remote.at[1], sock=sock, config=None, server_host_key_algs=_algorithms(accepted)

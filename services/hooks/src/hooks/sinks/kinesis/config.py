@@ -27,10 +27,12 @@ from hooks.sinks.kinesis.put_record import PutRecordFallback
 from hooks.sinks.kinesis.sink import CALL_S, LIMITS, KinesisSink
 from hooks.sinks.port import Advise
 from shared.aws.clients import AwsClients
+from shared.aws.endpoints import is_aws
 from shared.aws.roles import AwsCredentials, AwsRole, check_role
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
 from shared.errors import InvalidError
+from shared.outgoing.door import Outgoing
 from shared.runtime.settings import Settings
 
 ACCESS_KEY: Final = re.compile(r"\w{16,128}", re.ASCII)
@@ -70,9 +72,9 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return AwsRole(role_arn=self.role_arn, external_id=self.external_id, base=keys if self.api_key else None)
 
     @classmethod
-    def open_shared(cls, settings: Settings, clock: Callable[[], datetime]) -> AwsClients:
+    def open_shared(cls, settings: Settings, outgoing: Outgoing, clock: Callable[[], datetime]) -> AwsClients:
         """The AWS clients of the process."""
-        return AwsClients(sts_endpoint_url=settings.sts_endpoint_url or None)
+        return AwsClients(outgoing, sts_endpoint_url=settings.sts_endpoint_url or None)
 
     @classmethod
     def of_hook(cls, hook: Hook) -> None:
@@ -102,9 +104,7 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def at_aws(self) -> bool:
         """Return whether the API is AWS's own."""
-        host = self.endpoint_url.removeprefix("https://").partition(":")[0]
-        ours = self.endpoint_url.startswith("https://") and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        return ours or not self.endpoint_url
+        return not self.endpoint_url or is_aws(self.endpoint_url)
 
     def open(
         self,

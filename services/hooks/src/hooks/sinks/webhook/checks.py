@@ -4,17 +4,19 @@ signed message.
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from hooks.sinks.probe_message import probe_message
 from hooks.sinks.webhook.sink import REQUEST_S, WebhookSink
 from shared.contracts.connection_report import Check, Finding
-from shared.private_addresses import is_private
+from shared.outgoing.addresses import UNREACHABLE, AddressInfo
+from shared.outgoing.door import Outgoing
 
 DEADLINE_S: Final = 2 * REQUEST_S
 """Time limit of all steps, of which one may use half: a receiver that confirms within `REQUEST_S` is a good one."""
@@ -33,26 +35,23 @@ HINTS: Final[dict[int, str]] = {
 
 TIMEOUT_HINT: Final = "Check the url, and that a firewall lets this host reach it."
 
-_Address = tuple[Any, ...]
 
-
-def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple[Check, ...]:
-    """The steps, for the sink of a configuration that was checked."""
+def webhook_checks(url: str, sink: WebhookSink, outgoing: Outgoing) -> tuple[Check, ...]:
+    """The steps, for the sink of a configuration that was checked. A proxy takes all but the last upon itself."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    addresses: list[_Address] = []
+    addresses: list[AddressInfo] = []
 
     async def resolve() -> Finding:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses.extend(address for *_, address in found)
+        addresses.extend(await outgoing.resolve(host, port))
         return Finding(message=f"{host} has {len(addresses)} {'address' if len(addresses) == 1 else 'addresses'}")
 
     async def allow() -> Finding:
-        if not allow_private and any(is_private(str(address[0])) for address in addresses):
+        if any(map(outgoing.refuses, addresses)):
             return Finding(
                 status="failed",
                 code="PrivateAddress",
-                message=f"{host} is not reachable from the internet",
+                message=f"{host} is {UNREACHABLE}",
                 hint="Give an address that everybody can reach.",
             )
         return Finding(message=f"{host} may be connected to")
@@ -65,7 +64,7 @@ def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple
         for address in addresses:
             try:
                 async with asyncio.timeout(ADDRESS_S):
-                    return await _tls_handshake(host, address)
+                    return await _tls_handshake(host, address, outgoing)
             except ssl.SSLError:
                 raise
             except OSError as error:
@@ -86,18 +85,24 @@ def webhook_checks(url: str, sink: WebhookSink, *, allow_private: bool) -> tuple
             hint=HINTS.get(status or 0),
         )
 
+    answer = Check(name="answer", run=post, needs=("tls",), timeout_hint=TIMEOUT_HINT)
+    if outgoing.guarded.proxy_of(url) is not None:
+        return (msgspec.structs.replace(answer, needs=()),)
     return (
         Check(name="name", run=_network_errors_found(resolve), timeout_hint=TIMEOUT_HINT),
         Check(name="address", run=allow, needs=("name",)),
         Check(name="tls", run=_network_errors_found(handshake), needs=("address",), timeout_hint=TIMEOUT_HINT),
-        Check(name="answer", run=post, needs=("tls",), timeout_hint=TIMEOUT_HINT),
+        answer,
     )
 
 
-async def _tls_handshake(host: str, address: _Address) -> Finding:
-    _, writer = await asyncio.open_connection(
-        address[0], address[1], ssl=ssl.create_default_context(), server_hostname=host
-    )
+async def _tls_handshake(host: str, address: AddressInfo, outgoing: Outgoing) -> Finding:
+    sock = await outgoing.connect(address)
+    try:
+        _, writer = await asyncio.open_connection(sock=sock, ssl=outgoing.tls, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise
     try:
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
         certificate = tls.getpeercert() or {}

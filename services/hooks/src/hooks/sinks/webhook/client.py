@@ -1,27 +1,15 @@
-"""The HTTP session that all webhooks of a process share."""
+"""The parts that all webhooks of a process share."""
 
 from collections.abc import Callable
 from datetime import datetime
 
-import aiohttp
 from msgspec import Struct
 
-from shared.private_addresses import public_socket
+from shared.outgoing.door import Outgoing
 
 
 class WebhookClient(Struct, frozen=True):
-    """A session of `open_session`, the clock that stamps messages, and whether private addresses are allowed."""
+    """The connections of the process, and the clock that stamps messages."""
 
-    http: aiohttp.ClientSession
+    outgoing: Outgoing
     clock: Callable[[], datetime]
-    allow_private: bool
-
-
-def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
-    """A session without cookies that does not connect to our own network unless that is allowed."""
-    return aiohttp.ClientSession(
-        # Each sink limits itself; a limit here would let one silent receiver hold up the others.
-        connector=aiohttp.TCPConnector(limit=0, socket_factory=None if allow_private else public_socket),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    )

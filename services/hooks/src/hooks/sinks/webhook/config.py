@@ -22,13 +22,14 @@ from hooks.delivery.model import SinkLimits
 from hooks.matching.hook import Hook
 from hooks.sinks.port import Advise
 from hooks.sinks.webhook.checks import DEADLINE_S, webhook_checks
-from hooks.sinks.webhook.client import WebhookClient, open_session
+from hooks.sinks.webhook.client import WebhookClient
 from hooks.sinks.webhook.signing import signing_key
 from hooks.sinks.webhook.sink import LIMITS, REQUEST_S, WebhookSink
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
 from shared.errors import InvalidError
-from shared.private_addresses import refuse_private_host
+from shared.outgoing.addresses import refuse_private_host
+from shared.outgoing.door import Outgoing
 from shared.runtime.settings import Settings
 
 URL: Final = re.compile(r"https?://[!-~]+")
@@ -49,11 +50,11 @@ class WebhookConfig(Struct, frozen=True, kw_only=True):
 
     @classmethod
     @asynccontextmanager
-    async def open_shared(cls, settings: Settings, clock: Callable[[], datetime]) -> AsyncIterator[WebhookClient]:
-        """The HTTP session of the process."""
-        allow_private = settings.allow_private_endpoints
-        async with open_session(allow_private=allow_private) as http:
-            yield WebhookClient(http, clock, allow_private)
+    async def open_shared(
+        cls, settings: Settings, outgoing: Outgoing, clock: Callable[[], datetime]
+    ) -> AsyncIterator[WebhookClient]:
+        """The connections of the process."""
+        yield WebhookClient(outgoing, clock)
 
     @classmethod
     def of_hook(cls, hook: Hook) -> "WebhookConfig":
@@ -97,5 +98,5 @@ class WebhookConfig(Struct, frozen=True, kw_only=True):
     async def test(self, shared: WebhookClient, stream_name: str | None, *, test_record: bool) -> ConnectionReport:
         """See `hooks.sinks.port.SinkFactory`. Posts one marked message, as JSON."""
         sink = WebhookSink(shared, self.url, self.secret)
-        checks = webhook_checks(self.url, sink, allow_private=shared.allow_private)
+        checks = webhook_checks(self.url, sink, shared.outgoing)
         return await run_checks(checks, deadline_s=DEADLINE_S)

@@ -32,7 +32,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
-from shared.private_addresses import PrivateAddressError
+from shared.outgoing.addresses import UNREACHABLE, is_refused
 
 LIMITS: Final = SinkLimits(call_records=32, call_bytes=10 << 20, record_bytes=10 << 20)
 """Our own: a call is as slow as the slowest of its requests."""
@@ -68,7 +68,7 @@ class WebhookSink:
         request_s: float = REQUEST_S,
     ) -> None:
         self.limits = LIMITS
-        self._http = client.http
+        self._http = client.outgoing.guarded
         self._clock = client.clock
         self._url = url
         self._secret = secret
@@ -148,7 +148,6 @@ class WebhookSink:
                 # As a file, because aiohttp warns of large bodies in one piece.
                 data=io.BytesIO(body) if body is not None else None,
                 headers={"User-Agent": "millrace"} | (headers or {}),
-                allow_redirects=False,
                 timeout=self._timeout,
             ) as answer:
                 error = self._error(answer.status, answer.headers.get("Retry-After"))
@@ -161,8 +160,8 @@ class WebhookSink:
             # yarl and aiohttp refuse some addresses that `URL` lets pass.
             return None, NotFoundError(f"the receiver's address is none ({type(refused).__name__})")
         except (aiohttp.ClientError, OSError) as refused:
-            if isinstance(getattr(refused, "os_error", None), PrivateAddressError):
-                return None, DeniedError("the receiver's address is not reachable from the internet")
+            if is_refused(refused):
+                return None, DeniedError(f"the receiver's address is {UNREACHABLE}")
             return None, UnavailableError(f"the receiver cannot be reached ({type(refused).__name__})")
         return answer.status, error
 

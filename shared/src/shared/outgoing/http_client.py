@@ -1,0 +1,53 @@
+"""An HTTP client that follows no redirect. `shared.outgoing.door.Outgoing` makes the two of a process."""
+
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from yarl import URL
+
+from shared.outgoing.addresses import PrivateAddressError, is_private
+from shared.outgoing.proxies import Proxies
+
+if TYPE_CHECKING:
+    from aiohttp.client import _RequestContextManager
+
+
+class HttpClient:
+    """
+    Requests over shared connections, directly or by the proxy of the settings, without cookies and unpacking.
+
+    Args:
+        direct: Connects to the address that it has resolved.
+        proxied: Connects to the proxy, whose address is the operator's own.
+        guarded: Whether a host inside our own network is refused. `direct` checks its addresses; a proxy resolves names
+            itself, so of what goes there only the name, or the address in it, can be checked here.
+    """
+
+    def __init__(
+        self, direct: aiohttp.ClientSession, proxied: aiohttp.ClientSession, proxies: Proxies, *, guarded: bool
+    ) -> None:
+        self._direct = direct
+        self._proxied = proxied
+        self._proxies = proxies
+        self._guarded = guarded
+
+    def request(self, method: str, url: str, **options: Any) -> "_RequestContextManager":
+        """
+        One request; its block closes the answer. A redirect is an answer like another. `options` are those of
+        `aiohttp.ClientSession.request`.
+
+        Raises:
+            PrivateAddressError: The host is refused; where an address is, an error of aiohttp hides it
+                (`shared.outgoing.addresses.is_refused`).
+            ValueError: It is no URL.
+        """
+        proxy = self._proxies.of(url)
+        if proxy is None:
+            return self._direct.request(method, url, allow_redirects=False, **options)
+        if self._guarded and is_private(URL(url).raw_host or ""):
+            raise PrivateAddressError
+        return self._proxied.request(method, url, allow_redirects=False, proxy=proxy, **options)
+
+    def proxy_of(self, url: str) -> str | None:
+        """The proxy by which a URL is reached; None where it is reached directly."""
+        return self._proxies.of(url)
