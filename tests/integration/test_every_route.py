@@ -59,3 +59,16 @@ async def test_only_the_right_token_opens_a_route(
                 async with http.request(route.method, path_of(route), headers=headers, data=b"{}") as response:
                     told = (await response.json())["error"]
                     assert (response.status, told["code"]) == expected, f"{route.method} {route.path}"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+async def test_unknown_query_parameter_is_refused_by_every_route(
+    service: Service, run_service: RunService, admin: dict[str, str]
+) -> None:
+    asked = [(route.method, path_of(route)) for route in service.routes]
+    asked += [("GET", path) for path in ("/livez", "/readyz", "/metrics", "/openapi.json")]
+    async with run_service(service) as served, aiohttp.ClientSession(served.url) as http:
+        for method, path in asked:
+            async with http.request(method, path, headers=admin, params={"sinc": "2099"}, data=b"{}") as response:
+                told = (await response.json())["error"]
+                assert (400, "invalid", "sinc") == (response.status, told["code"], told["field"]), f"{method} {path}"

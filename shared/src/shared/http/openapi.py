@@ -15,7 +15,8 @@ from shared.http.routes import PARAMETER, Query, Route
 
 DESCRIPTION: Final = """\
 Every error has the body `Problem`, whatever its status. A path that is not here answers 404, a method that a path does
-not have 405 with `Allow`. Every GET answers HEAD too.\
+not have 405 with `Allow`, a query parameter that a path does not have 400, and so does one that comes twice. Every GET
+answers HEAD too.\
 """
 
 

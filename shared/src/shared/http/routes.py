@@ -27,11 +27,13 @@ class Query(Struct, frozen=True):
     Args:
         type: Its type with its bounds, such as `Annotated[int, Meta(ge=1, le=100)]`; a bool is `true` or `false`.
         default: Its value where it is left out.
+        formerly: Its name in an earlier release, which is still understood.
     """
 
     meaning: str
     type: Any = str
     default: Any = None
+    formerly: str = ""
 
 
 class Route(Struct, frozen=True):
@@ -48,7 +50,8 @@ class Route(Struct, frozen=True):
         consumes: The content type of the body; or, for a body that the handler reads itself, each content type that
             it takes with the type of its body (`Binary`, `str`, a Struct of the fields of a form).
         produces: The content type of the answer; `*/*` where it is whatever was stored.
-        query: The query parameters by their names; a bare string is the meaning of one that is any text.
+        query: The query parameters by their names; a bare string is the meaning of one that is any text. The listener
+            refuses every other one.
         also: Statuses beside `status` that are no errors, or errors that have a body of their own: each with the type
             of its JSON body, None where it has none.
         body_required: Whether the body may be left out.

@@ -36,6 +36,10 @@ JSON_BODY_BYTES = 1 << 20
 """Limit of a JSON body. Routes that take more, or no JSON, read by `shared.http.bodies`."""
 
 
+FIELD_CHARACTERS = 64
+"""Limit on what an error repeats of a name in the request."""
+
+
 class Call(Generic[S]):
     """
     Request as a handler sees it.
@@ -75,11 +79,6 @@ class Call(Generic[S]):
         return self.request.match_info
 
     @property
-    def query(self) -> Mapping[str, str]:
-        """Texts of the query parameters as they were sent; `query_values` has them checked and typed."""
-        return self.request.query
-
-    @property
     def dry_run(self) -> bool:
         return bool(self.query_values.get("dry_run", False))
 
@@ -115,15 +114,21 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
     async def described(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
 
-    app.router.add_get("/livez", livez)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/openapi.json", described)
+    for path, answer in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics), ("/openapi.json", described)):
+        app.router.add_get(path, _without_query(answer))
     for route in routes:
         # A GET answers HEAD too, which CDNs and `curl -I` ask.
         add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
         add(route.path, _handler(route, listener), expect_handler=_expect)
     return app
+
+
+def _without_query(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Callable[..., Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        _query_values({}, request)
+        return await handler(request)
+
+    return handle
 
 
 async def _expect(_: web.Request) -> None:
@@ -153,12 +158,24 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
 
 
 def _query_values(query: Mapping[str, str | Query], request: web.Request) -> dict[str, Any]:
+    """
+    The query parameters by their types.
+
+    Raises:
+        InvalidError: One is unknown, comes twice, or is not of its type. A misspelt filter would match everything.
+    """
+    sent = request.query
+    formerly = {parameter.formerly for parameter in query.values() if isinstance(parameter, Query)}
+    for name in sent:
+        if name not in query and name not in formerly:
+            known = f"one of {', '.join(query)}" if query else "none"
+            raise InvalidError(f"there is no such query parameter; expected {known}", field=name[:FIELD_CHARACTERS])
     values: dict[str, Any] = {}
     for name, parameter in query.items():
-        texts = request.query.getall(name, [])
         if isinstance(parameter, str):
             parameter = Query(parameter)
-        elif len(texts) > 1:
+        texts = [text for at in (name, parameter.formerly) if at for text in sent.getall(at, ())]
+        if len(texts) > 1:
             raise InvalidError("expected it once", field=name)
         values[name] = _converted(texts[0], parameter.type, name) if texts else parameter.default
     return values

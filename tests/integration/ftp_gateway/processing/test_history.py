@@ -101,13 +101,13 @@ async def test_files_are_listed_by_state_and_page(gateway: Gateway) -> None:
         await process(client, "/empty.csv", b"")
         await write(client, "/later.csv.part")
 
-    first = await gateway.files(state="completed", most=2)
-    rest = await gateway.files(state="completed", most=2, before=first[-1]["at"])
+    first = await gateway.files(state="completed", limit=2)
+    rest = await gateway.files(state="completed", limit=2, before=first[-1]["at"])
 
     assert [["2.csv", "1.csv"], ["0.csv"]] == [[file["name"] for file in page] for page in (first, rest)]
     assert ["empty.csv"] == [file["name"] for file in await gateway.files(state="failed")]
     assert ["later.csv.part"] == [file["name"] for file in await gateway.files(state="uploaded")]
-    assert ["later.csv.part", "empty.csv"] == [file["name"] for file in await gateway.files(most=2)]
+    assert ["later.csv.part", "empty.csv"] == [file["name"] for file in await gateway.files(limit=2)]
 
 
 async def test_one_file_is_shown_as_it_was_last(gateway: Gateway) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hooks.app import now
+from hooks.dead_letters import store
 from hooks.dead_letters.replay import Replays
 from hooks.dead_letters.store import DeadLetterFilter
 from hooks.dead_letters.writer import DeadLetterWriter
@@ -436,6 +437,36 @@ async def test_dead_letters_are_purged_by_hook_reason_and_time(client: HooksClie
     assert ["no 4", "no 6", "no 7"] == [letter["message"] for letter in await letters(client)]
     assert (200, {"purged": 3}) == await client.ask("DELETE", "/dead-letters")
     assert [] == await letters(client)
+
+
+async def test_dead_letters_before_since_are_not_purged(
+    client: HooksClient, writer: DeadLetterWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PURGED_AT_ONCE", 2)
+    moments = []
+    for first in (0, 3, 8):
+        moments.append(datetime.now(UTC).isoformat().replace("+00:00", "Z"))
+        await put(writer, range(first, first + 3))
+    await put(writer, [6, 7], hook="other")
+
+    for query in ("since=2099-01-01T00:00:00Z", f"since={moments[1]}&hook=nothing"):
+        assert (200, {"purged": 0}) == await client.ask("DELETE", f"/dead-letters?{query}")
+    assert 11 == len(await letters(client))
+    assert (200, {"purged": 3}) == await client.ask(
+        "DELETE", f"/dead-letters?since={moments[1]}&until={moments[2]}&hook=all"
+    )
+    assert (200, {"purged": 5}) == await client.ask("DELETE", f"/dead-letters?since={moments[1]}")
+    assert ["no 0", "no 1", "no 2"] == [letter["message"] for letter in await letters(client)]
+
+
+@pytest.mark.parametrize("query", ["hok=typo", "sinze=2099-01-01T00:00:00Z", "hook=a&hook=b"])
+async def test_misspelt_filter_purges_nothing(client: HooksClient, writer: DeadLetterWriter, query: str) -> None:
+    await put(writer, range(3))
+
+    status, told = await client.ask("DELETE", f"/dead-letters?{query}")
+
+    assert (400, query.partition("=")[0]) == (status, told["error"]["field"])
+    assert 3 == len(await letters(client))
 
 
 async def test_no_dead_letter_holds_a_secret_of_the_configuration(

@@ -27,7 +27,7 @@ async def build(mesh: Mesh) -> None:
 
 
 QUERY: dict[str, str | Query] = {
-    "limit": Query("How many", Annotated[int, Meta(ge=1, le=9)], 5),
+    "limit": Query("How many", Annotated[int, Meta(ge=1, le=9)], 5, formerly="most"),
     "kind": Query("Which", Literal["red", "blue"]),
     "strict": Query("All or nothing", bool, False),
     "after": "Where to begin",
@@ -55,7 +55,7 @@ async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
 async def test_query_parameters_come_by_their_types_and_by_their_defaults(http: aiohttp.ClientSession) -> None:
     assert (200, {"limit": 5, "kind": None, "strict": False, "after": None}) == await get(http, "/v1/things")
     assert (200, {"limit": 9, "kind": "blue", "strict": True, "after": "a b"}) == await get(
-        http, "/v1/things?limit=9&kind=blue&strict=true&after=a+b&unknown=1"
+        http, "/v1/things?limit=9&kind=blue&strict=true&after=a+b"
     )
 
 
@@ -68,6 +68,11 @@ async def test_query_parameters_come_by_their_types_and_by_their_defaults(http: 
         ("limit=1&limit=2", "limit"),
         ("kind=green", "kind"),
         ("strict=perhaps", "strict"),
+        ("after=1&after=2", "after"),
+        ("unknown=1", "unknown"),
+        ("limit=5&Limit=5", "Limit"),
+        ("unknown", "unknown"),
+        ("x" * 100, "x" * 64),
     ],
 )
 async def test_query_parameter_that_is_not_of_its_type_is_refused_by_name(
@@ -76,6 +81,19 @@ async def test_query_parameter_that_is_not_of_its_type_is_refused_by_name(
     status, problem = await get(http, f"/v1/things?{query}")
 
     assert (400, "invalid", field) == (status, problem["error"]["code"], problem["error"]["field"])
+
+
+async def test_unknown_query_parameter_is_answered_with_the_known_ones(http: aiohttp.ClientSession) -> None:
+    _, some = await get(http, "/v1/things?limt=5")
+    _, none = await get(http, "/v1/things/a?limit=5")
+
+    assert "there is no such query parameter; expected one of limit, kind, strict, after" == some["error"]["message"]
+    assert "there is no such query parameter; expected none" == none["error"]["message"]
+
+
+async def test_former_name_of_a_query_parameter_is_understood(http: aiohttp.ClientSession) -> None:
+    assert 7 == (await get(http, "/v1/things?most=7"))[1]["limit"]
+    assert "limit" == (await get(http, "/v1/things?most=7&limit=7"))[1]["error"]["field"]
 
 
 @pytest.mark.parametrize("id", ["a.b", "a%20b", "%00", "x" * 65, "%2E%2E"])

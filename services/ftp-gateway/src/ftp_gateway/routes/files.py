@@ -22,7 +22,7 @@ class FileList(Struct, frozen=True, kw_only=True):
 async def list_files(call: Call[State]) -> FileList:
     """List waiting and processed files."""
     file_filter = FileFilter(
-        most=call.query_values["most"], state=call.query_values["state"], before=call.query_values["before"]
+        most=call.query_values["limit"], state=call.query_values["state"], before=call.query_values["before"]
     )
     return FileList(files=tuple(await call.state.history.newest(call.app_key, file_filter)))
 
@@ -40,7 +40,7 @@ ROUTES: tuple[Route, ...] = (
         "List the app's files with their state and counts",
         reply=FileList,
         query={
-            "most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50),
+            "limit": Query("How many", Annotated[int, Meta(ge=1, le=MAX_FILES)], 50, formerly="most"),
             "state": Query("Only those in this state", ListedState),
             "before": Query("Only those before this moment, for the next page", Annotated[datetime, Meta(tz=True)]),
         },

@@ -59,7 +59,7 @@ class HostKeyGenerations(Struct, frozen=True, kw_only=True):
 
 async def list_bans(call: Call[State]) -> Bans:
     """List the bans that this replica knows: all of them, a moment after they began."""
-    found = call.state.defender.bans()[: call.query_values["most"]]
+    found = call.state.defender.bans()[: call.query_values["limit"]]
     return Bans(
         bans=tuple(
             Ban(address=score.address, until=score.banned_until, times=score.bans)
@@ -141,7 +141,7 @@ ROUTES: tuple[Route, ...] = (
         "List the addresses that are kept out for wrong passwords and keys",
         reply=Bans,
         scope="admin",
-        query={"most": Query("How many", Annotated[int, Meta(ge=1, le=MAX_BANS)], 100)},
+        query={"limit": Query("How many", Annotated[int, Meta(ge=1, le=MAX_BANS)], 100, formerly="most")},
     ),
     Route(
         "DELETE",

@@ -25,6 +25,7 @@ from shared.messaging.streams import delete_message, purge
 READ_AT_ONCE = 64
 """Dead letters that are pulled ahead; a page may discard that many."""
 READ_BYTES = 4 << 20
+PURGED_AT_ONCE = 256
 QUIET_S = 5.0
 """Wait after which a scan ends: the dead letters that it counted have been purged meanwhile."""
 
@@ -76,7 +77,15 @@ class DeadLetterStore:
         Returns:
             The dead letters, and the id after which to continue; None where there are no more up to `through`.
         """
-        found: list[StoredDeadLetter] = []
+        messages, following = await self._page(
+            selection, after=after, through=through, limit=limit, max_bytes=max_bytes
+        )
+        return [_stored(message) for message in messages], following
+
+    async def _page(
+        self, selection: DeadLetterFilter, *, after: int, through: int | None, limit: int, max_bytes: int
+    ) -> tuple[list[Message], int | None]:
+        found: list[Message] = []
         size = 0
         start_at = selection.since if after == 0 else None
         async with open_scan(
@@ -99,7 +108,7 @@ class DeadLetterStore:
                         return found, None
                     if selection.since is not None and message.at < selection.since:
                         continue
-                    found.append(_stored(message))
+                    found.append(message)
                     size += len(message.data)
                     if len(found) == limit or size >= max_bytes:
                         return found, message.sequence if remaining else None
@@ -117,9 +126,11 @@ class DeadLetterStore:
         return (await self._bus.stream_state(DLQ)).last_sequence
 
     async def purge(self, selection: DeadLetterFilter) -> int:
-        """Purge the dead letters stored by now and before `until`, and return their number. `since` is ignored."""
+        """Purge the dead letters stored by now, from `since` on and before `until`, and return their number."""
         # Read first: dead letters that are stored during the purge stay.
         before = await self.newest() + 1
+        if selection.since is not None:
+            return await self._purge_one_by_one(selection, through=before - 1)
         if selection.until is not None:
             later = DeadLetterFilter(
                 app_key=selection.app_key, hook=selection.hook, reason=selection.reason, since=selection.until
@@ -127,6 +138,18 @@ class DeadLetterStore:
             found, _ = await self.read(later, through=before - 1, limit=1, max_bytes=1)
             before = found[0].id if found else before
         return await purge(self._bus, DLQ, selection.subject, before_sequence=before)
+
+    async def _purge_one_by_one(self, selection: DeadLetterFilter, *, through: int) -> int:
+        """JetStream purges up to a sequence, and not from one on."""
+        purged = 0
+        after: int | None = 0
+        while after is not None:
+            messages, after = await self._page(
+                selection, after=after, through=through, limit=PURGED_AT_ONCE, max_bytes=READ_BYTES
+            )
+            await self.remove([message.sequence for message in messages])
+            purged += len(messages)
+        return purged
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Remove these, of any app."""

@@ -116,7 +116,7 @@ def _selection(call: Call[State]) -> DeadLetterFilter:
             app_key=call.app_key,
             hook=asked["hook"],
             reason=asked["reason"],
-            since=asked.get("since"),
+            since=asked["since"],
             until=asked["until"],
         )
     )
@@ -180,6 +180,6 @@ ROUTES: tuple[Route, ...] = (
         purge,
         "Delete dead letters",
         reply=PurgeReply,
-        query={"hook": HOOK, "reason": REASON, "until": UNTIL},
+        query={"hook": HOOK, "reason": REASON, "since": SINCE, "until": UNTIL},
     ),
 )
