@@ -54,7 +54,7 @@ def export(**changes: Any) -> Export:
         ({"destination": {"secret_key": ""}}, "destination.secret_key"),
         ({"destination": {"directory": "../x"}}, "destination.directory"),
         ({"destination": {"endpoint_url": "https://10.0.0.1"}}, "destination.endpoint_url"),
-        ({"destination": {"oops": 1}}, "destination"),
+        ({"destination": {"oops": 1}}, "destination.oops"),
         ({"oops": 1}, "oops"),
     ],
 )

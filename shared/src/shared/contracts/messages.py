@@ -5,6 +5,7 @@ Requests are imperative and their answers are `<Request>Reply`; events are in th
 language needs `Event` and `shared.contracts.subjects.partition_of`, nothing else.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -20,6 +21,15 @@ Scalar = str | int | float | bool | None
 Value = Scalar | list[Scalar]
 Attributes = dict[str, Value]
 
+EventId = Annotated[str, Meta(min_length=1, max_length=128)]
+Code = Annotated[str, Meta(min_length=1, max_length=128)]
+UserId = Annotated[str, Meta(min_length=1, max_length=1024)]
+ExtId = Annotated[str, Meta(max_length=1024)]
+Address = Annotated[str, Meta(max_length=1024)]
+"""An e-mail address (254 characters, RFC 5321) or a telephone number."""
+DeviceTokens = Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=1000)]
+"""Push tokens; a web push subscription has the longest."""
+
 
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Attributes of the user at the time of the event."""
@@ -30,25 +40,25 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Identities(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Addresses of the user."""
 
-    email: str | None = None
-    msisdn: str | None = None
-    device_tokens: tuple[str, ...] = ()
+    email: Address | None = None
+    msisdn: Address | None = None
+    device_tokens: DeviceTokens = ()
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     One thing that happened to one user.
 
-    `user_id` is the platform's own id and decides the partition; `ext_id` is the customer's. `occurred_at` is in
-    milliseconds since the epoch. `id` lets every receiver drop a duplicate.
+    `user_id` is the platform's own id and decides the partition; `ext_id` is the customer's, and an empty one is none.
+    `occurred_at` is in milliseconds since the epoch. `id` lets every receiver drop a duplicate.
     """
 
-    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    id: EventId
     app_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     type: EventType = "event"
-    code: Annotated[str, Meta(min_length=1, max_length=128)]
-    user_id: Annotated[str, Meta(min_length=1, max_length=1024)]
-    ext_id: str | None = None
+    code: Code
+    user_id: UserId
+    ext_id: ExtId | None = None
     occurred_at: Annotated[int, Meta(ge=0)]
     attributes: Attributes = {}
     user: User = User()
@@ -207,6 +217,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     body: str = ""
 
 
+NAME_CHARS = 100
+"""Most characters of an unknown field's name in an error."""
+_NAMED_FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -228,10 +242,14 @@ def decode(data: bytes, kind: type[T]) -> T:
 def invalid_error(error: msgspec.ValidationError) -> InvalidError:
     """
     `InvalidError` with msgspec's sentence and its path as field: `Expected `int`, got `str` - at `$.rows[3].line``.
+
+    A field that is missing or unknown is part of the sentence, and belongs to the path: `Object contains unknown field
+    `Email` - at `$.identities``.
     """
     message, _, path = str(error).partition(" - at ")
-    field = path.strip("`").removeprefix("$").removeprefix(".") or None
-    if field is None and "`" in message:
-        name = message.split("`")[1]
-        field = name if "field" in message else None
-    return InvalidError(message, field=field)
+    field = path.strip("`").removeprefix("$").removeprefix(".")
+    if found := _NAMED_FIELD.match(message):
+        name = found[1] if len(found[1]) <= NAME_CHARS else f"{found[1][:NAME_CHARS]}…"
+        field = f"{field}.{name}" if field else name
+        message = message.replace(found[1], name)
+    return InvalidError(message, field=field or None)

@@ -1,5 +1,5 @@
 """
-Keys of profiles in the bucket `PROFILES`: `<app>.<external id in Base32>`.
+Keys of profiles in the bucket `PROFILES`: `<app>.<external id in Base32>`, or `<app>.sha256-<digest>` for a long one.
 
 The gateway merges profiles by the thousand, so many keys are made at once. The other buckets' keys are in
 `shared.contracts.keys`.
@@ -7,11 +7,21 @@ The gateway merges profiles by the thousand, so many keys are made at once. The 
 
 import base64
 from collections.abc import Sequence
+from hashlib import sha256
+
+ENCODED_BYTES = 1024
+"""
+The longest external id, in bytes of UTF-8, that stands in its key. A key is part of a NATS subject, and the server
+closes the connection of a client that sends a control line of more than 4,096 bytes.
+"""
 
 
 def profile_key(app_key: str, ext_id: str) -> str:
     """The key of a profile. The external id is Base32, because a key allows few characters and keeps no case rule."""
-    return f"{app_key}.{base64.b32encode(ext_id.encode()).decode().rstrip('=')}"
+    encoded = ext_id.encode()
+    if len(encoded) > ENCODED_BYTES:
+        return f"{app_key}.sha256-{sha256(encoded).hexdigest()}"
+    return f"{app_key}.{base64.b32encode(encoded).decode().rstrip('=')}"
 
 
 def profile_keys_of_app(app_key: str) -> str:
@@ -39,6 +49,8 @@ def profile_keys(app_key: str, ext_ids: Sequence[str]) -> list[str]:
     All are encoded as one number: one after the other in the standard library took two fifths of a merge's time.
     """
     encoded = [ext_id.encode() for ext_id in ext_ids]
+    if encoded and max(map(len, encoded)) > ENCODED_BYTES:
+        return [profile_key(app_key, ext_id) for ext_id in ext_ids]
     data = b"".join([part.ljust(-(-len(part) // 5) * 5, b"\0") for part in encoded])
     groups = bytearray(len(data) // 5 * 8)
     for at in range(5):

@@ -72,7 +72,8 @@ async def test_an_event_for_which_the_hook_does_not_fire_is_rendered_and_reporte
 @pytest.mark.parametrize(
     ("form", "field"),
     [
-        ({"event": {"code": "c"}}, "event"),
+        ({"event": {"code": "c"}}, "event.user_id"),
+        ({"event": {"code": "c", "user_id": "u", "ext_id": "e" * 2600}}, "event.ext_id"),
         ({"event": {"code": "c", "user_id": ""}}, "event.user_id"),
         ({"event": {"code": "c", "user_id": "u", "app_key": "rival"}}, "event.app_key"),
         ({"last": 0}, "last"),
@@ -84,6 +85,12 @@ async def test_a_form_that_is_wrong_names_its_field(client: HooksClient, form: d
     status, told = await client.ask("POST", "/hooks/all/preview", form)
 
     assert (400, field) == (status, told["error"]["field"])
+
+
+async def test_an_empty_external_id_is_none(client: HooksClient) -> None:
+    shown = await preview(client, {"event": {"code": "purchase", "user_id": "u", "ext_id": ""}})
+
+    assert {} == shown["records"][0]["record"]["identities"]
 
 
 async def test_a_hook_that_is_not_there_is_not_found(client: HooksClient) -> None:

@@ -65,6 +65,12 @@ def test_posted_values_stay() -> None:
         ({"code": ""}, "code"),
         ({"type": "geofence"}, "type"),
         ({"occurred_at": -1}, "occurred_at"),
+        ({"user_id": "u" * 1025}, "user_id"),
+        ({"code": "c" * 129}, "code"),
+        ({"id": "i" * 129}, "id"),
+        ({"ext_id": "e" * 2600}, "ext_id"),
+        ({"identities": {"msisdn": "9" * 1025}}, "identities.msisdn"),
+        ({"identities": {"device_tokens": ["t"] * 1001}}, "identities.device_tokens"),
         ({"attributes": {"a": {"b": 1}}}, "attributes[...]"),
         ({"userId": "u1"}, "userId"),
         ({"id": ""}, "id"),
@@ -77,6 +83,12 @@ def test_a_bad_event_is_reported_with_index_and_field_and_the_good_go_through(
 
     assert ["a", "c"] == [event["id"] for event in events_of(chunks)]
     assert [(1, field)] == [(error.index, error.field) for error in refused]
+
+
+def test_an_empty_external_id_is_none() -> None:
+    chunks, _ = let_in(GOOD | {"ext_id": ""})
+
+    assert [None] == [event.get("ext_id") for event in events_of(chunks)]
 
 
 def test_an_event_that_no_message_can_hold_is_refused() -> None:
@@ -183,6 +195,7 @@ def test_a_message_that_is_no_array_is_refused_as_a_whole(poison: bytes) -> None
         (b'{"id":"e2"}', "app_key"),
         (encode(make_event(user_id="u2")), "partition"),
         (encode(make_event(app_key="rival")), "shop"),
+        (encode(make_event()).replace(b'"code"', b'"ext_id":"%b","code"' % (b"e" * 2600)), "ext_id"),
         (encode(make_event()).replace(b'"u1"', b'""'), "user_id"),
         (encode(make_event()).replace(b'"c"', b'"\xff"'), "JSON"),
         (encode(make_event()).replace(b'"c"', b'"\\ud800"'), "JSON"),

@@ -64,6 +64,15 @@ def test_the_profile_completes_what_the_event_does_not_say() -> None:
     assert {"city": "Izmir", "age": 25} == record["user"]["attributes"]
 
 
+def test_an_empty_external_id_is_left_out() -> None:
+    event = msgspec.structs.replace(make_event(), ext_id="")
+    with_address = msgspec.structs.replace(event, identities=Identities(email="a@example.com"))
+
+    assert {} == json.loads(render(make_rule("h1"), routed(event), "EVENTS:12:0"))["identities"]
+    record = json.loads(render(make_rule("h1"), routed(with_address), "EVENTS:12:0"))
+    assert {"email": "a@example.com"} == record["identities"]
+
+
 def test_a_stripped_record_says_so_and_keeps_everything_but_attributes() -> None:
     event = msgspec.structs.replace(make_event(), attributes={"a": "b" * 100}, ext_id="12345")
     data = render(make_rule("h1"), routed(event), "EVENTS:12:0", {"city": "Izmir"})

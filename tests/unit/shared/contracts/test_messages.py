@@ -21,6 +21,20 @@ EVENT = Event(
     identities=Identities(email="a@example.com", device_tokens=("t1",)),
 )
 
+
+class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The lowest level of a form."""
+
+
+class Middle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    b: Inner = Inner()
+
+
+class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    a: Middle = Middle()
+    url: str = ""
+
+
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
 
@@ -46,7 +60,25 @@ def test_rows_come_back_as_they_went(rows: list[PushRow]) -> None:
 @pytest.mark.parametrize(
     ("data", "field", "told"),
     [
-        (b"[{}]", "[0]", "missing required field"),
+        (b"[{}]", "[0].id", "missing required field"),
+        (
+            b'[{"id":"1","app_key":"a","code":"c","user_id":"u","occurred_at":0,"ext_id":%b}]'
+            % (b'"%b"' % (b"e" * 1025)),
+            "[0].ext_id",
+            "1024",
+        ),
+        (
+            b'[{"id":"1","app_key":"a","code":"c","user_id":"u","occurred_at":0,"identities":{"email":"%b"}}]'
+            % (b"e" * 1025),
+            "[0].identities.email",
+            "1024",
+        ),
+        (
+            b'[{"id":"1","app_key":"a","code":"c","user_id":"u","occurred_at":0,"identities":{"device_tokens":["%b"]}}]'
+            % (b"e" * 4097),
+            "[0].identities.device_tokens[0]",
+            "4096",
+        ),
         (b'[{"id":"1","app_key":"shop","code":"c","user_id":"","occurred_at":0}]', "[0].user_id", "length >= 1"),
         (b'[{"id":"1","app_key":"a b","code":"c","user_id":"u","occurred_at":0}]', "[0].app_key", "matching regex"),
         (
@@ -61,6 +93,22 @@ def test_a_field_that_does_not_decode_is_named(data: bytes, field: str, told: st
         decode(data, list[Event])
 
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (b'{"url":"u","content_typ":""}', "content_typ"),
+        (b'{"%b":1}' % (b"x" * 5000), "x" * 100 + "…"),
+        (b'{"a":{"b":{"Email":1}}}', "a.b.Email"),
+    ],
+)
+def test_an_unknown_field_is_named_with_its_path(data: bytes, field: str) -> None:
+    with pytest.raises(InvalidError, match="unknown field") as error:
+        decode(data, Outer)
+
+    assert error.value.field == field
+    assert len(error.value.message) < 200
 
 
 @pytest.mark.parametrize("data", [b"", b"[", b"\xff\xfe", b'["\xed\xa0\x80"]', b"[" * 100_000])

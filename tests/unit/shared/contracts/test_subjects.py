@@ -1,5 +1,6 @@
 """Names, partitions and permissions."""
 
+import base64
 import zlib
 
 import pytest
@@ -69,9 +70,24 @@ def test_profile_keys_differ_when_external_ids_do(one: str, other: str) -> None:
     assert set(profile_key("shop", one)) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567.shop")
 
 
-@given(st.lists(st.text(max_size=20)))
+@given(st.lists(st.text(max_size=20) | st.text("ğ漢x", min_size=300, max_size=1024)))
 def test_keys_made_together_are_those_made_one_by_one(ext_ids: list[str]) -> None:
     assert [profile_key("shop", ext_id) for ext_id in ext_ids] == profile_keys("shop", ext_ids)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_a_key_fits_into_a_control_line_however_long_the_external_id_is(ext_id: str) -> None:
+    # nats-server closes the connection of a client whose control line has more than 4,096 bytes.
+    keys = {profile_key("a" * 64, (ext_id * 3000)[:length]) for length in (1, 256, 1024, 3000)}
+
+    assert all(len(key) < 2048 for key in keys)
+    assert all(set(key) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567.sha256-0123456789abcdef") for key in keys)
+
+
+def test_keys_of_the_release_before_are_those_of_now() -> None:
+    ext_id = "ğ" * 256
+
+    assert f"shop.{base64.b32encode(ext_id.encode()).decode().rstrip('=')}" == profile_key("shop", ext_id)
 
 
 def test_no_two_streams_take_the_same_subject() -> None:

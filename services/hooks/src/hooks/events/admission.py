@@ -12,7 +12,19 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from shared.contracts.messages import Attributes, Event, EventType, Identities, User, decode, encode
+from shared.contracts.messages import (
+    Attributes,
+    Code,
+    Event,
+    EventId,
+    EventType,
+    ExtId,
+    Identities,
+    User,
+    UserId,
+    decode,
+    encode,
+)
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError
 
@@ -25,12 +37,12 @@ HEADER_BYTES = 1024
 class PostedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An event as it is posted. The path names the app; a missing id or time is set here."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    id: EventId | None = None
     app_key: str | None = None
     type: EventType = "event"
-    code: Annotated[str, Meta(min_length=1, max_length=128)]
-    user_id: Annotated[str, Meta(min_length=1, max_length=1024)]
-    ext_id: str | None = None
+    code: Code
+    user_id: UserId
+    ext_id: ExtId | None = None
     occurred_at: Annotated[int, Meta(ge=0)] | None = None
     attributes: Attributes = {}
     user: User = User()
@@ -101,7 +113,7 @@ def _complete(app_key: str, posted: PostedEvent, now_ms: int, new_id: Callable[[
         type=posted.type,
         code=posted.code,
         user_id=posted.user_id,
-        ext_id=posted.ext_id,
+        ext_id=posted.ext_id or None,
         occurred_at=now_ms if posted.occurred_at is None else posted.occurred_at,
         attributes=posted.attributes,
         user=posted.user,

@@ -97,9 +97,12 @@ def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | No
 def _identities(event: RoutedEvent) -> HookEventIdentities:
     identities = event.identities
     if identities is None:
-        return HookEventIdentities(ext_id=event.ext_id) if event.ext_id is not None else _NO_IDENTITIES
+        return HookEventIdentities(ext_id=event.ext_id) if event.ext_id else _NO_IDENTITIES
     return HookEventIdentities(
-        ext_id=event.ext_id, email=identities.email, msisdn=identities.msisdn, device_tokens=identities.device_tokens
+        ext_id=event.ext_id or None,
+        email=identities.email,
+        msisdn=identities.msisdn,
+        device_tokens=identities.device_tokens,
     )
 
 

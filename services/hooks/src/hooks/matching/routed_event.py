@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct
 
-from shared.contracts.messages import EventType, Identities
+from shared.contracts.messages import Code, EventId, EventType, ExtId, Identities, UserId
 
 EMPTY: Final = Raw(b"{}")
 
@@ -21,12 +21,12 @@ class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False):
     costs a third of decoding it; `hooks.events.decoding.read_message` checks that it is valid.
     """
 
-    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    id: EventId
     app_key: str
     type: EventType = "event"
-    code: Annotated[str, Meta(min_length=1, max_length=128)]
-    user_id: Annotated[str, Meta(min_length=1, max_length=1024)]
-    ext_id: str | None = None
+    code: Code
+    user_id: UserId
+    ext_id: ExtId | None = None
     occurred_at: Annotated[int, Meta(ge=0)]
     attributes: Raw = EMPTY
     user: RoutedUser = RoutedUser()

@@ -126,7 +126,7 @@ class Previews:
         )
 
     async def _profile(self, event: RoutedEvent) -> Profile | None:
-        if event.ext_id is None:
+        if not event.ext_id:
             return None
         try:
             return await self._profiles.get(event.app_key, event.ext_id)
