@@ -4,12 +4,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from hooks import app
 from hooks.app import SERVICE
+from hooks.assignment.plan import LeaseTiming
 from shared.service import RunningService
 from support.clients.hooks import HooksClient, open_client
 from support.run_service import RunService
 from support.servers.kinesis import FaultyKinesis
 from support.servers.webhooks import Receiver
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that outlast a machine that stands still. Tests of leases have shorter ones."""
+    monkeypatch.setattr(app, "TIMING", LeaseTiming(stop_s=60, expire_s=100))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ streams. All of the service runs but the servers around it, on a clock that jump
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -159,6 +160,8 @@ class Replica:
         self.sinks: list[WorldSink] = []
         self.metrics = Metrics()
         self.bad_letters: list[str] = []
+        self.stopped = False
+        """Its queues are closed: what waited in them is gone with the process, and so are its counts."""
         self._ready = asyncio.Event()
         self._life = asyncio.create_task(self._live())
 
@@ -174,17 +177,27 @@ class Replica:
     async def kill(self) -> None:
         """Break the process off where it is."""
         assert not self._life.done(), self._life
+        if not self.stopped:
+            self._check_counters()
         self._life.cancel()
         await asyncio.wait((self._life,))
         assert [] == [told for sink in self.sinks for told in sink.misused]
         assert b"millrace_hooks_order_inversions_total 0.0" in self.metrics.render()
         assert [] == self.bad_letters
 
+    def _check_counters(self) -> None:
+        """Check that what was matched here was sent here, or waits here."""
+        queues = self._targets.queues_of_app("shop")
+        held = Counter(record.hook_id for _, queue in queues for record in queue.waiting())
+        for (_, hook_id), counted in self._counters.all().items():
+            assert counted.matched == counted.sent + counted.skipped_inactive + held[hook_id]
+
     async def _live(self) -> None:
         world = self.world
         letters = RecordingDeadLetters()
         targets = Targets(CallPolicy(), observer=RecordingObserver(), dead_letters=letters, metrics=self.metrics)
         delivery_counters = DeliveryCounters(lambda: NOW)
+        self._targets, self._counters = targets, delivery_counters
         backlog_readers = BacklogReaders(world.events, Checkpoints(world.bucket), observer=Unheard(), clock=lambda: NOW)
 
         @asynccontextmanager
@@ -293,6 +306,7 @@ async def leave(world: World, replicas: list[Replica], owner: int, ending: Endin
         await partitions.release(PARTITION, 3.0)
     else:
         if ending == "stopped":
+            replicas[owner].stopped = True
             partitions.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(10):

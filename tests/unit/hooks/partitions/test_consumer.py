@@ -78,9 +78,12 @@ class Bus:
 
     def __init__(self) -> None:
         self.subjects: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
         self.subjects.append(subject)
+        await self.gate.wait()
         return 1
 
 
@@ -261,6 +264,21 @@ async def test_nothing_of_a_lost_partition_is_sent_or_acknowledged() -> None:
 
     assert [] == told.sink.stored
     assert 0 == told.stream.acked
+    assert 0 == told.delivery_counters.of("shop", "all").matched
+
+
+async def test_an_oversize_record_of_a_lost_partition_is_taken_back_from_matched() -> None:
+    large = Event(id="large", app_key="shop", code="c", user_id=USER, occurred_at=1, attributes={"a": "x" * (2 << 20)})
+    async with partitions(message("small"), encode([large, large])) as (open_ones, told, _):
+        told.bus.gate.clear()
+        await told.wait(lambda: bool(told.bus.subjects))
+        counted = told.delivery_counters.of("shop", "all")
+        before = counted.matched
+        open_ones.drop(partition_of(USER))
+        await told.rest()
+
+    assert (2, 0) == (before, counted.dead_lettered)
+    assert counted.sent == counted.matched
 
 
 async def test_a_profile_that_comes_too_late_sends_nothing() -> None:

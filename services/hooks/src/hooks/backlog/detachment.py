@@ -245,7 +245,10 @@ class TargetDetachment:
         self._wake.set()
 
     def _skip(self, app_key: str, hook_id: str, events: int) -> None:
-        self._delivery_counters.of(app_key, hook_id).skipped_inactive += events
+        counters = self._delivery_counters.of(app_key, hook_id)
+        # The events of a backlog count as matched when its reader comes to them, which it will not.
+        counters.matched += events
+        counters.skipped_inactive += events
         if events:
             self._metrics.count("millrace_hooks_events_total", events, outcome="skipped_inactive")
 

@@ -11,9 +11,10 @@ from datetime import datetime
 
 class HookCounters:
     """
-    One hook's counts. `matched` = `sent` + `dead_lettered` + `skipped_inactive` + those in flight. `failed` counts
-    attempts, so a record that is confirmed at the third one counts twice here. `replayed` are dead letters that were
-    confirmed later; no other count has them.
+    One hook's counts. `matched` = `sent` + `dead_lettered` + `skipped_inactive` + those in flight: a record that is
+    given up unsent, because its partition goes to another replica or its target is detached, is taken back from
+    `matched`. `failed` counts attempts, so a record that is confirmed at the third one counts twice here. `replayed`
+    are dead letters that were confirmed later; no other count has them.
     """
 
     __slots__ = (

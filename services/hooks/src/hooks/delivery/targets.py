@@ -161,9 +161,13 @@ class Targets:
             self._send_after(target, record)
 
     def drop_partition(self, partition: int) -> None:
-        """Remove the records of a partition without calling `done`: its next owner reads them again."""
+        """
+        Remove the records of a partition without calling `done`. Its next owner reads and matches them again, so they
+        are taken back from `matched`.
+        """
         for queue in self._queues.values():
-            queue.release(lambda record: record.partition == partition)
+            for record in queue.release(lambda record: record.partition == partition):
+                record.counters.matched -= 1
 
     async def drain(self) -> None:
         """Send the waiting records of every target that answers."""

@@ -133,9 +133,15 @@ class Dispatcher:
 
     async def put_oversize(self, oversize: list[tuple[Target, Record]]) -> None:
         """Store the records that `put_matched` returned as dead letters."""
-        for target, record in oversize:
+        for place, (target, record) in enumerate(oversize):
             message = f"expected at most {record.max_bytes} bytes with the key, got {record.size}"
-            await self._dead_letters.put_record(target, record, "oversize", message)
+            try:
+                await self._dead_letters.put_record(target, record, "oversize", message)
+            except asyncio.CancelledError:
+                # The next owner of the partition matches them again.
+                for _, unfinished in oversize[place:]:
+                    unfinished.counters.matched -= 1
+                raise
             record.done(record)
 
     def _find_route(self, rule: Rule) -> _Route:
