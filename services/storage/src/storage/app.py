@@ -38,7 +38,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     local = await mesh.enter(local_config.open())
     if config.local:
         mesh.ping("local_objects", local.ping)
-    aws = await mesh.enter(AwsClients(mesh.outgoing, sts_endpoint_url=config.sts_endpoint_url))
+    aws = await mesh.enter(AwsClients(mesh.outgoing, ("s3", "sts"), sts_endpoint_url=config.sts_endpoint_url))
     clock = asyncio.get_running_loop().time
     selection = await mesh.enter(
         ProviderSelection(

@@ -6,8 +6,9 @@ that use the clients state which further permissions the keys need.
 
 Implementation: one aiobotocore session serves every client with static keys, because a session costs 80 ms and its
 memory. There is one client per credentials, service and endpoint; the least recently used one is closed first. A role
-needs a session of its own, which borrows the models that the first has read. The SDK retries nothing: the runtime owns
-retry.
+needs a session of its own. All sessions of a process share the SDK's data: megabytes of JSON, whose parsing holds every
+thread for 30 ms and more. So they are read when `AwsClients` is entered, before a service is ready. The SDK retries
+nothing: the runtime owns retry.
 
 Considerations: S3's client would follow a bucket into its real region (`S3RegionRedirector`), so the redirect is turned
 off. It would hide a wrong region, and never end at an endpoint that redirects every request. Needs aiobotocore 3.10:
@@ -16,9 +17,10 @@ before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
+from functools import cache
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -43,6 +45,18 @@ READ_S: Final = 30.0
 TIMEOUT: Final = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S)
 ROLE_S: Final = 3600
 """Lifetime of temporary keys: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
+
+
+@cache
+def _sdk_data() -> Any:
+    """The SDK's data, as its sessions read and keep them."""
+    return AioSession().get_component("data_loader")
+
+
+def _session() -> Any:
+    session = AioSession()
+    session.register_component("data_loader", _sdk_data())
+    return session
 
 
 class _LazyAwaitable:
@@ -74,19 +88,30 @@ class AwsClients:
 
     Args:
         outgoing: The connections of the process.
+        services: The services whose models are read at once; that of another one is read when it is first needed.
         most: Clients that are kept open while they are unused.
         sts_endpoint_url: Where roles are assumed, when not at AWS.
     """
 
-    def __init__(self, outgoing: Outgoing, *, most: int = 64, sts_endpoint_url: str | None = None) -> None:
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        services: Iterable[str] = (),
+        *,
+        most: int = 64,
+        sts_endpoint_url: str | None = None,
+    ) -> None:
         check_internals()
         self._outgoing = outgoing
+        self._services = tuple(services)
         self._most = most
         self._sts_endpoint_url = sts_endpoint_url
-        self._session = AioSession()
+        self._session = _session()
         self._slots: OrderedDict[tuple[object, ...], _Slot] = OrderedDict()
 
     async def __aenter__(self) -> Self:
+        for service in self._services:
+            await asyncio.to_thread(self._session.warm_up_loader_caches, service)
         return self
 
     async def __aexit__(
@@ -178,8 +203,7 @@ class AwsClients:
                 "expiry_time": keys["expires_at"].isoformat(),
             }
 
-        session = AioSession()
-        session.register_component("data_loader", self._session.get_component("data_loader"))
+        session = _session()
         # A test on a real STS API holds this.
         renew_keys(session, refresh)
         return session

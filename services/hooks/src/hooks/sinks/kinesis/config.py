@@ -74,7 +74,7 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @classmethod
     def open_shared(cls, settings: Settings, outgoing: Outgoing, clock: Callable[[], datetime]) -> AwsClients:
         """The AWS clients of the process."""
-        return AwsClients(outgoing, sts_endpoint_url=settings.sts_endpoint_url or None)
+        return AwsClients(outgoing, ("kinesis", "sts"), sts_endpoint_url=settings.sts_endpoint_url or None)
 
     @classmethod
     def of_hook(cls, hook: Hook) -> None:
