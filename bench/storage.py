@@ -268,7 +268,7 @@ async def _lag_row(photo: bytes, report: Report) -> Row:
     async with ImageProcessPool() as image_pool:
 
         async def ours() -> float:
-            return await _worst_lag(lambda: image_pool.inspect(body, sides_px=(SIDE_PX,)))
+            return await _worst_lag(lambda: image_pool.inspect("bench", body, sides_px=(SIDE_PX,)))
 
         async def in_threads() -> float:
             return await _worst_lag(lambda: asyncio.to_thread(inspect_image, photo, sides_px=(SIDE_PX,)))

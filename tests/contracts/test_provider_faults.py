@@ -99,7 +99,7 @@ async def test_a_large_body_fails_in_time_as_well(
             yield bytes(1 << 20)
 
     store.fault, kind = FAILURES[name]
-    async with Bodies(tmp_path, memory_bytes=1).receive(pieces(), 2 * SPOOL_BYTES) as body:
+    async with Bodies(tmp_path, memory_bytes=1).receive("acme", pieces(), 2 * SPOOL_BYTES) as body:
         assert body.data is None
         with pytest.raises(kind):
             async with asyncio.timeout(5):

@@ -131,7 +131,7 @@ async def body(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             yield bytes([number]) * (1 << 20)
         yield b"the end"
 
-    async with Bodies(tmp_path / "uploads", memory_bytes=1 << 30).receive(pieces(), 2 * SPOOL_BYTES) as large:
+    async with Bodies(tmp_path / "uploads", memory_bytes=1 << 30).receive("acme", pieces(), 2 * SPOOL_BYTES) as large:
         assert large.data is None
         yield large
 

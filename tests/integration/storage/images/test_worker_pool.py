@@ -25,7 +25,7 @@ def workers() -> list[psutil.Process]:
 
 async def test_image_is_returned_with_its_thumbnails() -> None:
     async with ImageProcessPool() as work:
-        picture = await work.inspect(PHOTO, sides_px=SIDES)
+        picture = await work.inspect("acme", PHOTO, sides_px=SIDES)
 
     assert (640, 427) == (picture.width, picture.height)
     assert [(320, 214), (64, 43)] == [(small.width, small.height) for small in picture.thumbnails]
@@ -35,15 +35,15 @@ async def test_image_is_returned_with_its_thumbnails() -> None:
 async def test_error_of_an_image_is_raised() -> None:
     async with ImageProcessPool(processes=1) as work:
         with pytest.raises(InvalidError, match="damaged"):
-            await work.inspect(body_of(PHOTO.read()[:5000]), sides_px=SIDES)
-        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
+            await work.inspect("acme", body_of(PHOTO.read()[:5000]), sides_px=SIDES)
+        assert 640 == (await work.inspect("acme", PHOTO, sides_px=SIDES)).width
         assert 1 == len(workers())
 
 
 async def test_processes_start_with_the_first_image_and_end_with_the_service() -> None:
     async with ImageProcessPool(processes=2) as work:
         assert [] == workers()
-        await asyncio.gather(*(work.inspect(PHOTO, sides_px=SIDES) for _ in range(5)))
+        await asyncio.gather(*(work.inspect("acme", PHOTO, sides_px=SIDES) for _ in range(5)))
         assert 2 == len(workers())
 
     assert [] == workers()
@@ -52,7 +52,7 @@ async def test_processes_start_with_the_first_image_and_end_with_the_service() -
 async def test_process_has_no_secret_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_SECRET_KEYS", "a secret")
     async with ImageProcessPool(processes=1) as work:
-        await work.inspect(PHOTO, sides_px=SIDES)
+        await work.inspect("acme", PHOTO, sides_px=SIDES)
         (worker,) = workers()
 
         assert not [name for name in worker.environ() if name.startswith("MILLRACE_")]
@@ -60,23 +60,39 @@ async def test_process_has_no_secret_in_its_environment(monkeypatch: pytest.Monk
 
 async def test_full_queue_is_busy_until_an_image_is_done() -> None:
     async with ImageProcessPool(processes=1, waiting=1) as work, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work.inspect(PHOTO, sides_px=SIDES)) for _ in range(2)]
+        tasks = [group.create_task(work.inspect("acme", PHOTO, sides_px=SIDES)) for _ in range(2)]
         await asyncio.sleep(0)
 
         with pytest.raises(BusyError) as raised:
-            await work.inspect(PHOTO, sides_px=SIDES)
+            await work.inspect("acme", PHOTO, sides_px=SIDES)
         await asyncio.gather(*tasks)
 
         assert raised.value.retry_after_s is not None
-        assert await work.inspect(PHOTO, sides_px=SIDES)
+        assert await work.inspect("acme", PHOTO, sides_px=SIDES)
 
 
 async def stopped(work: ImageProcessPool) -> psutil.Process:
     """Stop the only process of the pool, so that it replies to nothing."""
-    await work.inspect(PHOTO, sides_px=SIDES)
+    await work.inspect("acme", PHOTO, sides_px=SIDES)
     (worker,) = workers()
     worker.send_signal(signal.SIGSTOP)
     return worker
+
+
+async def test_images_of_one_app_delay_no_other_app() -> None:
+    async with ImageProcessPool(processes=1, waiting=2) as work:
+        await stopped(work)
+        slow = [asyncio.create_task(work.inspect("slow", PHOTO, sides_px=SIDES)) for _ in range(3)]
+        await until(lambda: not work._idle)
+
+        assert 640 == (await work.inspect("other", PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect("other", PHOTO, sides_px=SIDES)).width
+        with pytest.raises(BusyError):
+            await work.inspect("slow", PHOTO, sides_px=SIDES)
+        assert not any(task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
 
 
 async def test_image_that_takes_too_long_is_refused_and_the_next_one_has_a_new_process() -> None:
@@ -85,17 +101,17 @@ async def test_image_that_takes_too_long_is_refused_and_the_next_one_has_a_new_p
         work._timeout_s = 0.1
 
         with pytest.raises(TooLargeError, match=r"took more than 0\.1 s"):
-            await work.inspect(PHOTO, sides_px=SIDES)
+            await work.inspect("acme", PHOTO, sides_px=SIDES)
 
         work._timeout_s = 5
         assert not worker.is_running()
-        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect("acme", PHOTO, sides_px=SIDES)).width
 
 
 async def test_cancelled_caller_frees_its_slot_at_once() -> None:
     async with ImageProcessPool(processes=1, waiting=0) as work:
         worker = await stopped(work)
-        task = asyncio.create_task(work.inspect(PHOTO, sides_px=SIDES))
+        task = asyncio.create_task(work.inspect("acme", PHOTO, sides_px=SIDES))
         await until(lambda: not work._idle)
 
         task.cancel()
@@ -103,7 +119,7 @@ async def test_cancelled_caller_frees_its_slot_at_once() -> None:
             await task
 
         assert not worker.is_running()
-        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect("acme", PHOTO, sides_px=SIDES)).width
 
 
 async def test_image_that_kills_its_process_is_refused_and_the_next_one_is_not(
@@ -113,15 +129,15 @@ async def test_image_that_kills_its_process_is_refused_and_the_next_one_is_not(
         with monkeypatch.context() as patched:
             patched.setattr("shared.runtime.worker_process.sys.executable", "/bin/false")
             with pytest.raises(InvalidError, match="made its decoder fail"):
-                await work.inspect(PHOTO, sides_px=SIDES)
+                await work.inspect("acme", PHOTO, sides_px=SIDES)
 
-        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect("acme", PHOTO, sides_px=SIDES)).width
 
 
 async def test_process_that_died_while_it_waited_is_replaced() -> None:
     async with ImageProcessPool(processes=1) as work:
-        await work.inspect(PHOTO, sides_px=SIDES)
+        await work.inspect("acme", PHOTO, sides_px=SIDES)
         (worker,) = workers()
         os.kill(worker.pid, signal.SIGKILL)
 
-        assert 640 == (await work.inspect(PHOTO, sides_px=SIDES)).width
+        assert 640 == (await work.inspect("acme", PHOTO, sides_px=SIDES)).width

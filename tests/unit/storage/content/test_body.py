@@ -38,7 +38,7 @@ def open_files(folder: Path) -> list[str]:
 async def test_body_is_what_was_sent(content: bytes, tmp_path: Path) -> None:
     bodies = Bodies(tmp_path, memory_bytes=1 << 30)
 
-    async with bodies.receive(sent(cut(content)), 1 << 30) as body:
+    async with bodies.receive("acme", sent(cut(content)), 1 << 30) as body:
         with body.open() as first, body.open() as second:
             first.seek(len(content) // 2)
             assert (content[len(content) // 2 :], content) == (first.read(), second.read())
@@ -50,7 +50,7 @@ async def test_body_is_what_was_sent(content: bytes, tmp_path: Path) -> None:
 
 
 async def test_large_body_is_in_an_unnamed_file_that_ends_with_its_block(tmp_path: Path) -> None:
-    async with Bodies(tmp_path, memory_bytes=1 << 30).receive(sent(cut(LARGE)), 1 << 30):
+    async with Bodies(tmp_path, memory_bytes=1 << 30).receive("acme", sent(cut(LARGE)), 1 << 30):
         (file,) = open_files(tmp_path)
         assert file.endswith("(deleted)")
 
@@ -60,14 +60,24 @@ async def test_large_body_is_in_an_unnamed_file_that_ends_with_its_block(tmp_pat
 async def test_bodies_share_one_memory_and_the_rest_goes_to_the_disk(tmp_path: Path) -> None:
     bodies = Bodies(tmp_path, memory_bytes=100)
 
-    async with bodies.receive(sent([b"a" * 80]), 1000) as first:
-        async with bodies.receive(sent([b"b" * 10, b"b" * 20]), 1000) as second:
+    async with bodies.receive("acme", sent([b"a" * 80]), 1000) as first:
+        async with bodies.receive("acme", sent([b"b" * 10, b"b" * 20]), 1000) as second:
             assert (b"a" * 80, None) == (first.data, second.data)
             assert b"b" * 30 == second.read()
-        async with bodies.receive(sent([b"c" * 20]), 1000) as third:
+        async with bodies.receive("acme", sent([b"c" * 20]), 1000) as third:
             assert b"c" * 20 == third.data
-    async with bodies.receive(sent([b"d" * 100]), 1000) as fourth:
+    async with bodies.receive("acme", sent([b"d" * 100]), 1000) as fourth:
         assert b"d" * 100 == fourth.data
+
+
+async def test_bodies_of_one_app_leave_memory_for_another(tmp_path: Path) -> None:
+    bodies = Bodies(tmp_path, memory_bytes=100)
+
+    async with (
+        bodies.receive("acme", sent([b"a" * 75]), 1000) as first,
+        bodies.receive("other", sent([b"b" * 10, b"b" * 10]), 1000) as second,
+    ):
+        assert [False, False] == [body.data is None for body in (first, second)]
 
 
 async def test_too_long_a_body_is_refused_before_it_has_ended(tmp_path: Path) -> None:
@@ -79,11 +89,11 @@ async def test_too_long_a_body_is_refused_before_it_has_ended(tmp_path: Path) ->
             yield read[-1]
 
     with pytest.raises(TooLargeError, match="at most 25 bytes"):
-        async with bodies.receive(endless(), 25):
+        async with bodies.receive("acme", endless(), 25):
             pass
 
     assert 3 == len(read)
-    async with bodies.receive(sent([b"d" * 100]), 100) as body:
+    async with bodies.receive("acme", sent([b"d" * 100]), 100) as body:
         assert body.data is not None
 
 
@@ -96,11 +106,11 @@ async def test_upload_that_breaks_off_leaves_no_file_and_no_memory_behind(tmp_pa
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        async with bodies.receive(broken(), 1 << 30):
+        async with bodies.receive("acme", broken(), 1 << 30):
             pass
 
     assert [] == open_files(tmp_path)
-    async with bodies.receive(sent([b"d" * SPOOL_BYTES]), SPOOL_BYTES) as body:
+    async with bodies.receive("acme", sent([b"d" * SPOOL_BYTES]), SPOOL_BYTES) as body:
         assert body.data is not None
 
 
@@ -109,7 +119,7 @@ async def test_full_disk_is_reported(tmp_path: Path) -> None:
     file.touch()
 
     with pytest.raises(UnavailableError, match="cannot be kept on the disk"):
-        async with Bodies(file, memory_bytes=1).receive(sent([b"12"]), 10):
+        async with Bodies(file, memory_bytes=1).receive("acme", sent([b"12"]), 10):
             pass
 
 

@@ -20,16 +20,27 @@ from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import RetryBudget
 from exporter.exports.run_store import Run, RunStore, counted, with_file
 from exporter.pipeline.file_builder import ExportFileBuilder, FileLimits
-from exporter.pipeline.memory_budget import MemoryBudget
 from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
 from shared.errors import ConflictError, UnavailableError
+from shared.runtime.fair_share import FairShare
 
 log = structlog.get_logger()
 
 BUILDS_AT_ONCE = 4
-"""Files built concurrently. Building reads only our own stream, so no customer's bucket can block a slot."""
+BUILDS_RESERVE = 2
+"""
+Files built concurrently, and further ones of apps that have none. Building reads only our own stream, so no customer's
+bucket can block a slot.
+"""
+UPLOAD_BYTES = 256 << 20
+UPLOAD_RESERVE_BYTES = 128 << 20
+UPLOAD_FLOOR_BYTES = 72 << 20
+"""
+Bytes that all uploads hold in memory, so that many slow buckets cannot use it up: four files of the largest size, or
+thousands of usual ones, at once. The reserve is for apps that hold no more than one file of the largest size.
+"""
 UPLOAD_S = 120.0
 """The longest upload or read of one object, in one attempt."""
 NAMES_TRIED = 60
@@ -51,8 +62,8 @@ class FileWriterDependencies:
         self.run_store = run_store
         self.clock = clock
         self.limits = limits or FileLimits()
-        self.uploads = MemoryBudget()
-        self.builds = asyncio.Semaphore(BUILDS_AT_ONCE)
+        self.uploads = FairShare(UPLOAD_BYTES, name="uploads", reserve=UPLOAD_RESERVE_BYTES, floor=UPLOAD_FLOOR_BYTES)
+        self.builds = FairShare(BUILDS_AT_ONCE, name="builds", reserve=BUILDS_RESERVE)
 
 
 class FileWriter:
@@ -130,7 +141,7 @@ class FileWriter:
             file = ExportFileBuilder(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
             try:
                 source = self._dependencies.source.open(self._job.app_key, after=after, until=until)
-                async with self._dependencies.builds, source as events:
+                async with self._dependencies.builds.hold(self._job.app_key), source as events:
                     while not file.full and (messages := await events.next()):
                         await asyncio.to_thread(file.add, messages)
                 await asyncio.to_thread(file.finish)
@@ -183,7 +194,7 @@ class FileWriter:
 
         async def put() -> bool:
             await self._renew()
-            async with self._dependencies.uploads.hold(file.size_bytes):
+            async with self._dependencies.uploads.hold(self._job.app_key, file.size_bytes):
                 try:
                     async with asyncio.timeout(UPLOAD_S):
                         await self._destination.put(plan.key, await asyncio.to_thread(file.read))

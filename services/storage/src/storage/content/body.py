@@ -2,7 +2,8 @@
 Bodies of uploads, received whole: counted and hashed, a small one in memory and a large one in a file.
 
 Routes and handlers read the bytes; `storage.uploads` stores them. All incoming bodies share one memory limit. A body
-that does not fit goes to the disk, whatever its size: a hundred uploads need no more memory than the limit.
+that does not fit goes to the disk, whatever its size: a hundred uploads need no more memory than the limit. Apps share
+it (`shared.runtime.fair_share`).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from shared.errors import TooLargeError, UnavailableError
+from shared.runtime.fair_share import FairShare
 from storage.content.content_types import HEAD_BYTES
 
 SPOOL_BYTES: Final = 8 << 20
@@ -72,16 +74,17 @@ class Bodies:
 
     Args:
         folder: For large ones, in files without a name: a killed process leaves nothing behind.
-        memory_bytes: The memory for all incoming bodies together.
+        memory_bytes: The memory for all incoming bodies together. A quarter of it is kept for apps that use little.
     """
 
     def __init__(self, folder: Path, *, memory_bytes: int) -> None:
         self._folder = folder
-        self._free_bytes = memory_bytes
+        reserve = memory_bytes // 4
+        self._memory = FairShare(memory_bytes - reserve, name="uploads", reserve=reserve, floor=SPOOL_BYTES)
 
     @asynccontextmanager
     async def receive(
-        self, pieces: AsyncIterable[bytes], limit_bytes: int, *, field: str = "file"
+        self, app_key: str, pieces: AsyncIterable[bytes], limit_bytes: int, *, field: str = "file"
     ) -> AsyncIterator[Body]:
         """
         Receive a whole body, for the time of the block.
@@ -90,7 +93,7 @@ class Bodies:
             TooLargeError: The body exceeds the limit; raised with the first byte above it.
             UnavailableError: The disk is full or fails.
         """
-        incoming = _IncomingBody(self, limit_bytes, field)
+        incoming = _IncomingBody(self, app_key, limit_bytes, field)
         try:
             async for piece in pieces:
                 await incoming.add(piece)
@@ -98,16 +101,13 @@ class Bodies:
         finally:
             incoming.close()
 
-    def reserve(self, count: int) -> bool:
+    def reserve(self, app_key: str, count: int) -> bool:
         """Reserve memory for `count` bytes. Returns False when too little is free."""
-        if self._free_bytes < count:
-            return False
-        self._free_bytes -= count
-        return True
+        return self._memory.take(app_key, count)
 
-    def release(self, count: int) -> None:
+    def release(self, app_key: str, count: int) -> None:
         """Release reserved memory."""
-        self._free_bytes += count
+        self._memory.release(app_key, count)
 
     def new_file(self) -> BinaryIO:
         """A new file without a name. Blocks. Raises `OSError`."""
@@ -118,8 +118,9 @@ class Bodies:
 class _IncomingBody:
     """A body that is being received."""
 
-    def __init__(self, bodies: Bodies, limit_bytes: int, field: str) -> None:
+    def __init__(self, bodies: Bodies, app_key: str, limit_bytes: int, field: str) -> None:
         self._bodies = bodies
+        self._app_key = app_key
         self._limit_bytes = limit_bytes
         self._field = field
         self._size_bytes = 0
@@ -139,7 +140,7 @@ class _IncomingBody:
         self._hash.update(piece)
         self._buffer.append(piece)
         self._buffer_bytes += len(piece)
-        if self._file is None and self._size_bytes <= SPOOL_BYTES and self._bodies.reserve(len(piece)):
+        if self._file is None and self._size_bytes <= SPOOL_BYTES and self._bodies.reserve(self._app_key, len(piece)):
             self._reserved_bytes += len(piece)
         elif self._file is None or self._buffer_bytes >= PIECE_BYTES:
             await self._write()
@@ -155,7 +156,7 @@ class _IncomingBody:
 
     def close(self) -> None:
         self._buffer.clear()
-        self._bodies.release(self._reserved_bytes)
+        self._bodies.release(self._app_key, self._reserved_bytes)
         if self._file is not None:
             self._file.close()
 
@@ -169,7 +170,7 @@ class _IncomingBody:
             await asyncio.to_thread(_write_all, os.dup(self._file.fileno()), buffer)
         except OSError as error:
             raise UnavailableError(f"the upload cannot be kept on the disk: {error.strerror}") from None
-        self._bodies.release(self._reserved_bytes)
+        self._bodies.release(self._app_key, self._reserved_bytes)
         self._reserved_bytes = 0
 
 

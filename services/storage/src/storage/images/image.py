@@ -29,6 +29,12 @@ The largest image that is decoded, of its first frame alone. It takes 160 MB of 
 and 620 MB as a WebP, of which libwebp and Pillow keep four copies. An ordinary JPEG takes 10 MB.
 """
 
+MAX_SIDE_PX: Final = 65_535
+"""
+The longest side, which is also JPEG's and GIF's own. A decoder works row by row: 40 megapixels that are one pixel wide,
+78 KB as a PNG, took five seconds.
+"""
+
 PIPELINE = "v2"
 """The version in a thumbnail's key: raise it when the same image would give other bytes."""
 
@@ -103,7 +109,8 @@ def inspect_image(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bo
 
     Raises:
         InvalidError: Not a JPEG, PNG, GIF or WebP, or damaged.
-        TooLargeError: The header claims more than `MAX_PIXELS`, or a JPEG exceeds a limit of `jpeg_limits`.
+        TooLargeError: The header claims more than `MAX_PIXELS` or `MAX_SIDE_PX`, or a JPEG exceeds a limit of
+            `jpeg_limits`.
     """
     file = BytesIO(source) if isinstance(source, bytes) else source
     reader = _reader(file, avif=avif)
@@ -135,6 +142,10 @@ def _reader(file: BinaryIO, *, avif: bool) -> str:
 
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
+    if max(width, height) > MAX_SIDE_PX:
+        raise TooLargeError(
+            f"the image claims {width} x {height} pixels; the limit of a side is {MAX_SIDE_PX}", field="file"
+        )
     if width * height > MAX_PIXELS:
         raise TooLargeError(
             f"the image claims {width} x {height} = {width * height / 1e6:.1f} megapixels; "

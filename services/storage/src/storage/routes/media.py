@@ -45,7 +45,9 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
                     # Clients write a quote or a line break in a name as %22 or %0A (HTML, multipart/form-data).
                     file_name = unquote(part.filename or "")
                     pieces = part_pieces(part, rate, "file")
-                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, max_bytes_of(call, kind)))
+                    body = await stack.enter_async_context(
+                        call.state.bodies.receive(call.app_key, pieces, max_bytes_of(call, kind))
+                    )
         if body is None:
             raise InvalidError("expected a file", field="file")
         return await call.state.uploads.store(call.app_key, kind or "message-image", body, file_name=file_name)

@@ -40,7 +40,7 @@ async def read_multipart(request: web.Request, max_bytes: int) -> AsyncIterator[
 def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, field: str) -> Any:
     """Receive the raw body."""
     pieces = body_pieces(call.request, max_bytes, rate, field=field)
-    return call.state.bodies.receive(pieces, max_bytes, field=field)
+    return call.state.bodies.receive(call.app_key, pieces, max_bytes, field=field)
 
 
 def check_length(request: web.Request, max_bytes: int, field: str) -> None:
@@ -68,7 +68,9 @@ async def part_pieces(part: BodyPartReader, rate: TransferRate, field: str) -> A
 
 async def read_kind(call: Call[State], part: BodyPartReader, rate: TransferRate) -> MediaKind:
     """Read the form field `kind`."""
-    async with call.state.bodies.receive(part_pieces(part, rate, "kind"), KIND_MAX_BYTES, field="kind") as body:
+    async with call.state.bodies.receive(
+        call.app_key, part_pieces(part, rate, "kind"), KIND_MAX_BYTES, field="kind"
+    ) as body:
         value = body.read().decode("ascii", "replace").strip()
     for kind in KINDS:
         if value == kind:

@@ -36,7 +36,7 @@ async def post_widget(call: Call[State]) -> StoreWidgetReply:
                     if not isinstance(part, BodyPartReader) or part.name != "file" or body is not None:
                         raise InvalidError("expected one field, 'file'", field="body")
                     pieces = part_pieces(part, rate, "file")
-                    body = await stack.enter_async_context(call.state.bodies.receive(pieces, max_bytes))
+                    body = await stack.enter_async_context(call.state.bodies.receive(call.app_key, pieces, max_bytes))
         else:
             raise InvalidError("expected text/html, or multipart/form-data with a field 'file'", field="Content-Type")
         if body is None:

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from shared.contracts import subjects
 from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, encode
-from shared.errors import BusyError, ConflictError, InvalidError, MillraceError, TooLargeError
+from shared.errors import ConflictError, InvalidError, MillraceError, TooLargeError
 from shared.messaging.bus import Bus
+from shared.runtime.fair_share import FairShare
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
@@ -34,7 +35,12 @@ SNIFF_BYTES: Final = 256 << 10
 """The largest body whose type is detected without a thread. A text file is read to its end for that."""
 
 MAX_LARGE_UPLOADS: Final = 4
-"""Concurrent uploads of bodies on the disk: each holds parts of its body in memory, 50 MB in all."""
+NEWCOMERS: Final = 4
+"""
+Concurrent uploads of bodies on the disk, and further ones of apps that have none. Each holds parts of its body in
+memory, 100 MB in all.
+"""
+MAX_LARGE_WAITING: Final = 64
 LARGE_WAIT_S: Final = 10.0
 
 
@@ -105,7 +111,14 @@ class Uploads:
         self._bus = bus
         self._metrics = metrics
         self._now = now
-        self._large = asyncio.Semaphore(MAX_LARGE_UPLOADS)
+        self._large = FairShare(
+            MAX_LARGE_UPLOADS,
+            name="large uploads",
+            reserve=NEWCOMERS,
+            waiting=MAX_LARGE_WAITING,
+            wait_s=LARGE_WAIT_S,
+            retry_after_s=LARGE_WAIT_S,
+        )
 
     async def store(self, app_key: str, kind: MediaKind, body: Body, *, file_name: str = "") -> StoreMediaReply:
         """
@@ -116,16 +129,16 @@ class Uploads:
             CredentialsError, DeniedError: The provider refuses. No other provider is used then.
             UnavailableError: No provider can be reached.
         """
-        return await self.store_examined(app_key, await self.examine(kind, body), file_name=file_name)
+        return await self.store_examined(app_key, await self.examine(app_key, kind, body), file_name=file_name)
 
-    async def examine(self, kind: MediaKind, body: Body) -> Examined:
+    async def examine(self, app_key: str, kind: MediaKind, body: Body) -> Examined:
         """
         Check a body, and make its thumbnails. Stores nothing.
 
         Raises:
             InvalidError: It is empty, or not an image although its kind requires one.
             TooLargeError: It exceeds the size limit of its kind, or a limit of the decoder.
-            BusyError: The queue of images is full.
+            BusyError: The queue of images is full, and this app has the most in it.
         """
         if body.size_bytes == 0:
             raise InvalidError("the file is empty", field="file")
@@ -135,7 +148,7 @@ class Uploads:
             sniffed = await asyncio.to_thread(sniff, body.head, body.pieces)
         else:
             sniffed = sniff(body.head, body.pieces)
-        return Examined(kind=kind, body=body, type=sniffed, image=await self._inspect(kind, sniffed, body))
+        return Examined(kind=kind, body=body, type=sniffed, image=await self._inspect(app_key, kind, sniffed, body))
 
     async def store_examined(self, app_key: str, examined: Examined, *, file_name: str = "") -> StoreMediaReply:
         """Store a checked upload: the second half of `store`."""
@@ -180,7 +193,7 @@ class Uploads:
                     await provider.delete(stored.key)
         await self._records.remove(record)
 
-    async def _inspect(self, kind: MediaKind, sniffed: ContentType, body: Body) -> InspectedImage | None:
+    async def _inspect(self, app_key: str, kind: MediaKind, sniffed: ContentType, body: Body) -> InspectedImage | None:
         if kind not in {"message-image", "widget-image"}:
             return None
         if sniffed is SVG and kind == "widget-image":
@@ -188,11 +201,11 @@ class Uploads:
             return None
         if not sniffed.image:
             raise InvalidError(f"expected a JPEG, PNG, GIF or WebP image, got {sniffed.name}", field="file")
-        return await self._image_pool.inspect(body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
+        return await self._image_pool.inspect(app_key, body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
 
     async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> ObjectLocation:
         objects = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
-        puts = [self._put(provider, examined.kind, planned) for planned in objects]
+        puts = [self._put(provider, app_key, examined.kind, planned) for planned in objects]
         # All puts end before the first failure is raised: nothing is stored after the response.
         for outcome in await asyncio.gather(*puts, return_exceptions=True):
             if outcome is not None:
@@ -226,7 +239,7 @@ class Uploads:
             objects.append(_PlannedObject(stored=stored, body=body, content_disposition=disposition(small.type, "")))
         return objects
 
-    async def _put(self, provider: Provider, kind: MediaKind, planned: "_PlannedObject") -> None:
+    async def _put(self, provider: Provider, app_key: str, kind: MediaKind, planned: "_PlannedObject") -> None:
         headers = ObjectHeaders(
             content_type=planned.stored.content_type, content_disposition=planned.content_disposition
         )
@@ -236,7 +249,8 @@ class Uploads:
 
         try:
             if planned.body.data is None:
-                new = await self._put_large(put)
+                async with self._large.hold(app_key):
+                    new = await retry(put, backoff=BACKOFF, deadline_s=RETRY_S)
             else:
                 new = await retry(put, backoff=BACKOFF, deadline_s=RETRY_S)
         except MillraceError as error:
@@ -245,17 +259,6 @@ class Uploads:
         self._count(provider, kind, "stored" if new else "duplicate")
         if new:
             self._metrics.count("millrace_storage_bytes_total", planned.body.size_bytes, provider=provider.name)
-
-    async def _put_large(self, put: Callable[[], Awaitable[bool]]) -> bool:
-        try:
-            async with asyncio.timeout(LARGE_WAIT_S):
-                await self._large.acquire()
-        except TimeoutError:
-            raise BusyError("too many large uploads are being stored", retry_after_s=LARGE_WAIT_S) from None
-        try:
-            return await retry(put, backoff=BACKOFF, deadline_s=RETRY_S)
-        finally:
-            self._large.release()
 
     def _count(self, provider: Provider, kind: MediaKind, outcome: str) -> None:
         self._metrics.count("millrace_storage_objects_total", provider=provider.name, kind=kind, outcome=outcome)

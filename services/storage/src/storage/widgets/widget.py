@@ -5,12 +5,14 @@ Widgets: the Base64 images and fonts inside HTML are stored and replaced by thei
 import asyncio
 from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, TypeVar
 
 from msgspec import Struct
 
 from shared.contracts.messages import MediaKind, StoreMediaReply
 from shared.errors import InvalidError, TooLargeError
+from shared.runtime.fair_share import FairShare
 from storage.content.body import Body, body_of
 from storage.content.content_types import sniff_head
 from storage.uploads.upload import Examined, Uploads
@@ -23,7 +25,13 @@ MAX_STORES: Final = 8
 """Concurrent uploads of the images of one page."""
 
 MAX_PAGES: Final = 2
-"""Pages in memory at once. Each is there several times: as posted, its images decoded, and as returned."""
+NEWCOMERS: Final = 2
+"""
+Pages in memory at once, and further ones of apps that have none. Each is there several times: as posted, its images
+decoded, and as returned.
+"""
+MAX_WAITING: Final = 64
+RETRY_AFTER_S: Final = 2.0
 
 PIECE_BYTES: Final = 256 * 1024
 
@@ -57,7 +65,9 @@ class Widgets:
         self._uploads = uploads
         self._max_bytes = max_bytes
         self._max_images = max_images
-        self._pages = asyncio.Semaphore(MAX_PAGES)
+        self._pages = FairShare(
+            MAX_PAGES, name="pages", reserve=NEWCOMERS, waiting=MAX_WAITING, retry_after_s=RETRY_AFTER_S
+        )
 
     async def store(self, app_key: str, page: Body, *, strict: bool = False) -> StoreWidgetReply:
         """
@@ -72,12 +82,13 @@ class Widgets:
         Raises:
             InvalidError: The page is not UTF-8; or, with `strict`, an image is invalid.
             TooLargeError: The page, or the number of its images, exceeds a limit.
+            BusyError: Too many pages or images wait, and this app has the most of them.
         """
-        async with self._pages:
+        async with self._pages.hold(app_key):
             content = await asyncio.to_thread(page.read)
             found = await asyncio.to_thread(_read, content, self._max_bytes, self._max_images)
             bodies = {body.sha256: body for _, body in found if body is not None}
-            examined_by_hash = await _for_each(bodies, self._examine)
+            examined_by_hash = await _for_each(bodies, partial(self._examine, app_key))
             if strict:
                 _check_all(found, examined_by_hash)
             good = {sha256: examined for sha256, examined in examined_by_hash.items() if isinstance(examined, Examined)}
@@ -91,10 +102,10 @@ class Widgets:
             html = await asyncio.to_thread(_written, content, urls)
             return StoreWidgetReply(html=html, images=images)
 
-    async def _examine(self, body: Body) -> Examined | str:
+    async def _examine(self, app_key: str, body: Body) -> Examined | str:
         kind: MediaKind = "file" if (sniffed := sniff_head(body.head)) is not None and sniffed.font else "widget-image"
         try:
-            return await self._uploads.examine(kind, body)
+            return await self._uploads.examine(app_key, kind, body)
         except (InvalidError, TooLargeError) as error:
             return error.message
 
