@@ -5,7 +5,7 @@ Nothing is read before a handler asks, and a handler is called after the token i
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter
 from typing import Final
 
@@ -28,17 +28,26 @@ JSON_VALUES: Final = 20_000
 """Limit on the values of a JSON body: 20,000 take 10 ms to decode, and a body of 1 MiB may hold 500,000."""
 
 
-async def read_body(request: web.Request, max_bytes: int, *, field: str | None = None) -> bytes:
+async def read_body(
+    request: web.Request, max_bytes: int, *, field: str | None = None, count: Callable[[int], None] | None = None
+) -> bytes:
     """
     The whole body, unpacked.
+
+    Args:
+        count: Called with the size of each piece that is kept in memory. It may refuse the body by raising.
 
     Raises:
         InvalidError: It is not of its coding, is cut, or came too slowly.
         TooLargeError: It has more bytes, packed or unpacked.
         UnsupportedEncodingError: It is in another coding.
     """
+    pieces: list[bytes] = []
     async with TransferRate() as rate:
-        pieces = [piece async for piece in body_pieces(request, max_bytes, rate, field=field)]
+        async for piece in body_pieces(request, max_bytes, rate, field=field):
+            if count is not None:
+                count(len(piece))
+            pieces.append(piece)
     # A large one, 16 MiB in 10 ms, is joined without the GIL.
     return await asyncio.to_thread(b"".join, pieces) if len(pieces) > JOINED_PIECES else b"".join(pieces)
 

@@ -22,12 +22,16 @@ from nats.micro.service import Service, ServiceConfig
 from shared.contracts.messages import decode, encode
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
+from shared.runtime.fair_share import FairShare
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
 REQUESTS_AT_ONCE = 64
-"""Requests that one process answers at the same time; more wait in the subscription."""
+REQUESTS_RESERVE = 64
+"""Requests that one process answers at the same time, and further ones of apps that have none."""
+REQUESTS_WAITING = 128
+RETRY_AFTER_S = 1.0
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -48,24 +52,25 @@ async def answering(
     Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it.
 
     Requests run side by side: a subscription alone would run them one after another. Leaving the block accepts no more
-    requests and finishes those in flight.
+    requests and finishes those in flight. Apps share the slots by the `app_key` of their requests; those of an app that
+    sends too many get a `BusyError`.
     """
     if not endpoints:
         yield
         return
-    slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+    slots = FairShare(
+        REQUESTS_AT_ONCE,
+        name="requests",
+        reserve=REQUESTS_RESERVE,
+        waiting=REQUESTS_WAITING,
+        retry_after_s=RETRY_AFTER_S,
+    )
     async with asyncio.TaskGroup() as tasks:
 
         def handler_of(endpoint: Endpoint) -> Callable[[Request], Awaitable[None]]:
-            async def one(request: Request) -> None:
-                try:
-                    await _answer(endpoint, state, request, bus.metrics)
-                finally:
-                    slots.release()
-
             async def handle(request: Request) -> None:
-                await slots.acquire()
-                tasks.create_task(one(request), name=f"answer {endpoint.subject}")
+                answer = _answer(endpoint, state, request, slots, bus.metrics)
+                tasks.create_task(answer, name=f"answer {endpoint.subject}")
 
             return handle
 
@@ -86,10 +91,12 @@ async def answering(
                 await service.stop()
 
 
-async def _answer(endpoint: Endpoint, state: Any, request: Request, metrics: Metrics) -> None:
+async def _answer(endpoint: Endpoint, state: Any, request: Request, slots: FairShare, metrics: Metrics) -> None:
     """Run the handler and reply. An error's code goes as header, the rest as JSON."""
     try:
-        reply = await endpoint.handler(state, decode(request.data, endpoint.request))
+        asked = decode(request.data, endpoint.request)
+        async with slots.hold(getattr(asked, "app_key", "")):
+            reply = await endpoint.handler(state, asked)
     except MillraceError as error:
         body = {"message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
         description = " ".join(error.message.split())

@@ -9,8 +9,8 @@ app that holds everything delays no other.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from shared.errors import BusyError
 
@@ -79,6 +79,22 @@ class FairShare:
             yield
         finally:
             self.release(app_key, units)
+
+    @contextmanager
+    def counting(self, app_key: str) -> Iterator[Callable[[int], None]]:
+        """Yield a function that takes further units for the block. It raises `BusyError` when too few are free."""
+        taken = 0
+
+        def count(units: int) -> None:
+            nonlocal taken
+            if not self.take(app_key, units):
+                raise self._busy()
+            taken += units
+
+        try:
+            yield count
+        finally:
+            self.release(app_key, taken)
 
     def take(self, app_key: str, units: int) -> bool:
         """Take units without waiting, and without regard to waiters. Returns False when too few are free."""

@@ -14,7 +14,7 @@ from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Place
 from ftp_gateway.parsing.file_reader import ValidationResult
 from ftp_gateway.parsing.worker_pool import ParserPool
-from ftp_gateway.processing import publisher
+from ftp_gateway.processing import publisher, scheduler
 from ftp_gateway.processing.pipeline import FilePipeline
 from ftp_gateway.processing.publisher import ResumePoint, find_resume_point
 from ftp_gateway.processing.scheduler import FileScheduler
@@ -270,3 +270,18 @@ async def test_a_stop_in_the_middle_of_a_file_ends_soon_and_the_rest_follows(
 
     assert 0 < begun < 20_000
     assert list(range(1, 20_001)) == await sent_lines(bus, "shop")
+
+
+@pytest.mark.usefixtures("made_streams")
+async def test_apps_take_turns_whatever_one_of_them_has_waiting(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool
+) -> None:
+    monkeypatch.setattr(scheduler, "FILES_AT_ONCE", 1)
+    spool = Spool(tmp_path / "spool", now)
+    for number in range(3):
+        await upload(spool, "many", f"{number}.csv", DATA + b"%d;text;\n" % number)
+    await upload(spool, "few")
+    await run_until_done(spool, bus, parsers)
+
+    completed = await messages(bus, streams.FILES, "ftp.file.*.completed")
+    assert ["many", "few", "many", "many"] == [message.subject.split(".")[2] for message in completed]

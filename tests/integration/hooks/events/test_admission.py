@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from hooks.app import SERVICE
+from hooks.events.publisher import BODIES_BYTES
 from hooks.routes.events import BODY_BYTES
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, decode
@@ -42,6 +43,20 @@ async def test_an_array_is_stored_before_it_is_answered(client: HooksClient, bus
 
     assert (202, {"accepted": 5000, "rejected": 0, "errors": []}) == (status, told)
     assert by_user(posted) == by_user(await stored(bus))
+
+
+async def test_an_app_with_too_many_bytes_in_flight_is_refused_and_no_other_is(
+    hooks: RunningService, client: HooksClient
+) -> None:
+    bodies, posted = hooks.state.publisher.bodies, events(1, users=1)
+    with bodies.counting("rival") as count:
+        count(BODIES_BYTES)
+        assert 202 == (await client.ask("POST", "/events", posted))[0]
+    with bodies.counting("shop") as count:
+        count(BODIES_BYTES)
+        status, told = await client.ask("POST", "/events", posted)
+        assert (429, "busy") == (status, told["error"]["code"])
+    assert 202 == (await client.ask("POST", "/events", posted))[0]
 
 
 async def test_ndjson_is_accepted_line_by_line(client: HooksClient, bus: Bus) -> None:

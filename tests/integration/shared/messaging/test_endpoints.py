@@ -7,15 +7,18 @@ import pytest
 from msgspec import Struct
 
 from millrace.nats_servers.server import NatsServer
-from shared.errors import InvalidError, NotFoundError, UnavailableError
+from shared.errors import BusyError, InvalidError, NotFoundError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.endpoints import Endpoint, answering
+from shared.messaging.endpoints import REQUESTS_AT_ONCE, REQUESTS_WAITING, Endpoint, answering
 from shared.runtime.telemetry import Metrics
+
+HELD = asyncio.Event()
 
 
 class Question(Struct, forbid_unknown_fields=True):
     text: str
+    app_key: str = ""
 
 
 class Answer(Struct):
@@ -30,6 +33,8 @@ async def answer(state: str, question: Question) -> Answer:
             raise RuntimeError("the secret is hunter2")
         case "wait":
             await asyncio.sleep(0.05)
+        case "hold":
+            await HELD.wait()
     return Answer(f"{state}: {question.text}")
 
 
@@ -56,6 +61,23 @@ async def test_requests_are_answered_side_by_side(asker: Bus) -> None:
 
     # One after another they would take a second.
     assert asyncio.get_running_loop().time() - started < 0.7
+
+
+async def test_requests_of_one_app_that_take_long_delay_no_other_app(asker: Bus) -> None:
+    async def ask(text: str, app_key: str) -> Answer:
+        return await asker.request("test.question.ask", Question(text, app_key), Answer, timeout_s=30)
+
+    slow = [asyncio.create_task(ask("hold", "a")) for _ in range(REQUESTS_AT_ONCE + REQUESTS_WAITING)]
+    await asyncio.sleep(0)
+    one_more = asyncio.create_task(ask("hold", "a"))
+    try:
+        with pytest.raises(BusyError, match="the app has too many requests in progress"):
+            await one_more
+        assert await ask("hello", "b") == Answer("state: hello")
+        assert not any(task.done() for task in slow)
+    finally:
+        HELD.set()
+    assert set(map(str, await asyncio.gather(*slow))) == {str(Answer("state: hold"))}
 
 
 async def test_an_error_keeps_its_kind_over_the_wire(asker: Bus) -> None:

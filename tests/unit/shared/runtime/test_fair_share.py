@@ -205,6 +205,20 @@ async def test_units_are_taken_without_a_wait() -> None:
     assert share.take("b", 70)
 
 
+async def test_units_are_counted_for_a_block_and_refused_to_the_app_that_has_too_many() -> None:
+    share = FairShare(100, name="bytes", reserve=20, floor=20, retry_after_s=3.0)
+
+    with share.counting("a") as count:
+        count(60)
+        count(40)
+        with pytest.raises(BusyError, match="the app has too many bytes in progress") as refused:
+            count(1)
+        assert refused.value.retry_after_s == 3.0
+        with share.counting("b") as other:
+            other(20)
+    assert share.take("c", 100)
+
+
 class FairShareMachine(RuleBasedStateMachine):
     """Any order of arrivals, ends and cancellations, against what the share promises."""
 

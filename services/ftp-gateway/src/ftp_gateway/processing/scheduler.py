@@ -1,8 +1,9 @@
 """
 Choice of the next file to process, and retries of files that failed. `processing.pipeline` processes the file.
 
-Files of one app are processed one after the other, in the order in which they were closed; several apps at a time. One
-replica holds the lock of an app; the lock of a replica that died is free at once.
+Files of one app are processed one after the other, in the order in which they were closed; several apps at a time, the
+one whose last file began longest ago first. One replica holds the lock of an app; the lock of a replica that died is
+free at once.
 """
 
 import asyncio
@@ -67,6 +68,8 @@ class FileScheduler:
         self._closing = False
         self._finished = asyncio.Event()
         self._app_locks: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
+        self._last_turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._delayed: dict[str, tuple[datetime, Iterator[float]]] = {}
         bus.reconnected.append(spool.changed.set)
@@ -117,7 +120,8 @@ class FileScheduler:
         """Start the files that are due. Returns the seconds until the next may be due."""
         now = self._clock()
         next_at = now + timedelta(seconds=SCAN_S)
-        for app_key in dict.fromkeys(upload.info.app_key for upload in self._spool.uploads()):
+        app_keys = dict.fromkeys(upload.info.app_key for upload in self._spool.uploads())
+        for app_key in sorted(app_keys, key=lambda app_key: self._turns.get(app_key, 0)):
             if app_key in self._app_locks:
                 continue
             found = self._next(app_key)
@@ -155,6 +159,8 @@ class FileScheduler:
             os.close(lock)
             return
         self._app_locks[app_key] = lock
+        self._last_turn += 1
+        self._turns[app_key] = self._last_turn
         task = tasks.create_task(self._work(*found), name=f"file {found[0].id}")
         self._tasks.add(task)
         task.add_done_callback(self._work_done)
@@ -197,9 +203,11 @@ class FileScheduler:
         self._delayed[upload.id] = (self._clock() + timedelta(seconds=wait_s), delays)
 
     def _forget_deleted(self) -> None:
-        """Forget delayed files that another replica has processed, or that were removed."""
-        here = {upload.id for upload in self._spool.uploads()}
+        """Forget delayed files that another replica has processed, or that were removed, and turns of idle apps."""
+        uploads = self._spool.uploads()
+        here, apps = {upload.id for upload in uploads}, {upload.info.app_key for upload in uploads}
         self._delayed = {upload_id: delay for upload_id, delay in self._delayed.items() if upload_id in here}
+        self._turns = {app_key: turn for app_key, turn in self._turns.items() if app_key in apps}
 
     async def _publish_partials(self) -> None:
         for upload in self._spool.uploads():

@@ -18,6 +18,7 @@ from ftp_gateway.model.virtual_paths import Location, locate
 from shared.errors import InvalidError, NotFoundError
 from shared.objects.app_reports import folder_of_app, report_key
 from shared.objects.store import ObjectInfo, ObjectStore
+from shared.runtime.fair_share import FairShare
 
 log = structlog.get_logger()
 
@@ -29,6 +30,8 @@ MAX_LISTINGS = 100
 PART_BYTES = 1 << 20
 PARTS_KEPT = 24
 PARTS_AT_ONCE = 8
+PARTS_RESERVE = 4
+"""Parts that are fetched at once, and further ones of apps that have none."""
 
 
 class AppReport(Struct, frozen=True):
@@ -61,7 +64,7 @@ class AppReportFolder:
         self._pending_listings: dict[str, asyncio.Future[_CachedListing]] = {}
         self._parts: OrderedDict[tuple[AppReport, int], bytes] = OrderedDict()
         self._fetched: dict[tuple[AppReport, int], asyncio.Future[bytes]] = {}
-        self._fetching = asyncio.Semaphore(PARTS_AT_ONCE)
+        self._fetching = FairShare(PARTS_AT_ONCE, name="parts", reserve=PARTS_RESERVE)
 
     async def list(self, app_key: str) -> list[AppReport]:
         """
@@ -156,7 +159,7 @@ class AppReportFolder:
     async def _fetch(self, report: AppReport, number: int) -> bytes:
         start = number * PART_BYTES
         size = min(PART_BYTES, report.info.size_bytes - start)
-        async with self._fetching:
+        async with self._fetching.hold(report.app_key):
             part = await self._store.get_range(report_key(report.app_key, report.name), start, size)
         self._parts[report, number] = part
         if len(self._parts) > PARTS_KEPT:

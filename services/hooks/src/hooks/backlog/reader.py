@@ -26,13 +26,15 @@ from shared.errors import MillraceError
 from shared.messaging.bus import StreamState
 from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
+from shared.runtime.fair_share import FairShare
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 64
 SCANS_AT_ONCE = 8
-"""Scans that may be open at once in one process."""
+SCANS_RESERVE = 8
+"""Scans that may be open at once in one process, and further ones of apps that have none."""
 GATHER_S = 0.05
 """Wait before a scan, so that events gather for it."""
 IDLE_S = 0.5
@@ -83,7 +85,7 @@ class BacklogReaders:
         self.checkpoints = checkpoints
         self.observer = observer
         self.stall_policy = stall_policy or StallPolicy()
-        self.scan_slots = asyncio.Semaphore(SCANS_AT_ONCE)
+        self.scan_slots = FairShare(SCANS_AT_ONCE, name="scans", reserve=SCANS_RESERVE)
         self.backlogs: set[Backlog] = set()
         self._clock = clock
 
@@ -199,7 +201,7 @@ class BacklogReader:
 
     async def _scan(self) -> None:
         backlog = self._backlog
-        async with self._shared.scan_slots:
+        async with self._shared.scan_slots.hold(backlog.target.app_key):
             # Events that the partition's reader skipped before the scan began are in the stream, or deleted from it.
             missed = backlog.missed
             async with self._shared.events.scan(

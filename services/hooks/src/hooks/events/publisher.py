@@ -14,8 +14,17 @@ from hooks.events.admission import EventChunk, EventError, admit
 from shared.contracts import subjects
 from shared.errors import BusyError, MillraceError
 from shared.ids import make_ulid
+from shared.runtime.fair_share import FairShare
 
 RETRY_AFTER_S = 5.0
+BODIES_BYTES = 128 << 20
+BODIES_RESERVE_BYTES = 128 << 20
+BODIES_FLOOR_BYTES = 16 << 20
+"""
+Bodies of events in memory, from their first byte to the answer: eight of the largest size of one app, and one of each
+app that has none.
+"""
+BODIES_RETRY_S = 1.0
 ERRORS_LISTED = 1000
 """Most errors that an answer lists; `rejected` counts them all."""
 
@@ -46,6 +55,13 @@ class EventPublisher:
         alert_full: Callable[[str, MillraceError], None],
         clock: Callable[[], datetime],
     ) -> None:
+        self.bodies = FairShare(
+            BODIES_BYTES,
+            name="bytes of events",
+            reserve=BODIES_RESERVE_BYTES,
+            floor=BODIES_FLOOR_BYTES,
+            retry_after_s=BODIES_RETRY_S,
+        )
         self._publisher = publisher
         self._alert_full = alert_full
         self._clock = clock

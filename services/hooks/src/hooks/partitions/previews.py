@@ -32,6 +32,7 @@ from shared.messaging.message import Message
 from shared.messaging.reverse_scan import ranges_back
 from shared.profiles.cache import ProfileCache
 from shared.profiles.store import Profile
+from shared.runtime.fair_share import FairShare
 
 FIRST_RANGE = 64
 SCANNED_SEQUENCES = sum(FIRST_RANGE * 4**step for step in range(7))
@@ -42,6 +43,10 @@ SCANNED_AT_ONCE = 10_000
 DECODED_AT_ONCE = 64 << 10
 """Bytes that are decoded before the event loop runs other tasks: some 5 ms. Deliveries continue meanwhile."""
 SCAN_S = 5.0
+SCANS_AT_ONCE = 2
+SCANS_RESERVE = 4
+SCANS_WAITING = 32
+"""Previews that scan at once, those of apps that have none beyond it, and those that wait."""
 POSTED = "POSTED:0:0"
 """The source of an event that is in no stream."""
 
@@ -86,6 +91,9 @@ class Previews:
         self._bus = bus
         self._profiles = profiles
         self._clock = clock
+        self._scans = FairShare(
+            SCANS_AT_ONCE, name="previews", reserve=SCANS_RESERVE, waiting=SCANS_WAITING, retry_after_s=SCAN_S
+        )
 
     async def of_event(self, rule: Rule, posted: PostedEvent) -> Preview:
         """Render one event. Raises `InvalidError`, with the field, where a POST of the event would be refused."""
@@ -93,8 +101,9 @@ class Previews:
         return Preview(records=(await self._render(rule, event, POSTED),))
 
     async def of_last(self, rule: Rule, number: int) -> Preview:
-        """Render the newest `number` events that match, as far as they are found."""
-        found, looked = await self._find(rule, number)
+        """Render the newest `number` events that match, as far as they are found. Raises `BusyError` as well."""
+        async with self._scans.hold(rule.app_key):
+            found, looked = await self._find(rule, number)
         return Preview(
             records=tuple([await self._render(rule, event, source) for event, source in found]), looked=looked
         )

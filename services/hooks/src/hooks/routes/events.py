@@ -19,7 +19,11 @@ NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 async def post_events(call: Call[State]) -> web.Response:
     """Accept events."""
-    body = await read_body(call.request, BODY_BYTES)
+    with call.state.publisher.bodies.counting(call.app_key) as count:
+        return await _post(call, await read_body(call.request, BODY_BYTES, count=count))
+
+
+async def _post(call: Call[State], body: bytes) -> web.Response:
     content_type = call.request.content_type
     if content_type in NDJSON:
         posted = split_lines(body)
