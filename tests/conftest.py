@@ -13,7 +13,8 @@ from asyncssh import generate_private_key
 
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
-from shared.config.secret_store import SecretStore, generate_key
+from shared.config.secret_keys import generate_key
+from shared.config.secret_store import SecretStore
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams
 from shared.messaging.bus import Bus

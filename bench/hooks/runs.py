@@ -32,7 +32,8 @@ from millrace.machine.ports import free_ports
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
 from shared.config.secret import Secret
-from shared.config.secret_store import SecretStore, generate_key
+from shared.config.secret_keys import generate_key
+from shared.config.secret_store import SecretStore
 from shared.contracts import streams
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus

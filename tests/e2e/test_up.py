@@ -15,9 +15,13 @@ import psutil
 import pytest
 
 from millrace.machine.ports import free_ports
+from millrace.mesh.access import access_of_folder, open_registry
 from millrace.mesh.folder import MeshFolder
+from millrace.nats_servers.server import NatsServer
 from millrace.verbs.up import USUAL_PORTS
+from shared.config.tokens import new_token, token_hash
 from shared.contracts.services import SERVICE_NAMES
+from shared.contracts.streams import CONFIG
 from shared.runtime.settings import child_environment
 
 READY_S = 60.0
@@ -196,3 +200,36 @@ async def test_wrong_setting_of_one_service_is_reported_by_it(tmp_path: Path) ->
     log = folder.log("ftp-gateway")
     assert (1, "  millrace ftp-gateway: MILLRACE_SFTP_IDEL_S: there is no such setting") == (code, reason)
     assert ended == f"millrace: ftp-gateway ended with exit code 1 before it was ready; its log is {log}"
+
+
+async def test_folder_of_a_release_before_is_signed_once(tmp_path: Path) -> None:
+    data = tmp_path / "mesh"
+    folder = MeshFolder(data)
+    mesh = tmp_path / "mesh.toml"
+    mesh.write_text('[apps.shop]\ntimezone = "Asia/Baku"\n')
+    async with up(data) as first:
+        assert 0 == (await said_by("apply", str(mesh), "--data", str(data)))[0]
+        await first.stop(signal.SIGINT)
+    forged = new_token()
+    (data / "signed").unlink()
+    async with (
+        NatsServer(folder.nats, users=folder.seeds()) as server,
+        open_registry(access_of_folder(folder, server.url)) as registry,
+    ):
+        for entry in await registry.entries.scan():
+            await registry.bus.publish(CONFIG.subject_of(entry.key), entry.data)
+        token = b'{"scopes":["admin"],"created_at":"2026-01-01T00:00:00Z"}'
+        await registry.bus.publish(CONFIG.subject_of(f"tokens.{token_hash(forged)}"), token)
+
+    async with up(data) as second:
+        assert (0, "= apps.shop unchanged") == first_line(await said_by("apply", str(mesh), "--data", str(data)))
+        code, said = await said_by("sign", "--data", str(data))
+        assert 1 == code
+        assert f"tokens.{token_hash(forged)[:12]}  it has no signature" in said
+        assert 0 == (await said_by("sign", "--data", str(data), "--delete", f"tokens.{token_hash(forged)}"))[0]
+        assert 0 == await second.stop(signal.SIGINT)
+
+
+def first_line(answer: tuple[int, str]) -> tuple[int, str]:
+    code, said = answer
+    return code, said.splitlines()[0]

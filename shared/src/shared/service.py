@@ -29,11 +29,12 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
-from shared.config.registry import Kind, Registry
+from shared.config.registry import Kind, Registry, View
+from shared.config.secret_keys import split_keys
 from shared.config.secret_store import SecretStore
 from shared.config.tokens import TOKENS
 from shared.contracts.streams import Bucket, Stream
-from shared.errors import MillraceError, UnavailableError
+from shared.errors import ConflictError, MillraceError, UnavailableError
 from shared.http.health import Health, Ping
 from shared.http.openapi import openapi
 from shared.http.routes import Route
@@ -182,8 +183,8 @@ def run(service: Service) -> None:
         sys.exit(f"millrace {service.name}: {error.field}: {error.message}")
     logs.configure(service=service.name, level=settings.log_level, format=settings.log_format)
     keys = (settings.nats_seed, settings.reports_secret_access_key, settings.smtp_password)
-    for secret in (*keys, *settings.secret_keys.split(",")):
-        logs.redactor.add(secret.strip())
+    for secret in (*keys, *split_keys(settings.secret_keys)):
+        logs.redactor.add(secret)
     # Imported objects stay. Searching them for garbage, again and again, would cost a tenth of all work.
     gc.collect()
     gc.freeze()
@@ -311,7 +312,9 @@ async def _start(
         await ensure(bus, stream, settings)
     for bucket in service.buckets:
         await ensure(bus, bucket, settings)
-    secrets = SecretStore([key.strip() for key in settings.secret_keys.split(",") if key.strip()])
+    secrets = SecretStore(
+        split_keys(settings.secret_keys), Path(settings.secret_keys_file) if settings.secret_keys_file else None
+    )
     registry = Registry(bus, secrets, service=service.name, relist_s=settings.relist_s)
     mesh = Mesh(
         name=service.name,
@@ -333,6 +336,7 @@ async def _start(
         mesh.spawn("configuration", view.run())
     for view in views:
         await view.listed.wait()
+    _check_signed([view for view in views if view.kind is not TOKENS])
     listener.state = await service.build(mesh)
     listener.registry, listener.bus = registry, bus
     endpoints = AsyncExitStack()
@@ -346,6 +350,23 @@ async def _start(
 async def _fail_when_closed(bus: Bus) -> None:
     """Raise `UnavailableError` when the client of NATS has closed for good: only a new process connects again."""
     raise UnavailableError(f"the client of NATS has closed for good: {await bus.wait_closed()}")
+
+
+def _check_signed(views: Sequence[View[Any]]) -> None:
+    """
+    Refuse to start where entries of the service's configuration are not signed: to be without them would be worse. An
+    event whose hook is not known passes by for ever. An unsigned token opens nothing, and no start waits for it.
+
+    Raises:
+        ConflictError: Says how many, the first of them, and what to do.
+    """
+    unsigned = {key: error for view in views for key, error in view.unsigned.items()}
+    if unsigned:
+        first = min(unsigned)
+        raise ConflictError(
+            f"{len(unsigned)} entries of the configuration are not signed by the secret keys of this mesh, such as this"
+            f" one: {unsigned[first].message}, and signs those of a release before"
+        )
 
 
 def _announce(path: Path, addresses: dict[str, str]) -> None:

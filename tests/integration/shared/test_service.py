@@ -11,11 +11,13 @@ import pytest
 from msgspec import Struct
 
 from millrace.nats_servers.server import NatsServer
+from shared.config.registry import Kind, Registry
 from shared.config.tokens import TOKENS, Token
 from shared.contracts.streams import CONFIG
-from shared.errors import BusyError, NotFoundError, UnavailableError
+from shared.errors import BusyError, ConflictError, NotFoundError, UnavailableError
 from shared.http.routes import Route
 from shared.http.server import Call
+from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 from shared.service import Mesh, RunningService, Service, running, serve
 
@@ -294,6 +296,32 @@ async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -
         await serve(Service(name="toy", build=build, buckets=(CONFIG,)), settings, asyncio.Event())
 
     assert failure.group_contains(RuntimeError, match="a bug")
+
+
+async def test_a_service_without_a_part_of_its_configuration_does_not_start(
+    registry: Registry, settings: Settings
+) -> None:
+    await ensure(registry.bus, CONFIG, settings)
+    await registry.bus.publish("$KV.CONFIG.toys.shop.a", b'{"size":1}')
+    toys = Service(name="toy", build=_none, buckets=(CONFIG,), kinds=(Kind(prefix="toys", type=Thing),))
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await serve(toys, settings, asyncio.Event())
+
+    expected = r"1 entries .* not signed .*: toys\.shop\.a is not used: it has no signature; `millrace sign`"
+    assert failure.group_contains(ConflictError, match=expected)
+
+
+async def test_no_start_waits_for_an_unsigned_token(registry: Registry, settings: Settings) -> None:
+    await ensure(registry.bus, CONFIG, settings)
+    await registry.bus.publish("$KV.CONFIG.tokens.abc", b'{"scopes":["admin"],"created_at":"2026-01-01T00:00:00Z"}')
+
+    async with running(Service(name="toy", build=_none, buckets=(CONFIG,)), settings) as service:
+        assert [] == service.mesh.registry.view(TOKENS).all()
+
+
+async def _none(_: Mesh) -> None:
+    """A service without parts."""
 
 
 async def test_a_client_of_nats_that_has_closed_for_good_ends_the_service(toy: Toy, settings: Settings) -> None:

@@ -18,7 +18,8 @@ from ftp_gateway.app import SERVICE
 from ftp_gateway.config import FtpGatewaySettings
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
-from shared.config.secret_store import SecretStore, generate_key
+from shared.config.secret_keys import generate_key
+from shared.config.secret_store import SecretStore
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, PushBatch, PushRow, decode

@@ -10,7 +10,8 @@ from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.exports.schedule import schedule_of
 from shared.config.registry import ConfigEntry
-from shared.config.secret_store import SecretStore, generate_key
+from shared.config.secret_keys import generate_key
+from shared.config.secret_store import SecretStore
 from shared.errors import ConflictError, InvalidError
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings

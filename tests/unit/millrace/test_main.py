@@ -52,7 +52,20 @@ def test_help_lists_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_verbs_are_those_that_are_promised() -> None:
-    promised = {"up", "demo", "bench", "token", "apply", "status", "nats-config", "rekey", "check", "test", "lock"}
+    promised = {
+        "up",
+        "demo",
+        "bench",
+        "token",
+        "apply",
+        "status",
+        "nats-config",
+        "rekey",
+        "sign",
+        "check",
+        "test",
+        "lock",
+    }
 
     assert promised == {verb.name for verb in front.VERBS}
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from millrace.mesh.folder import MeshFolder
 from shared.config.registry import Registry
+from shared.config.secret_keys import split_keys
 from shared.config.secret_store import SecretStore
 from shared.errors import InvalidError
 from shared.messaging.connection import connect
@@ -33,6 +34,8 @@ class Access(Struct, frozen=True, kw_only=True):
     nats_url: str
     seed: str
     secret_keys: str
+    secret_keys_file: Path | None = None
+    """The file that they are from, for messages."""
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +47,12 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
 
 def access_of_folder(folder: MeshFolder, nats_url: str) -> Access:
     """Access to the mesh of this folder, whose NATS is at `nats_url`."""
-    return Access(nats_url=nats_url, seed=folder.seeds()[USER], secret_keys=folder.secret_keys())
+    return Access(
+        nats_url=nats_url,
+        seed=folder.seeds()[USER],
+        secret_keys=folder.secret_keys(),
+        secret_keys_file=folder.secret_keys_file,
+    )
 
 
 def find_access(data: Path) -> Access:
@@ -61,12 +69,15 @@ def find_access(data: Path) -> Access:
     settings = read_settings(Settings)
     if not settings.nats_seed:
         raise InvalidError("expected the file with the seed of the NATS user operator", field="MILLRACE_NATS_SEED_FILE")
-    return Access(nats_url=settings.nats_url, seed=settings.nats_seed, secret_keys=settings.secret_keys)
+    file = Path(settings.secret_keys_file) if settings.secret_keys_file else None
+    return Access(
+        nats_url=settings.nats_url, seed=settings.nats_seed, secret_keys=settings.secret_keys, secret_keys_file=file
+    )
 
 
 @asynccontextmanager
 async def open_registry(access: Access) -> AsyncIterator[Registry]:
     """The configuration of the mesh. Raises `UnavailableError` or `DeniedError`."""
-    secrets = SecretStore([key.strip() for key in access.secret_keys.split(",") if key.strip()])
+    secrets = SecretStore(split_keys(access.secret_keys), access.secret_keys_file)
     async with connect(USER, access.nats_url, seed=access.seed, metrics=Metrics(), wait_s=WAIT_S) as bus:
         yield Registry(bus, secrets, service=USER, relist_s=30)

@@ -5,6 +5,7 @@ Folder of a local mesh, `.millrace` by default: its lock, its secrets, its addre
     mesh.json      where the mesh is, while it runs
     ports.json     the ports of the last run, which the next one takes again
     admin-token    a token for every route; keys/ the NKey seeds; secret-keys the keys of configured secrets
+    signed         says that what a release before has configured here was signed
     nats/ data/ logs/
 """
 
@@ -19,7 +20,7 @@ from msgspec import Struct
 
 from millrace.machine.secret_files import read_or_make
 from millrace.nats_servers.config import ensure_seeds
-from shared.config.secret_store import generate_key
+from shared.config.secret_keys import generate_key
 from shared.config.tokens import new_token
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
@@ -45,6 +46,7 @@ class MeshFolder:
         self.secret_keys_file = self.root / "secret-keys"
         self._addresses = self.root / "mesh.json"
         self._ports = self.root / "ports.json"
+        self._signed = self.root / "signed"
 
     def log(self, name: str) -> Path:
         """The log file of a process of the mesh."""
@@ -109,6 +111,14 @@ class MeshFolder:
     def remember_ports(self, ports: dict[str, int]) -> None:
         """Store the ports for the next run."""
         _replace(self._ports, msgspec.json.encode(ports))
+
+    def is_configuration_signed(self) -> bool:
+        """Return whether the configuration that was here without signatures was signed."""
+        return self._signed.exists()
+
+    def remember_signed_configuration(self) -> None:
+        """From now on an entry without a signature is nobody's, and no start signs one."""
+        self._signed.touch()
 
     def addresses(self) -> Addresses:
         """

@@ -18,11 +18,13 @@ import msgspec
 from millrace.machine.child_process import Child, start_child
 from millrace.mesh.access import ELECTION, ELECTION_S, access_of_folder, open_registry
 from millrace.mesh.folder import Addresses, MeshFolder
+from millrace.mesh.unsigned import find_unsigned, sign_entry
 from millrace.nats_servers.cluster import NatsCluster
 from millrace.nats_servers.config import seed_file
 from millrace.nats_servers.server import NatsServer
 from millrace.terminal.event_loop import first_error
 from shared.config.registry import Registry
+from shared.config.secret_keys import UnsignedError
 from shared.config.tokens import ADMIN, TOKENS, Token, token_hash
 from shared.contracts import streams
 from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
@@ -105,11 +107,11 @@ class LocalMesh:
             known = nats_ports if all(nats_ports) else ()
             self.nats = NatsCluster(self.folder.nats, nodes=self._replicas, users=seeds, ports=known)
         await self._stack.enter_async_context(self.nats)
+        await self._prepare_configuration()
         self._stack.push_async_callback(self._stop_services)
         async with asyncio.TaskGroup() as starting:
             for service in SERVICES:
                 starting.create_task(self._start_service(service))
-            starting.create_task(self._issue_admin_token())
         addresses = Addresses(
             nats=self.nats.url,
             services={name: self._urls[name] for name in SERVICE_NAMES},
@@ -180,11 +182,15 @@ class LocalMesh:
         """Start a service that has ended, where it was. Raises `UnavailableError`."""
         await self._start_service(next(entry for entry in SERVICES if entry.name == service))
 
-    async def _issue_admin_token(self) -> None:
+    async def _prepare_configuration(self) -> None:
+        """Sign the entries that a release before has left, once, and issue the token of this folder."""
         access = access_of_folder(self.folder, self.nats.url)
         token = self.folder.admin_token()
         async with open_registry(access) as registry:
             await ensure(registry.bus, streams.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
+            if not self.folder.is_configuration_signed():
+                await retry(lambda: _sign_configuration(registry), backoff=ELECTION, deadline_s=ELECTION_S)
+                self.folder.remember_signed_configuration()
             await retry(lambda: _issue(registry, token), backoff=ELECTION, deadline_s=ELECTION_S)
 
     async def _stop_services(self) -> None:
@@ -218,11 +224,18 @@ class LocalMesh:
         return self.nats.children[node]
 
 
+async def _sign_configuration(registry: Registry) -> None:
+    """Sign every entry that is not signed, without the tokens: `millrace sign` shows those."""
+    for entry in await find_unsigned(registry):
+        if not entry.is_token:
+            await sign_entry(registry, entry.stored)
+
+
 async def _issue(registry: Registry, token: str) -> None:
-    """Issue the token unless it is there already."""
+    """Issue the token unless it is there already. A release before issued it without a signature."""
     try:
         await registry.get(TOKENS, token_hash(token))
-    except NotFoundError:
+    except (NotFoundError, UnsignedError):
         issued = Token(scopes=(ADMIN,), name="admin-token of this folder", created_at=datetime.now(UTC))
         await registry.put(TOKENS, token_hash(token), "", issued)
 

@@ -1,8 +1,8 @@
 """
-`millrace rekey`: after a key was added in front of the secret keys, encrypt every stored secret with it.
+`millrace rekey`: after a key was added in front of the secret keys, encrypt and sign everything with it.
 
-`shared.config.secret_store` encrypts. The bucket keeps a few earlier revisions of each entry, so
-an old key that has leaked also means new secrets, not only a new key.
+Nothing that an old key opens is left in the bucket: earlier revisions go, and what lies behind deleted entries. So an
+old key can be removed afterwards. What it has leaked before is known; that takes new secrets, not only a new key.
 """
 
 import argparse
@@ -13,16 +13,26 @@ from msgspec import Struct
 from millrace.mesh.access import add_data_argument, find_access, open_registry
 from millrace.terminal.event_loop import run_async
 from shared.config.registry import Registry
-from shared.contracts import streams
+from shared.config.secret_keys import UnsignedError
 from shared.errors import ConflictError, InvalidError
-from shared.messaging.kv import KeyValue, KeyValueStore
+from shared.messaging.kv import KeyValue
+
+RESTARTS = """\
+Services that read the keys from a file (MILLRACE_SECRET_KEYS_FILE, as `millrace up` does) take the new key as soon as
+they see it there, without a restart. Remove the old key from the file when it shows the new one to all of them.
+Services that have the keys in MILLRACE_SECRET_KEYS need restarts: before this command with the new key behind the old
+one, then with the new key in front, and after this command without the old one."""
 
 
 class RekeyResult(Struct, frozen=True, kw_only=True):
-    """Counts of entries. `refused` names each entry that no key opens, and the field of its secret."""
+    """
+    Counts of entries; `erased` are deleted ones whose history was still there. `refused` names each entry that is not
+    signed, or that has a secret that no key decrypts, and why.
+    """
 
     changed: int
     current: int
+    erased: int
     refused: tuple[str, ...]
 
 
@@ -32,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encrypt anew, and exit with 1 when a secret could not be opened."""
+    """Encrypt and sign anew, and exit with 1 when something was refused."""
     return run_async(_run(args))
 
 
@@ -41,35 +51,54 @@ async def _run(args: argparse.Namespace) -> int:
         outcome = await rekey(registry)
     for refusal in outcome.refused:
         print(f"millrace: {refusal}", file=sys.stderr)
-    print(f"{outcome.changed} entries encrypted anew, {outcome.current} needed nothing, {len(outcome.refused)} refused")
-    return 1 if outcome.refused else 0
+    print(
+        f"{outcome.changed} entries encrypted and signed anew, {outcome.current} needed nothing,"
+        f" {len(outcome.refused)} refused; the history of {outcome.erased} deleted ones erased"
+    )
+    if outcome.refused:
+        return 1
+    print(RESTARTS)
+    return 0
 
 
 async def rekey(registry: Registry) -> RekeyResult:
-    """Encrypt every entry of `CONFIG` anew. One that changes meanwhile is read again, so no writer's work is lost."""
-    store = KeyValueStore(registry.bus, streams.CONFIG)
-    changed = current = 0
+    """Encrypt and sign every entry of `CONFIG` anew. One that changes meanwhile is read again: no write is lost."""
+    changed = current = erased = 0
     refused: list[str] = []
-    for stored in await store.scan():
+    revisions = await registry.entries.revisions()
+    present = await registry.entries.scan()
+    for stored in present:
         try:
-            if await _rekey(registry, store, stored):
-                changed += 1
-            else:
-                current += 1
-        except InvalidError as error:
-            refused.append(f"{stored.key}: {error.field}: {error}")
-    return RekeyResult(changed=changed, current=current, refused=tuple(refused))
+            lost, was_changed = await _rekey(registry, stored, has_history=revisions.get(stored.key, 1) > 1)
+        except (InvalidError, UnsignedError) as error:
+            refused.append(error.message if isinstance(error, UnsignedError) else f"{stored.key}: {error.message}")
+            continue
+        refused += [f"{stored.key}: {path}: no key decrypts this secret" for path in lost]
+        changed += was_changed
+        current += not was_changed and not lost
+    for key in revisions.keys() - {stored.key for stored in present}:
+        if revisions[key] > 1:
+            erased += await registry.entries.erase_deleted(key)
+    return RekeyResult(changed=changed, current=current, erased=erased, refused=tuple(refused))
 
 
-async def _rekey(registry: Registry, store: KeyValueStore, stored: KeyValue | None) -> bool:
+async def _rekey(registry: Registry, stored: KeyValue | None, *, has_history: bool) -> tuple[tuple[str, ...], bool]:
     while stored is not None:
-        encrypted = registry.secrets.rekey(stored.data)
-        if encrypted is None:
-            return False
+        entry = registry.entries.verify(stored)
+        encrypted, lost = registry.secrets.rekey(entry.data)
+        is_current = encrypted == entry.data and registry.entries.is_signed_with_first(entry)
+        # Of an entry without secrets the earlier revisions tell what changed when, and no secret.
+        if is_current and not (has_history and registry.secrets.has_secrets(entry.data)):
+            return lost, False
         try:
-            await store.put(stored.key, encrypted, expect_revision=stored.revision)
+            await registry.entries.put(
+                stored.key,
+                encrypted,
+                expect_revision=stored.revision,
+                erase_earlier=registry.secrets.has_secrets(entry.data),
+            )
         except ConflictError:
-            stored = await store.get(stored.key)
+            stored = await registry.entries.get(stored.key)
         else:
-            return True
-    return False
+            return lost, True
+    return (), False

@@ -1,5 +1,7 @@
 """
 `millrace token`: create, list and revoke bearer tokens. `shared.config.tokens` stores and checks them.
+
+Entries that the secret keys have not signed are no tokens; `millrace sign` shows and removes those.
 """
 
 import argparse
@@ -11,12 +13,9 @@ from millrace.mesh.access import ELECTION, ELECTION_S, add_data_argument, find_a
 from millrace.terminal.console import Console
 from millrace.terminal.event_loop import run_async
 from shared.config.registry import ConfigEntry, Registry
-from shared.config.tokens import TOKENS, Token, new_token, token_hash
+from shared.config.tokens import SHOWN, TOKENS, Token, new_token, token_hash
 from shared.errors import InvalidError, NotFoundError
 from shared.runtime.retry import retry
-
-SHOWN = 12
-"""Characters of a hash in the list: enough to tell tokens apart and to revoke by."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

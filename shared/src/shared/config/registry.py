@@ -2,8 +2,8 @@
 The configuration of the mesh in `CONFIG`: typed, with revisions, checked when written and when read, live in
 every service.
 
-Secrets are sealed on the way in and opened on the way out. Which kinds of configuration there are, and their defaults,
-stands in the services: each declares its `Kind`s.
+Secrets are sealed on the way in and opened on the way out, and every entry is signed (`shared.config.signed_store`).
+Which kinds of configuration there are, and their defaults, stands in the services: each declares its `Kind`s.
 """
 
 import asyncio
@@ -16,12 +16,14 @@ import structlog
 from msgspec import Struct
 
 from shared.config.secret import Secret
+from shared.config.secret_keys import UnsignedError
 from shared.config.secret_store import SecretStore
+from shared.config.signed_store import SignedStore
 from shared.contracts import keys, streams, subjects
 from shared.contracts.alerts import AlertSender
-from shared.errors import InvalidError, NotFoundError
+from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.messaging.bus import Bus
-from shared.messaging.kv import KeyValueStore, is_deletion
+from shared.messaging.kv import KeyValue, is_deletion
 from shared.messaging.message import Message
 from shared.messaging.watch import watch_entries
 from shared.runtime.logs import redactor
@@ -66,36 +68,43 @@ class ConfigEntry(Struct, Generic[T], frozen=True):
     revision: int
 
 
-def secrets_of(value: Struct) -> Iterator[Secret]:
-    """Every secret in a value and in the Structs inside it: for `shared.runtime.logs.redactor`."""
-    for attribute in value.__struct_fields__:
-        held = getattr(value, attribute)
-        if isinstance(held, Secret):
-            yield held
-        elif isinstance(held, Struct):
-            yield from secrets_of(held)
+def secrets_of(value: Any) -> Iterator[Secret]:
+    """Every secret in a value, in the Structs inside it and in their lists: for `shared.runtime.logs.redactor`."""
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, Struct):
+        for attribute in value.__struct_fields__:
+            yield from secrets_of(getattr(value, attribute))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from secrets_of(item)
 
 
 class View(Generic[T]):
     """
     A live copy of every entry of a kind, kept by a watch that is read anew in full every `relist_s`.
 
-    A value that no longer decodes is refused with an alert, and the last good one stays. Reads never wait.
+    A value that does not decode, or that the secret keys have not signed, is refused with an alert, and the last good
+    one stays. It is tried again with every full read, as a missing key may have come. Reads never wait.
     """
 
     def __init__(self, registry: "Registry", kind: Kind[T], relist_s: float) -> None:
         self._registry = registry
-        self._kind = kind
+        self.kind = kind
         self._relist_s = relist_s
         self._entries: dict[str, ConfigEntry[T]] = {}
         self._revisions: dict[str, int] = {}
+        self.unsigned: dict[str, UnsignedError] = {}
+        """Entries whose newest revision the secret keys have not signed, by key."""
+        self._refused: dict[str, int] = {}
+        """Revisions that are refused, by key."""
         self._callbacks: list[Callable[[], None]] = []
         self.listed = asyncio.Event()
         """Set once the first full read is done."""
 
     def get(self, app_key: str, id: str = "") -> ConfigEntry[T] | None:
         """The entry, or None."""
-        return self._entries.get(self._kind.key(app_key, id))
+        return self._entries.get(self.kind.key(app_key, id))
 
     def all(self) -> list[ConfigEntry[T]]:
         """Every entry of every app."""
@@ -114,7 +123,7 @@ class View(Generic[T]):
         await watch_entries(
             self._registry.bus,
             streams.CONFIG,
-            self._kind.keys,
+            self.kind.keys,
             self._apply_all,
             known=self._entries.keys,
             drop=self._drop,
@@ -128,14 +137,15 @@ class View(Generic[T]):
 
     async def _apply(self, message: Message) -> None:
         key = streams.CONFIG.key_of(message.subject)
-        if self._revisions.get(key, 0) >= message.sequence:
+        known = self._revisions.get(key, 0)
+        if known > message.sequence or (known == message.sequence and key not in self._refused):
             return
         if is_deletion(message.headers):
             self._drop(key)
         else:
             try:
-                entry = self._registry.entry(self._kind, key, message.data, message.sequence)
-            except InvalidError as error:
+                entry = self._registry.entry(self.kind, self._registry.entries.from_message(message))
+            except (InvalidError, UnsignedError) as error:
                 await self._refuse(key, message.sequence, error)
             else:
                 self.put(key, entry)
@@ -144,21 +154,31 @@ class View(Generic[T]):
     def put(self, key: str, entry: ConfigEntry[T]) -> None:
         """Store an entry in the view; also called by the writer itself, so that it reads what it wrote."""
         self._revisions[key] = entry.revision
+        self._refused.pop(key, None)
+        self.unsigned.pop(key, None)
         self._entries[key] = entry
         self._changed()
 
     def _drop(self, key: str) -> None:
+        self._refused.pop(key, None)
+        self.unsigned.pop(key, None)
         if self._entries.pop(key, None) is not None:
             self._changed()
 
     def _changed(self) -> None:
         newest = max(self._revisions.values(), default=0)
-        self._registry.bus.metrics.gauge("millrace_config_revision", newest, kind=self._kind.prefix)
+        self._registry.bus.metrics.gauge("millrace_config_revision", newest, kind=self.kind.prefix)
         for callback in self._callbacks:
             callback()
 
-    async def _refuse(self, key: str, revision: int, error: InvalidError) -> None:
-        self._registry.bus.metrics.count("millrace_config_refused_total", kind=self._kind.prefix)
+    async def _refuse(self, key: str, revision: int, error: InvalidError | UnsignedError) -> None:
+        told = self._refused.get(key) == revision
+        self._refused[key] = revision
+        if isinstance(error, UnsignedError):
+            self.unsigned[key] = error
+        if told:
+            return
+        self._registry.bus.metrics.count("millrace_config_refused_total", kind=self.kind.prefix)
         message = f"revision {revision} of {key} is refused, the last good one stays: {error.message}"
         if error.field:
             message += f" ({error.field})"
@@ -174,36 +194,44 @@ class Registry:
         self.secrets = secrets
         self.alerts = AlertSender(service, bus.alert, lambda: datetime.now(UTC))
         self._relist_s = relist_s
-        self._store = KeyValueStore(bus, streams.CONFIG)
+        self.entries = SignedStore(bus, secrets.keys)
         self._views: dict[str, View[Any]] = {}
 
     def view(self, kind: Kind[T]) -> View[T]:
         """The live copy of a kind. The service keeps the views of the kinds it declares."""
         return self._views.setdefault(kind.keys, View(self, kind, self._relist_s))
 
-    def entry(self, kind: Kind[T], key: str, data: bytes, revision: int) -> ConfigEntry[T]:
-        """Decode a stored value. Raises `InvalidError` naming the field."""
-        app_key, id = keys.parse_config_key(key)
-        value = self.secrets.decode_sealed(data, kind.type)
+    def entry(self, kind: Kind[T], stored: KeyValue) -> ConfigEntry[T]:
+        """
+        Decode a stored value.
+
+        Raises:
+            InvalidError: It does not fit the type; names the field.
+            UnsignedError: The secret keys have not signed it.
+        """
+        app_key, id = keys.parse_config_key(stored.key)
+        value = self.secrets.decode_sealed(self.entries.verify(stored).data, kind.type)
         for secret in secrets_of(value):
             redactor.add(secret.reveal())
-        return ConfigEntry(app_key, id if kind.fixed_id is None else "", value, revision)
+        return ConfigEntry(app_key, id if kind.fixed_id is None else "", value, stored.revision)
 
     async def get(self, kind: Kind[T], app_key: str, id: str = "") -> ConfigEntry[T]:
-        """An entry, straight from the bucket. Raises `NotFoundError`."""
-        key = kind.key(app_key, id)
-        stored = await self._store.get(key)
+        """An entry, straight from the bucket. Raises `NotFoundError`, and what `entry` raises."""
+        return self.entry(kind, await self._stored(kind.key(app_key, id)))
+
+    async def _stored(self, key: str) -> KeyValue:
+        stored = await self.entries.get(key)
         if stored is None:
             raise NotFoundError(f"there is no {key}")
-        return self.entry(kind, key, stored.data, stored.revision)
+        return stored
 
     async def list(self, kind: Kind[T], app_key: str | None = None) -> list[ConfigEntry[T]]:
         """Every entry, straight from the bucket. One that does not decode is left out: an alert was published."""
         entries = []
-        for stored in await self._store.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
+        for stored in await self.entries.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
             try:
-                entries.append(self.entry(kind, stored.key, stored.data, stored.revision))
-            except InvalidError as error:
+                entries.append(self.entry(kind, stored))
+            except (InvalidError, UnsignedError) as error:
                 log.warning("config_decoding_failed", key=stored.key, message=error.message)
         return entries
 
@@ -231,20 +259,37 @@ class Registry:
         self, kind: Kind[T], app_key: str, id: str, value: T, *, expect_revision: int | None = None
     ) -> ConfigEntry[T]:
         """
-        Write a checked value.
+        Write a checked value. Where it lacks a secret of the value before, it erases the earlier revisions.
 
         Raises:
             ConflictError: It has changed since `expect_revision`; 0 says that it must be new.
         """
         key = kind.key(app_key, id)
         data = self.secrets.encode_sealed(value)
-        revision = await self._store.put(key, data, expect_revision=expect_revision)
-        entry = self.entry(kind, key, data, revision)
+        while True:
+            before = await self.entries.get(key)
+            # A secret that is replaced goes, and with it the revisions that had it.
+            replaced = before is not None and not self.secrets.keeps_secrets(before.data, data)
+            found = before.revision if before is not None else 0
+            try:
+                stored = await self.entries.put(
+                    key,
+                    data,
+                    expect_revision=found if expect_revision is None else expect_revision,
+                    erase_earlier=replaced,
+                )
+                break
+            except ConflictError:
+                if expect_revision is not None:
+                    raise
+        entry = self.entry(kind, stored)
         if view := self._views.get(kind.keys):
             view.put(key, entry)
         return entry
 
     async def delete(self, kind: Kind[T], app_key: str, id: str = "") -> None:
-        """Delete an entry. Raises `NotFoundError` when there is none."""
-        entry = await self.get(kind, app_key, id)
-        await self._store.delete(kind.key(app_key, id), expect_revision=entry.revision)
+        """
+        Erase an entry and its history, also one that does not decode. Raises `NotFoundError` when there is none.
+        """
+        stored = await self._stored(kind.key(app_key, id))
+        await self.entries.delete(stored.key, expect_revision=stored.revision)

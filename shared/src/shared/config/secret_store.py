@@ -1,19 +1,21 @@
 """
-Secrets encrypted at rest with `cryptography`'s `MultiFernet`.
+Secrets encrypted at rest with `cryptography`'s Fernet, by the keys of `shared.config.secret_keys`.
 
 In the KV bucket a field of type `Secret` is the string `fernet:<token>`. The newest key encrypts and every configured
 key decrypts, so a key is changed by adding one in front and running `millrace rekey`. In an answer of HTTP the field is
 `***`. Nothing is logged here, and nothing is cached on a disk.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.fernet import InvalidToken
 from msgspec import Struct
 
-from shared.config.secret import S, Secret, T, dec_hook, enc_hook_masked, merge_masked
+from shared.config.secret import MASK, S, Secret, T, dec_hook, enc_hook_masked, merge_masked
+from shared.config.secret_keys import SecretKeys
 from shared.contracts.messages import invalid_error
 from shared.errors import InvalidError
 
@@ -21,32 +23,25 @@ SEALED = "fernet:"
 """Prefix of a secret at rest."""
 
 
-def generate_key() -> str:
-    """A new key for `MILLRACE_SECRET_KEYS`."""
-    return Fernet.generate_key().decode()
-
-
 class SecretStore:
     """
-    Configuration to bytes at rest and back. The first key encrypts, all decrypt.
+    Configuration to bytes at rest and back. The first key encrypts, all decrypt; `file` is where they are from.
 
     Raises:
         InvalidError: There is no key, or one is malformed; the message tells its position and never the key.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        if not keys:
-            raise InvalidError("expected at least one key", field="secret_keys")
-        self._first, *_ = fernets = [_fernet(key, place) for place, key in enumerate(keys)]
-        self._all = MultiFernet(fernets)
+    def __init__(self, keys: Sequence[str], file: Path | None = None) -> None:
+        self.keys = SecretKeys(keys, file)
 
     def encode_sealed(self, value: Struct) -> bytes:
         """JSON for the bucket: every secret is encrypted."""
+        self.keys.refresh()
 
         def seal(secret: Any) -> str:
             if not isinstance(secret, Secret):
                 raise NotImplementedError(type(secret))
-            return SEALED + self._first.encrypt(secret.reveal().encode()).decode()
+            return SEALED + self.keys.encrypt(secret.reveal())
 
         return msgspec.json.encode(value, enc_hook=seal)
 
@@ -65,22 +60,21 @@ class SecretStore:
             if not isinstance(value, str) or not value.startswith(SEALED):
                 raise ValueError("Expected an encrypted secret")
             try:
-                return Secret(self._all.decrypt(value.removeprefix(SEALED)).decode())
+                return Secret(self.keys.decrypt(value.removeprefix(SEALED)))
             except InvalidToken:
                 raise ValueError("The secret cannot be decrypted with any of the configured keys") from None
 
         return _decoded(lambda: msgspec.json.decode(raw, type=type_, dec_hook=unseal))
 
-    def rekey(self, raw: bytes) -> bytes | None:
+    def rekey(self, raw: bytes) -> tuple[bytes, tuple[str, ...]]:
         """
-        The same JSON with every secret encrypted with the first key; None when they all are already.
+        The same JSON with every secret encrypted with the first key, and the paths of those that no key decrypts.
 
-        Knows no type: a secret is a string that begins with `fernet:`, wherever it stands.
-
-        Raises:
-            InvalidError: One decrypts with none of the keys; names its path.
+        Knows no type: a secret is a string that begins with `fernet:`, wherever it stands. One that does not decrypt
+        stays as it is. Where nothing changes the bytes are the same.
         """
         changed = False
+        lost: list[str] = []
 
         def walk(value: Any, path: str) -> Any:
             nonlocal changed
@@ -91,17 +85,50 @@ class SecretStore:
             if not isinstance(value, str) or not value.startswith(SEALED):
                 return value
             token = value.removeprefix(SEALED)
-            if _opens(self._first, token):
+            if self.keys.is_encrypted_with_first(token):
+                return value
+            try:
+                secret = self.keys.decrypt(token)
+            except InvalidToken:
+                lost.append(path)
                 return value
             changed = True
-            try:
-                return SEALED + self._all.rotate(token).decode()
-            except InvalidToken:
-                message = "The secret cannot be decrypted with any of the configured keys"
-                raise InvalidError(message, field=path) from None
+            return SEALED + self.keys.encrypt(secret)
 
         rekeyed = walk(_decoded(lambda: msgspec.json.decode(raw)), "")
-        return msgspec.json.encode(rekeyed) if changed else None
+        return msgspec.json.encode(rekeyed) if changed else raw, tuple(lost)
+
+    def keeps_secrets(self, old: bytes, new: bytes) -> bool:
+        """Return whether every secret in the old bytes is in the new ones too. False where one does not decrypt."""
+        try:
+            return self._secrets_in(old) <= self._secrets_in(new)
+        except (InvalidToken, InvalidError):
+            return False
+
+    @staticmethod
+    def has_secrets(raw: bytes) -> bool:
+        """Return whether there is an encrypted secret in the bytes."""
+        return any(text.startswith(SEALED) for text in _strings(_decoded(lambda: msgspec.json.decode(raw))))
+
+    def _secrets_in(self, raw: bytes) -> set[str]:
+        return {
+            self.keys.decrypt(text.removeprefix(SEALED))
+            for text in _strings(_decoded(lambda: msgspec.json.decode(raw)))
+            if text.startswith(SEALED)
+        }
+
+    @staticmethod
+    def mask_sealed(raw: bytes) -> str:
+        """The JSON of an entry for an operator who decides on it: every encrypted secret is `***`."""
+
+        def walk(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: walk(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return [walk(item) for item in value]
+            return MASK if isinstance(value, str) and value.startswith(SEALED) else value
+
+        return msgspec.json.encode(walk(_decoded(lambda: msgspec.json.decode(raw)))).decode()
 
     def from_form(self, new: dict[str, Any], type_: type[S], old: S | None) -> S:
         """
@@ -130,20 +157,12 @@ class SecretStore:
         return tuple(field for attribute, field in fields if getattr(old, attribute) != getattr(new, attribute))
 
 
-def _fernet(key: str, place: int) -> Fernet:
-    try:
-        return Fernet(key)
-    except ValueError:
-        message = "expected a Fernet key: 32 bytes in URL-safe Base64, as `millrace` makes them"
-        raise InvalidError(message, field=f"secret_keys[{place}]") from None
-
-
-def _opens(fernet: Fernet, token: str) -> bool:
-    try:
-        fernet.decrypt(token)
-    except InvalidToken:
-        return False
-    return True
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def _decoded(decode: Callable[[], T]) -> T:

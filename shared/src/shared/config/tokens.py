@@ -1,5 +1,6 @@
 """
-Bearer tokens: making, hashing and checking. Only hashes are kept. The scope that a route needs stands in its `Route`.
+Bearer tokens: making, hashing and checking. Only hashes are kept, and only those that the mesh's secret keys have
+signed count. The scope that a route needs stands in its `Route`.
 """
 
 import hashlib
@@ -8,13 +9,19 @@ import secrets
 from datetime import datetime
 from typing import Annotated
 
+import structlog
 from msgspec import Meta, Struct
 
 from shared.config.registry import Kind, Registry
+from shared.config.secret_keys import UnsignedError
 from shared.errors import DeniedError, NotFoundError, UnauthenticatedError
+
+log = structlog.get_logger()
 
 SHAPE = re.compile(r"mr_[A-Za-z0-9_-]{43}")
 ADMIN = "admin"
+SHOWN = 12
+"""Characters of a hash that are shown: enough to tell tokens apart and to revoke by."""
 
 Scope = Annotated[str, Meta(pattern=r"^(admin|app:[A-Za-z0-9_-]{1,64})$")]
 
@@ -59,6 +66,10 @@ async def authenticate(registry: Registry, header: str | None) -> Token:
         return (await registry.get(TOKENS, hashed)).value
     except NotFoundError:
         raise UnauthenticatedError("this token was never issued, or was revoked") from None
+    except UnsignedError as error:
+        registry.bus.metrics.count("millrace_config_refused_total", kind=TOKENS.prefix)
+        log.warning("token_refused", hash=hashed[:SHOWN], message=error.message)
+        raise UnauthenticatedError("this token's entry has no signature of this mesh; ask its operator") from None
 
 
 def authorise(token: Token, app_key: str | None) -> None:

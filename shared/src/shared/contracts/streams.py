@@ -44,6 +44,7 @@ class Bucket(Struct, frozen=True, kw_only=True):
     max_bytes: int
     history: int = 1
     ttl_s: float = 0.0
+    erasable: bool = False
 
     @property
     def stream(self) -> str:
@@ -98,7 +99,7 @@ Notices, and records that were put aside. These four drop the oldest when they a
 that they report on, for every app, because of one app's letters or files. What they drop is counted and alerted.
 """
 
-CONFIG = Bucket(name="CONFIG", max_bytes=128 * MIB, history=10)
+CONFIG = Bucket(name="CONFIG", max_bytes=128 * MIB, history=10, erasable=True)
 MEDIA = Bucket(name="MEDIA", max_bytes=512 * MIB)
 PROFILES = Bucket(name="PROFILES", max_bytes=1024 * MIB)
 RUNS = Bucket(name="RUNS", max_bytes=128 * MIB, ttl_s=90 * DAY_S)

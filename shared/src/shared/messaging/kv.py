@@ -15,9 +15,11 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.pull import Pull
-from shared.messaging.streams import subjects_in
+from shared.messaging.streams import message_counts, subjects_in
 
 OPERATION = "KV-Operation"
+ROLLUP: Final = {"Nats-Rollup": "sub"}
+"""Headers of a message before which the server removes every earlier one of its subject."""
 MARKER = "Nats-Marker-Reason"
 """Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
 
@@ -26,11 +28,12 @@ SILENT_S: Final = 1.0
 
 
 class KeyValue(Struct, frozen=True):
-    """The value of a key. `revision` is the stream sequence that wrote it."""
+    """The value of a key. `revision` is the stream sequence that wrote it, `headers` are those of its message."""
 
     key: str
     data: bytes
     revision: int
+    headers: Mapping[str, str] = {}
 
 
 def is_deletion(headers: Mapping[str, str]) -> bool:
@@ -87,19 +90,29 @@ class KeyValueStore:
             return None
         return self.stored(message)
 
-    async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> int:
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        expect_revision: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        erase_earlier: bool = False,
+    ) -> int:
         """
         Write, and return the new revision.
 
         Args:
             expect_revision: The revision that was read; 0 when there must be nothing.
+            erase_earlier: Remove every earlier revision of the key with it, from a bucket that is `erasable`.
 
         Raises:
             ConflictError: The key has changed since.
         """
         subject = self._prefix + key
+        all_headers = dict(headers or {}) | (ROLLUP if erase_earlier else {})
         try:
-            return await self._bus.publish(subject, data, expect_last_sequence=expect_revision)
+            return await self._bus.publish(subject, data, headers=all_headers, expect_last_sequence=expect_revision)
         except ConflictError:
             if expect_revision != 0:
                 raise
@@ -107,7 +120,9 @@ class KeyValueStore:
             marker = await self._bus.last_message(self._bucket, subject)
             if marker is None or not is_deletion(marker.headers):
                 raise
-            return await self._bus.publish(subject, data, expect_last_sequence=marker.sequence)
+            # A release before left the revisions behind the marker.
+            all_headers |= ROLLUP if self._bucket.erasable else {}
+            return await self._bus.publish(subject, data, headers=all_headers, expect_last_sequence=marker.sequence)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
         """The values of at most 1,000 keys. A key that never existed is absent, a deleted one has no data."""
@@ -135,10 +150,25 @@ class KeyValueStore:
         )
 
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
-        """Leave a marker in place of the value. Deleting what is not there is no error."""
-        await self._bus.publish(
-            self._prefix + key, b"", headers={OPERATION: "DEL"}, expect_last_sequence=expect_revision
-        )
+        """
+        Leave a marker in place of the value, and in place of all revisions where the bucket is `erasable`. Deleting
+        what is not there is no error.
+        """
+        headers = {OPERATION: "PURGE", **ROLLUP} if self._bucket.erasable else {OPERATION: "DEL"}
+        await self._bus.publish(self._prefix + key, b"", headers=headers, expect_last_sequence=expect_revision)
+
+    async def revisions(self, keys: str = ">") -> dict[str, int]:
+        """How many revisions, a deletion marker included, the bucket has of each key that matches the filter."""
+        counts = await message_counts(self._bus, self._bucket, self._prefix + keys)
+        return {subject.removeprefix(self._prefix): count for subject, count in counts.items()}
+
+    async def erase_deleted(self, key: str) -> bool:
+        """Erase what lies behind a deletion marker. Returns whether the key is deleted."""
+        marker = await self._bus.last_message(self._bucket, self._prefix + key)
+        if marker is None or not is_deletion(marker.headers):
+            return False
+        await self.delete(key, expect_revision=marker.sequence)
+        return True
 
     async def scan(self, keys: str = ">") -> list[KeyValue]:
         """
@@ -180,4 +210,4 @@ class KeyValueStore:
 
     def stored(self, message: Message) -> KeyValue:
         """A message of this bucket's stream as an entry."""
-        return KeyValue(message.subject.removeprefix(self._prefix), message.data, message.sequence)
+        return KeyValue(message.subject.removeprefix(self._prefix), message.data, message.sequence, message.headers)

@@ -64,8 +64,7 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
             num_replicas=settings.nats_replicas,
             storage=StorageType.FILE,
             retention=RetentionPolicy.LIMITS,
-            # With it, a writer of one key could erase the whole bucket (Nats-Rollup: all).
-            allow_rollup_hdrs=False,
+            allow_rollup_hdrs=spec.erasable,
             deny_delete=True,
             allow_direct=True,
             allow_atomic=True,
@@ -152,7 +151,12 @@ async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
     Raises:
         UnavailableError: No answer.
     """
-    found: set[str] = set()
+    return set(await message_counts(bus, bucket, matching))
+
+
+async def message_counts(bus: Bus, bucket: Bucket, matching: str) -> dict[str, int]:
+    """The number of messages of each of the `subjects_in` a bucket's stream. Raises `UnavailableError`."""
+    found: dict[str, int] = {}
     while True:
         # The server lists 100,000 at a time (nats-server, JSMaxSubjectDetails).
         body = {"subjects_filter": matching, "offset": len(found)}

@@ -49,6 +49,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     secret_keys: str = ""
     """Fernet keys, separated by commas; the first encrypts, all decrypt. Secret; use `MILLRACE_SECRET_KEYS_FILE`."""
+    secret_keys_file: str = ""
+    """The file that `MILLRACE_SECRET_KEYS_FILE` names; read again when it changes, so a new key needs no restart."""
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65535)] = 8080

@@ -13,7 +13,8 @@ from ftp_gateway.access.host_keys import HOST_KEYS, OWNER
 from ftp_gateway.sftp.host_key_algorithms import ensure_host_keys
 from millrace.verbs.rekey import rekey
 from shared.config.registry import Registry
-from shared.config.secret_store import SecretStore, generate_key
+from shared.config.secret_keys import generate_key
+from shared.config.secret_store import SecretStore
 from shared.contracts.streams import CONFIG
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings

@@ -1,27 +1,36 @@
 """The operator's actions over NATS: tokens and new keys for secrets, on a server with users."""
 
+import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import InvalidToken
 from msgspec import Struct
 
 from millrace.mesh.access import USER, Access, find_access, open_registry
+from millrace.mesh.unsigned import UnsignedEntry, find_unsigned, sign_entry
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.rekey import RekeyResult, rekey
+from millrace.verbs.sign import choose
 from millrace.verbs.token import create, revoke
 from shared.config.registry import Kind, Registry
 from shared.config.secret import Secret
-from shared.config.secret_store import generate_key
+from shared.config.secret_keys import SecretKeys, generate_key
 from shared.config.tokens import TOKENS, authenticate, token_hash
 from shared.contracts import streams
-from shared.errors import InvalidError, NotFoundError, UnauthenticatedError
+from shared.errors import ConflictError, InvalidError, NotFoundError, UnauthenticatedError
+from shared.messaging.kv import KeyValue
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
+from support.stored_messages import messages
 
+FORGED, KNOWN = f"aa{'0' * 62}", f"ab{'0' * 62}"
+"""Hashes of tokens."""
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 Open = Callable[[str], AbstractAsyncContextManager[Registry]]
 
@@ -100,24 +109,137 @@ async def test_rekey_leaves_nothing_that_needs_the_old_key(opened: Open) -> None
         await create(registry, ("admin",), "", now=NOW)
 
     async with opened(f"{new},{old}") as registry:
-        assert RekeyResult(changed=1, current=1, refused=()) == await rekey(registry)
-        assert RekeyResult(changed=0, current=2, refused=()) == await rekey(registry)
+        assert RekeyResult(changed=2, current=0, erased=0, refused=()) == await rekey(registry)
+        assert RekeyResult(changed=0, current=2, erased=0, refused=()) == await rekey(registry)
 
     async with opened(new) as registry:
+        assert not await find_unsigned(registry)
         assert "s3cret" == (await registry.get(CONNECTORS, "shop")).value.secret_key.reveal()
 
 
-async def test_rekey_names_entries_that_no_key_decrypts_and_continues(opened: Open) -> None:
+async def test_rekey_names_entries_that_no_key_verifies_or_decrypts_and_continues(opened: Open) -> None:
     old, new = generate_key(), generate_key()
-    for app, key in (("lost", generate_key()), ("shop", old)):
+    for app, key in (("lost", generate_key()), ("shop", old), ("partly", old)):
         async with opened(key) as registry:
             await registry.put(CONNECTORS, app, "", Connector(region="eu", secret_key=Secret("s3cret")))
+    async with opened(old) as registry:
+        await registry.put(CONNECTORS, "partly", "", Connector(region="fernet:eu", secret_key=Secret("s3cret")))
 
     async with opened(f"{new},{old}") as registry:
         outcome = await rekey(registry)
 
-    assert 1 == outcome.changed
-    assert ["connectors.lost.kinesis: secret_key"] == [refusal.rpartition(":")[0] for refusal in outcome.refused]
+    assert 2 == outcome.changed
+    assert [
+        "connectors.lost.kinesis is not used: it is signed with a key that is not among the secret keys;"
+        " `millrace sign` shows such entries",
+        "connectors.partly.kinesis: region: no key decrypts this secret",
+    ] == sorted(outcome.refused)
+    async with opened(new) as registry:
+        assert "s3cret" == (await registry.get(CONNECTORS, "partly")).value.secret_key.reveal()
+
+
+async def secrets_in_bucket(registry: Registry, *keys: str) -> list[str]:
+    """Every secret that one of the keys decrypts, in every message of the bucket's stream."""
+    every = SecretKeys(keys)
+    found = []
+    for message in await messages(registry.bus, streams.CONFIG, streams.CONFIG.subject_of(">")):
+        for token in re.findall(rb"fernet:([A-Za-z0-9_=-]+)", message.data):
+            with contextlib.suppress(InvalidToken):
+                found.append(every.decrypt(token.decode()))
+    return found
+
+
+async def leave_history_of_a_release_before(registry: Registry) -> None:
+    """Entries with secrets that were replaced, and one that was deleted, without a roll-up and without signatures."""
+    for app, secret in (("shop", "first"), ("shop", "second"), ("gone", "third")):
+        value = Connector(region="eu", secret_key=Secret(secret))
+        await registry.bus.publish(f"$KV.CONFIG.connectors.{app}.kinesis", registry.secrets.encode_sealed(value))
+    await registry.bus.publish("$KV.CONFIG.connectors.gone.kinesis", b"", headers={"KV-Operation": "DEL"})
+
+
+async def test_secrets_that_were_replaced_or_deleted_are_erased(opened: Open) -> None:
+    key = generate_key()
+    async with opened(key) as registry:
+        for secret in ("first", "second", "second"):
+            value = Connector(region="eu", secret_key=Secret(secret))
+            for app in ("shop", "gone"):
+                await registry.put(CONNECTORS, app, "", value)
+        await registry.delete(CONNECTORS, "gone")
+
+        # The same secret is there twice: an earlier revision that differs by other fields is kept.
+        assert ["second", "second"] == await secrets_in_bucket(registry, key)
+        assert 1 == (await registry.entries.revisions())["connectors.gone.kinesis"]
+
+
+async def test_creating_again_what_a_release_before_deleted_erases_its_history(opened: Open) -> None:
+    key = generate_key()
+    async with opened(key) as registry:
+        await leave_history_of_a_release_before(registry)
+
+        await registry.put(
+            CONNECTORS, "gone", "", Connector(region="eu", secret_key=Secret("fourth")), expect_revision=0
+        )
+
+        assert ["first", "second", "fourth"] == await secrets_in_bucket(registry, key)
+
+
+async def test_rekey_erases_the_history_of_a_release_before(opened: Open) -> None:
+    old, new = generate_key(), generate_key()
+    async with opened(old) as registry:
+        await leave_history_of_a_release_before(registry)
+        for entry in await find_unsigned(registry):
+            await sign_entry(registry, entry.stored)
+        assert {"first", "second", "third"} == set(await secrets_in_bucket(registry, old))
+
+    async with opened(f"{new},{old}") as registry:
+        outcome = await rekey(registry)
+
+        assert RekeyResult(changed=1, current=0, erased=1, refused=()) == outcome
+        assert [] == await secrets_in_bucket(registry, old)
+        assert ["second"] == await secrets_in_bucket(registry, new)
+
+
+async def test_entries_of_a_release_before_are_shown_and_signed_by_name(opened: Open) -> None:
+    key = generate_key()
+    async with opened(key) as registry:
+        await leave_history_of_a_release_before(registry)
+        for hashed in (FORGED, KNOWN):
+            await registry.bus.publish(
+                f"$KV.CONFIG.tokens.{hashed}", b'{"scopes":["admin"],"created_at":"2026-01-01T00:00:00Z"}'
+            )
+
+        found = await find_unsigned(registry)
+        for entry in choose(found, [f"tokens.{KNOWN[:12]}"], True):
+            await sign_entry(registry, entry.stored)
+
+        assert ["connectors.shop.kinesis", f"tokens.{FORGED[:12]}", f"tokens.{KNOWN[:12]}"] == [e.name for e in found]
+        assert ["it has no signature"] * 3 == [entry.reason for entry in found]
+        assert [f"tokens.{FORGED}"] == [entry.stored.key for entry in await find_unsigned(registry)]
+        assert [KNOWN] == [entry.app_key for entry in await registry.list(TOKENS)]
+        assert "second" == (await registry.get(CONNECTORS, "shop")).value.secret_key.reveal()
+
+
+async def test_an_entry_is_signed_as_it_was_shown_or_not_at_all(registry: Registry) -> None:
+    subject = f"$KV.CONFIG.tokens.{KNOWN}"
+    await registry.bus.publish(subject, b'{"scopes":["app:shop"]}')
+    (shown,) = await find_unsigned(registry)
+    await registry.bus.publish(subject, b'{"scopes":["admin"]}')
+
+    with pytest.raises(ConflictError, match="has changed since it was read"):
+        await sign_entry(registry, shown.stored)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("tokens.", NotFoundError), ("hooks.shop", NotFoundError), ("tokens.a", InvalidError)]
+)
+def test_names_choose_one_entry_each(name: str, error: type[Exception]) -> None:
+    found = [
+        UnsignedEntry(KeyValue(key, b"{}", 1), "it has no signature")
+        for key in ("hooks.shop.a", f"tokens.{FORGED}", f"tokens.{KNOWN}")
+    ]
+
+    with pytest.raises(error):
+        choose(found, [name], False)
 
 
 def test_error_without_a_mesh_names_the_command_that_starts_one(tmp_path: Path) -> None:

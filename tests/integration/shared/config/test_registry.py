@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,10 +12,13 @@ from msgspec import Struct
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Kind, Registry, View
 from shared.config.secret import Secret
+from shared.config.secret_keys import SecretKeys, UnsignedError, generate_key
 from shared.config.secret_store import SecretStore
+from shared.config.signed_store import SIGNATURE
+from shared.config.tokens import Token, authenticate, new_token, token_hash
 from shared.contracts.messages import Alert, decode
 from shared.contracts.streams import ALERTS, CONFIG
-from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.errors import ConflictError, InvalidError, NotFoundError, UnauthenticatedError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.streams import ensure
@@ -165,7 +170,7 @@ async def test_a_bad_revision_is_refused_with_an_alert_and_the_last_good_one_sta
 ) -> None:
     await registry.put(THINGS, "shop", "a", Thing(size=1))
 
-    revision = await bus.publish("$KV.CONFIG.hooks.shop.a", b'{"size":"hunter2-large"}')
+    revision = (await registry.entries.put("hooks.shop.a", b'{"size":"hunter2-large"}')).revision
 
     async with asyncio.timeout(10), open_scan(bus, ALERTS, subject="alerts.test.shop.config-refused") as scan:
         alert = decode((await scan.next(1))[0].data, Alert)
@@ -184,7 +189,7 @@ async def test_a_view_survives_the_server_being_killed(
     await nats_server.restart()
     await until(lambda: bus.connected)
 
-    await bus.publish("$KV.CONFIG.hooks.shop.b", msgspec.json.encode({"size": 2}))
+    await registry.entries.put("hooks.shop.b", msgspec.json.encode({"size": 2}))
 
     await until(lambda: view.get("shop", "b") is not None)
     assert view.get("shop", "a") is not None
@@ -199,7 +204,71 @@ async def test_a_full_read_now_and_then_mends_a_watch_that_died(bus: Bus, secret
         await asyncio.sleep(0)
         for info in await bus.js.consumers_info(CONFIG.stream):
             await bus.js.delete_consumer(CONFIG.stream, info.name)
-        await bus.publish("$KV.CONFIG.hooks.shop.a", b'{"size":5}')
+        await registry.entries.put("hooks.shop.a", b'{"size":5}')
 
         await until(lambda: view.get("shop", "a") is not None)
         keeping.cancel()
+
+
+FORGED = {"none": None, "of another mesh": generate_key(), "of another entry": ""}
+
+
+@pytest.mark.parametrize("signer", FORGED.values(), ids=FORGED)
+async def test_an_entry_that_the_secret_keys_have_not_signed_is_not_used(
+    registry: Registry, view: View[Thing], bus: Bus, secrets: SecretStore, signer: str | None
+) -> None:
+    await registry.put(THINGS, "shop", "a", Thing(size=1))
+    good = await registry.put(THINGS, "shop", "b", Thing(size=2))
+    data = secrets.encode_sealed(good.value)
+    headers = {}
+    if signer is not None:
+        keys = SecretKeys([signer]) if signer else secrets.keys
+        headers = {SIGNATURE: keys.sign("hooks.shop.b", data)}
+
+    await bus.publish("$KV.CONFIG.hooks.shop.a", data, headers=headers)
+
+    await until(lambda: view.unsigned)
+    with pytest.raises(UnsignedError, match=r"hooks\.shop\.a is not used"):
+        await registry.get(THINGS, "shop", "a")
+    assert ["b"] == [entry.id for entry in await registry.list(THINGS)]
+    assert [1, 2] == [entry.value.size for entry in view.all()]
+
+    await registry.delete(THINGS, "shop", "a")
+    await until(lambda: not view.unsigned and view.get("shop", "a") is None)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+async def test_only_a_signed_token_opens_anything(registry: Registry, bus: Bus, signed: bool) -> None:
+    token = new_token()
+    data = registry.secrets.encode_sealed(Token(scopes=("admin",), created_at=datetime.now(UTC)))
+    headers = {SIGNATURE: registry.secrets.keys.sign(f"tokens.{token_hash(token)}", data)} if signed else {}
+    await bus.publish(f"$KV.CONFIG.tokens.{token_hash(token)}", data, headers=headers)
+
+    if signed:
+        assert ("admin",) == (await authenticate(registry, f"Bearer {token}")).scopes
+    else:
+        with pytest.raises(UnauthenticatedError, match="has no signature of this mesh"):
+            await authenticate(registry, f"Bearer {token}")
+        assert b'millrace_config_refused_total{kind="tokens"} 1.0' in bus.metrics.render()
+
+
+async def test_a_service_takes_a_new_key_from_the_file_without_a_restart(bus: Bus, tmp_path: Path) -> None:
+    old, new, file = generate_key(), generate_key(), tmp_path / "secret-keys"
+    file.write_text(old)
+    running = Registry(bus, SecretStore([old], file), service="test", relist_s=0.05)
+    view = running.view(THINGS)
+    operator = Registry(bus, SecretStore([new, old]), service="test", relist_s=30)
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(view.run())
+        await running.put(THINGS, "shop", "a", Thing(size=1, key=Secret("hunter2")))
+        await operator.put(THINGS, "shop", "a", Thing(size=2, key=Secret("hunter2")))
+        await until(lambda: view.unsigned)
+
+        file.write_text(f"{new},{old}")
+
+        await until(lambda: (entry := view.get("shop", "a")) is not None and entry.value.size == 2)
+        assert not view.unsigned
+        await running.put(THINGS, "shop", "b", Thing(size=3, key=Secret("hunter3")))
+        keeping.cancel()
+    only_new = Registry(bus, SecretStore([new]), service="test", relist_s=30)
+    assert "hunter3" == (await only_new.get(THINGS, "shop", "b")).value.key.reveal()

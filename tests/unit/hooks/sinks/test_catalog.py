@@ -14,7 +14,8 @@ from hooks.sinks.kinesis.config import KinesisConfig
 from hooks.sinks.port import SinkFactory
 from hooks.sinks.webhook.config import WebhookConfig
 from shared.config.registry import ConfigEntry, Registry
-from shared.config.secret_store import SecretStore, generate_key
+from shared.config.secret_keys import generate_key
+from shared.config.secret_store import SecretStore
 from shared.messaging.bus import Bus
 from shared.runtime.telemetry import Metrics
 from support.fakes.rules import WEBHOOK, make_rule
