@@ -44,7 +44,7 @@ class PushEngine:
             events.sort(key=lambda event: partition_of(event.user_id))
             for partition, part in groupby(events, key=lambda event: partition_of(event.user_id)):
                 subject = subjects.events(batch.app_key, partition)
-                message_id = f"{NAME}:{message.sequence}:{partition}"
+                message_id = f"{batch.app_key}:{NAME}:{message.sequence}:{partition}"
                 await self._bus.publish(subject, encode(list(part)), message_id=message_id)
             await pull.ack_sync(message)
             self.sent += events

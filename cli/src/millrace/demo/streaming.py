@@ -66,7 +66,7 @@ async def _publish(environment: DemoEnvironment, events: Sequence[Event]) -> Non
     """Publish one partition's events, each message after the ack of the one before, which keeps the order."""
     subject = subjects.events(APP, partition_of(events[0].user_id))
     for part in _parts(events, MESSAGE):
-        await environment.publisher.publish(subject, encode(list(part)), message_id=f"{part[0].id}+{len(part)}")
+        await environment.publisher.publish(subject, encode(list(part)), message_id=f"{APP}:{part[0].id}+{len(part)}")
 
 
 def _parts(events: Sequence[Event], size: int) -> Iterator[Sequence[Event]]:

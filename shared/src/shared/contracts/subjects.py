@@ -7,6 +7,7 @@ subjects in `shared.contracts.jetstream`, permissions in `shared.contracts.grant
 
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Literal
 
 from shared.errors import InvalidError
@@ -35,6 +36,39 @@ def check_name(name: str, field: str) -> str:
     if not NAME.fullmatch(name):
         raise InvalidError("expected 1 to 64 letters, digits, '_' or '-'", field=field)
     return name
+
+
+MAX_BYTES = 2048
+"""Longest subject. The server takes 4,096 bytes in a line with reply subject and lengths, and closes for more."""
+
+
+def check_subjects(subjects: Sequence[str], *, wildcards: bool = False) -> None:
+    """
+    Check subjects, or filters, before they reach the wire.
+
+    Raises:
+        InvalidError: One is too long, has an empty token, or holds a blank, a control character or a wildcard.
+    """
+    # A merge of profiles publishes by the thousand, so all are looked at together first.
+    if _is_sound(".".join(subjects), max(map(len, subjects)), wildcards=wildcards):
+        return
+    for subject in subjects:
+        if not _is_sound(subject, len(subject), wildcards=wildcards):
+            raise InvalidError(
+                f"expected at most {MAX_BYTES} bytes, and tokens without blanks, control characters and wildcards; "
+                f"found {subject[:80]!r} of {len(subject)} characters",
+                field="subject",
+            )
+
+
+def _is_sound(joined: str, longest: int, *, wildcards: bool) -> bool:
+    return (
+        joined.isprintable()
+        and " " not in joined
+        and ".." not in f".{joined}."
+        and (wildcards or ("*" not in joined and ">" not in joined))
+        and longest <= (MAX_BYTES if joined.isascii() else MAX_BYTES // 4)
+    )
 
 
 def partition_of(user_id: str) -> int:
@@ -99,8 +133,12 @@ def object_stored(app_key: str) -> str:
 
 
 def dead_letter(service: str, app_key: str, owner_id: str, reason: str) -> str:
-    """A record that cannot be delivered; `owner_id` is the hook, file or export it belongs to."""
-    return f"dlq.{service}.{app_key}.{owner_id}.{reason}"
+    """
+    A record that cannot be delivered; `owner_id` is the hook, file or export it belongs to.
+
+    The app may be what a publisher has put into a subject. One that no app can have is `-`.
+    """
+    return f"dlq.{service}.{app_key if app_key == '*' or APP_KEY.fullmatch(app_key) else '-'}.{owner_id}.{reason}"
 
 
 def parse_dead_letter(subject: str) -> tuple[str, str, str, str]:

@@ -2,7 +2,8 @@
 The mesh's one connection to NATS: connect, publish with JetStream's ack, ask, read one stored message.
 
 Requests are answered in `shared.messaging.endpoints`, streams are read in `shared.messaging.pull` and made in
-`shared.messaging.streams`. Nothing of any service is here.
+`shared.messaging.streams`. Nothing of any service is here. One file, because every call shares the connection, its
+limits and the translation of its errors.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from nats.nuid import NUID
 from shared.contracts import jetstream, subjects
 from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import Bucket, Stream
-from shared.errors import KINDS, BusyError, MillraceError, TooLargeError, UnavailableError
+from shared.errors import KINDS, BusyError, InvalidError, MillraceError, TooLargeError, UnavailableError
 from shared.messaging.message import Message, OutgoingMessage, headers_of
 from shared.messaging.nats_py.client import NatsClient
 from shared.messaging.nats_py.errors import api_error
@@ -40,10 +41,21 @@ ELECTION_S = 2.0
 """Time to wait for a stream's leader: a stream that is new, or has lost its leader, does not answer for a moment."""
 
 CLOSED_CHECK_S = 1.0
+MESSAGE_ID_CHARS = 1024
 
 BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 
 _names = NUID()
+
+
+class Published(Struct, frozen=True):
+    """
+    The sequence of a message in its stream. `duplicate`: the stream had a message of this id, which has the sequence,
+    and has not stored another one.
+    """
+
+    sequence: int
+    duplicate: bool
 
 
 class StreamState(Struct, frozen=True, kw_only=True):
@@ -107,16 +119,17 @@ class Bus:
         headers: Mapping[str, str] | None = None,
         expect_last_sequence: int | None = None,
         timeout_s: float = 5.0,
-    ) -> int:
+    ) -> Published:
         """
-        Publish a message, and return its sequence once JetStream has stored it.
+        Publish a message, and return its place once JetStream has stored it.
 
         Args:
-            message_id: `Nats-Msg-Id`; a repetition within the stream's window is dropped, and the sequence is that
-                of the first.
+            message_id: `Nats-Msg-Id`; a repetition within the stream's window is dropped. JetStream compares it over
+                the whole stream, so it holds the app where the stream has several.
             expect_last_sequence: The last sequence of this subject, 0 for none.
 
         Raises:
+            InvalidError: The subject or the id is none that may reach the wire.
             ConflictError: The subject has moved on from `expect_last_sequence`.
             BusyError: The stream is full.
             TooLargeError: Over the server's `max_payload`.
@@ -125,13 +138,15 @@ class Bus:
         """
         all_headers = dict(headers or {})
         if message_id is not None:
+            if len(message_id) > MESSAGE_ID_CHARS or "\r" in message_id or "\n" in message_id:
+                raise InvalidError(f"expected at most {MESSAGE_ID_CHARS} characters of one line", field="message_id")
             all_headers["Nats-Msg-Id"] = message_id
         message = OutgoingMessage(subject, data, all_headers, expect_last_sequence)
         return await self._publish((message,), [headers_of(message)], timeout_s)
 
     async def publish_together(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = 5.0) -> int:
         """
-        Publish messages into one stream in their order, all or none (NATS ADR-50).
+        Publish messages into one stream in their order, all or none (NATS ADR-50). They have no ids of their own.
 
         Returns:
             The sequence of the last; the others have those right before it.
@@ -142,13 +157,13 @@ class Bus:
 
         Raises:
             ConflictError: A subject has moved on from its `expect_last_sequence`. Nothing is stored.
-            BusyError, TooLargeError, UnavailableError: As `publish` raises them; `UnavailableError` also when a part
-                was lost on the way, and then nothing is stored.
+            InvalidError, BusyError, TooLargeError, UnavailableError: As `publish` raises them; `UnavailableError` also
+                when a part was lost on the way, and then nothing is stored.
         """
         if len(messages) == 1:
-            return await self._publish(messages, [headers_of(messages[0])], timeout_s)
+            return (await self._publish(messages, [headers_of(messages[0])], timeout_s)).sequence
         batch_id = _names.next().decode()
-        return await self._publish(
+        published = await self._publish(
             messages,
             [
                 {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number), **headers_of(message)}
@@ -156,11 +171,13 @@ class Bus:
             ],
             timeout_s,
         )
+        return published.sequence
 
     async def _publish(
         self, messages: Sequence[OutgoingMessage], headers: Sequence[dict[str, str]], timeout_s: float
-    ) -> int:
+    ) -> Published:
         """Publish; the answer to the last message is the answer to all."""
+        subjects.check_subjects([message.subject for message in messages])
         last = messages[-1]
         if len(messages) > 1:
             headers[-1][BATCH_COMMIT] = "1"
@@ -178,7 +195,7 @@ class Bus:
         except (NatsError, NoStreamResponseError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"NATS did not confirm the message: {type(error).__name__}") from error
         self.metrics.count("millrace_bus_published_total", len(messages), stream=ack.stream)
-        return ack.seq
+        return Published(ack.seq, ack.duplicate is True)
 
     async def _send(self, messages: Sequence[OutgoingMessage], headers: Sequence[dict[str, str]]) -> None:
         """
@@ -202,10 +219,12 @@ class Bus:
         Ask a service.
 
         Raises:
+            InvalidError: The subject is none that may reach the wire.
             MillraceError: The kind of error that the service answered with.
             TooLargeError: Over the server's `max_payload`.
             UnavailableError: No answer.
         """
+        subjects.check_subjects((subject,))
         try:
             answer = await self.client.request(subject, encode(message), timeout=timeout_s)
         except NoRespondersError:
@@ -225,9 +244,11 @@ class Bus:
         The newest message of a subject (direct get, NATS ADR-31), or None.
 
         Raises:
+            InvalidError: The subject is none that may reach the wire.
             UnavailableError: No answer in 5 s, or no replica of the stream answers for `ELECTION_S`.
         """
         name = stream.stream if isinstance(stream, Bucket) else stream.name
+        subjects.check_subjects((subject,))
 
         async def ask() -> Msg:
             try:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from shared.contracts.streams import Bucket, Stream
+from shared.contracts.subjects import check_subjects
 from shared.messaging.bus import Bus
 from shared.messaging.pull import Pull
 from shared.runtime.retry import Backoff, retry
@@ -42,6 +43,7 @@ async def open_pull(
     One reader at a time: opening resets the consumer (server 2.14+). Messages that an earlier reader got and did not
     acknowledge come again at once and in order.
     """
+    check_subjects((subject,), wildcards=True)
     config = ConsumerConfig(
         name=durable,
         durable_name=durable,
@@ -79,6 +81,7 @@ async def open_scan(
 
     The consumer lives in the server's memory, belongs to this reader alone and goes with it.
     """
+    check_subjects((subject,), wildcards=True)
     config = ConsumerConfig(
         filter_subject=subject,
         ack_policy=AckPolicy.NONE,

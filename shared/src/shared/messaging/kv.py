@@ -10,6 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from shared.contracts.streams import Bucket
+from shared.contracts.subjects import check_subjects
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
@@ -76,7 +77,10 @@ class BucketEntry(Struct, frozen=True):
 
 
 class KeyValueStore:
-    """One bucket. Every method raises `UnavailableError` when NATS does not answer."""
+    """
+    One bucket. Every method raises `UnavailableError` when NATS does not answer, and `InvalidError` for a key that may
+    not reach the wire (`shared.contracts.subjects.check_subjects`).
+    """
 
     def __init__(self, bus: Bus, bucket: Bucket) -> None:
         self._bus = bus
@@ -112,7 +116,9 @@ class KeyValueStore:
         subject = self._prefix + key
         all_headers = dict(headers or {}) | (ROLLUP if erase_earlier else {})
         try:
-            return await self._bus.publish(subject, data, headers=all_headers, expect_last_sequence=expect_revision)
+            published = await self._bus.publish(
+                subject, data, headers=all_headers, expect_last_sequence=expect_revision
+            )
         except ConflictError:
             if expect_revision != 0:
                 raise
@@ -122,12 +128,17 @@ class KeyValueStore:
                 raise
             # A release before left the revisions behind the marker.
             all_headers |= ROLLUP if self._bucket.erasable else {}
-            return await self._bus.publish(subject, data, headers=all_headers, expect_last_sequence=marker.sequence)
+            published = await self._bus.publish(
+                subject, data, headers=all_headers, expect_last_sequence=marker.sequence
+            )
+        return published.sequence
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
         """The values of at most 1,000 keys. A key that never existed is absent, a deleted one has no data."""
         prefix = self._prefix
-        messages = await self._bus.last_messages(self._bucket, [prefix + key for key in keys])
+        wanted = [prefix + key for key in keys]
+        check_subjects(wanted)
+        messages = await self._bus.last_messages(self._bucket, wanted)
         return {
             (key := message.subject.removeprefix(prefix)): BucketEntry(
                 key, None if is_deletion(message.headers) else message.data, message.sequence

@@ -129,7 +129,7 @@ class World:
             Event(id=one, app_key=app, type=kind, code=kind, user_id=user, occurred_at=1, attributes={"sub1": "x"})
             for one in ids
         ]
-        return await self.bus.publish(subjects.events(app, partition_of(user)), encode(events))
+        return (await self.bus.publish(subjects.events(app, partition_of(user)), encode(events))).sequence
 
     async def progress(self) -> ExportProgress:
         return (await self.progress_store()).progress

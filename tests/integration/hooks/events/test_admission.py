@@ -41,7 +41,8 @@ async def test_an_array_is_stored_before_it_is_answered(client: HooksClient, bus
 
     status, told = await client.ask("POST", "/events", posted)
 
-    assert (202, {"accepted": 5000, "rejected": 0, "errors": []}) == (status, told)
+    none = {"duplicates": 0, "duplicate_indexes": [], "rejected": 0, "errors": []}
+    assert (202, {"accepted": 5000, **none}) == (status, told)
     assert by_user(posted) == by_user(await stored(bus))
 
 
@@ -138,9 +139,30 @@ async def test_a_repeated_request_is_stored_once(client: HooksClient, bus: Bus) 
     posted = events(50, users=5)
 
     await client.post(posted)
-    await client.post(posted)
+    status, told = await client.ask("POST", "/events", posted)
 
     assert 50 == len(await stored(bus))
+    assert (202, 0, 50) == (status, told["accepted"], told["duplicates"])
+    assert [*range(50)] == told["duplicate_indexes"]
+
+
+async def test_users_may_have_the_same_ids(client: HooksClient, bus: Bus) -> None:
+    posted = [{"id": "1", "code": "c", "user_id": user} for user in ("u", "v7", "v8")]
+
+    status, told = await client.ask("POST", "/events", posted)
+
+    assert (202, 3, 0) == (status, told["accepted"], told["duplicates"])
+    assert {"u", "v7", "v8"} == {event["user_id"] for event in await stored(bus)}
+
+
+async def test_an_id_is_no_header(client: HooksClient, bus: Bus) -> None:
+    [status, told] = await client.ask(
+        "POST", "/events", [{"id": "1\r\nNats-Expected-Last-Sequence: 7", "code": "c", "user_id": "u"}]
+    )
+
+    assert (202, 1) == (status, told["accepted"])
+    [message] = await messages(bus, streams.EVENTS, "events.>")
+    assert ["Nats-Msg-Id"] == list(message.headers)
 
 
 async def test_tenants_may_use_the_same_ids(

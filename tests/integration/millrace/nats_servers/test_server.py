@@ -21,7 +21,8 @@ async def publish(url: str, data: bytes, *, replicas: bool = False, seed: str = 
     settings = Settings(events_max_bytes=64 << 20, nats_replicas=3 if replicas else 1)
     async with connect("publisher", url, seed=seed, metrics=Metrics(), wait_s=5) as bus:
         await ensure(bus, streams.EVENTS, settings)
-        return await retry(lambda: bus.publish(subjects.events("a", 0), data), backoff=Backoff(), deadline_s=20)
+        sent = await retry(lambda: bus.publish(subjects.events("a", 0), data), backoff=Backoff(), deadline_s=20)
+        return sent.sequence
 
 
 async def test_server_keeps_port_and_data_over_kill_and_restart(tmp_path: Path) -> None:

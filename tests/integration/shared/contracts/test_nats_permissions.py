@@ -201,7 +201,7 @@ async def test_user_takes_messages_out_of_the_streams_it_may_purge(user: str, si
     async with sign_in(user) as bus:
         for stream in GRANTS[user].purges:
             subject = next(one for one in GRANTS[user].writes if matches(stream.subjects[0], one))
-            first = await bus.publish(concrete(subject), b"{}")
+            first = (await bus.publish(concrete(subject), b"{}")).sequence
             await bus.publish(concrete(subject), b"{}")
 
             for _ in range(2):

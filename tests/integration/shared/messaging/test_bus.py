@@ -1,15 +1,19 @@
 """Publishing and reading single messages on a real server, and servers that go away."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from millrace.nats_servers.server import NatsServer
-from shared.contracts.streams import EVENTS, PUSH
+from shared.contracts.messages import ResolveMedia
+from shared.contracts.streams import EVENTS, PROFILES, PUSH
 from shared.contracts.subjects import push_send
-from shared.errors import BusyError, ConflictError, TooLargeError, UnavailableError
-from shared.messaging.bus import Bus
+from shared.errors import BusyError, ConflictError, InvalidError, TooLargeError, UnavailableError
+from shared.messaging.bus import Bus, Published
 from shared.messaging.connection import connect
+from shared.messaging.consumers import open_scan
+from shared.messaging.kv import BucketEntry, KeyValueStore
 from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
@@ -18,9 +22,9 @@ from support.waiting import until
 
 
 async def test_publish_returns_the_sequence_once_stored(push: Bus) -> None:
-    sequences = [await push.publish(push_send("shop", "f1"), b"{}") for _ in range(3)]
+    published = [await push.publish(push_send("shop", "f1"), b"{}") for _ in range(3)]
 
-    assert sequences == [1, 2, 3]
+    assert published == [Published(1, False), Published(2, False), Published(3, False)]
     assert (await push.stream_state(PUSH)).messages == 3
 
 
@@ -28,8 +32,48 @@ async def test_publish_drops_a_repetition_of_the_same_id(push: Bus) -> None:
     first = await push.publish(push_send("shop", "f1"), b"{}", message_id="f1:1-500")
     second = await push.publish(push_send("shop", "f1"), b"{}", message_id="f1:1-500")
 
-    assert second == first
+    assert (first, second) == (Published(1, False), Published(1, True))
     assert (await push.stream_state(PUSH)).messages == 1
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["push.send.shop." + "x" * 5000, "push.send..f1", "push.send.shop.a b", "push.send.shop.*", "push.send.a\r\nPUB"],
+)
+async def test_subject_that_would_break_the_line_does_not_reach_it(push: Bus, subject: str) -> None:
+    refused: list[Callable[[], Awaitable[object]]] = [
+        lambda: push.publish(subject, b"{}"),
+        lambda: push.publish_together([OutgoingMessage(subject, b"1"), OutgoingMessage(push_send("shop", "f1"), b"2")]),
+        lambda: push.request(subject, ResolveMedia(app_key="shop", id="1"), ResolveMedia),
+        lambda: push.last_message(PUSH, subject),
+        lambda: KeyValueStore(push, PROFILES).get(subject),
+        lambda: KeyValueStore(push, PROFILES).put(subject, b"1"),
+        lambda: KeyValueStore(push, PROFILES).get_many([subject]),
+        lambda: KeyValueStore(push, PROFILES).put_many([BucketEntry("shop.A", b"1", 0), BucketEntry(subject, b"1", 0)]),
+        lambda: KeyValueStore(push, PROFILES).delete(subject),
+    ]
+    for call in refused:
+        with pytest.raises(InvalidError, match=r"expected at most 2048 bytes.*characters"):
+            await call()
+
+    await push.ping()
+    assert 0 == (await push.stream_state(PUSH)).messages
+
+
+async def test_filter_that_would_break_the_line_does_not_reach_it(push: Bus) -> None:
+    with pytest.raises(InvalidError, match=r"found 'push\.send\."):
+        async with open_scan(push, PUSH, subject="push.send." + "x" * 5000):
+            pass
+
+    await push.ping()
+
+
+@pytest.mark.parametrize("message_id", ["x" * 5000, "a\r\nNats-Rollup: all", "a\nb"])
+async def test_message_id_of_several_lines_is_refused(push: Bus, message_id: str) -> None:
+    with pytest.raises(InvalidError) as refused:
+        await push.publish(push_send("shop", "f1"), b"{}", message_id=message_id)
+
+    assert "message_id" == refused.value.field
 
 
 async def test_publish_refuses_when_the_subject_has_moved_on(push: Bus) -> None:

@@ -126,7 +126,7 @@ def test_chunks_hold_one_partition_in_order_and_fit_into_a_message() -> None:
 
     chunks, _ = let_in(*posted, max_payload=16384)
 
-    assert 2000 == sum(chunk.count for chunk in chunks)
+    assert 2000 == sum(len(chunk.indexes) for chunk in chunks)
     assert all(len(chunk.data) <= 16384 - 1024 for chunk in chunks)
     for chunk in chunks:
         assert {chunk.partition} == {partition_of(event["user_id"]) for event in json.loads(chunk.data)}
@@ -143,15 +143,44 @@ def test_chunks_stay_small_although_a_message_could_hold_more() -> None:
     assert all(len(chunk.data) <= CHUNK_BYTES for chunk in chunks)
 
 
-def test_the_same_events_make_the_same_message_ids_and_tenants_do_not_share_them() -> None:
+def test_the_same_events_make_the_same_message_ids_and_neither_tenants_nor_users_share_them() -> None:
     single, several = dump(GOOD), dump(GOOD, GOOD | {"id": "e2"})
+    of_another = dump(GOOD | {"user_id": "another"})
 
     def ids(app_key: str, posted: list[bytes]) -> list[str]:
         return [c.message_id for c in admit(app_key, posted, max_payload=9999, now_ms=0, new_id=make_ulid)[0]]
 
-    assert ["shop:e1"] == ids("shop", single)
+    assert ids("shop", single) == ids("shop", single) != ids("shop", of_another)
+    assert ids("shop", single) != ids("rival", single)
     assert ids("shop", several) == ids("shop", several) != ids("shop", several[::-1])
     assert ids("shop", several) != ids("rival", several)
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1, max_size=5), st.text(min_size=1, max_size=5)), min_size=1, max_size=3, unique=True
+    )
+)
+def test_message_ids_are_one_line_and_differ_where_users_or_ids_do(named: list[tuple[str, str]]) -> None:
+    def ids(posted: list[bytes]) -> list[str]:
+        return [c.message_id for c in admit("shop", posted, max_payload=9999, now_ms=0, new_id=make_ulid)[0]]
+
+    found = [one for user, event in named for one in ids(dump(GOOD | {"user_id": user, "id": event}))]
+
+    assert len(named) == len(set(found))
+    assert all(one.isprintable() and one.startswith("shop:") and len(one) < 100 for one in found)
+
+
+def test_chunks_know_the_places_of_their_events() -> None:
+    posted = dump(*(GOOD | {"id": f"e{n}", "user_id": f"u{n % 40}"} for n in range(200)), {"code": "c"}, GOOD)
+
+    chunks, refused = admit("shop", posted, max_payload=9999, now_ms=0, new_id=make_ulid)
+
+    assert [200] == [error.index for error in refused]
+    assert [*range(200), 201] == sorted(place for chunk in chunks for place in chunk.indexes)
+    for chunk in chunks:
+        ids = [event["id"] for event in json.loads(chunk.data)]
+        assert ids == [json.loads(posted[place])["id"] for place in chunk.indexes]
 
 
 def make_event(user_id: str = "u1", event_id: str = "e1", app_key: str = "shop") -> Event:

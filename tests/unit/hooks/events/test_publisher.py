@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from hooks.delivery.alerts import Alerts
-from hooks.events.publisher import EventPublisher
+from hooks.events.publisher import EventPublisher, EventsReply
 from shared.contracts.messages import Alert
 from shared.errors import BusyError, MillraceError, UnavailableError
+from shared.messaging.bus import Published
 from support.fakes.sink import NOW
 
 
@@ -22,14 +23,17 @@ class Bus:
         self.failures = failures or {}
         self.taken: list[tuple[str, list[str]]] = []
         self._count = 0
+        self.ids: set[str | None] = set()
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> Published:
         number, self._count = self._count, self._count + 1
         await asyncio.sleep(0)
         if number in self.failures:
             raise self.failures[number]
         self.taken.append((subject, [event["id"] for event in json.loads(data)]))
-        return number
+        known = message_id in self.ids
+        self.ids.add(message_id)
+        return Published(number, known)
 
 
 class Scene:
@@ -66,6 +70,16 @@ async def test_chunks_of_a_partition_follow_each_other() -> None:
     assert 40 == reply.accepted
     assert len(bus.taken) > 4
     assert [f"u-{place}" for place in range(40)] == [event_id for _, ids in bus.taken for event_id in ids]
+
+
+async def test_duplicates_are_counted_apart_and_told_by_their_places() -> None:
+    scene = Scene(Bus())
+    first, second = posted(1, "u1"), posted(1, "u2")
+    await scene.publishing.accept("shop", first)
+
+    reply = await scene.publishing.accept("shop", [b"{}", *second, *first])
+
+    assert EventsReply(accepted=1, duplicates=1, rejected=1, duplicate_indexes=(2,), errors=reply.errors) == reply
 
 
 async def test_nothing_of_a_partition_follows_a_chunk_that_failed() -> None:

@@ -148,3 +148,49 @@ def test_only_senders_of_events_may_publish_them() -> None:
     may = {user for user in GRANTS if allowed(user, "events.shop.3")}
 
     assert may == {"hooks", "publisher", "push-engine"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        ".",
+        "a..b",
+        ".a",
+        "a.",
+        "a b",
+        "a\tb",
+        "a\nb",
+        "a\0b",
+        "a\u2028b",
+        "a.*",
+        "a.>",
+        "x" * 2049,
+        "\N{EURO SIGN}" * 683,
+    ],
+)
+def test_subject_that_may_not_reach_the_wire_is_refused(bad: str) -> None:
+    for several in ((bad,), ("events.shop.1", bad), (bad, "events.shop.1")):
+        with pytest.raises(InvalidError) as refused:
+            subjects.check_subjects(several)
+        assert refused.value.field == "subject"
+        assert f"of {len(bad)} characters" in refused.value.message
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N", "S")), min_size=1, max_size=60), min_size=1))
+def test_sound_subjects_pass_together_as_they_do_alone(tokens: list[str]) -> None:
+    sound = [token.replace("*", "_").replace(">", "_") for token in tokens]
+
+    subjects.check_subjects([*sound, "a" * 2048, "events.shop.1"])
+    for one in sound:
+        subjects.check_subjects((one,))
+
+
+def test_filters_may_have_wildcards() -> None:
+    for found in (subjects.EVERY_EVENT, "$KV.CONFIG.>"):
+        subjects.check_subjects((found,), wildcards=True)
+
+
+@pytest.mark.parametrize("app_key", ["x" * 3000, "a b", "\N{EURO SIGN}", ""])
+def test_dead_letter_of_an_app_that_cannot_be_has_a_subject(app_key: str) -> None:
+    assert "dlq.hooks.-.entrance.invalid" == subjects.dead_letter("hooks", app_key, "entrance", "invalid")

@@ -41,7 +41,7 @@ class DeadLetterBus(Protocol):
     @property
     def max_payload(self) -> int: ...
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> object: ...
 
 
 class ReplayedRecord(Record, kw_only=True, eq=False, gc=True):
@@ -122,10 +122,12 @@ class DeadLetterWriter:
             body=_mask(body.decode(errors="replace"), self._secrets_of(app_key)),
         )
         subject = subjects.dead_letter(SERVICE_NAME, app_key, owner_id, reason)
+        # The app may be any token of a subject, of any length; the source is unique without it.
+        message_id = f"{owner_id}:{app_key[:64]}:{source}{once}"
         data = _fit(dead_letter, self._publisher.max_payload)
         for delay_s in RETRY.delays():
             try:
-                await self._publisher.publish(subject, data, message_id=f"{owner_id}:{app_key}:{source}{once}")
+                await self._publisher.publish(subject, data, message_id=message_id)
                 break
             except MillraceError as error:
                 log.warning(

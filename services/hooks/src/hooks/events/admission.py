@@ -7,7 +7,7 @@ A bad event refuses itself alone. The chunks keep the order in which the events 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -58,12 +58,23 @@ class EventError(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EventChunk(Struct, frozen=True, kw_only=True):
-    """One message for `EVENTS`: a JSON array of `count` events. The same events make the same `message_id`."""
+    """
+    One message for `EVENTS`: a JSON array of events. `indexes` are their places in the request.
+
+    Events of the same app, users and ids make the same `message_id`.
+    """
 
     partition: int
     data: bytes
-    count: int
+    indexes: tuple[int, ...]
     message_id: str
+
+
+class _PackedEvent(NamedTuple):
+    user_id: str
+    id: str
+    place: int
+    data: bytes
 
 
 def split_array(body: bytes) -> list[bytes]:
@@ -87,7 +98,7 @@ def admit(
     """
     most = min(CHUNK_BYTES, max_payload - HEADER_BYTES)
     refused: list[EventError] = []
-    packers: dict[int, list[tuple[str, bytes]]] = {}
+    packers: dict[int, list[_PackedEvent]] = {}
     for index, raw in enumerate(posted):
         try:
             event = _complete(app_key, decode(raw, PostedEvent), now_ms, new_id)
@@ -97,7 +108,9 @@ def admit(
         except InvalidError as error:
             refused.append(EventError(index=index, field=error.field, message=error.message))
         else:
-            packers.setdefault(partition_of(event.user_id), []).append((event.id, data))
+            packers.setdefault(partition_of(event.user_id), []).append(
+                _PackedEvent(event.user_id, event.id, index, data)
+            )
     chunks = [
         _chunk(app_key, partition, part) for partition, events in packers.items() for part in _parts(events, most)
     ]
@@ -121,25 +134,25 @@ def _complete(app_key: str, posted: PostedEvent, now_ms: int, new_id: Callable[[
     )
 
 
-def _parts(events: Sequence[tuple[str, bytes]], most: int) -> Iterator[list[tuple[str, bytes]]]:
-    part: list[tuple[str, bytes]] = []
+def _parts(events: Sequence[_PackedEvent], most: int) -> Iterator[list[_PackedEvent]]:
+    part: list[_PackedEvent] = []
     size = 2
     for event in events:
-        if part and size + len(event[1]) + 1 > most:
+        if part and size + len(event.data) + 1 > most:
             yield part
             part, size = [], 2
         part.append(event)
-        size += len(event[1]) + 1
+        size += len(event.data) + 1
     yield part
 
 
-def _chunk(app_key: str, partition: int, events: Sequence[tuple[str, bytes]]) -> EventChunk:
-    # `Nats-Msg-Id` is compared over the whole stream: without the app, one tenant's id would drop another's event.
-    ids = [event_id for event_id, _ in events]
-    name = ids[0] if len(ids) == 1 else sha256("\n".join(ids).encode()).hexdigest()
+def _chunk(app_key: str, partition: int, events: Sequence[_PackedEvent]) -> EventChunk:
+    # `Nats-Msg-Id` is compared over the whole stream: without app and user, one's id would drop another's event. The
+    # header has room for neither an id nor many.
+    names = msgspec.json.encode([(event.user_id, event.id) for event in events])
     return EventChunk(
         partition=partition,
-        data=b"[" + b",".join(data for _, data in events) + b"]",
-        count=len(events),
-        message_id=f"{app_key}:{name}",
+        data=b"[" + b",".join(event.data for event in events) + b"]",
+        indexes=tuple(event.place for event in events),
+        message_id=f"{app_key}:{sha256(names).hexdigest()}",
     )

@@ -14,6 +14,7 @@ from hooks.events.admission import EventChunk, EventError, admit
 from shared.contracts import subjects
 from shared.errors import BusyError, MillraceError
 from shared.ids import make_ulid
+from shared.messaging.bus import Published
 from shared.runtime.fair_share import FairShare
 
 RETRY_AFTER_S = 5.0
@@ -25,15 +26,22 @@ Bodies of events in memory, from their first byte to the answer: eight of the la
 app that has none.
 """
 BODIES_RETRY_S = 1.0
-ERRORS_LISTED = 1000
-"""Most errors that an answer lists; `rejected` counts them all."""
+LISTED = 1000
+"""Most errors, and most indexes of duplicates, that an answer lists; the counts are of all."""
 
 
 class EventsReply(Struct, frozen=True, kw_only=True):
-    """Outcome of a request's events. `errors` is in the order of the request."""
+    """
+    Outcome of a request's events: each is accepted, a duplicate or rejected. `errors` is in the order of the request.
+
+    `accepted` counts the events that this request has stored. `duplicates` counts those that `EVENTS` has from an
+    earlier request with the same ids and users; `duplicate_indexes` are their places in this one.
+    """
 
     accepted: int
+    duplicates: int
     rejected: int
+    duplicate_indexes: tuple[int, ...]
     errors: tuple[EventError, ...]
 
 
@@ -43,7 +51,7 @@ class EventBus(Protocol):
     @property
     def max_payload(self) -> int: ...
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int: ...
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> Published: ...
 
 
 class EventPublisher:
@@ -71,8 +79,8 @@ class EventPublisher:
         """
         Check events, one JSON object each, and store the good ones.
 
-        A failed request can be repeated: events that it stored are dropped as duplicates within the duplicate window of
-        `EVENTS`, if they have ids of their own.
+        A failed request can be repeated: the part that it stored is not stored again within the duplicate window of
+        `EVENTS`, if the events have ids of their own.
 
         Raises:
             BusyError: The stream is full.
@@ -88,20 +96,30 @@ class EventPublisher:
         ended = await asyncio.gather(
             *(self._publish(app_key, chunks) for chunks in partitions.values()), return_exceptions=True
         )
-        failed = [error for error in ended if error is not None]
+        failed = [error for error in ended if isinstance(error, BaseException)]
         if failed:
             raise self._error_to_raise(app_key, failed)
         if chunks:
             self._full = False
+        duplicates = sorted(index for part in ended if not isinstance(part, BaseException) for index in part)
         return EventsReply(
-            accepted=sum(chunk.count for chunk in chunks), rejected=len(refused), errors=tuple(refused[:ERRORS_LISTED])
+            accepted=sum(len(chunk.indexes) for chunk in chunks) - len(duplicates),
+            duplicates=len(duplicates),
+            rejected=len(refused),
+            duplicate_indexes=tuple(duplicates[:LISTED]),
+            errors=tuple(refused[:LISTED]),
         )
 
-    async def _publish(self, app_key: str, chunks: Sequence[EventChunk]) -> None:
+    async def _publish(self, app_key: str, chunks: Sequence[EventChunk]) -> list[int]:
+        """Publish the chunks of a partition. Returns the indexes of the events that the stream had already."""
+        duplicates: list[int] = []
         # The next chunk only after the one before, or a failure would reverse their order.
         for chunk in chunks:
             subject = subjects.events(app_key, chunk.partition)
-            await self._publisher.publish(subject, chunk.data, message_id=chunk.message_id)
+            published = await self._publisher.publish(subject, chunk.data, message_id=chunk.message_id)
+            if published.duplicate:
+                duplicates += chunk.indexes
+        return duplicates
 
     def _error_to_raise(self, app_key: str, failed: Sequence[BaseException]) -> BaseException:
         for error in failed:

@@ -34,7 +34,7 @@ async def _post(call: Call[State], body: bytes) -> web.Response:
     if not posted:
         raise InvalidError("expected at least one event")
     reply = await call.state.publisher.accept(call.app_key, posted)
-    status = 202 if reply.accepted else 400
+    status = 202 if reply.accepted or reply.duplicates else 400
     return web.Response(body=msgspec.json.encode(reply), status=status, content_type="application/json")
 
 
@@ -43,7 +43,7 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/apps/{app_key}/events",
         post_events,
-        "Accept events, as an array or as NDJSON; answers once they are stored. 400 where none is accepted",
+        "Accept events, as an array or as NDJSON; answers once they are stored. 400 where all are rejected",
         body=list[PostedEvent],
         reads_body=True,
         reply=EventsReply,
