@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -26,7 +27,6 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
-from aiohttp import web
 from msgspec import Struct
 
 from shared.config.registry import Kind, Registry, View
@@ -35,10 +35,12 @@ from shared.config.secret_store import SecretStore
 from shared.config.tokens import TOKENS
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import ConflictError, MillraceError, UnavailableError
+from shared.http.connection_table import http_limits
 from shared.http.health import Health, Ping
 from shared.http.openapi import openapi
 from shared.http.routes import Route
 from shared.http.server import Listener, make_application
+from shared.http.web_server import WebServer
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
@@ -57,8 +59,8 @@ S = TypeVar("S", bound=Settings)
 VERSION = version("millrace-shared")
 GC_THRESHOLDS = (20_000, 10, 10)
 """Allocations between two collections of the youngest objects, instead of 700: a burst of messages is no garbage."""
-LINGERING_S = 2.0
-"""Time for which the rest of a refused body is discarded, so that its sender reads the answer before the close."""
+UNLIMITED_FILES = 1 << 20
+"""Open files that are counted on where there is no limit."""
 
 
 class Intake(Protocol):
@@ -236,8 +238,8 @@ async def serve(
     listener = Listener(health, metrics)
     spawned: list[asyncio.Task[None]] = []
     async with AsyncExitStack() as stack:
-        web_runner, url = await _listen(service, settings, listener)
-        stack.push_async_callback(web_runner.cleanup)
+        web_server, url = await _listen(service, settings, listener)
+        stack.push_async_callback(web_server.close)
         async with asyncio.TaskGroup() as tasks:
             # Until the service is ready a signal has nothing to wait for, so it ends the start where it is.
             starting = tasks.create_task(_start(service, settings, listener, url, stack, tasks, spawned), name="start")
@@ -252,7 +254,7 @@ async def serve(
             if ready is not None:
                 ready.set_result(RunningService(url, mesh, listener.state))
             await stop.wait()
-            code = await _stop(mesh, health, web_runner, endpoints)
+            code = await _stop(mesh, health, web_server, endpoints)
             await _cancel(spawned, "the service stops")
         log.info("service_stopped", code=code)
     return code
@@ -275,24 +277,27 @@ async def _wait(stop: asyncio.Event) -> None:
     await stop.wait()
 
 
-async def _listen(service: Service, settings: Settings, listener: Listener) -> tuple[web.AppRunner, str]:
+def _allow_many_files() -> int:
+    """
+    Raise the soft limit of open files, 1024 by default, to the hard one: every connection is a file.
+
+    Returns:
+        The limit that holds.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # Systems differ in what "unlimited" may be set to.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else UNLIMITED_FILES
+
+
+async def _listen(service: Service, settings: Settings, listener: Listener) -> tuple[WebServer, str]:
     application = make_application(service.name, VERSION, service.routes, listener)
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        shutdown_timeout=settings.stop_deadline_s,
-        auto_decompress=False,
-        lingering_time=LINGERING_S,
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, settings.http_host, settings.http_port).start()
-    except OSError as error:
-        await runner.cleanup()
-        address = f"{settings.http_host}:{settings.http_port}"
-        raise UnavailableError(f"HTTP cannot listen on {address}: {error.strerror}") from None
-    host, port = runner.addresses[0][:2]
-    return runner, settings.public_url or f"http://{host}:{port}"
+    limits = http_limits(settings, _allow_many_files())
+    server = WebServer(application, limits, listener.metrics, keepalive_s=settings.http_keepalive_s)
+    url = await server.start(settings.http_host, settings.http_port, stop_deadline_s=settings.stop_deadline_s)
+    return server, settings.public_url or url
 
 
 async def _start(
@@ -376,11 +381,10 @@ def _announce(path: Path, addresses: dict[str, str]) -> None:
     temporary.replace(path)
 
 
-async def _stop(mesh: Mesh, health: Health, web_runner: web.AppRunner, endpoints: AsyncExitStack) -> int:
+async def _stop(mesh: Mesh, health: Health, web_server: WebServer, endpoints: AsyncExitStack) -> int:
     """Close the intakes and finish the work in flight. Returns 1 when the deadline was hit."""
     health.state = "stopping"
-    for site in list(web_runner.sites):
-        await site.stop()
+    web_server.stop_accepting()
     for _, intake in mesh.intakes:
         intake.close()
     unfinished = {name for name, _ in mesh.intakes} | {"http", "requests"}
@@ -391,7 +395,7 @@ async def _stop(mesh: Mesh, health: Health, web_runner: web.AppRunner, endpoints
 
     try:
         async with asyncio.timeout(mesh.settings.stop_deadline_s), asyncio.TaskGroup() as finishing:
-            finishing.create_task(finish("http", web_runner.cleanup()))
+            finishing.create_task(finish("http", web_server.close()))
             finishing.create_task(finish("requests", endpoints.aclose()))
             for name, intake in mesh.intakes:
                 finishing.create_task(finish(name, intake.join()))

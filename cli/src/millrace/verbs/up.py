@@ -23,7 +23,17 @@ USUAL_PORTS = {
 }
 """Those of compose.yaml; taken where nothing else has them, because a newcomer can guess them."""
 
-PASSED_ON = ("allow_private_endpoints", "events_max_age_h", "events_max_bytes", "relist_s", "stream_max_bytes")
+PASSED_ON = (
+    "allow_private_endpoints",
+    "events_max_age_h",
+    "events_max_bytes",
+    "http_connections",
+    "http_connections_per_address",
+    "http_keepalive_s",
+    "http_trusted_proxies",
+    "relist_s",
+    "stream_max_bytes",
+)
 """Settings of every service that come from the environment of `up`, beside each service's own."""
 DECIDED = frozenset(f"{listener}_port" for service in SERVICES for listener in service.ports)
 """Settings that one service alone reads, and that the mesh decides nevertheless."""

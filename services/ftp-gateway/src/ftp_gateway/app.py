@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 from ftp_gateway import SERVICE_NAME
 from ftp_gateway.access.accounts import Account, Passwords
-from ftp_gateway.access.addresses import Network, parse_network
 from ftp_gateway.access.bans import BanRules
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HOST_KEYS, OWNER, HostKeys
@@ -42,6 +41,7 @@ from ftp_gateway.sftp.server import ServerOptions, SftpServer
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.state import State
 from ftp_gateway.summaries.sender import Subscription, SummarySender
+from shared.client_addresses import Network, parse_network
 from shared.contracts import streams, subjects
 from shared.errors import InvalidError, NotFoundError
 from shared.mail import Mailer

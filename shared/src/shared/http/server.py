@@ -5,9 +5,11 @@ HTTP of every service: typed routes, bearer tokens with scopes (checked in `shar
 Routes are data (`shared.http.routes`). No route of any service is here.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +37,10 @@ S = TypeVar("S")
 JSON_BODY_BYTES = 1 << 20
 """Limit of a JSON body. Routes that take more, or no JSON, read by `shared.http.bodies`."""
 
+
+FILE_GRACE_S = 30.0
+FILE_BYTES_PER_S = 8 << 10
+"""The lowest rate at which a client reads a file, after `FILE_GRACE_S`."""
 
 FIELD_CHARACTERS = 64
 """Limit on what an error repeats of a name in the request."""
@@ -67,6 +73,23 @@ class Call(Generic[S]):
             check_json_values(body)
             self._json = body
         return self._json
+
+    async def send_file(self, path: Path, headers: Mapping[str, str]) -> web.StreamResponse:
+        """
+        Send a file, whole or in part, and return the answer.
+
+        The kernel sends it past the buffers that asyncio counts, so the time limit of slow readers is here.
+        """
+        size = (await asyncio.to_thread(path.stat)).st_size
+        answer = web.FileResponse(path, headers=headers)
+        try:
+            async with asyncio.timeout(FILE_GRACE_S + size / FILE_BYTES_PER_S):
+                await answer.prepare(self.request)
+        except TimeoutError:
+            if self.request.transport is not None:
+                self.request.transport.abort()
+            raise ConnectionResetError("the client reads the file too slowly") from None
+        return answer
 
     @property
     def app_key(self) -> str:
@@ -211,6 +234,14 @@ def error_response(error: MillraceError) -> web.Response:
     return _json({"error": body}, status=status, headers=headers)
 
 
+def http_exception_response(error: web.HTTPException) -> web.Response:
+    """The one error body for what aiohttp refuses by itself."""
+    code = "not_found" if error.status == 404 else "invalid"
+    # A 405 has to say what is allowed (RFC 9110, 15.5.6).
+    headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+    return _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
+
+
 def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
     @web.middleware
     async def translate(
@@ -225,10 +256,7 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
         except MillraceError as error:
             response = error_response(error)
         except web.HTTPException as error:
-            code = "not_found" if error.status == 404 else "invalid"
-            # A 405 has to say what is allowed (RFC 9110, 15.5.6).
-            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-            response = _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
+            response = http_exception_response(error)
         except ConnectionError:
             # The client went away.
             raise

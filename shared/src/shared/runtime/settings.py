@@ -55,6 +55,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0 takes a free port, which `announce_file` then shows."""
+    http_connections: Annotated[int, Meta(ge=1)] = 4096
+    """Open connections of HTTP, within what the limit of open files allows; at 1024 files it is 512."""
+    http_connections_per_address: Annotated[int, Meta(ge=0)] = 1024
+    """Of one IPv4 address or one /64 of IPv6, and never over half of all; 0 for no limit. Loopback has none."""
+    http_trusted_proxies: str = ""
+    """Addresses and networks of load balancers, separated by commas, which have no limit per address."""
+    http_keepalive_s: Annotated[float, Meta(gt=0)] = 75.0
+    """Time for which an idle connection stays open. Set it above that of a load balancer in front."""
     public_url: str = ""
     """The address under which others reach this service; the listener's own where it is empty."""
     announce_file: str = ""

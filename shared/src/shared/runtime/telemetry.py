@@ -34,6 +34,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 CounterName = Literal[
     "millrace_http_requests_total",
+    "millrace_http_closed_total",
     "millrace_bus_published_total",
     "millrace_bus_consumed_total",
     "millrace_config_refused_total",
@@ -66,6 +67,7 @@ GaugeName = Literal[
     "millrace_export_lag_messages",
     "millrace_hooks_detached_targets",
     "millrace_loop_lag_seconds",
+    "millrace_http_connections",
 ]
 HistogramName = Literal["millrace_http_request_seconds"]
 ReadingName = Literal[
@@ -88,6 +90,10 @@ class Series(Struct, frozen=True):
 
 COUNTERS: dict[CounterName, Series] = {
     "millrace_http_requests_total": Series("Requests answered, by the route's pattern", ("method", "route", "status")),
+    "millrace_http_closed_total": Series(
+        "Connections that the listener closed: time (no request, or nobody reads), room (for another), refused",
+        ("reason",),
+    ),
     "millrace_bus_published_total": Series("Messages that JetStream has acknowledged", ("stream",)),
     "millrace_bus_consumed_total": Series("Messages settled by a durable consumer", ("consumer", "outcome")),
     "millrace_config_refused_total": Series("New configuration refused, the last good one staying live", ("kind",)),
@@ -124,6 +130,7 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
     "millrace_hooks_detached_targets": Series("Targets that were blocked and catch up apart from the others"),
     "millrace_loop_lag_seconds": Series("Longest delay of the event loop in the last 30 to 60 s"),
+    "millrace_http_connections": Series("Connections of HTTP that are open"),
 }
 _HOOK = ("app_key", "hook_id")
 READINGS: dict[ReadingName, Series] = {

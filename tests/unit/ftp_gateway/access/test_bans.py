@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftp_gateway.access.addresses import network_of
 from ftp_gateway.access.bans import (
     BANS_FORGOTTEN_AFTER,
     FAILURES_FADE_AFTER,
@@ -15,6 +14,7 @@ from ftp_gateway.access.bans import (
     Score,
     after_failures,
 )
+from shared.client_addresses import network_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RULES = BanRules(failures=15, first=timedelta(minutes=15))

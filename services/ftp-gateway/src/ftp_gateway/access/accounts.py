@@ -19,8 +19,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
-from ftp_gateway.access.addresses import Network, is_within, parse_network
 from ftp_gateway.access.quotas import Quotas
+from shared.client_addresses import Network, is_within, parse_network
 from shared.contracts.subjects import APP_KEY, NAME
 from shared.errors import InvalidError
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from ftp_gateway.access.addresses import network_of
+from shared.client_addresses import network_of
 
 FAILURES_FADE_AFTER = timedelta(minutes=30)
 """Time in which as many failures as lead to a ban fade away, evenly."""

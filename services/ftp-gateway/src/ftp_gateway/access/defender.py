@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec import Struct
 
-from ftp_gateway.access.addresses import network_of
 from ftp_gateway.access.bans import BanRules, Score, after_failures
+from shared.client_addresses import network_of
 from shared.contracts import keys, streams
 from shared.contracts.messages import decode, encode
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError

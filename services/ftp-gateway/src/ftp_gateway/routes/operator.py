@@ -7,7 +7,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from ftp_gateway.access.addresses import parse_address
 from ftp_gateway.access.host_keys import (
     HOST_KEYS,
     OWNER,
@@ -19,6 +18,7 @@ from ftp_gateway.access.host_keys import (
 )
 from ftp_gateway.sftp.host_key_algorithms import make_host_keys
 from ftp_gateway.state import State
+from shared.client_addresses import parse_address
 from shared.config.registry import ConfigEntry
 from shared.errors import InvalidError
 from shared.http.routes import Query, Route

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ftp_gateway.access.addresses import network_of
+from shared.client_addresses import network_of
 
 
 class ConnectionLimits:

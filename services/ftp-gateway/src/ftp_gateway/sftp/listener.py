@@ -21,10 +21,10 @@ from asyncssh import SSHServerConnection
 from asyncssh.constants import MSG_SERVICE_REQUEST
 from asyncssh.packet import SSHPacket
 
-from ftp_gateway.access.addresses import Network, is_within
 from ftp_gateway.sftp.asyncssh_internals import packet_handlers
 from ftp_gateway.sftp.connection_limits import ConnectionLimits
 from ftp_gateway.sftp.proxy_protocol import read_header
+from shared.client_addresses import Network, is_within
 from shared.errors import InvalidError
 from shared.runtime.telemetry import Metrics
 

@@ -7,7 +7,6 @@ Implementation: asyncio listens, `listener` admits, `authentication` signs in an
 """
 
 import asyncio
-import resource
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
@@ -18,7 +17,6 @@ from asyncssh import SSHServerConnection
 from msgspec import Struct
 
 from ftp_gateway.access.accounts import Account, FindAccount, Passwords, split_login
-from ftp_gateway.access.addresses import Network
 from ftp_gateway.access.defender import Defender
 from ftp_gateway.access.host_keys import HostKeys
 from ftp_gateway.access.quotas import QuotaUsages
@@ -37,6 +35,7 @@ from ftp_gateway.sftp.host_key_algorithms import (
 )
 from ftp_gateway.sftp.listener import ConnectionAdmission, PendingConnection
 from ftp_gateway.spool.store import Spool
+from shared.client_addresses import Network
 from shared.errors import UnavailableError
 from shared.runtime.telemetry import Metrics
 
@@ -115,7 +114,6 @@ class SftpServer:
     async def __aenter__(self) -> "SftpServer":
         """Raises `UnavailableError` when the port is taken, or asyncssh lacks a name that we use."""
         check_internals()
-        _allow_many_files()
         await self._load_keys()
         host, port = self._host, self._port
         try:
@@ -257,11 +255,3 @@ class SftpServer:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-
-
-def _allow_many_files() -> None:
-    """Raise the soft limit of open files: the usual 1024 would stop all logins, since sessions hold files open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -8,7 +8,6 @@ from msgspec import Meta
 from shared.contracts.messages import MediaKind
 from shared.http.routes import Binary, Query, Route
 from shared.http.server import Call
-from storage.routes.request_bodies import PIECE_BYTES
 from storage.state import State
 from storage.uploads.records import ObjectPage, ObjectRecord
 
@@ -43,7 +42,7 @@ async def delete_object(call: Call[State]) -> None:
     await call.state.uploads.delete(call.app_key, call.path["id"])
 
 
-async def get_local_object(call: Call[State]) -> web.FileResponse:
+async def get_local_object(call: Call[State]) -> web.StreamResponse:
     """Serve an object of the local directory, whole or in part. Only keys of uploads are found."""
     found = await call.state.local.find(call.path["key"])
     headers = {
@@ -51,7 +50,7 @@ async def get_local_object(call: Call[State]) -> web.FileResponse:
         "Content-Disposition": found.headers.content_disposition,
         "Cache-Control": found.headers.cache_control,
     }
-    return web.FileResponse(found.path, chunk_size=PIECE_BYTES, headers=headers | CDN_HEADERS)
+    return await call.send_file(found.path, headers | CDN_HEADERS)
 
 
 ROUTES: tuple[Route, ...] = (
