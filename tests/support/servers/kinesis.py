@@ -99,7 +99,8 @@ class FaultyKinesis:
     `fails_record` those that a test picks; `failing_streams` has rates for single streams. `shard_records_per_s` and
     `shard_bytes_per_s` limit a shard where a test sets them; Kinesis has 1,000 records and 1 MiB. `denied_operations`,
     and any on `denied_streams`, are refused for want of permission, and no operation is answered for keys that are not
-    in `known_keys`, if any are.
+    in `known_keys`, if any are. Keys in `ended_keys` have expired. `keys_seen` has the access key id of each call,
+    `arns_seen` the streams that were named by ARN.
     """
 
     def __init__(self, *, seed: int = 0, delay_s: float = 0.0) -> None:
@@ -114,6 +115,9 @@ class FaultyKinesis:
         self.denied_streams: set[str] = set()
         self.failing_streams: dict[str, float] = {}
         self.known_keys: set[str] = set()
+        self.ended_keys: set[str] = set()
+        self.keys_seen: list[str] = []
+        self.arns_seen: set[str] = set()
         self.calls = 0
         self.failed_records = 0
         self.most_at_once = 0
@@ -199,7 +203,13 @@ class FaultyKinesis:
             return _refuse(*REFUSALS["unknown_key"])
         if operation in self.denied_operations:
             return _refuse(*REFUSALS["denied"])
+        self.keys_seen.append(key)
+        if key in self.ended_keys:
+            return _refuse(*REFUSALS["expired"])
         asked = json.loads(body)
+        if "StreamARN" in asked:
+            self.arns_seen.add(asked["StreamARN"])
+            asked["StreamName"] = asked.pop("StreamARN").rpartition("/")[2]
         if asked.get("StreamName") in self.denied_streams:
             return _refuse(*REFUSALS["denied"])
         handlers: dict[str, Callable[[dict[str, Any]], Awaitable[web.StreamResponse]]] = {

@@ -13,32 +13,40 @@ nothing: the runtime owns retry.
 Considerations: S3's client would follow a bucket into its real region (`S3RegionRedirector`), so the redirect is turned
 off. It would hide a wrong region, and never end at an endpoint that redirects every request. Needs aiobotocore 3.10:
 before it, concurrent first use leaks sessions (aio-libs/aiobotocore#1695).
+
+One file, because a call, its client and the role whose keys it renews share one table.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
 from functools import cache
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
+import structlog
 
 # aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
+from shared.aws.codes import ENDED_KEYS
 from shared.aws.endpoints import is_aws
-from shared.aws.errors import AWS_ERRORS, aws_error
+from shared.aws.errors import AWS_ERRORS, aws_code, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
-from shared.aws.sdk_internals import check_internals, disable_s3_habits, frozen_keys, renew_keys
+from shared.aws.sdk_internals import check_internals, disable_s3_habits, drop_keys, frozen_keys, renew_keys
 from shared.aws.sdk_session import session_class
 from shared.aws.signing import json_error, signed_headers
 from shared.errors import InvalidError
 from shared.outgoing.door import Outgoing
 from shared.outgoing.http_client import HttpClient
+
+log = structlog.get_logger()
+T = TypeVar("T")
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0
@@ -148,7 +156,7 @@ class AwsClients:
         try:
             async with slot.lock:
                 if slot.context is None:
-                    http = self._outgoing.trusted if trusted else self._http_for(endpoint_url)
+                    http = self._outgoing.trusted if trusted else self._http_for(service, endpoint_url)
                     await self._make(slot, service, region, credentials, endpoint_url, http)
             yield slot.client
         finally:
@@ -171,6 +179,7 @@ class AwsClients:
             keys = {
                 "aws_access_key_id": credentials.access_key_id,
                 "aws_secret_access_key": credentials.secret_access_key.reveal(),
+                "aws_session_token": credentials.session_token.reveal() or None,
             }
         context = session.create_client(
             service, region_name=region, endpoint_url=endpoint_url, config=_config(endpoint_url, http), **keys
@@ -237,29 +246,53 @@ class AwsClients:
         endpoint_url: str | None = None,
     ) -> bytes:
         """
-        One call of a JSON API with a body that is encoded already, and its answer as it came. Tries nothing twice.
+        One call of a JSON API with a body that is encoded already, and its answer as it came. Tries nothing twice but
+        a call that was refused because a role's keys ended early: it stored nothing, and goes again with new keys.
 
         Raises:
             MillraceError: AWS refused, or was not reached.
         """
         async with self.client(service, region=region, credentials=credentials, endpoint_url=endpoint_url) as client:
             url = f"{client.meta.endpoint_url.rstrip('/')}/"
-            try:
+            http = self._http_for(service, endpoint_url)
+
+            async def post() -> bytes:
                 # A test with a role on a real STS API holds this.
                 keys = await frozen_keys(client)
                 headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
-                http = self._http_for(endpoint_url)
                 async with http.request("POST", url, data=body, headers=headers, timeout=TIMEOUT) as answer:
                     content = await answer.read()
                     if answer.status != 200:
                         raise json_error(target.rpartition(".")[2], answer.status, answer.headers, content)
                     return content
+
+            try:
+                return await _with_lasting_keys(client, credentials, post)
             except AWS_ERRORS as error:
                 raise aws_error(error) from error
 
-    def _http_for(self, endpoint_url: str | None) -> HttpClient:
+    async def call(
+        self,
+        service: str,
+        operation: str,
+        arguments: Mapping[str, Any],
+        *,
+        region: str,
+        credentials: AwsCredentials | AwsRole | None,
+        endpoint_url: str | None = None,
+    ) -> dict[str, Any]:
+        """The answer of the SDK to one operation, tried again as `post_json` does. Raises `AWS_ERRORS`."""
+        async with self.client(service, region=region, credentials=credentials, endpoint_url=endpoint_url) as client:
+
+            async def ask() -> dict[str, Any]:
+                answer: dict[str, Any] = await getattr(client, operation)(**arguments)
+                return answer
+
+            return await _with_lasting_keys(client, credentials, ask)
+
+    def _http_for(self, service: str, endpoint_url: str | None) -> HttpClient:
         """The client for an endpoint. One of AWS may be private: an interface endpoint of a VPC has such addresses."""
-        if endpoint_url is None or is_aws(endpoint_url):
+        if endpoint_url is None or is_aws(endpoint_url, service):
             return self._outgoing.trusted
         return self._outgoing.guarded
 
@@ -277,6 +310,26 @@ class AwsClients:
                 raise aws_error(error) from error
 
         return lambda: _LazyAwaitable(provide)
+
+
+async def _with_lasting_keys(
+    client: Any, credentials: AwsCredentials | AwsRole | None, call: Callable[[], Awaitable[T]]
+) -> T:
+    """
+    Call, and once more where AWS refuses the keys of a role before their own time says so, because the session was
+    revoked or the role made anew. All calls that ran with the refused keys have the same new ones.
+    """
+    if not isinstance(credentials, AwsRole):
+        return await call()
+    keys = await frozen_keys(client)
+    try:
+        return await call()
+    except ClientError as error:
+        if aws_code(error) not in ENDED_KEYS:
+            raise
+        log.info("role_keys_dropped", role_arn=credentials.role_arn, code=aws_code(error))
+        drop_keys(client, keys)
+    return await call()
 
 
 async def _close(slot: _Slot) -> None:

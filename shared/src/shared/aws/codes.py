@@ -43,6 +43,19 @@ CODES: Final[dict[type[MillraceError], str]] = {
 }
 """The kind of each code that S3, Kinesis, KMS and STS answer, and of those inside a PutRecords reply."""
 
+ENDED_KEYS: Final = frozenset(
+    [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "TokenRefreshRequired",
+        "InvalidToken",
+        "InvalidClientTokenId",
+        "InvalidAccessKeyId",
+        "UnrecognizedClientException",
+    ]
+)
+"""Codes that a role's keys get which have ended before their time: the role may give new ones."""
+
 _KINDS: Final = {code: kind for kind, codes in CODES.items() for code in codes.split()}
 
 HINTS: Final[dict[str, str]] = {

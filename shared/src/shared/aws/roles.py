@@ -16,15 +16,22 @@ from shared.errors import InvalidError
 
 ROLE_ARN: Final = re.compile(r"arn:aws(?:-[a-z]+)*:iam::\d{12}:role/(?:[!-~]{1,511}/)?[\w+=,.@-]{1,64}", re.ASCII)
 """IAM user guide, IAM identifiers."""
+TEMPORARY: Final = "ASIA"
+LASTING: Final = "AKIA"
+"""Beginnings of access key ids (IAM user guide, IAM identifiers, unique ids)."""
+NO_TOKEN: Final = Secret("")
+SESSION_TOKEN: Final = re.compile(r"[!-~]{0,8192}")
+"""AWS documents no limit (STS API reference, Credentials); tokens have some hundred characters."""
 EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 """STS API reference, AssumeRole."""
 
 
 class AwsCredentials(Struct, frozen=True, kw_only=True):
-    """Static keys."""
+    """Static keys. Temporary ones have a `session_token` as a third part."""
 
     access_key_id: str
     secret_access_key: Secret
+    session_token: Secret = NO_TOKEN
 
 
 class AwsRole(Struct, frozen=True, kw_only=True):
@@ -67,3 +74,21 @@ def check_role(role_arn: str, external_id: str, app_key: str) -> None:
             "policy demands it",
             field="external_id",
         )
+
+
+def checked_token(access_key_id: str, session_token: Secret, *, field: str = "session_token") -> Secret:
+    """
+    The session token that belongs to an access key id. A lasting key has none: a token that a form leaves out is the
+    saved one, of the temporary keys which the lasting ones replace.
+
+    Raises:
+        InvalidError: The keys are temporary and have no token, or it cannot be one; names the field.
+    """
+    if access_key_id.startswith(LASTING) or not access_key_id:
+        return NO_TOKEN
+    if access_key_id.startswith(TEMPORARY) and not session_token:
+        message = f"required, because keys that begin with {TEMPORARY} are temporary; a user's keys or a role last"
+        raise InvalidError(message, field=field)
+    if not SESSION_TOKEN.fullmatch(session_token.reveal()):
+        raise InvalidError("expected a session token, without spaces", field=field)
+    return session_token

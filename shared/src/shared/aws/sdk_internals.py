@@ -1,9 +1,9 @@
 """
 Private names of aiobotocore and botocore that we use: the only file that names them.
 
-Four things have no public way: keys of a session that renew themselves, reading the keys of a client, turning off two
-habits of S3's client, and sending by a client of ours (`shared.aws.sdk_session`). `check_internals` runs when the
-clients of a process are made. shared/pyproject.toml bounds aiobotocore, which pins botocore.
+Five things have no public way: keys of a session that renew themselves, reading the keys of a client, dropping them,
+turning off two habits of S3's client, and sending by a client of ours (`shared.aws.sdk_session`). `check_internals`
+runs when the clients of a process are made. shared/pyproject.toml bounds aiobotocore, which pins botocore.
 """
 
 from typing import Any
@@ -28,6 +28,9 @@ def check_internals() -> None:
         {
             "AioDeferredRefreshableCredentials.get_frozen_credentials": hasattr(
                 AioDeferredRefreshableCredentials, "get_frozen_credentials"
+            ),
+            "AioDeferredRefreshableCredentials._frozen_credentials": mentions(
+                getattr(AioDeferredRefreshableCredentials, "refresh_needed", None), "_frozen_credentials"
             ),
             "AioS3RegionRedirectorv2.redirect_from_error: s3_redirect, redirected": mentions(
                 getattr(AioS3RegionRedirectorv2, "redirect_from_error", None), "s3_redirect", "redirected"
@@ -56,6 +59,13 @@ def renew_keys(session: AioSession, refresh: Any) -> None:
 async def frozen_keys(client: Any) -> Any:
     """The keys with which a client signs now, renewed when it is time."""
     return await client._request_signer._credentials.get_frozen_credentials()
+
+
+def drop_keys(client: Any, keys: Any) -> None:
+    """Forget the keys of a client that renews them, where they are still these: the next call has new ones."""
+    credentials = client._request_signer._credentials
+    if credentials._frozen_credentials is keys:
+        credentials._frozen_credentials = None
 
 
 def disable_s3_habits(client: Any) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from msgspec import Meta, Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
+from shared.aws.endpoints import domain_of
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.errors import translated
@@ -52,13 +53,15 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
     """
     A bucket of S3, or of a store that speaks S3 when `endpoint_url` is set, which is then asked in path style.
 
-    `sse` asks for AES-256 on the server. The keys may be left out where `open` is given a provider of temporary ones.
+    `sse` asks for AES-256 on the server. Temporary keys have a `session_token`. The keys may be left out where `open`
+    is given a provider of temporary ones.
     """
 
     bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{2,32}$")]
     access_key_id: str = ""
     secret_access_key: Secret = Secret("")
+    session_token: Secret = Secret("")
     endpoint_url: Endpoint | None = None
     prefix: Folder = ""
     sse: bool = False
@@ -69,10 +72,11 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
     ) -> AsyncIterator["ObjectStore"]:
         """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
         virtual = self.endpoint_url is None and "." not in self.bucket
-        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
-        endpoint = self.endpoint_url or f"https://{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain}"
-        with translated("open", f"the bucket {self.bucket}"):
-            store = S3Store(
+        at_aws = f"{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain_of(self.region)}"
+        endpoint = self.endpoint_url or f"https://{at_aws}"
+
+        def make() -> S3Store:
+            return S3Store(
                 self.bucket,
                 prefix=folder_of(self.prefix),
                 region=self.region,
@@ -91,18 +95,25 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
                 retry_config=_retry_config(limits),
                 config={"server_side_encryption": "AES256"} if self.sse else None,
             )
-        yield ObjectStore(store, provider="s3", place=f"the bucket {self.bucket}")
+
+        with translated("open", f"the bucket {self.bucket}"):
+            store = make()
+        # obstore keeps the keys of a provider until their own end, and cannot be told that they ended early.
+        renew = make if credential_provider is not None else None
+        yield ObjectStore(store, provider="s3", place=f"the bucket {self.bucket}", renew=renew)
 
     def _keys(self) -> Any:
         # Keys hold no white space; a line break copied along with one is the commonest mistake in a form.
         key_id, secret = self.access_key_id.strip(), self.secret_access_key.reveal().strip()
-        for field, value in (("access_key_id", key_id), ("secret_access_key", secret)):
-            if not value or not value.isascii() or not value.isprintable():
+        token = self.session_token.reveal().strip()
+        for field, value in (("access_key_id", key_id), ("secret_access_key", secret), ("session_token", token)):
+            missing = not value and field != "session_token"
+            if missing or not value.isascii() or not value.isprintable():
                 raise InvalidError("expected a key as AWS gives it", field=field)
 
         # No coroutine: obstore makes it and drops it unawaited when the call is cancelled right then.
         def provide() -> dict[str, str | None]:
-            return {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": None}
+            return {"access_key_id": key_id, "secret_access_key": secret, "token": token or None, "expires_at": None}
 
         return provide
 

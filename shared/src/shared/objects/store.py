@@ -13,15 +13,17 @@ Considerations: a local object has no headers. Its name tells its content type, 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import IO, Any, Final, Literal
 
 from msgspec import Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
-from shared.errors import DeniedError, NotFoundError
-from shared.objects.errors import STORE_ERRORS, code_in, status_in, store_error, translated
+from shared.aws.codes import ENDED_KEYS
+from shared.errors import DeniedError, MillraceError, NotFoundError
+from shared.objects.errors import STORE_ERRORS, code_in, status_in, store_error
 from shared.objects.keys import check_key, content_type_of, folder_of, headers_of
 from shared.objects.local_files import Data, LocalFiles
 
@@ -61,6 +63,10 @@ class ObjectStore:
     One store. Every method raises `MillraceError`s; one that is cancelled leaves the object whole or absent.
 
     A key is a path of parts between single slashes, of at most 1,024 bytes; spaces and colons are fine.
+
+    Args:
+        renew: Makes the store anew, with new keys, once its present ones are refused as ended; None where the keys are
+            always the same.
     """
 
     def __init__(
@@ -70,11 +76,26 @@ class ObjectStore:
         provider: Provider,
         place: str,
         files: LocalFiles | None = None,
+        renew: Callable[[], S3Store] | None = None,
     ) -> None:
         self.provider: Final = provider
         self._store = store
         self._place = place
         self._files = files
+        self._renew = renew
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except STORE_ERRORS as error:
+            raise self._error(error, doing) from error
+
+    def _error(self, error: BaseException, doing: str) -> MillraceError:
+        """Translate an error. Where it says that the keys have ended before their time, the next call has new ones."""
+        if self._renew is not None and code_in(error) in ENDED_KEYS:
+            self._store = self._renew()
+        return store_error(error, f"{doing} in {self._place}")
 
     async def put(
         self,
@@ -92,7 +113,7 @@ class ObjectStore:
         if self._files is not None:
             await asyncio.to_thread(self._files.write, key, data, replace=True)
             return
-        with translated(f"store {key}", self._place):
+        with self._translated(f"store {key}"):
             await self._store.put_async(
                 key,
                 data,
@@ -132,10 +153,10 @@ class ObjectStore:
                 return False
             # Stores that do not know the condition: MinIO of old answered 304 (minio/minio#19442), others 501.
             if status not in {304, 501}:
-                raise store_error(error, f"store {key} in {self._place}") from error
+                raise self._error(error, f"store {key}") from error
         if await self._exists(key):
             return False
-        with translated(f"store {key}", self._place):
+        with self._translated(f"store {key}"):
             await self._store.put_async(key, data, attributes=attributes, use_multipart=False)
         return True
 
@@ -168,7 +189,7 @@ class ObjectStore:
         except DeniedError:
             # S3 does not say that a key is missing to a caller who may not list the bucket, and a writer need not.
             pass
-        with translated(f"store {key}", self._place):
+        with self._translated(f"store {key}"):
             await self._store.put_async(
                 key,
                 reader,
@@ -182,7 +203,7 @@ class ObjectStore:
     async def get(self, key: str) -> StoredBytes:
         """Read an object whole. Raises `NotFoundError`."""
         self._check(key)
-        with translated(f"read {key}", self._place):
+        with self._translated(f"read {key}"):
             found = await self._store.get_async(key)
             data = (await found.bytes_async()).to_bytes()
         headers: dict[str, str | None] = dict(found.attributes)
@@ -198,13 +219,13 @@ class ObjectStore:
     async def get_range(self, key: str, start: int, size: int) -> bytes:
         """Up to `size` bytes from `start` on, which must lie within the object. Raises `NotFoundError`."""
         self._check(key)
-        with translated(f"read {key}", self._place):
+        with self._translated(f"read {key}"):
             return (await self._store.get_range_async(key, start=start, length=size)).to_bytes()
 
     async def head(self, key: str) -> ObjectInfo:
         """Metadata of an object. Raises `NotFoundError`."""
         self._check(key)
-        with translated(f"look at {key}", self._place):
+        with self._translated(f"look at {key}"):
             return _info(await self._store.head_async(key))
 
     async def delete(self, key: str) -> None:
@@ -214,14 +235,14 @@ class ObjectStore:
             await self._store.delete_async(key)
         except FileNotFoundError as error:
             if code_in(error) in {"NoSuchBucket", "ContainerNotFound"} or "container does not exist" in str(error):
-                raise store_error(error, f"delete {key} in {self._place}") from error
+                raise self._error(error, f"delete {key}") from error
         except STORE_ERRORS as error:
-            raise store_error(error, f"delete {key} in {self._place}") from error
+            raise self._error(error, f"delete {key}") from error
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Every object below a folder, in no order to be relied on. `a` is the folder of `a/b` and not of `ab`."""
         folder = folder_of(prefix)
-        with translated(f"list {prefix}", self._place):
+        with self._translated(f"list {prefix}"):
             async for found in self._store.list(folder, chunk_size=1000):
                 for meta in found:
                     yield _info(meta)
@@ -243,7 +264,7 @@ class ObjectStore:
             await self._store.get_async(".millrace-ping")
         except STORE_ERRORS as error:
             if code_in(error) not in {"NoSuchKey", "BlobNotFound", "AccessDenied", "AuthorizationPermissionMismatch"}:
-                raise store_error(error, f"reach {self._place}") from error
+                raise self._error(error, "read") from error
 
     async def _exists(self, key: str) -> bool:
         try:

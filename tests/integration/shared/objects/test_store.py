@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -319,6 +320,36 @@ async def test_a_role_stores_with_temporary_keys(s3: FakeS3, moto: MotoServer) -
     tokens = {request.headers["x-amz-security-token"] for request in s3.requests}
     assert 1 == len(tokens)
     assert f"Credential={moto.credentials.access_key_id}/" not in s3.requests[0].headers["Authorization"]
+
+
+async def test_a_role_whose_keys_end_early_is_assumed_anew_for_the_next_call(s3: FakeS3, moto: MotoServer) -> None:
+    role = AwsRole(role_arn="arn:aws:iam::123456789012:role/exporter", external_id="millrace-1", base=moto.credentials)
+    config = S3StoreConfig(bucket="bucket", region="eu-west-1", endpoint_url=s3.config.endpoint_url)
+
+    async with aws_clients(sts_endpoint_url=moto.url) as aws:
+        provider = aws.credential_provider(role, region=moto.region)
+        async with config.open(ONCE, credential_provider=provider) as store:
+            answer = s3.answer
+            s3.fail(400, "ExpiredToken")
+            with pytest.raises(CredentialsError, match="ExpiredToken"):
+                await put(store)
+            s3.answer = answer
+            await put(store)
+            await put(store)
+
+    refused, *taken = [request.headers["x-amz-security-token"] for request in s3.requests]
+    assert 1 == len(set(taken))
+    assert refused not in taken
+
+
+async def test_temporary_keys_sign_with_their_token(s3: FakeS3) -> None:
+    config = msgspec.structs.replace(s3.config, session_token=Secret("the-token"))
+    async with config.open(ONCE) as store:
+        await put(store)
+    async with s3.config.open(ONCE) as store:
+        await put(store)
+
+    assert ["the-token", None] == [request.headers.get("x-amz-security-token") for request in s3.requests]
 
 
 async def test_a_role_that_cannot_be_assumed_is_reported(s3: FakeS3) -> None:

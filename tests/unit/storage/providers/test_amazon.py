@@ -33,6 +33,8 @@ def changed(**fields: object) -> AmazonStorageConfig:
     [
         ({}, "https://media-of-shop.s3.eu-west-1.amazonaws.com/a/b.png"),
         ({"region": "cn-north-1"}, "https://media-of-shop.s3.cn-north-1.amazonaws.com.cn/a/b.png"),
+        ({"region": "eusc-de-east-1"}, "https://media-of-shop.s3.eusc-de-east-1.amazonaws.eu/a/b.png"),
+        ({"region": "us-iso-east-1"}, "https://media-of-shop.s3.us-iso-east-1.c2s.ic.gov/a/b.png"),
         ({"bucket_name": "media.shop"}, "https://s3.eu-west-1.amazonaws.com/media.shop/a/b.png"),
         ({"endpoint_url": "https://minio.example:9000"}, "https://minio.example:9000/media-of-shop/a/b.png"),
         ({"cdn_base_url": "https://cdn.example/m"}, "https://cdn.example/m/a/b.png"),
@@ -185,3 +187,16 @@ def test_half_of_the_keys_is_refused_with_a_role_too() -> None:
         take(role(access_key=CONFIG.access_key))
 
     assert "secret_key" == raised.value.field
+
+
+def test_the_token_of_temporary_keys_goes_with_them() -> None:
+    token = Secret(" IQoJb3JpZ2lu\n")
+    temporary = take(changed(access_key="ASIAIOSFODNN7EXAMPLE", session_token=token))
+    lasting = take(changed(session_token=token))
+
+    assert isinstance(temporary.credentials, AwsCredentials)
+    assert "IQoJb3JpZ2lu" == temporary.credentials.session_token.reveal()
+    assert not lasting.session_token, "a form that leaves the token out has the saved one"
+    with pytest.raises(InvalidError) as refused:
+        take(changed(access_key="ASIAIOSFODNN7EXAMPLE"))
+    assert "session_token" == refused.value.field

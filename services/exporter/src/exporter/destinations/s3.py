@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
+from shared.aws.roles import checked_token
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.objects.config import S3StoreConfig, StoreLimits
@@ -36,7 +38,8 @@ PROBE_LIMITS: Final = StoreLimits(connect_s=3, request_s=6, retries=0)
 
 class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    A directory of a bucket, or the whole bucket. `access_key` and `secret_key` are those of an IAM user.
+    A directory of a bucket, or the whole bucket. `access_key` and `secret_key` are those of an IAM user; temporary keys
+    have a `session_token` too.
 
     `endpoint_url` is the address of another store that speaks S3. Without it, AWS is used.
     """
@@ -45,6 +48,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{2,32}$(?!\n)")]
     access_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{3,128}$(?!\n)")]
     secret_key: Secret
+    session_token: Secret = msgspec.field(default_factory=lambda: Secret(""))
     directory: Annotated[str, Meta(max_length=DIRECTORY_BYTES)] = ""
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$(?!\n)")] = ""
 
@@ -67,6 +71,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         """
         if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
             raise InvalidError("expected a secret access key, without spaces", field="destination.secret_key")
+        checked_token(self.access_key, self.session_token, field="destination.session_token")
         bad = set(self.folder.split("/")) & {".", ".."}
         if bad or re.search(r"[\x00-\x1f\x7f]", self.directory) or len(self.folder.encode()) > DIRECTORY_BYTES:
             message = f"expected folders between slashes, without . and .., of at most {DIRECTORY_BYTES} bytes"
@@ -88,6 +93,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             InvalidError: The endpoint resolves to an address of a private network.
         """
         redactor.add(self.secret_key.reveal())
+        redactor.add(self.session_token.reveal())
         if self.endpoint_url and not platform.allow_private:
             await refuse_private_addresses(self.endpoint_url, ENDPOINT_FIELD)
         config = S3StoreConfig(
@@ -95,6 +101,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             region=self.region,
             access_key_id=self.access_key,
             secret_access_key=self.secret_key,
+            session_token=checked_token(self.access_key, self.session_token),
             endpoint_url=self.endpoint_url.rstrip("/") or None,
         )
         async with config.open(limits) as store:

@@ -32,7 +32,9 @@ open" among its events. Entering and leaving a geofence are events. The type `cl
 MIB = 1 << 20
 EventCode = Annotated[str, Meta(min_length=1, max_length=128)]
 # In Python `$` also matches before a last line feed; a JSON Schema reader has no `\Z`.
-StreamName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$(?!\n)")]
+STREAM: Final = r"[a-zA-Z0-9_.-]{1,128}|arn:aws[a-z-]*:kinesis:[a-z0-9-]{1,32}:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128}"
+"""Name of a stream of the connector's account, or the ARN of any (PutRecords, StreamARN)."""
+StreamName = Annotated[str, Meta(pattern=rf"^({STREAM})$(?!\n)")]
 
 
 class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,14 +54,15 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     The events that an app sends, and their target.
 
-    `event_code` is one code, several, or `*` for every code of the trigger type. `stream_name` is the hook's own;
-    region and keys are the connector's. A webhook has `url` and `secret` instead, and no connector. A record over
-    `max_record_bytes`, its key included, is a dead letter or goes without attributes. An inactive hook matches nothing.
+    `event_code` is one code, several, or `*` for every code of the trigger type. `stream_name` is the hook's own, a
+    name or an ARN; region and keys are the connector's. A webhook has `url` and `secret` instead, and no connector. A
+    record over `max_record_bytes`, its key included, is a dead letter or goes without attributes. An inactive hook
+    matches nothing.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     type: str = DEFAULT_TYPE
-    stream_name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{0,128}$(?!\n)")] = ""
+    stream_name: Annotated[str, Meta(pattern=rf"^({STREAM})?$(?!\n)")] = ""
     url: Annotated[str, Meta(max_length=2048)] = ""
     secret: Secret = msgspec.field(default_factory=lambda: Secret(""))
     trigger_type: TriggerType

@@ -21,7 +21,8 @@ import msgspec
 from msgspec import Struct
 
 from shared.aws.clients import AwsClients
-from shared.aws.roles import AwsCredentials, AwsRole, check_role
+from shared.aws.endpoints import domain_of
+from shared.aws.roles import AwsCredentials, AwsRole, check_role, checked_token
 from shared.config.secret import Secret
 from shared.objects.config import S3StoreConfig
 from shared.outgoing.addresses import refuse_private_addresses
@@ -45,14 +46,15 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     The Amazon Storage connector of one app.
 
-    `access_key` and `secret_key` are static keys of an IAM user. `role_arn` replaces them, or is the role that they
-    assume; its `external_id` is the app's key, or begins with it and a colon. URLs begin with `cdn_base_url` where a
-    CDN serves the bucket, and keys with `prefix`. `endpoint_url` is the address of a store other than AWS. A connector
-    that is not `active` is kept and not used.
+    `access_key` and `secret_key` are static keys of an IAM user; temporary keys have a `session_token` too. `role_arn`
+    replaces them, or is the role that they assume; its `external_id` is the app's key, or begins with it and a colon.
+    URLs begin with `cdn_base_url` where a CDN serves the bucket, and keys with `prefix`. `endpoint_url` is the address
+    of a store other than AWS. A connector that is not `active` is kept and not used.
     """
 
     access_key: str = ""
     secret_key: Secret = msgspec.field(default_factory=lambda: Secret(""))
+    session_token: Secret = msgspec.field(default_factory=lambda: Secret(""))
     role_arn: str = ""
     external_id: str = ""
     bucket_name: str
@@ -71,7 +73,9 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def credentials(self) -> AwsCredentials | AwsRole:
         """The identity that signs: the keys, or the role that they, or this process's own identity, assume."""
-        keys = AwsCredentials(access_key_id=self.access_key, secret_access_key=self.secret_key)
+        keys = AwsCredentials(
+            access_key_id=self.access_key, secret_access_key=self.secret_key, session_token=self.session_token
+        )
         if not self.role_arn:
             return keys
         return AwsRole(role_arn=self.role_arn, external_id=self.external_id, base=keys if self.access_key else None)
@@ -93,6 +97,7 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             region=self.region,
             access_key_id=self.access_key,
             secret_access_key=self.secret_key,
+            session_token=self.session_token,
             endpoint_url=self.endpoint_url or None,
         )
         provider = aws.credential_provider(role, region=self.region) if role else None
@@ -105,7 +110,7 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return f"{self.cdn_base_url}/{key}"
         if self.endpoint_url:
             return f"{self.endpoint_url}/{self.bucket_name}/{key}"
-        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+        domain = domain_of(self.region)
         if "." in self.bucket_name:
             return f"https://s3.{self.region}.{domain}/{self.bucket_name}/{key}"
         return f"https://{self.bucket_name}.s3.{self.region}.{domain}/{key}"
@@ -125,6 +130,7 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
         config,
         access_key=config.access_key.strip(),
         secret_key=Secret(config.secret_key.reveal().strip()),
+        session_token=Secret(config.session_token.reveal().strip()),
         role_arn=config.role_arn.strip(),
         external_id=config.external_id.strip(),
         bucket_name=config.bucket_name.strip(),
@@ -144,6 +150,7 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
             ACCESS_KEY if aws else OTHER_ACCESS_KEY, config.access_key, "access_key", "an access key id, or a role_arn"
         )
         expect(SECRET_KEY, config.secret_key.reveal(), "secret_key", "a secret access key, without spaces")
+    config = msgspec.structs.replace(config, session_token=checked_token(config.access_key, config.session_token))
     expect(BUCKET_NAME, config.bucket_name, "bucket_name", "3 to 63 of a-z, 0-9, '-' and '.'")
     expect(REGION if aws else OTHER_REGION, config.region, "region", "an AWS region such as eu-west-1")
     check_prefix(config.prefix)

@@ -68,6 +68,7 @@ async def test_connection(
 ) -> ConnectionReport:
     """Test a connector, saved or not, within the deadline. `http` reads public URLs."""
     redactor.add(config.secret_key.reveal())
+    redactor.add(config.session_token.reveal())
     provider = _AmazonProbe(config, app_key=app_key, aws=aws, allow_private=allow_private)
     return await probe(provider, http=http, deadline_s=deadline_s)
 

@@ -130,6 +130,38 @@ async def test_a_role_that_this_service_assumes_by_itself_sends(
     assert [event["id"] for event in events(5, users=1)] == await ids_at(moto)
 
 
+async def test_a_role_whose_keys_end_early_is_assumed_anew_once(
+    of_role: HooksClient, moto: MotoServer, kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    form = await role_connector(moto, api_key="testing", secret_key="testing-secret", endpoint_url=kinesis.url)
+    assert 200 == (await of_role.ask("PUT", "/connectors/kinesis", form))[0]
+    await of_role.hook("all")
+    await of_role.post(events(5, users=1))
+    await kinesis.wait_records("orders", holds(5))
+    (first,) = set(kinesis.keys_seen)
+    kinesis.ended_keys = {first}
+
+    await of_role.post(events(40, users=20, code="later"))
+    await wait_acknowledged(bus)
+
+    first_again, second = sorted(set(kinesis.keys_seen), key=kinesis.keys_seen.index)
+    assert (first, True) == (first_again, second.startswith("ASIA"))
+    assert None is (await of_role.status("all"))["waits_because"]
+
+
+async def test_a_stream_is_named_by_its_arn(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
+    arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
+    await client.hook("all", stream_name=arn)
+    _, tested = await client.ask("POST", "/connectors/kinesis/test", {"stream_name": arn, "test_record": True})
+    await client.post(events(3, users=3))
+    await wait_acknowledged(bus)
+    refused, told = await client.ask("PUT", "/hooks/bad", {"stream_name": "arn:aws:s3:::orders"})
+
+    assert (["ok", "ok", "ok"], {arn}) == (statuses(tested), kinesis.arns_seen)
+    assert 4 == len(kinesis.records("orders"))
+    assert (400, "stream_name") == (refused, told["error"]["field"])
+
+
 async def test_a_role_without_credentials_to_assume_it_is_reported(
     of_role: HooksClient, moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

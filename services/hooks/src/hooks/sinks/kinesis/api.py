@@ -56,14 +56,14 @@ class KinesisApi(Struct, frozen=True):
         # A VPC endpoint of Kinesis does not speak STS; a stand-in for AWS speaks both.
         elsewhere = self.endpoint_url and not (service == "sts" and self.at_aws)
         try:
-            async with self.clients.client(
+            return await self.clients.call(
                 service,
+                operation,
+                arguments,
                 region=self.region,
                 credentials=self.credentials,
                 endpoint_url=self.endpoint_url if elsewhere else None,
-            ) as client:
-                answer: dict[str, Any] = await getattr(client, operation)(**arguments)
-                return answer
+            )
         except AWS_ERRORS as error:
             raise _translated(aws_error(error), aws_code(error)) from error
 

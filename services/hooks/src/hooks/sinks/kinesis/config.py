@@ -27,8 +27,8 @@ from hooks.sinks.kinesis.put_record import PutRecordFallback
 from hooks.sinks.kinesis.sink import CALL_S, LIMITS, KinesisSink
 from hooks.sinks.port import Advise
 from shared.aws.clients import AwsClients
-from shared.aws.endpoints import is_aws
-from shared.aws.roles import AwsCredentials, AwsRole, check_role
+from shared.aws.endpoints import domain_of, is_aws
+from shared.aws.roles import AwsCredentials, AwsRole, check_role, checked_token
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
 from shared.errors import InvalidError
@@ -41,9 +41,9 @@ ACCESS_KEY: Final = re.compile(r"\w{16,128}", re.ASCII)
 
 class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    The Kinesis connector of one app. `api_key` is the access key id of an IAM user, `secret_key` its secret access key.
-    `role_arn` is used instead of them, or assumed with them. Its `external_id` is the app's key, or begins with it and
-    a colon.
+    The Kinesis connector of one app. `api_key` is the access key id of an IAM user, `secret_key` its secret access key;
+    temporary keys have a `session_token` too. `role_arn` is used instead of them, or assumed with them. Its
+    `external_id` is the app's key, or begins with it and a colon.
 
     `endpoint_url` is another address of the API in the region, such as a VPC endpoint. While it is not `active`, no
     hook of the app sends anything.
@@ -58,6 +58,7 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     region: Annotated[str, Meta(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$(?!\n)")]
     api_key: Annotated[str, Meta(pattern=r"^[!-~]{0,128}$(?!\n)")] = ""
     secret_key: Secret = msgspec.field(default_factory=lambda: Secret(""))
+    session_token: Secret = msgspec.field(default_factory=lambda: Secret(""))
     role_arn: str = ""
     external_id: str = ""
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?$(?!\n)")] = ""
@@ -66,7 +67,9 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def credentials(self) -> AwsCredentials | AwsRole:
         """The keys that sign, or the role that they or this process's own identity assume."""
-        keys = AwsCredentials(access_key_id=self.api_key, secret_access_key=self.secret_key)
+        keys = AwsCredentials(
+            access_key_id=self.api_key, secret_access_key=self.secret_key, session_token=self.session_token
+        )
         if not self.role_arn:
             return keys
         return AwsRole(role_arn=self.role_arn, external_id=self.external_id, base=keys if self.api_key else None)
@@ -91,20 +94,23 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.role_arn or self.external_id:
             check_role(self.role_arn, self.external_id, app_key)
         if self.endpoint_url and not self.at_aws and not allow_private:
-            raise InvalidError("expected https:// and a host of amazonaws.com", field="endpoint_url")
+            raise InvalidError(
+                f"expected https:// and a host of Kinesis, such as kinesis.{self.region}.{domain_of(self.region)}",
+                field="endpoint_url",
+            )
         if self.role_arn and not self.api_key:
             # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
-            return msgspec.structs.replace(self, secret_key=Secret(""))
+            return msgspec.structs.replace(self, secret_key=Secret(""), session_token=Secret(""))
         if not self.api_key or (not self.endpoint_url and not ACCESS_KEY.fullmatch(self.api_key)):
             raise InvalidError("expected an access key id, or a role_arn", field="api_key")
         if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
             raise InvalidError("expected a secret access key, without spaces", field="secret_key")
-        return self
+        return msgspec.structs.replace(self, session_token=checked_token(self.api_key, self.session_token))
 
     @property
     def at_aws(self) -> bool:
         """Return whether the API is AWS's own."""
-        return not self.endpoint_url or is_aws(self.endpoint_url)
+        return not self.endpoint_url or is_aws(self.endpoint_url, "kinesis")
 
     def open(
         self,

@@ -9,7 +9,7 @@ may have stored the batch.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from hooks.delivery.model import Failed, Outcome, Record, Sent, SinkLimits
 from hooks.sinks.kinesis.api import KinesisApi
-from shared.errors import UnavailableError
+from shared.errors import NotFoundError, UnavailableError
 
 LIMITS: Final = SinkLimits(call_records=500, call_bytes=5 << 20, record_bytes=10 << 20)
 """Limits of PutRecords: the number in botocore's service model, the bytes as in *Considerations* above."""
@@ -36,13 +36,15 @@ class _Entry(Struct, frozen=True, gc=False):
     PartitionKey: str
 
 
-class _PutRecords(Struct, frozen=True, gc=False):
-    StreamName: str
+class _PutRecords(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    StreamName: str = ""
+    StreamARN: str = ""
     Records: list[_Entry]
 
 
-class _PutRecord(Struct, frozen=True, gc=False):
-    StreamName: str
+class _PutRecord(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    StreamName: str = ""
+    StreamARN: str = ""
     Data: bytes
     PartitionKey: str
 
@@ -79,20 +81,27 @@ _stored = msgspec.json.Decoder(_Stored)
 
 
 class KinesisSink:
-    """One stream. Satisfies `hooks.delivery.model.Sink`."""
+    """One stream, by its name or its ARN. Satisfies `hooks.delivery.model.Sink`."""
 
     def __init__(self, api: KinesisApi, stream_name: str, call_s: float = CALL_S) -> None:
         self.limits = LIMITS
         self._api = api
-        self._stream_name = stream_name
+        self._stream: Mapping[str, str] = {"StreamName": stream_name}
+        self._misplaced: str | None = None
         self._call_s = call_s
+        if stream_name.startswith("arn:"):
+            self._stream = {"StreamARN": stream_name}
+            region = stream_name.split(":")[3]
+            if region != api.region:
+                self._misplaced = f"the stream is in {region} by its ARN, and the connector in {api.region}"
 
     async def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
         """See `hooks.delivery.model.Sink`."""
         return await self._put([_Entry(record.data, record.key) for record in batch])
 
     async def _put(self, entries: list["_Entry"]) -> Sequence[Outcome]:
-        body = _encoder.encode(_PutRecords(self._stream_name, entries))
+        self._check_region()
+        body = _encoder.encode(_PutRecords(Records=entries, **self._stream))
         try:
             async with asyncio.timeout(self._call_s):
                 answer = await self._api.post(PUT_RECORDS, body)
@@ -108,7 +117,7 @@ class KinesisSink:
 
     async def describe(self) -> dict[str, Any]:
         """The answer of DescribeStreamSummary, which a key that may only write is denied."""
-        answer = await self._call("describe_stream_summary", StreamName=self._stream_name)
+        answer = await self._call("describe_stream_summary", **self._stream)
         summary: dict[str, Any] = answer["StreamDescriptionSummary"]
         return summary
 
@@ -124,13 +133,21 @@ class KinesisSink:
         Raises:
             MillraceError: The record is not stored; as `send` raises.
         """
-        answer = await self._api.post(PUT_RECORD, _encoder.encode(_PutRecord(self._stream_name, data, key)))
+        self._check_region()
+        body = _encoder.encode(_PutRecord(Data=data, PartitionKey=key, **self._stream))
+        answer = await self._api.post(PUT_RECORD, body)
         try:
             return _stored.decode(answer)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UnavailableError("Kinesis answered with something else than PutRecord's answer") from None
 
+    def _check_region(self) -> None:
+        # Kinesis answers with a code that stands for a bad record as well.
+        if self._misplaced is not None:
+            raise NotFoundError(self._misplaced)
+
     async def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        self._check_region()
         try:
             async with asyncio.timeout(self._call_s):
                 return await self._api.call("kinesis", operation, **arguments)
