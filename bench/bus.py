@@ -17,10 +17,12 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.bench import Report, Row, compare, rounds
+from shared.contracts.consumers import DurableConsumer
 from shared.contracts.streams import Stream
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull
+from shared.messaging.provisioning.making import ensure_consumer
 from shared.runtime.telemetry import Metrics
 
 NAME = "bus"
@@ -84,7 +86,9 @@ async def _publish(publish: Callable[[], Awaitable[None]]) -> float:
 
 
 async def _our_read(bus: Bus) -> float:
-    async with open_pull(bus, STREAM, durable=f"ours-{next(_numbers)}", subject="bench.*") as pull:
+    consumer = DurableConsumer(stream=STREAM, name=f"ours-{next(_numbers)}", subject="bench.*")
+    await ensure_consumer(bus, consumer)
+    async with open_pull(bus, consumer) as pull:
         started, got = perf_counter(), 0
         while got < MESSAGES:
             batch = await pull.next(BATCH)

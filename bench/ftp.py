@@ -32,7 +32,7 @@ from shared.contracts import profile_keys, streams, subjects
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
 

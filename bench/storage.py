@@ -37,7 +37,7 @@ from shared.config.secret import Secret
 from shared.contracts import streams
 from shared.messaging.connection import connect
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.objects.config import AzureStoreConfig, S3StoreConfig
 from shared.objects.store import ObjectStore
 from shared.outgoing.door import Outgoing

@@ -19,12 +19,11 @@ from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure, ensure_consumer
 from shared.runtime import logs
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
-from shared.service import running
-from support.run_service import RunService, settings_of
+from support.run_service import PUSH_READER, RunService, running, settings_of
 from support.servers.moto import MotoServer
 
 KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
@@ -69,8 +68,9 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
 
 @pytest.fixture
 async def push(bus: Bus, settings: Settings) -> Bus:
-    """`bus`, on a server that has the stream PUSH."""
+    """`bus`, on a server that has the stream PUSH and its durable consumer `test`."""
     await ensure(bus, streams.PUSH, settings)
+    await ensure_consumer(bus, PUSH_READER)
     return bus
 
 

@@ -38,7 +38,7 @@ from shared.contracts import streams
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure, provision
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
 
@@ -112,7 +112,7 @@ def ours(batch: BatchSettings) -> Side:
     async def serve(testbed: Testbed) -> AsyncIterator[Child]:
         key = generate_key()
         registry = Registry(testbed.bus, SecretStore([key]), service="bench", relist_s=30)
-        await ensure(testbed.bus, streams.CONFIG, Settings())
+        await provision(testbed.bus, Settings())
         connector = KinesisConfig(
             region=alternatives.REGION,
             api_key=ACCESS_KEY,

@@ -1,14 +1,24 @@
-"""The type of the fixture `run_service`, and the settings of its services. No test lives here."""
+"""Services inside a test: provisioning, settings, and the type of the fixture `run_service`. No test lives here."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from msgspec import structs
 
+from shared import service as life
+from shared.contracts.consumers import DurableConsumer
 from shared.contracts.services import SERVICES
+from shared.contracts.streams import PUSH, Bucket, Stream
+from shared.contracts.subjects import push_send
+from shared.messaging.connection import connect
+from shared.messaging.provisioning.making import provision
 from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 from shared.service import RunningService, Service
+
+PUSH_READER = DurableConsumer(stream=PUSH, name="test", subject=push_send("*", "*"))
+"""A reader of PUSH that is none of the mesh's."""
 
 RunService = Callable[[Service], AbstractAsyncContextManager[RunningService]]
 """Runs a service inside the test, for as long as the block."""
@@ -22,3 +32,19 @@ def settings_of(service: Service, settings: Settings) -> Settings:
         f"{listener}_port": 0 for entry in SERVICES if entry.name == service.name for listener in entry.ports
     }
     return service.settings(**structs.asdict(settings), **ports)
+
+
+async def provision_for(service: Service, settings: Settings) -> None:
+    """Make what the service works with, on a server without users."""
+    async with connect("test", settings.nats_url, metrics=Metrics(), wait_s=5) as bus:
+        specs: tuple[Stream | Bucket, ...] = (*service.streams, *service.buckets)
+        await provision(bus, settings, specs=specs, consumers=service.consumers)
+
+
+@asynccontextmanager
+async def running(service: Service, settings: Settings) -> AsyncIterator[RunningService]:
+    """A service inside the test. A server without users is provisioned for it first; one with users has to be."""
+    if not settings.nats_seed:
+        await provision_for(service, settings)
+    async with life.running(service, settings) as served:
+        yield served

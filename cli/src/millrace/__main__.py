@@ -48,6 +48,7 @@ VERBS = (
     Verb("apply", "millrace.verbs.apply", "show what a configuration file changes, and change it"),
     Verb("token", "millrace.verbs.token", "create, list and revoke the tokens of the HTTP interface"),
     Verb("status", "millrace.verbs.status", "show what runs, and whether it is well"),
+    Verb("provision", "millrace.verbs.provision", "make and put right what the mesh keeps in NATS"),
     Verb("rekey", "millrace.verbs.rekey", "encrypt and sign every stored entry with the newest key"),
     Verb("sign", "millrace.verbs.sign", "show the stored entries without a signature, and sign those that are named"),
     Verb(

@@ -1,7 +1,8 @@
 """
 Life of a service, the same for all four: start, serve, stop on a signal, exit.
 
-    start: settings -> logs -> health up, not ready -> NATS -> streams and buckets -> configuration read and checked
+    start: settings -> logs -> health up, not ready -> NATS -> streams, buckets and consumers looked at
+           -> configuration read and checked
            -> the service's own parts (`build`) -> requests answered -> ready, addresses announced
     stop:  first signal -> not ready -> intake closed -> work in flight finishes until the deadline -> the rest is
            cancelled -> parts closed in reverse -> NATS drained -> exit 0, or 1 when the deadline was hit
@@ -20,6 +21,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +35,8 @@ from shared.config.registry import Kind, Registry, View
 from shared.config.secret_keys import split_keys
 from shared.config.secret_store import SecretStore
 from shared.config.tokens import TOKENS
+from shared.contracts.alerts import AlertSender
+from shared.contracts.consumers import DurableConsumer
 from shared.contracts.streams import Bucket, Stream
 from shared.errors import ConflictError, MillraceError, UnavailableError
 from shared.http.connection_table import http_limits
@@ -45,7 +49,8 @@ from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.looking import wait_provisioned
+from shared.messaging.provisioning.making import provision_mesh
 from shared.outgoing.door import Outgoing
 from shared.runtime import logs
 from shared.runtime.loop_lag import report_loop_lag
@@ -57,6 +62,8 @@ T = TypeVar("T")
 S = TypeVar("S", bound=Settings)
 
 VERSION = version("millrace-shared")
+PROVISION_WAIT_S = 60.0
+"""Time in which NATS may start beside its provisioning."""
 GC_THRESHOLDS = (20_000, 10, 10)
 """Allocations between two collections of the youngest objects, instead of 700: a burst of messages is no garbage."""
 UNLIMITED_FILES = 1 << 20
@@ -151,8 +158,8 @@ class Service(Struct, frozen=True, kw_only=True):
     A service, as data.
 
     `build` is its composition root: it opens the parts and returns the state that routes and endpoints work on.
-    `settings` is a subclass of `Settings` where the service has settings of its own. Streams, buckets and kinds are
-    those that the service makes and reads.
+    `settings` is a subclass of `Settings` where the service has settings of its own. Streams, buckets, consumers and
+    kinds are those that the service works with; it starts when `millrace provision` has made the first three.
     """
 
     name: str
@@ -162,6 +169,7 @@ class Service(Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     streams: tuple[Stream, ...] = ()
     buckets: tuple[Bucket, ...] = ()
+    consumers: tuple[DurableConsumer, ...] = ()
     kinds: tuple[Kind[Any], ...] = ()
 
 
@@ -174,7 +182,10 @@ class RunningService(Struct, frozen=True):
 
 
 def run(service: Service) -> None:
-    """The main program of a service. `--openapi` prints the document of its routes instead."""
+    """
+    The main program of a service. `--openapi` prints the document of its routes instead; `--provision` makes what the
+    mesh keeps in NATS and ends, which any service's container can do (`millrace provision` does the same).
+    """
     if sys.argv[1:] == ["--openapi"]:
         document = openapi(service.name, VERSION, service.routes)
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
@@ -191,7 +202,18 @@ def run(service: Service) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    sys.exit(asyncio.run(_run(service, settings)))
+    work = _provision(settings) if sys.argv[1:] == ["--provision"] else _run(service, settings)
+    sys.exit(asyncio.run(work))
+
+
+async def _provision(settings: Settings) -> int:
+    try:
+        await provision_mesh(settings, wait_s=PROVISION_WAIT_S)
+    except MillraceError as error:
+        log.error("provisioning_failed", code=error.code, message=error.message)
+        return 1
+    log.info("provisioning_done")
+    return 0
 
 
 async def _run(service: Service, settings: Settings) -> int:
@@ -313,10 +335,7 @@ async def _start(
         connect(service.name, settings.nats_url, seed=settings.nats_seed, metrics=listener.metrics)
     )
     listener.health.add("nats", bus.ping)
-    for stream in service.streams:
-        await ensure(bus, stream, settings)
-    for bucket in service.buckets:
-        await ensure(bus, bucket, settings)
+    await _look(bus, service)
     secrets = SecretStore(
         split_keys(settings.secret_keys), Path(settings.secret_keys_file) if settings.secret_keys_file else None
     )
@@ -372,6 +391,16 @@ def _check_signed(views: Sequence[View[Any]]) -> None:
             f"{len(unsigned)} entries of the configuration are not signed by the secret keys of this mesh, such as this"
             f" one: {unsigned[first].message}, and signs those of a release before"
         )
+
+
+async def _look(bus: Bus, service: Service) -> None:
+    """Wait for what the service works with; an alert and the error tell what is missing, old or not ours."""
+    try:
+        await wait_provisioned(bus, (*service.streams, *service.buckets), service.consumers)
+    except UnavailableError as error:
+        alerts = AlertSender(service.name, bus.alert, lambda: datetime.now(UTC))
+        await alerts.send("", "not-provisioned", "nats", error.message)
+        raise
 
 
 def _announce(path: Path, addresses: dict[str, str]) -> None:

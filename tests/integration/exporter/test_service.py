@@ -29,10 +29,11 @@ from shared.contracts.subjects import partition_of
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
-from shared.service import RunningService, running
+from shared.service import RunningService
+from support.run_service import running
 from support.servers.moto import MotoServer
 from support.stored_messages import messages
 from support.waiting import until
@@ -393,7 +394,7 @@ async def test_exporter_works_with_the_permissions_of_its_own_user(
         connect("publisher", server.url, seed=seeds["publisher"], metrics=Metrics()) as publisher,
     ):
         closed = msgspec.structs.replace(settings, nats_url=server.url, nats_seed=seeds["exporter"])
-        await ensure(operator, streams.CONFIG, closed)
+        await provision_mesh(msgspec.structs.replace(closed, nats_seed=seeds["provision"]), wait_s=5)
         tokens = Registry(operator, registry.secrets, service="test", relist_s=30)
         token = new_token()
         await tokens.put(TOKENS, token_hash(token), "", Token(scopes=("app:shop",), created_at=datetime.now(UTC)))

@@ -13,9 +13,8 @@ from msgspec import structs
 from ftp_gateway.app import SERVICE
 from ftp_gateway.config import FtpGatewaySettings
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import Gateway, StartGateway
-from support.run_service import RunService
+from support.run_service import RunService, running
 
 
 @pytest.fixture

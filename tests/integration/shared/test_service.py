@@ -17,9 +17,10 @@ from shared.contracts.streams import CONFIG
 from shared.errors import BusyError, ConflictError, NotFoundError, UnavailableError
 from shared.http.routes import Route
 from shared.http.server import Call
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
-from shared.service import Mesh, RunningService, Service, running, serve
+from shared.service import Mesh, RunningService, Service, serve
+from support.run_service import provision_for, running
 
 
 class Thing(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -217,6 +218,7 @@ async def test_stopping_finishes_the_work_in_flight_and_closes_in_reverse(toy: T
     stop = asyncio.Event()
     ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as session:
+        await provision_for(service(toy), settings)
         serving = tasks.create_task(serve(service(toy), settings, stop, ready))
         url = (await ready).url
         asking = tasks.create_task(_status(session, f"{url}/v1/wait"))
@@ -254,6 +256,7 @@ async def test_work_that_does_not_finish_is_cut_off_at_the_deadline(toy: Toy, se
     ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
     stop.clear()
     async with asyncio.TaskGroup() as tasks:
+        await provision_for(service(toy), settings)
         serving = tasks.create_task(serve(service(toy), hasty, stop, ready))
         await ready
         stop.set()
@@ -281,8 +284,10 @@ async def test_a_signal_ends_a_start_that_waits_for_a_part(settings: Settings) -
         stop.set()
         await asyncio.Event().wait()
 
+    waiting = Service(name="toy", build=build, buckets=(CONFIG,))
+    await provision_for(waiting, settings)
     async with asyncio.timeout(20):
-        assert 0 == await serve(Service(name="toy", build=build, buckets=(CONFIG,)), settings, stop)
+        assert 0 == await serve(waiting, settings, stop)
 
 
 async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -> None:
@@ -292,8 +297,10 @@ async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -
     async def build(mesh: Mesh) -> None:
         mesh.spawn("failing", fail())
 
+    failing = Service(name="toy", build=build, buckets=(CONFIG,))
+    await provision_for(failing, settings)
     with pytest.raises(ExceptionGroup) as failure:
-        await serve(Service(name="toy", build=build, buckets=(CONFIG,)), settings, asyncio.Event())
+        await serve(failing, settings, asyncio.Event())
 
     assert failure.group_contains(RuntimeError, match="a bug")
 
@@ -326,6 +333,7 @@ async def _none(_: Mesh) -> None:
 
 async def test_a_client_of_nats_that_has_closed_for_good_ends_the_service(toy: Toy, settings: Settings) -> None:
     ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
+    await provision_for(service(toy), settings)
     serving = asyncio.create_task(serve(service(toy), settings, asyncio.Event(), ready))
     running_service = await ready
 

@@ -25,10 +25,11 @@ from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, PushBatch, PushRow, decode
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
-from shared.service import RunningService, running
+from shared.service import RunningService
+from support.run_service import provision_for, running
 from support.stored_messages import messages
 
 PASSWORD = "correct-horse-battery"
@@ -185,6 +186,7 @@ async def rows(bus: Bus, app_key: str = "shop") -> list[PushRow]:
 @asynccontextmanager
 async def gateway_process(settings: Settings, announce: Path) -> AsyncIterator[tuple[Process, int]]:
     """Start a replica as a process, and kill it at the end. Yields the process and its SFTP port once it is ready."""
+    await provision_for(SERVICE, settings)
     environment = child_environment(
         nats_url=settings.nats_url,
         secret_keys=settings.secret_keys,

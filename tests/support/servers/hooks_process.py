@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from hooks.app import SERVICE
 from shared.runtime.settings import Settings, child_environment
+from support.run_service import provision_for
 
 TESTS = Path(__file__).parents[2]
 
@@ -24,6 +26,7 @@ async def hooks_process(
     Started again in the same folder it is the same replica. `support.servers.quick_hooks` is the `module` with short
     leases. `source` holds the package to run instead of the installed one.
     """
+    await provision_for(SERVICE, settings)
     announce = _announcement(folder)
     environment = child_environment(
         nats_url=settings.nats_url,

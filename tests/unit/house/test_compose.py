@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from shared.contracts.grants import GRANTS
+from shared.contracts.grants import GRANTS, PROVISION
 from shared.runtime.settings import Settings, read_settings
 from shared.service import Service
 
@@ -49,7 +49,7 @@ def test_compose_file_starts_every_service_there_is(compose: dict[str, Any]) -> 
     }
 
     assert {name: name for name in SERVICES} == built
-    assert {"nats", "moto", *SERVICES} == compose["services"].keys()
+    assert {"nats", "provision", "moto", *SERVICES} == compose["services"].keys()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -97,10 +97,32 @@ def test_no_container_may_do_more_than_it_needs(compose: dict[str, Any]) -> None
 
 
 def test_every_container_has_a_health_check_and_is_restarted(compose: dict[str, Any]) -> None:
-    for name, service in compose["services"].items():
+    for name in compose["services"].keys() - {"provision"}:
+        service = compose["services"][name]
         assert "unless-stopped" == service["restart"], name
         assert "healthcheck" in service, name
     assert re.search(r"^HEALTHCHECK .*CMD \[", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_provisioning_runs_once_with_its_own_key_and_every_service_waits_for_it(compose: dict[str, Any]) -> None:
+    once = compose["services"]["provision"]
+    environment = settings_of(once)
+
+    assert ["--provision"] == once["command"]
+    assert once["restart"].startswith("on-failure")
+    assert {"nats": {"condition": "service_healthy"}} == once["depends_on"]
+    assert [{"source": "provision_seed", "target": "nats_seed"}] == once["secrets"]
+    assert compose["secrets"]["provision_seed"]["file"].endswith(f"/{PROVISION}.nk")
+    assert once["image"] in {compose["services"][name]["image"] for name in SERVICES}
+    values = {variable: value for variable, value in environment.items() if not variable.endswith("_FILE")}
+    settings = read_settings(Settings, values)
+    assert (Settings().events_max_age_h, Settings().events_max_bytes) == (
+        settings.events_max_age_h,
+        settings.events_max_bytes,
+    )
+    for name in SERVICES:
+        waits = compose["services"][name]["depends_on"]
+        assert {"provision": {"condition": "service_completed_successfully"}} == waits, name
 
 
 @pytest.mark.parametrize("name", SERVICES)

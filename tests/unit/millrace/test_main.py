@@ -60,6 +60,7 @@ def test_verbs_are_those_that_are_promised() -> None:
         "apply",
         "status",
         "nats-config",
+        "provision",
         "rekey",
         "sign",
         "check",

@@ -9,8 +9,8 @@ import asyncio
 from itertools import groupby
 
 from shared.contracts import subjects
+from shared.contracts.consumers import PUSH_ENGINE_READER
 from shared.contracts.messages import Event, Identities, PushBatch, PushRow, decode, encode
-from shared.contracts.streams import PUSH
 from shared.contracts.subjects import partition_of
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_pull
@@ -30,8 +30,7 @@ class PushEngine:
 
     async def run(self) -> None:
         """Process commands until cancelled."""
-        durable = subjects.PUSH_ENGINE_CONSUMER
-        async with open_pull(self._bus, PUSH, durable=durable, subject=subjects.push_send("*", "*")) as pull:
+        async with open_pull(self._bus, PUSH_ENGINE_READER) as pull:
             while True:
                 await self._process(pull)
 

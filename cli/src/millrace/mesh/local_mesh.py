@@ -26,15 +26,18 @@ from millrace.terminal.event_loop import first_error
 from shared.config.registry import Registry
 from shared.config.secret_keys import UnsignedError
 from shared.config.tokens import ADMIN, TOKENS, Token, token_hash
-from shared.contracts import streams
+from shared.contracts.grants import PROVISION
 from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.settings import Settings, child_environment
 
 READY_S = 45.0
 """Time limit of a start: imports on a cold disk and checks of streams. A start takes about two seconds."""
+PROVISION_WAIT_S = 5.0
+PROVISIONED_BY = ("events_max_age_h", "events_max_bytes", "stream_max_bytes")
+"""Settings of streams, which no service reads."""
 STOP_DEADLINE_S = 25.0
 BEYOND_DEADLINE_S = 5.0
 """Time between a service's own deadline and its kill."""
@@ -91,7 +94,7 @@ class LocalMesh:
 
     async def _start(self) -> None:
         """
-        Start NATS, then the services, and publish the addresses.
+        Start NATS, provision it, start the services, and publish the addresses.
 
         Raises:
             ConflictError: A port that was asked for is taken, or the folder holds another kind of mesh.
@@ -107,6 +110,7 @@ class LocalMesh:
             known = nats_ports if all(nats_ports) else ()
             self.nats = NatsCluster(self.folder.nats, nodes=self._replicas, users=seeds, ports=known)
         await self._stack.enter_async_context(self.nats)
+        await provision_mesh(self._provisioning(seeds[PROVISION]), wait_s=PROVISION_WAIT_S)
         await self._prepare_configuration()
         self._stack.push_async_callback(self._stop_services)
         async with asyncio.TaskGroup() as starting:
@@ -137,11 +141,16 @@ class LocalMesh:
         self._ports |= {name: _port_of(address) for name, address in (self._urls | self._listeners).items()}
         self.folder.remember_ports(self._ports)
 
+    def _provisioning(self, seed: str) -> Settings:
+        """Settings by which NATS is provisioned. Of those of the services it takes the ones on streams."""
+        known = {name: value for name, value in self._settings.items() if name in PROVISIONED_BY}
+        given = {"nats_url": self.nats.url, "nats_seed": seed, "nats_replicas": self._replicas}
+        return msgspec.convert(known | given, Settings, strict=False)
+
     def _environment(self, service: ServiceEntry) -> dict[str, str]:
         settings: dict[str, object] = {
             "nats_url": self.nats.url,
             "nats_seed_file": seed_file(self.folder.keys, service.name),
-            "nats_replicas": self._replicas,
             "secret_keys_file": self.folder.secret_keys_file,
             "http_port": self._ports.get(service.name, 0),
             "announce_file": self.folder.announcement(service.name),
@@ -152,6 +161,7 @@ class LocalMesh:
             **{f"{listener}_port": self._ports.get(listener, 0) for listener in service.ports},
         }
         of_others = tuple(other.settings for other in SERVICES if other.settings and other != service)
+        of_others += PROVISIONED_BY
         further = {name: value for name, value in self._settings.items() if not name.startswith(of_others)}
         return child_environment(**(settings | further))
 
@@ -187,7 +197,6 @@ class LocalMesh:
         access = access_of_folder(self.folder, self.nats.url)
         token = self.folder.admin_token()
         async with open_registry(access) as registry:
-            await ensure(registry.bus, streams.CONFIG, Settings(nats_replicas=3 if self._replicas == 3 else 1))
             if not self.folder.is_configuration_signed():
                 await retry(lambda: _sign_configuration(registry), backoff=ELECTION, deadline_s=ELECTION_S)
                 self.folder.remember_signed_configuration()

@@ -14,7 +14,7 @@ import nkeys  # type: ignore[import-untyped]  # the package has no types
 from msgspec import Struct
 
 from millrace.machine.secret_files import read_or_make
-from shared.contracts.grants import GRANTS, consumers_of_others, permissions
+from shared.contracts.grants import GRANTS, denials, permissions
 from shared.errors import InvalidError
 
 ACCOUNT = "MILLRACE"
@@ -134,13 +134,13 @@ def _user(user: str, key: str) -> list[str]:
         "        permissions {",
         "          publish {",
         *_subjects("allow", allowed.publish),
-        *_subjects("deny", consumers_of_others(user)),
+        *_subjects("deny", denials(user)),
         "          }",
         "          subscribe {",
         *_subjects("allow", allowed.subscribe),
         "          }",
         # A service may answer where it was asked, whatever inbox that is, once.
-        *(['          allow_responses: { max: 1, expires: "1m" }'] if GRANTS[user].serves else []),
+        *(['          allow_responses: { max: 1, expires: "1m" }'] if GRANTS[user].service else []),
         "        }",
         "      }",
     ]

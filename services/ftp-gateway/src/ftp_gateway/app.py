@@ -42,7 +42,8 @@ from ftp_gateway.spool.store import Spool
 from ftp_gateway.state import State
 from ftp_gateway.summaries.sender import Subscription, SummarySender
 from shared.client_addresses import Network, parse_network
-from shared.contracts import streams, subjects
+from shared.contracts import streams
+from shared.contracts.consumers import PROFILES_READER
 from shared.errors import InvalidError, NotFoundError
 from shared.mail import Mailer
 from shared.messaging.consumers import open_pull
@@ -107,15 +108,7 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("files", scheduler.run())
     mesh.intake("files", scheduler)
 
-    pull = await mesh.enter(
-        open_pull(
-            mesh.bus,
-            streams.PROFILE_UPDATES,
-            durable=subjects.PROFILES_CONSUMER,
-            subject=subjects.profile_update("*", "*"),
-            capacity=64,
-        )
-    )
+    pull = await mesh.enter(open_pull(mesh.bus, PROFILES_READER, capacity=64))
     updates = ProfileUpdates(mesh.bus, pull, profiles)
     mesh.spawn("profiles", updates.run())
     mesh.intake("profiles", updates)
@@ -256,5 +249,6 @@ SERVICE = Service(
         streams.SUMMARIES,
         streams.REMOTES,
     ),
+    consumers=(PROFILES_READER,),
     kinds=(APPS, FTP_USERS, HOST_KEYS, REMOTES),
 )

@@ -41,6 +41,7 @@ from hooks.sinks.catalog import SinkCatalog
 from hooks.state import State
 from shared.config.registry import secrets_of
 from shared.contracts import streams, subjects
+from shared.contracts.consumers import HOOKS_CONSUMERS
 from shared.messaging.bus import Bus, StreamState
 from shared.messaging.consumers import open_pull, open_scan
 from shared.messaging.pull import Pull
@@ -110,12 +111,7 @@ async def build(mesh: Mesh) -> State:
     @asynccontextmanager
     async def open_partition(number: int) -> AsyncIterator[PartitionConsumer]:
         async with open_pull(
-            mesh.bus,
-            streams.EVENTS,
-            durable=subjects.hooks_consumer(number),
-            subject=subjects.events_of_partition(number),
-            capacity=PULL_MESSAGES,
-            capacity_bytes=PULL_BYTES,
+            mesh.bus, HOOKS_CONSUMERS[number], capacity=PULL_MESSAGES, capacity_bytes=PULL_BYTES
         ) as pull:
             yield PartitionConsumer(
                 number,
@@ -205,6 +201,7 @@ SERVICE = Service(
     routes=ROUTES,
     streams=(streams.EVENTS, streams.DLQ, streams.ALERTS),
     buckets=(streams.CONFIG, streams.PROFILES, streams.LEASES, streams.HOOKS),
+    consumers=HOOKS_CONSUMERS,
     kinds=(HOOKS, *CONNECTORS.values()),
     endpoints=ENDPOINTS,
 )

@@ -5,33 +5,44 @@ Permissions of every user of the mesh's NATS account.
 its row of `shared.contracts.services`; here are those of the users that are no service.
 """
 
-from shared.contracts.permissions import Grant, Permissions, permissions_of
-from shared.contracts.services import SERVICES
-from shared.contracts.streams import CONFIG, EVENTS, PUSH
-from shared.contracts.subjects import PUSH_ENGINE_CONSUMER, RESOLVE_MEDIA, STORE_MEDIA, connector_test
+from shared.contracts import jetstream
+from shared.contracts.consumers import CONSUMERS, PUSH_ENGINE_READER
+from shared.contracts.permissions import SERVICE_VERBS, Grant, Permissions, permissions_of, service_info
+from shared.contracts.services import SERVICE_NAMES, SERVICES
+from shared.contracts.streams import BUCKETS, CONFIG, EVENTS, PUSH, STREAMS
+from shared.contracts.subjects import RESOLVE_MEDIA, STORE_MEDIA, alert, connector_test
+
+PROVISION = "provision"
 
 _CONNECTOR_TESTS = tuple(
     test for service in SERVICES for test in service.own_grant.serves if test == connector_test(service.name)
 )
+_SERVICE_INFO = tuple(
+    subject
+    for verb in SERVICE_VERBS
+    for subject in (
+        service_info(verb),
+        *(service_info(verb, name) for name in SERVICE_NAMES),
+        *(service_info(verb, name, "*") for name in SERVICE_NAMES),
+    )
+)
 
 GRANTS: dict[str, Grant] = {
     **{service.name: service.grant for service in SERVICES},
+    PROVISION: Grant(makes=(*STREAMS, *BUCKETS, *CONSUMERS), writes=(alert(PROVISION, "*", "*"),)),
     "operator": Grant(
-        creates=(CONFIG,),
+        looks=(CONFIG,),
         scans=((CONFIG.stream, CONFIG.subject_of(">")),),
         writes=(CONFIG.subject_of(">"),),
-        requests=("$SRV.PING", "$SRV.INFO", "$SRV.STATS", *_CONNECTOR_TESTS),
+        requests=(*_SERVICE_INFO, *_CONNECTOR_TESTS),
     ),
-    "publisher": Grant(creates=(EVENTS,), writes=EVENTS.subjects, requests=(STORE_MEDIA, RESOLVE_MEDIA)),
-    "push-engine": Grant(
-        creates=(EVENTS, PUSH),
-        reads=((PUSH, PUSH_ENGINE_CONSUMER),),
-        writes=EVENTS.subjects,
-    ),
+    "publisher": Grant(looks=(EVENTS,), writes=EVENTS.subjects, requests=(STORE_MEDIA, RESOLVE_MEDIA)),
+    "push-engine": Grant(looks=(EVENTS, PUSH), reads=(PUSH_ENGINE_READER,), writes=EVENTS.subjects),
 }
 """
-Every user by name. `operator` is the command line, `publisher` a program of the platform that puts events and media in,
-`push-engine` the platform's sender of pushes. None of the three is a service of ours.
+Every user by name. `provision` makes streams, buckets and consumers, and is as mighty as the account: no process that
+takes anything from outside has its key. `operator` is the command line, `publisher` a program of the platform that puts
+events and media in, `push-engine` the platform's sender of pushes. None of the four is a service of ours.
 """
 
 
@@ -40,28 +51,24 @@ def permissions(user: str) -> Permissions:
     return permissions_of(user, GRANTS[user])
 
 
-def consumers_of_others(user: str) -> tuple[str, ...]:
+def denials(user: str) -> tuple[str, ...]:
     """
     Subjects that have to be denied although `permissions` allows them.
 
     A user that scans a stream names its short-lived consumers itself, so it is allowed every name. That includes the
-    names of durable consumers by which others read the stream: to pull or acknowledge their messages, or to delete
-    them.
+    names of durable consumers. It may change or delete none of them, and neither read nor acknowledge by another's.
     """
     scanned = {stream for stream, _ in GRANTS[user].scans}
-    others = {
-        (stream.name, durable)
-        for other, grant in GRANTS.items()
-        for stream, durable in grant.reads
-        if other != user and stream.name in scanned
-    }
-    return tuple(
-        subject
-        for stream, durable in sorted(others)
-        for subject in (
-            f"$JS.API.CONSUMER.*.{stream}.{durable}",
-            f"$JS.API.CONSUMER.CREATE.{stream}.{durable}.>",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
-            f"$JS.ACK.{stream}.{durable}.>",
-        )
-    )
+    denied: list[str] = []
+    for consumer in CONSUMERS:
+        stream, name = consumer.stream.name, consumer.name
+        if stream not in scanned:
+            continue
+        denied += [jetstream.consumer_create(stream, name, ">"), jetstream.consumer_delete(stream, name)]
+        if consumer not in GRANTS[user].reads:
+            denied += [
+                jetstream.consumer_info(stream, name),
+                jetstream.next_messages(stream, name),
+                f"$JS.ACK.{stream}.{name}.>",
+            ]
+    return tuple(denied)

@@ -1,7 +1,7 @@
 """
 Subjects of JetStream's own API (NATS ADR-1, ADR-31, ADR-37) that we ask directly, beside nats-py.
 
-What a user may ask is `shared.contracts.grants`, which spells the same grammar with wildcards.
+With wildcards they are the rights of `shared.contracts.permissions`.
 """
 
 
@@ -18,6 +18,36 @@ def next_messages(stream: str, consumer: str) -> str:
 def stream_info(stream: str) -> str:
     """Ask for a stream's state."""
     return f"$JS.API.STREAM.INFO.{stream}"
+
+
+def stream_create(stream: str) -> str:
+    """Make a stream."""
+    return f"$JS.API.STREAM.CREATE.{stream}"
+
+
+def stream_update(stream: str) -> str:
+    """Change a stream's configuration. A user with this right can read and write the account (docs/adr/0027)."""
+    return f"$JS.API.STREAM.UPDATE.{stream}"
+
+
+def consumer_create(stream: str, consumer: str, subject: str) -> str:
+    """Make or change a consumer with one filter. The server compares the filter with that of the body."""
+    return f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.{subject}"
+
+
+def consumer_info(stream: str, consumer: str) -> str:
+    """Ask for a consumer's configuration and state."""
+    return f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
+
+
+def consumer_reset(stream: str, consumer: str) -> str:
+    """Set a consumer back to its ack floor."""
+    return f"$JS.API.CONSUMER.RESET.{stream}.{consumer}"
+
+
+def consumer_delete(stream: str, consumer: str) -> str:
+    """Delete a consumer."""
+    return f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}"
 
 
 def purge(stream: str) -> str:

@@ -5,6 +5,8 @@ Grants, and the NATS permissions that each one comes to. The grants themselves a
 
 from msgspec import Struct
 
+from shared.contracts import jetstream
+from shared.contracts.consumers import DurableConsumer
 from shared.contracts.streams import Bucket, Stream
 
 
@@ -12,19 +14,26 @@ class Grant(Struct, frozen=True, kw_only=True):
     """
     Needs of one user of NATS, expanded to subjects by `permissions_of`.
 
-    `creates` are the streams and buckets that it creates and updates at start. `reads` are pairs of stream and durable,
-    `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `requests` and `serves` are
-    subjects that it publishes on, requests and serves. It may delete messages from a stream of `purges`. NATS has no
-    narrower right than one for the whole stream, so the user must check that the messages are its own.
+    `looks` are the streams and buckets whose configuration and state it asks for. `reads` are the durable consumers
+    that it reads by, `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `requests`
+    and `serves` are subjects that it publishes on, requests and serves. It may delete messages from a stream of
+    `purges`. NATS has no narrower right than one for the whole stream, so the user must check that the messages are its
+    own.
+
+    `makes` are the streams, buckets and consumers that it makes and changes: the right to read and write the account.
+
+    `service` is the name under which it answers `$SRV` (NATS ADR-32); empty for a user that is no service.
     """
 
-    creates: tuple[Stream | Bucket, ...] = ()
-    reads: tuple[tuple[Stream, str], ...] = ()
+    looks: tuple[Stream | Bucket, ...] = ()
+    makes: tuple[Stream | Bucket | DurableConsumer, ...] = ()
+    reads: tuple[DurableConsumer, ...] = ()
     scans: tuple[tuple[str, str], ...] = ()
     writes: tuple[str, ...] = ()
     requests: tuple[str, ...] = ()
     serves: tuple[str, ...] = ()
     purges: tuple[Stream, ...] = ()
+    service: str = ""
 
 
 class Permissions(Struct, frozen=True, kw_only=True):
@@ -39,32 +48,63 @@ def inbox_prefix(user: str) -> str:
     return f"_INBOX_{user}"
 
 
+def service_info(verb: str, service: str = "", instance: str = "") -> str:
+    """
+    The subject on which services are asked for PING, INFO or STATS (NATS ADR-32): all, one by name, or one process.
+    """
+    return ".".join(filter(None, ("$SRV", verb, service, instance)))
+
+
+SERVICE_VERBS = ("PING", "INFO", "STATS")
+
+
 def permissions_of(user: str, grant: Grant) -> Permissions:
     """The subjects that a grant comes to (JetStream API subjects: NATS ADR-1, ADR-31)."""
     publish: list[str] = [*grant.writes, *grant.requests]
-    for made in grant.creates:
-        name = made.stream if isinstance(made, Bucket) else made.name
-        publish += [f"$JS.API.STREAM.{verb}.{name}" for verb in ("INFO", "CREATE", "UPDATE")]
-    for stream, durable in grant.reads:
+    for made in grant.makes:
+        publish += _making(made)
+    publish += [jetstream.stream_info(_stream_of(seen)) for seen in grant.looks]
+    for consumer in grant.reads:
+        stream, durable = consumer.stream.name, consumer.name
         publish += [
-            f"$JS.API.CONSUMER.CREATE.{stream.name}.{durable}.>",
-            f"$JS.API.CONSUMER.INFO.{stream.name}.{durable}",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{durable}",
-            f"$JS.API.CONSUMER.RESET.{stream.name}.{durable}",
-            f"$JS.ACK.{stream.name}.{durable}.>",
+            jetstream.consumer_info(stream, durable),
+            jetstream.next_messages(stream, durable),
+            jetstream.consumer_reset(stream, durable),
+            f"$JS.ACK.{stream}.{durable}.>",
         ]
     for name, subject in grant.scans:
-        publish += [f"$JS.API.CONSUMER.CREATE.{name}.*.{subject}", f"$JS.API.DIRECT.GET.{name}.{subject}"]
+        publish += [jetstream.consumer_create(name, "*", subject), jetstream.direct_get(name, subject)]
     for name in sorted({name for name, _ in grant.scans}):
-        publish += [f"$JS.API.CONSUMER.{verb}.{name}.*" for verb in ("INFO", "DELETE", "MSG.NEXT")]
-        if grant.serves:
+        publish += [
+            jetstream.consumer_info(name, "*"),
+            jetstream.consumer_delete(name, "*"),
+            jetstream.next_messages(name, "*"),
+        ]
+        if grant.service:
             # A scan is never acked. But a user who serves requests may answer at the reply subject of each message, and
             # the server remembers each such subject for a minute unless the user has a right to it. That took a fifth
             # of its time while 300,000 profiles changed and hooks received each change.
             publish.append(f"$JS.ACK.{name}.*.>")
     for purged in grant.purges:
-        publish += [f"$JS.API.STREAM.{verb}.{purged.name}" for verb in ("PURGE", "MSG.DELETE")]
+        publish += [jetstream.purge(purged.name), jetstream.delete_message(purged.name)]
     subscribe = [f"{inbox_prefix(user)}.>", *grant.serves]
-    if grant.serves:
-        subscribe += ["$SRV.>"]
+    if grant.service:
+        for verb in SERVICE_VERBS:
+            subscribe += [
+                service_info(verb),
+                service_info(verb, grant.service),
+                service_info(verb, grant.service, "*"),
+            ]
     return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=tuple(subscribe))
+
+
+def _making(made: Stream | Bucket | DurableConsumer) -> list[str]:
+    if isinstance(made, DurableConsumer):
+        name = made.stream.name
+        return [jetstream.consumer_info(name, made.name), jetstream.consumer_create(name, made.name, made.subject)]
+    name = _stream_of(made)
+    return [jetstream.stream_info(name), jetstream.stream_create(name), jetstream.stream_update(name)]
+
+
+def _stream_of(spec: Stream | Bucket) -> str:
+    return spec.stream if isinstance(spec, Bucket) else spec.name

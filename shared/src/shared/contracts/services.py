@@ -7,6 +7,7 @@ The command line, the permissions and the tests read it. It imports no service.
 from msgspec import Struct
 
 from shared.contracts import jetstream
+from shared.contracts.consumers import HOOKS_CONSUMERS, PROFILES_READER
 from shared.contracts.keys import LEASES_OF_HOOKS
 from shared.contracts.permissions import Grant
 from shared.contracts.streams import (
@@ -30,14 +31,11 @@ from shared.contracts.streams import (
 )
 from shared.contracts.subjects import (
     EVERY_EVENT,
-    PARTITIONS,
-    PROFILES_CONSUMER,
     RESOLVE_MEDIA,
     STORE_MEDIA,
     alert,
     connector_test,
     dead_letter,
-    hooks_consumer,
     object_stored,
     profile_update,
     push_send,
@@ -79,13 +77,14 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
         """All of its permissions: its own, its configuration and the tokens, and its alerts."""
         config = tuple(CONFIG.subject_of(kind) for kind in self.kinds)
         return Grant(
-            creates=(*self.own_grant.creates, ALERTS, CONFIG),
+            looks=(*self.own_grant.looks, ALERTS, CONFIG),
             reads=self.own_grant.reads,
             scans=(*((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))), *self.own_grant.scans),
             writes=(*self.own_grant.writes, alert(self.name, "*", "*"), *config),
             requests=self.own_grant.requests,
             serves=self.own_grant.serves,
             purges=self.own_grant.purges,
+            service=self.name,
         )
 
 
@@ -96,7 +95,7 @@ SERVICES = (
         settings="storage_",
         kinds=("connectors.*.amazon-storage", "connectors.*.azure-storage"),
         own_grant=Grant(
-            creates=(OBJECTS, MEDIA),
+            looks=(OBJECTS, MEDIA),
             scans=((MEDIA.stream, MEDIA.subject_of(">")),),
             writes=(object_stored("*"), MEDIA.subject_of(">")),
             serves=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
@@ -107,8 +106,8 @@ SERVICES = (
         http_port=8082,
         kinds=("connectors.*.kinesis", "hooks.*.*"),
         own_grant=Grant(
-            creates=(EVENTS, DLQ, PROFILES, LEASES, HOOKS),
-            reads=tuple((EVENTS, hooks_consumer(partition)) for partition in range(PARTITIONS)),
+            looks=(EVENTS, DLQ, PROFILES, LEASES, HOOKS),
+            reads=HOOKS_CONSUMERS,
             scans=(
                 (PROFILES.stream, PROFILES.subject_of(">")),
                 (EVENTS.name, EVERY_EVENT),
@@ -133,8 +132,8 @@ SERVICES = (
         settings="sftp_",
         kinds=("apps.*", "ftp_users.*.*", "host_keys.*", "remotes.*.*"),
         own_grant=Grant(
-            creates=(PUSH, PROFILE_UPDATES, FILES, DLQ, PROFILES, DEFENDER, SUMMARIES, REMOTES),
-            reads=((PROFILE_UPDATES, PROFILES_CONSUMER),),
+            looks=(PUSH, PROFILE_UPDATES, FILES, DLQ, PROFILES, DEFENDER, SUMMARIES, REMOTES),
+            reads=(PROFILES_READER,),
             scans=(
                 (PUSH.name, push_send("*", "*")),
                 (PROFILE_UPDATES.name, profile_update("*", "*")),
@@ -162,7 +161,7 @@ SERVICES = (
         http_port=8084,
         kinds=("exports.*.*",),
         own_grant=Grant(
-            creates=(EVENTS, RUNS, PLANS),
+            looks=(EVENTS, RUNS, PLANS),
             scans=(
                 (EVENTS.name, EVERY_EVENT),
                 (RUNS.stream, RUNS.subject_of(">")),

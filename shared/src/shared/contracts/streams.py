@@ -1,7 +1,8 @@
 """
 Streams and key-value buckets of the mesh: names, subjects, how much they keep and for how long.
 
-`shared.messaging.streams` makes them. The settings override the age of `EVENTS` and all sizes. Bulk bytes are in none.
+`shared.messaging.provisioning` makes them. The settings override the age of `EVENTS` and all sizes. Bulk bytes are in
+none.
 """
 
 from typing import Literal

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from shared.contracts.consumers import DurableConsumer
 from shared.contracts.streams import Bucket, Stream
 from shared.contracts.subjects import check_subjects
 from shared.messaging.bus import Bus
@@ -20,41 +21,23 @@ from shared.runtime.retry import Backoff, retry
 SCAN_INACTIVE_S = 60.0
 OPEN_BACKOFF = Backoff(first_s=0.1, max_s=2.0)
 OPEN_S = 30.0
-ACK_WAIT_S = 24 * 3600.0
-"""
-Never relied upon: a reader that takes over resets the consumer to its ack floor. A short wait would break the order.
-"""
 
 
 @asynccontextmanager
 async def open_pull(
-    bus: Bus,
-    stream: Stream,
-    *,
-    durable: str,
-    subject: str,
-    capacity: int = 512,
-    capacity_bytes: int = 8 << 20,
-    max_ack_pending: int = 100_000,
+    bus: Bus, consumer: DurableConsumer, *, capacity: int = 512, capacity_bytes: int = 8 << 20
 ) -> AsyncIterator[Pull]:
     """
     Read with a durable consumer of ack policy `all`, from its ack floor on.
 
     One reader at a time: opening resets the consumer (server 2.14+). Messages that an earlier reader got and did not
     acknowledge come again at once and in order.
+
+    Raises:
+        NotFoundError: There is no such consumer; `millrace provision` makes it.
     """
-    check_subjects((subject,), wildcards=True)
-    config = ConsumerConfig(
-        name=durable,
-        durable_name=durable,
-        filter_subject=subject,
-        ack_policy=AckPolicy.ALL,
-        ack_wait=ACK_WAIT_S,
-        max_ack_pending=max_ack_pending,
-        max_deliver=-1,
-        deliver_policy=DeliverPolicy.ALL,
-    )
-    pull = Pull(bus, stream.name, config, durable=True, capacity=capacity, capacity_bytes=capacity_bytes)
+    config = ConsumerConfig(name=consumer.name)
+    pull = Pull(bus, consumer.stream.name, config, durable=True, capacity=capacity, capacity_bytes=capacity_bytes)
     # A cluster that has just started may choose a leader for the consumer first.
     await retry(pull.open, backoff=OPEN_BACKOFF, deadline_s=OPEN_S)
     try:

@@ -49,15 +49,12 @@ async def answering(
     bus: Bus, name: str, version: str, state: Any, endpoints: Sequence[Endpoint]
 ) -> AsyncIterator[None]:
     """
-    Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it.
+    Answer requests as a `micro` service (NATS ADR-32), so that `nats micro ls` sees it, also without endpoints.
 
     Requests run side by side: a subscription alone would run them one after another. Leaving the block accepts no more
     requests and finishes those in flight. Apps share the slots by the `app_key` of their requests; those of an app that
     sends too many get a `BusyError`.
     """
-    if not endpoints:
-        yield
-        return
     slots = FairShare(
         REQUESTS_AT_ONCE,
         name="requests",

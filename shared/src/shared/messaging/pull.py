@@ -39,8 +39,8 @@ log = structlog.get_logger()
 
 EXPIRES_S = 6.0
 """
-Lifetime of a request. A message delivered to a reader that is frozen or cut off is lost to others for `ACK_WAIT_S`, so
-no reader may take over from a silent one before its requests are over.
+Lifetime of a request. A message delivered to a reader that is frozen or cut off is lost to others for the ack wait, a
+day, so no reader may take over from a silent one before its requests are over.
 """
 HEARTBEAT_S = 3.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
@@ -206,7 +206,7 @@ class Pull:
             log.warning("ack_send_failed", stream=self._stream, sequence=message.sequence, message=str(error))
 
     async def open(self) -> None:
-        """Make the consumer and begin to read. Called by `open_pull` and `open_scan`."""
+        """Make or reset the consumer and begin to read. Called by `open_pull` and `open_scan`."""
         await self._begin()
         self._bus.reconnected.append(self._on_reconnect)
 
@@ -214,6 +214,9 @@ class Pull:
         """Unsubscribe, and delete a scan's consumer."""
         self.close()
         self._bus.reconnected.remove(self._on_reconnect)
+        if self._acking_again is not None:
+            # The next reader resets the consumer, and an ack by the old count must not come after that.
+            await asyncio.wait((self._acking_again,))
         with contextlib.suppress(NatsError, TimeoutError, ConnectionError):
             if self._subscription is not None:
                 self._bus.deliver.pop(str(subscription_number(self._subscription)), None)
@@ -226,7 +229,8 @@ class Pull:
         self._inbox = ""
         try:
             if self._durable:
-                await self._bus.js.add_consumer(self._stream, self._config)
+                # Acks and requests go different ways in the server. An answer in between lets acks arrive first.
+                await self._bus.js.consumer_info(self._stream, self._consumer)
                 # Before the reset: the server must not get an ack by the old count after it.
                 self._restarted_at = self._handed_out
                 self._redelivered.clear()

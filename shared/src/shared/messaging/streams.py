@@ -1,16 +1,11 @@
 """
-Streams and buckets on the server: made and brought up to date by the services at start, as `shared.contracts.streams`
-says. Also the subjects that have messages, and deletion of messages before their time.
-
-Making is idempotent, and safe when several services start at once: JetStream answers the same creation twice with the
-same stream.
+Streams and buckets on the server: their configuration, as `shared.contracts.streams` says, the subjects that have
+messages, and deletion of messages before their time. `shared.messaging.provisioning` makes them.
 """
 
-import asyncio
 import json
 from typing import Any
 
-import structlog
 from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
 from nats.js.errors import APIError
@@ -18,35 +13,14 @@ from nats.js.errors import APIError
 from shared.contracts import jetstream
 from shared.contracts.streams import EVENTS, Bucket, Stream
 from shared.contracts.subjects import PARTITIONS
-from shared.errors import ConflictError, UnavailableError
+from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.nats_py.errors import api_error
 from shared.runtime.settings import Settings
 
-log = structlog.get_logger()
-
 PARTITIONS_KEY = "millrace-partitions"
-MANAGED = (
-    "subjects",
-    "max_age",
-    "max_bytes",
-    "discard",
-    "duplicate_window",
-    "max_msgs_per_subject",
-    "compression",
-    "num_replicas",
-    "allow_direct",
-    "allow_rollup_hdrs",
-    "allow_atomic",
-)
-"""Fields that are set on an existing stream. Every other change that an operator has made by hand stays."""
-
-NOT_FOUND = 10059
-NAME_IN_USE = 10058
 MESSAGE_NOT_FOUND = (10043, 10057)
 """JSNoMessageFoundErr, JSStreamMsgDeleteFailedF: the answers to the deletion of a message that is not there."""
-READY_S = 30.0
-"""Time in which a cluster may choose a leader for JetStream."""
 
 
 def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
@@ -88,60 +62,6 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
         allow_atomic=True,
         metadata={PARTITIONS_KEY: str(PARTITIONS)} if events else None,
     )
-
-
-async def ensure(bus: Bus, spec: Stream | Bucket, settings: Settings) -> None:
-    """
-    Make a stream or bucket, or bring it up to date.
-
-    Raises:
-        ConflictError: `EVENTS` was made with another number of partitions, which cannot be changed.
-        UnavailableError: JetStream was not ready within 30 s.
-    """
-    wanted = stream_config(spec, settings)
-    deadline = asyncio.get_running_loop().time() + READY_S
-    while True:
-        try:
-            return await _ensure_once(bus, wanted)
-        except (APIError, NatsError, TimeoutError) as error:
-            if asyncio.get_running_loop().time() > deadline:
-                if isinstance(error, APIError):
-                    raise api_error(error) from error
-                raise UnavailableError(f"stream {wanted.name} could not be made: {type(error).__name__}") from error
-            log.warning("stream_setup_failed", stream=wanted.name, message=str(error) or type(error).__name__)
-            await asyncio.sleep(0.25)
-
-
-async def _ensure_once(bus: Bus, wanted: StreamConfig) -> None:
-    name = wanted.name
-    assert name is not None
-    try:
-        info = await bus.js.stream_info(name)
-    except APIError as error:
-        if error.err_code != NOT_FOUND:
-            raise
-        try:
-            await bus.js.add_stream(wanted)
-        except APIError as clash:
-            # Another service made it between the question and the creation.
-            if clash.err_code != NAME_IN_USE:
-                raise
-            return await _ensure_once(bus, wanted)
-        log.info("stream_created", stream=name)
-        return
-    config = info.config
-    found = (config.metadata or {}).get(PARTITIONS_KEY)
-    if found is not None and found != str(PARTITIONS):
-        raise ConflictError(f"{name} was made with {found} partitions, this release has {PARTITIONS}")
-    stale = [field for field in MANAGED if getattr(config, field) != getattr(wanted, field)]
-    assert wanted.max_bytes is not None
-    if "max_bytes" in stale and wanted.discard == DiscardPolicy.OLD and info.state.bytes > wanted.max_bytes:
-        # The server would delete the oldest messages at once. A later start finds them too old, and sets the limit.
-        stale.remove("max_bytes")
-        log.warning("stream_limit_exceeded", stream=name, bytes=info.state.bytes, max_bytes=wanted.max_bytes)
-    if stale:
-        await bus.js.update_stream(config.evolve(**{field: getattr(wanted, field) for field in stale}))
-        log.info("stream_updated", stream=name, fields=stale)
 
 
 async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:

@@ -18,8 +18,8 @@ from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import PASSWORD, Gateway, write
+from support.run_service import running
 from support.waiting import until
 
 HOSTILE = "127.0.0.9"

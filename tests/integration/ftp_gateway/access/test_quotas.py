@@ -11,9 +11,8 @@ from msgspec import structs
 
 from ftp_gateway.app import SERVICE
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import PASSWORD, ROW, Gateway, StartGateway, write
-from support.run_service import RunService
+from support.run_service import RunService, running
 
 USER = "/v1/apps/shop/ftp-users/nightly"
 

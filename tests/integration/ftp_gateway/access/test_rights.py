@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
+from msgspec import structs
 
 from ftp_gateway.app import SERVICE
 from ftp_gateway.config import FtpGatewaySettings
@@ -15,11 +16,11 @@ from shared.config.secret_store import SecretStore
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams, subjects
 from shared.messaging.connection import connect
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import provision_mesh
 from shared.profiles.store import Profiles
 from shared.runtime.telemetry import Metrics
-from shared.service import running
 from support.clients.ftp_gateway import ROW, Gateway, process
+from support.run_service import running
 from support.waiting import until
 
 
@@ -35,8 +36,8 @@ async def test_every_path_of_a_file_works_with_the_rights_of_the_service(tmp_pat
             sftp_port=0,
             data_dir=str(tmp_path / "data"),
         )
+        await provision_mesh(structs.replace(settings, nats_seed=seeds["provision"]), wait_s=5)
         async with connect("operator", server.url, seed=seeds["operator"], metrics=Metrics(), wait_s=5) as bus:
-            await ensure(bus, streams.CONFIG, settings)
             registry = Registry(bus, SecretStore([key]), service="test", relist_s=30)
             issued = Token(scopes=("admin",), created_at=datetime.now(UTC))
             await registry.put(TOKENS, token_hash(token), "", issued)

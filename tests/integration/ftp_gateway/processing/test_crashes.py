@@ -25,7 +25,7 @@ from shared.contracts.messages import FileChanged, PushBatch, decode
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.message import OutgoingMessage
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics

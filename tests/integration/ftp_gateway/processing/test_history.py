@@ -13,8 +13,8 @@ from shared.contracts import streams, subjects
 from shared.contracts.messages import FileChanged, encode
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import ROW, Gateway, events, process, rows, wait_gone, write
+from support.run_service import running
 from support.waiting import until
 
 MIXED = b"1;Hello;https://x.example\n2;no link\n1;Again;https://x.example\n;Hello;https://x.example\n"

@@ -32,7 +32,7 @@ from shared.contracts import streams
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics

@@ -21,8 +21,8 @@ from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import Gateway, events, rows
+from support.run_service import running
 from support.servers.remotes import PASSWORD, Peer, SftpPeer, ftps_peer, sftp_peer
 from support.stored_messages import messages
 from support.waiting import until

@@ -11,7 +11,7 @@ from shared.contracts import streams
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 

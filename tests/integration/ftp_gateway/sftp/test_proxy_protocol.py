@@ -14,9 +14,8 @@ from ftp_gateway.app import SERVICE
 from ftp_gateway.sftp.proxy_protocol import V2_START
 from shared.errors import InvalidError
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import PASSWORD, Gateway, StartGateway
-from support.run_service import RunService
+from support.run_service import RunService, running
 
 PROXY = "127.0.0.7"
 

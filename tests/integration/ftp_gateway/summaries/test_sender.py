@@ -20,11 +20,10 @@ from shared.contracts.messages import Alert, FileChanged, decode, encode
 from shared.mail import Mail, Mailer
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.ftp_gateway import ROW, Gateway, process
-from support.run_service import RunService
+from support.run_service import RunService, running
 from support.servers.mail import MailServer, mail_server
 from support.stored_messages import messages
 from support.waiting import until

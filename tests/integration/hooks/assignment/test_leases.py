@@ -14,7 +14,7 @@ from shared.contracts.streams import LEASES
 from shared.contracts.subjects import PARTITIONS
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
 
 

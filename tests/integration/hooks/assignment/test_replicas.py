@@ -21,8 +21,9 @@ from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import RunningService, running, serve
+from shared.service import RunningService, serve
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
+from support.run_service import provision_for, running
 from support.servers.hooks_process import hooks_process
 from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
@@ -76,6 +77,7 @@ class Replicas:
 
     async def start_to_kill(self, name: str) -> None:
         ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
+        await provision_for(app.SERVICE, self.settings(name))
         self._killed[name] = asyncio.create_task(serve(app.SERVICE, self.settings(name), asyncio.Event(), ready))
         self.running[name] = await ready
 

@@ -18,11 +18,11 @@ from shared.contracts.messages import Alert, DeadLetter, Event, decode, encode
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.profiles.store import Profiles
 from shared.runtime import logs
 from shared.runtime.settings import Settings
-from shared.service import RunningService, running
+from shared.service import RunningService
 from support.clients.hooks import (
     SECRET,
     HooksClient,
@@ -35,7 +35,7 @@ from support.clients.hooks import (
     pending,
     wait_acknowledged,
 )
-from support.run_service import RunService
+from support.run_service import RunService, running
 from support.servers.kinesis import FaultyKinesis
 from support.servers.moto import MotoServer
 

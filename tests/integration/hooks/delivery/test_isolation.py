@@ -15,9 +15,9 @@ from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import RunningService, running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
-from support.run_service import RunService
+from support.run_service import RunService, running
 from support.servers.kinesis import FaultyKinesis, Stored
 from support.waiting import until
 

@@ -16,8 +16,9 @@ from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.settings import Settings
-from shared.service import RunningService, running
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, open_client
+from support.run_service import running
 from support.stored_messages import messages
 
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -9,7 +9,7 @@ import pytest
 
 from shared.contracts import streams
 from shared.messaging.bus import Bus
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings
 from shared.service import RunningService

@@ -25,7 +25,7 @@ from shared.config.tokens import TOKENS, authenticate, token_hash
 from shared.contracts import streams
 from shared.errors import ConflictError, InvalidError, NotFoundError, UnauthenticatedError
 from shared.messaging.kv import KeyValue
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime.settings import Settings
 from support.stored_messages import messages
 
@@ -48,11 +48,10 @@ CONNECTORS = Kind(prefix="connectors", type=Connector, fixed_id="kinesis")
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Open]:
     """The configuration, opened with these keys for secrets."""
-    seed = ensure_seeds(tmp_path / "keys")[USER]
-    async with NatsServer(tmp_path / "nats", users=ensure_seeds(tmp_path / "keys")) as server:
-        first = Access(nats_url=server.url, seed=seed, secret_keys=generate_key())
-        async with open_registry(first) as registry:
-            await ensure(registry.bus, streams.CONFIG, Settings())
+    seeds = ensure_seeds(tmp_path / "keys")
+    seed = seeds[USER]
+    async with NatsServer(tmp_path / "nats", users=seeds) as server:
+        await provision_mesh(Settings(nats_url=server.url, nats_seed=seeds["provision"]), wait_s=5)
         yield lambda keys: open_registry(Access(nats_url=server.url, seed=seed, secret_keys=keys))
 
 

@@ -11,7 +11,7 @@ from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams, subjects
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.connection import connect
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics

@@ -21,7 +21,7 @@ from shared.contracts.streams import ALERTS, CONFIG
 from shared.errors import ConflictError, InvalidError, NotFoundError, UnauthenticatedError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.logs import redactor
 from shared.runtime.settings import Settings
 from support.waiting import until

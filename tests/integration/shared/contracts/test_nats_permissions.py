@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 import nats
@@ -18,25 +19,25 @@ from nats.errors import Error as NatsError
 
 from millrace.nats_servers.config import ensure_seeds, make_seed
 from millrace.nats_servers.server import NatsServer
-from shared.contracts.grants import GRANTS, permissions
+from shared.contracts.consumers import CONSUMERS
+from shared.contracts.grants import GRANTS, PROVISION, permissions
 from shared.contracts.permissions import inbox_prefix
-from shared.contracts.services import SERVICE_NAMES
-from shared.contracts.streams import Bucket, Stream
+from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
+from shared.contracts.streams import BUCKETS, STREAMS, Bucket, Stream
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull, open_scan
-from shared.messaging.streams import delete_message, ensure, purge
+from shared.messaging.provisioning.configurations import stream_of
+from shared.messaging.provisioning.looking import find_problems
+from shared.messaging.provisioning.making import provision
+from shared.messaging.streams import delete_message, purge
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
+from shared.service import Service
 
 USERS = sorted(GRANTS)
-MADE = {
-    (made.stream if isinstance(made, Bucket) else made.name): made
-    for grant in GRANTS.values()
-    for made in grant.creates
-}
-SETTINGS = Settings(events_max_bytes=64 << 20)
+MADE = {stream_of(spec): spec for spec in (*STREAMS, *BUCKETS)}
 
 SignIn = Callable[[str], AbstractAsyncContextManager[Bus]]
 
@@ -60,11 +61,9 @@ def sign_in(server: NatsServer, seeds: dict[str, str]) -> SignIn:
 
 @pytest.fixture
 async def streams(sign_in: SignIn) -> None:
-    """Every stream and bucket of the mesh, each made by a user that makes it."""
-    for user, grant in GRANTS.items():
-        async with sign_in(user) as bus:
-            for made in grant.creates:
-                await ensure(bus, made, SETTINGS)
+    """Every stream, bucket and durable consumer of the mesh."""
+    async with sign_in(PROVISION) as bus:
+        await provision(bus, Settings())
 
 
 @asynccontextmanager
@@ -97,6 +96,11 @@ async def refusals(client: Client, refused: list[str], expected: set[str]) -> se
     return set(refused)
 
 
+def subject_in(spec: Stream | Bucket) -> str:
+    """A filter within a stream or bucket."""
+    return spec.subject_of(">") if isinstance(spec, Bucket) else spec.subjects[0]
+
+
 def concrete(pattern: str) -> str:
     """A subject that the pattern matches."""
     return pattern.replace("*", "x").replace(">", "x.y")
@@ -114,15 +118,30 @@ def test_table_has_every_service() -> None:
     assert {*SERVICE_NAMES} <= set(GRANTS)
 
 
-@pytest.mark.parametrize("user", USERS)
-async def test_user_makes_its_streams_twice_when_it_starts_twice(user: str, sign_in: SignIn) -> None:
-    async with sign_in(user) as bus:
-        for _ in range(2):
-            for made in GRANTS[user].creates:
-                await ensure(bus, made, SETTINGS)
+async def test_provision_makes_everything_once(sign_in: SignIn) -> None:
+    async with sign_in(PROVISION) as bus:
+        first = await provision(bus, Settings())
 
-        for made in GRANTS[user].creates:
-            assert 0 == (await bus.stream_state(made)).messages
+        assert len((*STREAMS, *BUCKETS, *CONSUMERS)) == len([one for one in first if one.made])
+        assert [] == await provision(bus, Settings())
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("user", USERS)
+async def test_user_looks_at_what_it_works_with(user: str, sign_in: SignIn) -> None:
+    async with sign_in(user) as bus:
+        assert [] == await find_problems(bus, GRANTS[user].looks, GRANTS[user].reads)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_service_looks_at_all_that_it_declares(service: ServiceEntry) -> None:
+    declared: Service = import_module(f"{service.module}.app").SERVICE
+
+    assert {stream_of(spec) for spec in service.grant.looks} == {
+        *(stream.name for stream in declared.streams),
+        *(bucket.stream for bucket in declared.buckets),
+    }
+    assert service.grant.reads == declared.consumers
 
 
 @pytest.mark.usefixtures("streams")
@@ -149,18 +168,13 @@ async def test_user_reads_what_it_needs(user: str, sign_in: SignIn) -> None:
     grant = GRANTS[user]
 
     async with sign_in(user) as bus:
-        for stream, durable in grant.reads:
-            async with open_pull(bus, stream, durable=durable, subject=concrete_filter(stream)) as pull:
+        for consumer in grant.reads:
+            async with open_pull(bus, consumer) as pull:
                 assert 0 == pull.pending_at_open
         for name, subject in grant.scans:
             async with open_scan(bus, MADE[name], subject=subject) as scan:
                 assert 0 == scan.pending_at_open
             assert await bus.last_message(MADE[name], concrete(subject)) is None
-
-
-def concrete_filter(stream: Stream) -> str:
-    """A filter narrower than the stream, as the services use them."""
-    return stream.subjects[0].rpartition(".")[0] + ".x"
 
 
 @pytest.mark.usefixtures("streams")
@@ -226,16 +240,18 @@ async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
     user: str, server: NatsServer, seeds: dict[str, str]
 ) -> None:
     grant = GRANTS[user]
-    made = {one.stream if isinstance(one, Bucket) else one.name for one in grant.creates}
     scanned = {name for name, _ in grant.scans}
-    own = {(stream.name, durable) for stream, durable in grant.reads}
-    durables = {(stream.name, durable) for one in GRANTS.values() for stream, durable in one.reads} - own
-    requests = {f"$JS.API.STREAM.{verb}.{name}" for verb in ("CREATE", "UPDATE") for name in set(MADE) - made}
+    durables = [(one.stream.name, one.name) for one in CONSUMERS if one not in (*grant.reads, *grant.makes)]
+    requests: set[str] = set()
+    if user != PROVISION:
+        requests |= {f"$JS.API.STREAM.{verb}.{name}" for verb in ("CREATE", "UPDATE") for name in MADE}
+        names = [f"{one.stream.name}.{one.name}" for one in CONSUMERS]
+        requests |= {f"$JS.API.CONSUMER.{verb}.{name}" for verb in ("CREATE", "DELETE") for name in names}
     requests |= {f"$JS.API.DIRECT.GET.{name}.x" for name in set(MADE) - scanned}
     requests |= {f"$JS.API.CONSUMER.CREATE.{name}.thief.>" for name in MADE if f"{name}.>" not in scanned}
     for name, durable in durables:
         requests |= {f"$JS.API.CONSUMER.{verb}.{name}.{durable}" for verb in ("DELETE", "MSG.NEXT", "RESET", "CREATE")}
-        requests.add(f"$JS.API.CONSUMER.CREATE.{name}.{durable}.{concrete(str(MADE[name].subjects[0]))}")  # type: ignore[union-attr]
+        requests.add(f"$JS.API.CONSUMER.CREATE.{name}.{durable}.{concrete(subject_in(MADE[name]))}")
         requests.add(f"$JS.ACK.{name}.{durable}.1.1.1.1.1")
 
     async with watched(server, user, seeds[user]) as (client, refused):
@@ -260,7 +276,7 @@ async def test_user_cannot_listen_to_others(user: str, server: NatsServer, seeds
     assert {subject.lower() for subject in wanted} == told
 
 
-@pytest.mark.parametrize("user", [user for user in USERS if GRANTS[user].serves])
+@pytest.mark.parametrize("user", SERVICE_NAMES)
 async def test_service_answers_once_to_the_inbox_of_the_request(
     user: str, server: NatsServer, seeds: dict[str, str]
 ) -> None:

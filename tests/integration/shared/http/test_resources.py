@@ -14,7 +14,8 @@ from shared.errors import InvalidError
 from shared.http.resources import resource_routes
 from shared.http.server import Call
 from shared.runtime.settings import Settings
-from shared.service import Mesh, Service, running
+from shared.service import Mesh, Service
+from support.run_service import running
 
 
 class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

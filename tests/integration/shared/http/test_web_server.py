@@ -18,7 +18,8 @@ from shared.http import server, web_server
 from shared.http.routes import Binary, Route
 from shared.http.server import Call
 from shared.runtime.settings import Settings
-from shared.service import Mesh, RunningService, Service, running
+from shared.service import Mesh, RunningService, Service
+from support.run_service import running
 from support.waiting import until
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"

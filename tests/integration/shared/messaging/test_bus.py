@@ -15,7 +15,7 @@ from shared.messaging.connection import connect
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import BucketEntry, KeyValueStore
 from shared.messaging.message import Message, OutgoingMessage
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from support.waiting import until

@@ -13,6 +13,7 @@ from shared.messaging.handling import BUG_ATTEMPTS, consume
 from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 from shared.runtime.retry import Backoff
+from support.run_service import PUSH_READER
 
 SUBJECT = "push.send.shop.f1"
 
@@ -45,7 +46,7 @@ class Seen:
 
 
 async def consumed(bus: Bus, failures: dict[bytes, list[Exception]], refused: Sequence[MillraceError] = ()) -> Seen:
-    async with open_pull(bus, PUSH, durable="test", subject="push.send.*.*") as pull:
+    async with open_pull(bus, PUSH_READER) as pull:
         seen = Seen(pull, 3, failures)
         seen.refused.extend(refused)
         async with asyncio.timeout(30):

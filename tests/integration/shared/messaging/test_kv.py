@@ -9,7 +9,8 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import KeyValueStore, read_present
 from shared.messaging.message import OutgoingMessage
-from shared.messaging.streams import ensure, subjects_in
+from shared.messaging.provisioning.making import ensure
+from shared.messaging.streams import subjects_in
 from shared.runtime.settings import Settings
 
 KEYS = 8

@@ -12,9 +12,10 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumer_state import consumer_state
 from shared.messaging.consumers import open_pull, open_scan
 from shared.messaging.message import Message
+from shared.messaging.provisioning.making import ensure
 from shared.messaging.pull import ClosedError, Pull
-from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
+from support.run_service import PUSH_READER
 from support.waiting import until
 
 SUBJECT = "push.send.shop.f1"
@@ -37,7 +38,7 @@ def sequences(messages: list[Message]) -> list[int]:
 
 
 def durable(bus: Bus, capacity: int = 512) -> AbstractAsyncContextManager[Pull]:
-    return open_pull(bus, PUSH, durable="test", subject="push.send.*.*", capacity=capacity)
+    return open_pull(bus, PUSH_READER, capacity=capacity)
 
 
 async def test_a_pull_hands_out_everything_in_order(push: Bus) -> None:
@@ -120,6 +121,7 @@ async def expect_closed(pull: Pull) -> None:
 
 
 async def test_a_scan_begins_at_the_start_sequence_and_leaves_no_consumer(push: Bus) -> None:
+    before = (await push.js.stream_info(PUSH.name)).state.consumer_count
     await publish(push, 1, 20)
 
     async with open_scan(push, PUSH, subject=SUBJECT, start_sequence=15) as scan:
@@ -127,7 +129,7 @@ async def test_a_scan_begins_at_the_start_sequence_and_leaves_no_consumer(push: 
         messages = await read(scan, 6)
 
     assert sequences(messages) == [15, 16, 17, 18, 19, 20]
-    assert (await push.js.stream_info(PUSH.name)).state.consumer_count == 0
+    assert (await push.js.stream_info(PUSH.name)).state.consumer_count == before
 
 
 async def test_a_scan_reads_on_after_the_server_was_killed(push: Bus, nats_server: NatsServer) -> None:

@@ -13,9 +13,9 @@ from shared.contracts.subjects import ftp_file
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message
+from shared.messaging.provisioning.making import ensure
 from shared.messaging.pull import Pull
 from shared.messaging.reverse_scan import newest_first, ranges_back
-from shared.messaging.streams import ensure
 from shared.runtime.settings import Settings
 
 MINE, OTHERS = ftp_file("shop", "completed"), ftp_file("rival", "completed")

@@ -13,7 +13,8 @@ from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.consumers import open_scan
-from shared.messaging.streams import PARTITIONS_KEY, delete_message, ensure, purge
+from shared.messaging.provisioning.making import ensure
+from shared.messaging.streams import PARTITIONS_KEY, delete_message, purge
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 

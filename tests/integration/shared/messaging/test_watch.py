@@ -12,8 +12,8 @@ from shared.errors import InvalidError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore, is_deletion
 from shared.messaging.message import Message
+from shared.messaging.provisioning.making import ensure
 from shared.messaging.pull import Pull
-from shared.messaging.streams import ensure
 from shared.messaging.watch import watch_changes, watch_entries
 from shared.runtime.retry import Backoff
 from shared.runtime.settings import Settings

@@ -11,7 +11,7 @@ from shared.contracts.streams import PROFILES
 from shared.messaging import kv
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.profiles.cache import ProfileCache
 from shared.profiles.store import Profiles
 from shared.runtime.settings import Settings

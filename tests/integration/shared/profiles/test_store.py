@@ -10,7 +10,7 @@ from shared.contracts.streams import PROFILES
 from shared.errors import TooLargeError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.profiles.store import Profile, Profiles
 from shared.runtime.settings import Settings
 

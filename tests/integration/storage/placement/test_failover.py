@@ -13,9 +13,9 @@ from shared.contracts import streams
 from shared.contracts.messages import Alert, decode
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from shared.service import running
 from storage.app import SERVICE
 from support.clients.storage import PHOTO, connect, form, objects, stored, upload
+from support.run_service import running
 from support.servers.moto import MotoServer
 from support.servers.stub_store import Fault, StubStore, stub_connector
 from support.stored_messages import messages

@@ -17,11 +17,10 @@ from shared.contracts.messages import decode
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.runtime.settings import Settings
-from shared.service import running
 from storage.app import SERVICE, build
 from storage.handlers import ProbeStorageConnector
 from support.clients.storage import PHOTO, form, objects, stored, upload
-from support.run_service import RunService
+from support.run_service import RunService, running
 from support.servers.moto import MotoServer
 
 SECRET = "the-secret-of-shop"

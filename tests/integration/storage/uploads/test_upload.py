@@ -17,11 +17,12 @@ import pytest
 from shared.contracts.messages import StoreMediaReply, decode
 from shared.http.bodies import TransferRate
 from shared.runtime.settings import Settings
-from shared.service import RunningService, running
+from shared.service import RunningService
 from storage.app import SERVICE
 from storage.content.body import SPOOL_BYTES
 from storage.routes import media
 from support.clients.storage import PHOTO, form, objects, stored
+from support.run_service import running
 from support.waiting import until
 
 LARGE = os.urandom(SPOOL_BYTES + 1234)

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from shared.runtime.settings import Settings
-from shared.service import running
 from storage.app import SERVICE
 from support.clients.storage import DEMO, PHOTO, objects
+from support.run_service import running
 
 
 async def test_images_become_urls_and_every_other_byte_stays(

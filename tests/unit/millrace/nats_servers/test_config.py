@@ -15,7 +15,7 @@ from millrace.nats_servers.config import (
     seed_file,
 )
 from millrace.verbs import nats_config
-from shared.contracts.grants import GRANTS, consumers_of_others, permissions
+from shared.contracts.grants import GRANTS, denials, permissions
 from shared.errors import InvalidError
 
 
@@ -76,19 +76,21 @@ def test_file_without_a_seed_is_named(tmp_path: Path) -> None:
     assert str(seed_file(tmp_path, "hooks")) == caught.value.field
 
 
-def test_only_users_that_serve_requests_may_reply_to_any_inbox() -> None:
+def test_only_services_may_reply_to_any_inbox() -> None:
     keys = {user: public_key(make_seed()) for user in GRANTS}
 
     config = render(ServerConfig(store="/data"), keys)
 
-    assert sum(1 for grant in GRANTS.values() if grant.serves) == config.count("allow_responses: { max: 1,")
+    assert sum(1 for grant in GRANTS.values() if grant.service) == config.count("allow_responses: { max: 1,")
 
 
-def test_user_that_scans_a_stream_is_denied_the_consumers_of_others() -> None:
-    denied = consumers_of_others("exporter")
+def test_user_that_scans_a_stream_is_denied_durable_consumers() -> None:
+    denied = denials("exporter")
 
     assert {"$JS.API.CONSUMER.MSG.NEXT.EVENTS.hooks-p00", "$JS.ACK.EVENTS.hooks-p00.>"} <= set(denied)
-    assert () == consumers_of_others("hooks")
+    assert {"$JS.API.CONSUMER.CREATE.EVENTS.hooks-p00.>", "$JS.API.CONSUMER.DELETE.EVENTS.hooks-p00"} <= set(denied)
+    assert not {"$JS.API.CONSUMER.MSG.NEXT.EVENTS.hooks-p00", "$JS.ACK.EVENTS.hooks-p00.>"} & set(denials("hooks"))
+    assert () == denials("storage")
 
 
 def test_node_of_a_cluster_reads_its_secret_from_the_environment() -> None:

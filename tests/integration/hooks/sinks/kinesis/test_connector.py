@@ -15,8 +15,8 @@ from shared.contracts.messages import DeadLetter, Event, decode, encode
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.settings import Settings
-from shared.service import running
 from support.clients.hooks import HooksClient, connector, events, holds, open_client, wait_acknowledged
+from support.run_service import running
 from support.servers.kinesis import FaultyKinesis
 from support.servers.moto import MotoServer
 
