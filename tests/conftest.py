@@ -154,6 +154,12 @@ async def rival(registry: Registry, admin: dict[str, str]) -> dict[str, str]:
     return await _issue(registry, "app:rival")
 
 
+@pytest.fixture
+async def metrics_token(registry: Registry, admin: dict[str, str]) -> dict[str, str]:
+    """Headers of a scraper of metrics."""
+    return await _issue(registry, "metrics")
+
+
 async def _issue(registry: Registry, scope: str) -> dict[str, str]:
     token = new_token()
     await registry.put(TOKENS, token_hash(token), "", Token(scopes=(scope,), created_at=datetime.now(UTC)))

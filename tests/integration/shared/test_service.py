@@ -118,6 +118,39 @@ async def test_a_running_service_is_alive_ready_and_counted(http: aiohttp.Client
         assert "millrace_ready 1.0" in counted
 
 
+async def test_metrics_name_tenants_to_a_token_of_their_scope_alone(
+    served: RunningService,
+    http: aiohttp.ClientSession,
+    admin: dict[str, str],
+    shop: dict[str, str],
+    metrics_token: dict[str, str],
+) -> None:
+    served.mesh.metrics.read(lambda: [("millrace_hook_sent_total", ("shop", "campaign"), 3)])
+
+    async def scrape(headers: dict[str, str]) -> tuple[int, str]:
+        async with http.get("/metrics", headers=headers) as response:
+            return response.status, await response.text()
+
+    for headers in (admin, metrics_token):
+        status, text = await scrape(headers)
+        assert 200 == status
+        assert 'millrace_hook_sent_total{app_key="shop",hook_id="campaign"} 3.0' in text
+    status, text = await scrape({})
+    assert 200 == status
+    assert "millrace_hook_sent_total 3.0" in text
+    assert "campaign" not in text
+    for headers, refused in ((shop, 403), ({"Authorization": "Bearer mr_" + "x" * 43}, 401)):
+        status, text = await scrape(headers)
+        assert refused == status
+        assert "millrace_hook" not in text
+
+
+async def test_token_for_metrics_opens_nothing_else(http: aiohttp.ClientSession, metrics_token: dict[str, str]) -> None:
+    for path in ("/v1/apps/shop/missing", "/v1/apps/metrics/missing", "/v1/tokens"):
+        async with http.get(path, headers=metrics_token) as response:
+            assert 403 == response.status
+
+
 async def test_a_typed_route_decodes_and_answers(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
     async with http.post("/v1/apps/shop/echo", data=b'{"size": 3}', headers=shop) as response:
         assert (response.status, await response.json()) == (201, {"size": 3})

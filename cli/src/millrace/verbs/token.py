@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="print a new token, once")
-    create.add_argument("--scope", action="append", required=True, help="admin, or app:<app key>; may be repeated")
+    create.add_argument(
+        "--scope", action="append", required=True, help="admin, metrics, or app:<app key>; may be repeated"
+    )
     create.add_argument("--name", default="", help="who uses it, for the list")
     list_all = actions.add_parser("list", help="show what tokens there are, by hash")
     revoke = actions.add_parser("revoke", help="make a token worthless")
@@ -63,7 +65,7 @@ async def create(registry: Registry, scopes: tuple[str, ...], name: str, *, now:
     try:
         value = msgspec.convert({"scopes": scopes, "name": name, "created_at": now}, Token)
     except msgspec.ValidationError:
-        raise InvalidError("expected admin or app:<app key>", field="--scope") from None
+        raise InvalidError("expected admin, metrics or app:<app key>", field="--scope") from None
     # The key is new, so writing it twice does no harm.
     await retry(lambda: registry.put(TOKENS, token_hash(token), "", value), backoff=ELECTION, deadline_s=ELECTION_S)
     return token

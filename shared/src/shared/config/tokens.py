@@ -20,10 +20,12 @@ log = structlog.get_logger()
 
 SHAPE = re.compile(r"mr_[A-Za-z0-9_-]{43}")
 ADMIN = "admin"
+METRICS = "metrics"
+"""Reads `/metrics` with the names of tenants, and nothing else."""
 SHOWN = 12
 """Characters of a hash that are shown: enough to tell tokens apart and to revoke by."""
 
-Scope = Annotated[str, Meta(pattern=r"^(admin|app:[A-Za-z0-9_-]{1,64})$")]
+Scope = Annotated[str, Meta(pattern=r"^(admin|metrics|app:[A-Za-z0-9_-]{1,64})$")]
 
 
 class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,3 +80,9 @@ def authorise(token: Token, app_key: str | None) -> None:
         return
     if app_key is None or f"app:{app_key}" not in token.scopes:
         raise DeniedError("this token is not for this app" if app_key else "this needs an operator's token")
+
+
+def authorise_metrics(token: Token) -> None:
+    """Check that a token may see the metrics of every tenant. Raises `DeniedError`."""
+    if ADMIN not in token.scopes and METRICS not in token.scopes:
+        raise DeniedError("this needs a token of scope metrics or admin")

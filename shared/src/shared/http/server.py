@@ -129,10 +129,12 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
         readiness = await listener.health.check()
         return _json(readiness, status=200 if readiness.ready else 503)
 
-    async def metrics(_: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.Response:
+        tenants = await _may_see_tenants(listener, request)
         readiness = await listener.health.check()
         listener.metrics.gauge("millrace_ready", 1 if readiness.ready else 0)
-        return web.Response(body=listener.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        body = await listener.metrics.render_aside(tenants=tenants)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def described(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
@@ -144,6 +146,17 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
         add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
         add(route.path, _handler(route, listener), expect_handler=_expect)
     return app
+
+
+async def _may_see_tenants(listener: Listener, request: web.Request) -> bool:
+    """Whether `/metrics` names tenants. Without a token it does not; a wrong token is refused, and not passed over."""
+    header = request.headers.get("Authorization")
+    if header is None:
+        return False
+    if listener.registry is None:
+        raise UnavailableError("the service is starting", retry_after_s=1)
+    tokens.authorise_metrics(await tokens.authenticate(listener.registry, header))
+    return True
 
 
 def _without_query(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Callable[..., Awaitable[web.Response]]:

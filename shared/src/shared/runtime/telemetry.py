@@ -5,7 +5,9 @@ Labels are few and bounded: a route's pattern and never its path, a stream's nam
 label only in what is read at every scrape (`READINGS`), so that a deleted hook is gone from there.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, cast
 
 from msgspec import Struct
@@ -18,8 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 # The library adds a series beside each counter that says when it was made: twice the lines, for nobody here. It has
 # not annotated the function that stops it.
@@ -86,6 +87,8 @@ class Series(Struct, frozen=True):
 
     meaning: str
     labels: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    """The labels that name a tenant or what is a tenant's: only an operator's scrape shows them."""
 
 
 COUNTERS: dict[CounterName, Series] = {
@@ -103,7 +106,7 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_hooks_events_total": Series(
         "Events seen: matched, unmatched, skipped_inactive, behind or lost", ("outcome",)
     ),
-    "millrace_hooks_records_total": Series("Records handed to a sink's stream", ("stream", "outcome")),
+    "millrace_hooks_records_total": Series("Records handed to a sink's stream", ("stream", "outcome"), ("stream",)),
     "millrace_hooks_order_inversions_total": Series("Records whose sequence shows that a user's order was lost"),
     "millrace_hooks_dead_letters_total": Series("Records put aside because no attempt can succeed", ("reason",)),
     "millrace_hooks_replayed_total": Series("Dead letters sent again, and what became of them", ("outcome",)),
@@ -134,41 +137,68 @@ GAUGES: dict[GaugeName, Series] = {
 }
 _HOOK = ("app_key", "hook_id")
 READINGS: dict[ReadingName, Series] = {
-    "millrace_hook_matched_total": Series("Events that fired the hook", _HOOK),
-    "millrace_hook_sent_total": Series("Events of the hook that its target has confirmed", _HOOK),
-    "millrace_hook_failed_total": Series("Attempts at a record of the hook that failed", _HOOK),
-    "millrace_hook_dead_lettered_total": Series("Events of the hook that became dead letters", _HOOK),
-    "millrace_hook_skipped_inactive_total": Series("Events of the hook that its inactive connector passed over", _HOOK),
-    "millrace_hook_lag_events": Series("Events of the hook that wait, in this replica", _HOOK),
-    "millrace_hook_lag_seconds": Series("Age of the oldest event that the hook waits with, in this replica", _HOOK),
+    "millrace_hook_matched_total": Series("Events that fired the hook", _HOOK, _HOOK),
+    "millrace_hook_sent_total": Series("Events of the hook that its target has confirmed", _HOOK, _HOOK),
+    "millrace_hook_failed_total": Series("Attempts at a record of the hook that failed", _HOOK, _HOOK),
+    "millrace_hook_dead_lettered_total": Series("Events of the hook that became dead letters", _HOOK, _HOOK),
+    "millrace_hook_skipped_inactive_total": Series(
+        "Events of the hook that its inactive connector passed over", _HOOK, _HOOK
+    ),
+    "millrace_hook_lag_events": Series("Events of the hook that wait, in this replica", _HOOK, _HOOK),
+    "millrace_hook_lag_seconds": Series(
+        "Age of the oldest event that the hook waits with, in this replica", _HOOK, _HOOK
+    ),
 }
 HISTOGRAMS: dict[HistogramName, Series] = {
     "millrace_http_request_seconds": Series("Time from a request's headers to its answer", ("route",)),
 }
 
 
+TENANT_LABELS: dict[str, tuple[str, ...]] = {
+    name.removesuffix("_total"): series.tenants
+    for name, series in (COUNTERS | GAUGES | READINGS | HISTOGRAMS).items()
+    if series.tenants
+}
+"""Labels that name a tenant, by the name of a family: the library takes `_total` from it."""
+
 Reading = tuple[ReadingName, tuple[str, ...], float]
 """A name, the values of its labels in the order of the catalogue, and the number."""
 
 
-class _Readings(Collector):
-    def __init__(self, read: Callable[[], Iterable[Reading]]) -> None:
-        self._read = read
+class _Page:
+    """One scrape: `generate_latest` asks for no more of a registry than `collect`."""
 
-    def describe(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
-        """Describe nothing: no other collector has these names, and reading them may be too early."""
-        return ()
+    def __init__(self, registry: CollectorRegistry, readings: Iterable[Reading], *, tenants: bool) -> None:
+        self._registry = registry
+        self._readings = readings
+        self._tenants = tenants
 
-    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
+        yield from (self._shown(family) for family in self._registry.collect())
         families = {
             name: (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(
                 name, series.meaning, labels=series.labels
             )
             for name, series in READINGS.items()
         }
-        for name, labels, value in self._read():
+        for name, labels, value in self._readings:
             families[name].add_metric(labels, value)
-        return families.values()
+        yield from map(self._shown, families.values())
+
+    def _shown(self, family: Metric) -> Metric:
+        hidden = TENANT_LABELS.get(family.name, ())
+        if self._tenants or not hidden:
+            return family
+        # An age is not added to another.
+        join = max if family.name.endswith("_seconds") else operator.add
+        joined: dict[tuple[tuple[str, str], ...], float] = {}
+        for sample in family.samples:
+            labels = tuple(item for item in sample.labels.items() if item[0] not in hidden)
+            joined[labels] = join(joined[labels], sample.value) if labels in joined else sample.value
+        shown = Metric(family.name, family.documentation, family.type)
+        for labels, value in joined.items():
+            shown.add_sample(family.samples[0].name, dict(labels), value)
+        return shown
 
 
 class Metrics:
@@ -188,6 +218,7 @@ class Metrics:
         }
         # Looking a labelled series up in the library costs several times as much as adding to it.
         self._labelled: dict[tuple[object, ...], Any] = {}
+        self._read: list[Callable[[], Iterable[Reading]]] = []
         ProcessCollector(registry=self._registry)
 
     def count(self, name: CounterName, value: float = 1, **labels: str) -> None:
@@ -203,8 +234,8 @@ class Metrics:
         self._series(name, self._histograms[name], labels).observe(seconds)
 
     def read(self, read: Callable[[], Iterable[Reading]]) -> None:
-        """Call `read` at every scrape."""
-        self._registry.register(_Readings(read))
+        """Call `read` at every scrape, in the event loop."""
+        self._read.append(read)
 
     def _series(self, name: str, metric: M, labels: Mapping[str, str]) -> M:
         if not labels:
@@ -215,6 +246,23 @@ class Metrics:
             series = self._labelled[key] = metric.labels(**labels)
         return cast(M, series)
 
-    def render(self) -> bytes:
-        """All metrics in Prometheus' text format 0.0.4."""
-        return generate_latest(self._registry)
+    def render(self, *, tenants: bool = True) -> bytes:
+        """
+        All metrics in Prometheus' text format 0.0.4.
+
+        Args:
+            tenants: Whether to show the labels that name a tenant. Without them their series are one sum, or the
+                largest age.
+        """
+        return self._format(self._readings(), tenants)
+
+    async def render_aside(self, *, tenants: bool) -> bytes:
+        """`render` in a thread: the lines of 10,000 hooks take a second. What is read at a scrape is read first."""
+        return await asyncio.to_thread(self._format, self._readings(), tenants)
+
+    def _readings(self) -> list[Reading]:
+        return [reading for read in self._read for reading in read()]
+
+    def _format(self, readings: list[Reading], tenants: bool) -> bytes:
+        page = _Page(self._registry, readings, tenants=tenants)
+        return generate_latest(cast(CollectorRegistry, page))

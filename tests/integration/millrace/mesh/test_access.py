@@ -83,7 +83,7 @@ async def test_only_the_hash_of_a_token_is_kept(registry: Registry) -> None:
 
 @pytest.mark.parametrize("scope", ["root", "app:", "app:a b", "ADMIN"])
 async def test_token_of_no_scope_is_refused(registry: Registry, scope: str) -> None:
-    with pytest.raises(InvalidError, match="expected admin or app"):
+    with pytest.raises(InvalidError, match="expected admin, metrics or app"):
         await create(registry, (scope,), "", now=NOW)
 
 

@@ -4,7 +4,17 @@ from typing import get_args
 
 import pytest
 
-from shared.runtime.telemetry import COUNTERS, GAUGES, HISTOGRAMS, CounterName, GaugeName, HistogramName, Metrics
+from shared.runtime.telemetry import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    READINGS,
+    CounterName,
+    GaugeName,
+    HistogramName,
+    Metrics,
+    Reading,
+)
 
 
 def test_every_name_is_in_the_catalogue_once() -> None:
@@ -89,3 +99,47 @@ def test_a_value_read_at_a_scrape_is_removed_with_its_hook() -> None:
     del sent["shop", "all"]
     assert b'app_key="shop"' not in metrics.render()
     assert b'app_key="other"' in metrics.render()
+
+
+def of_two_tenants() -> Metrics:
+    metrics = Metrics()
+    metrics.count("millrace_hooks_records_total", 2, stream="shop-purchases", outcome="sent")
+    metrics.count("millrace_hooks_records_total", 3, stream="rival-purchases", outcome="sent")
+    metrics.count("millrace_hooks_records_total", 4, stream="rival-purchases", outcome="failed")
+    readings: list[Reading] = [
+        (name, hook, number)
+        for number, hook in enumerate((("shop", "campaign"), ("rival", "campaign"), ("rival", "takeover")), start=1)
+        for name in READINGS
+    ]
+    metrics.read(lambda: readings)
+    return metrics
+
+
+def test_scrape_without_tenants_has_every_series_and_names_none() -> None:
+    text = of_two_tenants().render(tenants=False).decode()
+
+    assert [] == [name for name in ("shop", "rival", "campaign", "takeover") if name in text]
+    assert 'millrace_hooks_records_total{outcome="sent"} 5.0' in text
+    assert 'millrace_hooks_records_total{outcome="failed"} 4.0' in text
+    assert "millrace_hook_sent_total 6.0" in text
+    assert "millrace_hook_lag_events 6.0" in text
+    # The largest of the ages.
+    assert "millrace_hook_lag_seconds 3.0" in text
+    assert [] == [name for name in READINGS if f"# TYPE {name}" not in text]
+
+
+async def test_scrape_with_tenants_names_them() -> None:
+    metrics = of_two_tenants()
+
+    text = await metrics.render_aside(tenants=True)
+
+    assert b'millrace_hook_sent_total{app_key="rival",hook_id="takeover"} 3.0' in text
+    assert b'millrace_hooks_records_total{outcome="sent",stream="shop-purchases"} 2.0' in text
+    assert len(text.splitlines()) == len(metrics.render().splitlines())
+
+
+def test_label_that_names_a_tenant_is_marked_so() -> None:
+    named = {"app_key", "hook_id", "export_id", "remote_id", "user_id", "bucket"}
+
+    for series in (*COUNTERS.values(), *GAUGES.values(), *READINGS.values(), *HISTOGRAMS.values()):
+        assert set(series.labels) & named <= set(series.tenants) <= set(series.labels)
