@@ -7,6 +7,8 @@ verb that was asked for is imported, so that `--help` does not wait for the libr
 
 import argparse
 import importlib
+import importlib.metadata
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -68,7 +70,13 @@ def overview() -> str:
     width = max(len(verb.name) for verb in VERBS)
     lines = (f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS)
     return "\n".join(
-        ("usage: millrace VERB [arguments]", "", *lines, "", "`millrace VERB --help` tells the arguments of a verb.")
+        (
+            "usage: millrace VERB [arguments]",
+            "",
+            *lines,
+            "",
+            "`millrace VERB --help` tells the arguments of a verb, `millrace --version` the version.",
+        )
     )
 
 
@@ -90,20 +98,38 @@ def main() -> int:
     # libraries of the verb are imported, some of which run programs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     argv = sys.argv[1:]
+    try:
+        code = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone. What is left in the buffer would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except MillraceError as error:
+        print(f"millrace: {f'{error.field}: ' if error.field else ''}{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A verb works on files and ports that the operator named.
+        print(f"millrace: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"millrace {importlib.metadata.version('millrace')}")
+        return 0
     verb = next((verb for verb in VERBS if verb.name == argv[0]), None)
     if verb is None:
         print(f"millrace: there is no verb {argv[0]!r}; `millrace --help` lists them", file=sys.stderr)
         return 2
-    try:
-        return run_verb(verb, argv[1:])
-    except KeyboardInterrupt:
-        return 130
-    except MillraceError as error:
-        print(f"millrace: {f'{error.field}: ' if error.field else ''}{error}", file=sys.stderr)
-        return 1
+    return run_verb(verb, argv[1:])
 
 
 if __name__ == "__main__":

@@ -332,7 +332,13 @@ async def _start(
     spawned: list[asyncio.Task[None]],
 ) -> tuple[Mesh, AsyncExitStack]:
     bus = await stack.enter_async_context(
-        connect(service.name, settings.nats_url, seed=settings.nats_seed, metrics=listener.metrics)
+        connect(
+            service.name,
+            settings.nats_url,
+            seed=settings.nats_seed,
+            seed_file=settings.nats_seed_file,
+            metrics=listener.metrics,
+        )
     )
     listener.health.add("nats", bus.ping)
     await _look(bus, service)

@@ -6,6 +6,7 @@ uv is a fake that notes its calls and makes an environment whose `millrace` prin
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 
-TOOLS = ("cat", "cksum", "mkdir", "mv", "readlink", "rm", "sed", "sh")
+TOOLS = ("cat", "chmod", "cksum", "mkdir", "mv", "readlink", "rm", "sed", "sh")
 
 FAKE_UV = """\
 #!/bin/sh
@@ -53,7 +54,7 @@ class Checkout:
         shutil.copy(REPOSITORY / "millrace", self.root / "millrace")
         self.bin = folder / "bin"
         self.bin.mkdir()
-        for tool in (*TOOLS, "chmod"):
+        for tool in TOOLS:
             where = shutil.which(tool)
             assert where is not None
             (self.bin / tool).symlink_to(where)
@@ -165,6 +166,17 @@ def test_progress_is_printed_on_stderr_while_it_installs(checkout: Checkout) -> 
     assert "millrace: installing requirements.lock" in done.stderr
     assert "  Installed" in done.stderr.splitlines()
     assert "millrace: ready" == done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "of an earlier release"])
+def test_folder_that_the_first_call_makes_is_private(checkout: Checkout, exists: bool) -> None:
+    folder = checkout.root / ".millrace"
+    if exists:
+        folder.mkdir(mode=0o755)
+
+    checkout.run()
+
+    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
 
 
 def test_second_call_installs_nothing(checkout: Checkout) -> None:

@@ -5,6 +5,8 @@ import importlib.util
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -113,6 +115,53 @@ def test_failure_is_one_line_that_names_the_field(
 
     assert 1 == code
     assert "millrace: hooks[0].id: expected a number\n" == capsys.readouterr().err
+
+
+def test_error_of_the_machine_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (PermissionError(13, "Permission denied", "/proc/x"), OSError(28, "No space left on device")):
+        assert 1 == call(monkeypatch, "fake", verb=FakeVerb(error))
+
+    lines = ["millrace: /proc/x: Permission denied", "millrace: No space left on device"]
+    assert lines == capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("redirected", ["| true", ">&-", ">/dev/full"])
+def test_output_that_nobody_takes_is_no_traceback(redirected: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m millrace nats-config --keys {tmp_path / 'keys'} {redirected}"
+
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == call(monkeypatch, "--version")
+    assert f"millrace {version('millrace')}\n" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("up --data {file}", "{file}: expected a folder, found a file"),
+        ("up --data {file}/mesh", "{file}/mesh: the folder cannot be made: Not a directory"),
+        ("up --data {new} --http-port-base 65533", "--http-port-base: expected a port from 1 to 65532, got 65533"),
+        ("up --data {new} --http-port-base 0", "--http-port-base: expected a port from 1 to 65532, got 0"),
+        ("up --data {new} --sftp-port 65536", "--sftp-port: expected a port from 1 to 65535, got 65536"),
+        ("nats-config --keys {file}", "{file}: expected a folder, found a file"),
+        ("nats-config --keys {new} --port 99999", "--port: expected a port from 1 to 65535, got 99999"),
+        ("nats-config --keys {new} --monitor-port -1", "--monitor-port: expected a port from 1 to 65535, got -1"),
+        ("token list --data {file}", "{file}/lock: cannot be read: Not a directory"),
+    ],
+)
+def test_wrong_argument_is_one_line(
+    arguments: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"file": tmp_path / "file", "new": tmp_path / "new"}
+    names["file"].touch()
+
+    assert 1 == call(monkeypatch, *arguments.format(**names).split())
+    assert f"millrace: {said.format(**names)}\n" == capsys.readouterr().err
 
 
 def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import socket
 
-from shared.errors import ConflictError
+from shared.errors import ConflictError, InvalidError
+
+HIGHEST = 65535
 
 
 def free_ports(count: int) -> list[int]:
@@ -33,4 +35,11 @@ def check_free(port: int, what: str, host: str = "127.0.0.1") -> int:
     """Return the port, or raise `ConflictError` in one line."""
     if not is_free(port, host):
         raise ConflictError(f"port {port} for {what} is taken by another process")
+    return port
+
+
+def check_port(port: int, option: str, *, count: int = 1) -> int:
+    """Return the first of `count` ports. Raises `InvalidError` where one of them cannot be a port."""
+    if not 1 <= port <= HIGHEST + 1 - count:
+        raise InvalidError(f"expected a port from 1 to {HIGHEST + 1 - count}, got {port}", field=option)
     return port

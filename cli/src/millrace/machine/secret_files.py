@@ -13,7 +13,7 @@ def read_or_make(path: Path, make: Callable[[], str]) -> str:
 
     Two processes that start at once agree on one secret. Raises `InvalidError` when the file is empty or unreadable.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     if not path.exists():
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -26,10 +26,27 @@ def read_or_make(path: Path, make: Callable[[], str]) -> str:
             pass
         finally:
             fresh.unlink()
+    return read_secret(path)
+
+
+def read_secret(path: Path) -> str:
+    """The secret in `path`. Raises `InvalidError`, which names the file, when it has none."""
     try:
         secret = path.read_text().strip()
     except OSError as error:
         raise InvalidError(f"cannot be read: {error.strerror}", field=str(path)) from None
+    except UnicodeDecodeError:
+        raise InvalidError("expected a secret, found bytes that are no text", field=str(path)) from None
     if not secret:
         raise InvalidError("expected a secret, found an empty file", field=str(path))
     return secret
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder for its owner alone, where there is none. Raises `InvalidError` where none can be made."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InvalidError("expected a folder, found a file", field=str(folder)) from None
+    except OSError as error:
+        raise InvalidError(f"the folder cannot be made: {error.strerror}", field=str(folder)) from None

@@ -14,14 +14,16 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from millrace.machine.secret_files import read_or_make
+from millrace.machine.ports import HIGHEST
+from millrace.machine.secret_files import make_private, read_or_make
 from millrace.nats_servers.config import ensure_seeds
 from shared.config.secret_keys import generate_key
-from shared.config.tokens import new_token
+from shared.config.tokens import SHAPE, new_token
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
 
@@ -67,8 +69,9 @@ class MeshFolder:
 
         Raises:
             ConflictError: Another process has it; says which, and where its mesh is.
+            InvalidError: There can be no such folder.
         """
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.root)
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
@@ -94,17 +97,27 @@ class MeshFolder:
         return ensure_seeds(self.keys)
 
     def secret_keys(self) -> str:
-        """The Fernet keys of configured secrets, made once; an operator adds new ones in front."""
+        """
+        The Fernet keys of configured secrets, made once; an operator adds new ones in front.
+
+        Raises:
+            InvalidError: The file is lost, and what its keys encrypted is still there; or it has no keys.
+        """
+        if self.nats.exists() and not self.secret_keys_file.exists():
+            message = (
+                f"it is lost, and the configuration in {self.nats} is encrypted and signed with its keys; restore it"
+            )
+            raise InvalidError(f"{message}, or start on an empty folder", field=str(self.secret_keys_file))
         return read_or_make(self.secret_keys_file, generate_key)
 
     def admin_token(self) -> str:
-        """The operator's token, made once."""
-        return read_or_make(self.admin_token_file, new_token)
+        """The operator's token, made once. Raises `InvalidError` where the file has none."""
+        return check_token(read_or_make(self.admin_token_file, new_token), self.admin_token_file)
 
     def ports(self) -> dict[str, int]:
         """The ports of the last run by name; none where there was no run."""
         try:
-            return msgspec.json.decode(self._ports.read_bytes(), type=dict[str, int])
+            return msgspec.json.decode(self._ports.read_bytes(), type=dict[str, Annotated[int, Meta(ge=1, le=HIGHEST)]])
         except (OSError, msgspec.DecodeError):
             return {}
 
@@ -132,7 +145,9 @@ class MeshFolder:
                 return msgspec.json.decode(self._addresses.read_bytes(), type=Addresses)
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
+            raise InvalidError(f"cannot be read: {error.strerror}", field=str(error.filename)) from None
+        except msgspec.DecodeError as error:
             raise InvalidError(f"cannot be read: {error}", field=str(self._addresses)) from None
         raise NotFoundError(f"no mesh is ready on {self.root}; `millrace up` starts one")
 
@@ -152,6 +167,13 @@ class MeshFolder:
             yield
         finally:
             self._addresses.unlink(missing_ok=True)
+
+
+def check_token(text: str, file: Path) -> str:
+    """Return the text of a token's file. Raises `InvalidError`, which names the file, where it is no token."""
+    if not SHAPE.fullmatch(text):
+        raise InvalidError("expected a token, which is mr_ and 43 characters", field=str(file))
+    return text
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from millrace.mesh.folder import MeshFolder
+from millrace.machine.secret_files import read_secret
+from millrace.mesh.folder import MeshFolder, check_token
 from shared.contracts.services import SERVICE_NAMES
 from shared.errors import KINDS, InvalidError, MillraceError, UnavailableError
 
@@ -47,10 +48,7 @@ def find_urls(given: list[str], data: Path) -> dict[str, str]:
 def read_token(file: Path | None, data: Path) -> str:
     """The bearer token: of the given file, or else the local mesh's own. Raises `InvalidError`."""
     path = file or MeshFolder(data).admin_token_file
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise InvalidError(f"cannot be read: {error.strerror}", field=str(path)) from None
+    return check_token(read_secret(path), path)
 
 
 class ServiceApi:

@@ -13,7 +13,7 @@ from pathlib import Path
 import nkeys  # type: ignore[import-untyped]  # the package has no types
 from msgspec import Struct
 
-from millrace.machine.secret_files import read_or_make
+from millrace.machine.secret_files import make_private, read_or_make
 from shared.contracts.grants import GRANTS, denials, permissions
 from shared.errors import InvalidError
 
@@ -79,9 +79,23 @@ def seed_file(keys: Path, user: str) -> Path:
 
 
 def ensure_seeds(keys: Path, users: Iterable[str] = tuple(GRANTS)) -> dict[str, str]:
-    """Every user's seed from the folder, made first where there is none (0600, in a folder of mode 0700)."""
-    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return {user: read_or_make(seed_file(keys, user), make_seed) for user in users}
+    """
+    Every user's seed from the folder, made first where there is none (0600, in a folder of mode 0700).
+
+    Raises:
+        InvalidError: One is no seed, or cannot be read or made; names its file.
+    """
+    make_private(keys)
+    return {user: _seed(seed_file(keys, user)) for user in users}
+
+
+def _seed(file: Path) -> str:
+    seed = read_or_make(file, make_seed)
+    try:
+        public_key(seed)
+    except InvalidError as error:
+        raise InvalidError(error.message, field=str(file)) from None
+    return seed
 
 
 def render(config: ServerConfig, users: Mapping[str, str] | None) -> str:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from millrace.machine.ports import check_port
 from millrace.nats_servers.config import ServerConfig, ensure_seeds, public_key, render
 from shared.errors import InvalidError
 
@@ -24,6 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the configuration. It holds no secret."""
     if args.cluster_port is not None and not args.server_name:
         raise InvalidError("a node of a cluster needs a name that lasts", field="--server-name")
+    for option in ("port", "monitor_port", "cluster_port"):
+        if (port := getattr(args, option)) is not None:
+            check_port(port, f"--{option.replace('_', '-')}")
     seeds = ensure_seeds(args.keys)
     config = ServerConfig(
         store=args.store,

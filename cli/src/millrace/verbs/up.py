@@ -7,13 +7,14 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from millrace.machine.ports import check_free, is_free
+from millrace.machine.ports import check_free, check_port, is_free
 from millrace.mesh.access import add_data_argument
 from millrace.mesh.folder import MeshFolder
 from millrace.mesh.local_mesh import LocalMesh
 from millrace.terminal.console import Console
 from millrace.terminal.event_loop import run_async
 from shared.contracts.services import SERVICE_NAMES, SERVICES
+from shared.errors import InvalidError
 from shared.runtime.settings import PREFIX, Settings, environment, read_settings, service_variables
 
 USUAL_PORTS = {
@@ -23,20 +24,19 @@ USUAL_PORTS = {
 }
 """Those of compose.yaml; taken where nothing else has them, because a newcomer can guess them."""
 
-PASSED_ON = (
-    "allow_private_endpoints",
-    "events_max_age_h",
-    "events_max_bytes",
-    "http_connections",
-    "http_connections_per_address",
-    "http_keepalive_s",
-    "http_trusted_proxies",
-    "relist_s",
-    "stream_max_bytes",
-)
-"""Settings of every service that come from the environment of `up`, beside each service's own."""
-DECIDED = frozenset(f"{listener}_port" for service in SERVICES for listener in service.ports)
-"""Settings that one service alone reads, and that the mesh decides nevertheless."""
+DECIDED = {
+    **{f"{listener}_port": f"use --{listener}-port" for service in SERVICES for listener in service.ports},
+    "http_port": "use --http-port-base",
+    "nats_replicas": "use --nats-nodes",
+    "log_level": "use --log-level",
+    **dict.fromkeys(("nats_url", "nats_seed"), "it starts a NATS of its own"),
+    "secret_keys": "they are in the folder of --data",
+    "data_dir": "use --data",
+    **dict.fromkeys(
+        ("http_host", "public_url", "announce_file", "stop_deadline_s", "log_format"), "it sets this itself"
+    ),
+}
+"""Settings of services that are not taken from the environment of `up`, and why. All others are passed on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,17 +61,30 @@ def run(args: argparse.Namespace) -> int:
     """Run the mesh. Ctrl-C is the usual end, so it is a success."""
     read_settings(Settings)
     settings: dict[str, object] = {"log_level": args.log_level} | passed_on()
-    wanted = {name: args.http_port_base + number for number, name in enumerate(SERVICE_NAMES) if args.http_port_base}
-    if args.sftp_port:
-        wanted["sftp"] = args.sftp_port
+    wanted: dict[str, int] = {}
+    if args.http_port_base is not None:
+        first = check_port(args.http_port_base, "--http-port-base", count=len(SERVICES))
+        wanted = {name: first + number for number, name in enumerate(SERVICE_NAMES)}
+    if args.sftp_port is not None:
+        wanted["sftp"] = check_port(args.sftp_port, "--sftp-port")
     return run_async(_up(MeshFolder(args.data), args.nats_nodes, wanted, settings, Console()))
 
 
 def passed_on() -> dict[str, str]:
-    """Settings of the operator for the services. A service checks its own, and does not start where one is wrong."""
-    variables = {f"{PREFIX}{name.upper()}": name for name in PASSED_ON}
-    own = {name: value for name, value in service_variables().items() if name.removesuffix("_file") not in DECIDED}
-    return own | {variables[variable]: value for variable, value in environment(tuple(variables)).items()}
+    """
+    Settings of the operator for the services. A service checks its own, and does not start where one is wrong.
+
+    Raises:
+        InvalidError: One is set that `up` does not take from the environment; says what to do instead.
+    """
+    common = {f"{name}{end}" for name in Settings.__struct_fields__ for end in ("", "_file")}
+    variables = {f"{PREFIX}{name.upper()}": name for name in common}
+    found = {variables[variable]: value for variable, value in environment(tuple(variables)).items()}
+    found |= service_variables()
+    for name in found:
+        if reason := DECIDED.get(name.removesuffix("_file")):
+            raise InvalidError(f"`millrace up` does not take this setting: {reason}", field=f"{PREFIX}{name.upper()}")
+    return found
 
 
 async def _up(

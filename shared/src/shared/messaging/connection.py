@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import nkeys  # type: ignore[import-untyped]  # the package has no types
 from nats.errors import Error as NatsError
 
 from shared.contracts import permissions
-from shared.errors import UnavailableError
+from shared.errors import InvalidError, UnavailableError
 from shared.messaging.bus import Bus, log
 from shared.messaging.nats_py.client import NatsClient
 from shared.messaging.nats_py.internals import check_internals, use_parser
@@ -29,7 +30,7 @@ DRAIN_S = 5.0
 
 @asynccontextmanager
 async def connect(
-    user: str, servers: str, *, seed: str = "", metrics: Metrics, wait_s: float | None = None
+    user: str, servers: str, *, seed: str = "", seed_file: str = "", metrics: Metrics, wait_s: float | None = None
 ) -> AsyncIterator[Bus]:
     """
     Sign in and stay connected; leaving the block drains.
@@ -38,9 +39,11 @@ async def connect(
         user: The name in `shared.contracts.grants.GRANTS`; decides the inboxes.
         servers: URLs, separated by commas.
         seed: NKey seed; empty for a server without users.
+        seed_file: The file that it is from, for an error.
         wait_s: How long to try at first; None tries for ever.
 
     Raises:
+        InvalidError: The seed is none; names the file.
         UnavailableError: No server let us in within `wait_s`; the message holds the last reason. Or this nats-py is
             not one that we know.
     """
@@ -84,6 +87,10 @@ async def connect(
                 pending_size=OUTBOUND_BYTES,
                 **options,
             )
+    except nkeys.NkeysError:
+        # The library's message has the seed in it.
+        message = "expected the NKey seed of a user of NATS, which begins with SU"
+        raise InvalidError(message, field=seed_file or "nats_seed") from None
     except TimeoutError:
         await client.close()
         raise UnavailableError(f"NATS cannot be reached at {servers}: {last_error}") from None

@@ -38,6 +38,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Servers to try, separated by commas."""
     nats_seed: str = ""
     """The NKey seed with which this process signs in (NATS ADR-14). Secret; use `MILLRACE_NATS_SEED_FILE`."""
+    nats_seed_file: str = ""
+    """The file that `MILLRACE_NATS_SEED_FILE` names, for messages."""
     nats_replicas: Literal[1, 3] = 1
     """Copies of every stream and bucket that this mesh makes."""
     events_max_age_h: Annotated[float, Meta(ge=48)] = 72.0
@@ -180,7 +182,9 @@ def read_settings(settings_type: type[S], environ: Mapping[str, str] | None = No
             try:
                 found[name] = Path(file).read_text().strip()
             except OSError as error:
-                raise InvalidError(f"cannot be read: {error.strerror}", field=f"{variable}_FILE") from None
+                raise InvalidError(f"{file} cannot be read: {error.strerror}", field=f"{variable}_FILE") from None
+            except UnicodeDecodeError:
+                raise InvalidError(f"{file}: expected text, found other bytes", field=f"{variable}_FILE") from None
         elif (value := environ.get(variable)) is not None:
             found[name] = value
         elif name in CUSTOMARY:

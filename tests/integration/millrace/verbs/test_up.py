@@ -7,9 +7,10 @@ import pytest
 
 from millrace.machine.ports import free_ports
 from millrace.mesh.folder import MeshFolder
-from millrace.verbs.up import USUAL_PORTS, choose_ports, passed_on
-from shared.contracts.services import SERVICE_NAMES
-from shared.errors import ConflictError
+from millrace.verbs.up import DECIDED, USUAL_PORTS, choose_ports, passed_on
+from shared.contracts.services import SERVICE_NAMES, SERVICES
+from shared.errors import ConflictError, InvalidError
+from shared.runtime.settings import Settings
 
 
 @pytest.fixture
@@ -63,8 +64,28 @@ def test_usual_ports_are_those_of_every_service() -> None:
     assert {*SERVICE_NAMES, "sftp", "nats"} == set(USUAL_PORTS)
 
 
-def test_settings_of_a_service_are_passed_on_but_for_its_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SFTP_IDLE_S", "SFTP_PORT", "SFTP_PORT_FILE", "STORAGE_AVIF_FILE", "RELIST_S", "HTTP_PORT"):
-        monkeypatch.setenv(f"MILLRACE_{name}", "1")
+def test_settings_of_the_environment_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"sftp_idle_s": "1", "storage_avif_file": "1", "relist_s": "1", "smtp_host": "mail.example.com"}
+    given |= {"smtp_password_file": "/run/secrets/smtp", "reports_bucket": "reports", "sts_endpoint_url": "https://x"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"MILLRACE_{name.upper()}", value)
 
-    assert {"sftp_idle_s": "1", "storage_avif_file": "1", "relist_s": "1"} == passed_on()
+    assert given == passed_on()
+
+
+@pytest.mark.parametrize(
+    "name", ["sftp_port", "sftp_port_file", "http_port", "nats_url", "nats_seed_file", "secret_keys", "data_dir"]
+)
+def test_setting_that_up_decides_itself_is_refused_and_not_dropped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"MILLRACE_{name.upper()}", "1")
+
+    with pytest.raises(InvalidError, match="`millrace up` does not take this setting") as caught:
+        passed_on()
+
+    assert f"MILLRACE_{name.upper()}" == caught.value.field
+
+
+def test_setting_that_is_not_passed_on_exists() -> None:
+    names = {*Settings.__struct_fields__, *(f"{listener}_port" for service in SERVICES for listener in service.ports)}
+
+    assert set(DECIDED) <= names

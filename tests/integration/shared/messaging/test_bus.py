@@ -198,3 +198,12 @@ async def test_ping_fails_while_the_server_is_down(bus: Bus, nats_server: NatsSe
     await nats_server.restart()
     await until(lambda: bus.connected)
     await bus.ping()
+
+
+async def test_a_seed_that_is_none_is_refused_with_its_file_and_not_shown(nats_server: NatsServer) -> None:
+    with pytest.raises(InvalidError) as caught:
+        async with connect("x", nats_server.url, seed="SUgarbage", seed_file="/keys/x.nk", metrics=Metrics()):
+            pass
+
+    assert "/keys/x.nk" == caught.value.field
+    assert "garbage" not in str(caught.value)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from millrace.machine.secret_files import make_private
 from millrace.mesh.folder import Addresses, MeshFolder
+from millrace.mesh.service_api import read_token
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
 ADDRESSES = Addresses(
@@ -88,3 +90,41 @@ def test_file_of_addresses_that_is_damaged_is_named(folder: MeshFolder) -> None:
             folder.addresses()
 
     assert str(folder.root / "mesh.json") == caught.value.field
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"garbage"])
+def test_file_that_is_no_secret_is_named(folder: MeshFolder, content: bytes) -> None:
+    with folder.lock():
+        for file, read in (
+            (folder.admin_token_file, folder.admin_token),
+            (folder.keys / "hooks.nk", folder.seeds),
+            (folder.admin_token_file, lambda: read_token(None, folder.root)),
+        ):
+            make_private(file.parent)
+            file.write_bytes(content)
+            with pytest.raises(InvalidError) as caught:
+                read()
+            assert str(file) == caught.value.field
+            assert "garbage" not in str(caught.value)
+
+
+def test_keys_that_are_lost_are_not_replaced(folder: MeshFolder) -> None:
+    with folder.lock():
+        keys = folder.secret_keys()
+        folder.nats.mkdir()
+        assert keys == folder.secret_keys()
+        folder.secret_keys_file.unlink()
+
+        with pytest.raises(InvalidError, match="it is lost, and the configuration in") as caught:
+            folder.secret_keys()
+
+    assert str(folder.secret_keys_file) == caught.value.field
+    assert not folder.secret_keys_file.exists()
+
+
+@pytest.mark.parametrize("ports", ['{"hooks":99999}', '{"hooks":0}', '{"hooks":"8081"}', "[]", "{"])
+def test_ports_that_cannot_be_are_forgotten(folder: MeshFolder, ports: str) -> None:
+    with folder.lock():
+        (folder.root / "ports.json").write_text(ports)
+
+        assert {} == folder.ports()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from millrace.mesh.service_api import parse_urls, read_token
+from shared.config.tokens import new_token
 from shared.errors import InvalidError
 
 
@@ -21,11 +22,12 @@ def test_url_without_a_service_is_refused(text: str) -> None:
 
 
 def test_token_is_the_local_mesh_s_own_unless_a_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "admin-token").write_text("local\n")
-    (tmp_path / "other").write_text("other\n")
+    local, other = new_token(), new_token()
+    (tmp_path / "admin-token").write_text(f"{local}\n")
+    (tmp_path / "other").write_text(f"{other}\n")
 
-    assert "local" == read_token(None, tmp_path)
-    assert "other" == read_token(tmp_path / "other", tmp_path)
+    assert local == read_token(None, tmp_path)
+    assert other == read_token(tmp_path / "other", tmp_path)
 
 
 def test_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
