@@ -20,26 +20,29 @@ CODES: Final[dict[type[MillraceError], str]] = {
     CredentialsError: """InvalidAccessKeyId InvalidAccessKeyIdException SignatureDoesNotMatch InvalidSignatureException
         UnrecognizedClientException InvalidClientTokenId InvalidToken ExpiredToken ExpiredTokenException
         TokenRefreshRequired MissingAuthenticationToken MissingAuthenticationTokenException IncompleteSignature
-        IncompleteSignatureException AuthFailure""",
+        IncompleteSignatureException AuthFailure RequestTimeTooSkewed RequestExpired InvalidSecurity
+        ExpiredIdentityToken""",
     DeniedError: """AccessDenied AccessDeniedException AuthorizationError UnauthorizedOperation AllAccessDisabled
         AccountProblem OptInRequired KMSAccessDeniedException KMSDisabledException KMSInvalidStateException
         KMSNotFoundException KMSOptInRequired KMS.DisabledException KMS.KMSInvalidStateException
-        KMS.NotFoundException""",
-    NotFoundError: "NoSuchBucket NoSuchKey NoSuchUpload NoSuchEntity NotFound ResourceNotFoundException",
+        KMS.NotFoundException NotAuthorized NotSignedUp UnauthorizedAccess InvalidPayer""",
+    NotFoundError: "NoSuchBucket NoSuchKey NoSuchUpload NoSuchEntity NoSuchVersion NotFound ResourceNotFoundException",
     BusyError: """SlowDown Throttling ThrottlingException ThrottledException RequestLimitExceeded RequestThrottled
         RequestThrottledException ProvisionedThroughputExceeded ProvisionedThroughputExceededException LimitExceeded
         LimitExceededException TooManyRequestsException KMSThrottling KMSThrottlingException BandwidthLimitExceeded
         PriorRequestNotComplete OperationAborted ConditionalRequestConflict""",
     UnavailableError: """InternalError InternalFailure InternalFailureException InternalServerError ServiceUnavailable
-        ServiceUnavailableException RequestTimeout RequestTimeoutException RequestTimeTooSkewed RequestExpired
-        IDPCommunicationError""",
+        ServiceUnavailableException RequestTimeout RequestTimeoutException RequestAbortedException
+        MalformedHttpRequestException BadDigest IncompleteBody XAmzContentSHA256Mismatch IDPCommunicationError""",
     ConflictError: """PreconditionFailed BucketAlreadyExists BucketAlreadyOwnedByYou ResourceInUseException
         ResourceExistsException""",
-    TooLargeError: "EntityTooLarge MaxMessageLengthExceeded MetadataTooLarge KeyTooLongError RequestEntityTooLarge",
+    TooLargeError: """EntityTooLarge MaxMessageLengthExceeded MetadataTooLarge KeyTooLongError RequestEntityTooLarge
+        RequestEntityTooLargeException RequestHeaderSectionTooLarge""",
     InvalidError: """InvalidArgument InvalidArgumentException InvalidParameterValue ValidationError ValidationException
         InvalidBucketName InvalidRequest MalformedXML MalformedPolicyDocument AuthorizationHeaderMalformed
         PermanentRedirect TemporaryRedirect IllegalLocationConstraintException AccessControlListNotSupported
-        NotImplemented RegionDisabledException""",
+        NotImplemented RegionDisabledException MethodNotAllowed UnknownOperationException InvalidAction MissingAction
+        MalformedQueryString InvalidDigest InvalidLocationConstraint InvalidObjectState""",
 }
 """The kind of each code that S3, Kinesis, KMS and STS answer, and of those inside a PutRecords reply."""
 
@@ -58,6 +61,10 @@ ENDED_KEYS: Final = frozenset(
 
 _KINDS: Final = {code: kind for kind, codes in CODES.items() for code in codes.split()}
 
+CLOCK_HINT: Final = "The clock of this machine is off by some minutes: let it follow a time server."
+CLOCK_WORDS: Final = ("Signature expired", "Signature not yet current")
+"""Beginnings of the sentence with which AWS refuses a time under the code of a wrong signature (IAM user guide)."""
+
 HINTS: Final[dict[str, str]] = {
     "InvalidAccessKeyId": "The access key id does not exist: a typo, deleted, or of another partition.",
     "UnrecognizedClientException": "The access key id does not exist: a typo, deleted, or of another partition.",
@@ -74,7 +81,8 @@ HINTS: Final[dict[str, str]] = {
     "AccessDenied": "The key is valid, but its policy, the bucket's policy or a KMS key does not allow this.",
     "AccessDeniedException": "The key is valid, but its policy does not allow this.",
     "AccessControlListNotSupported": "The bucket has ACLs disabled: do not ask for one.",
-    "RequestTimeTooSkewed": "The clock of this machine is off by more than 15 minutes.",
+    "RequestTimeTooSkewed": CLOCK_HINT,
+    "RequestExpired": CLOCK_HINT,
     "AllAccessDisabled": "AWS has suspended the account or the bucket.",
     "AccountProblem": "AWS has suspended the account or the bucket.",
     "InvalidBucketName": "This is no name that a bucket can have.",
@@ -97,8 +105,10 @@ ASSUME_ROLE_HINTS: Final[dict[str, str]] = {
 """The same for an answer to `AssumeRole`, where codes have meanings of their own."""
 
 
-def hint_for(code: str | None, operation: str | None = None) -> str | None:
-    """Remedy for an operator, by the code in the answer to an operation such as `AssumeRole`."""
+def hint_for(code: str | None, operation: str | None = None, words: str | None = None) -> str | None:
+    """Remedy for an operator, by the code and AWS's sentence in the answer to an operation such as `AssumeRole`."""
+    if words is not None and words.startswith(CLOCK_WORDS):
+        return CLOCK_HINT
     own = ASSUME_ROLE_HINTS if operation == "AssumeRole" else {}
     return own.get(code or "") or HINTS.get(code or "")
 

@@ -4,6 +4,7 @@ Errors of AWS and its SDK, translated into those of `shared.errors`.
 The kind of each code, and what an operator can do about it, is data in `shared.aws.codes`. No message holds a key.
 """
 
+import re
 from typing import Final
 
 import aiohttp
@@ -14,6 +15,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from msgspec import Struct
 
 from shared.aws.codes import hint_for, kind_of
+from shared.config.secret import MASK
 from shared.errors import CredentialsError, InvalidError, MillraceError, UnavailableError
 from shared.outgoing.addresses import PrivateAddressError, is_refused, unreachable
 
@@ -47,10 +49,21 @@ _NO_ANSWER: Final = (
 )
 
 
+WORDS_CHARS: Final = 300
+_REPEATS: Final = re.compile(
+    r"\n|The Canonical String|The String-to-Sign|Authorization header|Authorization=|Credential="
+)
+_KEY_IDS: Final = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}")
+
+
 class AwsDetails(Struct, frozen=True, kw_only=True):
-    """AWS's own words for a failure. `operation` is the call, `region` the one where AWS says that the bucket is."""
+    """
+    AWS's own words for a failure: `words` is its sentence, without keys and what it signed. `operation` is the call,
+    `region` the one where AWS says that the bucket is.
+    """
 
     code: str | None = None
+    words: str | None = None
     http_status: int | None = None
     request_id: str | None = None
     region: str | None = None
@@ -66,11 +79,18 @@ def aws_details(error: BaseException) -> AwsDetails:
     region = about.get("Region") or answer.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     return AwsDetails(
         code=about.get("Code"),
+        words=_words(about.get("Message")),
         http_status=answer.get("HTTPStatusCode"),
         request_id=answer.get("RequestId"),
         region=region,
         operation=getattr(error, "operation_name", None),
     )
+
+
+def _words(message: object) -> str | None:
+    """The first sentences of a message. What follows repeats the request, with its token, or the header of its keys."""
+    told = _REPEATS.split(str(message or ""), maxsplit=1)[0].strip()
+    return _KEY_IDS.sub(MASK, told)[:WORDS_CHARS] or None
 
 
 def aws_code(error: BaseException) -> str | None:
@@ -96,9 +116,8 @@ def aws_error(error: BaseException) -> MillraceError:
                 "redirect is followed",
                 field="endpoint_url",
             )
-        said = (
-            hint_for(details.code, details.operation) or str(error.response.get("Error", {}).get("Message", ""))[:300]
-        )
+        hint = hint_for(details.code, details.operation, details.words)
+        said = " ".join(filter(None, (hint, f"AWS says: {details.words}" if hint and details.words else details.words)))
         message = f"AWS refused {error.operation_name} with {details.code}: {said}"
         return kind_of(details.code, details.http_status)(message)
     if isinstance(error, _NO_KEYS):

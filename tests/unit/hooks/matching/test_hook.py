@@ -78,3 +78,22 @@ def test_a_hook_that_was_a_webhook_keeps_no_secret() -> None:
 def test_a_hook_with_an_unknown_field_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="unknown field `region`"):
         msgspec.convert(HOOK | {"region": "eu-central-1"}, Hook)
+
+
+@pytest.mark.parametrize("code", ["purchase_*", "*_click", "**", ["login", "push*"]])
+def test_a_pattern_is_no_code(code: str | list[str]) -> None:
+    hook = msgspec.convert(
+        {"name": "h", "stream_name": "s", "trigger_type": "EVENT", "event_code": code}, Hook, strict=True
+    )
+
+    with pytest.raises(InvalidError, match="is a pattern") as caught:
+        hook.checked(("stream_name",))
+
+    assert "event_code" == caught.value.field
+
+
+@pytest.mark.parametrize("code", ["*", "purchase", ["login", "*"]])
+def test_a_code_and_every_code_are_good(code: str | list[str]) -> None:
+    hook = msgspec.convert({"name": "h", "stream_name": "s", "trigger_type": "EVENT", "event_code": code}, Hook)
+
+    assert hook == hook.checked(("stream_name",))

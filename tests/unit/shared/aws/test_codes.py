@@ -39,7 +39,7 @@ def test_every_code_is_of_one_kind() -> None:
         ("ProvisionedThroughputExceededException", BusyError),
         ("ConditionalRequestConflict", BusyError),
         ("InternalFailure", UnavailableError),
-        ("RequestTimeTooSkewed", UnavailableError),
+        ("RequestTimeTooSkewed", CredentialsError),
         ("EntityTooLarge", TooLargeError),
         ("AuthorizationHeaderMalformed", InvalidError),
     ],

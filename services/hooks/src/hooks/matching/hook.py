@@ -87,6 +87,10 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidError: The fields do not fit the type; names the field.
         """
+        for code in self.codes:
+            if ANY in code and code != ANY:
+                message = f"expected codes as they are, or {ANY!r} alone for every code; {code[:128]!r} is a pattern"
+                raise InvalidError(message, field="event_code")
         for field in SINK_FIELDS:
             if field in needed and field != "secret" and not getattr(self, field):
                 raise InvalidError(f"required for {self.type} hooks", field=field)

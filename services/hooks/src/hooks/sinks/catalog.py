@@ -11,6 +11,7 @@ from hooks.matching.rule import Rule, Target
 from hooks.sinks.port import SinkFactory
 from shared.config.registry import Kind, Registry
 from shared.contracts.connection_report import ConnectionReport
+from shared.errors import InvalidError
 
 
 class SinkCatalog:
@@ -102,6 +103,8 @@ class SinkCatalog:
             InvalidError: A field is wrong; names it.
             NotFoundError: The form is empty and nothing is saved.
         """
+        if test_record and stream_name is None:
+            raise InvalidError("required for a test_record", field="stream_name")
         config = await self._over_saved(app_key, connector, form)
         return await config.test(self._shared[config.hook_type], stream_name, test_record=test_record)
 

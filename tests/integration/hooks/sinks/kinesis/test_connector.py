@@ -60,6 +60,12 @@ async def test_a_test_record_that_is_denied_or_throttled_is_reported(
     assert "ProvisionedThroughputExceededException" == throttled["steps"][2]["code"]
 
 
+async def test_a_test_record_needs_a_stream(client: HooksClient, kinesis: FaultyKinesis) -> None:
+    status, told = await client.ask("POST", "/connectors/kinesis/test", {"test_record": True})
+
+    assert (400, "stream_name") == (status, told["error"]["field"])
+
+
 async def test_a_test_record_can_be_requested_by_nats(client: HooksClient, kinesis: FaultyKinesis, bus: Bus) -> None:
     asked = ProbeConnector(app_key="shop", stream_name="orders", test_record=True)
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 
 from hooks.delivery.counters import HookCounters
 from hooks.delivery.model import Outcome, Record, Sent
+from hooks.delivery.packing import pack
+from hooks.matching.hook import BatchSettings
 from hooks.sinks.webhook.client import WebhookClient
 from hooks.sinks.webhook.config import WebhookConfig
 from hooks.sinks.webhook.sink import AT_ONCE, WebhookSink
@@ -204,18 +207,50 @@ async def send(receiver: Receiver, outgoing: Outgoing, *data: bytes, **changes: 
     return await open_sink(config, outgoing).send([record(place, body) for place, body in enumerate(data)])
 
 
-async def test_what_is_sent_again_keeps_its_id_and_another_body_has_another(
-    receiver: Receiver, outgoing: Outgoing
-) -> None:
+async def test_what_is_sent_again_keeps_its_id(receiver: Receiver, outgoing: Outgoing) -> None:
     await send(receiver, outgoing, b"1")
-    await send(receiver, outgoing, b"1")
+    # A change of the hook changes the record, which names the hook's revision.
     await send(receiver, outgoing, b"12")
+
+    assert ["all:EVENTS:0:0"] * 2 == [request.id for request in receiver.received]
+    assert {int(NOW.timestamp())} == {request.timestamp for request in receiver.received}
+
+
+async def test_a_record_of_several_events_has_an_id_of_all_of_them(receiver: Receiver, outgoing: Outgoing) -> None:
+    ndjson = BatchSettings(format="ndjson")
+    sink = open_sink(WebhookConfig(url=receiver.url, secret=Secret(SECRET)), outgoing)
+
+    for revision, places in ((b"1", (0, 1)), (b"2", (0, 1)), (b"2", (0, 1, 2))):
+        head, *rest = [msgspec.structs.replace(record(place, revision), key="u", batch=ndjson) for place in places]
+        last = head
+        for following in rest:
+            last.next = last = following
+        await sink.send([pack(head, 1000)])
 
     first, again, longer = [request.id for request in receiver.received]
     assert first == again
-    assert first != longer
     assert first.startswith("all:EVENTS:0:0:")
-    assert {int(NOW.timestamp())} == {request.timestamp for request in receiver.received}
+    assert first != longer
+
+
+@pytest.mark.parametrize("status", [402, 405, 406, 407, 411, 415, 426, 431, 451])
+async def test_an_answer_that_says_nothing_of_the_record_pauses(
+    client: HooksClient, receiver: Receiver, bus: Bus, status: int
+) -> None:
+    receiver.status_of = lambda _: status
+    await client.post(events(5, users=5))
+
+    async def waits() -> bool:
+        return str(status) in str((await client.status("all"))["waits_because"])
+
+    await until(waits)
+    before = await client.status("all")
+    receiver.status_of = lambda _: 200
+    await client.hook("all", **webhook(receiver))
+    await wait_acknowledged(bus)
+
+    assert 0 == before["dead_lettered"]
+    assert 5 == len(receiver.received)
 
 
 @pytest.mark.parametrize(

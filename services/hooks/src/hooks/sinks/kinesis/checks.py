@@ -11,7 +11,7 @@ from hooks.delivery.model import Failed, Outcome
 from hooks.sinks.kinesis.api import NOT_ALLOWED, KinesisApi
 from hooks.sinks.kinesis.sink import KinesisSink
 from hooks.sinks.probe_message import probe_message
-from shared.aws.codes import HINTS
+from shared.aws.codes import hint_for
 from shared.aws.errors import aws_code, aws_details
 from shared.contracts.connection_report import Check, Finding
 from shared.errors import DeniedError, MillraceError
@@ -67,7 +67,7 @@ async def _put_test_record(sink: KinesisSink) -> Finding:
         except DeniedError:
             raise error from error.__cause__
     if isinstance(outcome, Failed):
-        return Finding(status="failed", code=outcome.code, message=outcome.message, hint=HINTS.get(outcome.code))
+        return Finding(status="failed", code=outcome.code, message=outcome.message, hint=hint_for(outcome.code))
     where = f"{name} is in {outcome.shard} as number {outcome.sequence}"
     if denied is None:
         return Finding(message=where, http_status=200)
@@ -87,7 +87,7 @@ def _explain(error: MillraceError) -> Finding:
         message=error.message,
         code=details.code or error.code,
         http_status=details.http_status,
-        hint=HINTS.get(details.code or ""),
+        hint=hint_for(details.code, details.operation, details.words),
     )
 
 

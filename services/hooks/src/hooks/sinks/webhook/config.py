@@ -36,7 +36,7 @@ URL: Final = re.compile(r"https?://[!-~]+")
 
 
 class WebhookConfig(Struct, frozen=True, kw_only=True):
-    """The address of one hook's records, and the secret that signs them: `whsec_` and the key in Base64."""
+    """The address of one hook's records, and the secret that signs them: the key in Base64, after `whsec_` or alone."""
 
     hook_type: ClassVar[str] = "WEBHOOK"
     title: ClassVar[str] = "webhook"

@@ -14,14 +14,16 @@ KEY_BYTES: Final = range(24, 65)
 
 
 def signing_key(secret: Secret) -> bytes:
-    """The key in a secret. Raises `InvalidError` where there is none."""
-    prefix, _, rest = secret.reveal().partition("_")
+    """
+    The key in a secret, which may begin with `whsec_`, as with the libraries of Standard Webhooks. Raises
+    `InvalidError` where there is none.
+    """
     try:
-        key = base64.b64decode(rest, validate=True)
+        key = base64.b64decode(secret.reveal().removeprefix("whsec_"), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if prefix != "whsec" or len(key) not in KEY_BYTES:
-        raise InvalidError("expected whsec_ and 24 to 64 random bytes in Base64", field="secret")
+    if len(key) not in KEY_BYTES:
+        raise InvalidError("expected 24 to 64 random bytes in Base64, which whsec_ may precede", field="secret")
     return key
 
 

@@ -4,7 +4,8 @@ Post records to one address.
 Implementation: one POST a record, several at a time. A record that is sent again keeps its `webhook-id` and gets a new
 time. An answer of 2xx is a confirmation; its body is not read.
 Considerations: by 410 a receiver ends its subscription; 401, 403, 404 and redirects are more often a faulty
-deployment. All of them pause the hook, because another record would fare no better.
+deployment. All of them pause the hook, because another record would fare no better. Of the 4xx only 400, 409, 413 and
+422 say something of a record (RFC 9110, 15.5).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import Final
 import aiohttp
 
 from hooks.delivery.model import PAUSING, Failed, Outcome, Record, Sent, SinkLimits
+from hooks.delivery.packing import PackedRecord
 from hooks.sinks.webhook.client import WebhookClient
 from hooks.sinks.webhook.signing import sign, signing_key
 from shared.config.secret import Secret
@@ -45,12 +47,16 @@ MOST_WAIT_S: Final = 3600.0
 """The longest `Retry-After` that is obeyed."""
 
 _STATUSES: Final[dict[int, tuple[type[MillraceError], str]]] = {
+    400: (InvalidError, "refuses the record"),
     401: (CredentialsError, "does not take the signature"),
     403: (DeniedError, "refuses"),
     404: (NotFoundError, "is not there"),
+    405: (DeniedError, "does not take POST"),
     408: (UnavailableError, "did not wait for the request"),
+    409: (InvalidError, "refuses the record"),
     410: (NotFoundError, "is gone"),
     413: (TooLargeError, "finds the record too large"),
+    422: (InvalidError, "refuses the record"),
     425: (UnavailableError, "is not ready"),
     429: (BusyError, "is asked too often"),
 }
@@ -107,15 +113,13 @@ class WebhookSink:
         return [_outcome(error) for error in errors]
 
     async def ping(self) -> None:
-        _, error = await self._request("HEAD")
-        if error is not None and not _about_record(error):
+        status, error = await self._request("HEAD")
+        # A receiver that takes POST alone is there.
+        if error is not None and status != 405 and not _about_record(error):
             raise error
 
     async def _post(self, record: Record, key: bytes) -> MillraceError | None:
-        # A record of several events has the source of its first, and may hold other events after a restart. Under the
-        # same id the receiver would drop them unread.
-        content = hashlib.blake2b(record.data, digest_size=8).hexdigest()
-        _, error = await self._post_signed(f"{record.hook_id}:{record.source}:{content}", record.data, key)
+        _, error = await self._post_signed(_message_id(record), record.data, key)
         return error
 
     async def probe(self, message_id: str, body: bytes) -> tuple[int | None, MillraceError | None]:
@@ -173,11 +177,24 @@ class WebhookSink:
         elif 300 <= status < 400:
             kind, reason = NotFoundError, "redirects, which is not followed"
         elif 400 <= status < 500:
-            kind, reason = InvalidError, "refuses the record"
+            # These say something of the request, and so of every record: 402, 406, 407, 415, 426, 451 and others.
+            kind, reason = DeniedError, "refuses what every record has"
         else:
             kind, reason = UnavailableError, "fails"
         message = f"the receiver {reason}: HTTP {status}"
         return kind(message, retry_after_s=_seconds(retry_after, self._clock) if kind.retryable else None)
+
+
+def _message_id(record: Record) -> str:
+    """
+    The id of a record, by its hook and its events alone: the same after a restart and a change of the configuration. A
+    record of several events may hold others after a restart, which the receiver would drop unread under the same id.
+    """
+    if not isinstance(record, PackedRecord):
+        return f"{record.hook_id}:{record.source}"
+    sources = ",".join(single.source for single in record.records)
+    content = hashlib.blake2b(sources.encode(), digest_size=8).hexdigest()
+    return f"{record.hook_id}:{record.source}:{content}"
 
 
 def _about_record(error: MillraceError) -> bool:
