@@ -32,7 +32,7 @@ BODY = b"x" * 1024
 AT_ONCE = 64
 BATCH = 256
 
-STREAM = Stream(name="BENCH", subjects=("bench.*",), max_age_s=3600, max_bytes=8 << 30)
+STREAM = Stream(name="BENCH", owner="bench", subjects=("bench.*",), max_age_s=3600, max_bytes=8 << 30)
 _numbers = itertools.count()
 
 

@@ -48,6 +48,7 @@ from shared.http.web_server import WebServer
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.endpoints import Endpoint, answering
+from shared.messaging.fill import FillWatch
 from shared.messaging.kv import KeyValueStore
 from shared.messaging.provisioning.looking import wait_provisioned
 from shared.messaging.provisioning.making import provision_mesh
@@ -361,6 +362,7 @@ async def _start(
     )
     mesh.spawn("loop lag", report_loop_lag(partial(listener.metrics.gauge, "millrace_loop_lag_seconds")))
     mesh.spawn("connection", _fail_when_closed(bus))
+    mesh.spawn("fill", FillWatch(bus, service.name, (*service.streams, *service.buckets)).run())
     views = [registry.view(kind) for kind in (*service.kinds, TOKENS)]
     for view in views:
         mesh.spawn("configuration", view.run())

@@ -21,6 +21,7 @@ from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
 from shared.service import Mesh, RunningService, Service, serve
 from support.run_service import provision_for, running
+from support.waiting import until
 
 
 class Thing(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +150,14 @@ async def test_token_for_metrics_opens_nothing_else(http: aiohttp.ClientSession,
     for path in ("/v1/apps/shop/missing", "/v1/apps/metrics/missing", "/v1/tokens"):
         async with http.get(path, headers=metrics_token) as response:
             assert 403 == response.status
+
+
+async def test_metrics_show_how_full_its_buckets_are(http: aiohttp.ClientSession) -> None:
+    async def shown() -> bool:
+        async with http.get("/metrics") as metrics:
+            return 'millrace_stream_limit_bytes{stream="KV_CONFIG"} 1.34217728e+08' in await metrics.text()
+
+    await until(shown)
 
 
 async def test_a_typed_route_decodes_and_answers(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:

@@ -74,14 +74,14 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
 
     @property
     def grant(self) -> Grant:
-        """All of its permissions: its own, its configuration and the tokens, and its alerts."""
+        """Its own permissions, its configuration, the tokens, and its alerts, of which it reads those of no app."""
         config = tuple(CONFIG.subject_of(kind) for kind in self.kinds)
         return Grant(
             looks=(*self.own_grant.looks, ALERTS, CONFIG),
             reads=self.own_grant.reads,
             scans=(*((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))), *self.own_grant.scans),
             writes=(*self.own_grant.writes, alert(self.name, "*", "*"), *config),
-            requests=self.own_grant.requests,
+            requests=(*self.own_grant.requests, jetstream.direct_get(ALERTS.name, alert(self.name, "-", "*"))),
             serves=self.own_grant.serves,
             purges=self.own_grant.purges,
             service=self.name,

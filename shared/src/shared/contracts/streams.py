@@ -27,6 +27,8 @@ class Stream(Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    owner: str
+    """The service that alerts when it is nearly full."""
     subjects: tuple[str, ...]
     max_age_s: float
     max_bytes: int
@@ -42,6 +44,8 @@ class Bucket(Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    owner: str
+    """As that of a stream."""
     max_bytes: int
     history: int = 1
     ttl_s: float = 0.0
@@ -68,6 +72,7 @@ class Bucket(Struct, frozen=True, kw_only=True):
 
 EVENTS = Stream(
     name="EVENTS",
+    owner="hooks",
     # Not `events.*.*`: an event in a partition that nobody reads would be acknowledged and never delivered.
     subjects=tuple(events_of_partition(partition) for partition in range(PARTITIONS)),
     max_age_s=3 * DAY_S,
@@ -76,6 +81,7 @@ EVENTS = Stream(
 )
 PUSH = Stream(
     name="PUSH",
+    owner="ftp-gateway",
     subjects=("push.send.*.*",),
     max_age_s=7 * DAY_S,
     max_bytes=512 * MIB,
@@ -84,6 +90,7 @@ PUSH = Stream(
 )
 PROFILE_UPDATES = Stream(
     name="PROFILE_UPDATES",
+    owner="ftp-gateway",
     subjects=("profile.update.*.*",),
     max_age_s=7 * DAY_S,
     max_bytes=512 * MIB,
@@ -91,28 +98,30 @@ PROFILE_UPDATES = Stream(
     refuses_when_full=True,
 )
 """The rows of files. Refused, the file waits in the spool; dropped, rows would be lost that were accepted."""
-FILES = Stream(name="FILES", subjects=("ftp.file.*.*",), max_age_s=30 * DAY_S, max_bytes=128 * MIB)
-OBJECTS = Stream(name="OBJECTS", subjects=("storage.object.*.stored",), max_age_s=7 * DAY_S, max_bytes=128 * MIB)
-DLQ = Stream(name="DLQ", subjects=("dlq.*.*.*.*",), max_age_s=14 * DAY_S, max_bytes=512 * MIB)
-ALERTS = Stream(name="ALERTS", subjects=("alerts.*.*.*",), max_age_s=30 * DAY_S, max_bytes=32 * MIB)
+FILES = Stream(name="FILES", owner="ftp-gateway", subjects=("ftp.file.*.*",), max_age_s=30 * DAY_S, max_bytes=128 * MIB)
+OBJECTS = Stream(
+    name="OBJECTS", owner="storage", subjects=("storage.object.*.stored",), max_age_s=7 * DAY_S, max_bytes=128 * MIB
+)
+DLQ = Stream(name="DLQ", owner="hooks", subjects=("dlq.*.*.*.*",), max_age_s=14 * DAY_S, max_bytes=512 * MIB)
+ALERTS = Stream(name="ALERTS", owner="hooks", subjects=("alerts.*.*.*",), max_age_s=30 * DAY_S, max_bytes=32 * MIB)
 """
 Notices, and records that were put aside. These four drop the oldest when they are full: refusing would hold up the work
 that they report on, for every app, because of one app's letters or files. What they drop is counted and alerted.
 """
 
-CONFIG = Bucket(name="CONFIG", max_bytes=128 * MIB, history=10, erasable=True)
-MEDIA = Bucket(name="MEDIA", max_bytes=512 * MIB)
-PROFILES = Bucket(name="PROFILES", max_bytes=1024 * MIB)
-RUNS = Bucket(name="RUNS", max_bytes=128 * MIB, ttl_s=90 * DAY_S)
-PLANS = Bucket(name="PLANS", max_bytes=64 * MIB)
-LEASES = Bucket(name="LEASES", max_bytes=16 * MIB, ttl_s=60.0)
-HOOKS = Bucket(name="HOOKS", max_bytes=64 * MIB)
+CONFIG = Bucket(name="CONFIG", owner="hooks", max_bytes=128 * MIB, history=10, erasable=True)
+MEDIA = Bucket(name="MEDIA", owner="storage", max_bytes=512 * MIB)
+PROFILES = Bucket(name="PROFILES", owner="ftp-gateway", max_bytes=1024 * MIB)
+RUNS = Bucket(name="RUNS", owner="exporter", max_bytes=128 * MIB, ttl_s=90 * DAY_S)
+PLANS = Bucket(name="PLANS", owner="exporter", max_bytes=64 * MIB)
+LEASES = Bucket(name="LEASES", owner="hooks", max_bytes=16 * MIB, ttl_s=60.0)
+HOOKS = Bucket(name="HOOKS", owner="hooks", max_bytes=64 * MIB)
 """Backlogs of hooks: from where a target that was blocked catches up. One entry per partition and target."""
-DEFENDER = Bucket(name="DEFENDER", max_bytes=32 * MIB, ttl_s=3 * DAY_S)
+DEFENDER = Bucket(name="DEFENDER", owner="ftp-gateway", max_bytes=32 * MIB, ttl_s=3 * DAY_S)
 """Scores of addresses that try passwords. Kept for longer than a ban and the quiet time after it."""
-SUMMARIES = Bucket(name="SUMMARIES", max_bytes=16 * MIB, ttl_s=30 * DAY_S)
+SUMMARIES = Bucket(name="SUMMARIES", owner="ftp-gateway", max_bytes=16 * MIB, ttl_s=30 * DAY_S)
 """Day of the last summary of files that each app was sent; the key is the app's."""
-REMOTES = Bucket(name="REMOTES", max_bytes=128 * MIB)
+REMOTES = Bucket(name="REMOTES", owner="ftp-gateway", max_bytes=128 * MIB)
 """Files pulled from customers' own servers, and the progress of the pulls."""
 
 STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)

@@ -55,6 +55,7 @@ CounterName = Literal[
     "millrace_export_runs_total",
     "millrace_export_rows_total",
     "millrace_export_bytes_total",
+    "millrace_stream_dropped_total",
     "millrace_bugs_total",
 ]
 GaugeName = Literal[
@@ -67,6 +68,9 @@ GaugeName = Literal[
     "millrace_ftp_sessions",
     "millrace_export_lag_messages",
     "millrace_hooks_detached_targets",
+    "millrace_stream_messages",
+    "millrace_stream_bytes",
+    "millrace_stream_limit_bytes",
     "millrace_loop_lag_seconds",
     "millrace_http_connections",
 ]
@@ -120,6 +124,9 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_export_runs_total": Series("Runs of exports that came to an end", ("outcome",)),
     "millrace_export_rows_total": Series("Rows of exports: exported, filtered or dropped", ("outcome",)),
     "millrace_export_bytes_total": Series("Bytes of exported objects, as they lie in the destination"),
+    "millrace_stream_dropped_total": Series(
+        "Messages that a full stream has dropped, the oldest first; each replica counts all", ("stream",)
+    ),
     "millrace_bugs_total": Series("Exceptions that no kind of error covers", ("where",)),
 }
 GAUGES: dict[GaugeName, Series] = {
@@ -131,6 +138,9 @@ GAUGES: dict[GaugeName, Series] = {
     "millrace_hooks_partitions_owned": Series("Partitions that this replica of hooks reads"),
     "millrace_ftp_sessions": Series("Sessions of SFTP users that are open"),
     "millrace_export_lag_messages": Series("Messages of the slowest export that wait to be exported"),
+    "millrace_stream_messages": Series("Messages of a stream, or of the stream under a bucket", ("stream",)),
+    "millrace_stream_bytes": Series("Bytes of a stream before compression, which its limit counts", ("stream",)),
+    "millrace_stream_limit_bytes": Series("Bytes at which a stream refuses messages, or drops the oldest", ("stream",)),
     "millrace_hooks_detached_targets": Series("Targets that were blocked and catch up apart from the others"),
     "millrace_loop_lag_seconds": Series("Longest delay of the event loop in the last 30 to 60 s"),
     "millrace_http_connections": Series("Connections of HTTP that are open"),

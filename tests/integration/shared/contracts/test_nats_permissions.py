@@ -23,11 +23,13 @@ from shared.contracts.consumers import CONSUMERS
 from shared.contracts.grants import GRANTS, PROVISION, permissions
 from shared.contracts.permissions import inbox_prefix
 from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
-from shared.contracts.streams import BUCKETS, STREAMS, Bucket, Stream
+from shared.contracts.streams import ALERTS, BUCKETS, STREAMS, Bucket, Stream
+from shared.contracts.subjects import alert
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull, open_scan
+from shared.messaging.fill import FillWatch
 from shared.messaging.provisioning.configurations import stream_of
 from shared.messaging.provisioning.looking import find_problems
 from shared.messaging.provisioning.making import provision
@@ -142,6 +144,21 @@ def test_service_looks_at_all_that_it_declares(service: ServiceEntry) -> None:
         *(bucket.stream for bucket in declared.buckets),
     }
     assert service.grant.reads == declared.consumers
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("service", SERVICE_NAMES)
+async def test_service_tells_how_full_its_streams_are(service: str, sign_in: SignIn) -> None:
+    owned = [spec for spec in (*STREAMS, *BUCKETS) if spec.owner == service]
+    async with sign_in(service) as bus:
+        for spec in owned:
+            kind = f"{spec.name.lower().replace('_', '-')}-filling"
+            await bus.publish(alert(service, "-", kind), b"{}")
+
+        # They are empty, so the end of each crossing is told.
+        await FillWatch(bus, service, owned).look()
+
+        assert 2 * len(owned) == (await bus.stream_state(ALERTS)).messages
 
 
 @pytest.mark.usefixtures("streams")
