@@ -124,6 +124,12 @@ class RecordingObserver:
     def resumed(self, target: Target) -> None:
         self.said.append(f"resumed {target.stream_name}")
 
+    def throttled(self, target: Target, message: str) -> None:
+        self.said.append(f"throttled {target.stream_name}: {message}")
+
+    def rejects(self, target: Target, message: str) -> None:
+        self.said.append(f"rejects {target.stream_name}: {message}")
+
 
 class RecordingDeadLetters:
     """Satisfies `hooks.delivery.model.DeadLetters`."""

@@ -103,7 +103,14 @@ OBJECTS = Stream(
     name="OBJECTS", owner="storage", subjects=("storage.object.*.stored",), max_age_s=7 * DAY_S, max_bytes=128 * MIB
 )
 DLQ = Stream(name="DLQ", owner="hooks", subjects=("dlq.*.*.*.*",), max_age_s=14 * DAY_S, max_bytes=512 * MIB)
-ALERTS = Stream(name="ALERTS", owner="hooks", subjects=("alerts.*.*.*",), max_age_s=30 * DAY_S, max_bytes=32 * MIB)
+ALERTS = Stream(
+    name="ALERTS",
+    owner="hooks",
+    subjects=("alerts.*.*.*",),
+    max_age_s=30 * DAY_S,
+    max_bytes=32 * MIB,
+    duplicate_window_s=600.0,
+)
 """
 Notices, and records that were put aside. These four drop the oldest when they are full: refusing would hold up the work
 that they report on, for every app, because of one app's letters or files. What they drop is counted and alerted.

@@ -329,13 +329,17 @@ class Bus:
             first_sequence=state.first_seq, last_sequence=state.last_seq, messages=state.messages, bytes=state.bytes
         )
 
-    async def alert(self, alert: Alert) -> None:
-        """Publish an alert. One that cannot be published is logged: it must not fail the work that raised it."""
+    async def alert(self, alert: Alert, message_id: str | None = None) -> None:
+        """
+        Publish an alert. One that cannot be published is logged: it must not fail the work that raised it. Of several
+        with one `message_id` within the duplicate window of `ALERTS`, the first is kept.
+        """
         log.warning(
             "alert_raised", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message
         )
         try:
-            await self.publish(subjects.alert(alert.service, alert.app_key or "-", alert.kind), encode(alert))
+            subject = subjects.alert(alert.service, alert.app_key or "-", alert.kind)
+            await self.publish(subject, encode(alert), message_id=message_id)
         except MillraceError as error:
             log.error("alert_publish_failed", kind=alert.kind, message=str(error))
 

@@ -210,6 +210,39 @@ async def test_each_replica_counts_as_matched_what_it_sent_or_has(
     assert [status["sent"] for status in told] == [status["matched"] for status in told]
 
 
+async def test_a_pause_that_every_replica_finds_is_told_once(
+    replicas: Replicas, unhurried: None, shop: dict[str, str], kinesis: FaultyKinesis, bus: Bus
+) -> None:
+    kinesis.denied_streams = {"orders"}
+    urls = [(await replicas.start(name)).url for name in ("first", "second")]
+    await until(lambda: replicas.owned() == [8, 8])
+    async with open_client(urls[0], shop) as client, open_client(urls[1], shop) as other:
+        await client.connect(kinesis)
+        await client.hook("all")
+        await client.post(events(200, users=100))
+
+        async def both_wait() -> bool:
+            return None not in [(await one.status("all"))["waits_because"] for one in (client, other)]
+
+        await until(both_wait)
+        kinesis.denied_streams = set()
+        await client.hook("all", name="mended")
+        await kinesis.wait_records("orders", holds(200))
+        await until(lambda: has_alerts(bus, "target-resumed", 1))
+
+    assert 1 == await alerts(bus, "target-paused")
+
+
+async def alerts(bus: Bus, kind: str) -> int:
+    """Count the alerts of a kind."""
+    info = await bus.js.stream_info("ALERTS", subjects_filter=f"alerts.hooks.shop.{kind}")
+    return sum((info.state.subjects or {}).values())
+
+
+async def has_alerts(bus: Bus, kind: str, number: int) -> bool:
+    return await alerts(bus, kind) >= number
+
+
 async def test_a_replica_that_was_killed_has_its_partitions_back_when_it_is_started_again(
     replicas: Replicas, admin: dict[str, str]
 ) -> None:

@@ -32,6 +32,7 @@ from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import events as subject_of
 from shared.contracts.subjects import partition_of
 from shared.errors import DeniedError
+from shared.messaging.bus import Published
 from shared.runtime import logs
 from shared.runtime.telemetry import Metrics
 from support.fakes.bucket import MemoryBucket
@@ -240,10 +241,10 @@ class Replica:
 
     max_payload = 1 << 20
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> Published:
         """Record a dead letter, of which there must be none."""
         self.bad_letters.append(subject)
-        return 1
+        return Published(1, False)
 
 
 class Unheard:

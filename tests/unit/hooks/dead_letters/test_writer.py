@@ -7,7 +7,8 @@ import pytest
 from hooks.dead_letters.writer import DeadLetterWriter, ReplayedRecord
 from hooks.delivery.counters import HookCounters
 from shared.contracts.messages import DeadLetter, decode
-from shared.errors import BusyError, MillraceError
+from shared.errors import BusyError, MillraceError, UnavailableError
+from shared.messaging.bus import Published
 from shared.runtime.telemetry import Metrics
 from support.fakes.sink import NOW, TARGET, make_record
 
@@ -19,14 +20,17 @@ class Bus:
 
     def __init__(self, *failures: MillraceError) -> None:
         self.failures = list(failures)
+        self.remembers = False
         self.taken: list[tuple[str, bytes, str | None]] = []
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> Published:
         if self.failures:
             raise self.failures.pop()
         assert len(data) <= self.max_payload
-        self.taken.append((subject, data, message_id))
-        return len(self.taken)
+        duplicate = self.remembers and message_id in [taken for *_, taken in self.taken]
+        if not duplicate:
+            self.taken.append((subject, data, message_id))
+        return Published(len(self.taken), duplicate)
 
 
 def make_box(bus: Bus) -> DeadLetterWriter:
@@ -56,6 +60,36 @@ async def test_a_dead_letter_names_its_owner_and_its_source() -> None:
         body='{"a":1}',
     ) == decode(data, DeadLetter)
     assert 1 == counters.dead_lettered
+
+
+async def test_a_dead_letter_that_is_stored_already_is_not_counted_twice() -> None:
+    bus, counters, metrics = Bus(), HookCounters(lambda: NOW), Metrics()
+    bus.remembers = True
+    box = DeadLetterWriter(bus, metrics, lambda: NOW)
+    record = make_record(
+        key="ann", data=b"{}", hook_id="all", source="EVENTS:7:1", counters=counters, done=lambda _: None
+    )
+
+    for _ in range(2):
+        # The partition was lost before its message was acknowledged.
+        counters.matched += 1
+        await box.put_record(TARGET, record, "rejected", "no")
+
+    assert (1, 1) == (counters.matched, counters.dead_lettered)
+    assert b'millrace_hooks_dead_letters_total{reason="rejected"} 1.0' in metrics.render()
+
+
+async def test_a_dead_letter_whose_first_answer_was_lost_is_counted() -> None:
+    bus, counters = Bus(UnavailableError("no answer")), HookCounters(lambda: NOW)
+    bus.remembers = True
+    record = make_record(
+        key="ann", data=b"{}", hook_id="all", source="EVENTS:7:1", counters=counters, done=lambda _: None
+    )
+    bus.taken.append(("", b"", "all:shop:EVENTS:7:1"))
+
+    await make_box(bus).put_record(TARGET, record, "rejected", "no")
+
+    assert (0, 1) == (counters.matched, counters.dead_lettered)
 
 
 async def test_a_put_waits_until_the_dead_letter_is_stored() -> None:

@@ -10,12 +10,17 @@ from hooks.delivery.model import CallPolicy, Failed, Outcome, Record, Sent
 from hooks.delivery.shard_backoff import USERS_REMEMBERED, ShardBackoff
 from shared.runtime.retry import Backoff
 from support.fakes.sink import NO_BACKOFF, NOW, MemorySink, MemoryTargetQueue, make_record
+from support.virtual_time import run_virtually
 from support.waiting import until
 
 NEVER = Backoff(first_s=10**9, max_s=10**9)
 """Jitter may draw a short wait, with odds of one in 10**7."""
 PATIENT = CallPolicy(retry=NEVER, probe=NEVER)
 FULL = "ProvisionedThroughputExceededException"
+
+
+def unreported(message: str) -> None:
+    raise AssertionError(message)
 
 
 class ShardedSink(MemorySink):
@@ -34,7 +39,7 @@ class ShardedSink(MemorySink):
         shard = f"shardId-{number:012d}"
         if record.key[0] in self.full:
             told = f"shard {shard} in stream orders under account 111122223333." if self.named else "a shard."
-            return Failed(FULL, f"Rate exceeded for {told}")
+            return Failed(FULL, f"Rate exceeded for {told}", throttled=True)
         return Sent(shard, self.store(record).sequence)
 
 
@@ -67,7 +72,7 @@ def refusal(shard: int = 0) -> Failed:
 
 async def test_one_refusal_holds_up_no_other_user_and_a_second_one_its_shard() -> None:
     back: list[Record] = []
-    shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
+    shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend, unreported)
     ann, abe, bob = record("ann"), record("abe"), record("bob")
     shards.record_outcomes([abe, bob], [Sent("shardId-000000000000", "1"), Sent("shardId-000000000001", "2")])
 
@@ -82,7 +87,7 @@ async def test_one_refusal_holds_up_no_other_user_and_a_second_one_its_shard() -
 
 async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> None:
     back: list[Record] = []
-    shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend)
+    shards = ShardBackoff(NO_BACKOFF.retry, asyncio.get_running_loop(), back.extend, unreported)
     for round_ in (1, 2):
         shards.record_refusals([(record("ann"), refusal(0)), (record("bob"), refusal(1))])
         if round_ == 1:
@@ -97,7 +102,7 @@ async def test_any_record_that_gets_through_resets_its_shard_and_no_other() -> N
 
 
 async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
-    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
+    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None, unreported)
 
     for _ in range(5):
         shards.record_refusals([(record("ann"), refusal())])
@@ -107,7 +112,7 @@ async def test_a_wait_is_not_prolonged_by_the_calls_that_ran_beside() -> None:
 
 
 async def test_a_record_stored_before_an_earlier_one_of_its_user_is_counted_in_its_shard_alone() -> None:
-    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
+    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None, unreported)
     told = [("a", "5"), ("a", "6"), ("a", "6"), ("a", "10"), ("a", "9"), ("b", "1"), ("b", "2"), ("", "1"), ("b", "1")]
 
     found = [shards.record_outcomes([record("ann")], [Sent(shard, sequence)]) for shard, sequence in told]
@@ -116,7 +121,7 @@ async def test_a_record_stored_before_an_earlier_one_of_its_user_is_counted_in_i
 
 
 async def test_what_is_remembered_of_users_is_bounded() -> None:
-    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None)
+    shards = ShardBackoff(NEVER, asyncio.get_running_loop(), lambda _: None, unreported)
     shards.record_outcomes([record("first")], [Sent("a", "9")])
 
     for number in range(3 * USERS_REMEMBERED):
@@ -159,3 +164,63 @@ async def test_what_waits_for_a_shard_can_be_released() -> None:
         released = bench.queue.release(lambda _: True)
 
     assert records == released
+
+
+class LimitedSink(MemorySink):
+    """Four shards, each of which stores `rate` records in a second of the loop's clock, as Kinesis does."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__(*[self._answer] * 100_000)
+        self.rate = rate
+        self.attempts = 0
+        self._second: dict[tuple[int, int], int] = {}
+
+    def _answer(self, sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
+        return [self._put(record) for record in batch]
+
+    def _put(self, record: Record) -> Outcome:
+        self.attempts += 1
+        shard = int(record.key) % 4
+        second = shard, int(asyncio.get_running_loop().time())
+        self._second[second] = self._second.get(second, 0) + 1
+        name = f"shardId-{shard:012d}"
+        if self._second[second] > self.rate:
+            return Failed(FULL, f"Rate exceeded for shard {name} in stream s.", throttled=True)
+        return Sent(name, self.store(record).sequence)
+
+
+def test_a_throttled_shard_is_asked_some_two_times_for_each_record_that_it_stores() -> None:
+    sink, said = LimitedSink(rate=25), []
+
+    async def load() -> None:
+        async with MemoryTargetQueue(sink, CallPolicy()) as bench:
+            for second in range(300):
+                for number in range(600 if second < 60 else 0):
+                    bench.put(str((second * 600 + number) % 4000))
+                await asyncio.sleep(1)
+            said.extend(bench.heard.said)
+            assert "Rate exceeded" in str(bench.queue.waits_because)
+
+    run_virtually(load())
+
+    assert sink.attempts < 2.2 * len(sink.stored)
+    assert len(sink.stored) > 300 * 4 * 25 * 0.6, "most of what the shards can take"
+    assert 1 == len(said), said
+    assert said[0].startswith(f"throttled orders: {FULL}: Rate exceeded for shard ")
+
+
+def test_a_shard_that_takes_everything_again_is_soon_at_full_speed() -> None:
+    sink = LimitedSink(rate=10)
+
+    async def load() -> None:
+        async with MemoryTargetQueue(sink, CallPolicy()) as bench:
+            for number in range(8000):
+                bench.put(str(number % 4000))
+            await asyncio.sleep(30)
+            sink.rate = 1000
+            async with asyncio.timeout(20):
+                while len(bench.finished) < 8000:
+                    await asyncio.sleep(0.1)
+            assert None is bench.queue.waits_because
+
+    run_virtually(load())

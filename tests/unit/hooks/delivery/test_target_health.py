@@ -3,7 +3,7 @@
 import pytest
 
 from hooks.delivery.model import CallPolicy
-from hooks.delivery.target_health import TargetHealth, wait_s
+from hooks.delivery.target_health import REJECTED_IN_A_ROW, TargetHealth, wait_s
 from shared.errors import BusyError, CredentialsError, MillraceError, UnavailableError
 from shared.runtime.retry import Backoff
 from support.fakes.sink import TARGET, RecordingObserver
@@ -112,3 +112,18 @@ def test_a_passing_failure_is_not_reported(health: TargetHealth, clock: Clock, o
     health.record_answer()
 
     assert [] == observer.said
+
+
+def test_dead_letters_in_a_row_are_reported_once_until_a_record_is_stored(
+    health: TargetHealth, observer: RecordingObserver
+) -> None:
+    for _ in range(REJECTED_IN_A_ROW * 3):
+        health.record_rejection("not this one")
+    health.record_answer()
+    for _ in range(REJECTED_IN_A_ROW - 1):
+        health.record_rejection("not this one")
+    once = list(observer.said)
+    health.record_rejection("not this one")
+
+    assert ["rejects orders: not this one"] == once
+    assert 2 == len(observer.said)

@@ -42,7 +42,7 @@ class Scene:
         self._box = Alerts(self._alert, lambda: NOW)
         self.publishing = EventPublisher(bus, self._box.events_full, lambda: NOW)
 
-    async def _alert(self, alert: Alert) -> None:
+    async def _alert(self, alert: Alert, message_id: str | None = None) -> None:
         self.alerts.append(alert)
 
     async def told(self) -> list[str]:

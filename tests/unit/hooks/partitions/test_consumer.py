@@ -20,7 +20,7 @@ from hooks.partitions.pool import ConsumerPool
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError, UnavailableError
-from shared.messaging.bus import StreamState
+from shared.messaging.bus import Published, StreamState
 from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 from shared.profiles.store import Profile
@@ -81,10 +81,10 @@ class Bus:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> int:
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> Published:
         self.subjects.append(subject)
         await self.gate.wait()
-        return 1
+        return Published(1, False)
 
 
 def message(*ids: str) -> bytes:

@@ -23,6 +23,7 @@ from hooks.matching.rule import Target
 from shared.contracts import subjects
 from shared.contracts.messages import DeadLetter, encode
 from shared.errors import MillraceError
+from shared.messaging.bus import Published
 from shared.runtime.logs import MASK, MIN_SECRET_CHARS, redactor
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
@@ -41,7 +42,7 @@ class DeadLetterBus(Protocol):
     @property
     def max_payload(self) -> int: ...
 
-    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> object: ...
+    async def publish(self, subject: str, data: bytes, *, message_id: str | None = None) -> Published: ...
 
 
 class ReplayedRecord(Record, kw_only=True, eq=False, gc=True):
@@ -75,8 +76,11 @@ class DeadLetterWriter:
         self._secrets_of = secrets_of
 
     async def put_record(self, target: Target, record: Record, reason: str, message: str) -> None:
-        """Store a rendered record that its target refuses."""
-        await self.put(
+        """
+        Store a rendered record that its target refuses. One that is stored already was counted by whoever stored it,
+        and is matched once more because its message was read once more.
+        """
+        stored = await self.put(
             target.app_key,
             record.hook_id,
             reason,
@@ -87,7 +91,10 @@ class DeadLetterWriter:
             key=record.key,
             once=f":{record.dead_letter_id}" if isinstance(record, ReplayedRecord) else "",
         )
-        record.counters.dead_lettered += 1
+        if stored:
+            record.counters.dead_lettered += 1
+        elif not isinstance(record, ReplayedRecord):
+            record.counters.matched -= 1
 
     async def put(
         self,
@@ -101,13 +108,16 @@ class DeadLetterWriter:
         attempts: int = 1,
         key: str = "",
         once: str = "",
-    ) -> None:
+    ) -> bool:
         """
         Store a dead letter. One of the same source (and `once`) and owner is stored once within the duplicate window
         of `DLQ`.
 
         A body over what one message can hold is cut. `source` is the position of the whole event while `EVENTS` keeps
         it.
+
+        Returns:
+            False where an earlier call has stored it.
         """
         dead_letter = DeadLetter(
             service=SERVICE_NAME,
@@ -125,16 +135,22 @@ class DeadLetterWriter:
         # The app may be any token of a subject, of any length; the source is unique without it.
         message_id = f"{owner_id}:{app_key[:64]}:{source}{once}"
         data = _fit(dead_letter, self._publisher.max_payload)
+        stored = tried = False
         for delay_s in RETRY.delays():
             try:
-                await self._publisher.publish(subject, data, message_id=message_id)
+                published = await self._publisher.publish(subject, data, message_id=message_id)
+                # A try of this call may have stored it and lost the answer.
+                stored = tried or not published.duplicate
                 break
             except MillraceError as error:
                 log.warning(
                     "dead_letter_publish_failed", source=source, reason=reason, code=error.code, message=error.message
                 )
+            tried = True
             await asyncio.sleep(delay_s)
-        self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
+        if stored:
+            self._metrics.count("millrace_hooks_dead_letters_total", reason=reason)
+        return stored
 
 
 def _fit(dead_letter: DeadLetter, max_bytes: int) -> bytes:

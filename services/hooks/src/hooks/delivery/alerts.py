@@ -5,13 +5,13 @@ the alerts in order.
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
 
 from hooks import SERVICE_NAME
 from hooks.matching.rule import Target
 from shared.contracts import streams
-from shared.contracts.alerts import AlertSender, PublishAlert
+from shared.contracts.alerts import AlertSender
 from shared.contracts.messages import Alert
 from shared.errors import MillraceError
 
@@ -19,32 +19,64 @@ WAITING = 1000
 """Alerts that may wait to be published. Further ones are dropped: they would repeat the others."""
 
 AlertKind = Literal[
-    "target-paused", "target-resumed", "target-advice", "events-full", "target-far-behind", "events-lost"
+    "target-paused",
+    "target-resumed",
+    "target-advice",
+    "target-throttled",
+    "target-far-behind",
+    "dead-letters",
+    "events-full",
+    "events-lost",
 ]
 
 
-class Alerts:
-    """Satisfies `hooks.delivery.model.DeliveryObserver`. `run` is a task for the life of the service."""
+class PublishOnce(Protocol):
+    """Takes an alert and never raises. An alert of a `message_id` that `ALERTS` had a moment ago is dropped there."""
 
-    def __init__(self, publish: PublishAlert, clock: Callable[[], datetime]) -> None:
+    async def __call__(self, alert: Alert, message_id: str | None = None) -> None: ...
+
+
+class Alerts:
+    """
+    Satisfies `hooks.delivery.model.DeliveryObserver`. `run` is a task for the life of the service.
+
+    Every replica finds the trouble of a target by itself. So the id of an alert is the same on all of them: its subject
+    and kind, and its number among those of the last minutes, for a target that is paused, resumes and is paused again.
+    """
+
+    def __init__(self, publish: PublishOnce, clock: Callable[[], datetime]) -> None:
         self._sender = AlertSender(SERVICE_NAME, publish, clock)
-        self._waiting: asyncio.Queue[Alert] = asyncio.Queue()
+        self._publish = publish
+        self._clock = clock
+        self._waiting: asyncio.Queue[tuple[Alert, str | None]] = asyncio.Queue()
         self._far_behind: set[Target] = set()
+        self._lately: dict[tuple[str, AlertKind, str], list[datetime]] = {}
 
     async def run(self) -> None:
         """Publish alerts as they come."""
         while True:
-            await self._sender.publish(await self._waiting.get())
+            await self._publish(*await self._waiting.get())
 
     @property
     def waiting(self) -> int:
         """Alerts that are not published yet."""
         return self._waiting.qsize()
 
-    def add(self, app_key: str, kind: AlertKind, subject: str, message: str) -> None:
-        """Queue an alert about `subject`."""
+    def add(self, app_key: str, kind: AlertKind, subject: str, message: str, *, everywhere: bool = True) -> None:
+        """Queue an alert about `subject`. What all replicas find `everywhere` is told once."""
         if self.waiting < WAITING:
-            self._waiting.put_nowait(self._sender.make(app_key, kind, subject, message))
+            alert = self._sender.make(app_key, kind, subject, message)
+            message_id = self._once(app_key, kind, subject) if everywhere else None
+            self._waiting.put_nowait((alert, message_id))
+
+    def _once(self, app_key: str, kind: AlertKind, subject: str) -> str:
+        now = self._clock()
+        begin = now - timedelta(seconds=streams.ALERTS.duplicate_window_s)
+        if len(self._lately) >= WAITING:
+            self._lately = {key: times for key, times in self._lately.items() if times[-1] > begin}
+        lately = [at for at in self._lately.get((app_key, kind, subject), ()) if at > begin]
+        self._lately[app_key, kind, subject] = [*lately, now]
+        return f"{SERVICE_NAME}:{app_key}:{kind}:{subject}:{len(lately)}"
 
     def paused(self, target: Target, error: MillraceError) -> None:
         """The target is paused until its configuration changes."""
@@ -69,7 +101,8 @@ class Alerts:
     def lost(self, target: Target, events: int) -> None:
         """`EVENTS` deleted events before the target accepted them."""
         message = f"{events} events were given up: they grew older than events are kept before the stream took them"
-        self.add(target.app_key, "events-lost", target.stream_name, message)
+        # Of one partition, which one replica has.
+        self.add(target.app_key, "events-lost", target.stream_name, message, everywhere=False)
 
     def events_full(self, app_key: str, error: MillraceError) -> None:
         """`EVENTS` is full and refuses what an app publishes."""
@@ -78,3 +111,14 @@ class Alerts:
     def resumed(self, target: Target) -> None:
         """The target answers again."""
         self.add(target.app_key, "target-resumed", target.stream_name, "hooks send there again")
+
+    def throttled(self, target: Target, message: str) -> None:
+        """A target takes less than comes in, for minutes."""
+        message = f"the target takes fewer records than come in, and the others wait: {message}"
+        self.add(target.app_key, "target-throttled", target.stream_name, message)
+
+    def rejects(self, target: Target, message: str) -> None:
+        """A target refuses every record, and all of them become dead letters."""
+        self.add(
+            target.app_key, "dead-letters", target.stream_name, f"every record becomes a dead letter there: {message}"
+        )

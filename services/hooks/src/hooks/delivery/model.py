@@ -68,11 +68,15 @@ class Sent(Struct, frozen=True, gc=False):
 
 
 class Failed(Struct, frozen=True):
-    """The record is not stored. `code` is the vendor's; a record that is not `retryable` becomes a dead letter."""
+    """
+    The record is not stored. `code` is the vendor's; a record that is not `retryable` becomes a dead letter.
+    `throttled` tells that fewer records would have been taken.
+    """
 
     code: str
     message: str
     retryable: bool = True
+    throttled: bool = False
 
 
 Outcome = Sent | Failed
@@ -129,11 +133,15 @@ class CallPolicy(Struct, frozen=True, kw_only=True):
 
 
 class DeliveryObserver(Protocol):
-    """Receives the pauses and resumptions that an operator has to know."""
+    """Receives what an operator has to know of a target."""
 
     def paused(self, target: Target, error: MillraceError) -> None: ...
 
     def resumed(self, target: Target) -> None: ...
+
+    def throttled(self, target: Target, message: str) -> None: ...
+
+    def rejects(self, target: Target, message: str) -> None: ...
 
 
 class DeadLetters(Protocol):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import islice
+from typing import Final
 
 import structlog
 
@@ -11,6 +12,9 @@ from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
+
+REJECTED_IN_A_ROW: Final = 5
+"""Dead letters without a stored record between them, at which an operator is told."""
 
 
 class TargetHealth:
@@ -31,6 +35,7 @@ class TargetHealth:
         self._resume_at = 0.0
         self._reported = False
         self._paused = False
+        self._rejected = 0
         self.error: MillraceError | None = None
         """The failure that stops delivery; None while the target answers."""
 
@@ -56,8 +61,15 @@ class TargetHealth:
             self._reported = self._paused = True
             self._observer.paused(self._target, error)
 
+    def record_rejection(self, message: str) -> None:
+        """Record a record that became a dead letter. Several in a row are reported once, until one is stored."""
+        self._rejected += 1
+        if self._rejected == REJECTED_IN_A_ROW:
+            self._observer.rejects(self._target, message)
+
     def record_answer(self) -> None:
-        """Record a call that was answered."""
+        """Record a call of which a record was stored."""
+        self._rejected = 0
         if self.error is not None:
             self._forget()
         if self._paused:

@@ -13,6 +13,7 @@ One file, because put, timer, call and outcome share the state of one target; it
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -72,7 +73,7 @@ class TargetQueue:
         """The concurrency limit is reached; the end of a call checks again."""
         self._changed = asyncio.Event()
         self._concurrency = ConcurrencyLimit(policy.calls)
-        self._shard_backoff = ShardBackoff(policy.retry, self._loop, self._resume)
+        self._shard_backoff = ShardBackoff(policy.retry, self._loop, self._resume, partial(observer.throttled, target))
         self._health = TargetHealth(target, policy, observer, self._loop.time)
 
     @property
@@ -84,6 +85,11 @@ class TargetQueue:
     def error(self) -> MillraceError | None:
         """The failure that stops delivery; None while the target answers."""
         return self._health.error
+
+    @property
+    def waits_because(self) -> str | None:
+        """The reason for which records wait; None while none of them was refused."""
+        return self.error.message if self.error is not None else self._shard_backoff.refusal
 
     @property
     def failing(self) -> bool:
@@ -288,6 +294,7 @@ class TargetQueue:
         single = record.records[0] if isinstance(record, PackedRecord) else record
         await self._dead_letters.put_record(self._target, single, "rejected", message)
         self._user_queues.finish(record)
+        self._health.record_rejection(message)
 
     def _resume(self, records: Sequence[Record]) -> None:
         self._user_queues.requeue(records)

@@ -114,6 +114,11 @@ class Targets:
         queue = self._queues.get(target)
         return queue.error if queue is not None else None
 
+    def waits_because(self, target: Target) -> str | None:
+        """The reason for which records of a target wait; None where there is none."""
+        queue = self._queues.get(target)
+        return queue.waits_because if queue is not None else None
+
     def waiting(self, app_key: str | None = None) -> dict[tuple[str, str], WaitingRecords]:
         """
         Records that wait or are in flight, by hook: of one app, or of all. Replayed dead letters do not count, and

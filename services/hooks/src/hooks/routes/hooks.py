@@ -86,7 +86,6 @@ async def get_status(call: Call[State]) -> HookStatus:
     counted = call.state.counters.of(entry.app_key, entry.id)
     rule = _rule(entry)
     lag = call.state.backlog_readers.lag_of(entry.app_key, entry.id)
-    error = call.state.targets.error_of(rule.target)
     missing = call.state.sinks.missing_for(rule)
     idle = missing if entry.value.active else "the hook is inactive"
     waiting = call.state.targets.waiting(entry.app_key).get((entry.app_key, entry.id))
@@ -104,7 +103,7 @@ async def get_status(call: Call[State]) -> HookStatus:
         lag_s=round(max(0.0, lag_s), 3),
         last_error=counted.last_error,
         last_error_at=counted.last_error_at,
-        waits_because=error.message if error is not None else None,
+        waits_because=call.state.targets.waits_because(rule.target),
         advice=f"nothing is sent, because {idle}" if idle else call.state.advice.of(rule.target),
         detached=lag is not None,
         lag=lag or 0,

@@ -17,7 +17,7 @@ from typing import Final
 
 from hooks.delivery.model import PAUSING, Failed, Outcome, Record, Sent
 from hooks.sinks.kinesis.api import NOT_ALLOWED
-from hooks.sinks.kinesis.sink import KinesisSink
+from hooks.sinks.kinesis.sink import THROTTLED, KinesisSink
 from hooks.sinks.port import Advise
 from shared.aws.errors import aws_code
 from shared.errors import DeniedError, InvalidError, MillraceError, TooLargeError, UnavailableError
@@ -26,8 +26,6 @@ AT_ONCE: Final = 64
 """PutRecord calls to one stream."""
 RETRY_PUT_RECORDS_S: Final = 600.0
 """PutRecords is tried again after this time: a change of the policy is not announced to us."""
-ABOUT_SHARDS: Final = frozenset({"ProvisionedThroughputExceededException", "KMSThrottlingException"})
-"""Refusals that do not concern records of other shards."""
 ADVICE: Final = (
     "records go one by one, because the policy grants kinesis:PutRecord and not kinesis:PutRecords, which is faster: "
     "grant kinesis:PutRecords"
@@ -116,11 +114,12 @@ class PutRecordFallback:
 
 def _about_record(error: MillraceError) -> bool:
     """Return whether PutRecords would report the error for a record, or its shard, and not for the call."""
-    return isinstance(error, InvalidError | TooLargeError) or aws_code(error) in ABOUT_SHARDS
+    return isinstance(error, InvalidError | TooLargeError) or aws_code(error) in THROTTLED
 
 
 def _outcome(found: Found) -> Outcome:
     if isinstance(found, Sent):
         return found
     refused = isinstance(found, InvalidError | TooLargeError)
-    return Failed(aws_code(found) or found.code, found.message, retryable=not refused)
+    code = aws_code(found) or found.code
+    return Failed(code, found.message, retryable=not refused, throttled=code in THROTTLED)

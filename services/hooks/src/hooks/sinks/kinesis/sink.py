@@ -25,6 +25,9 @@ LIMITS: Final = SinkLimits(call_records=500, call_bytes=5 << 20, record_bytes=10
 CALL_S: Final = 15.0
 """Time limit of one call. The wait for a free connection has no limit of its own."""
 
+THROTTLED: Final = frozenset({"ProvisionedThroughputExceededException", "KMSThrottlingException"})
+"""Codes of records that are too many for their shard or its key (PutRecordsResultEntry; KMS quotas)."""
+
 PUT_RECORDS: Final = "Kinesis_20131202.PutRecords"
 PUT_RECORD: Final = "Kinesis_20131202.PutRecord"
 
@@ -165,7 +168,7 @@ def _outcomes(answer: bytes) -> Sequence[Outcome]:
 
 def _outcome(entry: "_ResultEntry") -> Outcome:
     if entry.ErrorCode:
-        return Failed(entry.ErrorCode, entry.ErrorMessage or "")
+        return Failed(entry.ErrorCode, entry.ErrorMessage or "", throttled=entry.ErrorCode in THROTTLED)
     if not entry.SequenceNumber:
         return Failed("NoSequenceNumber", "Kinesis returned neither a sequence number nor an error")
     return Sent(entry.ShardId or "", entry.SequenceNumber)

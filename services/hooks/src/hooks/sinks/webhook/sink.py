@@ -203,7 +203,10 @@ def _about_record(error: MillraceError) -> bool:
 
 
 def _outcome(error: MillraceError | None) -> Outcome:
-    return Sent() if error is None else Failed(error.code, error.message, retryable=not _about_record(error))
+    if error is None:
+        return Sent()
+    throttled = isinstance(error, BusyError)
+    return Failed(error.code, error.message, retryable=not _about_record(error), throttled=throttled)
 
 
 def _seconds(retry_after: str | None, clock: Callable[[], datetime]) -> float | None:
