@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from shared.config.change_notifier import ChangeNotifier
 from shared.config.secret import Secret
 from shared.config.secret_keys import UnsignedError
 from shared.config.secret_store import SecretStore
@@ -98,7 +99,8 @@ class View(Generic[T]):
         """Entries whose newest revision the secret keys have not signed, by key."""
         self._refused: dict[str, int] = {}
         """Revisions that are refused, by key."""
-        self._callbacks: list[Callable[[], None]] = []
+        self._notifier = ChangeNotifier()
+        self._notifier.add(self._report_revision)
         self.listed = asyncio.Event()
         """Set once the first full read is done."""
 
@@ -115,8 +117,15 @@ class View(Generic[T]):
         return [entry for entry in self._entries.values() if entry.app_key == app_key]
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back after every change, in the event loop, without arguments. It must not block or raise."""
-        self._callbacks.append(callback)
+        """
+        Call back after changes, in the event loop, without arguments; once for several that come together. The
+        callback must not block or raise.
+        """
+        self._notifier.add(callback)
+
+    async def wait_told(self) -> None:
+        """Wait until the callbacks have seen every change so far."""
+        await self._notifier.wait_called()
 
     async def run(self) -> None:
         """Watch until cancelled, as a task of the service."""
@@ -157,19 +166,17 @@ class View(Generic[T]):
         self._refused.pop(key, None)
         self.unsigned.pop(key, None)
         self._entries[key] = entry
-        self._changed()
+        self._notifier.changed()
 
     def _drop(self, key: str) -> None:
         self._refused.pop(key, None)
         self.unsigned.pop(key, None)
         if self._entries.pop(key, None) is not None:
-            self._changed()
+            self._notifier.changed()
 
-    def _changed(self) -> None:
+    def _report_revision(self) -> None:
         newest = max(self._revisions.values(), default=0)
         self._registry.bus.metrics.gauge("millrace_config_revision", newest, kind=self.kind.prefix)
-        for callback in self._callbacks:
-            callback()
 
     async def _refuse(self, key: str, revision: int, error: InvalidError | UnsignedError) -> None:
         told = self._refused.get(key) == revision
@@ -285,6 +292,7 @@ class Registry:
         entry = self.entry(kind, stored)
         if view := self._views.get(kind.keys):
             view.put(key, entry)
+            await view.wait_told()
         return entry
 
     async def delete(self, kind: Kind[T], app_key: str, id: str = "") -> None:
