@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from asyncssh import generate_private_key
@@ -25,6 +26,10 @@ from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from support.run_service import PUSH_READER, RunService, running, settings_of
 from support.servers.moto import MotoServer
+
+# A machine that does other work as well is slow to draw examples, and that is no fault of a test.
+hypothesis.settings.register_profile("millrace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("millrace")
 
 KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
 

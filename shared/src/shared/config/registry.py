@@ -28,6 +28,7 @@ from shared.messaging.kv import KeyValue, is_deletion
 from shared.messaging.message import Message
 from shared.messaging.watch import watch_entries
 from shared.runtime.logs import redactor
+from shared.runtime.slices import Slices
 
 log = structlog.get_logger()
 T = TypeVar("T", bound=Struct)
@@ -206,7 +207,10 @@ class Registry:
 
     def view(self, kind: Kind[T]) -> View[T]:
         """The live copy of a kind. The service keeps the views of the kinds it declares."""
-        return self._views.setdefault(kind.keys, View(self, kind, self._relist_s))
+        view = self._views.get(kind.keys)
+        if view is None:
+            view = self._views[kind.keys] = View(self, kind, self._relist_s)
+        return view
 
     def entry(self, kind: Kind[T], stored: KeyValue) -> ConfigEntry[T]:
         """
@@ -235,11 +239,13 @@ class Registry:
     async def list(self, kind: Kind[T], app_key: str | None = None) -> list[ConfigEntry[T]]:
         """Every entry, straight from the bucket. One that does not decode is left out: an alert was published."""
         entries = []
+        slices = Slices()
         for stored in await self.entries.scan(kind.keys_of_app(app_key) if app_key else kind.keys):
             try:
                 entries.append(self.entry(kind, stored))
             except (InvalidError, UnsignedError) as error:
                 log.warning("config_decoding_failed", key=stored.key, message=error.message)
+            await slices.turn()
         return entries
 
     async def form_over_saved(self, kind: Kind[T], app_key: str, form: dict[str, Any], id: str = "") -> T:

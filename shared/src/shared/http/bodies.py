@@ -6,16 +6,13 @@ Nothing is read before a handler asks, and a handler is called after the token i
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from time import perf_counter
 from typing import Final
 
 from aiohttp import HttpVersion11, MultipartReader, web
 
 from shared.errors import InvalidError, TooLargeError
 from shared.http.unpacking import Unpacker, UnsupportedEncodingError, coding_of
-
-SLICE_S: Final = 0.005
-"""Time of unpacking after which other requests have their turn."""
+from shared.runtime.slices import Slices
 
 JOINED_PIECES: Final = 16
 """Pieces of some 256 KiB that are joined without a thread."""
@@ -64,7 +61,7 @@ async def body_pieces(
         raise too_large
     unpacker = Unpacker(coding) if coding and request.body_exists else None
     received = unpacked = 0
-    began = perf_counter()
+    slices = Slices()
     await _continue(request)
     try:
         async for received_piece in request.content.iter_any():
@@ -78,9 +75,7 @@ async def body_pieces(
                     raise too_large
                 if piece:
                     yield piece
-                if perf_counter() - began > SLICE_S:
-                    await asyncio.sleep(0)
-                    began = perf_counter()
+                await slices.turn()
     except web.RequestPayloadError:
         raise InvalidError("the body ends too early, or its chunks are malformed", field="body") from None
     if unpacker is not None:

@@ -6,7 +6,7 @@ stays. `GET` shows `***` for every secret. A service checks more than the type b
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,7 @@ from shared.errors import InvalidError, NotFoundError
 from shared.http.routes import Query, Route
 from shared.http.server import Call
 from shared.runtime.logs import redactor
+from shared.runtime.slices import Slices
 
 T = TypeVar("T", bound=Struct)
 
@@ -82,16 +83,14 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
 
     async def list_all(call: Call[Any]) -> ConfigList:
         entries = await call.registry.list(kind, call.app_key)
-        return ConfigList(
-            items=tuple(
-                ConfigItem(
-                    id=entry.id,
-                    revision=entry.revision,
-                    value=msgspec.json.decode(SecretStore.encode_masked(entry.value)),
-                )
-                for entry in sorted(entries, key=lambda entry: entry.id)
-            )
-        )
+        items = []
+        slices = Slices()
+        for entry in sorted(entries, key=lambda entry: entry.id):
+            # JSON already, so it is not decoded for the answer.
+            value = cast(dict[str, Any], msgspec.Raw(SecretStore.encode_masked(entry.value)))
+            items.append(ConfigItem(id=entry.id, revision=entry.revision, value=value))
+            await slices.turn()
+        return ConfigList(items=tuple(items))
 
     async def delete(call: Call[Any]) -> None:
         await call.registry.delete(kind, call.app_key, _id(kind, call))

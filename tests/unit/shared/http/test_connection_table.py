@@ -95,7 +95,7 @@ def test_proxy_that_is_no_network_is_refused() -> None:
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["add", "busy", "idle", "remove"]), st.integers(0, 30), st.integers(0, 3)),
-        max_size=200,
+        max_size=60,
     ),
     total=st.integers(1, 8),
     per_address=st.integers(0, 4),

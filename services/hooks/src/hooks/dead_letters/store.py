@@ -21,6 +21,7 @@ from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 from shared.messaging.streams import delete_message, purge
+from shared.runtime.slices import Slices
 
 READ_AT_ONCE = 64
 """Dead letters that are pulled ahead; a page may discard that many."""
@@ -80,7 +81,12 @@ class DeadLetterStore:
         messages, following = await self._page(
             selection, after=after, through=through, limit=limit, max_bytes=max_bytes
         )
-        return [_stored(message) for message in messages], following
+        found = []
+        slices = Slices()
+        for message in messages:
+            found.append(_stored(message))
+            await slices.turn()
+        return found, following
 
     async def _page(
         self, selection: DeadLetterFilter, *, after: int, through: int | None, limit: int, max_bytes: int
