@@ -116,6 +116,10 @@ async def test_mesh_is_alone_on_its_data_and_finds_it_again(tmp_path: Path) -> N
         expected = f"millrace: {mistake}:6: apps.shop.hooks.all.stream_nam: unknown field\nnothing was changed\n"
         assert (1, expected) == (code, told)
 
+        code, told = await said_by("provision", "--data", str(data))
+        assert 0 == code
+        assert re.fullmatch(r"\d+ streams, .* are as this release needs them; 0 changed\n", told)
+
         code, token = await said_by("token", "create", "--data", str(data), "--scope", "app:shop", "--name", "kept")
         assert 0 == code
         assert token.startswith("mr_")

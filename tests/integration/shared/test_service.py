@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from io import BytesIO
 
 import aiohttp
@@ -13,14 +14,18 @@ from msgspec import Struct
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Kind, Registry
 from shared.config.tokens import TOKENS, Token
-from shared.contracts.streams import CONFIG
+from shared.contracts.messages import Alert, decode
+from shared.contracts.streams import ALERTS, CONFIG
 from shared.errors import BusyError, ConflictError, NotFoundError, UnavailableError
 from shared.http.routes import Route
 from shared.http.server import Call
+from shared.messaging.bus import Bus
+from shared.messaging.provisioning.looking import wait_provisioned
 from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
 from shared.service import Mesh, RunningService, Service, serve
 from support.run_service import provision_for, running
+from support.stored_messages import messages
 from support.waiting import until
 
 
@@ -330,6 +335,22 @@ async def test_a_signal_ends_a_start_that_waits_for_a_part(settings: Settings) -
     await provision_for(waiting, settings)
     async with asyncio.timeout(20):
         assert 0 == await serve(waiting, settings, stop)
+
+
+async def test_a_service_without_its_streams_names_them_and_alerts(
+    toy: Toy, settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.service.wait_provisioned", partial(wait_provisioned, wait_s=0))
+    await ensure(bus, ALERTS, settings)
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await serve(service(toy), settings, asyncio.Event())
+
+    named = "NATS is not provisioned for this release: bucket CONFIG is missing; run `millrace provision`"
+    assert failure.group_contains(UnavailableError, match=named)
+    [alert] = [decode(message.data, Alert) for message in await messages(bus, ALERTS, "alerts.toy.*.*")]
+    assert ("not-provisioned", named) == (alert.kind, alert.message)
+    assert [] == toy.happened
 
 
 async def test_a_spawned_task_that_fails_stops_the_service(settings: Settings) -> None:

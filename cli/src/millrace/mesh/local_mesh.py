@@ -29,7 +29,7 @@ from shared.config.tokens import ADMIN, TOKENS, Token, token_hash
 from shared.contracts.grants import PROVISION
 from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
-from shared.messaging.provisioning.making import provision_mesh
+from shared.messaging.provisioning.making import Provisioned, provision_mesh
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.settings import Settings, child_environment
 
@@ -67,6 +67,8 @@ class LocalMesh:
     ) -> None:
         self.folder = folder
         self.children: dict[str, Child] = {}
+        self.provisioned: list[Provisioned] = []
+        """Things in NATS that this start has made or put right."""
         self.nats: NatsServer | NatsCluster
         self._replicas = nats_nodes
         self._ports = dict(ports or {})
@@ -110,7 +112,7 @@ class LocalMesh:
             known = nats_ports if all(nats_ports) else ()
             self.nats = NatsCluster(self.folder.nats, nodes=self._replicas, users=seeds, ports=known)
         await self._stack.enter_async_context(self.nats)
-        await provision_mesh(self._provisioning(seeds[PROVISION]), wait_s=PROVISION_WAIT_S)
+        self.provisioned = await provision_mesh(self._provisioning(seeds[PROVISION]), wait_s=PROVISION_WAIT_S)
         await self._prepare_configuration()
         self._stack.push_async_callback(self._stop_services)
         async with asyncio.TaskGroup() as starting:

@@ -125,6 +125,9 @@ def choose_ports(folder: MeshFolder, wanted: dict[str, int], print_line: Callabl
 
 
 def _show(mesh: LocalMesh, console: Console) -> None:
+    for one in mesh.provisioned:
+        if not one.made:
+            console.print_line(str(one))
     addresses = mesh.folder.addresses()
     rows = [*addresses.services.items(), ("sftp", f"sftp://{addresses.sftp}"), ("nats", addresses.nats)]
     console.table(("service", "address"), rows)

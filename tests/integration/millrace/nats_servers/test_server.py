@@ -11,7 +11,7 @@ from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams, subjects
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.connection import connect
-from shared.messaging.provisioning.making import ensure
+from shared.messaging.provisioning.making import ensure, provision_mesh
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -20,7 +20,8 @@ from shared.runtime.telemetry import Metrics
 async def publish(url: str, data: bytes, *, replicas: bool = False, seed: str = "") -> int:
     settings = Settings(events_max_bytes=64 << 20, nats_replicas=3 if replicas else 1)
     async with connect("publisher", url, seed=seed, metrics=Metrics(), wait_s=5) as bus:
-        await ensure(bus, streams.EVENTS, settings)
+        if not seed:
+            await ensure(bus, streams.EVENTS, settings)
         sent = await retry(lambda: bus.publish(subjects.events("a", 0), data), backoff=Backoff(), deadline_s=20)
         return sent.sequence
 
@@ -68,7 +69,10 @@ async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
 
 
 async def test_cluster_loses_nothing_when_a_node_is_killed(cluster: NatsCluster, tmp_path: Path) -> None:
-    seed = ensure_seeds(tmp_path / "keys")["publisher"]
+    seeds = ensure_seeds(tmp_path / "keys")
+    settings = Settings(nats_url=cluster.url, nats_seed=seeds["provision"], nats_replicas=3, events_max_bytes=64 << 20)
+    await provision_mesh(settings, wait_s=5)
+    seed = seeds["publisher"]
     assert 1 == await publish(cluster.url, b"[]", replicas=True, seed=seed)
 
     await cluster.kill(0)

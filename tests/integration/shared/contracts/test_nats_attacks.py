@@ -19,13 +19,16 @@ from nats.aio.client import Client
 
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
-from shared.config.tokens import Token, new_token, token_hash
+from shared.config.registry import Registry
+from shared.config.secret_store import SecretStore
+from shared.config.tokens import Token, authenticate, new_token, token_hash
 from shared.contracts.consumers import CONSUMERS
 from shared.contracts.grants import GRANTS, PROVISION
 from shared.contracts.messages import encode
 from shared.contracts.permissions import Grant, inbox_prefix
 from shared.contracts.services import SERVICE_NAMES
 from shared.contracts.streams import BUCKETS, CONFIG, EVENTS, STREAMS, Bucket, Stream
+from shared.errors import UnauthenticatedError
 from shared.messaging.connection import connect
 from shared.messaging.endpoints import answering
 from shared.messaging.provisioning.configurations import stream_of
@@ -34,6 +37,7 @@ from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from support.clock import NOON
 from support.stored_messages import messages
+from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -305,6 +309,27 @@ async def test_what_is_answered_to_an_outsider_is_no_entry_of_config(account: Ac
     for key in keys:
         for stored in await _stored(account, key):
             assert not {"scopes", "created_at"} & json.loads(stored).keys()
+
+
+@pytest.mark.parametrize("user", [user for user in SERVICE_NAMES if any(own_messages(user))])
+async def test_token_that_a_direct_get_writes_opens_nothing(account: Account, user: str, secrets: SecretStore) -> None:
+    """The server lets the answer of a direct get go anywhere, so this token arrives. It has no signature."""
+    token = new_token()
+    forged = CONFIG.subject_of(f"tokens.{token_hash(token)}")
+    spec, subject, _ = next(own_messages(user))
+
+    async with (
+        attacking(account, user) as attacker,
+        connect("operator", account.url, seed=account.seeds["operator"], metrics=Metrics(), wait_s=10) as bus,
+    ):
+        await attacker.ask(subject, FORGED)
+        await attacker.client.publish(f"$JS.API.DIRECT.GET.{stream_of(spec)}.{subject}", b"", reply=forged)
+        await until(lambda: bus.last_message(CONFIG, forged))
+        registry = Registry(bus, secrets, service="test", relist_s=30)
+        with pytest.raises(UnauthenticatedError):
+            await authenticate(registry, f"Bearer {token}")
+
+    assert [FORGED] == await _stored(account, forged)
 
 
 @pytest.mark.parametrize("user", SERVICE_NAMES)

@@ -1,4 +1,4 @@
-"""The first service that starts creates the streams and buckets."""
+"""Streams and buckets on a real server: their limits, their subjects, and what is deleted from them."""
 
 import asyncio
 

@@ -138,7 +138,8 @@ async def _until_ready(name: str, work: Callable[[], Awaitable[Provisioned | Non
         except (APIError, NatsError, TimeoutError) as error:
             transient = not isinstance(error, APIError) or error.err_code in NOT_READY or error.code == 503
             if not transient or asyncio.get_running_loop().time() > deadline:
-                reason = error.description if isinstance(error, APIError) else type(error).__name__
+                unanswered = f"NATS does not answer; expected the seed of the NATS user {PROVISION}"
+                reason = error.description if isinstance(error, APIError) else unanswered
                 raise UnavailableError(f"{name} could not be made: {reason}") from error
             log.warning("provisioning_failed", what=name, message=str(error) or type(error).__name__)
             await asyncio.sleep(0.25)
