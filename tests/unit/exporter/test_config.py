@@ -53,6 +53,8 @@ def export(**changes: Any) -> Export:
         ({"destination": {"access_key": "AKIA\n"}}, "destination.access_key"),
         ({"destination": {"secret_key": "***"}}, "destination.secret_key"),
         ({"destination": {"secret_key": ""}}, "destination.secret_key"),
+        ({"destination": {"access_key": "ASIAEXAMPLE"}}, "destination.session_token"),
+        ({"destination": {"access_key": "ASIAEXAMPLE", "session_token": "a b"}}, "destination.session_token"),
         ({"destination": {"directory": "../x"}}, "destination.directory"),
         ({"destination": {"endpoint_url": "https://10.0.0.1"}}, "destination.endpoint_url"),
         ({"destination": {"oops": 1}}, "destination.oops"),

@@ -469,7 +469,6 @@ async def test_test_connection_works_with_a_key_that_may_only_write(
     ("form", "wanted"),
     [
         ({}, ["ok", "skipped", "skipped"]),
-        ({"test_record": True}, ["ok", "skipped", "skipped"]),
         ({"stream_name": "orders", "secret_key": "***"}, ["ok", "ok", "skipped"]),
         ({"stream_name": "orders", "test_record": True}, ["ok", "ok", "ok"]),
         ({"stream_name": "missing", "test_record": True}, ["ok", "failed", "skipped"]),

@@ -137,6 +137,7 @@ async def test_azure_replaces_s3_during_an_outage(
     [
         (Fault(status=403, code="AccessDenied"), 403),
         (Fault(status=403, code="SignatureDoesNotMatch"), 424),
+        (Fault(status=403, code="RequestTimeTooSkewed"), 424),
         (Fault(status=404, code="NoSuchBucket"), 424),
         (Fault(status=301, code="PermanentRedirect"), 424),
     ],
