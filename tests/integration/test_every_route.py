@@ -10,6 +10,8 @@ from importlib import import_module
 import aiohttp
 import pytest
 
+from hooks.config import HOOKS
+from hooks.dead_letters.writer import ENTRANCE
 from shared.config.tokens import new_token
 from shared.contracts import services
 from shared.http.routes import Route
@@ -38,6 +40,18 @@ def test_every_route_that_needs_no_token_is_known(service: Service) -> None:
 def test_a_route_for_a_tenant_names_the_tenant(service: Service) -> None:
     for route in service.routes:
         assert (route.scope == "app") == ("{app_key}" in route.path), route.path
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_no_id_is_a_fixed_word_of_another_path(service: Service) -> None:
+    for one in service.routes:
+        pattern = re.sub(r"\{\w+\}", "[A-Za-z0-9_-]+", re.sub(r"\{\w+:[^}]*\}", "@", one.path))
+        others = [other.path for other in service.routes if other.path != one.path]
+        assert [] == [path for path in others if re.fullmatch(pattern, path)]
+
+
+def test_hook_is_not_named_as_the_other_owner_of_dead_letters() -> None:
+    assert ENTRANCE in HOOKS.reserved
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)

@@ -31,7 +31,7 @@ from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
 from shared.errors import ConflictError, MillraceError, NotFoundError, UnavailableError
 from shared.messaging.provisioning.making import Provisioned, provision_mesh
 from shared.runtime.retry import Backoff, retry
-from shared.runtime.settings import Settings, child_environment
+from shared.runtime.settings import Settings, child_environment, read_settings, variables
 
 READY_S = 45.0
 """Time limit of a start: imports on a cold disk and checks of streams. A start takes about two seconds."""
@@ -145,9 +145,9 @@ class LocalMesh:
 
     def _provisioning(self, seed: str) -> Settings:
         """Settings by which NATS is provisioned. Of those of the services it takes the ones on streams."""
-        known = {name: value for name, value in self._settings.items() if name in PROVISIONED_BY}
+        known = {name: value for name, value in self._settings.items() if name.removesuffix("_file") in PROVISIONED_BY}
         given = {"nats_url": self.nats.url, "nats_seed": seed, "nats_replicas": self._replicas}
-        return msgspec.convert(known | given, Settings, strict=False)
+        return read_settings(Settings, variables(known | given))
 
     def _environment(self, service: ServiceEntry) -> dict[str, str]:
         settings: dict[str, object] = {

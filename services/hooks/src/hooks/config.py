@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hooks.dead_letters.writer import ENTRANCE
 from hooks.matching.hook import DEFAULT_TYPE, Hook
 from hooks.sinks import SINKS, HookType
 from shared.config.registry import Kind
@@ -23,7 +24,8 @@ _saved_hook: Any = msgspec.defstruct(
     forbid_unknown_fields=True,
 )
 
-HOOKS: Final[Kind[Hook]] = Kind(prefix="hooks", type=_saved_hook)
+HOOKS: Final[Kind[Hook]] = Kind(prefix="hooks", type=_saved_hook, reserved=frozenset({ENTRANCE}))
+"""A hook's id is the owner of its dead letters, and so is `entrance`."""
 CONNECTORS: Final[Mapping[str, Kind[Any]]] = {
     sink.connector: Kind(prefix="connectors", type=sink, fixed_id=sink.connector)
     for sink in SINKS.values()

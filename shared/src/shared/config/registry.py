@@ -38,12 +38,13 @@ class Kind(Struct, Generic[T], frozen=True, kw_only=True):
     """
     A kind of configuration: keys `<prefix>.<app>.<id>`, or `<prefix>.<app>[.<fixed_id>]` where an app has one.
 
-    `type` is the Struct that a value decodes to; it forbids unknown fields.
+    `type` is the Struct that a value decodes to; it forbids unknown fields. No new value gets an id of `reserved`.
     """
 
     prefix: str
     type: type[T]
     fixed_id: str | None = None
+    reserved: frozenset[str] = frozenset()
 
     @property
     def keys(self) -> str:

@@ -64,7 +64,7 @@ class SecretStore:
             except InvalidToken:
                 raise ValueError("The secret cannot be decrypted with any of the configured keys") from None
 
-        return _decoded(lambda: msgspec.json.decode(raw, type=type_, dec_hook=unseal))
+        return _decoded(lambda: msgspec.json.decode(raw, type=type_, dec_hook=unseal), type_)
 
     def rekey(self, raw: bytes) -> tuple[bytes, tuple[str, ...]]:
         """
@@ -137,7 +137,7 @@ class SecretStore:
         Raises:
             InvalidError: It does not fit the type; names the field.
         """
-        return _decoded(lambda: msgspec.convert(merge_masked(new, old), type_, dec_hook=dec_hook))
+        return _decoded(lambda: msgspec.convert(merge_masked(new, old), type_, dec_hook=dec_hook), type_)
 
     @staticmethod
     def encode_masked(value: Struct) -> bytes:
@@ -165,10 +165,10 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _decoded(decode: Callable[[], T]) -> T:
+def _decoded(decode: Callable[[], T], kind: Any = Any) -> T:
     try:
         return decode()
     except msgspec.ValidationError as error:
-        raise invalid_error(error) from None
+        raise invalid_error(error, kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError(f"expected JSON: {error}") from None

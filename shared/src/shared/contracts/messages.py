@@ -7,11 +7,12 @@ language needs `Event` and `shared.contracts.subjects.partition_of`, nothing els
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.contracts.choices import KEY, with_choices
 from shared.errors import InvalidError
 
 T = TypeVar("T")
@@ -234,20 +235,22 @@ def decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise invalid_error(error) from None
+        raise invalid_error(error, kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(f"expected JSON: {error}") from None
 
 
-def invalid_error(error: msgspec.ValidationError) -> InvalidError:
+def invalid_error(error: msgspec.ValidationError, kind: Any) -> InvalidError:
     """
-    `InvalidError` with msgspec's sentence and its path as field: `Expected `int`, got `str` - at `$.rows[3].line``.
+    `InvalidError` for a value that is no `kind`: msgspec's sentence, with the choices where there are some, and its
+    path as field (`Expected `int`, got `str` - at `$.rows[3].line``).
 
     A field that is missing or unknown is part of the sentence, and belongs to the path: `Object contains unknown field
     `Email` - at `$.identities``.
     """
     message, _, path = str(error).partition(" - at ")
-    field = path.strip("`").removeprefix("$").removeprefix(".")
+    message = with_choices(message, path, kind)
+    field = path.removeprefix(KEY).strip("`").removeprefix("$").removeprefix(".")
     if found := _NAMED_FIELD.match(message):
         name = found[1] if len(found[1]) <= NAME_CHARS else f"{found[1][:NAME_CHARS]}…"
         field = f"{field}.{name}" if field else name

@@ -62,6 +62,8 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
 
     async def put(call: Call[Any]) -> ConfigChange:
         id = _id(kind, call)
+        if id in kind.reserved:
+            raise InvalidError(f"expected another id: {id!r} has a meaning of its own here", field="id")
         old = await _find(kind, call, id)
         value = await _read(kind, call, old)
         if check is not None:

@@ -21,7 +21,7 @@ from shared.config import tokens
 from shared.config.registry import Registry
 from shared.config.secret import enc_hook_masked
 from shared.contracts import subjects
-from shared.contracts.messages import decode
+from shared.contracts.messages import decode, invalid_error
 from shared.errors import InvalidError, MillraceError, UnavailableError
 from shared.http.bodies import check_json_values, read_body
 from shared.http.health import Health
@@ -223,7 +223,7 @@ def _converted(text: str, kind: Any, field: str) -> Any:
         # A conversion that makes numbers of texts makes times of numbers too.
         return msgspec.convert(text, kind) if isinstance(value, datetime) else value
     except msgspec.ValidationError as error:
-        raise InvalidError(str(error), field=field) from None
+        raise InvalidError(invalid_error(error, kind).message, field=field) from None
 
 
 def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

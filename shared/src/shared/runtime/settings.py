@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.contracts.choices import choices_at, either
 from shared.contracts.services import SERVICES
 from shared.contracts.streams import BUCKETS, EVENTS, STREAMS, Bucket, Stream
 from shared.errors import InvalidError
@@ -192,8 +193,10 @@ def read_settings(settings_type: type[S], environ: Mapping[str, str] | None = No
     try:
         return msgspec.convert(found, settings_type, strict=False)
     except msgspec.ValidationError as error:
-        # msgspec names the type that was expected, and the path the field. Neither holds the value.
         message, _, path = str(error).partition(" - at ")
+        # Of a choice msgspec names the value and not what was expected; of others the type, and never the value.
+        if choices := choices_at(settings_type, path):
+            message = f"Expected {either(choices)}"
         raise InvalidError(message, field=known.get(path.strip("`").removeprefix("$."), path)) from None
 
 
@@ -220,4 +223,9 @@ def environment(names: tuple[str, ...]) -> dict[str, str]:
 def child_environment(**settings: object) -> dict[str, str]:
     """The environment for a process of the mesh: this one's without its `MILLRACE_*`, plus `settings`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return inherited | {f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()}
+    return inherited | variables(settings)
+
+
+def variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """The environment's variables of these settings."""
+    return {f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()}

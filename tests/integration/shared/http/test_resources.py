@@ -34,7 +34,7 @@ async def check(call: Call[Any], new: Hook, old: Hook | None) -> Hook:
     return new
 
 
-HOOKS: Kind[Hook] = Kind(prefix="hooks", type=Hook)
+HOOKS: Kind[Hook] = Kind(prefix="hooks", type=Hook, reserved=frozenset({"taken"}))
 KINESIS: Kind[Connector] = Kind(prefix="connectors", type=Connector, fixed_id="kinesis")
 ROUTES = (
     *resource_routes(HOOKS, "/v1/apps/{app_key}/hooks", "a hook", check=check),
@@ -61,6 +61,14 @@ async def put(http: aiohttp.ClientSession, path: str, body: object, **query: str
 async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
     async with http.get(f"/v1/apps/shop/{path}") as response:
         return response.status, await response.json()
+
+
+async def test_an_id_with_a_meaning_of_its_own_is_refused(http: aiohttp.ClientSession) -> None:
+    status, answer = await put(http, "hooks/taken", {"stream_name": "one"}, dry_run="true")
+
+    assert (400, "id") == (status, answer["error"]["field"])
+    assert "expected another id: 'taken'" in answer["error"]["message"]
+    assert (await get(http, "hooks"))[1]["items"] == []
 
 
 async def test_a_put_creates_changes_or_leaves_as_it_is(http: aiohttp.ClientSession) -> None:
