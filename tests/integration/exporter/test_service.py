@@ -417,6 +417,18 @@ async def test_run_is_shown_by_its_id(customer: Customer) -> None:
     await customer.ask("GET", "/clicks/runs?limit=0", status=400)
 
 
+async def test_another_tenants_claim_does_not_take_a_directory_away(customer: Customer, rival: dict[str, str]) -> None:
+    bogus = customer.form(destination={"secret_key": "bogusbogus"})
+    path = f"{customer.service.url}/v1/apps/rival/exports/x"
+    async with ClientSession(headers=rival) as http, http.put(path, json=bogus) as answer:
+        assert 200 == answer.status
+
+    assert "created" == (await customer.ask("PUT", "/clicks", customer.form()))["change"]
+    refused = await customer.ask("PUT", "/again", customer.form(), status=409)
+
+    assert "destination.directory" == refused["error"]["field"]
+
+
 async def test_dry_run_begins_nothing(customer: Customer) -> None:
     change = await customer.ask("PUT", "/clicks?dry_run=true", customer.form())
 

@@ -62,17 +62,23 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 EXPORTS = Kind(prefix="exports", type=Export)
 
 
-def check_directory_unused(entries: list[ConfigEntry[Export]], app_key: str, export_id: str, export: Export) -> None:
+def check_directory_unused(entries: list[ConfigEntry[Export]], export_id: str, export: Export) -> None:
     """
-    Check that no other export writes to the directory: their files would have the same names.
+    Check that no other export of the same app writes to the directory: readers could not tell their files apart.
+
+    An export of another app is no hindrance. Who names a directory has not shown that it is theirs, and files of two
+    writers never replace one another: each takes a name that is free.
+
+    Args:
+        entries: The exports of the app.
 
     Raises:
-        ConflictError: Another export, of any app, writes there. Does not name the app.
+        ConflictError: Names the other export.
     """
     for entry in entries:
-        other = (entry.app_key, entry.id) != (app_key, export_id)
-        if other and entry.value.destination.location(entry.app_key) == export.destination.location(app_key):
-            message = "another export writes to this directory; expected one that is this export's alone"
+        location = entry.value.destination.location(entry.app_key)
+        if entry.id != export_id and location == export.destination.location(entry.app_key):
+            message = f"the export {entry.id} writes to this directory; expected one that is this export's alone"
             raise ConflictError(message, field="destination.directory")
 
 

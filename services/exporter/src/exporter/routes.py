@@ -26,7 +26,7 @@ async def check_export(call: Call[State], value: Export, _: Export | None) -> Ex
     """Check an export before it is saved. Its progress begins here, so that no event in between is missed."""
     export_id = call.path["id"]
     value.check(allow_private=call.state.platform.allow_private)
-    check_directory_unused(call.state.exports.all(), call.app_key, export_id, value)
+    check_directory_unused(call.state.exports.of_app(call.app_key), export_id, value)
     if not call.dry_run:
         await call.state.scheduler.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))
     return value
