@@ -50,6 +50,7 @@ VERBS = (
     Verb("apply", "millrace.verbs.apply", "show what a configuration file changes, and change it"),
     Verb("token", "millrace.verbs.token", "create, list and revoke the tokens of the HTTP interface"),
     Verb("status", "millrace.verbs.status", "show what runs, and whether it is well"),
+    Verb("alerts", "millrace.verbs.alerts", "show what the services alerted, the last ones and those that come"),
     Verb("provision", "millrace.verbs.provision", "make and put right what the mesh keeps in NATS"),
     Verb("rekey", "millrace.verbs.rekey", "encrypt and sign every stored entry with the newest key"),
     Verb("sign", "millrace.verbs.sign", "show the stored entries without a signature, and sign those that are named"),
@@ -61,7 +62,7 @@ VERBS = (
     Verb("check", "millrace.verbs.check", "format, lint, types, import rules, and that generated files are current"),
     Verb("test", "millrace.verbs.test", "run pytest; takes pytest's arguments"),
     Verb("bench", "millrace.verbs.bench", "measure this mesh and the alternatives on this machine"),
-    Verb("lock", "millrace.verbs.lock", "write requirements.lock from what the rooms ask for"),
+    Verb("lock", "millrace.generated.lock", "write requirements.lock from what the rooms ask for"),
 )
 
 

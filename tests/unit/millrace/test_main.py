@@ -56,6 +56,7 @@ def test_help_lists_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_verbs_are_those_that_are_promised() -> None:
     promised = {
         "up",
+        "alerts",
         "demo",
         "bench",
         "token",

@@ -6,7 +6,7 @@ The environment wins where it names a NATS server.
 
 import argparse
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from shared.config.registry import Registry
 from shared.config.secret_keys import split_keys
 from shared.config.secret_store import SecretStore
 from shared.errors import InvalidError
+from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.runtime.retry import Backoff
 from shared.runtime.settings import Settings, environment, read_settings
@@ -75,9 +76,14 @@ def find_access(data: Path) -> Access:
     )
 
 
+def open_bus(access: Access) -> AbstractAsyncContextManager[Bus]:
+    """NATS as the operator. Entering raises `UnavailableError` or `DeniedError`."""
+    return connect(USER, access.nats_url, seed=access.seed, metrics=Metrics(), wait_s=WAIT_S)
+
+
 @asynccontextmanager
 async def open_registry(access: Access) -> AsyncIterator[Registry]:
     """The configuration of the mesh. Raises `UnavailableError` or `DeniedError`."""
     secrets = SecretStore(split_keys(access.secret_keys), access.secret_keys_file)
-    async with connect(USER, access.nats_url, seed=access.seed, metrics=Metrics(), wait_s=WAIT_S) as bus:
+    async with open_bus(access) as bus:
         yield Registry(bus, secrets, service=USER, relist_s=30)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from millrace.generated import lock, openapi
 from millrace.machine.checkout import LOCK, repository, tool
-from millrace.verbs import lock, openapi
 from shared.errors import MillraceError
 
 CheckStep = Callable[[Path], str]

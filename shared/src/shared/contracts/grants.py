@@ -9,7 +9,7 @@ from shared.contracts import jetstream
 from shared.contracts.consumers import CONSUMERS, PUSH_ENGINE_READER
 from shared.contracts.permissions import SERVICE_VERBS, Grant, Permissions, permissions_of, service_info
 from shared.contracts.services import SERVICE_NAMES, SERVICES
-from shared.contracts.streams import BUCKETS, CONFIG, EVENTS, PUSH, STREAMS
+from shared.contracts.streams import ALERTS, BUCKETS, CONFIG, EVENTS, PUSH, STREAMS
 from shared.contracts.subjects import RESOLVE_MEDIA, STORE_MEDIA, alert, connector_test
 
 PROVISION = "provision"
@@ -31,8 +31,8 @@ GRANTS: dict[str, Grant] = {
     **{service.name: service.grant for service in SERVICES},
     PROVISION: Grant(makes=(*STREAMS, *BUCKETS, *CONSUMERS), writes=(alert(PROVISION, "*", "*"),)),
     "operator": Grant(
-        looks=(CONFIG,),
-        scans=((CONFIG.stream, CONFIG.subject_of(">")),),
+        looks=(CONFIG, ALERTS),
+        scans=((CONFIG.stream, CONFIG.subject_of(">")), (ALERTS.name, alert("*", "*", "*"))),
         writes=(CONFIG.subject_of(">"),),
         requests=(*_SERVICE_INFO, *_CONNECTOR_TESTS),
     ),

@@ -152,6 +152,12 @@ def alert(service: str, app_key: str, kind: str) -> str:
     return f"alerts.{service}.{app_key}.{kind}"
 
 
+def parse_alert(subject: str) -> tuple[str, str, str]:
+    """The service, app and kind in an alert's subject."""
+    _, service, app_key, kind = subject.split(".")
+    return service, app_key, kind
+
+
 def connector_test(service: str) -> str:
     """Test Connection as a request."""
     return f"{service}.connector.test"

@@ -211,7 +211,9 @@ async def test_every_subject_of_another_is_refused(account: Account, user: str) 
     everything = {concrete(one) for other in GRANTS.values() for one in (*other.writes, *other.requests, *other.serves)}
     everything |= {CONFIG.subject_of(key) for key in ("tokens.x", "apps.x", "tokens.x.y", "anything")}
     everything |= {subject.replace("shop", "x") for subject in ("events.shop.16", "events.shop", "events.shop.0.0")}
-    granted = {one for one in everything if any(within(one, own) for own in (*grant.writes, *grant.requests))}
+    reads = (f"$JS.API.DIRECT.GET.{stream}.{subject}" for stream, subject in grant.scans)
+    own_subjects = (*grant.writes, *grant.requests, *reads)
+    granted = {one for one in everything if any(within(one, own) for own in own_subjects)}
 
     async with attacking(account, user) as attacker:
         refused = await attacker.refusals(everything)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.verbs import openapi
+from millrace.generated import openapi
 
 DOCUMENTS = {openapi.FOLDER / "hooks.json": '{"a": 1}\n', openapi.FOLDER / "storage.json": '{"b": 2}\n'}
 

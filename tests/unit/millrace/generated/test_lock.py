@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from millrace.generated import lock
 from millrace.machine.checkout import LOCK
-from millrace.verbs import lock
 from shared.errors import UnavailableError
 
 FAKE_UV = """\
