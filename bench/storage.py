@@ -338,7 +338,7 @@ async def _widget_row(report: Report) -> Row:
         uploads = Uploads(
             providers=_Slots(ProviderHealth("shop", "memory", alert=bus.alert, now=_now, clock=clock)),
             image_pool=image_pool,
-            records=Records(KeyValueStore(bus, streams.MEDIA)),
+            records=Records(KeyValueStore(bus, streams.MEDIA), now=lambda: datetime.now(UTC)),
             bus=bus,
             metrics=Metrics(),
             limits=UploadLimits(

@@ -58,7 +58,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     )
     mesh.add_degraded(selection.degraded)
     image_pool = await mesh.enter(ImageProcessPool())
-    records = Records(mesh.bucket(streams.MEDIA))
+    records = Records(mesh.bucket(streams.MEDIA), now=_now)
     uploads = Uploads(
         providers=selection,
         image_pool=image_pool,

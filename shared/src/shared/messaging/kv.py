@@ -94,12 +94,20 @@ class KeyValueStore:
             return None
         return self.stored(message)
 
+    async def entry(self, key: str) -> BucketEntry:
+        """The value of `key`, with the revision of its deletion, or 0, where it has none."""
+        message = await self._bus.last_message(self._bucket, self._prefix + key)
+        if message is None:
+            return BucketEntry(key, None, 0)
+        return BucketEntry(key, None if is_deletion(message.headers) else message.data, message.sequence)
+
     async def put(
         self,
         key: str,
         data: bytes,
         *,
         expect_revision: int | None = None,
+        over_deleted: bool = True,
         headers: Mapping[str, str] | None = None,
         erase_earlier: bool = False,
     ) -> int:
@@ -108,6 +116,7 @@ class KeyValueStore:
 
         Args:
             expect_revision: The revision that was read; 0 when there must be nothing.
+            over_deleted: Takes a deleted key for nothing, where nothing is expected.
             erase_earlier: Remove every earlier revision of the key with it, from a bucket that is `erasable`.
 
         Raises:
@@ -120,7 +129,7 @@ class KeyValueStore:
                 subject, data, headers=all_headers, expect_last_sequence=expect_revision
             )
         except ConflictError:
-            if expect_revision != 0:
+            if expect_revision != 0 or not over_deleted:
                 raise
             # A deleted key still has its marker, whose sequence stands for "nothing".
             marker = await self._bus.last_message(self._bucket, subject)

@@ -1,5 +1,6 @@
 """Stored objects: one by one, in pages, at each location, and their deletion."""
 
+import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -184,3 +185,23 @@ async def test_delete_that_the_bucket_refuses_is_denied_and_the_object_stays(
     assert reply == (await record(http, shop, reply.id)).reply()
     await moto.demand_real_keys(False)
     assert (200, PHOTO) == await asked(http, {}, reply.original.url)
+
+
+async def test_uploads_and_deletions_of_the_same_bytes_leave_no_dead_url_and_no_object_without_a_record(
+    http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
+    for number in range(40):
+        content = b"%%PDF-%d" % number
+        first = await stored(http, shop, form(content, kind="attachment"))
+
+        async def delete_after(delay_s: float, id: str = first.id) -> int:
+            await asyncio.sleep(delay_s)
+            return (await deleted(http, shop, id))[0]
+
+        uploads = (stored(http, shop, form(content, kind="attachment")) for _ in range(2))
+        *_, status = await asyncio.gather(*uploads, delete_after(number % 10 / 1000))
+
+        assert 204 == status
+        recorded = (await asked(http, shop, f"{OBJECTS}/{first.id}"))[0]
+        served = (await asked(http, {}, first.original.url))[0]
+        assert recorded == served, f"round {number}"

@@ -3,10 +3,17 @@ Records of objects in the bucket `MEDIA`, by `<app>.<kind>.<first half of its SH
 
 An object that is stored again with another provider, or in another bucket, has a new location. Its former locations
 stay in the record: their URLs are in use and keep working, and deleting the object deletes them too.
+
+A record is marked before its objects are deleted, and removed after it. An upload of the same bytes waits for the end
+of the deletion, and stores again what it may have removed. So a record without a mark always has its objects.
 """
 
+import asyncio
+import contextlib
 import re
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Final, get_args
 
 import msgspec
@@ -14,10 +21,21 @@ from msgspec import Struct
 
 from shared.contracts import keys, subjects
 from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, decode, encode
-from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.messaging.kv import KeyValueStore
 
 KINDS: Final[tuple[MediaKind, ...]] = get_args(MediaKind)
+DELETION_S: Final = 45.0
+"""The time limit of a deletion."""
+
+MARK_S: Final = 60.0
+"""The time for which a mark holds. After it the process that made the mark was killed."""
+
+WAIT_S: Final = 5.0
+"""The time that others wait for the end of a deletion, which usually takes milliseconds."""
+
+LOOK_S: Final = 0.05
+
 ID: Final = re.compile(rf"({'|'.join(KINDS)})-([0-9a-f]{{32}})")
 
 
@@ -32,13 +50,18 @@ class ObjectLocation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ObjectRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The record of an object. `home` is its newest location, `former_homes` are those whose URLs stay valid."""
+    """
+    The record of an object. `home` is its newest location, `former_homes` are those whose URLs stay valid.
+
+    `deleting_until` marks a deletion that is in progress, or that ended by then without success.
+    """
 
     id: str
     app_key: str
     kind: MediaKind
     home: ObjectLocation
     former_homes: tuple[ObjectLocation, ...] = ()
+    deleting_until: datetime | None = None
 
     @property
     def locations(self) -> tuple[ObjectLocation, ...]:
@@ -72,45 +95,82 @@ def object_id(kind: MediaKind, sha256: str) -> str:
     return f"{kind}-{sha256[:32]}"
 
 
+class DeletedMeanwhileError(Exception):
+    """A deletion may have removed what was stored: it has to be stored again. `revision` is that of the deletion."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(revision)
+        self.revision = revision
+
+
 class Records:
     """The records of every app."""
 
-    def __init__(self, store: KeyValueStore) -> None:
+    def __init__(self, store: KeyValueStore, *, now: Callable[[], datetime]) -> None:
         self._store = store
+        self._now = now
 
     async def get(self, app_key: str, id: str) -> ObjectRecord:
         """The record of an object. Raises `NotFoundError`."""
-        return (await self._read(app_key, id))[0]
+        record, _ = await self._read(app_key, id)
+        if record is None:
+            raise NotFoundError(f"there is no object {id}", field="id")
+        return record
 
-    async def add(self, app_key: str, kind: MediaKind, location: ObjectLocation) -> ObjectRecord:
+    async def add(self, app_key: str, kind: MediaKind, location: ObjectLocation, *, deletion: int = 0) -> ObjectRecord:
         """
         Record the location of a stored object. An unchanged record is not written again.
 
+        Args:
+            deletion: The revision of a deletion that had ended before the object was stored; 0 for none.
+
         Raises:
-            ConflictError: Concurrent uploads changed the record in each of five attempts.
+            DeletedMeanwhileError: The object was deleted at another time than that.
+            ConflictError: Concurrent uploads changed the record in each of five attempts, or its deletion takes long.
         """
         id = object_id(kind, location.original.sha256)
         for _ in range(5):
-            try:
-                old, revision = await self._read(app_key, id)
-            except NotFoundError:
-                old, revision = None, 0
+            old, revision = await self._read_settled(app_key, id)
+            if (old is None or old.deleting_until is not None) and revision not in {0, deletion}:
+                raise DeletedMeanwhileError(revision)
             record = _merged(old, ObjectRecord(id=id, app_key=app_key, kind=kind, home=location))
             if record == old:
                 return record
             try:
-                await self._store.put(_key(app_key, id), encode(record), expect_revision=revision)
+                await self._store.put(_key(app_key, id), encode(record), expect_revision=revision, over_deleted=False)
             except ConflictError:
                 continue
             return record
         raise ConflictError("the same object is stored by many at once", retry_after_s=1)
 
-    async def remove(self, record: ObjectRecord) -> None:
-        """Delete a record. Raises `ConflictError` when the object was stored again since the record was read."""
-        now, revision = await self._read(record.app_key, record.id)
-        if now != record:
+    @asynccontextmanager
+    async def deletion(self, record: ObjectRecord) -> AsyncIterator[None]:
+        """
+        Delete a record, and in the block its objects. An error that leaves the block leaves the record.
+
+        Raises:
+            NotFoundError: The object was deleted meanwhile.
+            ConflictError: It was stored again since the record was read, or another deletion of it takes long.
+            UnavailableError: The block took too long.
+        """
+        key = _key(record.app_key, record.id)
+        now, revision = await self._read_settled(record.app_key, record.id)
+        if now is None:
+            raise NotFoundError(f"there is no object {record.id}", field="id")
+        if msgspec.structs.replace(now, deleting_until=record.deleting_until) != record:
             raise ConflictError("the object was stored again meanwhile", field="id")
-        await self._store.delete(_key(record.app_key, record.id), expect_revision=revision)
+        revision = await self._mark(key, record, MARK_S, revision)
+        try:
+            async with asyncio.timeout(DELETION_S):
+                yield
+        except BaseException as error:
+            # Those that wait for the mark go on at once. Where this fails, they go on when its time is over.
+            with contextlib.suppress(MillraceError):
+                await self._mark(key, record, 0.0, revision)
+            if isinstance(error, TimeoutError):
+                raise UnavailableError(f"the object could not be deleted within {DELETION_S:.0f} s") from None
+            raise
+        await self._store.delete(key, expect_revision=revision)
 
     async def page(self, app_key: str, *, kind: MediaKind | None, after: int, limit: int) -> ObjectPage:
         """Up to `limit` records that were written after revision `after`, in the order of their writing."""
@@ -118,11 +178,27 @@ class Records:
         records = tuple(decode(entry.data, ObjectRecord) for entry in stored[:limit])
         return ObjectPage(objects=records, next=str(stored[limit - 1].revision) if len(stored) > limit else None)
 
-    async def _read(self, app_key: str, id: str) -> tuple[ObjectRecord, int]:
-        stored = await self._store.get(_key(app_key, id))
-        if stored is None:
-            raise NotFoundError(f"there is no object {id}", field="id")
-        return decode(stored.data, ObjectRecord), stored.revision
+    async def _read(self, app_key: str, id: str) -> tuple[ObjectRecord | None, int]:
+        """The record and its revision: that of its deletion where there is none, 0 where there never was one."""
+        entry = await self._store.entry(_key(app_key, id))
+        return decode(entry.data, ObjectRecord) if entry.data is not None else None, entry.revision
+
+    async def _read_settled(self, app_key: str, id: str) -> tuple[ObjectRecord | None, int]:
+        """The same, once no deletion is in progress."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    record, revision = await self._read(app_key, id)
+                    if record is None or record.deleting_until is None or record.deleting_until <= self._now():
+                        return record, revision
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise ConflictError("the object is being deleted", field="id", retry_after_s=WAIT_S) from None
+
+    async def _mark(self, key: str, record: ObjectRecord, duration_s: float, revision: int) -> int:
+        until = self._now() + timedelta(seconds=duration_s)
+        marked = msgspec.structs.replace(record, deleting_until=until)
+        return await self._store.put(key, encode(marked), expect_revision=revision)
 
 
 def _key(app_key: str, id: str) -> str:
@@ -143,7 +219,7 @@ def _merged(old: ObjectRecord | None, new: ObjectRecord) -> ObjectRecord:
         home = msgspec.structs.replace(
             new.home, stored_at=old.home.stored_at, thumbnails=(*new.home.thumbnails, *earlier)
         )
-        return msgspec.structs.replace(old, home=home)
+        return msgspec.structs.replace(old, home=home, deleting_until=None)
     former = tuple(location for location in old.locations if _place_and_key(location) != key)
     return msgspec.structs.replace(new, former_homes=former)
 

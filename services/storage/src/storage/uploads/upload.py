@@ -25,11 +25,14 @@ from storage.content.content_types import SVG, ContentType, disposition, sniff
 from storage.images.image import PIPELINE, InspectedImage
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ObjectHeaders, Provider, ProviderSlot, store_with_failover
-from storage.uploads.records import ObjectLocation, Records
+from storage.uploads.records import DeletedMeanwhileError, ObjectLocation, ObjectRecord, Records
 
 BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
 RETRY_S: Final = 2.0
 """Concurrent uploads of the same bytes may both get a retryable error. Outages are not waited for here."""
+
+DELETIONS: Final = 5
+"""Deletions of the same object during one upload, each of which lets it store the object again."""
 
 SNIFF_BYTES: Final = 256 << 10
 """The largest body whose type is detected without a thread. A text file is read to its end for that."""
@@ -156,15 +159,26 @@ class Uploads:
         async def put(provider: Provider) -> ObjectLocation:
             return await self._put_all(provider, app_key, examined, file_name)
 
-        location, failed_over = await store_with_failover(self._providers.slots(app_key), put)
-        if failed_over:
-            self._metrics.count("millrace_storage_failovers_total", provider=location.provider)
-        record = await self._records.add(app_key, examined.kind, location)
+        record, failed_over = await self._store_and_record(app_key, examined.kind, put)
         reply = record.reply(failed_over=failed_over)
         # Published with every upload, because an earlier one may have crashed between the record and this.
-        message_id = f"{app_key}.{reply.id}.{location.place}"
+        message_id = f"{app_key}.{reply.id}.{record.home.place}"
         await self._bus.publish(subjects.object_stored(app_key), encode(reply), message_id=message_id)
         return reply
+
+    async def _store_and_record(
+        self, app_key: str, kind: MediaKind, put: Callable[[Provider], Awaitable[ObjectLocation]]
+    ) -> tuple[ObjectRecord, bool]:
+        deletion = 0
+        for _ in range(DELETIONS):
+            location, failed_over = await store_with_failover(self._providers.slots(app_key), put)
+            if failed_over:
+                self._metrics.count("millrace_storage_failovers_total", provider=location.provider)
+            try:
+                return await self._records.add(app_key, kind, location, deletion=deletion), failed_over
+            except DeletedMeanwhileError as deleted:
+                deletion = deleted.revision
+        raise ConflictError("the same object is deleted by others again and again", retry_after_s=1)
 
     async def resolve(self, app_key: str, id: str) -> StoreMediaReply:
         """The location of an object, whichever provider is active now. Raises `NotFoundError`."""
@@ -178,7 +192,8 @@ class Uploads:
 
         Raises:
             NotFoundError: There is no such object.
-            ConflictError: No connector of the app leads to one of its locations any more; nothing was deleted.
+            ConflictError: No connector of the app leads to one of its locations any more, or another request changes
+                the object; nothing was deleted.
             DeniedError, CredentialsError, UnavailableError: A provider refused or failed.
         """
         record = await self._records.get(app_key, id)
@@ -186,12 +201,12 @@ class Uploads:
         for location, opening in pairs:
             if opening is None:
                 raise ConflictError(f"the object lies in {location.place}, which no connector reaches", field="id")
-        for location, opening in pairs:
-            assert opening is not None
-            async with opening as provider:
-                for stored in (*location.thumbnails, location.original):
-                    await provider.delete(stored.key)
-        await self._records.remove(record)
+        async with self._records.deletion(record):
+            for location, opening in pairs:
+                assert opening is not None
+                async with opening as provider:
+                    for stored in (*location.thumbnails, location.original):
+                        await provider.delete(stored.key)
 
     async def _inspect(self, app_key: str, kind: MediaKind, sniffed: ContentType, body: Body) -> InspectedImage | None:
         if kind not in {"message-image", "widget-image"}:
