@@ -79,6 +79,16 @@ def replaced(page: str) -> str:
         '<iframe srcdoc="<img src=&quot;{}&quot;>">',
         '<iframe srcdoc="&lt;div style=&quot;background:url(&amp;quot;{}&amp;quot;)&quot;&gt;">',
         '<iframe srcdoc="&lt;img src={}&gt;">',
+        '<title>How to write <script></title><img src="{}">',
+        '<textarea><script></textarea><img src="{}">',
+        '<TITLE>a <script> b</TITLE ><img src="{}"><script>"data:"</script><img src="{}">',
+        '<img alt="use <script> here" src="{}">',
+        "<img title='1' alt='use <script> here' src='{}'>",
+        '<style>/* <script> */ .a{{background:url({})}}</style><img src="{}">',
+        '<title>no end <script>"data:"</script><img src="{}">',
+        '<div data-w=\'"<img src=\\"{}\\">"\'>',
+        '<div data-w=\'"<img src=\\\\\\"{}\\\\\\">"\'>',
+        '<svg><use href="{}#i"/></svg><i style="background:url({}#a-b.c)">',
         "{}",
     ],
 )
@@ -114,6 +124,14 @@ def test_image_is_replaced_wherever_it_stands(template: str) -> None:
         f"data:image\\/png;base64,{B64}".replace("/", "\\/").replace("\\\\", "\\"),
         html.escape(f"data:image/png;base64,{B64.replace('+', '&#43;').replace('=', '&equals;')}"),
         f"data:image/png;base64,{quote(B64, safe='').replace('%', '&#37;')}",
+        f"data:image/png;name=photo%20(1).png;base64,{B64}",
+        f"data:image/png;name=Ay%C5%9Fe'nin.png;base64,{B64}",
+        f"data:image/png;name=12:30.png;base64,{B64}",
+        f"data:image/png;name={'%E6%97%A5' * 90}.png;base64,{B64}",
+        f"data:image/png\\;base64\\,{B64}",
+        "data:image/png;base64," + "".join(char if char.isalnum() else f"\\{char}" for char in B64),
+        f"data:image/png;base64,{B64}&#10",
+        f"data:image/png;base64,&#x0a {B64}&#x9",
     ],
 )
 def test_image_is_read_however_it_is_written(text: str) -> None:
@@ -125,7 +143,9 @@ def test_image_is_read_however_it_is_written(text: str) -> None:
     assert f'<img src="{URL}" alt="A &amp; B">' == replaced(page)
 
 
-@pytest.mark.parametrize("escape", [lambda char: f"%{ord(char):02x}", lambda char: f"&#{ord(char)};"])
+@pytest.mark.parametrize(
+    "escape", [lambda char: f"%{ord(char):02x}", lambda char: f"&#{ord(char)};", lambda char: f"&#{ord(char):07}"]
+)
 def test_escapes_are_read_wherever_a_long_text_is_cut(escape: Callable[[str], str]) -> None:
     content = PNG + bytes(range(256)) * 300
     text = base64.b64encode(content).decode()
@@ -188,6 +208,10 @@ def test_font_is_detected_by_its_bytes(declared: str) -> None:
         f"<img srcset='data:image/svg+xml,%3Csvg%20href=%22{uri(ODD)}%22%3E 2x'>",
         f'<script type="text/x-template"><!-- <img src="{uri(ODD)}"> --></script>',
         f'<a href="data:application/pdf;base64,{base64.b64encode(b"%PDF-1.7 hello").decode()}">',
+        f"<img src='data:image/png;name=Ay'se.png;base64,{B64}'>",
+        f"<i style=background:url(data:image/png;name=a).png;base64,{B64})>",
+        f"<img alt='it' title=s><script>'{uri(ODD)}'</script>",
+        f'<title>a</title><script>"{uri(ODD)}"</script>',
     ],
 )
 def test_page_without_an_image_of_ours_stays_and_reports_nothing(page: str) -> None:
@@ -283,6 +307,11 @@ def test_too_long_a_page_is_refused() -> None:
         b"-",
         b"&#65;",
         b"data:image/svg+xml,",
+        b"<title>",
+        b"<title></title>",
+        b"<style><script>",
+        b'<a b="',
+        b"data:(" + b"'" * 900,
     ],
 )
 def test_hostile_page_takes_time_in_proportion_to_its_length(piece: bytes) -> None:
@@ -299,6 +328,7 @@ def test_hostile_page_takes_time_in_proportion_to_its_length(piece: bytes) -> No
         b'"data:a/b;base64,A ',
         b"data:;base64,",
         b"'data:image/svg+xml,' ",
+        b'<a b="<script>',
     ],
 )
 def test_page_of_nothing_but_tags_and_uris_is_refused(piece: bytes) -> None:
@@ -308,7 +338,7 @@ def test_page_of_nothing_but_tags_and_uris_is_refused(piece: bytes) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
-    "piece", [b"A", b"A\n", b"&#65;", b"&amp;#65;", b"&#00065;", b"%41", b"\\/", b"=", b"%", b"&#"]
+    "piece", [b"A", b"A\n", b"&#65;", b"&amp;#65;", b"&#00065;", b"%41", b"\\/", b"\\=", b"=", b"%", b"&#", b"&#65"]
 )
 def test_hostile_text_takes_time_in_proportion_to_its_length(piece: bytes) -> None:
     (image,) = find_images(b'<img src="data:image/png;base64,' + piece * (2_000_000 // len(piece)) + b'">')

@@ -48,22 +48,27 @@ _PLAIN: Final = rb"A-Za-z0-9+/=_\-"
 _ESCAPE: Final = (
     # Entities, also of a page within a page (`srcdoc`), but not those of quotes, angle brackets, parentheses and the
     # comma: these end the text.
-    rb"&(?:amp;)?#(?!0*(?:34|39|40|41|44|60|62);|[xX]0*(?:2[2789cC]|3[cCeE]);)[xX]?[0-9A-Fa-f]{1,7};"
+    # HTML takes a number without its semicolon, too.
+    rb"&(?:amp;)?#(?!0*(?:34|39|40|41|44|60|62)(?![0-9])|[xX]0*(?:2[2789cC]|3[cCeE])(?![0-9A-Fa-f]))"
+    rb"(?:[xX][0-9A-Fa-f]{1,7}|[0-9]{1,7});?"
     rb"|&(?:amp;)?(?:plus|sol|equals|lowbar|Tab|NewLine);"
-    # JSON's way to write a slash.
-    rb"|\\/"
+    # The ways of JSON to write a slash, and of CSS to write these three.
+    rb"|\\[/+=]"
 )
 _PERCENT: Final = rb"%[0-9A-Fa-f]{2}"
 _ESCAPE_BYTES: Final = 16
 # For text that was matched by the above.
-_ESCAPES: Final = re.compile(rb"(&(?:amp;)?[^;]*;|\\/)")
+_ESCAPES: Final = re.compile(rb"(&(?:amp;)?(?:#[xX][0-9A-Fa-f]{1,7};?|#[0-9]{1,7};?|[A-Za-z]+;)|\\[/+=])")
 _PERCENTS: Final = re.compile(rb"(%..)")
 # Atomic and possessive: no backtracking positions are kept, so megabytes of text cost no memory.
 _WORD: Final = re.compile(rb"(?>[" + _PLAIN + rb"]+|" + _ESCAPE + rb"|" + _PERCENT + rb")*+")
 _WRAPPED: Final = re.compile(rb"(?>[" + _PLAIN + rb" \t\r\n\f]+|" + _ESCAPE + rb"|" + _PERCENT + rb")*+")
 
 _ENTITY: Final = re.compile(rb"&(?:(?:quot|#0*34|#x0*22)|(apos|#0*39|#x0*27));\Z", re.IGNORECASE)
-_CLOSERS: Final = {b'"': re.compile(rb"\""), b"'": re.compile(rb"'"), b"(": re.compile(rb"\)")}
+# Within a text of JSON or JavaScript a quote has backslashes before it.
+_CLOSERS: Final = {b'"': re.compile(rb"\\*\""), b"'": re.compile(rb"\\*'"), b"(": re.compile(rb"\)")}
+_FRAGMENT: Final = re.compile(rb"#[\w.:-]{1,128}")
+"""The part of a drawing that is shown. It stays behind the URL."""
 _CLOSING_DOUBLE: Final = re.compile(rb"&(?:quot|#0*34|#x0*22);", re.IGNORECASE)
 _CLOSING_SINGLE: Final = re.compile(rb"&(?:apos|#0*39|#x0*27);", re.IGNORECASE)
 _END_OF_WORD: Final = re.compile(
@@ -71,6 +76,8 @@ _END_OF_WORD: Final = re.compile(
     re.IGNORECASE,
 )
 _END_OF_DRAWING: Final = re.compile(rb"[\s<>\"']")
+
+_QUOTE: Final = re.compile(rb"['()]")
 
 _STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -104,10 +111,13 @@ def find_images(page: bytes, *, max_bytes: int = MAX_HTML_BYTES, max_images: int
     scan = HtmlScan(page)
     finds = 0
     while (find := scan.next()) is not None:
+        start, match = find
+        if match["text"]:
+            scan.ignore_scripts(start, match["text"])
+            continue
         finds += 1
         if finds > MAX_FINDS:
             raise TooLargeError(f"the page has more than {MAX_FINDS} script tags and data URIs", field="html")
-        start, match = find
         if match["script"]:
             scan.skip_script(start)
         elif match["drawing"]:
@@ -149,8 +159,13 @@ def _read(page: bytes, start: int, payload: int, base64_type: bytes) -> DataUri 
         return None
     ours = (parsed[1] or "").startswith(_OURS)
     wrapped, closer = _context(page, start)
+    if (closer if wrapped else _QUOTE).search(page, start, payload):
+        # The value ends before the comma: this is no data URI.
+        return None
     stop = _end_of_text(page, payload, _WRAPPED if wrapped else _WORD)
     end = _end_without_space(page, payload, stop)
+    if fragment := _FRAGMENT.match(page, stop):
+        stop = fragment.end()
     if not closer.match(page, stop):
         problem = "the Base64 text breaks off at an unexpected character"
     elif end == payload:
@@ -168,7 +183,9 @@ def _read(page: bytes, start: int, payload: int, base64_type: bytes) -> DataUri 
 def _end_of_text(page: bytes, at: int, text: re.Pattern[bytes]) -> int:
     # An escape that is split by the end of a piece is whole in the next.
     while (found := text.match(page, at, at + PIECE_BYTES)) and found.end() > at:
-        at = found.end()
+        end = found.end()
+        split = page.rfind(b"&", max(at + 1, end - _ESCAPE_BYTES), end) if end == at + PIECE_BYTES else -1
+        at = split if split > 0 else end
     return at
 
 
@@ -256,8 +273,8 @@ def _replaced(text: bytes, escapes: re.Pattern[bytes], meaning: Callable[[bytes]
 
 @lru_cache(maxsize=4096)
 def _unescaped(escape: bytes) -> bytes:
-    if escape == b"\\/":
-        return b"/"
+    if escape.startswith(b"\\"):
+        return escape[1:]
     return html.unescape(escape.replace(b"&amp;", b"&").decode("ascii")).encode("ascii", "replace")
 
 

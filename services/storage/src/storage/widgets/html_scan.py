@@ -1,25 +1,36 @@
 """
 One pass over a page, for the places where a data URI or a script begins. Pure, and in pieces of 64 KiB: no other thread
 of the process runs during one search.
+
+Not every `<script` begins a script: in a title, a text field, a style sheet, a comment or the value of an attribute it
+is text, and hides nothing.
 """
 
 import re
 from typing import Final
 
 PIECE_BYTES: Final = 64 * 1024
-_FIND_BYTES: Final = 512
+_FIND_BYTES: Final = 2048
 """Longer than any match of `_FIND`."""
 
 # For lower-case text. The alternatives begin with different letters, so that the search is quick. Neither reads far
 # into the next match, so that many matches are no more work than few.
 _FIND: Final = re.compile(
     rb"<(?P<script>script)(?=[\s>/])"
+    rb"|<(?P<text>title|textarea|style|xmp)(?=[\s>/])"
     rb"|data(?<![a-z0-9+.-]data)(?::|&#0{0,4}58;|&#x0{0,4}3a;|&colon;)"
-    rb"(?:(?P<type>(?:[^,:<>\"'()](?!ata&)){0,200}?base64)\s{0,8}(?:,|&#0{0,4}44;|&#x0{0,4}2c;|&comma;)"
+    rb"(?:(?P<type>(?:[^,<>\"](?!ata[:&])){0,1000}?base64)\s{0,8}(?:\\?,|&#0{0,4}44;|&#x0{0,4}2c;|&comma;)"
     rb"|(?P<drawing>image/svg\+xml)(?=[;,]))"
 )
-_FIND_TEXTS: Final = (b"base64", b"<script", b"image/svg+xml")
+_FIND_TEXTS: Final = (b"base64", b"<script", b"<title", b"<textarea", b"<style", b"<xmp", b"image/svg+xml")
 """Text without any of these has no match; searching for them costs almost nothing."""
+
+
+_OPEN_VALUE: Final = re.compile(
+    rb"<[a-z][^<>\"']*(?:\"[^<>\"]*\"[^<>\"']*|'[^<>']*'[^<>\"']*)*+[\"'][^>]*\Z", re.IGNORECASE
+)
+"""The end of text in which a tag has begun, and a quoted value in it."""
+_VALUE_BYTES: Final = 4096
 
 
 class HtmlScan:
@@ -33,6 +44,7 @@ class HtmlScan:
         self._promising = False
         self._scripts_from = 0
         self._comment_from = 0
+        self._endless: set[bytes] = set()
 
     def next(self) -> tuple[int, re.Match[bytes]] | None:
         """The next match and its position, or None. Moves `at` behind the match."""
@@ -56,11 +68,11 @@ class HtmlScan:
 
     def skip_script(self, start: int) -> None:
         """
-        Move behind the script whose tag is at `start`. A tag inside a comment is ignored: it hides nothing.
+        Move behind the script whose tag is at `start`. A tag inside a comment or a value is ignored: it hides nothing.
 
         Other content of comments is not skipped, because Outlook shows some of them.
         """
-        if start < self._scripts_from:
+        if start < self._scripts_from or self._in_value(start):
             return
         closed = self._page.rfind(b"-->", self._comment_from, start)
         opened = self._page.find(b"<!--", closed + len(b"-->") if closed >= 0 else self._comment_from, start)
@@ -69,6 +81,21 @@ class HtmlScan:
         self._scripts_from = self._comment_from = end
         if opened < 0:
             self.at = end
+
+    def ignore_scripts(self, start: int, name: bytes) -> None:
+        """Ignore script tags in the text of an element, such as a title, whose tag is at `start`."""
+        if start < self._scripts_from or name in self._endless or self._in_value(start):
+            return
+        end = _find_lower(self._page, b"</" + name, self.at)
+        if end < 0:
+            self._endless.add(name)
+        else:
+            self._scripts_from = end
+
+    def _in_value(self, at: int) -> bool:
+        """Return whether a position is in the quoted value of an attribute."""
+        before = self._page[max(0, at - _VALUE_BYTES) : at]
+        return _OPEN_VALUE.search(before, before.rfind(b">") + 1) is not None
 
 
 def _find_lower(page: bytes, text: bytes, at: int) -> int:
