@@ -26,7 +26,7 @@ from PIL import (
 )
 
 from shared.errors import InvalidError, TooLargeError
-from storage.content.content_types import AVIF, JPEG, PNG, sniff_head
+from storage.content.content_types import AVIF, JPEG, PNG, ContentType, sniff_head
 from storage.images.image import InspectedImage, Thumbnail, inspect_image
 
 PHOTO = Path(__file__).parents[4] / "demo" / "photo.jpg"
@@ -337,6 +337,85 @@ def test_truncated_image_is_refused(encoding: str) -> None:
 
     with pytest.raises(InvalidError, match="damaged"):
         inspect_image(content[: len(content) // 2], sides_px=[320])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(("cut", "good"), [(1, True), (2, True), (20, False), (2000, False)])
+def test_jpeg_that_lacks_only_its_end_marker_has_all_its_pixels(cut: int, good: bool, progressive: bool) -> None:
+    content = encoded(Image.open(PHOTO), "JPEG", progressive=progressive)
+    assert content.endswith(b"\xff\xd9")
+
+    if good:
+        assert inspect_image(content, sides_px=[320]) == inspect_image(content[:-cut], sides_px=[320])
+    else:
+        with pytest.raises(InvalidError, match="truncated"):
+            inspect_image(content[:-cut], sides_px=[320])
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"iCCP", b"eXIf"])
+def test_png_with_a_damaged_chunk_that_a_decoder_may_ignore_is_accepted(kind: bytes) -> None:
+    whole = encoded(Image.new("RGB", (64, 32), "red"), "PNG")
+    bad = bytearray(chunk(kind, b"Comment\0x"))
+    bad[-1] ^= 1
+
+    assert inspect_image(whole, sides_px=[320]) == inspect_image(with_chunks(whole, bytes(bad)), sides_px=[320])
+
+
+def test_png_with_a_damaged_header_is_refused() -> None:
+    damaged = bytearray(encoded(Image.new("RGB", (64, 32), "red"), "PNG"))
+    damaged[32] ^= 1
+
+    with pytest.raises(InvalidError, match="damaged"):
+        inspect_image(bytes(damaged), sides_px=[320])
+
+
+def test_orientation_of_xmp_alone_turns_nothing() -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    for encoding in ("JPEG", "WEBP"):
+        picture = inspect_image(encoded(Image.new("RGB", (16, 8), "red"), encoding, xmp=xmp), sides_px=[320])
+        assert (16, 8) == (picture.width, picture.height)
+
+
+def sixteen_bit_png(colour_type: int, pixel: tuple[int, ...], transparent: tuple[int, ...]) -> bytes:
+    """A PNG of 8 x 8 equal pixels with 16 bits a channel, and a transparent colour."""
+    row = b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * 8
+    head = struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+        + chunk(b"IDAT", zlib.compress(row * 8))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "pixel", "transparent", "expected"),
+    [
+        (0, (40000,), (40000,), PNG),
+        (0, (200,), (200,), PNG),
+        (0, (40001,), (40000,), JPEG),
+        (2, (40000, 300, 7), (40000, 300, 7), PNG),
+        (2, (40000, 300, 7), (10000, 300, 7), JPEG),
+    ],
+)
+def test_transparent_colour_of_sixteen_bits_is_transparent(
+    colour_type: int, pixel: tuple[int, ...], transparent: tuple[int, ...], expected: ContentType
+) -> None:
+    thumbnail = thumbnail_of(sixteen_bit_png(colour_type, pixel, transparent))
+
+    assert expected is thumbnail.type
+    if expected is PNG:
+        assert (0, 0) == opened(thumbnail).getchannel("A").getextrema()
+
+
+@pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
+def test_image_with_a_side_that_no_other_format_has_is_too_large(size: tuple[int, int]) -> None:
+    with pytest.raises(TooLargeError, match="the limit of a side is 65535"):
+        inspect_image(encoded(Image.new("1", size), "PNG"), sides_px=[320])
 
 
 def test_avif_is_refused_by_its_name_unless_it_is_accepted() -> None:

@@ -17,11 +17,12 @@ from io import BytesIO
 from typing import BinaryIO, Final
 
 from msgspec import Struct
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, features
 
 from shared.errors import InvalidError, TooLargeError
 from storage.content.content_types import AVIF, GIF, HEAD_BYTES, JPEG, PNG, WEBP, ContentType, sniff_head
 from storage.images.jpeg_limits import check_jpeg
+from storage.images.repairs import with_end_of_image, without_damaged_chunks
 
 MAX_PIXELS: Final = 40_000_000
 """
@@ -35,7 +36,7 @@ The longest side, which is also JPEG's and GIF's own. A decoder works row by row
 78 KB as a PNG, took five seconds.
 """
 
-PIPELINE = "v2"
+PIPELINE = "v3"
 """The version in a thumbnail's key: raise it when the same image would give other bytes."""
 
 JPEG_QUALITY: Final = 80
@@ -47,6 +48,8 @@ REDUCING_GAP: Final = 2.0
 _READERS: Final = {JPEG: "JPEG", PNG: "PNG", GIF: "GIF", WEBP: "WEBP", AVIF: "AVIF"}
 
 _STRIP_PIXELS: Final = 1_000_000
+
+_HIGH_BYTES: Final = [value >> 8 for value in range(65536)]
 
 _RESIZABLE_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})
 """Modes that are resized directly. Indexes of a palette cannot be averaged, and Pillow reduces no other mode."""
@@ -115,15 +118,35 @@ def inspect_image(source: bytes | BinaryIO, *, sides_px: Sequence[int], avif: bo
     file = BytesIO(source) if isinstance(source, bytes) else source
     reader = _reader(file, avif=avif)
     try:
-        with Image.open(file, formats=(reader,)) as image:
-            _check_size(image)
-            transpose = _transposition(image)
-            width, height = reversed(image.size) if transpose in _SWAPPING_SIDES else image.size
-            return InspectedImage(width=width, height=height, thumbnails=_thumbnails(image, transpose, sides_px))
-    except UnidentifiedImageError:
-        raise InvalidError("the image is damaged in its header", field="file") from None
+        return _inspect(file, reader, sides_px)
     except _BROKEN as error:
+        try:
+            if (repaired := _repaired(file, reader)) is not None:
+                return _inspect(repaired, reader, sides_px)
+        except _BROKEN:
+            # The damage that was found first is the one that is told.
+            pass
+        if isinstance(error, UnidentifiedImageError):
+            raise InvalidError("the image is damaged in its header", field="file") from None
         raise InvalidError(f"the image is damaged: {error}", field="file") from None
+
+
+def _inspect(file: BinaryIO, reader: str, sides_px: Sequence[int]) -> InspectedImage:
+    with Image.open(file, formats=(reader,)) as image:
+        _check_size(image)
+        transpose = _transposition(image)
+        width, height = reversed(image.size) if transpose in _SWAPPING_SIDES else image.size
+        return InspectedImage(width=width, height=height, thumbnails=_thumbnails(image, transpose, sides_px))
+
+
+def _repaired(file: BinaryIO, reader: str) -> BinaryIO | None:
+    """The image without the damage that every browser overlooks, or None where that changes nothing."""
+    repair = {"PNG": without_damaged_chunks, "JPEG": with_end_of_image}.get(reader)
+    if repair is None:
+        return None
+    file.seek(0)
+    content = repair(file.read())
+    return BytesIO(content) if content is not None else None
 
 
 def _reader(file: BinaryIO, *, avif: bool) -> str:
@@ -155,8 +178,11 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
+    # `getexif` looks into XMP as well, which browsers do not, and for a PNG decodes all pixels before.
+    exif = Image.Exif()
     try:
-        return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif.load(image.info.get("exif", b""))
+        return _TRANSPOSITIONS.get(exif.get(ExifTags.Base.Orientation, 1))
     except _BROKEN:
         # Unreadable metadata is no reason to refuse a readable image.
         return None
@@ -165,6 +191,7 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
 def _thumbnails(
     image: Image.Image, transpose: Image.Transpose | None, sides_px: Sequence[int]
 ) -> tuple[Thumbnail, ...]:
+    _scale_transparency(image)
     sizes = [_fitting(image.size, side_px) for side_px in sides_px]
     profile = image.info.get("icc_profile")
     reduced, box = _reduced(image, max(sizes))
@@ -201,10 +228,24 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tu
     return reduced, (0, 0, width / factor, height / factor)
 
 
+def _scale_transparency(image: Image.Image) -> None:
+    """Give the transparent colour of an RGB image with 16 bits a channel in the 8 bits that Pillow decodes to."""
+    colour = image.info.get("transparency")
+    if isinstance(image, PngImagePlugin.PngImageFile) and isinstance(colour, tuple) and "16" in str(image.tile):
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
 def _resizable(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey at 255 instead of scaling it.
-        return image.point(lambda value: value / 256).convert("L")
+        # Pillow would clip 16-bit grey at 255 instead of scaling it, and lose its transparent colour.
+        values = image.convert("I")
+        grey = values.point(_HIGH_BYTES, "L")
+        colour = image.info.get("transparency")
+        if not isinstance(colour, int):
+            return grey
+        opaque = [255] * 65536
+        opaque[colour & 0xFFFF] = 0
+        return Image.merge("LA", (grey, values.point(opaque, "L")))
     if image.mode in _RESIZABLE_MODES and "transparency" not in image.info:
         return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
