@@ -99,7 +99,7 @@ def network_of_defender_key(key: str) -> str:
 
 
 def media_key(app_key: str, kind: str, digest: str) -> str:
-    """The key in `MEDIA` of an object; `digest` is the first half of its SHA-256 in hexadecimal."""
+    """The key in `MEDIA` of an object; `digest` is half of the hash that stands for it, in hexadecimal."""
     return f"{app_key}.{kind}.{digest}"
 
 

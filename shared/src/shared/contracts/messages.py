@@ -161,8 +161,8 @@ class StoreMediaReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Addresses of the original and, for an image, of its thumbnails.
 
-    `id` is `<kind>-<first half of the SHA-256>`. `thumbnail` has the first configured size, `other_thumbnails` the
-    others. `failed_over` says that a provider with precedence failed.
+    `id` is `<kind>-<half of a hash>`, of content and name. `thumbnail` has the first configured size,
+    `other_thumbnails` the others. `failed_over` says that a provider with precedence failed.
     """
 
     id: str

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from zipfile import ZipFile
 
 import aiohttp
 import pytest
@@ -116,6 +117,64 @@ async def test_attachment_keeps_its_name_as_a_download(http: aiohttp.ClientSessi
     assert "application/pdf" == headers["Content-Type"]
     assert "attachment; filename=\"fatura-_.pdf\"; filename*=UTF-8''fatura-%C5%9F.pdf" == headers["Content-Disposition"]
     assert reply.thumbnail is None
+
+
+async def test_each_name_of_the_same_bytes_is_an_object_of_its_own(
+    http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
+    first, second, again, unnamed = [
+        await stored(http, shop, form(b"%PDF-1.4 x", kind="attachment", file_name=name))
+        for name in ("GIZLI taslak v1.pdf", "Fiyat listesi.pdf", "Fiyat listesi.pdf", "")
+    ]
+
+    assert second == again
+    assert 3 == len({first.id, second.id, unnamed.id})
+    assert first.original.sha256 == second.original.sha256
+    async with http.delete(f"/v1/apps/shop/objects/{first.id}", headers=shop) as answer:
+        assert 204 == answer.status
+    async with http.get(second.original.url) as answer:
+        assert 'attachment; filename="Fiyat listesi.pdf"' == answer.headers["Content-Disposition"]
+    async with http.get(unnamed.original.url) as answer:
+        assert "attachment" == answer.headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("%50 indirim.pdf", "%2550%20indirim.pdf"),
+        ("50%20off.pdf", "50%2520off.pdf"),
+        # What HTML has a browser write for a quote and a line break.
+        ("a%22b%0D%0A%.pdf", "ab%25.pdf"),
+    ],
+)
+async def test_a_name_is_read_as_a_browser_writes_it(
+    sent: str, kept: str, http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
+    boundary = "xYzZY"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="kind"\r\n\r\nattachment\r\n'
+    file = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{sent}"\r\n\r\n%PDF-1.4 x'
+    body = f"{head}{file}\r\n--{boundary}--\r\n".encode()
+    headers = shop | {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    async with http.post("/v1/apps/shop/media", data=BytesIO(body), headers=headers) as answer:
+        reply = decode(await answer.read(), StoreMediaReply)
+    async with http.get(reply.original.url) as answer:
+        assert answer.headers["Content-Disposition"].endswith(f"filename*=UTF-8''{kept}")
+
+
+async def test_a_document_is_served_as_what_it_is(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+    document = BytesIO()
+    with ZipFile(document, "w") as archive:
+        for name in ("[Content_Types].xml", "word/document.xml"):
+            archive.writestr(name, b"<x/>" * 10_000)
+    reply = await stored(http, shop, form(document.getvalue(), kind="attachment", file_name="teklif.docx"))
+
+    assert reply.original.key.endswith(".docx")
+    async with http.get(reply.original.url) as answer:
+        assert (
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+            == answer.headers["Content-Type"]
+            == reply.original.content_type
+        )
 
 
 async def test_markup_is_served_as_a_download_that_runs_nothing(

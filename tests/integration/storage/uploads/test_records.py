@@ -39,7 +39,7 @@ async def store(records: Records) -> ObjectRecord:
     deletion = 0
     while True:
         try:
-            return await records.add("shop", "file", location(), deletion=deletion)
+            return await records.add("shop", "file", SHA256, location(), deletion=deletion)
         except DeletedMeanwhileError as deleted:
             deletion = deleted.revision
 
@@ -47,7 +47,7 @@ async def store(records: Records) -> ObjectRecord:
 async def test_an_upload_waits_for_a_deletion_and_has_to_store_again(records: Records) -> None:
     record = await store(records)
     async with records.deletion(record):
-        adding = asyncio.create_task(records.add("shop", "file", location()))
+        adding = asyncio.create_task(records.add("shop", "file", SHA256, location()))
         await asyncio.sleep(0.1)
         assert not adding.done()
 
@@ -55,7 +55,7 @@ async def test_an_upload_waits_for_a_deletion_and_has_to_store_again(records: Re
         await adding
     with pytest.raises(NotFoundError):
         await records.get("shop", ID)
-    again = await records.add("shop", "file", location(), deletion=deleted.value.revision)
+    again = await records.add("shop", "file", SHA256, location(), deletion=deleted.value.revision)
     assert again == await records.get("shop", ID)
     assert again.deleting_until is None
 
@@ -66,7 +66,7 @@ async def test_an_object_that_was_deleted_and_stored_again_by_another_is_there(r
         pass
     again = await store(records)
 
-    assert again == await records.add("shop", "file", location())
+    assert again == await records.add("shop", "file", SHA256, location())
 
 
 async def test_a_deletion_that_fails_leaves_the_record_and_makes_an_upload_store_again(records: Records) -> None:
@@ -79,8 +79,10 @@ async def test_a_deletion_that_fails_leaves_the_record_and_makes_an_upload_store
     assert left.deleting_until is not None
     assert left.deleting_until <= now()
     with pytest.raises(DeletedMeanwhileError) as deleted:
-        await records.add("shop", "file", location())
-    assert None is (await records.add("shop", "file", location(), deletion=deleted.value.revision)).deleting_until
+        await records.add("shop", "file", SHA256, location())
+    assert (
+        None is (await records.add("shop", "file", SHA256, location(), deletion=deleted.value.revision)).deleting_until
+    )
 
 
 async def test_a_failed_deletion_is_completed_by_the_next_one(records: Records) -> None:
@@ -111,7 +113,7 @@ async def test_a_second_deletion_finds_nothing_left(records: Records) -> None:
 
 async def test_an_object_in_another_place_since_it_was_read_is_not_deleted(records: Records) -> None:
     record = await store(records)
-    await records.add("shop", "file", location("s3://bucket"))
+    await records.add("shop", "file", SHA256, location("s3://bucket"))
 
     with pytest.raises(ConflictError, match="stored again"):
         async with records.deletion(record):
@@ -126,7 +128,7 @@ async def test_a_mark_of_a_killed_process_holds_for_its_time(records: Records, m
     await deletion.__aenter__()
 
     with pytest.raises(ConflictError, match="is being deleted"):
-        await records.add("shop", "file", location())
+        await records.add("shop", "file", SHA256, location())
     later = Records(records._store, now=lambda: now() + timedelta(hours=2))
     with pytest.raises(DeletedMeanwhileError):
-        await later.add("shop", "file", location())
+        await later.add("shop", "file", SHA256, location())

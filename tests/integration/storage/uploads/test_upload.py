@@ -99,7 +99,7 @@ async def test_large_body_leaves_nothing_on_the_disk(
     http: aiohttp.ClientSession, shop: dict[str, str], settings: Settings
 ) -> None:
     status, reply = await put(http, shop, LARGE, kind="attachment")
-    by_form = await stored(http, shop, form(LARGE, kind="attachment"))
+    by_form = await stored(http, shop, form(LARGE, kind="attachment", file_name=""))
 
     assert (201, by_form) == (status, reply)
     assert hashlib.sha256(LARGE).hexdigest() == by_form.original.sha256
@@ -156,11 +156,17 @@ async def raw(
     *,
     close: bool,
     path: str = "/v1/apps/shop/media",
+    method: str = "PUT",
 ) -> bytes:
-    """A PUT written by hand; all that comes back, once the other side has closed too."""
+    """A request written by hand; all that comes back, once the other side has closed too."""
     parts = urlsplit(storage.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    lines = [f"PUT {path}?kind=file HTTP/1.1", "Host: storage", f"Authorization: {headers['Authorization']}", about]
+    lines = [
+        f"{method} {path}{'?kind=file' if method == 'PUT' else ''} HTTP/1.1",
+        "Host: storage",
+        f"Authorization: {headers['Authorization']}",
+        about,
+    ]
     writer.write("\r\n".join([*lines, "", ""]).encode() + body)
     await writer.drain()
     if close:
@@ -181,6 +187,14 @@ async def test_too_long_a_body_is_refused_before_it_is_sent(
 
     assert b"HTTP/1.1 413" in answer
     assert b"expected at most 5242880 bytes" in answer
+
+
+async def test_the_limit_that_a_form_is_told_is_that_of_its_file(storage: RunningService, shop: dict[str, str]) -> None:
+    about = f"Content-Length: {26 << 20}\r\nContent-Type: multipart/form-data; boundary=b"
+    answer = await raw(storage, shop, about, b"--b\r\n", close=False, method="POST")
+
+    assert b"HTTP/1.1 413" in answer
+    assert b"expected at most 26214400 bytes" in answer
 
 
 async def test_body_that_breaks_off_is_stored_neither_whole_nor_in_part(

@@ -44,8 +44,36 @@ SVG = ContentType(name="image/svg+xml", extension="svg")
 HTML = ContentType(name="text/html", extension="html")
 XML = ContentType(name="application/xml", extension="xml")
 PDF = ContentType(name="application/pdf", extension="pdf")
+CALENDAR = ContentType(name="text/calendar; charset=utf-8", extension="ics")
+VCARD = ContentType(name="text/vcard; charset=utf-8", extension="vcf")
 TEXT = ContentType(name="text/plain; charset=utf-8", extension="txt")
 BINARY = ContentType(name="application/octet-stream", extension="bin")
+
+ZIP = ContentType(name="application/zip", extension="zip")
+_OPEN_XML: Final = "application/vnd.openxmlformats-officedocument."
+DOCX = ContentType(name=f"{_OPEN_XML}wordprocessingml.document", extension="docx")
+XLSX = ContentType(name=f"{_OPEN_XML}spreadsheetml.sheet", extension="xlsx")
+PPTX = ContentType(name=f"{_OPEN_XML}presentationml.presentation", extension="pptx")
+# Office opens no file with macros whose extension says that it has none.
+DOCM = ContentType(name="application/vnd.ms-word.document.macroenabled.12", extension="docm")
+XLSM = ContentType(name="application/vnd.ms-excel.sheet.macroenabled.12", extension="xlsm")
+PPTM = ContentType(name="application/vnd.ms-powerpoint.presentation.macroenabled.12", extension="pptm")
+XLSB = ContentType(name="application/vnd.ms-excel.sheet.binary.macroenabled.12", extension="xlsb")
+ODT = ContentType(name="application/vnd.oasis.opendocument.text", extension="odt")
+ODS = ContentType(name="application/vnd.oasis.opendocument.spreadsheet", extension="ods")
+ODP = ContentType(name="application/vnd.oasis.opendocument.presentation", extension="odp")
+EPUB = ContentType(name="application/epub+zip", extension="epub")
+PKPASS = ContentType(name="application/vnd.apple.pkpass", extension="pkpass")
+JAR = ContentType(name="application/java-archive", extension="jar")
+APK = ContentType(name="application/vnd.android.package-archive", extension="apk")
+ZIP_KINDS: Final = (ZIP, DOCX, XLSX, PPTX, DOCM, XLSM, PPTM, XLSB, ODT, ODS, ODP, EPUB, PKPASS, JAR, APK)
+"""Types of ZIP archives; `storage.content.zip_types` tells them apart."""
+
+NAME_CHARS: Final = 128
+EXTENSION_CHARS: Final = 16
+
+_UNSAFE: Final = re.compile(r"[?%';]")
+"""Characters that some clients misread in `filename`; `filename*` has them (RFC 6266, appendix D)."""
 
 _SIGNATURES: tuple[tuple[re.Pattern[bytes], ContentType], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JPEG),
@@ -54,16 +82,37 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], ContentType], ...] = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), WEBP),
     (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AVIF),
     (re.compile(rb"%PDF-"), PDF),
-    (re.compile(rb"PK\x03\x04|PK\x05\x06"), ContentType(name="application/zip", extension="zip")),
+    (re.compile(rb"PK\x03\x04|PK\x05\x06"), ZIP),
     (re.compile(rb"\x1f\x8b\x08"), ContentType(name="application/gzip", extension="gz")),
+    (re.compile(rb"7z\xbc\xaf\x27\x1c"), ContentType(name="application/x-7z-compressed", extension="7z")),
+    (re.compile(rb"Rar!\x1a\x07"), ContentType(name="application/vnd.rar", extension="rar")),
+    # ISO base media files, by their major brand (MP4 registration authority).
+    (
+        re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL),
+        ContentType(name="image/heic", extension="heic"),
+    ),
+    (re.compile(rb".{4}ftypqt  ", re.DOTALL), ContentType(name="video/quicktime", extension="mov")),
+    (re.compile(rb".{4}ftypM4[AB]", re.DOTALL), ContentType(name="audio/mp4", extension="m4a")),
+    (re.compile(rb".{4}ftyp3g[pr2]", re.DOTALL), ContentType(name="video/3gpp", extension="3gp")),
+    (
+        re.compile(rb".{4}ftyp(?:isom|iso[2-9]|mp4[12]|avc1|M4V|dash|MSNV|f4v)", re.DOTALL),
+        ContentType(name="video/mp4", extension="mp4"),
+    ),
+    (re.compile(rb"\x1a\x45\xdf\xa3.{0,64}?webm", re.DOTALL), ContentType(name="video/webm", extension="webm")),
+    (re.compile(rb"RIFF....WAVE", re.DOTALL), ContentType(name="audio/wav", extension="wav")),
+    (re.compile(rb"ID3[\x02-\x04]"), ContentType(name="audio/mpeg", extension="mp3")),
+    (re.compile(rb"OggS\x00"), ContentType(name="audio/ogg", extension="ogg")),
+    (re.compile(rb"II\*\x00|MM\x00\*"), ContentType(name="image/tiff", extension="tif")),
+    (re.compile(rb"\{\\rtf[01]"), ContentType(name="application/rtf", extension="rtf")),
 )
 
-_FONT_KINDS: Final = {b"OTTO": OTF, b"\x00\x01\x00\x00": TTF}
+# Apple writes "true" for what is TrueType (OpenType, "Table directory"). Such text is told apart by what follows.
+_FONT_KINDS: Final = {b"OTTO": OTF, b"\x00\x01\x00\x00": TTF, b"true": TTF}
 _PACKED_FONT_KINDS: Final = {b"wOFF": WOFF, b"wOF2": WOFF2}
 
 _COLLECTION: Final = b"ttcf"
 _COLLECTION_VERSIONS: Final = frozenset({0x00010000, 0x00020000})
-_FLAVORS: Final = frozenset({*_FONT_KINDS, b"true", _COLLECTION})
+_FLAVORS: Final = frozenset({*_FONT_KINDS, _COLLECTION})
 _TABLES: Final = range(1, 256)
 """The number of tables of a font. OpenType needs some eight, and defines some sixty."""
 
@@ -74,14 +123,22 @@ _BEFORE_ROOT = re.compile(
 )
 _SVG = re.compile(rb"<svg[\s>/]", re.I)
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|script|iframe|h1|div|table|style|title|p|br|a|b)[\s>/]", re.I)
+_TEXT_KINDS: Final = (
+    (re.compile(rb"(?:\xef\xbb\xbf)?BEGIN:VCALENDAR\s", re.I), CALENDAR),
+    (re.compile(rb"(?:\xef\xbb\xbf)?BEGIN:VCARD\s", re.I), VCARD),
+)
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1b"})
 _TEXT_PIECE_BYTES: Final = 64 * 1024
 
 BY_EXTENSION: dict[str, ContentType] = {
     kind.extension: kind
-    for kind in (SVG, HTML, XML, TEXT, BINARY, WOFF2, WOFF, TTF, OTF, TTC, *(kind for _, kind in _SIGNATURES))
+    for kind in (
+        *(SVG, HTML, XML, CALENDAR, VCARD, TEXT, BINARY, WOFF2, WOFF, TTF, OTF, TTC),
+        *ZIP_KINDS,
+        *(kind for _, kind in _SIGNATURES),
+    )
 }
-"""Every type that `sniff` detects, by the extension in its keys."""
+"""Every type of an object, by the extension in its key."""
 
 
 def sniff(head: bytes, pieces: Callable[[], Iterable[bytes]]) -> ContentType:
@@ -92,9 +149,13 @@ def sniff(head: bytes, pieces: Callable[[], Iterable[bytes]]) -> ContentType:
     where the head does not decide, because a text file is text to its end.
 
     Returns:
-        The type; `BINARY` for a file that has no signature and is not text.
+        The type; `BINARY` for a file that has no signature and is not text. `ZIP` for every kind of ZIP archive.
     """
-    return sniff_head(head) or (TEXT if head and _is_text(pieces()) else BINARY)
+    if (kind := sniff_head(head)) is not None:
+        return kind
+    if not head or not _is_text(pieces()):
+        return BINARY
+    return next((kind for beginning, kind in _TEXT_KINDS if beginning.match(head)), TEXT)
 
 
 def sniff_head(head: bytes) -> ContentType | None:
@@ -111,22 +172,28 @@ def disposition(kind: ContentType, file_name: str) -> str:
     The Content-Disposition for a file of this type (RFC 6266).
 
     Of an uploader's name the last path segment is kept, without control characters, quotes, slashes and backslashes:
-    it cannot break out of the header.
+    it cannot break out of the header. A name beyond `NAME_CHARS` keeps its extension. What a browser shows has no name.
     """
-    word = "inline" if kind.inline else "attachment"
+    if kind.inline:
+        return "inline"
     name = _clean(file_name)
     if not name:
-        return word
-    ascii_name = name.encode("ascii", "replace").decode().replace("?", "_")
+        return "attachment"
+    ascii_name = _UNSAFE.sub("_", name.encode("ascii", "replace").decode())
     if ascii_name == name:
-        return f'{word}; filename="{name}"'
-    return f"{word}; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"
+        return f'attachment; filename="{name}"'
+    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _clean(file_name: str) -> str:
     last = re.split(r"[/\\]", file_name)[-1]
-    kept = "".join(char for char in last if char.isprintable() and char not in "\"';%")
-    return kept.strip(" .")[:128]
+    kept = "".join(char for char in last if char.isprintable() and char != '"').strip(" .")
+    if len(kept) <= NAME_CHARS:
+        return kept
+    stem, dot, extension = kept.rpartition(".")
+    if not stem or len(extension) > EXTENSION_CHARS:
+        return kept[:NAME_CHARS]
+    return stem[: NAME_CHARS - len(extension) - 1].rstrip(" .") + dot + extension
 
 
 def _font(head: bytes) -> ContentType | None:

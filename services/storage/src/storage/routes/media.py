@@ -1,8 +1,8 @@
 """Routes of media: store a file."""
 
+import re
 from contextlib import AsyncExitStack
-from typing import Annotated
-from urllib.parse import unquote
+from typing import Annotated, Final
 
 from aiohttp import BodyPartReader
 from msgspec import Meta, Struct
@@ -15,6 +15,9 @@ from shared.http.server import Call
 from storage.content.body import Body
 from storage.routes.request_bodies import max_bytes_of, part_pieces, read_kind, read_multipart, receive_raw_body
 from storage.state import State
+
+_ESCAPED: Final = re.compile("%(22|0D|0A)")
+"""The characters of a name that a browser escapes, and no other (HTML, "multipart/form-data encoding")."""
 
 
 class MediaForm(Struct, forbid_unknown_fields=True):
@@ -42,8 +45,7 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
                 elif body is not None:
                     raise InvalidError("expected one file", field="file")
                 else:
-                    # Clients write a quote or a line break in a name as %22 or %0A (HTML, multipart/form-data).
-                    file_name = unquote(part.filename or "")
+                    file_name = _ESCAPED.sub(_unescaped, part.filename or "")
                     pieces = part_pieces(part, rate, "file")
                     body = await stack.enter_async_context(
                         call.state.bodies.receive(call.app_key, pieces, max_bytes_of(call, kind))
@@ -51,6 +53,10 @@ async def post_media(call: Call[State]) -> StoreMediaReply:
         if body is None:
             raise InvalidError("expected a file", field="file")
         return await call.state.uploads.store(call.app_key, kind or "message-image", body, file_name=file_name)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16))
 
 
 async def put_media(call: Call[State]) -> StoreMediaReply:

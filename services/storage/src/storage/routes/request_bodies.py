@@ -29,7 +29,7 @@ async def read_multipart(request: web.Request, max_bytes: int) -> AsyncIterator[
     """Read a multipart body. aiohttp's errors about it, which have no common type, become `InvalidError`."""
     if request.content_type != "multipart/form-data":
         raise InvalidError("expected multipart/form-data", field="Content-Type")
-    check_length(request, max_bytes + AROUND_BYTES, "file")
+    check_length(request, max_bytes, "file", around_bytes=AROUND_BYTES)
     try:
         async with TransferRate() as rate:
             yield rate
@@ -43,10 +43,10 @@ def receive_raw_body(call: Call[State], rate: TransferRate, max_bytes: int, fiel
     return call.state.bodies.receive(call.app_key, pieces, max_bytes, field=field)
 
 
-def check_length(request: web.Request, max_bytes: int, field: str) -> None:
-    """Check the announced length."""
+def check_length(request: web.Request, max_bytes: int, field: str, *, around_bytes: int) -> None:
+    """Check the announced length of a body that has up to `around_bytes` beside what the limit is for."""
     # A body that announces too much is refused before it is sent. Every body is also counted while it is read.
-    if (request.content_length or 0) > max_bytes:
+    if (request.content_length or 0) > max_bytes + around_bytes:
         raise TooLargeError(f"expected at most {max_bytes} bytes", field=field)
 
 

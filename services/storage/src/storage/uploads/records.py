@@ -1,5 +1,5 @@
 """
-Records of objects in the bucket `MEDIA`, by `<app>.<kind>.<first half of its SHA-256>`.
+Records of objects in the bucket `MEDIA`, by `<app>.<kind>.<half of the hash that stands for it>`.
 
 An object that is stored again with another provider, or in another bucket, has a new location. Its former locations
 stay in the record: their URLs are in use and keep working, and deleting the object deletes them too.
@@ -90,9 +90,9 @@ class ObjectPage(Struct, frozen=True, kw_only=True):
     next: str | None = None
 
 
-def object_id(kind: MediaKind, sha256: str) -> str:
-    """The id of an object: its kind and 128 bits of its hash."""
-    return f"{kind}-{sha256[:32]}"
+def object_id(kind: MediaKind, identity: str) -> str:
+    """The id of an object: its kind and 128 bits of the hash that stands for it."""
+    return f"{kind}-{identity[:32]}"
 
 
 class DeletedMeanwhileError(Exception):
@@ -117,18 +117,21 @@ class Records:
             raise NotFoundError(f"there is no object {id}", field="id")
         return record
 
-    async def add(self, app_key: str, kind: MediaKind, location: ObjectLocation, *, deletion: int = 0) -> ObjectRecord:
+    async def add(
+        self, app_key: str, kind: MediaKind, identity: str, location: ObjectLocation, *, deletion: int = 0
+    ) -> ObjectRecord:
         """
         Record the location of a stored object. An unchanged record is not written again.
 
         Args:
+            identity: The hash that stands for the object.
             deletion: The revision of a deletion that had ended before the object was stored; 0 for none.
 
         Raises:
             DeletedMeanwhileError: The object was deleted at another time than that.
             ConflictError: Concurrent uploads changed the record in each of five attempts, or its deletion takes long.
         """
-        id = object_id(kind, location.original.sha256)
+        id = object_id(kind, identity)
         for _ in range(5):
             old, revision = await self._read_settled(app_key, id)
             if (old is None or old.deleting_until is not None) and revision not in {0, deletion}:

@@ -1,11 +1,13 @@
 """
 Steps of an upload: detect its type, make its key, store original and thumbnails, record the object, return its URLs.
 
-Routes and handlers read the bytes; `storage.placement` selects the provider. A key is made from the content. The same
-upload twice is therefore one object, and the content of a URL never changes. After a crash it may be repeated.
+Routes and handlers read the bytes; `storage.placement` selects the provider. A key is made from the content and the
+name of its download. The same upload twice is therefore one object, and the content of a URL never changes. After a
+crash it may be repeated.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -21,7 +23,8 @@ from shared.runtime.fair_share import FairShare
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
-from storage.content.content_types import SVG, ContentType, disposition, sniff
+from storage.content.content_types import SVG, ZIP, ContentType, disposition, sniff
+from storage.content.zip_types import zip_type
 from storage.images.image import PIPELINE, InspectedImage
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ObjectHeaders, Provider, ProviderSlot, store_with_failover
@@ -76,9 +79,21 @@ class Examined(Struct, frozen=True, kw_only=True):
     image: InspectedImage | None
 
 
-def object_key(prefix: str, app_key: str, kind: MediaKind, sha256: str, extension: str, *, variant: str = "") -> str:
+def object_identity(sha256: str, content_disposition: str) -> str:
+    """
+    The hash that stands for an object: that of its content or, for a download with a name, of content and name.
+
+    The name is part of what a URL serves. The same file under two names is two objects: a campaign never shows, and no
+    deletion ends, what was uploaded under another name.
+    """
+    if "filename" not in content_disposition:
+        return sha256
+    return hashlib.sha256(f"{sha256}\n{content_disposition}".encode()).hexdigest()
+
+
+def object_key(prefix: str, app_key: str, kind: MediaKind, identity: str, extension: str, *, variant: str = "") -> str:
     """`<prefix>/<app>/<kind>/<first two digits>/<half of the hash><variant>.<extension>`. No two tenants share one."""
-    key = f"{app_key}/{kind}/{sha256[:2]}/{sha256[:32]}{variant}.{extension}"
+    key = f"{app_key}/{kind}/{identity[:2]}/{identity[:32]}{variant}.{extension}"
     return f"{prefix}/{key}" if prefix else key
 
 
@@ -148,18 +163,20 @@ class Uploads:
         if body.size_bytes > (most := self.limits.max_bytes[kind]):
             raise TooLargeError(f"the file has {body.size_bytes} bytes; the limit for {kind} is {most}", field="file")
         if body.size_bytes > SNIFF_BYTES:
-            sniffed = await asyncio.to_thread(sniff, body.head, body.pieces)
+            sniffed = await asyncio.to_thread(_type_of, body)
         else:
-            sniffed = sniff(body.head, body.pieces)
+            sniffed = _type_of(body)
         return Examined(kind=kind, body=body, type=sniffed, image=await self._inspect(app_key, kind, sniffed, body))
 
     async def store_examined(self, app_key: str, examined: Examined, *, file_name: str = "") -> StoreMediaReply:
         """Store a checked upload: the second half of `store`."""
+        content_disposition = disposition(examined.type, file_name)
+        identity = object_identity(examined.body.sha256, content_disposition)
 
         async def put(provider: Provider) -> ObjectLocation:
-            return await self._put_all(provider, app_key, examined, file_name)
+            return await self._put_all(provider, app_key, examined, identity, content_disposition)
 
-        record, failed_over = await self._store_and_record(app_key, examined.kind, put)
+        record, failed_over = await self._store_and_record(app_key, examined.kind, identity, put)
         reply = record.reply(failed_over=failed_over)
         # Published with every upload, because an earlier one may have crashed between the record and this.
         message_id = f"{app_key}.{reply.id}.{record.home.place}"
@@ -167,7 +184,11 @@ class Uploads:
         return reply
 
     async def _store_and_record(
-        self, app_key: str, kind: MediaKind, put: Callable[[Provider], Awaitable[ObjectLocation]]
+        self,
+        app_key: str,
+        kind: MediaKind,
+        identity: str,
+        put: Callable[[Provider], Awaitable[ObjectLocation]],
     ) -> tuple[ObjectRecord, bool]:
         deletion = 0
         for _ in range(DELETIONS):
@@ -175,7 +196,7 @@ class Uploads:
             if failed_over:
                 self._metrics.count("millrace_storage_failovers_total", provider=location.provider)
             try:
-                return await self._records.add(app_key, kind, location, deletion=deletion), failed_over
+                return await self._records.add(app_key, kind, identity, location, deletion=deletion), failed_over
             except DeletedMeanwhileError as deleted:
                 deletion = deleted.revision
         raise ConflictError("the same object is deleted by others again and again", retry_after_s=1)
@@ -218,20 +239,22 @@ class Uploads:
             raise InvalidError(f"expected a JPEG, PNG, GIF or WebP image, got {sniffed.name}", field="file")
         return await self._image_pool.inspect(app_key, body, sides_px=self.limits.thumbnails_px, avif=self.limits.avif)
 
-    async def _put_all(self, provider: Provider, app_key: str, examined: Examined, file_name: str) -> ObjectLocation:
-        objects = [_original(provider, app_key, examined, file_name), *self._thumbnails(provider, app_key, examined)]
+    async def _put_all(
+        self, provider: Provider, app_key: str, examined: Examined, identity: str, content_disposition: str
+    ) -> ObjectLocation:
+        original = _original(provider, app_key, examined, identity, content_disposition)
+        objects = [original, *self._thumbnails(provider, app_key, examined)]
         puts = [self._put(provider, app_key, examined.kind, planned) for planned in objects]
         # All puts end before the first failure is raised: nothing is stored after the response.
         for outcome in await asyncio.gather(*puts, return_exceptions=True):
             if outcome is not None:
                 raise outcome
-        original, *thumbnails = (planned.stored for planned in objects)
         return ObjectLocation(
             provider=provider.name,
             place=provider.place,
             stored_at=self._now(),
-            original=original,
-            thumbnails=tuple(thumbnails),
+            original=original.stored,
+            thumbnails=tuple(planned.stored for planned in objects[1:]),
         )
 
     def _thumbnails(self, provider: Provider, app_key: str, examined: Examined) -> list["_PlannedObject"]:
@@ -279,6 +302,14 @@ class Uploads:
         self._metrics.count("millrace_storage_objects_total", provider=provider.name, kind=kind, outcome=outcome)
 
 
+def _type_of(body: Body) -> ContentType:
+    kind = sniff(body.head, body.pieces)
+    if kind is not ZIP:
+        return kind
+    with body.open() as file:
+        return zip_type(file)
+
+
 class _PlannedObject(Struct, frozen=True, kw_only=True):
     """One object to put: its description and its bytes."""
 
@@ -287,9 +318,11 @@ class _PlannedObject(Struct, frozen=True, kw_only=True):
     content_disposition: str
 
 
-def _original(provider: Provider, app_key: str, examined: Examined, file_name: str) -> _PlannedObject:
+def _original(
+    provider: Provider, app_key: str, examined: Examined, identity: str, content_disposition: str
+) -> _PlannedObject:
     body, image = examined.body, examined.image
-    key = object_key(provider.prefix, app_key, examined.kind, body.sha256, examined.type.extension)
+    key = object_key(provider.prefix, app_key, examined.kind, identity, examined.type.extension)
     stored = StoredObject(
         key=key,
         url=provider.url(key),
@@ -299,4 +332,4 @@ def _original(provider: Provider, app_key: str, examined: Examined, file_name: s
         width=image.width if image else None,
         height=image.height if image else None,
     )
-    return _PlannedObject(stored=stored, body=body, content_disposition=disposition(examined.type, file_name))
+    return _PlannedObject(stored=stored, body=body, content_disposition=content_disposition)
