@@ -5,8 +5,9 @@ Configuration over HTTP: the same four routes for every kind, so that hooks, use
 stays. `GET` shows `***` for every secret. A service checks more than the type by `check`.
 """
 
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -22,6 +23,8 @@ from shared.runtime.logs import redactor
 from shared.runtime.slices import Slices
 
 T = TypeVar("T", bound=Struct)
+
+_NEXT_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 Check = Callable[[Call[Any], T, T | None], Awaitable[T]]
 """
@@ -118,6 +121,15 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
     return (*routes, Route("GET", path, list_all, f"List every {name.split()[-1]} of the app", reply=ConfigList))
 
 
+def _check_names(raw: dict[str, Any], kind: type[Any]) -> None:
+    """Raise `InvalidError` for a field that is written as other systems write it, naming ours."""
+    names = {field.encode_name for field in msgspec.structs.fields(kind)}
+    for name in raw:
+        ours = _NEXT_WORD.sub("_", name).replace("-", "_").lower()
+        if name not in names and ours in names:
+            raise InvalidError(f"Object contains unknown field `{name}`; expected `{ours}`", field=name)
+
+
 def _id(kind: Kind[Any], call: Call[Any]) -> str:
     return "" if kind.fixed_id is not None else subjects.check_name(call.path["id"], "id")
 
@@ -143,6 +155,7 @@ async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None) -> T
         raise InvalidError("expected JSON of fewer levels") from None
     if not isinstance(raw, dict):
         raise InvalidError("expected a JSON object")
+    _check_names(raw, kind.type)
     value = call.registry.secrets.from_form(raw, kind.type, old.value if old else None)
     for secret in secrets_of(value):
         redactor.add(secret.reveal())

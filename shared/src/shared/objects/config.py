@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from msgspec import Meta, Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
-from shared.aws.endpoints import domain_of
+from shared.aws.endpoints import domain_of, is_aws
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.errors import translated
@@ -93,7 +93,7 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
                 disable_bulk_delete=True,
                 client_options=_client_options(endpoint, limits),
                 retry_config=_retry_config(limits),
-                config={"server_side_encryption": "AES256"} if self.sse else None,
+                config=request_options(sse=self.sse, checksums=is_aws(endpoint, "s3")),
             )
 
         with translated("open", f"the bucket {self.bucket}"):
@@ -168,6 +168,19 @@ class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_on
 
 StoreConfig = S3StoreConfig | AzureStoreConfig | LocalStoreConfig
 """Every kind of object store. The contract suite runs over each."""
+
+
+def request_options(*, sse: bool, checksums: bool) -> Any:
+    """
+    obstore's options of requests to S3.
+
+    Args:
+        sse: Asks for AES-256 on the server.
+        checksums: Sends a checksum with each object and part, without which a bucket with Object Lock takes none (S3
+            user guide, Object Lock considerations). Other stores than AWS's refuse headers that they do not know.
+    """
+    options = {"server_side_encryption": "AES256"} if sse else {}
+    return options | ({"checksum_algorithm": "SHA256"} if checksums else {})
 
 
 def _client_options(endpoint: str, limits: StoreLimits) -> "ClientConfig":

@@ -480,3 +480,16 @@ async def test_role_of_another_tenant_is_not_saved_and_not_tried(
     assert (400, "external_id") == (answer.status, problem["error"]["field"])
     assert "failed" == statuses(report)["fields"]
     assert report.steps[0].message.startswith("external_id: expected 'rival'")
+
+
+async def test_a_field_that_is_written_in_another_way_is_refused_by_the_name_of_ours(
+    http: aiohttp.ClientSession, shop: dict[str, str]
+) -> None:
+    form = {"accessKey": "AKIDEXAMPLE0000000", "secretKey": "secret", "bucketName": "media", "region": "eu-west-1"}
+    for path in (CONNECTOR, f"{CONNECTOR}/test"):
+        method = http.post if path.endswith("/test") else http.put
+        async with method(path, json=form, headers=shop) as answer:
+            error = (await answer.json())["error"]
+
+        assert (400, "accessKey") == (answer.status, error["field"])
+        assert "expected `access_key`" in error["message"]
