@@ -18,7 +18,7 @@ from storage.providers import ProviderConfig
 from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
 from storage.providers.local import LocalConfig, LocalProvider
-from storage.uploads.upload import object_key
+from storage.uploads.object_keys import object_key
 from support.outgoing import aws_clients
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer

@@ -10,7 +10,7 @@ from shared.contracts.messages import StoredObject
 from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.streams import ensure
+from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
 from storage.uploads import records as records_module
 from storage.uploads.records import DeletedMeanwhileError, ObjectLocation, ObjectRecord, Records

@@ -30,7 +30,7 @@ NAME: Final = "local"
 KEY = re.compile(
     rf"[A-Za-z0-9_-]{{1,64}}/(?:{'|'.join(get_args(MediaKind))})/[0-9a-f]{{2}}/[0-9a-f]{{32}}(?:_t\d+(?:of\d+)?v\d+)?\.([a-z0-9]{{1,8}})"
 )
-"""A key of `storage.uploads.upload.object_key`. Nothing else is served, so no path leads out of the directory."""
+"""A key of `storage.uploads.object_keys.object_key`. Nothing else is served, so no path leads out of the directory."""
 
 
 class LocalConfig(Struct, frozen=True, kw_only=True):

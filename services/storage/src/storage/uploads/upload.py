@@ -7,7 +7,6 @@ crash it may be repeated.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -25,9 +24,10 @@ from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
 from storage.content.content_types import SVG, ZIP, ContentType, disposition, sniff
 from storage.content.zip_types import zip_type
-from storage.images.image import PIPELINE, InspectedImage
+from storage.images.image import InspectedImage
 from storage.images.worker_pool import ImageProcessPool
 from storage.placement.failover import ObjectHeaders, Provider, ProviderSlot, store_with_failover
+from storage.uploads.object_keys import object_identity, object_key, thumbnail_variant
 from storage.uploads.records import DeletedMeanwhileError, ObjectLocation, ObjectRecord, Records
 
 BACKOFF: Final = Backoff(first_s=0.05, max_s=0.5)
@@ -77,35 +77,6 @@ class Examined(Struct, frozen=True, kw_only=True):
     body: Body
     type: ContentType
     image: InspectedImage | None
-
-
-def object_identity(sha256: str, content_disposition: str) -> str:
-    """
-    The hash that stands for an object: that of its content or, for a download with a name, of content and name.
-
-    The name is part of what a URL serves. The same file under two names is two objects: a campaign never shows, and no
-    deletion ends, what was uploaded under another name.
-    """
-    if "filename" not in content_disposition:
-        return sha256
-    return hashlib.sha256(f"{sha256}\n{content_disposition}".encode()).hexdigest()
-
-
-def object_key(prefix: str, app_key: str, kind: MediaKind, identity: str, extension: str, *, variant: str = "") -> str:
-    """`<prefix>/<app>/<kind>/<first two digits>/<half of the hash><variant>.<extension>`. No two tenants share one."""
-    key = f"{app_key}/{kind}/{identity[:2]}/{identity[:32]}{variant}.{extension}"
-    return f"{prefix}/{key}" if prefix else key
-
-
-def thumbnail_variant(side_px: int, sides_px: Sequence[int]) -> str:
-    """
-    The part of a thumbnail's key before the extension.
-
-    All thumbnails are made from one image, reduced for the largest of them. Another largest size gives other bytes, so
-    the key of a smaller thumbnail holds that size too.
-    """
-    largest_px = max(sides_px)
-    return f"_t{side_px}{PIPELINE}" if side_px == largest_px else f"_t{side_px}of{largest_px}{PIPELINE}"
 
 
 class Uploads:

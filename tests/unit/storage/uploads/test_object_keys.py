@@ -3,7 +3,7 @@
 import pytest
 
 from storage.images.image import PIPELINE
-from storage.uploads.upload import object_key, thumbnail_variant
+from storage.uploads.object_keys import object_key, thumbnail_variant
 
 HASH = "ab" + "0" * 62
 
