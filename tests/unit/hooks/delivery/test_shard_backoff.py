@@ -173,6 +173,7 @@ class LimitedSink(MemorySink):
         super().__init__(*[self._answer] * 100_000)
         self.rate = rate
         self.attempts = 0
+        self.generation = 0
         self._second: dict[tuple[int, int], int] = {}
 
     def _answer(self, sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
@@ -183,7 +184,7 @@ class LimitedSink(MemorySink):
         shard = int(record.key) % 4
         second = shard, int(asyncio.get_running_loop().time())
         self._second[second] = self._second.get(second, 0) + 1
-        name = f"shardId-{shard:012d}"
+        name = f"shardId-{self.generation * 4 + shard:012d}"
         if self._second[second] > self.rate:
             return Failed(FULL, f"Rate exceeded for shard {name} in stream s.", throttled=True)
         return Sent(name, self.store(record).sequence)
@@ -209,7 +210,9 @@ def test_a_throttled_shard_is_asked_some_two_times_for_each_record_that_it_store
     assert said[0].startswith(f"throttled orders: {FULL}: Rate exceeded for shard ")
 
 
-def test_a_shard_that_takes_everything_again_is_soon_at_full_speed() -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_a_shard_that_takes_everything_again_is_soon_at_full_speed(split: bool) -> None:
+    """Where it is split, other shards store what its users send."""
     sink = LimitedSink(rate=10)
 
     async def load() -> None:
@@ -218,6 +221,7 @@ def test_a_shard_that_takes_everything_again_is_soon_at_full_speed() -> None:
                 bench.put(str(number % 4000))
             await asyncio.sleep(30)
             sink.rate = 1000
+            sink.generation = int(split)
             async with asyncio.timeout(20):
                 while len(bench.finished) < 8000:
                     await asyncio.sleep(0.1)

@@ -99,19 +99,25 @@ class ShardBackoff:
         """Record an answer. Returns how many records were stored before an earlier one of their user."""
         newer, older = self._newer, self._older
         inversions = 0
+        left: list[str] = []
         for record, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Sent) and outcome.shard:
                 key = record.key
                 last = newer.get(key) or older.get(key)
-                if last is not None and outcome.shard == last.shard and not _follows(outcome.sequence, last.sequence):
-                    inversions += 1
+                if last is not None:
+                    if outcome.shard != last.shard:
+                        left.append(last.shard)
+                    elif not _follows(outcome.sequence, last.sequence):
+                        inversions += 1
                 newer[key] = outcome
         if len(newer) >= USERS_REMEMBERED:
             self._newer, self._older = {}, newer
         if self._states:
             answered = Counter(outcome.shard for outcome in outcomes if isinstance(outcome, Sent))
+            # Users whose shard was split: what another one stores, theirs need not.
+            answered.update(left)
             for shard in [shard for shard in self._states if shard in answered or (answered and not shard)]:
-                self._recover(shard, answered[shard] if shard else answered.total())
+                self._recover(shard, answered[shard] if shard else answered.total() - len(left))
         return inversions
 
     def record_refusals(self, refused: Sequence[tuple[Record, Failed]]) -> None:
