@@ -10,6 +10,7 @@ that clients find it again. Considerations: ready means that JetStream answers. 
 import asyncio
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,7 +98,12 @@ class NatsServer:
         """
         if self.port:
             check_free(self.port, "nats-server")
-        config = msgspec.structs.replace(self._config, port=self.port or -1, ports_file_dir=str(self.directory))
+        config = msgspec.structs.replace(
+            self._config,
+            port=self.port or -1,
+            ports_file_dir=str(self.directory),
+            max_file_bytes=self._config.max_file_bytes or usable_bytes(Path(self._config.store)),
+        )
         try:
             self._child = await start_server("nats-server", config, self._keys, self.directory, self.log)
             self.port = await _port_taken(self._child, self.directory)
@@ -119,6 +125,16 @@ class NatsServer:
         """Start it again on the same port and store, after `kill` or while it runs."""
         await self.stop()
         await self.start()
+
+
+def usable_bytes(store: Path) -> int:
+    """
+    Bytes of the disk for JetStream, in which it reserves the limits of the streams: three quarters of what is free or
+    its own already. The server's default counts what is free at its start alone, so a filled store has less each time.
+    """
+    own = sum(file.stat().st_blocks * 512 for file in store.rglob("*") if file.is_file())
+    folder = next(folder for folder in (store, *store.parents) if folder.exists())
+    return (shutil.disk_usage(folder).free + own) * 3 // 4
 
 
 async def start_server(

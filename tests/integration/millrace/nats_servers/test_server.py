@@ -1,13 +1,15 @@
 """nats-server as the command line runs it: alone, restarted, killed, and as a cluster."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from millrace.nats_servers.cluster import NatsCluster
 from millrace.nats_servers.config import ensure_seeds
-from millrace.nats_servers.server import NatsServer
+from millrace.nats_servers.server import NatsServer, usable_bytes
 from shared.contracts import streams, subjects
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.connection import connect
@@ -43,6 +45,16 @@ async def test_data_is_there_for_a_later_server_on_the_folder(tmp_path: Path) ->
         await publish(server.url, b"[]")
     async with NatsServer(tmp_path) as server:
         assert 2 == await publish(server.url, b"[]")
+
+
+def test_what_is_stored_counts_as_usable_as_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "jetstream"
+    store.mkdir()
+    (store / "1.blk").write_bytes(b"x" * (3 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+
+    assert (1 << 20) * 3 // 4 == usable_bytes(tmp_path / "no" / "store")
+    assert 3 << 20 <= usable_bytes(store) < 4 << 20
 
 
 async def test_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
