@@ -12,7 +12,7 @@ import nats
 from msgspec import Struct
 
 from shared.contracts import streams, subjects
-from shared.contracts.messages import Event
+from shared.contracts.messages import Event, make_attributes
 
 APP = "shop"
 EVENT_BYTES = 300
@@ -44,7 +44,9 @@ def _template() -> bytes:
             user_id="user-%07d",
             ext_id=None,
             occurred_at=1_000_000_000_000,
-            attributes={"product": "shoes", "price": 129.5, "currency": "TRY", "quantity": 1, "note": note},
+            attributes=make_attributes(
+                {"product": "shoes", "price": 129.5, "currency": "TRY", "quantity": 1, "note": note}
+            ),
         )
         return msgspec.json.encode(event).replace(b"1000000000000", b"%013d")
 

@@ -24,7 +24,7 @@ from shared.config.registry import Registry
 from shared.config.tokens import TOKENS, Token, new_token, token_hash
 from shared.contracts import streams, subjects
 from shared.contracts.connection_report import ConnectionReport
-from shared.contracts.messages import Alert, Event, EventType, decode, encode
+from shared.contracts.messages import Alert, Event, EventType, decode, encode, make_attributes
 from shared.contracts.subjects import partition_of
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
@@ -78,7 +78,7 @@ class Customer:
                 code=kind,
                 user_id=one,
                 occurred_at=1_795_314_667_123,
-                attributes=attributes,
+                attributes=make_attributes(attributes),
             )
             await self.bus.publish(subjects.events("shop", partition_of(one)), encode([event]))
 

@@ -7,7 +7,7 @@ Pure: the steps publish the events and read them back.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
-from shared.contracts.messages import Attributes, Event, EventType, Identities, User
+from shared.contracts.messages import Event, EventType, Identities, User, make_attributes
 
 EVENTS = 10_000
 USERS = 500
@@ -44,13 +44,13 @@ def _event(app_key: str, place: int, kind: EventType, code: str, started_at_ms: 
         user_id=f"user-{number:03d}",
         ext_id=f"{number:05d}",
         occurred_at=started_at_ms + place,
-        attributes={PLACE: place, **_attributes(code, chance)},
-        user=User(attributes={"tier": ("bronze", "silver", "gold")[number % 3]}),
+        attributes=make_attributes({PLACE: place, **_attributes(code, chance)}),
+        user=User(attributes=make_attributes({"tier": ("bronze", "silver", "gold")[number % 3]})),
         identities=Identities(email=f"user{number:03d}@example.com"),
     )
 
 
-def _attributes(code: str, chance: random.Random) -> Attributes:
+def _attributes(code: str, chance: random.Random) -> dict[str, object]:
     if code == "purchase":
         return {"total": round(chance.uniform(5, 400), 2), "currency": "TRY", "items": chance.randint(1, 5)}
     if code == "screen_view":

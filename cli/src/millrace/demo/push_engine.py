@@ -10,7 +10,7 @@ from itertools import groupby
 
 from shared.contracts import subjects
 from shared.contracts.consumers import PUSH_ENGINE_READER
-from shared.contracts.messages import Event, Identities, PushBatch, PushRow, decode, encode
+from shared.contracts.messages import Event, Identities, PushBatch, PushRow, decode, encode, make_attributes
 from shared.contracts.subjects import partition_of
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_pull
@@ -65,6 +65,8 @@ def _message_log(batch: PushBatch, row: PushRow, at_ms: int) -> Event:
         user_id=row.ext_id,
         ext_id=row.ext_id,
         occurred_at=at_ms,
-        attributes={"text": row.text, "deeplink": row.deeplink, "inbox": batch.inbox, "file": batch.file_name},
+        attributes=make_attributes(
+            {"text": row.text, "deeplink": row.deeplink, "inbox": batch.inbox, "file": batch.file_name}
+        ),
         identities=Identities(),
     )

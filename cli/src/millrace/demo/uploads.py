@@ -50,10 +50,11 @@ async def run_push_engine(environment: DemoEnvironment) -> StepResult:
     """Wait for the push engine and check that every command became a message log."""
     await environment.engine.wait_sent(environment.pushes)
     first = environment.engine.sent[0]
+    deeplink = msgspec.json.decode(first.attributes)["deeplink"]
     return equal(
         f"{environment.pushes} message logs",
         f"{len(environment.engine.sent)} message logs",
-        f"by the {NAME}; the first: {first.code} to {first.user_id}, {first.attributes['deeplink']}",
+        f"by the {NAME}; the first: {first.code} to {first.user_id}, {deeplink}",
     )
 
 

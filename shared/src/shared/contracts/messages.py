@@ -6,11 +6,12 @@ language needs `Event` and `shared.contracts.subjects.partition_of`, nothing els
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from shared.contracts.choices import KEY, with_choices
 from shared.errors import InvalidError
@@ -18,9 +19,16 @@ from shared.errors import InvalidError
 T = TypeVar("T")
 
 EventType = Literal["event", "message_log", "click", "conversion"]
-Scalar = str | int | float | bool | None
-Value = Scalar | list[Scalar]
-Attributes = dict[str, Value]
+Attributes = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+"""
+A JSON object of names and values of any kind, to `ATTRIBUTE_LEVELS`. It stays the text that was sent, so a number keeps
+its digits: `1.10`, or twenty of them. `shared.events.attributes` checks it.
+"""
+NO_ATTRIBUTES: Final = Raw(b"{}")
+ATTRIBUTE_LEVELS: Final = 32
+"""Levels of objects and lists in one attribute."""
+ProfileAttributes = dict[str, Raw]
+"""Attributes of a profile, which change one by one. A value is JSON text."""
 
 EventId = Annotated[str, Meta(min_length=1, max_length=128)]
 Code = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -28,6 +36,8 @@ UserId = Annotated[str, Meta(min_length=1, max_length=1024)]
 ExtId = Annotated[str, Meta(max_length=1024)]
 Address = Annotated[str, Meta(max_length=1024)]
 """An e-mail address (254 characters, RFC 5321) or a telephone number."""
+OccurredAt = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+"""Milliseconds since the epoch."""
 DeviceTokens = Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=1000)]
 """Push tokens; a web push subscription has the longest."""
 
@@ -35,7 +45,7 @@ DeviceTokens = Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Attributes of the user at the time of the event."""
 
-    attributes: Attributes = {}
+    attributes: Attributes = NO_ATTRIBUTES
 
 
 class Identities(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,6 +54,10 @@ class Identities(Struct, frozen=True, kw_only=True, omit_defaults=True):
     email: Address | None = None
     msisdn: Address | None = None
     device_tokens: DeviceTokens = ()
+
+
+NO_USER: Final = User()
+NO_IDENTITIES: Final = Identities()
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,10 +74,10 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: Code
     user_id: UserId
     ext_id: ExtId | None = None
-    occurred_at: Annotated[int, Meta(ge=0)]
-    attributes: Attributes = {}
-    user: User = User()
-    identities: Identities = Identities()
+    occurred_at: OccurredAt
+    attributes: Attributes = NO_ATTRIBUTES
+    user: User = NO_USER
+    identities: Identities = NO_IDENTITIES
 
 
 class PushRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -96,7 +110,7 @@ class ProfileRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ext_id: str
     email: str | None = None
     device_token: str | None = None
-    attributes: Attributes = {}
+    attributes: ProfileAttributes = {}
 
 
 class ProfileBatch(Struct, frozen=True, kw_only=True):
@@ -228,6 +242,16 @@ _encoder = msgspec.json.Encoder()
 def encode(message: Struct | tuple[Struct, ...] | list[Event]) -> bytes:
     """One message, or an array of them, as JSON."""
     return _encoder.encode(message)
+
+
+def make_attributes(values: Mapping[str, object]) -> Attributes:
+    """Values of any kind that JSON has, as the attributes of an event."""
+    return Raw(_encoder.encode(values))
+
+
+def make_profile_attributes(values: Mapping[str, object]) -> ProfileAttributes:
+    """Values of any kind that JSON has, as the attributes of a profile."""
+    return {name: Raw(_encoder.encode(value)) for name, value in values.items()}
 
 
 def decode(data: bytes, kind: type[T]) -> T:

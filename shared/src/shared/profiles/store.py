@@ -5,13 +5,13 @@ The gateway writes them, hooks reads them through `shared.profiles.cache`. Attri
 they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from shared.contracts import profile_keys, streams
-from shared.contracts.messages import Attributes, ProfileRow, decode
+from shared.contracts.messages import ProfileAttributes, ProfileRow, decode, make_profile_attributes
 from shared.errors import ConflictError, TooLargeError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import BucketEntry, KeyValueStore
@@ -29,7 +29,7 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ext_id: str
     email: str | None = None
     device_tokens: tuple[str, ...] = ()
-    attributes: Attributes = {}
+    attributes: ProfileAttributes = {}
 
 
 class Profiles:
@@ -51,12 +51,11 @@ class Profiles:
         *,
         email: str | None = None,
         device_token: str | None = None,
-        attributes: Attributes | None = None,
+        attributes: Mapping[str, object] | None = None,
     ) -> Profile:
         """Merge one row; see `merge_all`. Returns the profile as it is now."""
-        row = ProfileRow(
-            id="", line=0, ext_id=ext_id, email=email, device_token=device_token, attributes=attributes or {}
-        )
+        values = make_profile_attributes(attributes or {})
+        row = ProfileRow(id="", line=0, ext_id=ext_id, email=email, device_token=device_token, attributes=values)
         return (await self.merge_all(app_key, (row,)))[ext_id]
 
     async def merge_all(self, app_key: str, rows: Sequence[ProfileRow]) -> dict[str, Profile]:

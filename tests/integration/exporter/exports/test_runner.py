@@ -27,7 +27,7 @@ from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
-from shared.contracts.messages import Alert, Event, EventType, encode
+from shared.contracts.messages import Alert, Event, EventType, encode, make_attributes
 from shared.contracts.subjects import partition_of
 from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
@@ -126,7 +126,15 @@ class World:
 
     async def publish(self, *ids: str, kind: EventType = "click", app: str = "shop", user: str = "u1") -> int:
         events = [
-            Event(id=one, app_key=app, type=kind, code=kind, user_id=user, occurred_at=1, attributes={"sub1": "x"})
+            Event(
+                id=one,
+                app_key=app,
+                type=kind,
+                code=kind,
+                user_id=user,
+                occurred_at=1,
+                attributes=make_attributes({"sub1": "x"}),
+            )
             for one in ids
         ]
         return (await self.bus.publish(subjects.events(app, partition_of(user)), encode(events))).sequence

@@ -38,7 +38,7 @@ async def stored(bus: Bus) -> list[dict[str, Any]]:
 
 
 async def test_an_array_is_stored_before_it_is_answered(client: HooksClient, bus: Bus) -> None:
-    posted = events(5000, users=300, attributes={"a": "x" * 300})
+    posted = events(5000, users=300, occurred_at=1763780000123, attributes={"a": "x" * 300})
 
     status, told = await client.ask("POST", "/events", posted)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
+import msgspec
 import pytest
 
 from shared.contracts.profile_keys import profile_key
@@ -59,7 +60,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 async def has(cache: ProfileCache, key: tuple[str, str], city: str | int | None) -> bool:
     """Return whether the cache has this city; None is no profile."""
     profile = await cache.get(*key)
-    return (profile.attributes["city"] if profile else None) == city
+    return (msgspec.json.decode(profile.attributes["city"]) if profile else None) == city
 
 
 async def kept(cache: ProfileCache, reads: Reads, key: tuple[str, str]) -> bool:

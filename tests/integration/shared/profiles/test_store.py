@@ -2,9 +2,10 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from shared.contracts.messages import ProfileRow
+from shared.contracts.messages import ProfileRow, make_profile_attributes
 from shared.contracts.profile_keys import profile_key
 from shared.contracts.streams import PROFILES
 from shared.errors import TooLargeError
@@ -16,7 +17,7 @@ from shared.runtime.settings import Settings
 
 
 def row(ext_id: str, **attributes: int) -> ProfileRow:
-    return ProfileRow(id=f"f:{ext_id}", line=1, ext_id=ext_id, attributes={**attributes})
+    return ProfileRow(id=f"f:{ext_id}", line=1, ext_id=ext_id, attributes=make_profile_attributes(attributes))
 
 
 @pytest.fixture
@@ -31,7 +32,10 @@ async def test_a_merge_changes_the_passed_fields_and_keeps_the_rest(profiles: Pr
     merged = await profiles.merge("shop", "12345", device_token="t1", attributes={"age": 26})
 
     assert merged == Profile(
-        ext_id="12345", email="a@example.com", device_tokens=("t1",), attributes={"city": "İzmir", "age": 26}
+        ext_id="12345",
+        email="a@example.com",
+        device_tokens=("t1",),
+        attributes=make_profile_attributes({"city": "İzmir", "age": 26}),
     )
     assert await profiles.get("shop", "12345") == merged
 
@@ -48,14 +52,16 @@ async def test_a_profile_that_would_be_too_large_keeps_no_other_from_being_writt
     rows = [
         row("1", n=2),
         row("2", n=2),
-        ProfileRow(id="f:3", line=3, ext_id="2", attributes={"text": "x" * (1 << 20)}),
+        ProfileRow(id="f:3", line=3, ext_id="2", attributes=make_profile_attributes({"text": "x" * (1 << 20)})),
     ]
 
     with pytest.raises(TooLargeError, match=r"1 profiles .+ that of '2'"):
         await profiles.merge_all("shop", [*rows, row("3", n=2)])
 
     found = [await profiles.get("shop", ext_id) for ext_id in ("1", "2", "3")]
-    assert [{"n": 2}, {"n": 1}, {"n": 2}] == [profile.attributes for profile in found if profile is not None]
+    assert [make_profile_attributes({"n": n}) for n in (2, 1, 2)] == [
+        profile.attributes for profile in found if profile is not None
+    ]
 
 
 async def test_merges_at_once_lose_nothing(profiles: Profiles) -> None:
@@ -64,7 +70,7 @@ async def test_merges_at_once_lose_nothing(profiles: Profiles) -> None:
     profile = await profiles.get("shop", "1")
 
     assert profile is not None
-    assert profile.attributes == {f"a{n}": n for n in range(10)}
+    assert profile.attributes == make_profile_attributes({f"a{n}": n for n in range(10)})
 
 
 async def test_rows_of_one_user_keep_their_order_among_thousands(profiles: Profiles) -> None:
@@ -73,10 +79,10 @@ async def test_rows_of_one_user_keep_their_order_among_thousands(profiles: Profi
         merged = await profiles.merge_all("shop", rows)
 
         assert {f"{n}": n + 1500 for n in range(1500)} == {
-            ext_id: profile.attributes["n"] for ext_id, profile in merged.items()
+            ext_id: msgspec.json.decode(profile.attributes["n"]) for ext_id, profile in merged.items()
         }
     assert (profile := await profiles.get("shop", "7")) is not None
-    assert {"n": 1507} == profile.attributes
+    assert make_profile_attributes({"n": 1507}) == profile.attributes
 
 
 async def test_batches_at_once_lose_nothing(profiles: Profiles, bus: Bus) -> None:
@@ -91,7 +97,7 @@ async def test_batches_at_once_lose_nothing(profiles: Profiles, bus: Bus) -> Non
     )
 
     assert (profile := await profiles.get("shop", "49")) is not None
-    assert {f"{name}{turn}": turn for name in "ab" for turn in range(4)} == profile.attributes
+    assert make_profile_attributes({f"{name}{turn}": turn for name in "ab" for turn in range(4)}) == profile.attributes
 
 
 async def test_a_deleted_profile_is_created_again(profiles: Profiles, bus: Bus) -> None:
@@ -100,7 +106,7 @@ async def test_a_deleted_profile_is_created_again(profiles: Profiles, bus: Bus) 
 
     await profiles.merge_all("shop", [row("1", new=1), row("2", new=2)])
 
-    assert Profile(ext_id="1", attributes={"new": 1}) == await profiles.get("shop", "1")
+    assert Profile(ext_id="1", attributes=make_profile_attributes({"new": 1})) == await profiles.get("shop", "1")
 
 
 async def test_unknown_are_those_without_a_profile(profiles: Profiles, bus: Bus) -> None:

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 
 from exporter.exports.progress import Claim, ExportProgress, FilePlan, lease_until, may_claim, name_at
+from exporter.pipeline.events import ExportedEvent, Value
 from exporter.pipeline.selection import EventSelection
-from shared.contracts.messages import Attributes, Event, Value
 
 NOW = datetime(2026, 11, 22, 12, 0, 7, 250_000, tzinfo=UTC)
 ADVERTISER = "5f059c53d346519b154f20d4"
 
 
-def event(**attributes: Value) -> Event:
-    return Event(id="e1", app_key="app", type="click", code="click", user_id="u1", occurred_at=0, attributes=attributes)
+def event(**attributes: Value) -> ExportedEvent:
+    return ExportedEvent(id="e1", user_id="u1", occurred_at=0, attributes=attributes)
 
 
 def progress_held_by(owner: str, until: datetime) -> ExportProgress:
@@ -37,7 +37,7 @@ def test_every_event_matches_without_lists() -> None:
         ({}, False),
     ],
 )
-def test_affiliate_is_matched_by_its_number(attributes: Attributes, wanted: bool) -> None:
+def test_affiliate_is_matched_by_its_number(attributes: dict[str, Value], wanted: bool) -> None:
     selection = EventSelection(data="clicks", affiliates=(1, 4))
 
     assert wanted is selection.matches(event(**attributes))
@@ -55,7 +55,7 @@ def test_affiliate_is_matched_by_its_number(attributes: Attributes, wanted: bool
         ({}, False),
     ],
 )
-def test_advertiser_is_matched_by_its_digits(attributes: Attributes, wanted: bool) -> None:
+def test_advertiser_is_matched_by_its_digits(attributes: dict[str, Value], wanted: bool) -> None:
     selection = EventSelection(data="conversions", advertisers=(ADVERTISER,))
 
     assert wanted is selection.matches(event(**attributes))

@@ -10,9 +10,10 @@ from io import StringIO
 import msgspec
 
 from exporter.formats.csv_gzip import CsvGzip
+from exporter.pipeline.events import ExportedEvent
 from exporter.pipeline.file_builder import ExportFileBuilder, FileLimits
 from exporter.pipeline.selection import EventSelection
-from shared.contracts.messages import Event, EventType
+from shared.contracts.messages import Event, EventType, make_attributes
 
 CLICKS = EventSelection(data="clicks")
 
@@ -22,7 +23,7 @@ class TwoColumns:
 
     columns: Sequence[str] = ("id", "partner_id")
 
-    def row(self, event: Event) -> list[str]:
+    def row(self, event: ExportedEvent) -> list[str]:
         return [event.id, str(event.attributes.get("partner_id", ""))]
 
     def name(self, at: datetime) -> str:
@@ -45,7 +46,7 @@ def events(*ids: str, kind: EventType = "click", partner_id: int = 4) -> list[Ev
             code="x",
             user_id="u",
             occurred_at=0,
-            attributes={"partner_id": partner_id},
+            attributes=make_attributes({"partner_id": partner_id}),
         )
         for name in ids
     ]
@@ -57,7 +58,7 @@ def message(sequence: int, *parts: list[Event]) -> Stored:
 
 @contextmanager
 def opened_file(selection: EventSelection = CLICKS, limits: FileLimits | None = None) -> Iterator[ExportFileBuilder]:
-    file = ExportFileBuilder(selection, TwoColumns(), CsvGzip, limits)
+    file = ExportFileBuilder("app", selection, TwoColumns(), CsvGzip, limits)
     try:
         yield file
     finally:
@@ -125,6 +126,17 @@ def test_message_that_holds_no_events_is_dropped_and_counted() -> None:
         assert ["a", "b"] == ids_in(file)
         assert 2 == file.rows_dropped
         assert 4 == file.last_sequence
+
+
+def test_bad_events_and_those_of_another_app_are_dropped_and_counted_one_by_one() -> None:
+    foreign = msgspec.structs.replace(events("foreign")[0], app_key="rival")
+    data = msgspec.json.encode([*events("a"), foreign, *events("b")])
+    with opened_file() as file:
+        file.add([Stored(1, data), Stored(2, data.replace(b'"a"', b"NaN"))])
+        file.finish()
+
+        assert ["a", "b", "b"] == ids_in(file)
+        assert (3, 3, 3) == (file.rows_in, file.rows_out, file.rows_dropped)
 
 
 def test_file_is_the_same_when_it_is_built_again_from_other_batches() -> None:

@@ -9,7 +9,7 @@ from ftp_gateway.model.outcome import RowError
 from ftp_gateway.model.rules import AttributeType
 from ftp_gateway.parsing.profile_txt import ProfileReader
 from ftp_gateway.parsing.text import FileScan, RefusedError
-from shared.contracts.messages import ProfileRow, decode
+from shared.contracts.messages import ProfileRow, decode, make_profile_attributes
 
 DEMO = Path(__file__).parents[4] / "demo" / "profile.txt"
 DECLARED: dict[str, AttributeType] = {"city": "string", "age": "number"}
@@ -170,7 +170,9 @@ def test_any_quoted_string_comes_through(values: list[str], block: int) -> None:
 
     rows, _ = read(data.encode(), block=block)
 
-    assert [{"city": value} for value in values] == [row.attributes for row in rows if isinstance(row, ProfileRow)]
+    assert [make_profile_attributes({"city": value}) for value in values] == [
+        row.attributes for row in rows if isinstance(row, ProfileRow)
+    ]
 
 
 @given(st.binary(max_size=500), st.integers(1, 60))

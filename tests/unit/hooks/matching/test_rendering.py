@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hooks.events.decoding import routed
 from hooks.matching.rendering import render, strip
-from shared.contracts.messages import Event, Identities, User
+from shared.contracts.messages import Event, Identities, User, make_attributes, make_profile_attributes
 from support.fakes.rules import make_event, make_rule
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/hook.event.v1.json").read_text())
@@ -29,8 +29,8 @@ def test_a_record_holds_event_user_identities_and_its_own_origin() -> None:
         user_id="88123",
         ext_id="12345",
         occurred_at=1763780000123,
-        attributes={"grandTotal": 35.0, "tags": ["a", "b"]},
-        user=User(attributes={"city": "Izmir"}),
+        attributes=make_attributes({"grandTotal": 35.0, "tags": ["a", "b"]}),
+        user=User(attributes=make_attributes({"city": "Izmir"})),
         identities=Identities(email="a@example.com", msisdn="905550000000", device_tokens=("t1",)),
     )
 
@@ -57,9 +57,11 @@ def test_a_record_holds_event_user_identities_and_its_own_origin() -> None:
 
 
 def test_the_profile_completes_what_the_event_does_not_say() -> None:
-    event = msgspec.structs.replace(make_event(), user=User(attributes={"city": "Izmir"}))
+    event = msgspec.structs.replace(make_event(), user=User(attributes=make_attributes({"city": "Izmir"})))
 
-    record = json.loads(render(make_rule("h1"), routed(event), "EVENTS:12:0", {"city": "Ankara", "age": 25}))
+    record = json.loads(
+        render(make_rule("h1"), routed(event), "EVENTS:12:0", make_profile_attributes({"city": "Ankara", "age": 25}))
+    )
 
     assert {"city": "Izmir", "age": 25} == record["user"]["attributes"]
 
@@ -74,8 +76,8 @@ def test_an_empty_external_id_is_left_out() -> None:
 
 
 def test_a_stripped_record_says_so_and_keeps_everything_but_attributes() -> None:
-    event = msgspec.structs.replace(make_event(), attributes={"a": "b" * 100}, ext_id="12345")
-    data = render(make_rule("h1"), routed(event), "EVENTS:12:0", {"city": "Izmir"})
+    event = msgspec.structs.replace(make_event(), attributes=make_attributes({"a": "b" * 100}), ext_id="12345")
+    data = render(make_rule("h1"), routed(event), "EVENTS:12:0", make_profile_attributes({"city": "Izmir"}))
 
     stripped = json.loads(strip(data))
 
@@ -123,10 +125,14 @@ def test_every_record_is_valid_under_the_schema(
         user_id=user_id,
         ext_id=ext_id,
         occurred_at=occurred_at,
-        attributes=values,
+        attributes=make_attributes(values),
         identities=Identities(email=email, device_tokens=tokens),
     )
 
-    record = json.loads(render(make_rule("h1", trigger_type=trigger), routed(event), "EVENTS:1:0", profile))
+    record = json.loads(
+        render(
+            make_rule("h1", trigger_type=trigger), routed(event), "EVENTS:1:0", make_profile_attributes(profile or {})
+        )
+    )
 
     jsonschema.validate(record, SCHEMA, cls=jsonschema.Draft202012Validator)

@@ -17,7 +17,7 @@ from hooks.matching.rule import HookIndex, Rule, Target
 from hooks.partitions.consumer import PartitionConsumer
 from hooks.partitions.dispatcher import ProfileStore
 from hooks.partitions.pool import ConsumerPool
-from shared.contracts.messages import Event, encode
+from shared.contracts.messages import Event, encode, make_attributes, make_profile_attributes
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError, UnavailableError
 from shared.messaging.bus import Published, StreamState
@@ -240,7 +240,7 @@ class FailingProfiles:
             raise UnavailableError("NATS does not answer")
         if self.asked == 3:
             raise InvalidError("the profile is broken")
-        return Profile(ext_id=ext_id, attributes={"city": "Izmir"})
+        return Profile(ext_id=ext_id, attributes=make_profile_attributes({"city": "Izmir"}))
 
 
 async def test_an_unreachable_profile_is_waited_for_and_a_broken_one_is_not() -> None:
@@ -268,7 +268,14 @@ async def test_nothing_of_a_lost_partition_is_sent_or_acknowledged() -> None:
 
 
 async def test_an_oversize_record_of_a_lost_partition_is_taken_back_from_matched() -> None:
-    large = Event(id="large", app_key="shop", code="c", user_id=USER, occurred_at=1, attributes={"a": "x" * (2 << 20)})
+    large = Event(
+        id="large",
+        app_key="shop",
+        code="c",
+        user_id=USER,
+        occurred_at=1,
+        attributes=make_attributes({"a": "x" * (2 << 20)}),
+    )
     async with partitions(message("small"), encode([large, large])) as (open_ones, told, _):
         told.bus.gate.clear()
         await told.wait(lambda: bool(told.bus.subjects))

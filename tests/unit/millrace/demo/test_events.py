@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import msgspec
+
 from millrace.demo.events import EVENTS, PLACE, USERS, StreamCheck, ids_by_user, make_events
 
 STARTED_AT_MS = 1_800_000_000_000
@@ -13,7 +15,7 @@ def test_events_are_the_same_each_time_but_for_their_time() -> None:
 
     assert first == second
     assert EVENTS == len({event.id for event in first})
-    assert list(range(EVENTS)) == [event.attributes[PLACE] for event in first]
+    assert list(range(EVENTS)) == [msgspec.json.decode(event.attributes)[PLACE] for event in first]
     assert list(range(EVENTS)) == [event.occurred_at - STARTED_AT_MS for event in first]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.contracts.messages import Event, Identities, PushBatch, PushRow, User, decode, encode
+from shared.contracts.messages import Event, Identities, PushBatch, PushRow, User, decode, encode, make_attributes
 from shared.errors import InvalidError
 
 EVENT = Event(
@@ -16,8 +16,8 @@ EVENT = Event(
     user_id="88123",
     ext_id="12345",
     occurred_at=1763780000123,
-    attributes={"sum": 3.5, "tags": ["a", 1, None]},
-    user=User(attributes={"city": "İzmir"}),
+    attributes=make_attributes({"sum": 3.5, "tags": ["a", 1, None]}),
+    user=User(attributes=make_attributes({"city": "İzmir"})),
     identities=Identities(email="a@example.com", device_tokens=("t1",)),
 )
 

@@ -138,7 +138,9 @@ class FileWriter:
 
         async def write() -> ExportFileBuilder:
             await self._renew()
-            file = ExportFileBuilder(selection, self._job.layout(selection.data), self._job.open_encoder, limits)
+            file = ExportFileBuilder(
+                self._job.app_key, selection, self._job.layout(selection.data), self._job.open_encoder, limits
+            )
             try:
                 source = self._dependencies.source.open(self._job.app_key, after=after, until=until)
                 async with self._dependencies.builds.hold(self._job.app_key), source as events:

@@ -10,17 +10,21 @@ is fixed here and that readers may rely on. An attribute of another name is not 
 time of the run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
 """
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import Final
 
+import msgspec
+
+from exporter.pipeline.events import ExportedEvent, Value
 from exporter.pipeline.selection import Data
-from shared.contracts.messages import Event, Value
 
 EPOCH = datetime(1970, 1, 1)
 TIME = "%Y-%m-%d %H:%M:%S"
 
+WRITTEN_OUT_DIGITS: Final = 400
+"""The most digits, before or after the point, of a number with an exponent that a cell writes out. A double has 324."""
 MONEY_DIGITS = 18
 """The most digits, before or after the point, of an amount that `earnings` is computed from."""
 
@@ -65,7 +69,7 @@ class AffiseLayout:
         self._derived = tuple((self.columns.index(name), cell) for name, cell in derived.items())
         self._positions = {name: position for position, name in enumerate(self.columns)}
 
-    def row(self, event: Event) -> list[str]:
+    def row(self, event: ExportedEvent) -> list[str]:
         """The cells of one event, in the order of `columns`. A value that the event does not have is empty."""
         row = [""] * len(self.columns)
         # An event has far fewer attributes than a file has columns.
@@ -83,21 +87,29 @@ class AffiseLayout:
 
 
 def text(value: Value) -> str:
-    """A value as a cell. Numbers have no exponent, and a list is JSON."""
+    """A value as a cell. Numbers keep their digits and have no exponent; a list or an object is JSON."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return format(Decimal(repr(value)), "f")
     if isinstance(value, int):
         return str(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    data = bytes(value)
+    if data[:1] in (b"{", b"["):
+        return msgspec.json.format(data, indent=-1).decode()
+    return _written_out(data.decode())
 
 
-def _created_at(event: Event) -> str:
+def _written_out(number: str) -> str:
+    if "e" not in number and "E" not in number:
+        return number
+    value = Decimal(number)
+    return format(value, "f") if abs(value.adjusted()) <= WRITTEN_OUT_DIGITS else number
+
+
+def _created_at(event: ExportedEvent) -> str:
     try:
         # `str` of a time without a zone and without a fraction has the format TIME, and is cheaper.
         return str(EPOCH + timedelta(seconds=event.occurred_at // 1000))
@@ -106,7 +118,7 @@ def _created_at(event: Event) -> str:
         return ""
 
 
-def _first(event: Event, *names: str) -> str:
+def _first(event: ExportedEvent, *names: str) -> str:
     """The first of these attributes that is not empty."""
     for name in names:
         if found := text(event.attributes.get(name)):
@@ -114,7 +126,7 @@ def _first(event: Event, *names: str) -> str:
     return ""
 
 
-def _earnings(event: Event) -> str:
+def _earnings(event: ExportedEvent) -> str:
     """The attribute `earnings`, or revenue less payouts, exactly."""
     if earnings := _first(event, "earnings"):
         return earnings
@@ -123,7 +135,7 @@ def _earnings(event: Event) -> str:
 
 
 def _decimal(value: Value) -> Decimal | None:
-    if value is None or isinstance(value, bool | list):
+    if value is None or isinstance(value, bool):
         return None
     try:
         number = Decimal(text(value))
@@ -133,7 +145,7 @@ def _decimal(value: Value) -> Decimal | None:
     return number if number.is_finite() and abs(number.adjusted()) <= MONEY_DIGITS else None
 
 
-Cell = Callable[[Event], str]
+Cell = Callable[[ExportedEvent], str]
 
 _CLICK_CELLS: dict[str, Cell] = {
     "id": lambda event: _first(event, "id") or event.id,

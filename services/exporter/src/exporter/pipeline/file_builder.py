@@ -8,20 +8,17 @@ import tempfile
 from collections.abc import Sequence
 from typing import BinaryIO, cast
 
-import msgspec
 import structlog
 from msgspec import Struct
 
+from exporter.pipeline.events import exported, read_message
 from exporter.pipeline.ports import EventMessage, Layout, OpenEncoder
 from exporter.pipeline.selection import EventSelection
-from shared.contracts.messages import Event
 
 log = structlog.get_logger()
 
 SPOOL_MEMORY_BYTES = 256 << 10
 """A file up to this size stays in memory. A larger one goes to an unnamed file, of which a crash leaves nothing."""
-
-_decoder = msgspec.json.Decoder(list[Event])
 
 
 class FileLimits(Struct, frozen=True, kw_only=True):
@@ -33,15 +30,22 @@ class FileLimits(Struct, frozen=True, kw_only=True):
 
 class ExportFileBuilder:
     """
-    Builds one file. `add` and `finish` use much CPU time: call them in a thread.
+    Builds one file of an app. `add` and `finish` use much CPU time: call them in a thread.
 
-    `rows_in` counts the events of the selection's type, `rows_out` those that became rows, and `rows_dropped` the
-    messages that hold no events. `last_sequence` is that of the last message in the file, 0 before the first.
+    `rows_in` counts the events of the selection's type, `rows_out` those that became rows, and `rows_dropped` what is
+    no event, or one of another app; a message that is no array counts as one. `last_sequence` is that of the last
+    message in the file, 0 before the first.
     """
 
     def __init__(
-        self, selection: EventSelection, layout: Layout, open_encoder: OpenEncoder, limits: FileLimits | None = None
+        self,
+        app_key: str,
+        selection: EventSelection,
+        layout: Layout,
+        open_encoder: OpenEncoder,
+        limits: FileLimits | None = None,
     ) -> None:
+        self._app_key = app_key
         self._selection = selection
         self._layout = layout
         self._limits = limits
@@ -84,18 +88,15 @@ class ExportFileBuilder:
         self._spool.close()
 
     def _add(self, message: EventMessage) -> bool:
-        try:
-            events = _decoder.decode(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            # Its publisher had the permission; one bad message must not stop an export for ever.
-            log.error("event_message_dropped", sequence=message.sequence, message=str(error))
-            self.rows_dropped += 1
-            events = []
+        decoded = read_message(message.data, self._app_key)
         event_type = self._selection.event_type
-        found = [event for event in events if event.type == event_type]
+        found = [exported(event) for event in decoded.events if event.type == event_type]
         chosen = [event for event in found if self._selection.matches(event)]
         if self._limits is not None and self.rows_out and self.rows_out + len(chosen) > self._limits.rows:
             return False
+        if decoded.dropped:
+            log.error("events_dropped", sequence=message.sequence, events=decoded.dropped, first_message=decoded.reason)
+            self.rows_dropped += decoded.dropped
         self._encoder.write([self._layout.row(event) for event in chosen])
         self.first_sequence = self.first_sequence or message.sequence
         self.last_sequence = message.sequence

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from shared.contracts.messages import Event
+from exporter.pipeline.events import ExportedEvent
 
 
 class EventMessage(Protocol):
@@ -29,7 +29,7 @@ class Layout(Protocol):
         """The header."""
         ...
 
-    def row(self, event: Event) -> list[str]:
+    def row(self, event: ExportedEvent) -> list[str]:
         """The cells of an event, as many as `columns`. Must not raise: one odd event would stop its export."""
         ...
 

@@ -4,7 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from shared.contracts.messages import Event, EventType, Value
+from exporter.pipeline.events import ExportedEvent, Value
+from shared.contracts.messages import EventType
 
 Data = Literal["clicks", "conversions"]
 
@@ -30,7 +31,7 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The type of the events that are rows of this export."""
         return EVENT_TYPES[self.data]
 
-    def matches(self, event: Event) -> bool:
+    def matches(self, event: ExportedEvent) -> bool:
         """Return whether an event of the right type passes the lists."""
         attributes = event.attributes
         if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:

@@ -17,7 +17,7 @@ from ftp_gateway.model.outcome import RowError
 from ftp_gateway.model.rules import AttributeType
 from ftp_gateway.parsing.profile_values import ValueProblem, parse_value
 from ftp_gateway.parsing.text import Lines, Parsed, RefusedError, Text, excerpt, line_of, overlong
-from shared.contracts.messages import ProfileRow, Value, encode
+from shared.contracts.messages import ProfileAttributes, ProfileRow, encode
 
 MAX_ATTRIBUTES = 256
 MAX_ATTRIBUTE_NAME_CHARS = 128
@@ -225,12 +225,13 @@ class ProfileReader:
         except ValueProblem as problem:
             return RowError(line=number, code=problem.code, message=problem.message, excerpt=excerpt(line))
 
-    def _attributes(self, names: tuple[str, ...], fields: list[str]) -> dict[str, Value]:
-        attributes: dict[str, Value] = {}
+    def _attributes(self, names: tuple[str, ...], fields: list[str]) -> ProfileAttributes:
+        attributes: ProfileAttributes = {}
         for name, field in zip(names, fields, strict=True):
             if field:
                 try:
-                    attributes[name] = parse_value(field, self._declared.get(name), self._timezone)
+                    value = parse_value(field, self._declared.get(name), self._timezone)
+                    attributes[name] = msgspec.Raw(msgspec.json.encode(value))
                 except ValueProblem as problem:
                     raise ValueProblem(problem.code, f"{name}: {problem.message}") from None
         return attributes

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ftp_gateway.model.rules import AttributeType
-from shared.contracts.messages import Scalar, Value
+
+Scalar = str | int | float | bool | None
+Value = Scalar | list[Scalar]
 
 MAX_ARRAY_ITEMS = 1000
 

@@ -28,6 +28,7 @@ from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
 from shared.runtime.fair_share import FairShare
 from shared.runtime.retry import Backoff
+from shared.runtime.slices import Slices
 
 log = structlog.get_logger()
 
@@ -152,6 +153,7 @@ class BacklogReader:
         self._closed = asyncio.Event()
         self._partial: PendingMessage | None = None
         self._next_index = 0
+        self._slices = Slices()
 
     def close(self) -> None:
         """Queue no more records."""
@@ -230,13 +232,14 @@ class BacklogReader:
         if self._partial is not None and self._partial.message.sequence != message.sequence:
             self._end_message()
         pending = self._partial or self._backlog.window.add(message)
-        events, _ = read_message(message.data, self._backlog.target.app_key, self._partition)
+        events = (await read_message(message.data, self._backlog.target.app_key, self._partition)).events
         message.data = b""
         place = f"{EVENTS.name}:{message.sequence}"
         self._partial = pending
         for index, event in events:
             if index < self._next_index:
                 continue
+            await self._slices.turn()
             if self._full or self._closed.is_set():
                 return False
             await self._dispatch(pending, event, f"{place}:{index}", self._backlog)

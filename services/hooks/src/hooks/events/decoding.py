@@ -1,24 +1,38 @@
 """
 Decoding of the messages of `EVENTS`, with a check of each event. Pure.
 
-Not every publisher comes by HTTP, so the stream may hold events that `hooks.events.admission` refuses.
+Not every publisher comes by HTTP, so the stream may hold events that `hooks.events.admission` refuses. Two things are
+read all the same, because a message may be older or newer than this release: unknown fields are passed over and told,
+and the limit on the items of a message holds only where it has a fault.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 from msgspec import Raw, Struct
 
-from hooks.matching.routed_event import EMPTY, RoutedEvent
-from shared.contracts.messages import Attributes, Event, decode, encode
+from hooks.matching.routed_event import RoutedEvent, RoutedUser
+from shared.contracts.messages import NO_ATTRIBUTES, Event, decode, encode, invalid_error
 from shared.contracts.subjects import PARTITIONS, partition_of
-from shared.errors import InvalidError
+from shared.errors import InvalidError, MillraceError
+from shared.events.attributes import FEW_BRACKETS, OBJECT, are_shallow, check_steps, faulty_field
+from shared.events.splitting import split_array
+from shared.runtime.slices import Slices
+
+WHOLE_BYTES: Final = 256 << 10
+"""The largest message that is decoded at once, in some 3 ms: that of `admission.CHUNK_BYTES`."""
+REFUSED_ALONE: Final = 100
+"""Refused parts of one message that are told one by one. The others are told together, or they would fill `DLQ`."""
+
+_routed = msgspec.json.Decoder(list[RoutedEvent])
+_single = msgspec.json.Decoder(RoutedEvent)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Errors of msgspec for arbitrary bytes; the last one for arrays nested too deep."""
 
 
-class RefusedEvent(Struct, frozen=True, kw_only=True):
+class RefusedEvent(Struct, frozen=True, kw_only=True, gc=False):
     """A part of a message that is no event. `index` is None when it is the message as a whole."""
 
     index: int | None
@@ -27,14 +41,12 @@ class RefusedEvent(Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-_routed = msgspec.json.Decoder(list[RoutedEvent])
-_attributes = msgspec.json.Decoder(Attributes)
-_raws = msgspec.json.Decoder(list[Raw])
-OBJECT: Final = ord("{")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Errors of msgspec for arbitrary bytes; the last one for arrays nested too deep."""
+class DecodedMessage(NamedTuple):
+    """The events of a message with their index, the refused parts, and the unknown fields that were passed over."""
 
-DecodedMessage = tuple[Iterable[tuple[int, RoutedEvent]], Sequence[RefusedEvent]]
+    events: Iterable[tuple[int, RoutedEvent]]
+    refused: Sequence[RefusedEvent] = ()
+    unknown: Sequence[str] = ()
 
 
 def routed(event: Event) -> RoutedEvent:
@@ -42,65 +54,103 @@ def routed(event: Event) -> RoutedEvent:
     return _routed.decode(encode([event]))[0]
 
 
-def read_message(data: bytes, app_key: str, partition: int) -> DecodedMessage:
-    """Decode a message on `events.<app_key>.<partition>` into its events with their index, and the refused parts."""
+def read_whole(data: bytes, app_key: str, partition: int) -> list[RoutedEvent] | None:
+    """
+    The events of a message on `events.<app_key>.<partition>`, decoded at once.
+
+    Returns:
+        None where the message has to be read by `read_each`: it has a fault, an unknown field, an event with many
+        brackets or a line break, or is very large.
+    """
+    if len(data) > WHOLE_BYTES:
+        return None
     try:
         if not data.isascii():
             # msgspec does not check the UTF-8 of values that it skips.
             data.decode()
         events = _routed.decode(data)
-        # Without another array or an escape, an object that holds no object holds names and scalars alone. The search
-        # for two bytes costs more than all the rest, and few messages have a backslash.
-        plain = data.find(b"[", 1) < 0 and (b"\\" not in data or b"\\u" not in data)
-        for event in events:
-            attributes, more = bytes(event.attributes), event.user.attributes
-            if not plain or attributes[0] != OBJECT or attributes.find(b"{", 1) > 0:
-                _attributes.decode(attributes)
-            if more is not EMPTY:
-                _attributes.decode(more)
-            if event.app_key != app_key or crc32(event.user_id.encode()) % PARTITIONS != partition:
-                return _read_each(data, app_key, partition)
     except _UNREADABLE:
-        return _read_each(data, app_key, partition)
-    return enumerate(events), ()
+        return None
+    if b"\n" in data or b"\r" in data:
+        return None
+    for event in events:
+        attributes, more = bytes(event.attributes), event.user.attributes
+        if attributes[0] != OBJECT or attributes.count(b"{") + attributes.count(b"[") > FEW_BRACKETS:
+            return None
+        if more is not NO_ATTRIBUTES and not are_shallow(bytes(more)):
+            return None
+        if event.app_key != app_key or crc32(event.user_id.encode()) % PARTITIONS != partition:
+            return None
+    return events
 
 
-def _read_each(data: bytes, app_key: str, partition: int) -> DecodedMessage:
-    """Decode event by event, for a message with a fault."""
+async def read_message(data: bytes, app_key: str, partition: int) -> DecodedMessage:
+    """Decode a message on `events.<app_key>.<partition>`."""
+    events = read_whole(data, app_key, partition)
+    return DecodedMessage(enumerate(events)) if events is not None else await read_each(data, app_key, partition)
+
+
+async def read_each(data: bytes, app_key: str, partition: int) -> DecodedMessage:
+    """Decode event by event, a few milliseconds at a time, for a message with a fault."""
     try:
-        found = _split(data)
-    except (InvalidError, ValueError, RecursionError) as error:
-        return [], [RefusedEvent(index=None, reason="invalid", message=f"expected a JSON array: {error}", body=data)]
+        items = await split_array(data)
+    except MillraceError as error:
+        return DecodedMessage((), [RefusedEvent(index=None, reason="invalid", message=error.message, body=data)])
     good: list[tuple[int, RoutedEvent]] = []
     refused: list[RefusedEvent] = []
-    for index, item in enumerate(found):
+    unknown: list[str] = []
+    slices = Slices()
+    for index, item in enumerate(items):
         try:
-            event = decode(item, Event)
-            _check_partition(event, app_key, partition)
+            event = _read_item(item, unknown)
+            _check_place(event, app_key, partition)
+            for field, attributes in (("attributes", event.attributes), ("user.attributes", event.user.attributes)):
+                for _ in check_steps(bytes(attributes), field):
+                    await slices.turn()
         except InvalidError as error:
             where = f" ({error.field})" if error.field else ""
             refused.append(RefusedEvent(index=index, reason="invalid", message=f"{error.message}{where}", body=item))
         else:
-            good.append((index, routed(event)))
-    return good, refused
+            good.append((index, _on_one_line(event) if b"\n" in item or b"\r" in item else event))
+        await slices.turn()
+    return DecodedMessage(good, _gathered(refused), unknown)
 
 
-def _split(data: bytes) -> list[bytes]:
+def _read_item(item: bytes, unknown: list[str]) -> RoutedEvent:
     try:
-        return [bytes(raw) for raw in _raws.decode(data)]
-    except msgspec.ValidationError:
-        raise
-    except _UNREADABLE:
-        # msgspec stops at a lone surrogate or a NaN anywhere; the slower `json` saves the events beside it.
-        found = json.loads(data)
-        if not isinstance(found, list):
-            raise InvalidError("found something else") from None
-        return [json.dumps(item).encode() for item in found]
+        if not item.isascii():
+            item.decode()
+        return _single.decode(item)
+    except msgspec.ValidationError as error:
+        event = routed(decode(item, Event))
+        unknown.append(invalid_error(error, Event).field or "")
+        return event
+    except _UNREADABLE as error:
+        raise InvalidError(f"expected JSON: {error}", field=faulty_field(item)) from None
 
 
-def _check_partition(event: Event, app_key: str, partition: int) -> None:
+def _check_place(event: RoutedEvent, app_key: str, partition: int) -> None:
     """Refuse an event on another app's or partition's subject: it would cross tenants, or break the order."""
     if event.app_key != app_key:
         raise InvalidError(f"expected {app_key}, the app of the subject", field="app_key")
     if (right := partition_of(event.user_id)) != partition:
         raise InvalidError(f"expected partition {right} for this user, got {partition}", field="user_id")
+
+
+def _on_one_line(event: RoutedEvent) -> RoutedEvent:
+    """The event without white space in its attributes: a line break would end a record among lines."""
+    return msgspec.structs.replace(
+        event,
+        attributes=Raw(msgspec.json.format(bytes(event.attributes), indent=-1)),
+        user=RoutedUser(Raw(msgspec.json.format(bytes(event.user.attributes), indent=-1))),
+    )
+
+
+def _gathered(refused: Sequence[RefusedEvent]) -> Sequence[RefusedEvent]:
+    alone, together = refused[:REFUSED_ALONE], refused[REFUSED_ALONE:]
+    if not together:
+        return alone
+    first, last = together[0], together[-1]
+    message = f"{len(together)} more events, from index {first.index} to {last.index}; the first: {first.message}"
+    body = b"[" + b",".join(part.body for part in together) + b"]"
+    return [*alone, RefusedEvent(index=first.index, reason="invalid", message=message, body=body)]

@@ -4,7 +4,7 @@ answer follows once JetStream has stored them all.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -30,12 +30,13 @@ LISTED = 1000
 """Most errors, and most indexes of duplicates, that an answer lists; the counts are of all."""
 
 
-class EventsReply(Struct, frozen=True, kw_only=True):
+class EventsReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Outcome of a request's events: each is accepted, a duplicate or rejected. `errors` is in the order of the request.
 
     `accepted` counts the events that this request has stored. `duplicates` counts those that `EVENTS` has from an
-    earlier request with the same ids and users; `duplicate_indexes` are their places in this one.
+    earlier request with the same ids and users; `duplicate_indexes` are their places in this one. An event with a
+    warning is accepted.
     """
 
     accepted: int
@@ -43,6 +44,7 @@ class EventsReply(Struct, frozen=True, kw_only=True):
     rejected: int
     duplicate_indexes: tuple[int, ...]
     errors: tuple[EventError, ...]
+    warnings: tuple[EventError, ...] = ()
 
 
 class EventBus(Protocol):
@@ -75,7 +77,7 @@ class EventPublisher:
         self._clock = clock
         self._full = False
 
-    async def accept(self, app_key: str, posted: Iterable[bytes]) -> EventsReply:
+    async def accept(self, app_key: str, posted: Sequence[bytes]) -> EventsReply:
         """
         Check events, one JSON object each, and store the good ones.
 
@@ -87,9 +89,10 @@ class EventPublisher:
             UnavailableError: JetStream did not confirm all of it.
         """
         now_ms = int(self._clock().timestamp() * 1000)
-        chunks, refused = admit(
+        admission = await admit(
             app_key, posted, max_payload=self._publisher.max_payload, now_ms=now_ms, new_id=make_ulid
         )
+        chunks, refused = admission.chunks, admission.refused
         partitions: dict[int, list[EventChunk]] = {}
         for chunk in chunks:
             partitions.setdefault(chunk.partition, []).append(chunk)
@@ -108,6 +111,7 @@ class EventPublisher:
             rejected=len(refused),
             duplicate_indexes=tuple(duplicates[:LISTED]),
             errors=tuple(refused[:LISTED]),
+            warnings=tuple(admission.warnings[:LISTED]),
         )
 
     async def _publish(self, app_key: str, chunks: Sequence[EventChunk]) -> list[int]:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from hooks.matching.hook import TriggerType
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Rule
-from shared.contracts.messages import Attributes
+from shared.contracts.messages import NO_ATTRIBUTES, ProfileAttributes
 
 SCHEMA: Literal["hook.event.v1"] = "hook.event.v1"
 
@@ -30,7 +30,7 @@ class HookEventUser(Struct, frozen=True, rename="camel", gc=False):
     """The event's user, by the platform's own id. The attributes are the event's, completed from the profile."""
 
     user_id: str
-    attributes: Raw | Attributes
+    attributes: Raw | ProfileAttributes
 
 
 class HookEventIdentities(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -63,11 +63,11 @@ class HookEvent(Struct, frozen=True, rename="camel", gc=False):
 
 
 _encoder = msgspec.json.Encoder()
-_attributes = msgspec.json.Decoder(Attributes)
+_members = msgspec.json.Decoder(dict[str, Raw])
 _NO_IDENTITIES: Final = HookEventIdentities()
 
 
-def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | None = None) -> bytes:
+def render(rule: Rule, event: RoutedEvent, source: str, profile: ProfileAttributes | None = None) -> bytes:
     """
     The record that `rule` sends for `event`.
 
@@ -75,9 +75,9 @@ def render(rule: Rule, event: RoutedEvent, source: str, profile: Attributes | No
         source: `<stream>:<sequence>:<index>`.
         profile: Stored attributes of the user; attributes of the event take precedence.
     """
-    attributes: Raw | Attributes = event.user.attributes
+    attributes: Raw | ProfileAttributes = event.user.attributes
     if profile:
-        attributes = {**profile, **_attributes.decode(event.user.attributes)}
+        attributes = {**profile, **_members.decode(event.user.attributes)}
     # By position: keyword arguments would cost a quarter of the whole function.
     record = HookEvent(
         SCHEMA,
@@ -108,7 +108,7 @@ def _identities(event: RoutedEvent) -> HookEventIdentities:
 
 def strip(data: bytes) -> bytes:
     """A rendered record without the attributes of its event and its user, marked as `stripped`."""
-    record = msgspec.json.decode(data)
-    record["event"]["attributes"] = {}
-    record["user"]["attributes"] = {}
+    record: dict[str, object] = {**_members.decode(data)}
+    for name in ("event", "user"):
+        record[name] = _members.decode(msgspec.json.encode(record[name])) | {"attributes": NO_ATTRIBUTES}
     return _encoder.encode(record | {"stripped": True})

@@ -1,24 +1,24 @@
 """An event of `EVENTS`, decoded as far as matching and rendering need it."""
 
-from typing import Annotated, Final
+from msgspec import Raw, Struct
 
-from msgspec import Meta, Raw, Struct
-
-from shared.contracts.messages import Code, EventId, EventType, ExtId, Identities, UserId
-
-EMPTY: Final = Raw(b"{}")
+from shared.contracts.messages import NO_ATTRIBUTES, Code, EventId, EventType, ExtId, Identities, OccurredAt, UserId
 
 
-class RoutedUser(Struct, frozen=True, gc=False):
+class RoutedUser(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """See `shared.contracts.messages.User`."""
 
-    attributes: Raw = EMPTY
+    attributes: Raw = NO_ATTRIBUTES
 
 
-class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False):
+class RoutedIdentities(Identities, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """See `shared.contracts.messages.Identities`."""
+
+
+class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """
-    `shared.contracts.messages.Event`, decoded as far as matching and rendering need it. The rest stays JSON, which
-    costs a third of decoding it; `hooks.events.decoding.read_message` checks that it is valid.
+    `shared.contracts.messages.Event`, as matching and rendering need it. `hooks.events.decoding` checks what is JSON
+    still, and reads an event with unknown fields as well.
     """
 
     id: EventId
@@ -27,7 +27,7 @@ class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False):
     code: Code
     user_id: UserId
     ext_id: ExtId | None = None
-    occurred_at: Annotated[int, Meta(ge=0)]
-    attributes: Raw = EMPTY
+    occurred_at: OccurredAt
+    attributes: Raw = NO_ATTRIBUTES
     user: RoutedUser = RoutedUser()
-    identities: Identities | None = None
+    identities: RoutedIdentities | None = None

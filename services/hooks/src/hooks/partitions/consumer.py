@@ -7,6 +7,7 @@ repetitions would be further apart.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -18,18 +19,23 @@ from hooks.dead_letters.writer import ENTRANCE, DeadLetterWriter
 from hooks.delivery.ack_window import AckWindow, Bounds
 from hooks.delivery.counters import DeliveryCounters
 from hooks.delivery.targets import Targets
-from hooks.events.decoding import read_message
+from hooks.events.decoding import DecodedMessage, read_each, read_whole
 from hooks.partitions.dispatcher import Dispatcher, ProfileStore
 from shared.contracts.streams import EVENTS
 from shared.contracts.subjects import app_of_events, hooks_consumer
 from shared.errors import MillraceError
 from shared.messaging.message import Message
 from shared.messaging.pull import ClosedError
+from shared.runtime.slices import Slices
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
 MESSAGES_AT_ONCE = 256
+EVENTS_BETWEEN_CHECKS = 32
+"""Events after which the time is asked, because asking costs a tenth of matching an event. A power of two."""
+FIELDS_LOGGED = 1000
+"""Unknown fields that are logged, each once: their names come from outside."""
 ACK_EVERY_S = 0.05
 PULL_CHECK_S = 10.0
 """Interval at which the state of the pull is compared with that of the server."""
@@ -91,6 +97,8 @@ class PartitionConsumer:
             dispatch=self._dispatcher.dispatch,
             metrics=metrics,
         )
+        self._slices = Slices()
+        self._unknown: set[tuple[str, str]] = set()
         self._matched = 0
         self._unmatched = 0
         self._closed = False
@@ -198,16 +206,25 @@ class PartitionConsumer:
     async def _dispatch_message(self, message: Message) -> None:
         pending = self._window.add(message)
         app_key = app_of_events(message.subject)
-        events, refused = read_message(message.data, app_key, self._number)
+        whole = read_whole(message.data, app_key, self._number)
+        decoded = (
+            DecodedMessage(enumerate(whole))
+            if whole is not None
+            else await read_each(message.data, app_key, self._number)
+        )
         # An ack does not need the body, and a window full of bodies would double the memory.
         message.data = b""
         place = f"{EVENTS.name}:{message.sequence}"
-        for refusal in refused:
+        for refusal in decoded.refused:
             source = place if refusal.index is None else f"{place}:{refusal.index}"
             await self._dead_letters.put(
                 app_key, ENTRANCE, refusal.reason, message=refusal.message, source=source, body=refusal.body
             )
-        for index, event in events:
+        if decoded.unknown:
+            self._report_unknown(app_key, message.sequence, decoded.unknown)
+        for index, event in decoded.events:
+            if not index & (EVENTS_BETWEEN_CHECKS - 1):
+                await self._slices.turn()
             if index and self._window.full and not await self._wait_room():
                 return
             rules = self._targets.index.match(event)
@@ -221,6 +238,13 @@ class PartitionConsumer:
             elif oversize := self._dispatcher.put_matched(rules, pending, event, source):
                 await self._dispatcher.put_oversize(oversize)
         pending.close()
+
+    def _report_unknown(self, app_key: str, sequence: int, fields: Sequence[str]) -> None:
+        self._metrics.count("millrace_hooks_events_total", len(fields), outcome="unknown_field")
+        for field in fields:
+            if (app_key, field) not in self._unknown and len(self._unknown) < FIELDS_LOGGED:
+                self._unknown.add((app_key, field))
+                log.warning("unknown_field_passed_over", app_key=app_key, sequence=sequence, field=field)
 
     def _count_matched(self) -> None:
         """Count in sums, because each addition to a counter costs as much as matching an event."""

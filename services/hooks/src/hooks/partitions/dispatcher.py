@@ -16,7 +16,7 @@ from hooks.delivery.targets import Targets
 from hooks.matching.rendering import render, strip
 from hooks.matching.routed_event import RoutedEvent
 from hooks.matching.rule import Rule, Target
-from shared.contracts.messages import Attributes
+from shared.contracts.messages import ProfileAttributes
 from shared.errors import MillraceError
 from shared.profiles.store import Profile
 from shared.runtime.retry import Backoff
@@ -81,7 +81,7 @@ class Dispatcher:
         pending: PendingMessage,
         event: RoutedEvent,
         source: str,
-        profile: Attributes | None = None,
+        profile: ProfileAttributes | None = None,
         backlog: Backlog | None = None,
     ) -> list[tuple[Target, Record]]:
         """
@@ -150,7 +150,7 @@ class Dispatcher:
         route = self._routes[rule] = _Route(self._delivery_counters.of(rule.app_key, rule.hook_id), queue, most)
         return route
 
-    async def _profile(self, event: RoutedEvent) -> Attributes | None:
+    async def _profile(self, event: RoutedEvent) -> ProfileAttributes | None:
         assert event.ext_id is not None
         assert self._profiles is not None
         for delay_s in Backoff(first_s=0.1, max_s=5.0).delays():

@@ -97,7 +97,7 @@ class Previews:
 
     async def of_event(self, rule: Rule, posted: PostedEvent) -> Preview:
         """Render one event. Raises `InvalidError`, with the field, where a POST of the event would be refused."""
-        event = self._admit(rule.app_key, posted)
+        event = await self._admit(rule.app_key, posted)
         return Preview(records=(await self._render(rule, event, POSTED),))
 
     async def of_last(self, rule: Rule, number: int) -> Preview:
@@ -108,17 +108,18 @@ class Previews:
             records=tuple([await self._render(rule, event, source) for event, source in found]), looked=looked
         )
 
-    def _admit(self, app_key: str, posted: PostedEvent) -> RoutedEvent:
-        chunks, refused = admit(
+    async def _admit(self, app_key: str, posted: PostedEvent) -> RoutedEvent:
+        admission = await admit(
             app_key,
             [msgspec.json.encode(posted)],
             max_payload=self._bus.max_payload,
             now_ms=int(self._clock().timestamp() * 1000),
             new_id=make_ulid,
         )
-        for error in refused:
+        for error in admission.refused:
             raise InvalidError(error.message, field=f"event.{error.field}" if error.field else "event")
-        ((_, event),), _ = read_message(chunks[0].data, app_key, chunks[0].partition)
+        (chunk,) = admission.chunks
+        ((_, event),) = (await read_message(chunk.data, app_key, chunk.partition)).events
         return event
 
     async def _render(self, rule: Rule, event: RoutedEvent, source: str) -> PreviewRecord:
@@ -187,7 +188,7 @@ async def newest_matching(
         partition = subjects.partition_of_events(message.subject)
         if partition is None:
             continue  # No consumer of a partition reads it either.
-        events, _ = read_message(message.data, app_key, partition)
+        events = (await read_message(message.data, app_key, partition)).events
         source = f"{EVENTS.name}:{message.sequence}"
         found += ((event, f"{source}:{position}") for position, event in events if index.match(event))
     return found

@@ -3,10 +3,11 @@
 import msgspec
 from aiohttp import web
 
-from hooks.events.admission import PostedEvent, split_array, split_lines
+from hooks.events.admission import PostedEvent
 from hooks.events.publisher import EventsReply
 from hooks.state import State
 from shared.errors import InvalidError
+from shared.events.splitting import split_array, split_lines
 from shared.http.bodies import read_body
 from shared.http.routes import Route
 from shared.http.server import Call
@@ -26,9 +27,9 @@ async def post_events(call: Call[State]) -> web.Response:
 async def _post(call: Call[State], body: bytes) -> web.Response:
     content_type = call.request.content_type
     if content_type in NDJSON:
-        posted = split_lines(body)
+        posted = await split_lines(body)
     elif content_type == "application/json":
-        posted = split_array(body)
+        posted = await split_array(body)
     else:
         raise InvalidError("expected application/json or application/x-ndjson", field="Content-Type")
     if not posted:

@@ -11,7 +11,7 @@ from hooks.app import SERVICE
 from hooks.handlers import ProbeConnector
 from shared.contracts import streams, subjects
 from shared.contracts.connection_report import ConnectionReport
-from shared.contracts.messages import DeadLetter, Event, decode, encode
+from shared.contracts.messages import DeadLetter, Event, decode, encode, make_attributes
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.runtime.settings import Settings
@@ -206,7 +206,14 @@ async def publish(bus: Bus, *found: Event) -> None:
 
 def large(name: str, attributes: int, tokens: int = 0) -> Event:
     """An event with so many bytes in its attributes, and in its device tokens."""
-    event = Event(id=name, app_key="shop", code="c", user_id="u", occurred_at=1, attributes={"a": "x" * attributes})
+    event = Event(
+        id=name,
+        app_key="shop",
+        code="c",
+        user_id="u",
+        occurred_at=1,
+        attributes=make_attributes({"a": "x" * attributes}),
+    )
     identities = msgspec.structs.replace(event.identities, device_tokens=("t" * tokens,) if tokens else ())
     return msgspec.structs.replace(event, identities=identities)
 
