@@ -29,7 +29,7 @@ from support.servers.kinesis import FaultyKinesis
 from support.waiting import until
 
 QUICK = LeaseTiming(renew_s=0.2, stop_s=0.8, expire_s=1.6, drain_s=1.0)
-UNHURRIED = LeaseTiming(renew_s=0.2, stop_s=60, expire_s=100, drain_s=0.5)
+UNHURRIED = LeaseTiming(renew_s=1.0, stop_s=60, expire_s=100, drain_s=0.5)
 
 
 @pytest.fixture
