@@ -269,6 +269,15 @@ def test_page_need_not_be_utf_8() -> None:
     assert b"<p>\xff\xfe\x00</p><img src='" + URL.encode() + b"'>\xe7" == splice(page, [(images[0], URL)])
 
 
+def test_url_of_a_connector_that_an_earlier_release_saved_may_have_any_letters() -> None:
+    page = f'<img src="{uri(ODD)}">'.encode()
+    (image,) = find_images(page)
+
+    assert (
+        '<img src="https://görsel.example/a.png">' == splice(page, [(image, "https://görsel.example/a.png")]).decode()
+    )
+
+
 def test_too_many_images_are_refused() -> None:
     page = f'<img src="{uri(GIF)}">'.encode()
 

@@ -135,7 +135,7 @@ def splice(page: bytes, urls: Iterable[tuple[DataUri, str]]) -> bytes:
     parts: list[bytes] = []
     at = 0
     for uri, url in urls:
-        parts += (page[at : uri.start], url.encode("ascii"))
+        parts += (page[at : uri.start], url.encode())
         at = uri.end
     parts.append(page[at:])
     return b"".join(parts)
