@@ -11,12 +11,15 @@ import aiohttp
 
 from millrace.machine.child_process import start_child
 from shared.runtime.settings import Settings, child_environment
+from storage.app import SERVICE as STORAGE
+from support.run_service import provision_for
 from support.waiting import until
 
 
 async def test_strangers_who_send_half_a_header_do_not_close_the_door(settings: Settings, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    await provision_for(STORAGE, settings)
     announcement = tmp_path / "announced.json"
     environment = child_environment(
         nats_url=settings.nats_url,

@@ -189,14 +189,14 @@ async def test_client_that_reads_nothing_of_its_answer_is_closed(
 async def test_client_that_reads_nothing_of_a_file_is_closed(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "FILE_GRACE_S", 0.2)
-    monkeypatch.setattr(server, "FILE_BYTES_PER_S", len(LARGE))
     async with serving(settings) as served:
         served.state.file = tmp_path / "large"
         served.state.file.write_bytes(LARGE)
         async with aiohttp.ClientSession(served.url) as http, http.get("/v1/file") as response:
             assert (200, "text/plain") == (response.status, response.headers["Content-Type"])
             assert len(LARGE) == len(await response.read())
+        monkeypatch.setattr(server, "FILE_GRACE_S", 0.2)
+        monkeypatch.setattr(server, "FILE_BYTES_PER_S", len(LARGE))
         _, writer = await open_line(served)
         writer.write(b"GET /v1/file HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: b"millrace_http_connections 1.0" in served.mesh.metrics.render())
