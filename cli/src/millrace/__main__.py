@@ -48,6 +48,7 @@ VERBS = (
     Verb("demo", "millrace.demo", "walk one story through a mesh of its own and check every step"),
     Verb("up", "millrace.verbs.up", "run the mesh on this machine; data stays in .millrace/"),
     Verb("apply", "millrace.verbs.apply", "show what a configuration file changes, and change it"),
+    Verb("app", "millrace.verbs.app", "show what an app has configured in all services, and delete it"),
     Verb("token", "millrace.verbs.token", "create, list and revoke the tokens of the HTTP interface"),
     Verb("status", "millrace.verbs.status", "show what runs, and whether it is well"),
     Verb("alerts", "millrace.verbs.alerts", "show what the services alerted, the last ones and those that come"),

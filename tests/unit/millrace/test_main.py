@@ -60,6 +60,7 @@ def test_verbs_are_those_that_are_promised() -> None:
         "demo",
         "bench",
         "token",
+        "app",
         "apply",
         "status",
         "nats-config",
