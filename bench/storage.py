@@ -158,10 +158,9 @@ async def _put_rows(report: Report) -> list[Row]:
             secret_access_key=Secret(SECRET_KEY),
             endpoint_url=url,
         )
-        store = await stack.enter_async_context(s3_config.open())
-        aws = await stack.enter_async_context(
-            AwsClients(await stack.enter_async_context(Outgoing(Settings(allow_private_endpoints=True))))
-        )
+        outgoing = await stack.enter_async_context(Outgoing(Settings(allow_private_endpoints=True)))
+        store = await stack.enter_async_context(s3_config.open(outgoing))
+        aws = await stack.enter_async_context(AwsClients(outgoing))
         s3 = await stack.enter_async_context(aws.client("s3", region="eu-west-1", credentials=keys, endpoint_url=url))
 
         async def sdk_put(key: str, data: bytes) -> None:
@@ -187,7 +186,7 @@ async def _put_rows(report: Report) -> list[Row]:
         azure_config = AzureStoreConfig(
             account_name="account", account_key=Secret(AZURE_KEY), container="container", endpoint=f"{url}/account"
         )
-        store = await stack.enter_async_context(azure_config.open())
+        store = await stack.enter_async_context(azure_config.open(outgoing))
         container = await stack.enter_async_context(
             ContainerClient(
                 f"{url}/account", "container", credential={"account_name": "account", "account_key": AZURE_KEY}

@@ -12,7 +12,7 @@ from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, Step
 from storage.providers import ProviderConfig, amazon, amazon_probe, azure, azure_probe, local
-from support.outgoing import aws_clients, guarded_http
+from support.outgoing import aws_clients, open_outgoing
 from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delete"]
@@ -47,7 +47,7 @@ async def store(kind: type[Any]) -> AsyncIterator[StubStore]:
 @pytest.fixture
 async def probed(kind: type[Any], store: StubStore) -> AsyncIterator[Probed]:
     """Test the stub, or the store of a form with other fields. Returns the steps by name."""
-    async with aws_clients() as aws, guarded_http() as http:
+    async with aws_clients() as aws, open_outgoing() as outgoing:
 
         async def test(**changed: Any) -> dict[str, Step]:
             hangs = store.fault is not None and store.fault.deed.startswith("hang")
@@ -62,7 +62,7 @@ async def probed(kind: type[Any], store: StubStore) -> AsyncIterator[Probed]:
                 stub_connector(store, **changed),
                 app_key="shop",
                 aws=aws,
-                http=http,
+                outgoing=outgoing,
                 allow_private=True,
                 deadline_s=deadline_s,
             )
@@ -177,10 +177,10 @@ async def test_each_code_of_azure_has_its_hint(status: int, code: str, hint: str
 
 async def code_is_told(speaks: Any, status: int, code: str, hint: str) -> None:
     test = dict(PROBES.values())[speaks]
-    async with StubStore(speaks) as store, aws_clients() as aws, guarded_http() as http:
+    async with StubStore(speaks) as store, aws_clients() as aws, open_outgoing() as outgoing:
         store.fault = Fault(status=status, code=code, methods=frozenset({"PUT"}))
         report = await test(
-            stub_connector(store), app_key="shop", aws=aws, http=http, allow_private=True, deadline_s=10.0
+            stub_connector(store), app_key="shop", aws=aws, outgoing=outgoing, allow_private=True, deadline_s=10.0
         )
     put = report.steps[3]
     assert ("put", "failed", code, status) == (put.name, put.status, put.code, put.http_status)
@@ -276,10 +276,10 @@ async def test_a_public_address_without_the_object_is_reported_and_the_other_ste
 
 
 async def test_an_azure_account_without_public_access_is_reported() -> None:
-    async with StubStore("azure") as store, aws_clients() as aws, guarded_http() as http:
+    async with StubStore("azure") as store, aws_clients() as aws, open_outgoing() as outgoing:
         store.fault = Fault(status=409, code="PublicAccessNotPermitted", public=True)
         report = await azure_probe.test_connection(
-            stub_connector(store), app_key="shop", aws=aws, http=http, allow_private=True, deadline_s=10.0
+            stub_connector(store), app_key="shop", aws=aws, outgoing=outgoing, allow_private=True, deadline_s=10.0
         )
 
     public = report.steps[5]
@@ -332,9 +332,9 @@ async def test_a_public_address_inside_our_own_network_is_not_read(
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     form = stub_connector(store, cdn_base_url=f"http://{host}:{store.url.rpartition(':')[2]}/cdn")
 
-    async with aws_clients() as aws, guarded_http(allow_private_endpoints=False) as http:
+    async with aws_clients() as aws, open_outgoing(allow_private_endpoints=False) as outgoing:
         report: ConnectionReport = await PROBES[kind][1](
-            form, app_key="shop", aws=aws, http=http, allow_private=True, deadline_s=10.0
+            form, app_key="shop", aws=aws, outgoing=outgoing, allow_private=True, deadline_s=10.0
         )
 
     public = report.steps[5]

@@ -19,6 +19,7 @@ from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
+from support.outgoing import open_outgoing
 from support.servers.moto import MotoServer
 
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
@@ -52,8 +53,10 @@ def test_every_destination_has_a_place() -> None:
 
 
 @pytest.fixture
-def platform(tmp_path: Path) -> Platform:
-    return Platform(allow_private=True, open_reports=partial(open_reports, Settings(data_dir=str(tmp_path))))
+async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
+    async with open_outgoing() as outgoing:
+        opened = partial(open_reports, Settings(data_dir=str(tmp_path)), outgoing)
+        yield Platform(outgoing=outgoing, allow_private=True, open_reports=opened)
 
 
 @pytest.fixture(params=DESTINATIONS, ids=lambda config: config.__name__)
@@ -208,14 +211,14 @@ async def test_form_is_refused_when_a_field_cannot_be_right(
     assert field == caught.value.field
 
 
-async def test_endpoint_is_refused_when_its_name_leads_into_our_network(
+async def test_endpoint_is_not_connected_to_when_its_name_leads_into_our_network(
     s3_config: S3Config, platform: Platform
 ) -> None:
-    closed = msgspec.structs.replace(platform, allow_private=False)
-
-    with pytest.raises(InvalidError):
-        async with changed(s3_config, closed, endpoint_url="https://localhost"):
-            pass
+    async with open_outgoing(allow_private_endpoints=False) as outgoing:
+        closed = msgspec.structs.replace(platform, outgoing=outgoing)
+        async with changed(s3_config, closed, endpoint_url="https://localhost") as destination:
+            with pytest.raises(InvalidError, match="reachable from the internet"):
+                await destination.put("key", b"content")
 
 
 @pytest.mark.parametrize("directory", ["raw/clicks", "/raw/clicks", "raw/clicks/", "raw//clicks"])

@@ -21,7 +21,7 @@ from shared.objects.config import AzureStoreConfig, S3StoreConfig, StoreLimits
 from storage.content.body import SPOOL_BYTES, Bodies, body_of
 from storage.placement.failover import ObjectHeaders
 from storage.providers.cloud import CloudProvider
-from support.outgoing import aws_clients
+from support.outgoing import aws_clients, open_outgoing, open_store
 from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 HEADERS = ObjectHeaders(content_type="image/png", content_disposition="inline")
@@ -50,7 +50,7 @@ async def provider(store: StubStore) -> AsyncIterator[CloudProvider]:
         )
     else:
         config = connector.store()
-    async with config.open(StoreLimits(retries=0)) as objects:
+    async with open_store(config, StoreLimits(retries=0)) as objects:
         yield CloudProvider("stub", connector.place, "p", connector.url, objects, answer_s=0.5, s_per_mib=0.01)
 
 
@@ -165,7 +165,10 @@ async def test_a_put_cancelled_while_its_role_is_assumed_leaves_nothing_unawaite
     async with StubStore("s3") as store, aws_clients(sts_endpoint_url=store.url) as aws:
         store.fault = Fault(deed="hang", methods=frozenset({"POST"}))
         role = {"role_arn": "arn:aws:iam::123456789012:role/media", "external_id": "shop"}
-        async with stub_connector(store, **role).open(allow_private=True, aws=aws) as provider:
+        async with (
+            open_outgoing() as outgoing,
+            stub_connector(store, **role).open(outgoing=outgoing, aws=aws) as provider,
+        ):
             putting = asyncio.ensure_future(put(provider))
             await asyncio.wait([putting], timeout=after_s)
             putting.cancel()
@@ -179,7 +182,11 @@ async def test_a_put_cancelled_while_its_role_is_assumed_leaves_nothing_unawaite
 async def test_a_connector_opens_a_provider_of_this_suite(store: StubStore) -> None:
     connector: Any = stub_connector(store)
 
-    async with aws_clients() as aws, connector.open(allow_private=True, aws=aws) as provider:
+    async with (
+        aws_clients() as aws,
+        open_outgoing() as outgoing,
+        connector.open(outgoing=outgoing, aws=aws) as provider,
+    ):
         assert await put(provider)
 
     assert isinstance(provider, CloudProvider)

@@ -12,6 +12,7 @@ import pytest_asyncio
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import BusyError, NotFoundError
+from shared.outgoing.door import Outgoing
 from storage.content.body import SPOOL_BYTES, Bodies, Body, body_of
 from storage.placement.failover import CACHE_CONTROL, ObjectHeaders, Provider
 from storage.providers import ProviderConfig
@@ -19,7 +20,7 @@ from storage.providers.amazon import AmazonStorageConfig
 from storage.providers.azure import AzureStorageConfig
 from storage.providers.local import LocalConfig, LocalProvider
 from storage.uploads.object_keys import object_key
-from support.outgoing import aws_clients
+from support.outgoing import aws_clients, open_outgoing
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
 
@@ -45,7 +46,13 @@ async def aws() -> AsyncIterator[AwsClients]:
 
 
 @pytest.fixture
-async def amazon_place(moto: MotoServer, aws: AwsClients) -> AsyncIterator[Provider]:
+async def outgoing() -> AsyncIterator[Outgoing]:
+    async with open_outgoing() as outgoing:
+        yield outgoing
+
+
+@pytest.fixture
+async def amazon_place(moto: MotoServer, aws: AwsClients, outgoing: Outgoing) -> AsyncIterator[Provider]:
     await moto.create_bucket("media", public=True)
     config = AmazonStorageConfig(
         access_key="testing",
@@ -55,7 +62,7 @@ async def amazon_place(moto: MotoServer, aws: AwsClients) -> AsyncIterator[Provi
         endpoint_url=moto.url,
         prefix="p",
     )
-    async with config.open(allow_private=True, aws=aws) as provider:
+    async with config.open(outgoing=outgoing, aws=aws) as provider:
         yield provider
 
 
@@ -69,7 +76,7 @@ async def azurite() -> AsyncIterator[AzuriteServer]:
 
 @pytest.fixture
 async def azure_place(
-    azurite: AzuriteServer, aws: AwsClients, request: pytest.FixtureRequest
+    azurite: AzuriteServer, aws: AwsClients, outgoing: Outgoing, request: pytest.FixtureRequest
 ) -> AsyncIterator[Provider]:
     container = f"c{abs(hash(request.node.nodeid)):x}"
     await azurite.create_container(container, public=True)
@@ -80,7 +87,7 @@ async def azure_place(
         blob_endpoint=azurite.endpoint,
         prefix="p",
     )
-    async with config.open(allow_private=True, aws=aws) as provider:
+    async with config.open(outgoing=outgoing, aws=aws) as provider:
         yield provider
 
 

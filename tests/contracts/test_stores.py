@@ -15,6 +15,7 @@ from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
 from shared.objects.local_files import Data
 from shared.objects.store import ObjectStore
+from support.outgoing import open_store
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
 
@@ -83,7 +84,7 @@ Open = Callable[..., AbstractAsyncContextManager[ObjectStore]]
 @pytest.fixture
 async def store(config: StoreConfig) -> AsyncIterator[ObjectStore]:
     """Below a folder of its own, as every customer's objects are."""
-    async with at(config, prefix="folder of/shop").open() as store:
+    async with open_store(at(config, prefix="folder of/shop")) as store:
         yield store
 
 
@@ -253,10 +254,10 @@ async def test_what_cannot_be_a_header_is_refused(store: ObjectStore, headers: d
 
 async def test_one_prefix_does_not_reach_another(config: StoreConfig) -> None:
     async with (
-        at(config, prefix="one").open() as one,
-        at(config, prefix="one/").open() as same,
-        at(config, prefix="on").open() as other,
-        config.open() as whole,
+        open_store(at(config, prefix="one")) as one,
+        open_store(at(config, prefix="one/")) as same,
+        open_store(at(config, prefix="on")) as other,
+        open_store(config) as whole,
     ):
         await put(one, "a")
 
@@ -270,7 +271,7 @@ async def test_one_prefix_does_not_reach_another(config: StoreConfig) -> None:
 @pytest.mark.parametrize("prefix", ["/absolute", "a//b", "../up", "a\nb"])
 async def test_a_bad_prefix_is_refused(config: StoreConfig, prefix: str) -> None:
     with pytest.raises(InvalidError):
-        async with at(config, prefix=prefix).open():
+        async with open_store(at(config, prefix=prefix)):
             pass
 
 
@@ -284,13 +285,13 @@ async def test_a_missing_bucket_container_or_directory_is_reported_by_every_call
     config: StoreConfig, tmp_path: Path
 ) -> None:
     if isinstance(config, LocalStoreConfig):
-        async with config.open() as store:
+        async with open_store(config) as store:
             shutil.rmtree(tmp_path / "objects")
             with pytest.raises(UnavailableError):
                 await store.ping()
         return
     field = "bucket" if isinstance(config, S3StoreConfig) else "container"
-    async with at(config, **{field: "no-such-place"}).open() as store:
+    async with open_store(at(config, **{field: "no-such-place"})) as store:
         for call in (store.ping(), put(store, "a"), store.get("a"), store.delete("a"), keys(store)):
             with pytest.raises(NotFoundError) as caught:
                 await call

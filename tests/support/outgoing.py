@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shared.aws.clients import AwsClients
+from shared.objects.config import StoreConfig
+from shared.objects.store import ObjectStore
 from shared.outgoing.door import Outgoing
-from shared.outgoing.http_client import HttpClient
 from shared.runtime.settings import Settings
 
 
@@ -23,7 +24,7 @@ async def aws_clients(**arguments: Any) -> AsyncIterator[AwsClients]:
 
 
 @asynccontextmanager
-async def guarded_http(**settings: Any) -> AsyncIterator[HttpClient]:
-    """The client for customers' hosts, with connections of its own."""
-    async with open_outgoing(**settings) as outgoing:
-        yield outgoing.guarded
+async def open_store(config: StoreConfig, *arguments: Any, **options: Any) -> AsyncIterator[ObjectStore]:
+    """The store of a config, by connections of its own."""
+    async with open_outgoing() as outgoing, config.open(outgoing, *arguments, **options) as store:
+        yield store

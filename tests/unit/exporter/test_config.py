@@ -15,8 +15,10 @@ from shared.config.secret_store import SecretStore
 from shared.errors import ConflictError, InvalidError
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
+from support.outgoing import open_outgoing
 
-PLATFORM = Platform(allow_private=False, open_reports=partial(open_reports, Settings()))
+OUTGOING = open_outgoing()
+PLATFORM = Platform(outgoing=OUTGOING, allow_private=False, open_reports=partial(open_reports, Settings(), OUTGOING))
 ADVERTISER = "5F059C53D346519B154F20D4"
 
 

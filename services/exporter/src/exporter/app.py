@@ -37,7 +37,8 @@ async def build(mesh: Mesh) -> State:
     exports = mesh.registry.view(EXPORTS)
     platform = Platform(
         allow_private=mesh.settings.allow_private_endpoints,
-        open_reports=partial(open_reports, mesh.settings),
+        open_reports=partial(open_reports, mesh.settings, mesh.outgoing),
+        outgoing=mesh.outgoing,
     )
     run_store = RunStore(mesh.bucket(streams.RUNS))
 
@@ -70,7 +71,7 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("exports", scheduler.run())
     if mesh.settings.reports_keep_days:
         max_age = timedelta(days=mesh.settings.reports_keep_days)
-        mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings), max_age, now))
+        mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings, mesh.outgoing), max_age, now))
     return State(
         scheduler=scheduler,
         run_store=run_store,

@@ -92,7 +92,7 @@ async def build(mesh: Mesh) -> State:
 
     proxies = proxies_of(settings.sftp_proxies)
     spool = Spool(directory / "spool", now)
-    store = await mesh.enter(open_reports(settings))
+    store = await mesh.enter(open_reports(settings, mesh.outgoing))
     passwords = await mesh.enter(Passwords())
     profiles = Profiles(mesh.bus)
     parsers = await mesh.enter(ParserPool(profiles.unknown))

@@ -45,11 +45,11 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
             sources={
                 amazon.NAME: ConnectorSource(
                     mesh.registry.view(AMAZON_STORAGE).get,
-                    partial(amazon.AmazonStorageConfig.open, allow_private=allow_private, aws=aws),
+                    partial(amazon.AmazonStorageConfig.open, outgoing=mesh.outgoing, aws=aws),
                 ),
                 azure.NAME: ConnectorSource(
                     mesh.registry.view(AZURE_STORAGE).get,
-                    partial(azure.AzureStorageConfig.open, allow_private=allow_private, aws=aws),
+                    partial(azure.AzureStorageConfig.open, outgoing=mesh.outgoing, aws=aws),
                 ),
             },
             local=local if config.local else None,
@@ -70,9 +70,7 @@ async def build(mesh: Mesh, *, test_deadline_s: float = DEADLINE_S) -> State:
     )
 
     def parts(kind: Kind[Any], checked: Callable[..., Any], probe: Callable[..., Any]) -> ConnectorParts:
-        test = partial(
-            probe, aws=aws, http=mesh.outgoing.guarded, allow_private=allow_private, deadline_s=test_deadline_s
-        )
+        test = partial(probe, aws=aws, outgoing=mesh.outgoing, allow_private=allow_private, deadline_s=test_deadline_s)
         return ConnectorParts(kind=kind, check=partial(checked, allow_private=allow_private), test=test)
 
     return State(

@@ -12,6 +12,7 @@ from shared.contracts.subjects import APP_KEY, check_app_key
 from shared.objects.config import USUAL, LocalStoreConfig, S3StoreConfig, StoreLimits
 from shared.objects.keys import check_key
 from shared.objects.store import ObjectStore
+from shared.outgoing.door import Outgoing
 from shared.runtime.settings import Settings
 
 PREFIX = "reports"
@@ -19,9 +20,11 @@ MAX_NAME_BYTES = 200
 
 
 @asynccontextmanager
-async def open_reports(settings: Settings, limits: StoreLimits = USUAL) -> AsyncIterator[ObjectStore]:
+async def open_reports(
+    settings: Settings, outgoing: Outgoing, limits: StoreLimits = USUAL
+) -> AsyncIterator[ObjectStore]:
     """The store of all apps' reports. Asks nothing of it yet. Raises `InvalidError` when a setting cannot be right."""
-    async with _config(settings).open(limits) as store:
+    async with _config(settings).open(outgoing, limits, guarded=False) as store:
         yield store
 
 

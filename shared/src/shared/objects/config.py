@@ -1,7 +1,9 @@
 """
 Configurations of object stores, each of which opens its own: Amazon S3, Azure Blob Storage, a local directory.
 
-Implementation: `open` gives the `ObjectStore` and asks nothing of the provider yet.
+Implementation: `open` gives the `ObjectStore` and asks nothing of the provider yet. obstore follows redirects, and
+cannot be told which addresses to refuse. So only the hosts of AWS and Azure are reached directly; requests to others go
+by the relay of `shared.outgoing`.
 
 Considerations: obstore reads `AWS_*` and `AZURE_*` of the environment. Every one that could send keys elsewhere, or
 sign with others, is overridden here. `AWS_SERVER_SIDE_ENCRYPTION` and `AWS_CHECKSUM_ALGORITHM` cannot be, and must not
@@ -27,6 +29,7 @@ from shared.objects.errors import translated
 from shared.objects.keys import folder_of
 from shared.objects.local_files import LocalFiles
 from shared.objects.store import ObjectStore
+from shared.outgoing.door import Outgoing
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -68,39 +71,51 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
 
     @asynccontextmanager
     async def open(
-        self, limits: StoreLimits = USUAL, *, credential_provider: "CredentialProvider | None" = None
+        self,
+        outgoing: Outgoing,
+        limits: StoreLimits = USUAL,
+        *,
+        credential_provider: "CredentialProvider | None" = None,
+        guarded: bool = True,
     ) -> AsyncIterator["ObjectStore"]:
-        """Asks nothing of the bucket yet. Raises `InvalidError` when a field cannot be right."""
+        """
+        Asks nothing of the bucket yet. `guarded` tells that a customer names the endpoint.
+
+        Raises:
+            InvalidError: A field cannot be right.
+        """
         virtual = self.endpoint_url is None and "." not in self.bucket
         at_aws = f"{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain_of(self.region)}"
         endpoint = self.endpoint_url or f"https://{at_aws}"
+        place = f"the bucket {self.bucket}"
+        async with _reached(endpoint, self.endpoint_url is not None, outgoing, limits, guarded=guarded) as reached:
 
-        def make() -> S3Store:
-            return S3Store(
-                self.bucket,
-                prefix=folder_of(self.prefix),
-                region=self.region,
-                endpoint=endpoint,
-                aws_endpoint_url_s3=endpoint,
-                virtual_hosted_style_request=virtual,
-                # A provider of keys rules out every key and token of the environment.
-                credential_provider=cast(Any, credential_provider or self._keys()),
-                skip_signature=False,
-                unsigned_payload=False,
-                s3_express=False,
-                request_payer=False,
-                # Not every store that speaks S3 knows DeleteObjects, and we delete one at a time.
-                disable_bulk_delete=True,
-                client_options=_client_options(endpoint, limits),
-                retry_config=_retry_config(limits),
-                config=request_options(sse=self.sse, checksums=is_aws(endpoint, "s3")),
-            )
+            def make() -> S3Store:
+                return S3Store(
+                    self.bucket,
+                    prefix=folder_of(self.prefix),
+                    region=self.region,
+                    endpoint=reached.url,
+                    aws_endpoint_url_s3=reached.url,
+                    virtual_hosted_style_request=virtual,
+                    # A provider of keys rules out every key and token of the environment.
+                    credential_provider=cast(Any, credential_provider or self._keys()),
+                    skip_signature=False,
+                    unsigned_payload=False,
+                    s3_express=False,
+                    request_payer=False,
+                    # Not every store that speaks S3 knows DeleteObjects, and we delete one at a time.
+                    disable_bulk_delete=True,
+                    client_options=reached.client_options,
+                    retry_config=_retry_config(limits),
+                    config=request_options(sse=self.sse, checksums=is_aws(endpoint, "s3")),
+                )
 
-        with translated("open", f"the bucket {self.bucket}"):
-            store = make()
-        # obstore keeps the keys of a provider until their own end, and cannot be told that they ended early.
-        renew = make if credential_provider is not None else None
-        yield ObjectStore(store, provider="s3", place=f"the bucket {self.bucket}", renew=renew)
+            with translated("open", place):
+                store = make()
+            # obstore keeps the keys of a provider until their own end, and cannot be told that they ended early.
+            renew = make if credential_provider is not None else None
+            yield ObjectStore(store, provider="s3", place=place, renew=renew)
 
     def _keys(self) -> Any:
         # Keys hold no white space; a line break copied along with one is the commonest mistake in a form.
@@ -119,38 +134,51 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
 
 
 class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A container of Azure Blob Storage; `endpoint` is the account's own address, where it is not Azure's."""
+    """
+    A container of Azure Blob Storage. `endpoint_suffix` is that of the cloud; `endpoint` is the account's own address,
+    where it is not made of its name and a suffix that Microsoft alone assigns names below.
+    """
 
     account_name: Annotated[str, Meta(pattern=r"^[a-z0-9]{3,24}$")]
     account_key: Secret
     container: Annotated[str, Meta(pattern=r"^[a-z0-9$][a-z0-9-]{2,62}$")]
+    endpoint_suffix: str = "core.windows.net"
     endpoint: Endpoint | None = None
     prefix: Folder = ""
 
     @asynccontextmanager
-    async def open(self, limits: StoreLimits = USUAL) -> AsyncIterator["ObjectStore"]:
-        """Asks nothing of the container yet. Raises `InvalidError` when a field cannot be right."""
+    async def open(
+        self, outgoing: Outgoing, limits: StoreLimits = USUAL, *, guarded: bool = True
+    ) -> AsyncIterator["ObjectStore"]:
+        """
+        Asks nothing of the container yet. `guarded` tells that a customer names the endpoint.
+
+        Raises:
+            InvalidError: A field cannot be right.
+        """
         key = self.account_key.reveal().strip()
         try:
             base64.b64decode(key, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidError("expected an account key in Base64, as Azure shows it", field="account_key") from None
-        endpoint = self.endpoint or f"https://{self.account_name}.blob.core.windows.net"
-        with translated("open", f"the container {self.container}"):
-            store = AzureStore(
-                self.container,
-                prefix=folder_of(self.prefix),
-                account_name=self.account_name,
-                account_key=key,
-                credential_type="access_key",
-                endpoint=endpoint,
-                use_emulator=False,
-                use_fabric_endpoint=False,
-                skip_signature=False,
-                client_options=_client_options(endpoint, limits),
-                retry_config=_retry_config(limits),
-            )
-        yield ObjectStore(store, provider="azure", place=f"the container {self.container}")
+        endpoint = self.endpoint or f"https://{self.account_name}.blob.{self.endpoint_suffix}"
+        place = f"the container {self.container}"
+        async with _reached(endpoint, self.endpoint is not None, outgoing, limits, guarded=guarded) as reached:
+            with translated("open", place):
+                store = AzureStore(
+                    self.container,
+                    prefix=folder_of(self.prefix),
+                    account_name=self.account_name,
+                    account_key=key,
+                    credential_type="access_key",
+                    endpoint=reached.url,
+                    use_emulator=False,
+                    use_fabric_endpoint=False,
+                    skip_signature=False,
+                    client_options=reached.client_options,
+                    retry_config=_retry_config(limits),
+                )
+            yield ObjectStore(store, provider="azure", place=place)
 
 
 class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,8 +188,10 @@ class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_on
     prefix: Folder = ""
 
     @asynccontextmanager
-    async def open(self, limits: StoreLimits = USUAL) -> AsyncIterator["ObjectStore"]:
-        """There is no network here, so the limits limit nothing."""
+    async def open(
+        self, outgoing: Outgoing | None = None, limits: StoreLimits = USUAL, *, guarded: bool = True
+    ) -> AsyncIterator["ObjectStore"]:
+        """There is no network here, so the arguments change nothing."""
         files = await asyncio.to_thread(LocalFiles, Path(self.root) / (folder_of(self.prefix) or ""))
         yield ObjectStore(LocalStore(files.root), provider="local", place="the local store", files=files)
 
@@ -183,15 +213,41 @@ def request_options(*, sse: bool, checksums: bool) -> Any:
     return options | ({"checksum_algorithm": "SHA256"} if checksums else {})
 
 
-def _client_options(endpoint: str, limits: StoreLimits) -> "ClientConfig":
-    return {
-        "allow_http": endpoint.startswith("http://"),
+class _Reached(Struct, frozen=True):
+    """The address that obstore is given, and the options of its client."""
+
+    url: str
+    client_options: "ClientConfig"
+
+
+@asynccontextmanager
+async def _reached(
+    endpoint: str, custom: bool, outgoing: Outgoing, limits: StoreLimits, *, guarded: bool
+) -> AsyncIterator[_Reached]:
+    """
+    The way to an endpoint: by the relay where it is `custom`, or else as the provider's own hosts are reached.
+
+    Raises:
+        InvalidError: It is no address.
+    """
+    options: ClientConfig = {
+        "allow_http": custom,
         "connect_timeout": timedelta(seconds=limits.connect_s),
         "timeout": timedelta(seconds=limits.request_s),
         # S3 closes a connection that is idle for 20 s, and a request on it is then lost.
         "pool_idle_timeout": timedelta(seconds=15),
         "user_agent": "millrace",
     }
+    if custom:
+        async with outgoing.relay.admit(endpoint, guarded=guarded, connect_s=limits.connect_s) as host:
+            options["proxy_url"] = host.proxy_url
+            yield _Reached(host.url, options)
+        return
+    if outgoing.proxies.https:
+        options |= {"proxy_url": outgoing.proxies.https, "proxy_excludes": outgoing.proxies.no_proxy}
+    if outgoing.authorities is not None:
+        options["root_certificate"] = outgoing.authorities
+    yield _Reached(endpoint, options)
 
 
 def _retry_config(limits: StoreLimits) -> "RetryConfig":

@@ -24,6 +24,8 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
+from shared.outgoing.addresses import unreachable
+from shared.outgoing.relay_connection import FAILURES
 
 STORE_ERRORS: Final = (obstore_exceptions.BaseError, OSError, ValueError)
 """Errors of obstore; it raises built-in ones for a missing object, a lack of permission and a bad path."""
@@ -80,6 +82,9 @@ AZURE_HINTS: Final[dict[str, str]] = {
 }
 """Remedies for an operator, by code."""
 
+RELAYED: Final = {status: failure for failure, status in FAILURES.items()}
+"""Reasons by the status that the relay of `shared.outgoing` answers in the place of a host."""
+
 REDIRECT: Final = "redirect without LOCATION"
 """Text of obstore for a redirect without a target, with which S3 answers for a bucket in another region."""
 
@@ -91,7 +96,8 @@ NETWORK: Final[dict[str, str]] = {
     "ConnectionClosed": r"IncompleteMessage|IncompleteBody|ConnectionReset|BrokenPipe|SendRequest",
     "ConnectionFailed": r"kind: Connect\b",
 }
-"""Codes for failures without an answer, each with the text in obstore's trace that shows it. The first match counts."""
+"""Codes for failures without an answer of a host that is reached directly, each with the text in obstore's trace that
+shows it. The first match counts."""
 
 _OURS: Final = {kind.__name__: kind for kind in KINDS.values()}
 
@@ -115,8 +121,10 @@ def store_status(error: BaseException | None) -> int | None:
 
 
 def network_code(error: BaseException | None) -> str | None:
-    """Reason for a missing or unusable answer: `Redirect` or a key of `NETWORK`, of such an error."""
+    """Reason for a missing or unusable answer of such an error: `Redirect`, a key of `NETWORK` or one of `RELAYED`."""
     while error is not None:
+        if (failure := RELAYED.get(_status_in(error) or 0)) is not None:
+            return failure
         text, _, trace = str(error).partition("\n\nDebug source:")
         if REDIRECT in text:
             return "Redirect"
@@ -144,6 +152,11 @@ def store_error(error: BaseException, doing: str) -> MillraceError:
         kind = AZURE_CODES.get(code or "") or kind_of(code, status)
         said = HINTS.get(code or "") or AZURE_HINTS.get(code or "")
         return kind(f"cannot {doing}: {code or status}" + (f": {said}" if said else ""))
+    failure = network_code(error)
+    if failure == "PrivateAddress":
+        return unreachable()
+    if failure in {"LeadsElsewhere", "OtherHost"}:
+        return InvalidError(f"cannot {doing}: the host leads elsewhere, and no redirect is followed")
     if REDIRECT in text:
         said = "its host leads to another address" if "MicrosoftAzure" in text else HINTS["PermanentRedirect"]
         return InvalidError(f"cannot {doing}: {said}")
@@ -155,9 +168,9 @@ def store_error(error: BaseException, doing: str) -> MillraceError:
         return ConflictError(f"cannot {doing}: it is there already")
     if isinstance(error, ValueError | obstore_exceptions.InvalidPathError | obstore_exceptions.NotSupportedError):
         return InvalidError(f"cannot {doing}: {text[:300]}")
-    if "HTTP error" not in text:
+    if failure is None and "HTTP error" not in text:
         return UnavailableError(f"cannot {doing}: its answer makes no sense")
-    why = "the name of its host is not known" if network_code(error) == "HostNotFound" else "it cannot be reached"
+    why = "the name of its host is not known" if failure == "HostNotFound" else "it cannot be reached"
     return UnavailableError(f"cannot {doing}: {why}")
 
 
@@ -167,6 +180,11 @@ def code_in(error: BaseException) -> str | None:
 
 
 def status_in(error: BaseException) -> int | None:
+    status = _status_in(error)
+    return None if status in RELAYED else status
+
+
+def _status_in(error: BaseException) -> int | None:
     found = re.search(r"(?:status code: |\(code: )(\d{3})\b", str(error))
     return int(found[1]) if found else None
 

@@ -5,8 +5,6 @@ Considerations: an address is checked where its socket is made (aiohttp's `socke
 for addresses in URLs, which are never resolved. aiohttp tries the next address when one is refused.
 """
 
-import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -16,23 +14,21 @@ from typing import Final, Self
 
 import aiohttp
 
-from shared.errors import DeniedError, InvalidError, UnavailableError
+from shared.errors import InvalidError
 from shared.outgoing.addresses import (
-    UNREACHABLE,
     AddressInfo,
     IsPrivate,
-    PrivateAddressError,
-    checked_socket,
     is_private_address,
 )
 from shared.outgoing.http_client import HttpClient
 from shared.outgoing.proxies import Proxies
+from shared.outgoing.relay import Relay
+from shared.outgoing.tcp_client import TcpClient
 from shared.runtime.logs import redactor
 from shared.runtime.settings import Settings
 
 IDLE_S: Final = 15.0
 """AWS closes a connection that was idle for 20 s, and a request on it would be lost."""
-DIAL_S: Final = 15.0
 
 
 class Outgoing:
@@ -41,7 +37,8 @@ class Outgoing:
 
     `guarded` is for hosts that a customer names: one inside our own network is refused, unless the settings allow it.
     `trusted` is for hosts that AWS, Azure or the operator names. `authorities` are the certificates, in PEM, that are
-    trusted in place of the usual ones; None for those. `tls` trusts the same.
+    trusted in place of the usual ones; None for those. `tls` trusts the same. `tcp` makes sockets, and `relay` carries
+    the requests of libraries with HTTP of their own.
 
     Args:
         is_private_address: Tells which addresses are refused.
@@ -61,12 +58,13 @@ class Outgoing:
             redactor.add(password)
         self.authorities = _read_authorities(settings.ca_bundle)
         self.tls = _tls_context(self.authorities)
-        self._is_private_address = is_private_address
+        self.tcp = TcpClient(self.proxies, self.tls, is_private_address, allow_private=self.allow_private)
+        self.relay = Relay(self.tcp)
         self._sessions: list[aiohttp.ClientSession] = []
 
     async def __aenter__(self) -> Self:
         anywhere = self._open_session()
-        checked = anywhere if self.allow_private else self._open_session(self._checked_socket)
+        checked = anywhere if self.allow_private else self._open_session(self.tcp.checked_socket)
         self.trusted = HttpClient(anywhere, anywhere, self.proxies, guarded=False)
         self.guarded = HttpClient(checked, anywhere, self.proxies, guarded=not self.allow_private)
         return self
@@ -74,6 +72,7 @@ class Outgoing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.relay.close()
         for session in self._sessions:
             await session.close()
 
@@ -87,59 +86,6 @@ class Outgoing:
         )
         self._sessions.append(session)
         return session
-
-    def _checked_socket(self, info: AddressInfo) -> socket.socket:
-        return checked_socket(info, self._is_private_address)
-
-    async def resolve(self, host: str, port: int) -> list[AddressInfo]:
-        """The addresses of a host. Raises `OSError` or `UnicodeError` when it has none."""
-        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
-
-    def refuses(self, info: AddressInfo) -> bool:
-        """Return whether `connect` refuses an address that a customer's host has."""
-        return not self.allow_private and self._is_private_address(str(info[4][0]))
-
-    async def connect(self, info: AddressInfo) -> socket.socket:
-        """
-        A connected, non-blocking socket to one address of a customer's host. No proxy carries it.
-
-        Raises:
-            PrivateAddressError: The address is inside our own network, and that is not allowed.
-            OSError: No server answers there.
-        """
-        connection = socket.socket(*info[:3]) if self.allow_private else self._checked_socket(info)
-        try:
-            connection.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(connection, info[4])
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    async def dial(self, host: str, port: int) -> socket.socket:
-        """
-        A connected, non-blocking socket to a customer's host, by the first of its addresses that answers.
-
-        Raises:
-            DeniedError: The host is inside our own network, and that is not allowed.
-            UnavailableError: No server answers there.
-        """
-        failure = "no address"
-        try:
-            async with asyncio.timeout(DIAL_S):
-                for info in await self.resolve(host, port):
-                    try:
-                        return await self.connect(info)
-                    except PrivateAddressError:
-                        raise DeniedError(f"the host is {UNREACHABLE}") from None
-                    except OSError as error:
-                        # asyncio's own text is that of a call, with the address once more.
-                        failure = os.strerror(error.errno) if error.errno else str(error)
-        except TimeoutError:
-            failure = f"no answer within {DIAL_S:g} s"
-        except (OSError, UnicodeError) as error:
-            failure = getattr(error, "strerror", None) or str(error)
-        raise UnavailableError(f"{host}:{port} cannot be reached: {failure}")
 
 
 def _read_authorities(file: str) -> str | None:

@@ -2,9 +2,10 @@
 The proxy of a URL, by the customary settings `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
 """
 
+import base64
 import ipaddress
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
@@ -34,7 +35,7 @@ class Proxies(Struct, frozen=True):
         for field, proxy in (("http_proxy", self.http), ("https_proxy", self.https)):
             try:
                 parts = urlsplit(proxy)
-                good = not proxy or (parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0)
+                good = not proxy or (parts.scheme == "http" and bool(parts.hostname) and parts.port != 0)
             except ValueError:
                 good = False
             if not good:
@@ -50,6 +51,15 @@ class Proxies(Struct, frozen=True):
             return None
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return None if _is_excluded(self.no_proxy, parts.hostname.removesuffix("."), port) else proxy
+
+
+def proxy_credentials(proxy: str) -> str:
+    """The header `Proxy-Authorization` for a proxy (RFC 7617); empty where its URL holds no user."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from shared.messaging.bus import Bus
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
 from support.clients.ftp_gateway import Gateway, read, write
+from support.outgoing import open_outgoing
 from support.run_service import RunService
 from support.servers.moto import MotoServer
 from support.waiting import until
@@ -46,7 +47,7 @@ async def gateway(gateway: Gateway) -> Gateway:
 
 
 async def put(settings: Settings, name: str, data: bytes, *, app_key: str = "shop") -> None:
-    async with open_reports(settings) as store:
+    async with open_reports(settings, open_outgoing()) as store:
         await store.put(f"{app_key}/{name}", data, content_type="text/plain")
 
 

@@ -23,7 +23,7 @@ from shared.errors import (
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.errors import store_code
 from shared.objects.store import ObjectStore
-from support.outgoing import aws_clients
+from support.outgoing import aws_clients, open_store
 from support.servers.moto import MotoServer
 
 ONCE = StoreLimits(request_s=5, retries=0)
@@ -73,7 +73,7 @@ async def s3() -> AsyncIterator[FakeS3]:
 
 @pytest.fixture
 async def store(s3: FakeS3) -> AsyncIterator[ObjectStore]:
-    async with s3.config.open(ONCE) as store:
+    async with open_store(s3.config, ONCE) as store:
         yield store
 
 
@@ -162,7 +162,7 @@ async def test_a_store_without_conditions_is_queried_before_a_write(
 async def test_obstore_retries_up_to_the_limit(s3: FakeS3) -> None:
     s3.fail(503, "SlowDown")
 
-    async with s3.config.open(StoreLimits(request_s=5, retries=2)) as store:
+    async with open_store(s3.config, StoreLimits(request_s=5, retries=2)) as store:
         with pytest.raises(BusyError):
             await put(store)
 
@@ -172,7 +172,7 @@ async def test_obstore_retries_up_to_the_limit(s3: FakeS3) -> None:
 async def test_a_store_that_does_not_answer_is_unavailable_in_time(s3: FakeS3) -> None:
     s3.speaks.clear()
 
-    async with s3.config.open(StoreLimits(request_s=0.2, retries=0)) as store:
+    async with open_store(s3.config, StoreLimits(request_s=0.2, retries=0)) as store:
         async with asyncio.timeout(5):
             with pytest.raises(UnavailableError, match="cannot be reached"):
                 await put(store)
@@ -186,7 +186,7 @@ async def test_an_endpoint_without_a_listener_is_unavailable(endpoint: str, why:
         bucket="bucket", region="eu-west-1", access_key_id="A", secret_access_key=Secret("s"), endpoint_url=endpoint
     )
 
-    async with config.open(ONCE) as store:
+    async with open_store(config, ONCE) as store:
         for call in (put(store), store.ping(), store.delete("a")):
             with pytest.raises(UnavailableError, match=why):
                 await call
@@ -228,7 +228,7 @@ async def test_the_environment_of_the_machine_does_not_reach_a_customers_request
     }.items():
         monkeypatch.setenv(name, value)
 
-    async with s3.config.open(ONCE) as store:
+    async with open_store(s3.config, ONCE) as store:
         await put(store)
 
     [request] = s3.requests
@@ -241,10 +241,10 @@ async def test_the_environment_of_the_machine_does_not_reach_a_customers_request
 
 
 async def test_encryption_is_requested_on_every_put_of_a_store_that_sets_it(s3: FakeS3) -> None:
-    async with S3StoreConfig(**fields(s3.config), sse=True).open(ONCE) as store:
+    async with open_store(S3StoreConfig(**fields(s3.config), sse=True), ONCE) as store:
         await put(store)
         await create(store)
-    async with s3.config.open(ONCE) as store:
+    async with open_store(s3.config, ONCE) as store:
         await put(store)
 
     asked = [request.headers.get("x-amz-server-side-encryption") for request in s3.requests]
@@ -254,7 +254,7 @@ async def test_encryption_is_requested_on_every_put_of_a_store_that_sets_it(s3: 
 async def test_white_space_around_keys_is_stripped(s3: FakeS3) -> None:
     sloppy = S3StoreConfig(**(fields(s3.config) | {"access_key_id": " AKIA\n"}))
 
-    async with sloppy.open(ONCE) as store:
+    async with open_store(sloppy, ONCE) as store:
         await put(store)
 
     assert "Credential=AKIA/" in s3.requests[0].headers["Authorization"]
@@ -265,7 +265,7 @@ async def test_white_space_around_keys_is_stripped(s3: FakeS3) -> None:
 )
 async def test_keys_that_cannot_be_right_are_refused_at_once(s3: FakeS3, field: str, value: Any) -> None:
     with pytest.raises(InvalidError) as caught:
-        async with S3StoreConfig(**(fields(s3.config) | {field: value})).open():
+        async with open_store(S3StoreConfig(**(fields(s3.config) | {field: value}))):
             pass
 
     assert field == caught.value.field
@@ -291,18 +291,18 @@ async def test_real_keys_are_distinguished_from_wrong_ones_and_ones_without_perm
             endpoint_url=moto.url,
         )
 
-    async with config(writer.access_key_id, writer.secret_access_key).open(ONCE) as store:
+    async with open_store(config(writer.access_key_id, writer.secret_access_key), ONCE) as store:
         await put(store)
         await store.ping()
         with pytest.raises(DeniedError):
             await store.get("a")
-    async with config(nobody.access_key_id, nobody.secret_access_key).open(ONCE) as store:
+    async with open_store(config(nobody.access_key_id, nobody.secret_access_key), ONCE) as store:
         with pytest.raises(DeniedError):
             await put(store)
-    async with config(writer.access_key_id, Secret("wrong")).open(ONCE) as store:
+    async with open_store(config(writer.access_key_id, Secret("wrong")), ONCE) as store:
         with pytest.raises(CredentialsError, match="SignatureDoesNotMatch"):
             await put(store)
-    async with config("AKIAUNKNOWN", Secret("wrong")).open(ONCE) as store:
+    async with open_store(config("AKIAUNKNOWN", Secret("wrong")), ONCE) as store:
         with pytest.raises(CredentialsError, match="InvalidAccessKeyId"):
             await store.ping()
 
@@ -313,7 +313,7 @@ async def test_a_role_stores_with_temporary_keys(s3: FakeS3, moto: MotoServer) -
 
     async with aws_clients(sts_endpoint_url=moto.url) as aws:
         provider = aws.credential_provider(role, region=moto.region)
-        async with config.open(ONCE, credential_provider=provider) as store:
+        async with open_store(config, ONCE, credential_provider=provider) as store:
             await put(store)
             await put(store)
 
@@ -356,7 +356,7 @@ async def test_a_role_that_cannot_be_assumed_is_reported(s3: FakeS3) -> None:
     async def provide() -> Any:
         raise CredentialsError("the trust policy does not name us")
 
-    async with s3.config.open(ONCE, credential_provider=provide) as store:
+    async with open_store(s3.config, ONCE, credential_provider=provide) as store:
         with pytest.raises(CredentialsError, match=r"^the trust policy does not name us$"):
             await put(store)
 
@@ -364,7 +364,7 @@ async def test_a_role_that_cannot_be_assumed_is_reported(s3: FakeS3) -> None:
 async def test_requests_to_aws_use_the_host_of_the_bucket() -> None:
     config = S3StoreConfig(bucket="shop", region="eu-west-1", access_key_id="A", secret_access_key=Secret("s"))
 
-    async with config.open() as store:
+    async with open_store(config) as store:
         assert "https://shop.s3.eu-west-1.amazonaws.com" == store._store.config["endpoint"]  # type: ignore[union-attr]
 
 

@@ -10,6 +10,7 @@ from exporter.destinations.retention import remove_old
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
 from support.clock import NOON
+from support.outgoing import open_outgoing
 
 DAY = timedelta(days=1)
 
@@ -33,7 +34,7 @@ async def test_the_old_reports_of_every_app_are_removed(tmp_path: Path, monkeypa
     leave(tmp_path, "bank/old.csv.gz", 31 * DAY)
     leave(tmp_path, "bank/new.csv.gz", 29 * DAY)
 
-    async with open_reports(Settings(reports_dir=str(tmp_path))) as store:
+    async with open_reports(Settings(reports_dir=str(tmp_path)), open_outgoing()) as store:
         assert 6 == await remove_old(store, NOON - 30 * DAY)
         assert 0 == await remove_old(store, NOON - 30 * DAY)
 
@@ -45,7 +46,7 @@ async def test_other_files_than_reports_are_not_removed(tmp_path: Path) -> None:
     for name in others:
         leave(tmp_path, name, 365 * DAY)
 
-    async with open_reports(Settings(reports_dir=str(tmp_path))) as store:
+    async with open_reports(Settings(reports_dir=str(tmp_path)), open_outgoing()) as store:
         assert 0 == await remove_old(store, NOON)
 
     assert others == names(tmp_path)

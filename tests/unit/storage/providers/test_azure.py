@@ -1,6 +1,5 @@
 """The Azure Storage connector: valid and invalid fields, and the URLs of its objects."""
 
-import asyncio
 import base64
 
 import msgspec
@@ -9,7 +8,6 @@ import pytest
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from storage.providers.azure import AzureStorageConfig, checked
-from support.outgoing import aws_clients
 
 KEY = base64.b64encode(bytes(range(64))).decode()
 CONFIG = AzureStorageConfig(account_name="shopmedia", account_key=Secret(KEY), container_name="media")
@@ -155,20 +153,3 @@ def test_store_in_a_private_network_is_accepted_when_the_operator_allows_it() ->
 
     assert local == take(local, allow_private=True)
     assert plain == take(plain, allow_private=True)
-
-
-async def test_account_that_leads_into_our_own_network_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
-        return [(2, 1, 6, "", ("10.0.0.8", port))]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-
-    async with aws_clients() as aws:
-        for fields in ({"endpoint_suffix": "store.example"}, {"blob_endpoint": "https://store.example"}):
-            with pytest.raises(InvalidError, match="reachable from the internet") as raised:
-                async with changed(**fields).open(allow_private=False, aws=aws):
-                    pass
-            assert [raised.value.field] == list(fields)
-        # Behind a private endpoint, Azure's own names lead there too.
-        async with CONFIG.open(allow_private=False, aws=aws) as provider:
-            assert "azure-storage" == provider.name

@@ -7,14 +7,17 @@ from msgspec import Struct
 
 from shared.objects.config import StoreLimits
 from shared.objects.store import ObjectStore
+from shared.outgoing.door import Outgoing
 
 
 class Platform(Struct, frozen=True, kw_only=True):
     """
     Resources of the platform for destinations.
 
-    `allow_private` allows endpoints in private networks. `open_reports` opens the platform's store of reports.
+    `outgoing` are the connections of the process. `allow_private` allows endpoints in private networks. `open_reports`
+    opens the platform's store of reports.
     """
 
+    outgoing: Outgoing
     allow_private: bool
     open_reports: Callable[[StoreLimits], AbstractAsyncContextManager[ObjectStore]]

@@ -24,7 +24,7 @@ from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.store import ObjectStore
-from shared.outgoing.addresses import refuse_private_addresses, refuse_private_host
+from shared.outgoing.addresses import refuse_private_host
 from shared.runtime.logs import redactor
 
 CONTENT_TYPE: Final = "application/gzip"
@@ -86,16 +86,9 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     async def open(
         self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
     ) -> AsyncIterator["S3Destination"]:
-        """
-        Open the destination, without a request to the bucket.
-
-        Raises:
-            InvalidError: The endpoint resolves to an address of a private network.
-        """
+        """Open the destination, without a request to the bucket."""
         redactor.add(self.secret_key.reveal())
         redactor.add(self.session_token.reveal())
-        if self.endpoint_url and not platform.allow_private:
-            await refuse_private_addresses(self.endpoint_url, ENDPOINT_FIELD)
         config = S3StoreConfig(
             bucket=self.bucket,
             region=self.region,
@@ -104,7 +97,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             session_token=checked_token(self.access_key, self.session_token),
             endpoint_url=self.endpoint_url.rstrip("/") or None,
         )
-        async with config.open(limits) as store:
+        async with config.open(platform.outgoing, limits) as store:
             yield S3Destination(store)
 
 

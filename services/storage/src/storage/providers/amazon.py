@@ -25,7 +25,7 @@ from shared.aws.endpoints import domain_of
 from shared.aws.roles import AwsCredentials, AwsRole, check_role, checked_token
 from shared.config.secret import Secret
 from shared.objects.config import S3StoreConfig
-from shared.outgoing.addresses import refuse_private_addresses
+from shared.outgoing.door import Outgoing
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 
@@ -81,15 +81,8 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return AwsRole(role_arn=self.role_arn, external_id=self.external_id, base=keys if self.access_key else None)
 
     @asynccontextmanager
-    async def open(self, *, allow_private: bool, aws: AwsClients) -> AsyncIterator[CloudProvider]:
-        """
-        Open the provider, without a request to the bucket. `aws` assumes the role, where there is one.
-
-        Raises:
-            InvalidError: The endpoint is in a private network.
-        """
-        if self.endpoint_url and not allow_private:
-            await refuse_private_addresses(self.endpoint_url, "endpoint_url")
+    async def open(self, *, outgoing: Outgoing, aws: AwsClients) -> AsyncIterator[CloudProvider]:
+        """Open the provider, without a request to the bucket. `aws` assumes the role, where there is one."""
         credentials = self.credentials
         role = credentials if isinstance(credentials, AwsRole) else None
         config = S3StoreConfig(
@@ -101,7 +94,7 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             endpoint_url=self.endpoint_url or None,
         )
         provider = aws.credential_provider(role, region=self.region) if role else None
-        async with config.open(credential_provider=provider) as store:
+        async with config.open(outgoing, credential_provider=provider) as store:
             yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
 
     def url(self, key: str) -> str:

@@ -19,7 +19,7 @@ from shared.aws.roles import AwsRole
 from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError
 from shared.outgoing.addresses import is_refused
-from shared.outgoing.http_client import HttpClient
+from shared.outgoing.door import Outgoing
 from shared.runtime.logs import redactor
 from storage.placement.failover import ObjectHeaders
 from storage.providers.amazon import AmazonStorageConfig, checked
@@ -62,15 +62,15 @@ async def test_connection(
     *,
     app_key: str,
     aws: AwsClients,
-    http: HttpClient,
+    outgoing: Outgoing,
     allow_private: bool,
     deadline_s: float,
 ) -> ConnectionReport:
-    """Test a connector, saved or not, within the deadline. `http` reads public URLs."""
+    """Test a connector, saved or not, within the deadline."""
     redactor.add(config.secret_key.reveal())
     redactor.add(config.session_token.reveal())
     provider = _AmazonProbe(config, app_key=app_key, aws=aws, allow_private=allow_private)
-    return await probe(provider, http=http, deadline_s=deadline_s)
+    return await probe(provider, http=outgoing.guarded, deadline_s=deadline_s)
 
 
 class _AmazonProbe:

@@ -24,7 +24,8 @@ from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig
-from shared.outgoing.addresses import is_private, refuse_private_addresses
+from shared.outgoing.addresses import is_private
+from shared.outgoing.door import Outgoing
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 
@@ -92,20 +93,14 @@ class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
             account_name=self.account_name,
             account_key=self.account_key,
             container=self.container_name,
-            endpoint=self.endpoint,
+            endpoint_suffix=self.endpoint_suffix,
+            endpoint=self.endpoint if self.custom_host_field or self.default_endpoints_protocol != "https" else None,
         )
 
     @asynccontextmanager
-    async def open(self, *, allow_private: bool, aws: AwsClients) -> AsyncIterator[CloudProvider]:
-        """
-        Open the provider, without a request to the container. `aws` is unused: other providers need it.
-
-        Raises:
-            InvalidError: The endpoint is in a private network.
-        """
-        if self.custom_host_field and not allow_private:
-            await refuse_private_addresses(self.endpoint, self.custom_host_field)
-        async with self.store().open() as store:
+    async def open(self, *, outgoing: Outgoing, aws: AwsClients) -> AsyncIterator[CloudProvider]:
+        """Open the provider, without a request to the container. `aws` is unused: other providers need it."""
+        async with self.store().open(outgoing) as store:
             yield CloudProvider(NAME, self.place, self.prefix, self.url, store)
 
     def url(self, key: str) -> str:

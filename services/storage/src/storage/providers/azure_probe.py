@@ -17,8 +17,8 @@ from shared.errors import MillraceError, NotFoundError
 from shared.objects.config import StoreLimits
 from shared.objects.errors import AZURE_HINTS, network_code, store_code, store_status
 from shared.objects.store import ObjectStore
-from shared.outgoing.addresses import refuse_private_addresses
-from shared.outgoing.http_client import HttpClient
+from shared.outgoing.addresses import unreachable
+from shared.outgoing.door import Outgoing
 from shared.runtime.logs import redactor
 from storage.placement.failover import ObjectHeaders
 from storage.providers.azure import AzureStorageConfig, checked
@@ -53,6 +53,7 @@ CONNECTING: Final = {
     "Timeout": "The host does not answer: check blob_endpoint and endpoint_suffix, and the firewall.",
     "ConnectionFailed": "The host takes no connection: check blob_endpoint and endpoint_suffix, and the firewall.",
     "ConnectionClosed": "The host closes the connection: is this Azure Blob Storage?",
+    "LeadsElsewhere": "The host leads to another address: is this Azure Blob Storage?",
     "Redirect": "The host leads to another address: is this Azure Blob Storage?",
 }
 """Hints for requests without a response."""
@@ -63,19 +64,18 @@ async def test_connection(
     *,
     app_key: str,
     aws: AwsClients,
-    http: HttpClient,
+    outgoing: Outgoing,
     allow_private: bool,
     deadline_s: float,
 ) -> ConnectionReport:
-    """
-    Test a connector, saved or not, within the deadline. `http` reads public URLs. `aws` is
-    unused: other providers need it.
-    """
+    """Test a connector, saved or not, within the deadline. `aws` is unused: other providers need it."""
     redactor.add(config.account_key.reveal())
     async with AsyncExitStack() as stack:
         limits = StoreLimits(connect_s=CONNECT_S, request_s=deadline_s, retries=0)
-        provider = _AzureProbe(config, app_key=app_key, limits=limits, stack=stack, allow_private=allow_private)
-        return await probe(provider, http=http, deadline_s=deadline_s)
+        provider = _AzureProbe(
+            config, app_key=app_key, limits=limits, stack=stack, outgoing=outgoing, allow_private=allow_private
+        )
+        return await probe(provider, http=outgoing.guarded, deadline_s=deadline_s)
 
 
 class _AzureProbe:
@@ -91,12 +91,14 @@ class _AzureProbe:
         app_key: str,
         limits: StoreLimits,
         stack: AsyncExitStack,
+        outgoing: Outgoing,
         allow_private: bool,
     ) -> None:
         self._config = config
         self._app_key = app_key
         self._limits = limits
         self._stack = stack
+        self._outgoing = outgoing
         self._allow_private = allow_private
         self._open: ObjectStore | None = None
 
@@ -108,12 +110,7 @@ class _AzureProbe:
     async def check_endpoint(self, sample: Sample) -> Finding:
         """See `ProviderProbe`. Reads an object that does not exist: the answer to a HEAD would have no code."""
         config = self._config
-        if not self._allow_private:
-            if config.custom_host_field:
-                await refuse_private_addresses(config.endpoint, config.custom_host_field)
-            if config.cdn_base_url:
-                await refuse_private_addresses(config.cdn_base_url, "cdn_base_url")
-        self._open = await self._stack.enter_async_context(config.store().open(self._limits))
+        self._open = await self._stack.enter_async_context(config.store().open(self._outgoing, self._limits))
         try:
             await self._open.get(sample.key)
         except MillraceError as error:
@@ -156,6 +153,8 @@ class _AzureProbe:
         assert isinstance(error, MillraceError)
         status = store_status(error)
         code = store_code(error) or network_code(error)
+        if code == "PrivateAddress":
+            return field_finding(unreachable(self._config.custom_host_field))
         if code is None and status is None:
             return field_finding(error)
         hint = AZURE_HINTS.get(code or "") or CONNECTING.get(code or "") or server_error_hint(status)

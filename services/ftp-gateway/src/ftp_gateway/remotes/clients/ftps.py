@@ -202,7 +202,7 @@ async def identify_ftps(remote: Remote, outgoing: Outgoing) -> str:
 @asynccontextmanager
 async def _connected(remote: Remote, outgoing: Outgoing) -> AsyncIterator[tuple[FtpsClient, _Thread]]:
     ftp, thread = FtpsClient(remote, outgoing.authorities), _Thread()
-    with await outgoing.dial(*remote.at) as sock:
+    with await outgoing.tcp.dial(*remote.at) as sock:
         sock.settimeout(ANSWER_S)
         # TLS takes over the socket's descriptor; this copy stays ours, to end the thread's wait.
         end = sock.dup()

@@ -133,7 +133,7 @@ async def open_sftp_remote(remote: Remote, outgoing: Outgoing) -> AsyncIterator[
     if remote.private_key:
         keys.append(await asyncio.to_thread(client_key, remote.private_key, remote.passphrase))
     connection: asyncssh.SSHClientConnection | None = None
-    sock = await outgoing.dial(*remote.at)
+    sock = await outgoing.tcp.dial(*remote.at)
     try:
         with _translated(client, accepted):
             connection = await asyncssh.connect(
@@ -172,7 +172,7 @@ async def identify_sftp(remote: Remote, outgoing: Outgoing) -> str:
         UnavailableError: It cannot be reached, or speaks no SSH.
     """
     accepted = accepted_key(remote)
-    with await outgoing.dial(*remote.at) as sock, _translated():
+    with await outgoing.tcp.dial(*remote.at) as sock, _translated():
         async with asyncio.timeout(LOGIN_S):
             offered = await asyncssh.get_server_host_key(
                 remote.host, remote.at[1], sock=sock, config=None, server_host_key_algs=_algorithms(accepted)

@@ -43,11 +43,11 @@ def webhook_checks(url: str, sink: WebhookSink, outgoing: Outgoing) -> tuple[Che
     addresses: list[AddressInfo] = []
 
     async def resolve() -> Finding:
-        addresses.extend(await outgoing.resolve(host, port))
+        addresses.extend(await outgoing.tcp.resolve(host, port))
         return Finding(message=f"{host} has {len(addresses)} {'address' if len(addresses) == 1 else 'addresses'}")
 
     async def allow() -> Finding:
-        if any(map(outgoing.refuses, addresses)):
+        if any(map(outgoing.tcp.refuses, addresses)):
             return Finding(
                 status="failed",
                 code="PrivateAddress",
@@ -97,7 +97,7 @@ def webhook_checks(url: str, sink: WebhookSink, outgoing: Outgoing) -> tuple[Che
 
 
 async def _tls_handshake(host: str, address: AddressInfo, outgoing: Outgoing) -> Finding:
-    sock = await outgoing.connect(address)
+    sock = await outgoing.tcp.connect(address)
     try:
         _, writer = await asyncio.open_connection(sock=sock, ssl=outgoing.tls, server_hostname=host)
     except BaseException:
