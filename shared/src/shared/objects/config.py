@@ -88,6 +88,8 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
         at_aws = f"{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain_of(self.region)}"
         endpoint = self.endpoint_url or f"https://{at_aws}"
         place = f"the bucket {self.bucket}"
+        # An interface endpoint of a VPC is AWS's own, and private.
+        guarded = guarded and not is_aws(endpoint, "s3")
         async with _reached(endpoint, self.endpoint_url is not None, outgoing, limits, guarded=guarded) as reached:
 
             def make() -> S3Store:

@@ -31,7 +31,7 @@ class HttpClient:
         self._proxies = proxies
         self._guarded = guarded
 
-    def request(self, method: str, url: str, **options: Any) -> "_RequestContextManager":
+    def request(self, method: str, url: str | URL, **options: Any) -> "_RequestContextManager":
         """
         One request; its block closes the answer. A redirect is an answer like another. `options` are those of
         `aiohttp.ClientSession.request`.
@@ -41,7 +41,7 @@ class HttpClient:
                 (`shared.outgoing.addresses.is_refused`).
             ValueError: It is no URL.
         """
-        proxy = self._proxies.of(url)
+        proxy = self._proxies.of(str(url))
         if proxy is None:
             return self._direct.request(method, url, allow_redirects=False, **options)
         if self._guarded and is_private(URL(url).raw_host or ""):

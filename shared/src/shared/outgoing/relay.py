@@ -48,7 +48,7 @@ class Relay:
         self._server: asyncio.Server | None = None
 
     async def close(self) -> None:
-        """Accept no more, and close what is open: a library keeps its connections for a while after the last request."""
+        """Accept no more, and close what is open: a library keeps connections for a while after the last request."""
         if self._server is not None:
             self._server.close()
         connections = tuple(self._connections)

@@ -328,7 +328,7 @@ async def test_a_role_whose_keys_end_early_is_assumed_anew_for_the_next_call(s3:
 
     async with aws_clients(sts_endpoint_url=moto.url) as aws:
         provider = aws.credential_provider(role, region=moto.region)
-        async with config.open(ONCE, credential_provider=provider) as store:
+        async with open_store(config, ONCE, credential_provider=provider) as store:
             answer = s3.answer
             s3.fail(400, "ExpiredToken")
             with pytest.raises(CredentialsError, match="ExpiredToken"):
@@ -344,9 +344,9 @@ async def test_a_role_whose_keys_end_early_is_assumed_anew_for_the_next_call(s3:
 
 async def test_temporary_keys_sign_with_their_token(s3: FakeS3) -> None:
     config = msgspec.structs.replace(s3.config, session_token=Secret("the-token"))
-    async with config.open(ONCE) as store:
+    async with open_store(config, ONCE) as store:
         await put(store)
-    async with s3.config.open(ONCE) as store:
+    async with open_store(s3.config, ONCE) as store:
         await put(store)
 
     assert ["the-token", None] == [request.headers.get("x-amz-security-token") for request in s3.requests]
