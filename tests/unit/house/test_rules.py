@@ -82,3 +82,54 @@ def test_bodies_of_requests_are_read_in_one_place() -> None:
 @pytest.mark.parametrize("banned", sorted(NAMES_OF_NOTHING))
 def test_no_file_has_a_name_that_says_nothing(banned: str) -> None:
     assert [] == [path for path in SOURCES if path.stem == banned]
+
+
+CONNECTING = {
+    "ClientSession",
+    "TCPConnector",
+    "create_connection",
+    "create_default_context",
+    "getaddrinfo",
+    "open_connection",
+    "sock_connect",
+}
+"""Names by which a connection, or the trust in one, is made."""
+
+
+def test_outgoing_connections_are_made_in_one_package() -> None:
+    """Beside it: what reaches the mesh itself, and TLS whose authorities a remote names."""
+    excepted = ("cli/", "shared/src/shared/messaging/", "shared/src/shared/outgoing/")
+    makers = {
+        str(path.relative_to(REPOSITORY))
+        for path in SOURCES
+        if any(
+            isinstance(node, ast.Attribute) and node.attr in CONNECTING
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    remotes = "services/ftp-gateway/src/ftp_gateway/remotes/clients"
+
+    assert {
+        f"{remotes}/ftplib_client.py",
+        "services/hooks/src/hooks/sinks/webhook/checks.py",
+    } == {path for path in makers if not path.startswith(excepted)}
+
+
+def test_connections_of_other_libraries_begin_with_a_socket_of_ours() -> None:
+    """asyncssh and asyncio would resolve the name again, and connect to what they find."""
+    connecting = ("asyncssh.connect", "asyncssh.get_server_host_key", ".create_connection", ".open_connection")
+    calls = [
+        (path.name, ast.unparse(node.func), {keyword.arg for keyword in node.keywords})
+        for path in SOURCES
+        if not str(path.relative_to(REPOSITORY)).startswith("cli/")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(connecting)
+    ]
+
+    assert {"sftp.py", "checks.py", "tcp_client.py"} == {name for name, _, _ in calls}
+    assert [] == [call for call in calls if "sock" not in call[2]]
+
+
+def test_environment_of_other_programs_is_read_by_no_client() -> None:
+    """`trust_env` would let aiohttp read proxies and passwords that the settings do not know."""
+    assert [] == [path for path in SOURCES if "trust_env" in path.read_text()]

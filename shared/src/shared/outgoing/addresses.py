@@ -5,13 +5,11 @@ Customers enter endpoints, and none may be a way into the network. An operator w
 `allow_private_endpoints`, and then none of these checks runs.
 """
 
-import asyncio
 import errno
 import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from shared.errors import InvalidError
 
@@ -102,34 +100,6 @@ def is_refused(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def refuse_private_host(url: str, field: str) -> None:
-    """
-    Refuse a URL whose host is private by its name. Resolves nothing.
-
-    Raises:
-        InvalidError: The host is not reached from the internet; names `field`.
-    """
-    if is_private(urlsplit(url).hostname or ""):
-        raise unreachable(field)
-
-
-async def refuse_private_addresses(url: str, field: str) -> None:
-    """
-    Resolve the host and refuse one inside our own network, whatever its name is.
-
-    Raises:
-        InvalidError: One of its addresses is not a public one; names `field`.
-    """
-    parts = urlsplit(url)
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    except OSError:
-        # A host that has no address cannot be reached, and the connection itself will say so.
-        return
-    if any(is_private_address(str(address[0])) for *_, address in found):
-        raise unreachable(field)
 
 
 def unreachable(field: str | None = None) -> InvalidError:

@@ -24,7 +24,7 @@ from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.store import ObjectStore
-from shared.outgoing.addresses import refuse_private_host
+from shared.outgoing.urls import check_url
 from shared.runtime.logs import redactor
 
 CONTENT_TYPE: Final = "application/gzip"
@@ -76,11 +76,8 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         if bad or re.search(r"[\x00-\x1f\x7f]", self.directory) or len(self.folder.encode()) > DIRECTORY_BYTES:
             message = f"expected folders between slashes, without . and .., of at most {DIRECTORY_BYTES} bytes"
             raise InvalidError(message, field="destination.directory")
-        if not self.endpoint_url or allow_private:
-            return
-        if not self.endpoint_url.startswith("https://"):
-            raise InvalidError("expected an address that begins with https://", field=ENDPOINT_FIELD)
-        refuse_private_host(self.endpoint_url, ENDPOINT_FIELD)
+        if self.endpoint_url:
+            check_url(self.endpoint_url, ENDPOINT_FIELD, allow_private=allow_private)
 
     @asynccontextmanager
     async def open(

@@ -15,7 +15,7 @@ from ftp_gateway.remotes.cron import check_schedule
 from shared.config.registry import Kind
 from shared.config.secret import Secret
 from shared.errors import DeniedError, InvalidError, MillraceError
-from shared.outgoing.addresses import is_private
+from shared.outgoing.urls import check_host
 
 Protocol = Literal["sftp", "ftps"]
 Pattern = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -76,8 +76,7 @@ class Remote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def check(self, *, allow_private: bool) -> None:
         """Check what the types cannot. Raises `InvalidError`."""
-        if not allow_private and is_private(self.host):
-            raise InvalidError("expected a host that is reachable from the internet", field="host")
+        check_host(self.host, "host", allow_private=allow_private)
         if not self.push and not self.profiles:
             raise InvalidError("expected a pattern of push files, of profile files, or both", field="push")
         if self.protocol == "ftps":

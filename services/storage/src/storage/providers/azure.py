@@ -26,6 +26,7 @@ from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig
 from shared.outgoing.addresses import is_private
 from shared.outgoing.door import Outgoing
+from shared.outgoing.urls import check_host
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
 
@@ -141,6 +142,7 @@ def checked(config: AzureStorageConfig, *, allow_private: bool, app_key: str) ->
     protocols = "https|http" if allow_private else "https"
     expect(re.compile(protocols), config.default_endpoints_protocol, "default_endpoints_protocol", "https")
     _check_suffix(config.endpoint_suffix, allow_private=allow_private)
+    check_host(f"{config.account_name}.blob.{config.endpoint_suffix}", "endpoint_suffix", allow_private=True)
     check_url(config.blob_endpoint, "blob_endpoint", allow_private=allow_private, path=True)
     check_url(config.cdn_base_url, "cdn_base_url", allow_private=allow_private, path=True)
     check_prefix(config.prefix)

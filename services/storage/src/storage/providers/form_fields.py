@@ -4,10 +4,9 @@ Checks of fields that several connectors have: prefixes, URLs, and values of a k
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
 from shared.errors import InvalidError
-from shared.outgoing.addresses import refuse_private_host
+from shared.outgoing import urls
 
 PREFIX: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 PREFIX_CHARS: Final = 256
@@ -38,16 +37,8 @@ def check_url(url: str, field: str, *, allow_private: bool, path: bool) -> None:
     """
     if not url:
         return
-    wrong = InvalidError("expected https://host" + ("[:port][/path]" if path else "[:port]"), field=field)
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise wrong from None
-    plain = f"{parts.scheme}://{parts.netloc}{parts.path}" == url and "@" not in parts.netloc
-    if not host or not plain or (parts.path and not path) or not URL_PATH.fullmatch(parts.path):
-        raise wrong
-    if parts.scheme not in ({"https", "http"} if allow_private else {"https"}):
-        raise wrong
-    if not allow_private:
-        refuse_private_host(url, field)
+    form = "https://host" + ("[:port][/path]" if path else "[:port]")
+    parts = urls.check_url(url, field, allow_private=allow_private, form=form)
+    plain = f"{parts.scheme}://{parts.netloc}{parts.path}" == url
+    if not plain or (parts.path and not path) or not URL_PATH.fullmatch(parts.path):
+        raise InvalidError(f"expected {form}", field=field)

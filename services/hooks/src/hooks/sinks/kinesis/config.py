@@ -33,6 +33,7 @@ from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
 from shared.errors import InvalidError
 from shared.outgoing.door import Outgoing
+from shared.outgoing.urls import check_url
 from shared.runtime.settings import Settings
 
 ACCESS_KEY: Final = re.compile(r"\w{16,128}", re.ASCII)
@@ -98,6 +99,8 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"expected https:// and a host of Kinesis, such as kinesis.{self.region}.{domain_of(self.region)}",
                 field="endpoint_url",
             )
+        if self.endpoint_url and not self.at_aws:
+            check_url(self.endpoint_url, "endpoint_url", allow_private=True)
         if self.role_arn and not self.api_key:
             # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
             return msgspec.structs.replace(self, secret_key=Secret(""), session_token=Secret(""))

@@ -9,12 +9,10 @@ Considerations: the customer chooses the address, so it may not lead into our ow
 and a public address at connect time, unless the operator allows others.
 """
 
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import ClassVar, Final
-from urllib.parse import urlsplit
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -27,12 +25,9 @@ from hooks.sinks.webhook.signing import signing_key
 from hooks.sinks.webhook.sink import LIMITS, REQUEST_S, WebhookSink
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, run_checks
-from shared.errors import InvalidError
-from shared.outgoing.addresses import refuse_private_host
 from shared.outgoing.door import Outgoing
+from shared.outgoing.urls import check_url
 from shared.runtime.settings import Settings
-
-URL: Final = re.compile(r"https?://[!-~]+")
 
 
 class WebhookConfig(Struct, frozen=True, kw_only=True):
@@ -70,19 +65,7 @@ class WebhookConfig(Struct, frozen=True, kw_only=True):
             InvalidError: The address cannot be right, or is not reached from the internet although it has to be; or the
                 secret is none. Names the field.
         """
-        wrong = InvalidError("expected https://host[:port][/path][?query]", field="url")
-        try:
-            parts = urlsplit(self.url)
-            host, _ = parts.hostname, parts.port
-            (host or "").encode("idna")
-        except ValueError:
-            raise wrong from None
-        if not URL.fullmatch(self.url) or not host or "@" in parts.netloc or "#" in self.url:
-            raise wrong
-        if not allow_private:
-            if parts.scheme != "https":
-                raise wrong
-            refuse_private_host(self.url, "url")
+        check_url(self.url, "url", allow_private=allow_private, form="https://host[:port][/path][?query]")
         signing_key(self.secret)
         return self
 
