@@ -11,11 +11,16 @@ import pytest
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
 from shared.contracts.connection_report import ConnectionReport, Step
+from shared.outgoing.door import Outgoing
+from shared.runtime.settings import Settings
 from storage.providers import ProviderConfig, amazon, amazon_probe, azure, azure_probe, local
 from support.outgoing import aws_clients, open_outgoing
 from support.servers.stub_store import SECRET, Fault, StubStore, stub_connector
 
 STEPS = ["fields", "reach", "region", "put", "get", "public_url", "cors", "delete"]
+PRIVATE = "127.0.0.3"
+"""The address that counts as one of our own network."""
+
 SHORT_S = 1.5
 """A deadline for a store that hangs; enough for the steps that do not."""
 
@@ -318,21 +323,21 @@ async def test_an_object_that_cannot_be_removed_is_a_warning(
     assert steps["delete"].hint
 
 
-@pytest.mark.parametrize("host", ["cdn.example", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["cdn.example", PRIVATE])
 async def test_a_public_address_inside_our_own_network_is_not_read(
     kind: type[Any], store: StubStore, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check of the form may resolve the name to another address; the address of the connection counts."""
+    """The store itself is where it may be; the address of each connection counts."""
     loop = asyncio.get_running_loop()
     known = loop.getaddrinfo
 
     async def getaddrinfo(host: Any, port: Any, **options: Any) -> list[Any]:
-        return await known("127.0.0.1" if host == "cdn.example" else host, port, **options)
+        return await known(PRIVATE if host == "cdn.example" else host, port, **options)
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     form = stub_connector(store, cdn_base_url=f"http://{host}:{store.url.rpartition(':')[2]}/cdn")
 
-    async with aws_clients() as aws, open_outgoing(allow_private_endpoints=False) as outgoing:
+    async with aws_clients() as aws, Outgoing(Settings(), is_private_address=PRIVATE.__eq__) as outgoing:
         report: ConnectionReport = await PROBES[kind][1](
             form, app_key="shop", aws=aws, outgoing=outgoing, allow_private=True, deadline_s=10.0
         )

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from shared.outgoing.addresses import PrivateAddressError
 from shared.outgoing.proxies import proxy_credentials
-from shared.outgoing.relay_connection import Failure, HostFailedError, LibrarySide, Route
+from shared.outgoing.relay_connection import Failure, HostFailedError, HostRoute, LibrarySide
 from shared.outgoing.tcp_client import TcpClient
 from shared.runtime.logs import redactor
 
@@ -42,7 +42,7 @@ class Relay:
 
     def __init__(self, tcp: TcpClient) -> None:
         self._tcp = tcp
-        self._routes: dict[bytes, Route] = {}
+        self._routes: dict[bytes, HostRoute] = {}
         self._connections: set[LibrarySide] = set()
         self._opening = asyncio.Lock()
         self._server: asyncio.Server | None = None
@@ -73,7 +73,7 @@ class Relay:
             authority = f"{authority}:{parts.port}"
         proxy = self._tcp.proxy_of(url) if parts.scheme == "http" else None
         credentials = proxy_credentials(proxy) if proxy else ""
-        route = Route(
+        route = HostRoute(
             prefix=f"http://{authority}".encode(),
             absolute=proxy is not None,
             headers=(f"Proxy-Authorization: {credentials}".encode(),) if credentials else (),

@@ -55,7 +55,7 @@ class HostFailedError(Exception):
         self.failure = failure
 
 
-class Route(Struct, frozen=True, kw_only=True):
+class HostRoute(Struct, frozen=True, kw_only=True):
     """
     A host that a credential admits.
 
@@ -114,11 +114,11 @@ class LibrarySide(asyncio.Protocol):
         connections: Every connection whose sides are not both closed; this one adds and removes itself.
     """
 
-    def __init__(self, route_of: Callable[[bytes], Route | None], connections: "set[LibrarySide]") -> None:
+    def __init__(self, route_of: Callable[[bytes], HostRoute | None], connections: "set[LibrarySide]") -> None:
         self._route_of = route_of
         self._connections = connections
         self._connecting: asyncio.Task[None] | None = None
-        self._route: Route | None = None
+        self._route: HostRoute | None = None
         self._host = HostSide(self)
         self._head = bytearray()
         self._left = 0
@@ -191,7 +191,7 @@ class LibrarySide(asyncio.Protocol):
             self.transport.pause_reading()
             self._connecting = asyncio.get_running_loop().create_task(self._connect(route))
 
-    async def _connect(self, route: Route) -> None:
+    async def _connect(self, route: HostRoute) -> None:
         try:
             await route.connect(lambda: self._host)
         except HostFailedError as error:

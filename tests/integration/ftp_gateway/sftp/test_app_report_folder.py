@@ -47,7 +47,7 @@ async def gateway(gateway: Gateway) -> Gateway:
 
 
 async def put(settings: Settings, name: str, data: bytes, *, app_key: str = "shop") -> None:
-    async with open_reports(settings, open_outgoing()) as store:
+    async with open_outgoing() as outgoing, open_reports(settings, outgoing) as store:
         await store.put(f"{app_key}/{name}", data, content_type="text/plain")
 
 

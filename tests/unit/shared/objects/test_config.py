@@ -9,6 +9,7 @@ from obstore.store import S3Store
 from shared.config.secret import Secret
 from shared.objects import config
 from shared.objects.config import S3StoreConfig, request_options
+from support.outgoing import open_store
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ async def test_aws_alone_gets_checksums(
         endpoint_url=endpoint_url,
         sse=True,
     )
-    async with store.open():
+    async with open_store(store):
         (options,) = made
 
     assert request_options(sse=True, checksums=checksums) == options["config"]

@@ -22,6 +22,15 @@ def test_values_are_converted_to_their_types() -> None:
     assert (settings.http_port, settings.allow_private_endpoints, settings.events_max_age_h) == (0, True, 48.0)
 
 
+def test_proxies_and_authorities_of_other_programs_hold_where_none_of_ours_are_set() -> None:
+    environ = {"HTTPS_PROXY": "http://a:1", "no_proxy": "x", "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_FILE": "/ssl.pem"}
+    theirs = Settings(https_proxy="http://a:1", no_proxy="x", ca_bundle="/aws.pem")
+
+    assert theirs == read_settings(Settings, environ)
+    assert "" == read_settings(Settings, environ | {"MILLRACE_HTTPS_PROXY": ""}).https_proxy
+    assert "/ssl.pem" == read_settings(Settings, {"SSL_CERT_FILE": "/ssl.pem"}).ca_bundle
+
+
 def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
     seed = tmp_path / "seed"
     seed.write_text("SUAFOO\n")
