@@ -96,6 +96,14 @@ def test_copied_spaces_and_slashes_are_removed() -> None:
         ("cdn_base_url", "https://cdn.example/?a=b"),
         ("cdn_base_url", "https://cdn.example/a b"),
         ("cdn_base_url", 'https://cdn.example/"'),
+        ("cdn_base_url", "https://görsel.example"),
+        ("cdn_base_url", "https://cdn.example<script>"),
+        ("cdn_base_url", 'https://cdn"x.example'),
+        ("cdn_base_url", "https://cdn'x.example"),
+        ("cdn_base_url", "https://a b.example"),
+        ("cdn_base_url", "https://a,b.example"),
+        ("cdn_base_url", "https://a(b).example"),
+        ("cdn_base_url", "https://a..b.example"),
     ],
 )
 def test_value_that_cannot_be_right_is_refused_naming_its_field(field: str, value: str) -> None:
