@@ -31,7 +31,7 @@ PORTS: Final = {"http": 80, "https": 443}
 
 
 class RelayedHost(Struct, frozen=True):
-    """What a library is told: its host's address, and the proxy with the credential for it."""
+    """The things a library is told: its host's address, and the proxy with the credential for it."""
 
     url: str
     proxy_url: str
