@@ -1,8 +1,8 @@
 """
 `millrace rekey`: after a key was added in front of the secret keys, encrypt and sign everything with it.
 
-Nothing that an old key opens is left in the bucket: earlier revisions go, and what lies behind deleted entries. So an
-old key can be removed afterwards. What it has leaked before is known; that takes new secrets, not only a new key.
+Nothing that an old key opens is left in the bucket, which has one revision of an entry. So an old key can be removed
+afterwards. What it has leaked before is known; that takes new secrets, not only a new key.
 """
 
 import argparse
@@ -26,13 +26,12 @@ one, then with the new key in front, and after this command without the old one.
 
 class RekeyResult(Struct, frozen=True, kw_only=True):
     """
-    Counts of entries; `erased` are deleted ones whose history was still there. `refused` names each entry that is not
-    signed, or that has a secret that no key decrypts, and why.
+    Counts of entries. `refused` names each entry that is not signed, or that has a secret that no key decrypts, and
+    why.
     """
 
     changed: int
     current: int
-    erased: int
     refused: tuple[str, ...]
 
 
@@ -53,7 +52,7 @@ async def _run(args: argparse.Namespace) -> int:
         print(f"millrace: {refusal}", file=sys.stderr)
     print(
         f"{outcome.changed} entries encrypted and signed anew, {outcome.current} needed nothing,"
-        f" {len(outcome.refused)} refused; the history of {outcome.erased} deleted ones erased"
+        f" {len(outcome.refused)} refused"
     )
     if outcome.refused:
         return 1
@@ -63,40 +62,28 @@ async def _run(args: argparse.Namespace) -> int:
 
 async def rekey(registry: Registry) -> RekeyResult:
     """Encrypt and sign every entry of `CONFIG` anew. One that changes meanwhile is read again: no write is lost."""
-    changed = current = erased = 0
+    changed = current = 0
     refused: list[str] = []
-    revisions = await registry.entries.revisions()
-    present = await registry.entries.scan()
-    for stored in present:
+    for stored in await registry.entries.scan():
         try:
-            lost, was_changed = await _rekey(registry, stored, has_history=revisions.get(stored.key, 1) > 1)
+            lost, was_changed = await _rekey(registry, stored)
         except (InvalidError, UnsignedError) as error:
             refused.append(error.message if isinstance(error, UnsignedError) else f"{stored.key}: {error.message}")
             continue
         refused += [f"{stored.key}: {path}: no key decrypts this secret" for path in lost]
         changed += was_changed
         current += not was_changed and not lost
-    for key in revisions.keys() - {stored.key for stored in present}:
-        if revisions[key] > 1:
-            erased += await registry.entries.erase_deleted(key)
-    return RekeyResult(changed=changed, current=current, erased=erased, refused=tuple(refused))
+    return RekeyResult(changed=changed, current=current, refused=tuple(refused))
 
 
-async def _rekey(registry: Registry, stored: KeyValue | None, *, has_history: bool) -> tuple[tuple[str, ...], bool]:
+async def _rekey(registry: Registry, stored: KeyValue | None) -> tuple[tuple[str, ...], bool]:
     while stored is not None:
         entry = registry.entries.verify(stored)
         encrypted, lost = registry.secrets.rekey(entry.data)
-        is_current = encrypted == entry.data and registry.entries.is_signed_with_first(entry)
-        # Of an entry without secrets the earlier revisions tell what changed when, and no secret.
-        if is_current and not (has_history and registry.secrets.has_secrets(entry.data)):
+        if encrypted == entry.data and registry.entries.is_signed_with_first(entry):
             return lost, False
         try:
-            await registry.entries.put(
-                stored.key,
-                encrypted,
-                expect_revision=stored.revision,
-                erase_earlier=registry.secrets.has_secrets(entry.data),
-            )
+            await registry.entries.put(stored.key, encrypted, expect_revision=stored.revision)
         except ConflictError:
             stored = await registry.entries.get(stored.key)
         else:

@@ -22,7 +22,7 @@ from shared.config.secret_store import SecretStore
 from shared.config.signed_store import SignedStore
 from shared.contracts import keys, streams, subjects
 from shared.contracts.alerts import AlertSender
-from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.errors import InvalidError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, is_deletion
 from shared.messaging.message import Message
@@ -273,29 +273,14 @@ class Registry:
         self, kind: Kind[T], app_key: str, id: str, value: T, *, expect_revision: int | None = None
     ) -> ConfigEntry[T]:
         """
-        Write a checked value. Where it lacks a secret of the value before, it erases the earlier revisions.
+        Write a checked value.
 
         Raises:
             ConflictError: It has changed since `expect_revision`; 0 says that it must be new.
         """
         key = kind.key(app_key, id)
         data = self.secrets.encode_sealed(value)
-        while True:
-            before = await self.entries.get(key)
-            # A secret that is replaced goes, and with it the revisions that had it.
-            replaced = before is not None and not self.secrets.keeps_secrets(before.data, data)
-            found = before.revision if before is not None else 0
-            try:
-                stored = await self.entries.put(
-                    key,
-                    data,
-                    expect_revision=found if expect_revision is None else expect_revision,
-                    erase_earlier=replaced,
-                )
-                break
-            except ConflictError:
-                if expect_revision is not None:
-                    raise
+        stored = await self.entries.put(key, data, expect_revision=expect_revision)
         entry = self.entry(kind, stored)
         if view := self._views.get(kind.keys):
             view.put(key, entry)
@@ -303,8 +288,6 @@ class Registry:
         return entry
 
     async def delete(self, kind: Kind[T], app_key: str, id: str = "") -> None:
-        """
-        Erase an entry and its history, also one that does not decode. Raises `NotFoundError` when there is none.
-        """
+        """Erase an entry, also one that does not decode. Raises `NotFoundError` when there is none."""
         stored = await self._stored(kind.key(app_key, id))
         await self.entries.delete(stored.key, expect_revision=stored.revision)

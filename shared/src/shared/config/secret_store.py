@@ -6,7 +6,7 @@ key decrypts, so a key is changed by adding one in front and running `millrace r
 `***`. Nothing is logged here, and nothing is cached on a disk.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,25 +98,6 @@ class SecretStore:
         rekeyed = walk(_decoded(lambda: msgspec.json.decode(raw)), "")
         return msgspec.json.encode(rekeyed) if changed else raw, tuple(lost)
 
-    def keeps_secrets(self, old: bytes, new: bytes) -> bool:
-        """Return whether every secret in the old bytes is in the new ones too. False where one does not decrypt."""
-        try:
-            return self._secrets_in(old) <= self._secrets_in(new)
-        except (InvalidToken, InvalidError):
-            return False
-
-    @staticmethod
-    def has_secrets(raw: bytes) -> bool:
-        """Return whether there is an encrypted secret in the bytes."""
-        return any(text.startswith(SEALED) for text in _strings(_decoded(lambda: msgspec.json.decode(raw))))
-
-    def _secrets_in(self, raw: bytes) -> set[str]:
-        return {
-            self.keys.decrypt(text.removeprefix(SEALED))
-            for text in _strings(_decoded(lambda: msgspec.json.decode(raw)))
-            if text.startswith(SEALED)
-        }
-
     @staticmethod
     def mask_sealed(raw: bytes) -> str:
         """The JSON of an entry for an operator who decides on it: every encrypted secret is `***`."""
@@ -155,14 +136,6 @@ class SecretStore:
         if type(old) is not type(new):
             return tuple(field for _, field in fields)
         return tuple(field for attribute, field in fields if getattr(old, attribute) != getattr(new, attribute))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
 
 
 def _decoded(decode: Callable[[], T], kind: Any = Any) -> T:

@@ -47,34 +47,21 @@ class SignedStore:
         """Every entry whose key matches the filter, not verified."""
         return await self._store.scan(keys)
 
-    async def put(
-        self, key: str, data: bytes, *, expect_revision: int | None = None, erase_earlier: bool = False
-    ) -> KeyValue:
+    async def put(self, key: str, data: bytes, *, expect_revision: int | None = None) -> KeyValue:
         """
         Sign and write.
 
         Args:
             expect_revision: The revision that was read; 0 when there must be nothing.
-            erase_earlier: Remove every earlier revision of the key with it.
 
         Raises:
             ConflictError: The key has changed since.
         """
         self._keys.refresh()
         headers = {SIGNATURE: self._keys.sign(key, data)}
-        revision = await self._store.put(
-            key, data, expect_revision=expect_revision, headers=headers, erase_earlier=erase_earlier
-        )
+        revision = await self._store.put(key, data, expect_revision=expect_revision, headers=headers)
         return KeyValue(key, data, revision, headers)
 
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
-        """Erase an entry and all its revisions."""
+        """Erase an entry."""
         await self._store.delete(key, expect_revision=expect_revision)
-
-    async def revisions(self) -> dict[str, int]:
-        """How many revisions the bucket has of each key, deletion markers included."""
-        return await self._store.revisions()
-
-    async def erase_deleted(self, key: str) -> bool:
-        """Erase what lies behind a deletion marker, which a release before left. Returns whether the key is deleted."""
-        return await self._store.erase_deleted(key)

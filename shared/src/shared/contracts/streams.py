@@ -47,9 +47,7 @@ class Bucket(Struct, frozen=True, kw_only=True):
     owner: str
     """As that of a stream."""
     max_bytes: int
-    history: int = 1
     ttl_s: float = 0.0
-    erasable: bool = False
 
     @property
     def stream(self) -> str:
@@ -116,7 +114,7 @@ Notices, and records that were put aside. These four drop the oldest when they a
 that they report on, for every app, because of one app's letters or files. What they drop is counted and alerted.
 """
 
-CONFIG = Bucket(name="CONFIG", owner="hooks", max_bytes=128 * MIB, history=10, erasable=True)
+CONFIG = Bucket(name="CONFIG", owner="hooks", max_bytes=128 * MIB)
 MEDIA = Bucket(name="MEDIA", owner="storage", max_bytes=512 * MIB)
 PROFILES = Bucket(name="PROFILES", owner="ftp-gateway", max_bytes=1024 * MIB)
 RUNS = Bucket(name="RUNS", owner="exporter", max_bytes=128 * MIB, ttl_s=90 * DAY_S)

@@ -16,10 +16,9 @@ from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.pull import Pull
-from shared.messaging.streams import message_counts, subjects_in
+from shared.messaging.streams import subjects_in
 
 OPERATION = "KV-Operation"
-ROLLUP: Final = {"Nats-Rollup": "sub"}
 """Headers of a message before which the server removes every earlier one of its subject."""
 MARKER = "Nats-Marker-Reason"
 """Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
@@ -109,7 +108,6 @@ class KeyValueStore:
         expect_revision: int | None = None,
         over_deleted: bool = True,
         headers: Mapping[str, str] | None = None,
-        erase_earlier: bool = False,
     ) -> int:
         """
         Write, and return the new revision.
@@ -117,17 +115,13 @@ class KeyValueStore:
         Args:
             expect_revision: The revision that was read; 0 when there must be nothing.
             over_deleted: Takes a deleted key for nothing, where nothing is expected.
-            erase_earlier: Remove every earlier revision of the key with it, from a bucket that is `erasable`.
 
         Raises:
             ConflictError: The key has changed since.
         """
         subject = self._prefix + key
-        all_headers = dict(headers or {}) | (ROLLUP if erase_earlier else {})
         try:
-            published = await self._bus.publish(
-                subject, data, headers=all_headers, expect_last_sequence=expect_revision
-            )
+            published = await self._bus.publish(subject, data, headers=headers, expect_last_sequence=expect_revision)
         except ConflictError:
             if expect_revision != 0 or not over_deleted:
                 raise
@@ -135,11 +129,7 @@ class KeyValueStore:
             marker = await self._bus.last_message(self._bucket, subject)
             if marker is None or not is_deletion(marker.headers):
                 raise
-            # A release before left the revisions behind the marker.
-            all_headers |= ROLLUP if self._bucket.erasable else {}
-            published = await self._bus.publish(
-                subject, data, headers=all_headers, expect_last_sequence=marker.sequence
-            )
+            published = await self._bus.publish(subject, data, headers=headers, expect_last_sequence=marker.sequence)
         return published.sequence
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
@@ -170,25 +160,10 @@ class KeyValueStore:
         )
 
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
-        """
-        Leave a marker in place of the value, and in place of all revisions where the bucket is `erasable`. Deleting
-        what is not there is no error.
-        """
-        headers = {OPERATION: "PURGE", **ROLLUP} if self._bucket.erasable else {OPERATION: "DEL"}
-        await self._bus.publish(self._prefix + key, b"", headers=headers, expect_last_sequence=expect_revision)
-
-    async def revisions(self, keys: str = ">") -> dict[str, int]:
-        """How many revisions, a deletion marker included, the bucket has of each key that matches the filter."""
-        counts = await message_counts(self._bus, self._bucket, self._prefix + keys)
-        return {subject.removeprefix(self._prefix): count for subject, count in counts.items()}
-
-    async def erase_deleted(self, key: str) -> bool:
-        """Erase what lies behind a deletion marker. Returns whether the key is deleted."""
-        marker = await self._bus.last_message(self._bucket, self._prefix + key)
-        if marker is None or not is_deletion(marker.headers):
-            return False
-        await self.delete(key, expect_revision=marker.sequence)
-        return True
+        """Leave a marker in place of the value. Deleting what is not there is no error."""
+        await self._bus.publish(
+            self._prefix + key, b"", headers={OPERATION: "DEL"}, expect_last_sequence=expect_revision
+        )
 
     async def scan(self, keys: str = ">") -> list[KeyValue]:
         """

@@ -31,14 +31,14 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
             subjects=[spec.subject_of(">")],
             max_age=spec.ttl_s,
             max_bytes=settings.limit_of(spec),
-            max_msgs_per_subject=spec.history,
+            # One revision of a key: what is replaced or deleted is gone, secrets above all (docs/adr/0029).
+            max_msgs_per_subject=1,
             discard=DiscardPolicy.NEW,
             compression=StoreCompression.NONE,
             duplicate_window=min(120.0, spec.ttl_s or 120.0),
             num_replicas=settings.nats_replicas,
             storage=StorageType.FILE,
             retention=RetentionPolicy.LIMITS,
-            allow_rollup_hdrs=spec.erasable,
             deny_delete=True,
             allow_direct=True,
             allow_atomic=True,
@@ -71,12 +71,7 @@ async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
     Raises:
         UnavailableError: No answer.
     """
-    return set(await message_counts(bus, bucket, matching))
-
-
-async def message_counts(bus: Bus, bucket: Bucket, matching: str) -> dict[str, int]:
-    """The number of messages of each of the `subjects_in` a bucket's stream. Raises `UnavailableError`."""
-    found: dict[str, int] = {}
+    found: set[str] = set()
     while True:
         # The server lists 100,000 at a time (nats-server, JSMaxSubjectDetails).
         body = {"subjects_filter": matching, "offset": len(found)}

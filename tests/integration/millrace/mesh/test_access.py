@@ -1,6 +1,7 @@
 """The operator's actions over NATS: tokens and new keys for secrets, on a server with users."""
 
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -24,9 +25,11 @@ from shared.config.secret_keys import SecretKeys, generate_key
 from shared.config.tokens import TOKENS, authenticate, token_hash
 from shared.contracts import streams
 from shared.errors import ConflictError, InvalidError, NotFoundError, UnauthenticatedError
+from shared.messaging.connection import connect
 from shared.messaging.kv import KeyValue
 from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime.settings import Settings
+from shared.runtime.telemetry import Metrics
 from support.stored_messages import messages
 
 FORGED, KNOWN = f"aa{'0' * 62}", f"ab{'0' * 62}"
@@ -108,8 +111,8 @@ async def test_rekey_leaves_nothing_that_needs_the_old_key(opened: Open) -> None
         await create(registry, ("admin",), "", now=NOW)
 
     async with opened(f"{new},{old}") as registry:
-        assert RekeyResult(changed=2, current=0, erased=0, refused=()) == await rekey(registry)
-        assert RekeyResult(changed=0, current=2, erased=0, refused=()) == await rekey(registry)
+        assert RekeyResult(changed=2, current=0, refused=()) == await rekey(registry)
+        assert RekeyResult(changed=0, current=2, refused=()) == await rekey(registry)
 
     async with opened(new) as registry:
         assert not await find_unsigned(registry)
@@ -148,52 +151,55 @@ async def secrets_in_bucket(registry: Registry, *keys: str) -> list[str]:
     return found
 
 
-async def leave_history_of_a_release_before(registry: Registry) -> None:
-    """Entries with secrets that were replaced, and one that was deleted, without a roll-up and without signatures."""
+async def leave_entries_of_a_release_before(registry: Registry) -> None:
+    """Entries with secrets that were replaced, and one that was deleted, without signatures."""
     for app, secret in (("shop", "first"), ("shop", "second"), ("gone", "third")):
         value = Connector(region="eu", secret_key=Secret(secret))
         await registry.bus.publish(f"$KV.CONFIG.connectors.{app}.kinesis", registry.secrets.encode_sealed(value))
     await registry.bus.publish("$KV.CONFIG.connectors.gone.kinesis", b"", headers={"KV-Operation": "DEL"})
 
 
-async def test_secrets_that_were_replaced_or_deleted_are_erased(opened: Open) -> None:
+async def test_secrets_that_were_replaced_or_deleted_are_gone(opened: Open) -> None:
     key = generate_key()
     async with opened(key) as registry:
-        for secret in ("first", "second", "second"):
+        for secret in ("first", "second"):
             value = Connector(region="eu", secret_key=Secret(secret))
             for app in ("shop", "gone"):
                 await registry.put(CONNECTORS, app, "", value)
         await registry.delete(CONNECTORS, "gone")
 
-        # The same secret is there twice: an earlier revision that differs by other fields is kept.
-        assert ["second", "second"] == await secrets_in_bucket(registry, key)
-        assert 1 == (await registry.entries.revisions())["connectors.gone.kinesis"]
+        assert ["second"] == await secrets_in_bucket(registry, key)
 
 
-async def test_creating_again_what_a_release_before_deleted_erases_its_history(opened: Open) -> None:
+async def test_provisioning_takes_the_history_of_a_release_before_with_its_secrets(tmp_path: Path) -> None:
     key = generate_key()
-    async with opened(key) as registry:
-        await leave_history_of_a_release_before(registry)
+    seeds = ensure_seeds(tmp_path / "keys")
+    async with NatsServer(tmp_path / "nats", users=seeds) as server:
+        provisioner = Settings(nats_url=server.url, nats_seed=seeds["provision"])
+        await provision_mesh(provisioner, wait_s=5)
+        async with connect("provision", server.url, seed=seeds["provision"], metrics=Metrics()) as bus:
+            config = json.loads((await bus.client.request("$JS.API.STREAM.INFO.KV_CONFIG", b"")).data)["config"]
+            body = json.dumps(config | {"max_msgs_per_subject": 10, "allow_rollup_hdrs": False}).encode()
+            assert "error" not in json.loads((await bus.client.request("$JS.API.STREAM.UPDATE.KV_CONFIG", body)).data)
+        async with open_registry(Access(nats_url=server.url, seed=seeds[USER], secret_keys=key)) as registry:
+            await leave_entries_of_a_release_before(registry)
+            assert {"first", "second", "third"} == set(await secrets_in_bucket(registry, key))
 
-        await registry.put(
-            CONNECTORS, "gone", "", Connector(region="eu", secret_key=Secret("fourth")), expect_revision=0
-        )
+            await provision_mesh(provisioner, wait_s=5)
 
-        assert ["first", "second", "fourth"] == await secrets_in_bucket(registry, key)
+            assert ["second"] == await secrets_in_bucket(registry, key)
 
 
-async def test_rekey_erases_the_history_of_a_release_before(opened: Open) -> None:
+async def test_rekey_leaves_no_secret_under_the_old_key(opened: Open) -> None:
     old, new = generate_key(), generate_key()
     async with opened(old) as registry:
-        await leave_history_of_a_release_before(registry)
+        await leave_entries_of_a_release_before(registry)
         for entry in await find_unsigned(registry):
             await sign_entry(registry, entry.stored)
-        assert {"first", "second", "third"} == set(await secrets_in_bucket(registry, old))
 
     async with opened(f"{new},{old}") as registry:
-        outcome = await rekey(registry)
+        assert RekeyResult(changed=1, current=0, refused=()) == await rekey(registry)
 
-        assert RekeyResult(changed=1, current=0, erased=1, refused=()) == outcome
         assert [] == await secrets_in_bucket(registry, old)
         assert ["second"] == await secrets_in_bucket(registry, new)
 
@@ -201,7 +207,7 @@ async def test_rekey_erases_the_history_of_a_release_before(opened: Open) -> Non
 async def test_entries_of_a_release_before_are_shown_and_signed_by_name(opened: Open) -> None:
     key = generate_key()
     async with opened(key) as registry:
-        await leave_history_of_a_release_before(registry)
+        await leave_entries_of_a_release_before(registry)
         for hashed in (FORGED, KNOWN):
             await registry.bus.publish(
                 f"$KV.CONFIG.tokens.{hashed}", b'{"scopes":["admin"],"created_at":"2026-01-01T00:00:00Z"}'
