@@ -38,7 +38,7 @@ module-name = "send_panel"
 """
 MAIN = """\
 from send_panel.app import SERVICE
-from shared.service import run
+from shared.process import run
 
 if __name__ == "__main__":
     run(SERVICE)

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import structs
 
-from shared import service as life
+from shared import lifecycle
 from shared.contracts.consumers import DurableConsumer
 from shared.contracts.services import SERVICES
 from shared.contracts.streams import PUSH, Bucket, Stream
@@ -46,5 +46,5 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Running
     """A service inside the test. A server without users is provisioned for it first; one with users has to be."""
     if not settings.nats_seed:
         await provision_for(service, settings)
-    async with life.running(service, settings) as served:
+    async with lifecycle.running(service, settings) as served:
         yield served

@@ -19,11 +19,12 @@ from shared.contracts.streams import ALERTS, CONFIG
 from shared.errors import BusyError, ConflictError, NotFoundError, UnavailableError
 from shared.http.routes import Route
 from shared.http.server import Call
+from shared.lifecycle import serve
 from shared.messaging.bus import Bus
 from shared.messaging.provisioning.looking import wait_provisioned
 from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
-from shared.service import Mesh, RunningService, Service, serve
+from shared.service import Mesh, RunningService, Service
 from support.run_service import provision_for, running
 from support.stored_messages import messages
 from support.waiting import until
@@ -340,7 +341,7 @@ async def test_a_signal_ends_a_start_that_waits_for_a_part(settings: Settings) -
 async def test_a_service_without_its_streams_names_them_and_alerts(
     toy: Toy, settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.service.wait_provisioned", partial(wait_provisioned, wait_s=0))
+    monkeypatch.setattr("shared.lifecycle.wait_provisioned", partial(wait_provisioned, wait_s=0))
     await ensure(bus, ALERTS, settings)
 
     with pytest.raises(ExceptionGroup) as failure:

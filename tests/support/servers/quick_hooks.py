@@ -2,7 +2,7 @@
 
 from hooks import app
 from hooks.assignment.plan import LeaseTiming
-from shared.service import run
+from shared.process import run
 
 if __name__ == "__main__":
     app.TIMING = LeaseTiming(renew_s=0.3, stop_s=1.2, expire_s=2.0, drain_s=1.0)

@@ -54,11 +54,11 @@ def test_environment_is_read_only_in_settings() -> None:
 def test_event_loop_is_started_only_by_the_runtime_and_the_command_line() -> None:
     found = {path for path in users("asyncio.run", "asyncio.Runner") if not path.startswith("cli/")}
 
-    assert found <= {"shared/src/shared/service.py"}
+    assert found <= {"shared/src/shared/process.py"}
 
 
 def test_aiohttp_server_is_used_only_at_the_edge() -> None:
-    edge = {"app.py", "routes.py", "service.py"}
+    edge = {"app.py", "routes.py"}
 
     found = {
         str(path.relative_to(REPOSITORY))

@@ -1,7 +1,7 @@
-"""`python -m exporter`. Start, signals and stop are in `shared.service`."""
+"""`python -m exporter`. Start, signals and stop are in `shared.process` and `shared.lifecycle`."""
 
 from exporter.app import SERVICE
-from shared.service import run
+from shared.process import run
 
 if __name__ == "__main__":
     run(SERVICE)

@@ -1,7 +1,7 @@
-"""`python -m ftp_gateway`. Start, signals and stop are in `shared.service`."""
+"""`python -m ftp_gateway`. Start, signals and stop are in `shared.process` and `shared.lifecycle`."""
 
 from ftp_gateway.app import SERVICE
-from shared.service import run
+from shared.process import run
 
 if __name__ == "__main__":
     run(SERVICE)

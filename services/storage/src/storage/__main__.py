@@ -1,6 +1,6 @@
-"""`python -m storage`. Start, signals and stop are in `shared.service`."""
+"""`python -m storage`. Start, signals and stop are in `shared.process` and `shared.lifecycle`."""
 
-from shared.service import run
+from shared.process import run
 from storage.app import SERVICE
 
 if __name__ == "__main__":

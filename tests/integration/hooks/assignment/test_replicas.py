@@ -18,10 +18,11 @@ from hooks.backlog.stall_detector import StallPolicy
 from hooks.delivery.ack_window import Bounds
 from millrace.nats_servers.server import NatsServer
 from shared.contracts import streams
+from shared.lifecycle import serve
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
-from shared.service import RunningService, serve
+from shared.service import RunningService
 from support.clients.hooks import HooksClient, by_user, events, first_successes, holds, open_client, wait_acknowledged
 from support.run_service import provision_for, running
 from support.servers.hooks_process import hooks_process

@@ -119,7 +119,7 @@ class PullScheduler:
                 ending.append(worker)
         left = set(ending)
         while left:
-            # A task may swallow a cancellation: see `shared.service`.
+            # A task may swallow a cancellation: see `shared.lifecycle`.
             for worker in left:
                 worker.cancel()
             _, left = await asyncio.wait(left, timeout=0.5)
