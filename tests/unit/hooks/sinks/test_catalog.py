@@ -49,7 +49,7 @@ def test_the_look_up_holds_every_sink() -> None:
     assert ["kinesis"] == list(CONNECTORS)
 
 
-def test_a_stream_is_opened_by_the_connector_of_its_app(registry: Registry, catalog: SinkCatalog) -> None:
+async def test_a_stream_is_opened_by_the_connector_of_its_app(registry: Registry, catalog: SinkCatalog) -> None:
     save_connector(registry, active=True)
 
     ours, theirs = connector_of(catalog, make_rule("h0")), connector_of(catalog, make_rule("h0", "rival"))
@@ -71,7 +71,7 @@ def test_a_webhook_is_opened_by_itself(catalog: SinkCatalog) -> None:
     ("active", "told"),
     [(None, "there is no Kinesis connector"), (False, "the Kinesis connector is inactive"), (True, None)],
 )
-def test_a_missing_connector_is_named(
+async def test_a_missing_connector_is_named(
     registry: Registry, catalog: SinkCatalog, active: bool | None, told: str | None
 ) -> None:
     if active is not None:
