@@ -30,5 +30,4 @@ def make_event(code: str = "purchase", kind: EventType = "event", app_key: str =
 
 def by_target(index: HookIndex, connectors: Mapping[str, ActiveConnector]) -> dict[Target, ActiveConnector]:
     """The connector of each target, where `connectors` holds one by app."""
-    rules = index.rules.values()
-    return {rule.target: connectors[rule.app_key] for rule in rules if rule.app_key in connectors}
+    return {rule.target: one for app_key, one in connectors.items() for rule in index.of_app(app_key).rules.values()}

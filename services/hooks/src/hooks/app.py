@@ -30,7 +30,6 @@ from hooks.delivery.model import CallPolicy
 from hooks.delivery.targets import Targets
 from hooks.events.publisher import EventPublisher
 from hooks.handlers import ENDPOINTS
-from hooks.matching.rule import HookIndex, Rule
 from hooks.partitions.consumer import PartitionConsumer
 from hooks.partitions.metrics import read_hooks
 from hooks.partitions.pool import ConsumerPool
@@ -38,6 +37,7 @@ from hooks.partitions.previews import Previews
 from hooks.routes import ROUTES
 from hooks.sinks import SINKS
 from hooks.sinks.catalog import SinkCatalog
+from hooks.sinks.follower import ConfigurationFollower
 from hooks.state import State
 from shared.config.registry import secrets_of
 from shared.contracts import streams, subjects
@@ -102,7 +102,14 @@ async def build(mesh: Mesh) -> State:
         Targets(CallPolicy(), observer=alerts, dead_letters=dead_letter_writer, metrics=mesh.metrics)
     )
     advice = TargetAdvice(alerts.advised)
-    _follow(mesh, sinks, targets, counters, advice)
+    ConfigurationFollower(
+        mesh.registry.view(HOOKS),
+        [mesh.registry.view(kind) for kind in CONNECTORS.values()],
+        sinks=sinks,
+        targets=targets,
+        counters=counters,
+        advice=advice,
+    ).follow()
     checkpoints = Checkpoints(mesh.bucket(streams.HOOKS))
     backlog_readers = BacklogReaders(
         StoredEvents(mesh.bus), checkpoints, observer=alerts, clock=now, stall_policy=STALL_POLICY
@@ -174,25 +181,6 @@ async def _measure_lag(partitions: ConsumerPool, metrics: Metrics) -> None:
         metrics.gauge("millrace_hooks_lag_seconds", max(0.0, lag_s))
         metrics.gauge("millrace_hooks_waiting_records", sum(one.waiting for one in ours))
         await asyncio.sleep(LAG_EVERY_S)
-
-
-def _follow(mesh: Mesh, sinks: SinkCatalog, targets: Targets, counters: DeliveryCounters, advice: TargetAdvice) -> None:
-    """Keep `targets` at the newest configuration."""
-    hooks = mesh.registry.view(HOOKS)
-
-    def apply() -> None:
-        rules = [
-            Rule(app_key=entry.app_key, hook_id=entry.id, revision=entry.revision, hook=entry.value)
-            for entry in hooks.all()
-        ]
-        opened = ((rule.target, sinks.connector_of(rule, advice.set)) for rule in rules)
-        targets.apply(HookIndex(rules), {target: found for target, found in opened if found is not None})
-        counters.retain_only({(rule.app_key, rule.hook_id) for rule in rules})
-        advice.retain_only(rule.target for rule in rules if targets.serves(rule.target))
-
-    for view in (hooks, *map(mesh.registry.view, CONNECTORS.values())):
-        view.on_change(apply)
-    apply()
 
 
 SERVICE = Service(

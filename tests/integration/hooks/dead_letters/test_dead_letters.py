@@ -34,7 +34,7 @@ async def client(client: HooksClient, hooks: RunningService, kinesis: FaultyKine
     await client.connect(kinesis)
     await client.hook("all")
     await until(lambda: hooks.state.targets.serves(Target("shop", "orders")))
-    await until(lambda: ("shop", "all") in hooks.state.targets.index.rules)
+    await until(lambda: "all" in hooks.state.targets.index.of_app("shop").rules)
     return client
 
 
@@ -378,7 +378,7 @@ async def test_what_is_confirmed_while_others_are_removed_is_removed_soon(
     remove = state.dead_letters.remove
 
     async def all_can_be_confirmed() -> bool:
-        target = next(iter(state.targets.index.rules.values())).target
+        target = next(iter(state.targets.index.of_app("shop").rules.values())).target
         queue = state.targets.find(target)
         return queue is not None and len(queue.waiting()) == 2
 

@@ -551,3 +551,16 @@ async def test_a_bad_configuration_is_refused_and_the_field_named(
     status, told = await client.ask("PUT", path, good | body)
 
     assert (400, field) == (status, told["error"].get("field"))
+
+
+async def test_a_hook_beyond_the_limit_of_its_app_is_refused(
+    client: HooksClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hooks.matching.hook.HOOKS_PER_APP", 1)
+    hook = {"name": "second", "stream_name": "orders", "trigger_type": "EVENT", "event_code": "*"}
+
+    status, told = await client.ask("PUT", "/hooks/second", hook)
+
+    assert (400, "id") == (status, told["error"]["field"])
+    # One that is there may change.
+    await client.hook("all", event_code="login")

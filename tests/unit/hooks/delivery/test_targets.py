@@ -79,7 +79,7 @@ class Scene:
             done=lambda record: self.done.append(record.source),
             partition=partition,
         )
-        queue = self.targets.find(self.targets.index.rules["shop", hook_id].target)
+        queue = self.targets.find(self.targets.index.of_app("shop").rules[hook_id].target)
         assert queue is not None
         queue.put(record)
         return record.source

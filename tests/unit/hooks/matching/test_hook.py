@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from hooks.config import HOOKS
-from hooks.matching.hook import BatchSettings, Hook
+from hooks.matching.hook import CODES_PER_APP, HOOKS_PER_APP, BatchSettings, Hook, check_sizes
 from hooks.sinks import SINKS
 from shared.errors import InvalidError
 from support.fakes.rules import HOOK, WEBHOOK, make_rule
@@ -97,3 +97,26 @@ def test_a_code_and_every_code_are_good(code: str | list[str]) -> None:
     hook = msgspec.convert({"name": "h", "stream_name": "s", "trigger_type": "EVENT", "event_code": code}, Hook)
 
     assert hook == hook.checked(("stream_name",))
+
+
+def test_an_app_has_a_limit_of_hooks_and_may_change_those_that_it_has() -> None:
+    hook = make_rule("h0").hook
+
+    check_sizes(hook, None, [hook] * (HOOKS_PER_APP - 1))
+    check_sizes(hook, hook, [hook] * 2 * HOOKS_PER_APP)
+    with pytest.raises(InvalidError, match="expected at most 1000 hooks of an app, found 1000 others") as raised:
+        check_sizes(hook, None, [hook] * HOOKS_PER_APP)
+
+    assert "id" == raised.value.field
+
+
+def test_an_app_has_a_limit_of_codes_in_all_hooks() -> None:
+    one, many = make_rule("h0").hook, make_rule("h1", event_code=[f"code-{number}" for number in range(100)]).hook
+    others = [many] * (CODES_PER_APP // 100 - 1) + [one]
+
+    check_sizes(one, None, others)
+    check_sizes(one, many, [many] * CODES_PER_APP)
+    for old in (None, one):
+        with pytest.raises(InvalidError, match="so 99 here, got 100") as raised:
+            check_sizes(many, old, others)
+        assert "event_code" == raised.value.field

@@ -1,8 +1,13 @@
 """Matching: the hooks that fire for an event, and the target of each."""
 
+from typing import get_args
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hooks.events.decoding import routed
+from hooks.matching.hook import NARROWER, TRIGGERS, TriggerType
 from hooks.matching.rule import HookIndex, Target
 from shared.contracts.messages import Event, EventType
 from support.fakes.rules import WEBHOOK, make_event, make_rule
@@ -73,11 +78,62 @@ def test_a_hook_of_another_app_does_not_fire() -> None:
     assert {"theirs"} == fired(index, make_event(app_key="rival"))
 
 
+def test_a_change_of_one_app_leaves_the_others_as_they_are() -> None:
+    before = HookIndex([make_rule("ours"), make_rule("theirs", app_key="rival")])
+    after = before.replace({"shop": [make_rule("ours", event_code="login")]})
+
+    assert before.of_app("rival") is after.of_app("rival")
+    assert {"shop"} == after.changed_since(before)
+    assert {"ours"} == fired(before, make_event()) == fired(after, make_event("login"))
+    assert set() == fired(after, make_event())
+    assert {"theirs"} == fired(after, make_event(app_key="rival"))
+
+
+def test_an_app_without_hooks_has_changed_once() -> None:
+    before = HookIndex([make_rule("ours")])
+    after = before.replace({"shop": []})
+
+    assert {"shop"} == after.changed_since(before)
+    assert set() == after.replace({"shop": []}).changed_since(after)
+
+
+@given(
+    hooks=st.lists(
+        st.tuples(
+            st.sampled_from(get_args(TriggerType)),
+            st.lists(st.sampled_from(["buy", "login", "geofence_in", "PUSH_CLICK", "*"]), min_size=1),
+            st.booleans(),
+        ),
+        max_size=8,
+    ),
+    kind=st.sampled_from(get_args(EventType)),
+    code=st.sampled_from(["buy", "login", "geofence_in", "PUSH_CLICK", "other", "*"]),
+)
+def test_the_hooks_that_fire_are_those_whose_triggers_and_codes_fit(
+    hooks: list[tuple[str, list[str], bool]], kind: EventType, code: str
+) -> None:
+    triggers = {TRIGGERS[kind]} if kind in TRIGGERS else set()
+    if kind in NARROWER and code.upper().startswith(NARROWER[kind][1]):
+        triggers.add(NARROWER[kind][0])
+    wanted = {
+        f"h{number}"
+        for number, (trigger, codes, active) in enumerate(hooks)
+        if active and trigger in triggers and {code, "*"} & {*codes}
+    }
+
+    rules = [
+        make_rule(f"h{number}", trigger_type=trigger, event_code=codes, active=active)
+        for number, (trigger, codes, active) in enumerate(hooks)
+    ]
+
+    assert wanted == fired(HookIndex(rules), make_event(code, kind))
+
+
 def test_an_inactive_hook_does_not_fire() -> None:
     index = HookIndex([make_rule("asleep", active=False)])
 
     assert () == index.match(routed(make_event()))
-    assert {} == index.rules
+    assert index.find("shop", "asleep") is None
 
 
 def test_a_webhook_is_a_target_of_its_own_and_its_address_is_no_name() -> None:

@@ -133,7 +133,7 @@ class TargetDetachment:
             return
         hooks = {
             rule.hook_id: 0
-            for rule in self._targets.index.rules.values()
+            for rule in self._targets.index.of_app(target.app_key).rules.values()
             if rule.target == target and not self._is_detached(rule)
         }
         oldest = self._window.oldest
@@ -223,7 +223,7 @@ class TargetDetachment:
             app_key = old.app_key
             groups: dict[Target, list[str]] = {}
             for hook_id in list(backlog.behind):
-                rule = index.rules.get((app_key, hook_id))
+                rule = index.find(app_key, hook_id)
                 if rule is not None and rule.target in connectors:
                     groups.setdefault(rule.target, []).append(hook_id)
                 else:

@@ -75,5 +75,5 @@ class StallDetector:
 
     def _lingers_s(self, target: Target) -> float:
         """Time for which records may linger there by the batching of a hook, which is no failure."""
-        rules = self._targets.index.rules.values()
+        rules = self._targets.index.of_app(target.app_key).rules.values()
         return max((rule.hook.batch.linger_ms / 1000 for rule in rules if rule.target == target), default=0.0)

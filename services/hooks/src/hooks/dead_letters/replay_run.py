@@ -124,7 +124,7 @@ class ReplayRun:
         if dead_letter.hook == ENTRANCE or dead_letter.cut or not dead_letter.key:
             self.not_replayable += 1
             return None
-        rule = self._targets.index.rules.get((self._app_key, dead_letter.hook))
+        rule = self._targets.index.find(self._app_key, dead_letter.hook)
         queue = self._targets.find(rule.target) if rule is not None else None
         if rule is None or queue is None:
             self.inactive += 1

@@ -97,7 +97,7 @@ class Targets:
 
     def target_of(self, app_key: str, hook_id: str) -> Target | None:
         """The target of a hook; None where it has no active connector."""
-        rule = self.index.rules.get((app_key, hook_id))
+        rule = self.index.find(app_key, hook_id)
         return rule.target if rule is not None and self.serves(rule.target) else None
 
     @property
@@ -141,27 +141,33 @@ class Targets:
 
     def apply(self, index: HookIndex, connectors: Mapping[Target, ActiveConnector]) -> None:
         """
-        Apply a configuration; `connectors` opens each target.
+        Apply a configuration; `connectors` opens each target. An app whose hooks are the same object as before has not
+        changed, nor have its connectors, and is passed over.
 
         Records that wait for a stream which their hook has left follow the hook to its new stream. Records of a deleted
         or inactive hook or connector are finished, and counted as `skipped_inactive`.
         """
+        changed = index.changed_since(self.index)
         for notify in self.before_change:
             notify(index, connectors)
         self.index, self._connectors = index, connectors
         versions: dict[Target, list[object]] = {}
-        for rule in index.rules.values():
-            if connector := connectors.get(rule.target):
-                versions.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
+        for app_key in changed:
+            for rule in index.of_app(app_key).rules.values():
+                if connector := connectors.get(rule.target):
+                    versions.setdefault(rule.target, [connector.revision]).append((rule.hook_id, rule.revision))
         stray: list[tuple[Target, Record]] = []
         for target, queue in list(self._queues.items()):
+            if target.app_key not in changed:
+                continue
             if target not in versions:
                 stray += [(target, record) for record in queue.release(lambda _: True)]
                 del self._queues[target]
             elif versions[target] != self._versions.get(target):
                 stray += [(target, record) for record in queue.release(self._is_elsewhere(target))]
                 queue.renew(connectors[target].open(target.stream_name))
-        self._versions = dict(versions)
+        kept = {target: version for target, version in self._versions.items() if target.app_key not in changed}
+        self._versions = {**kept, **versions}
         for target, record in stray:
             self._send_after(target, record)
 

@@ -30,6 +30,9 @@ The product documents the two triggers and not their codes. A click on a push ha
 open" among its events. Entering and leaving a geofence are events. The type `click` is a tracking link's, not a push's.
 """
 MIB = 1 << 20
+HOOKS_PER_APP: Final = 1000
+CODES_PER_APP: Final = 10_000
+"""Most hooks of an app, and most codes in all of them. A change of one arranges them anew, in some 10 ms."""
 EventCode = Annotated[str, Meta(min_length=1, max_length=128)]
 # In Python `$` also matches before a last line feed; a JSON Schema reader has no `\Z`.
 STREAM: Final = r"[a-zA-Z0-9_.-]{1,128}|arn:aws[a-z-]*:kinesis:[a-z0-9-]{1,32}:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128}"
@@ -100,3 +103,22 @@ class Hook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         # A form that leaves the secret out has the saved one, which was the hook's with another type.
         unused = "secret" not in needed and self.secret
         return msgspec.structs.replace(self, secret=Secret("")) if unused else self
+
+
+def check_sizes(hook: Hook, old: Hook | None, others: Collection[Hook]) -> None:
+    """
+    Check that an app may save a hook beside its `others`. What is there already may stay and become smaller.
+
+    Raises:
+        InvalidError: The app would have too many hooks, or too many codes in them.
+    """
+    if old is None and len(others) >= HOOKS_PER_APP:
+        raise InvalidError(f"expected at most {HOOKS_PER_APP} hooks of an app, found {len(others)} others", field="id")
+    codes = len(hook.codes)
+    if old is None or codes > len(old.codes):
+        most = CODES_PER_APP - sum(len(other.codes) for other in others)
+        if codes > most:
+            message = (
+                f"expected at most {CODES_PER_APP} codes in all hooks of an app, so {max(0, most)} here, got {codes}"
+            )
+            raise InvalidError(message, field="event_code")

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from hooks.config import HOOKS
-from hooks.matching.hook import EventCode, Hook
+from hooks.matching.hook import EventCode, Hook, check_sizes
 from hooks.matching.rule import Rule
 from hooks.partitions.previews import Preview, PreviewForm
 from hooks.state import State
@@ -66,8 +66,10 @@ class HookStatus(Struct, frozen=True, kw_only=True):
     lag: int
 
 
-async def check_hook(call: Call[State], value: Hook, _: Hook | None) -> Hook:
+async def check_hook(call: Call[State], value: Hook, old: Hook | None) -> Hook:
     """Check a hook before it is saved."""
+    saved = call.registry.view(HOOKS).of_app(call.app_key)
+    check_sizes(value, old, [entry.value for entry in saved if entry.id != call.path["id"]])
     return call.state.sinks.check_hook(call.app_key, value)
 
 
