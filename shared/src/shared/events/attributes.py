@@ -15,6 +15,10 @@ from shared.errors import InvalidError
 from shared.events.splitting import object_members
 
 OBJECT: Final = ord("{")
+LINE_FEED: Final = ord("\n")
+CARRIAGE_RETURN: Final = ord("\r")
+"""As numbers, because `10 in data` costs a tenth of `b"\\n" in data`."""
+_LIST: Final = ord("[")
 FEW_BRACKETS: Final = ATTRIBUTE_LEVELS + 1
 """Opening brackets that cannot nest too deep: those of the attributes themselves, and a level each."""
 LOCATED_BYTES: Final = 64 << 10
@@ -29,7 +33,9 @@ _raw = msgspec.json.Decoder(msgspec.Raw)
 
 def are_shallow(attributes: bytes) -> bool:
     """Whether JSON is an object with so few brackets that `check_steps` finds no fault."""
-    return attributes[0] == OBJECT and attributes.count(b"{") + attributes.count(b"[") <= FEW_BRACKETS
+    # Few have a list, and the search for a byte by its number costs a tenth of counting.
+    lists = _LIST in attributes and attributes.count(b"[")
+    return attributes[0] == OBJECT and attributes.count(b"{") + lists <= FEW_BRACKETS
 
 
 def check_steps(attributes: bytes, field: str) -> Iterator[None]:

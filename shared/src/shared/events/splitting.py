@@ -4,9 +4,9 @@ Splitting of a JSON array, or of lines, into the text of their items. No item is
 A fault in one item leaves the others whole: brackets and strings alone decide where an item ends. So an item may hold
 `NaN`, a lone surrogate or thousands of levels. Only an array whose brackets or strings do not end is refused whole.
 
-An array is cut where an item begins like the first one, some 32 KiB after the cut before, and msgspec splits the part.
-A part that msgspec reads to its end as items has been cut between two items: no text that is whole JSON up to there
-could be read otherwise. Where it does not, the part is scanned bracket by bracket.
+msgspec splits a small array whole. A larger one is cut where an item begins like the first one, some 32 KiB after the
+cut before, and msgspec splits the part. A part that msgspec reads to its end as items has been cut between two items:
+no text that is whole JSON up to there could be read otherwise. What it does not read is scanned bracket by bracket.
 """
 
 import re
@@ -25,6 +25,7 @@ PART_BYTES: Final = 32 << 10
 SPACE_BYTES: Final = 64 << 10
 """The longest white space before an array or after it."""
 CUTS_TRIED: Final = 8
+ITEMS_BETWEEN_TURNS: Final = 16
 
 _SPACE = re.compile(rb"[ \t\r\n]{0,%d}+" % SPACE_BYTES)
 _FIRST_NAME = re.compile(rb'\{[ \t\r\n]{0,64}"[A-Za-z_]{1,64}"')
@@ -50,13 +51,16 @@ def array_items(data: bytes) -> Items:
     Raises:
         InvalidError: It is no array, or its brackets or strings do not end.
     """
+    if len(data) <= 2 * PART_BYTES and (whole := _decode_items(data)) is not None:
+        yield from map(bytes, whole)
+        return
     at, end = _inside_of_array(data)
     if _SPACE.fullmatch(data, at, end):
         return
     first = _FIRST_NAME.match(data, _after_space(data, at))
     while at <= end:
         cut = _find_cut(data, at, end, first.group() if first else b"")
-        items = _split_part(data[at:cut]) if cut else None
+        items = _decode_items(b"[%b]" % data[at:cut]) if cut else None
         if items:
             assert cut is not None
             for item in items:
@@ -114,7 +118,8 @@ async def _gather(items: Items, most: int, size_bytes: int) -> list[bytes]:
                 message = f"expected at most {most} events, found more than {most} in {size_bytes} bytes"
                 raise TooLargeError(message)
             found.append(item)
-        await slices.turn()
+        if item is None or not len(found) % ITEMS_BETWEEN_TURNS:
+            await slices.turn()
     return found
 
 
@@ -160,9 +165,9 @@ def _find_cut(data: bytes, at: int, end: int, first_name: bytes) -> int | None:
     return None
 
 
-def _split_part(part: bytes) -> list[Raw] | None:
+def _decode_items(data: bytes) -> list[Raw] | None:
     try:
-        return _raws.decode(b"[%b]" % part)
+        return _raws.decode(data)
     except (msgspec.DecodeError, RecursionError):
         return None
 

@@ -17,7 +17,15 @@ from hooks.matching.routed_event import RoutedEvent, RoutedUser
 from shared.contracts.messages import NO_ATTRIBUTES, Event, decode, encode, invalid_error
 from shared.contracts.subjects import PARTITIONS, partition_of
 from shared.errors import InvalidError, MillraceError
-from shared.events.attributes import FEW_BRACKETS, OBJECT, are_shallow, check_steps, faulty_field
+from shared.events.attributes import (
+    CARRIAGE_RETURN,
+    FEW_BRACKETS,
+    LINE_FEED,
+    OBJECT,
+    are_shallow,
+    check_steps,
+    faulty_field,
+)
 from shared.events.splitting import split_array
 from shared.runtime.slices import Slices
 
@@ -71,7 +79,7 @@ def read_whole(data: bytes, app_key: str, partition: int) -> list[RoutedEvent] |
         events = _routed.decode(data)
     except _UNREADABLE:
         return None
-    if b"\n" in data or b"\r" in data:
+    if LINE_FEED in data or CARRIAGE_RETURN in data:
         return None
     # Most messages have no list but themselves, and counting costs as much as decoding.
     lists = data.find(b"[", 1) >= 0
@@ -113,7 +121,7 @@ async def read_each(data: bytes, app_key: str, partition: int) -> DecodedMessage
             where = f" ({error.field})" if error.field else ""
             refused.append(RefusedEvent(index=index, reason="invalid", message=f"{error.message}{where}", body=item))
         else:
-            good.append((index, _on_one_line(event) if b"\n" in item or b"\r" in item else event))
+            good.append((index, _on_one_line(event) if LINE_FEED in item or CARRIAGE_RETURN in item else event))
         await slices.turn()
     return DecodedMessage(good, _gathered(refused), unknown)
 
