@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from shared.config import tokens
 from shared.config.registry import Registry
@@ -75,21 +76,9 @@ class Call(Generic[S]):
         return self._json
 
     async def send_file(self, path: Path, headers: Mapping[str, str]) -> web.StreamResponse:
-        """
-        Send a file, whole or in part, and return the answer.
-
-        The kernel sends it past the buffers that asyncio counts, so the time limit of slow readers is here.
-        """
+        """An answer with a file, whole or in part. Raises `OSError` when it cannot be read."""
         size = (await asyncio.to_thread(path.stat)).st_size
-        answer = web.FileResponse(path, headers=headers)
-        try:
-            async with asyncio.timeout(FILE_GRACE_S + size / FILE_BYTES_PER_S):
-                await answer.prepare(self.request)
-        except TimeoutError:
-            if self.request.transport is not None:
-                self.request.transport.abort()
-            raise ConnectionResetError("the client reads the file too slowly") from None
-        return answer
+        return FileAnswer(path, headers, FILE_GRACE_S + size / FILE_BYTES_PER_S)
 
     @property
     def app_key(self) -> str:
@@ -104,6 +93,25 @@ class Call(Generic[S]):
     @property
     def dry_run(self) -> bool:
         return bool(self.query_values.get("dry_run", False))
+
+
+class FileAnswer(web.FileResponse):
+    """
+    A file as an answer. The kernel sends it past the buffers that asyncio counts, so it has a time limit of its own.
+    """
+
+    def __init__(self, path: Path, headers: Mapping[str, str], within_s: float) -> None:
+        super().__init__(path, headers=headers)
+        self._within_s = within_s
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            async with asyncio.timeout(self._within_s):
+                return await super().prepare(request)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the client reads the file too slowly") from None
 
 
 class Listener:

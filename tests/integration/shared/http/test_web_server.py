@@ -192,9 +192,12 @@ async def test_client_that_reads_nothing_of_a_file_is_closed(
     async with serving(settings) as served:
         served.state.file = tmp_path / "large"
         served.state.file.write_bytes(LARGE)
-        async with aiohttp.ClientSession(served.url) as http, http.get("/v1/file") as response:
-            assert (200, "text/plain") == (response.status, response.headers["Content-Type"])
-            assert len(LARGE) == len(await response.read())
+        async with aiohttp.ClientSession(served.url, connector=aiohttp.TCPConnector(limit=1)) as http:
+            for _ in range(2):
+                # One connection: an answer that is sent twice would spoil it.
+                async with http.get("/v1/file") as response:
+                    assert (200, "text/plain") == (response.status, response.headers["Content-Type"])
+                    assert len(LARGE) == len(await response.read())
         monkeypatch.setattr(server, "FILE_GRACE_S", 0.2)
         monkeypatch.setattr(server, "FILE_BYTES_PER_S", len(LARGE))
         _, writer = await open_line(served)
