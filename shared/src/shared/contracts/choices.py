@@ -25,7 +25,7 @@ FOUND_CHARS = 64
 def with_choices(message: str, path: str, kind: Any) -> str:
     """msgspec's sentence with the choices that `kind` leaves at the path, where it leaves any."""
     if missing := MISSING.fullmatch(message):
-        expected = choices_at(kind, f"{path}.{missing[1]}")
+        expected = choices_at(kind, f"{path.strip('`')}.{missing[1]}")
         return f"{message}: expected {either(expected)}" if expected else message
     wrong = NONE_OF_THEM.fullmatch(message) or WRONG_TYPE.fullmatch(message)
     if wrong is None or not (expected := choices_at(kind, path)):
