@@ -310,9 +310,10 @@ class FairShareMachine(RuleBasedStateMachine):
 
         self.runner.run(turn())
         self.granted.clear()
-        everyone = {*self.held, *self.waiting} - {ended, cancelled}
-        self.held = [holder for holder in everyone if holder.holding]
-        self.waiting = [holder for holder in self.waiting if holder in everyone and not holder.holding]
+        # Lists: an order that differs from run to run would choose other holders.
+        others = [holder for holder in (*self.held, *self.waiting) if holder not in (ended, cancelled)]
+        self.waiting = [holder for holder in self.waiting if holder in others and not holder.holding]
+        self.held = [holder for holder in others if holder.holding]
 
     @invariant()
     def the_share_counts_what_is_held_and_waited_for(self) -> None:
