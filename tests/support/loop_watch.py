@@ -3,7 +3,7 @@ Proof that nothing holds the event loop. No test lives here.
 
     async with LoopWatch() as watch:
         ...                                 # requests to a service in this process
-    assert watch.held_s < 0.02
+    assert watch.held_s < HELD_S
 
 A service of `run_service` shares the loop with its test, so large bodies are made before the block. The gauge
 `millrace_loop_lag_seconds` in `/metrics` tells the same of a service in a process of its own.
@@ -12,6 +12,12 @@ A service of `run_service` shares the loop with its test, so large bodies are ma
 import asyncio
 import time
 from types import TracebackType
+
+HELD_S = 0.08
+"""
+Limit of a test. Services hold the loop for some 5 ms at a time. The rest is for the client of the test, which shares
+the loop, for collections of garbage, and for a slow machine. Work that is not sliced takes several times as long.
+"""
 
 
 class LoopWatch:

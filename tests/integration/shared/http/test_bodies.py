@@ -19,12 +19,10 @@ from shared.http.bodies import TransferRate, read_body
 from shared.http.routes import Route
 from shared.http.server import Call
 from shared.service import Mesh, RunningService, Service
-from support.loop_watch import LoopWatch
+from support.loop_watch import HELD_S, LoopWatch
 from support.run_service import RunService
 
 LIMIT = 16 << 20
-HELD_S = 0.06
-"""Three times what a request may take of the loop: the client shares it. Without slices it is 0.1 s to seconds."""
 
 
 class Thing(Struct):

@@ -83,7 +83,7 @@ async def test_objects_go_to_the_container_with_their_headers_and_urls(
         assert PHOTO == await answer.read()
         assert "image/jpeg" == answer.headers["Content-Type"]
         assert "public, max-age=31536000, immutable" == answer.headers["Cache-Control"]
-        assert 'inline; filename="photo.jpg"' == answer.headers["Content-Disposition"]
+        assert "inline" == answer.headers["Content-Disposition"]
     assert [] == objects(settings)
 
 

@@ -22,7 +22,7 @@ def message(*events: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (GOOD.replace(b"click", b"clik"), "enum"),
+        (GOOD.replace(b"click", b"clik"), "got 'clik'"),
         (GOOD.replace(b":1}", b":-1}"), ">= 0"),
         (GOOD.replace(b"shop", b"rival"), "the app of the subject"),
         (GOOD.replace(b'"u"', b"NaN"), "JSON"),
