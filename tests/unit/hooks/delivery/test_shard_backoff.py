@@ -212,7 +212,7 @@ def test_a_throttled_shard_is_asked_some_two_times_for_each_record_that_it_store
 
 @pytest.mark.parametrize("split", [False, True])
 def test_a_shard_that_takes_everything_again_is_soon_at_full_speed(split: bool) -> None:
-    """Where it is split, other shards store what its users send."""
+    """A split shard: other shards store what its users send."""
     sink = LimitedSink(rate=10)
 
     async def load() -> None:
