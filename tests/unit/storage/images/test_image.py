@@ -379,6 +379,16 @@ def test_orientation_of_xmp_alone_turns_nothing() -> None:
         assert (16, 8) == (picture.width, picture.height)
 
 
+@pytest.mark.parametrize("side", [8, 16, 160])
+def test_transparent_colour_of_eight_bits_shows_through_whatever_the_size(side: int) -> None:
+    image = Image.new("RGB", (side, side), (200, 10, 20))
+
+    thumbnail = thumbnail_of(encoded(image, "PNG", transparency=(200, 10, 20)))
+
+    assert PNG is thumbnail.type
+    assert (0, 0) == opened(thumbnail).getchannel("A").getextrema()
+
+
 def sixteen_bit_png(colour_type: int, pixel: tuple[int, ...], transparent: tuple[int, ...]) -> bytes:
     """A PNG of 8 x 8 equal pixels with 16 bits a channel, and a transparent colour."""
     row = b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * 8

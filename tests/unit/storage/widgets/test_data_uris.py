@@ -316,8 +316,6 @@ def test_too_long_a_page_is_refused() -> None:
         b"-",
         b"&#65;",
         b"data:image/svg+xml,",
-        b"<title>",
-        b"<title></title>",
         b"<style><script>",
         b'<a b="',
         b"data:(" + b"'" * 900,
@@ -338,6 +336,9 @@ def test_hostile_page_takes_time_in_proportion_to_its_length(piece: bytes) -> No
         b"data:;base64,",
         b"'data:image/svg+xml,' ",
         b'<a b="<script>',
+        b"<title></title>",
+        b"<style ",
+        b'<a b="<textarea ',
     ],
 )
 def test_page_of_nothing_but_tags_and_uris_is_refused(piece: bytes) -> None:

@@ -231,7 +231,10 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tu
 def _scale_transparency(image: Image.Image) -> None:
     """Give the transparent colour of an RGB image with 16 bits a channel in the 8 bits that Pillow decodes to."""
     colour = image.info.get("transparency")
-    if isinstance(image, PngImagePlugin.PngImageFile) and isinstance(colour, tuple) and "16" in str(image.tile):
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not isinstance(colour, tuple):
+        return
+    # A tile has places and sizes as well, which may hold the same digits.
+    if any("16" in str(tile.args) for tile in image.tile):
         image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 

@@ -34,7 +34,7 @@ MAX_IMAGES: Final = 200
 """Default limits of one page. Fonts count as images."""
 
 MAX_FINDS: Final = 20_000
-"""The limit on script tags and data URIs of any kind: each costs microseconds, and 20 MB hold a million."""
+"""The limit on data URIs and tags that the scan looks at: each costs microseconds, and 20 MB hold millions."""
 
 _SPACE: Final = b" \t\r\n\f"
 _LOOK_BEHIND_BYTES: Final = 96
@@ -112,13 +112,15 @@ def find_images(page: bytes, *, max_bytes: int = MAX_HTML_BYTES, max_images: int
     finds = 0
     while (find := scan.next()) is not None:
         start, match = find
-        if match["text"]:
-            scan.ignore_scripts(start, match["text"])
-            continue
         finds += 1
         if finds > MAX_FINDS:
-            raise TooLargeError(f"the page has more than {MAX_FINDS} script tags and data URIs", field="html")
-        if match["script"]:
+            message = (
+                f"the page has more than {MAX_FINDS} data URIs and tags of scripts, styles, titles and text fields"
+            )
+            raise TooLargeError(message, field="html")
+        if match["text"]:
+            scan.ignore_scripts(start, match["text"])
+        elif match["script"]:
             scan.skip_script(start)
         elif match["drawing"]:
             scan.at = _end_of_drawing(page, start)
