@@ -43,9 +43,17 @@ def read_secret(path: Path) -> str:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for its owner alone, where there is none. Raises `InvalidError` where none can be made."""
+    """
+    Make a folder, and those above it, for their owner alone, where there are none.
+
+    Raises:
+        InvalidError: There can be no such folder.
+    """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # `parents=True` would make those above with the usual mode.
+        for missing in reversed([above for above in folder.parents if not above.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
         raise InvalidError("expected a folder, found a file", field=str(folder)) from None
     except OSError as error:

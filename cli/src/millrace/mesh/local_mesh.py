@@ -18,7 +18,7 @@ import msgspec
 from millrace.machine.child_process import Child, start_child
 from millrace.mesh.access import ELECTION, ELECTION_S, access_of_folder, open_registry
 from millrace.mesh.folder import Addresses, MeshFolder
-from millrace.mesh.unsigned import find_unsigned, sign_entry
+from millrace.mesh.unsigned import check_keys, find_unsigned, sign_entry
 from millrace.nats_servers.cluster import NatsCluster
 from millrace.nats_servers.config import seed_file
 from millrace.nats_servers.server import NatsServer
@@ -199,7 +199,10 @@ class LocalMesh:
         access = access_of_folder(self.folder, self.nats.url)
         token = self.folder.admin_token()
         async with open_registry(access) as registry:
-            if not self.folder.is_configuration_signed():
+            if self.folder.is_configuration_signed():
+                file = self.folder.secret_keys_file
+                await retry(lambda: check_keys(registry, file), backoff=ELECTION, deadline_s=ELECTION_S)
+            else:
                 await retry(lambda: _sign_configuration(registry), backoff=ELECTION, deadline_s=ELECTION_S)
                 self.folder.remember_signed_configuration()
             await retry(lambda: _issue(registry, token), backoff=ELECTION, deadline_s=ELECTION_S)

@@ -2,12 +2,14 @@
 Entries of `CONFIG` that the secret keys have not signed: those of a release before, or of somebody who forged them.
 """
 
+from pathlib import Path
+
 from msgspec import Struct
 
 from shared.config.registry import Registry
 from shared.config.secret_keys import UnsignedError
 from shared.config.tokens import SHOWN, TOKENS
-from shared.errors import ConflictError
+from shared.errors import ConflictError, InvalidError
 from shared.messaging.kv import KeyValue
 
 TOKEN = f"{TOKENS.prefix}."
@@ -38,6 +40,21 @@ async def find_unsigned(registry: Registry) -> list[UnsignedEntry]:
         except UnsignedError as error:
             found.append(UnsignedEntry(stored, error.reason))
     return sorted(found, key=lambda entry: (entry.is_token, entry.stored.key))
+
+
+async def check_keys(registry: Registry, file: Path) -> None:
+    """
+    Check that the secret keys in this file are those of the configuration.
+
+    Raises:
+        InvalidError: They have signed none of its entries; names the file.
+    """
+    entries, unsigned = await registry.entries.scan(), await find_unsigned(registry)
+    if entries and len(unsigned) == len(entries):
+        message = (
+            f"expected the keys that signed the configuration; they have signed none of its {len(entries)} entries"
+        )
+        raise InvalidError(message, field=str(file))
 
 
 async def sign_entry(registry: Registry, stored: KeyValue) -> None:

@@ -13,7 +13,7 @@ from cryptography.fernet import InvalidToken
 from msgspec import Struct
 
 from millrace.mesh.access import USER, Access, find_access, open_registry
-from millrace.mesh.unsigned import UnsignedEntry, find_unsigned, sign_entry
+from millrace.mesh.unsigned import UnsignedEntry, check_keys, find_unsigned, sign_entry
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
 from millrace.verbs.rekey import RekeyResult, rekey
@@ -138,6 +138,22 @@ async def test_rekey_names_entries_that_no_key_verifies_or_decrypts_and_continue
     ] == sorted(outcome.refused)
     async with opened(new) as registry:
         assert "s3cret" == (await registry.get(CONNECTORS, "partly")).value.secret_key.reveal()
+
+
+async def test_file_of_other_keys_is_named(opened: Open) -> None:
+    old, file = generate_key(), Path("secret-keys")
+    async with opened(old) as registry:
+        await check_keys(registry, file)
+        await create(registry, ("admin",), "", now=NOW)
+        await check_keys(registry, file)
+
+    async with opened(generate_key()) as registry:
+        with pytest.raises(InvalidError, match="signed none of its 1 entries") as caught:
+            await check_keys(registry, file)
+        assert "secret-keys" == caught.value.field
+        # One entry of the new keys is enough: somebody has begun with them on purpose.
+        await create(registry, ("admin",), "", now=NOW)
+        await check_keys(registry, file)
 
 
 async def secrets_in_bucket(registry: Registry, *keys: str) -> list[str]:

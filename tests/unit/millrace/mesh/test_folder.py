@@ -75,6 +75,14 @@ def test_secrets_are_made_once_and_for_their_owner_alone(folder: MeshFolder) -> 
     assert 0o700 == stat.S_IMODE(folder.root.stat().st_mode)
 
 
+def test_folders_above_that_of_the_keys_are_for_their_owner_too(tmp_path: Path) -> None:
+    keys = tmp_path / "mesh" / "compose" / "keys"
+
+    make_private(keys)
+
+    assert [0o700] * 3 == [stat.S_IMODE(folder.stat().st_mode) for folder in (keys, keys.parent, keys.parents[1])]
+
+
 def test_ports_are_remembered(folder: MeshFolder) -> None:
     with folder.lock():
         assert {} == folder.ports()
