@@ -114,7 +114,7 @@ class HttpConnection(web.RequestHandler):
             raise ConnectionError("the answer has begun and cannot become an error")
         error: MillraceError
         if status < 500:
-            log.debug("http_malformed", remote=request.remote, message=message)
+            log.debug("http_request_refused", remote=request.remote, message=message)
             # The rest of the text repeats what was sent.
             reason = (message or "").partition("\n")[0].partition(": b")[0].rstrip(": ")
             error = InvalidError(f"expected HTTP/1.1: {reason}" if reason else "expected HTTP/1.1")

@@ -1,5 +1,5 @@
 """
-Which hosts and addresses are inside our own network, or at least not reached from the internet.
+Checks of hosts and addresses: those inside our own network, or at least not reached from the internet, are refused.
 
 Customers enter endpoints, and none may be a way into the network. An operator who wants such endpoints sets
 `allow_private_endpoints`, and then none of these checks runs.

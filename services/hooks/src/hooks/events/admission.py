@@ -43,7 +43,7 @@ HEADER_BYTES = 1024
 EARLIEST_MS: Final = 100_000_000_000
 """3 March 1973: a smaller time is one in seconds."""
 LATEST_MS: Final = 24 * 3600 * 1000
-"""How far ahead of ours a sender's clock may be."""
+"""The most that a sender's clock may be ahead of ours."""
 EVENTS_BETWEEN_TURNS: Final = 16
 LARGE_BYTES: Final = 16 << 10
 """An event after which others may have their turn by itself."""

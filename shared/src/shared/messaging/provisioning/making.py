@@ -146,7 +146,7 @@ async def _until_ready(name: str, work: Callable[[], Awaitable[Provisioned | Non
         else:
             if done is not None:
                 changes = [str(one) for one in done.differences]
-                log.info("provisioned", what=name, made=done.made, changes=changes)
+                log.info("resource_provisioned", what=name, made=done.made, changes=changes)
             return done
 
 
