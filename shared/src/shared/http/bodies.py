@@ -53,7 +53,9 @@ async def body_pieces(
     request: web.Request, max_bytes: int, rate: "TransferRate", *, field: str | None = None
 ) -> AsyncIterator[bytes]:
     """The body, unpacked, piece by piece. Raises as `read_body` does; the limit is raised with the first byte above."""
-    coding = coding_of(request.headers.get("Content-Encoding", ""))
+    coding = coding_of(_joined(request, "Content-Encoding"))
+    if _joined(request, "Transfer-Encoding").lower() not in {"", "chunked"}:
+        raise InvalidError("expected chunked, and packed bodies by Content-Encoding", field="Transfer-Encoding")
     # Random bytes grow a little by packing.
     max_packed_bytes = max_bytes + max_bytes // 64 + 1024 if coding else max_bytes
     too_large = TooLargeError(f"expected at most {max_bytes} bytes", field=field)
@@ -82,9 +84,14 @@ async def body_pieces(
         unpacker.finish()
 
 
+def _joined(request: web.Request, name: str) -> str:
+    """A header with the values of all its lines, which mean the same as one line (RFC 9110, 5.3)."""
+    return ", ".join(request.headers.getall(name, ()))
+
+
 async def multipart_reader(request: web.Request) -> MultipartReader:
     """The parts of a form. A form that is packed as a whole is not read: no browser and no library sends one."""
-    if coding_of(request.headers.get("Content-Encoding", "")):
+    if coding_of(_joined(request, "Content-Encoding")):
         raise UnsupportedEncodingError("expected a form that is not packed", field="Content-Encoding")
     await _continue(request)
     return await request.multipart()

@@ -263,6 +263,12 @@ def http_exception_response(error: web.HTTPException) -> web.Response:
     return _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
 
 
+def is_gone(request: web.BaseRequest, error: BaseException) -> bool:
+    """Return whether an error tells that the client has gone away, which is no bug and no line of the log."""
+    transport = request.transport
+    return isinstance(error, ConnectionError) and (transport is None or transport.is_closing())
+
+
 def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
     @web.middleware
     async def translate(
@@ -278,10 +284,9 @@ def _errors(listener: Listener) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = error_response(error)
         except web.HTTPException as error:
             response = http_exception_response(error)
-        except ConnectionError:
-            # The client went away.
-            raise
-        except Exception:
+        except Exception as error:
+            if is_gone(request, error):
+                raise
             log.exception("http_request_failed", method=request.method, route=route)
             listener.metrics.count("millrace_bugs_total", where="http")
             response = error_response(MillraceError("internal error"))

@@ -14,17 +14,20 @@ import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from msgspec import json
 
 from shared.errors import InvalidError, MillraceError, UnavailableError
 from shared.http.connection_table import ConnectionTable, HttpLimits
-from shared.http.server import error_response, http_exception_response
+from shared.http.server import error_response, http_exception_response, is_gone
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
 HEADERS_S: Final = 20.0
 """Time for the first request of a connection, and for the headers of a later one since their first byte."""
+HEAD_BYTES: Final = 32 << 10
+"""Limit of a request's line and headers together. aiohttp allows 128 headers of 8 KiB, and holds them twice."""
 UNREAD_S: Final = 30.0
 """Time in which a client reads 48 KiB of its answer: what asyncio holds is then between its two marks."""
 LINGERING_S: Final = 2.0
@@ -36,23 +39,35 @@ NOT_ACCEPTED: Final = "socket.accept() out of system resource"
 """asyncio's words for an accept that failed for want of descriptors or memory (selector_events)."""
 TOLD_EVERY_S: Final = 60.0
 
-REFUSED_BODY: Final = b'{"error":{"code":"unavailable","message":"too many connections"}}'
-REFUSED: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-    b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSED_BODY), REFUSED_BODY)
+
+def _refusal(status: str, code: str, message: str, *headers: str) -> bytes:
+    """The one error body as an answer to a connection of which no request was made."""
+    body = json.encode({"error": {"code": code, "message": message}})
+    head = (f"HTTP/1.1 {status}", "Content-Type: application/json; charset=utf-8", "Connection: close", *headers)
+    return "\r\n".join((*head, f"Content-Length: {len(body)}", "", "")).encode() + body
+
+
+REFUSED: Final = _refusal("503 Service Unavailable", "unavailable", "too many connections", "Retry-After: 1")
+LONG_HEAD: Final = _refusal(
+    "431 Request Header Fields Too Large", "too_large", f"expected a line and headers of at most {HEAD_BYTES} bytes"
 )
 
 
 class HttpConnection(web.RequestHandler):
     """One connection. Tells `WebServer` when it waits for a request, when it works, and when nobody reads."""
 
-    __slots__ = ("_listener", "_socket", "_waits")
+    __slots__ = ("_body", "_head_bytes", "_listener", "_refused", "_socket", "_waits")
 
     def __init__(self, manager: web.Server, listener: "WebServer", **options: Any) -> None:
         super().__init__(manager, **options)
         self._listener = listener
         self._socket: asyncio.Transport | None = None
         self._waits = False
+        self._refused = False
+        self._head_bytes: int | None = 0
+        """Bytes of a head that is not whole; None while a request is answered."""
+        self._body: StreamReader = EMPTY_PAYLOAD
+        """Of the last request: what nobody read of it may still come after the answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
@@ -64,12 +79,25 @@ class HttpConnection(web.RequestHandler):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._socket is None:
+        if self._socket is None or self._refused:
             return
         if data and self._waits:
             self._waits = False
             self._listener.expect_headers(self)
         super().data_received(data)
+        if self._head_bytes is not None and self._body.is_eof():
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                # Headers that came whole have begun their request by then.
+                asyncio.get_running_loop().call_soon(self._refuse_long_head)
+
+    def _refuse_long_head(self) -> None:
+        if self._socket is not None and self._head_bytes is not None and self._head_bytes > HEAD_BYTES:
+            self._refused = True
+            self._socket.write(LONG_HEAD)
+            # The rest is discarded for a moment: a close on unread bytes may take the answer with it.
+            self._socket.write_eof()
+            self._listener.expect_end(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -90,6 +118,7 @@ class HttpConnection(web.RequestHandler):
     def begin_request(self) -> None:
         """Headers have come whole."""
         self._waits = False
+        self._head_bytes = None
         self._listener.expect_answer(self)
 
     async def finish_response(
@@ -99,6 +128,7 @@ class HttpConnection(web.RequestHandler):
             resp = http_exception_response(resp)
         finished = await super().finish_response(request, resp, start_time)
         self._waits = True
+        self._head_bytes, self._body = 0, request.content
         self._listener.expect_request(self)
         return finished
 
@@ -112,6 +142,8 @@ class HttpConnection(web.RequestHandler):
         """The answer to what is no HTTP, or to a bug outside of the routes; it closes the connection."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun and cannot become an error")
+        if exc is not None and is_gone(request, exc):
+            raise exc
         error: MillraceError
         if status < 500:
             log.debug("http_request_refused", remote=request.remote, message=message)
@@ -213,6 +245,10 @@ class WebServer:
             closed.abort()
         self._metrics.gauge("millrace_http_connections", len(self._table))
         return True
+
+    def expect_end(self, connection: HttpConnection) -> None:
+        self._metrics.count("millrace_http_closed_total", reason="headers")
+        self._table.set_deadline(connection, self._loop.time() + LINGERING_S)
 
     def expect_headers(self, connection: HttpConnection) -> None:
         self._table.set_deadline(connection, self._loop.time() + HEADERS_S)

@@ -98,7 +98,8 @@ class Series(Struct, frozen=True):
 COUNTERS: dict[CounterName, Series] = {
     "millrace_http_requests_total": Series("Requests answered, by the route's pattern", ("method", "route", "status")),
     "millrace_http_closed_total": Series(
-        "Connections that the listener closed: time (no request, or nobody reads), room (for another), refused",
+        "Connections that the listener closed: time (no request, or nobody reads), headers (too long), room (for "
+        "another), refused",
         ("reason",),
     ),
     "millrace_bus_published_total": Series("Messages that JetStream has acknowledged", ("stream",)),

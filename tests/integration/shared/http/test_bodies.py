@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from msgspec import Struct
+from structlog.testing import capture_logs
 
 from shared.contracts.streams import CONFIG
 from shared.http import bodies
@@ -21,6 +22,7 @@ from shared.http.server import Call
 from shared.service import Mesh, RunningService, Service
 from support.loop_watch import HELD_S, LoopWatch
 from support.run_service import RunService
+from support.waiting import until
 
 LIMIT = 16 << 20
 
@@ -157,6 +159,41 @@ async def test_other_coding_is_415_and_the_known_ones_are_told(
     assert (415, "gzip, deflate") == (response.status, response.headers["Accept-Encoding"])
     assert ("invalid", "Content-Encoding") == (told["code"], told["field"])
     assert f"expected gzip, deflate or identity, found {coding!r}" == told["message"]
+
+
+async def test_codings_in_several_lines_are_one_list(served: RunningService, shop: dict[str, str]) -> None:
+    reader, writer = await open_line(served)
+    lines = head("count", shop | {"Content-Length": "5", "Content-Encoding": "identity"})
+    writer.write(lines.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + b"hello")
+
+    assert b"HTTP/1.1 415 Unsupported Media Type" == (await reader.readline()).strip()
+    writer.close()
+
+
+async def test_body_that_is_packed_on_its_way_is_refused(served: RunningService, shop: dict[str, str]) -> None:
+    reader, writer = await open_line(served)
+    packed = gzip.compress(b"hello")
+    writer.write(head("count", shop | {"Transfer-Encoding": "gzip, chunked"}))
+    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed))
+
+    assert b"HTTP/1.1 400 Bad Request" == (await reader.readline()).strip()
+    writer.close()
+
+
+async def test_client_that_goes_away_is_no_error(served: RunningService, shop: dict[str, str]) -> None:
+    with capture_logs() as logs:
+        _, writer = await open_line(served)
+        writer.write(head("count", shop | {"Content-Length": "50"}) + b"hello")
+        await until(lambda: b"millrace_http_connections 1.0" in served.mesh.metrics.render())
+        # The handler waits for the rest by now, or does with the next turns of the loop.
+        await writer.drain()
+        writer.transport.abort()
+        await until(lambda: b"millrace_http_connections 0.0" in served.mesh.metrics.render())
+        async with aiohttp.ClientSession(served.url) as session, session.get("/livez") as response:
+            assert 200 == response.status
+
+    assert [] == [line for line in logs if line["log_level"] == "error"]
+    assert b'millrace_bugs_total{where="http"}' not in served.mesh.metrics.render()
 
 
 async def test_json_of_too_many_values_is_refused_before_it_is_decoded(

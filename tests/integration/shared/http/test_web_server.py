@@ -132,6 +132,46 @@ async def test_headers_that_trickle_do_not_move_the_deadline(
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("before", "after_answers"),
+    [(b"", 0), (WHOLE, 1), (HALF + b"Content-Length: 300000\r\n\r\n" + bytes(300_000), 1), (WHOLE * 40, 40)],
+    ids=["first", "second", "after a body that nobody reads", "after many at once"],
+)
+async def test_head_that_is_too_long_is_refused_before_it_is_whole(
+    settings: Settings, before: bytes, after_answers: int
+) -> None:
+    async with serving(settings) as served:
+        reader, writer = await open_line(served)
+        writer.write(before)
+        for _ in range(after_answers):
+            async with asyncio.timeout(20):
+                await reader.readuntil(b'{"alive":true}')
+        writer.write(HALF + b"".join(b"h%d: %b\r\n" % (number, b"x" * 8000) for number in range(20)))
+
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 431 ")
+        assert {"code": "too_large", "message": "expected a line and headers of at most 32768 bytes"} == json.loads(
+            body
+        )["error"]
+        assert b'millrace_http_closed_total{reason="headers"} 1.0' in served.mesh.metrics.render()
+
+
+async def test_body_that_comes_with_its_head_or_that_nobody_reads_is_not_taken_for_a_head(settings: Settings) -> None:
+    whole = HALF + b"Content-Length: 300000\r\n\r\n" + bytes(300_000)
+    async with serving(settings) as served:
+        reader, writer = await open_line(served)
+        writer.write(whole * 3)
+
+        for _ in range(3):
+            async with asyncio.timeout(20):
+                assert (await reader.readuntil(b'{"alive":true}')).startswith(b"HTTP/1.1 200")
+
+        writer.close()
+
+
 async def test_strangers_with_half_a_header_keep_nobody_out(settings: Settings) -> None:
     async with serving(settings, http_connections=20) as served, AsyncExitStack() as stack:
         held = []
