@@ -10,7 +10,9 @@ import aiohttp
 import msgspec
 import pytest
 from msgspec import Struct
+from structlog.testing import capture_logs
 
+from millrace.nats_servers.config import make_seed
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Kind, Registry
 from shared.config.tokens import TOKENS, Token
@@ -20,6 +22,8 @@ from shared.errors import BusyError, ConflictError, NotFoundError, UnavailableEr
 from shared.http.routes import Route
 from shared.http.server import Call
 from shared.lifecycle import serve
+from shared.messaging import bus as messaging_bus
+from shared.messaging import connection
 from shared.messaging.bus import Bus
 from shared.messaging.provisioning.looking import wait_provisioned
 from shared.messaging.provisioning.making import ensure
@@ -409,6 +413,49 @@ async def test_a_client_of_nats_that_has_closed_for_good_ends_the_service(toy: T
     [error] = failure.value.exceptions
     assert isinstance(error, UnavailableError)
     assert error.message.lower() == "the client of nats has closed for good: maximum control line exceeded"
+
+
+# The library leaves the stream of an attempt that was refused for the garbage collector; the server has closed it.
+@pytest.mark.filterwarnings("ignore:.*StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning")
+async def test_a_client_that_is_let_in_again_in_time_works_on_and_one_that_is_not_ends_the_service(
+    toy: Toy, settings: Settings, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_server = NatsServer(nats_server.directory, users={"operator": make_seed()}, port=nats_server.port)
+    ready: asyncio.Future[RunningService] = asyncio.get_running_loop().create_future()
+    await provision_for(service(toy), settings)
+    serving = asyncio.create_task(serve(service(toy), settings, asyncio.Event(), ready))
+    bus = (await ready).mesh.bus
+
+    clock = asyncio.get_running_loop().time
+    began: list[float] = []
+
+    async def refuse() -> None:
+        began.append(clock())
+        await nats_server.kill()
+        await other_server.start()
+
+    try:
+        with capture_logs() as logs:
+            await refuse()
+            await until(lambda: "nats: 'Authorization Violation'" in [line.get("message") for line in logs])
+        await other_server.kill()
+        await nats_server.start()
+        await until(lambda: bus.connected)
+        assert not serving.done()
+
+        # The first refusals count no more: it would end sooner if they did.
+        refused_s = clock() - began[0] + 1
+        monkeypatch.setattr(connection, "REFUSED_S", refused_s)
+        monkeypatch.setattr(messaging_bus, "CLOSED_CHECK_S", 0.05)
+        await refuse()
+        with pytest.raises(ExceptionGroup) as failure:
+            await serving
+        assert clock() - began[1] > refused_s
+    finally:
+        await other_server.kill()
+    [error] = failure.value.exceptions
+    assert isinstance(error, UnavailableError)
+    assert error.message.endswith("s now: Authorization Violation")
 
 
 async def test_a_port_in_use_is_one_clear_error(served: RunningService, settings: Settings) -> None:

@@ -7,6 +7,7 @@ limits and the translation of its errors.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -80,6 +81,8 @@ class Bus:
         self.metrics = metrics
         self.reconnected: list[Callable[[], None]] = []
         """Callbacks after every reconnect, when the server has forgotten every open request."""
+        self.refused = ""
+        """Reason why the server lets the client in no more; `connect` sets it."""
 
     @property
     def connected(self) -> bool:
@@ -95,11 +98,20 @@ class Bus:
         Wait until the client has given up for good, which no reconnect follows, and return the reason.
 
         An error of the server's does that, such as a line over its limit. The library's callback for it is left out
-        where the last flush fails, so the state is looked at.
+        where the last flush fails, so the state is looked at. A client that is refused at each attempt goes on for
+        ever, so it is closed here.
         """
-        while not self.client.is_closed:  # noqa: ASYNC110
+        while not self.client.is_closed:
+            if self.refused:
+                await self.close()
+                return self.refused
             await asyncio.sleep(CLOSED_CHECK_S)
         return self._parser.last_error or str(self.client.last_error or "no reason was given")
+
+    async def close(self) -> None:
+        """Close the client. What it has not sent is lost, and that it cannot be sent is no error any more."""
+        with contextlib.suppress(NatsError, OSError):
+            await self.client.close()
 
     async def ping(self) -> None:
         """Check the connection. Raises `UnavailableError` when the server does not answer within 2 s."""

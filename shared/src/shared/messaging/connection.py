@@ -7,6 +7,7 @@ The `Bus` that it gives is the mesh's one connection of a process. Each user has
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +26,15 @@ from shared.runtime.telemetry import Metrics
 RECONNECT_WAIT_S = 0.25
 OUTBOUND_BYTES = 8 << 20
 """Most that waits to be sent while the connection is away; beyond it publishing raises `BusyError`."""
+REFUSED_S = 30.0
+"""
+Time for which a client that NATS has let in before may be refused at each attempt, until it closes for good. Its user
+or key is another one by then, and only a new process reads it again. A server that cannot be reached is no refusal.
+"""
 DRAIN_S = 5.0
+
+_REFUSAL = re.compile("nats: '(.+)'")
+"""The library's error for a `-ERR` that answers CONNECT (NATS client protocol)."""
 
 
 @asynccontextmanager
@@ -49,16 +58,25 @@ async def connect(
     """
     bus: list[Bus] = []
     last_error = "no answer"
+    refused_since: float | None = None
 
     async def on_error(error: Exception) -> None:
-        nonlocal last_error
+        nonlocal last_error, refused_since
         last_error = str(error) or type(error).__name__
         log.warning("nats_connection_failed", message=last_error)
+        # While it connects, only the server's own errors are quoted: the end of a connection may be that of a server.
+        if bus and client.is_connecting and (refusal := _REFUSAL.fullmatch(last_error)):
+            now = asyncio.get_running_loop().time()
+            refused_since = now if refused_since is None else refused_since
+            if now - refused_since > REFUSED_S:
+                bus[0].refused = f"the server refuses to let it in, for {REFUSED_S:.0f} s now: {refusal[1]}"
 
     async def on_disconnect() -> None:
         log.warning("nats_disconnected")
 
     async def on_reconnect() -> None:
+        nonlocal refused_since
+        refused_since = None
         log.info("nats_reconnected")
         for callback in bus[0].reconnected if bus else ():
             callback()
@@ -98,7 +116,6 @@ async def connect(
     try:
         yield bus[0]
     finally:
-        with contextlib.suppress(NatsError, TimeoutError):
+        with contextlib.suppress(NatsError, TimeoutError, OSError):
             await asyncio.wait_for(client.drain(), DRAIN_S)
-        if not client.is_closed:
-            await client.close()
+        await bus[0].close()
