@@ -25,8 +25,10 @@ NOT_GLOBAL: Final = tuple(map(ipaddress.ip_network, ("2002::/16", "3fff::/20")))
 """6to4, with an IPv4 address inside (RFC 7526), and the newer documentation prefix (RFC 9637). `ipaddress` takes both
 for global."""
 
-RELAY_6TO4: Final = ipaddress.ip_network("192.88.99.0/24")
-"""The anycast prefix of 6to4 relays, deprecated by RFC 7526."""
+NOT_GLOBAL_V4: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
+"""Protocol assignments (RFC 6890), among which Oracle's cloud has its metadata, at 192.0.0.192; Python takes a part of
+them for global before 3.11.10. Relays of 6to4, deprecated by RFC 7526. Azure's own services of a machine (Azure virtual
+network, "What is IP address 168.63.129.16"): a public address that is inside every network of Azure."""
 
 AddressInfo = tuple[Any, ...]
 """An entry of `getaddrinfo`: family, type, protocol, canonical name, and the address to connect to."""
@@ -59,7 +61,7 @@ def is_private_address(address: str) -> bool:
             found.scope_id is not None or found not in GLOBAL_UNICAST or any(found in network for network in NOT_GLOBAL)
         ):
             return True
-    return not found.is_global or found.is_multicast or found in RELAY_6TO4
+    return not found.is_global or found.is_multicast or any(found in network for network in NOT_GLOBAL_V4)
 
 
 def is_private(host: str) -> bool:

@@ -10,6 +10,7 @@ a wrong endpoint that leads every request to its login page would then be a stor
 """
 
 import asyncio
+import ipaddress
 import secrets
 import socket
 import ssl
@@ -68,7 +69,8 @@ class Relay:
         """
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
-        authority = f"[{host}]" if ":" in host else host
+        # The library writes an address of IPv6 in its shortest form (RFC 5952), whatever form it was given.
+        authority = f"[{ipaddress.IPv6Address(host)}]" if ":" in host else host
         if parts.port not in {None, PORTS[parts.scheme]}:
             authority = f"{authority}:{parts.port}"
         proxy = self._tcp.proxy_of(url) if parts.scheme == "http" else None

@@ -122,7 +122,7 @@ class LibrarySide(asyncio.Protocol):
         self._host = HostSide(self)
         self._head = bytearray()
         self._left = 0
-        self._refused = False
+        self._ending = False
         self.ended = asyncio.Event()
         self.transport: asyncio.Transport | None = None
 
@@ -153,7 +153,7 @@ class LibrarySide(asyncio.Protocol):
         self._host.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._ending:
             self._discard(len(data))
         elif self._left:
             self._left -= len(data)
@@ -200,17 +200,13 @@ class LibrarySide(asyncio.Protocol):
             self.transport.resume_reading()
 
     def refuse(self, failure: Failure) -> None:
-        """
-        Answer in the host's place, and close when the whole request is here: a library that cannot write it may not
-        read the answer.
-        """
-        if self.transport is None or self._refused:
+        """Answer in the host's place, and close."""
+        if self.transport is None or self._ending:
             return
-        self._refused = True
         self._host.close()
         line = f"HTTP/1.1 {FAILURES[failure]} {failure}"
         self.transport.write(f"{line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-        self._discard(0)
+        self.finish()
 
     def _discard(self, length: int) -> None:
         self._left -= length
@@ -224,9 +220,14 @@ class LibrarySide(asyncio.Protocol):
             self.transport.abort()
 
     def finish(self) -> None:
-        """Close after what was written: the host has closed."""
-        if self.transport is not None and not self._refused:
-            self.transport.close()
+        """
+        Close after what was written, when the whole request is here: a library that cannot write it may not read the
+        answer.
+        """
+        if not self._ending and self.transport is not None:
+            self._ending = True
+            self.transport.resume_reading()
+            self._discard(0)
 
 
 class HostSide(asyncio.Protocol):

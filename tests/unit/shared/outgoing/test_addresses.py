@@ -73,6 +73,7 @@ def test_socket_for_a_public_address_is_of_its_family() -> None:
 
 
 PRIVATE_V4 = ["127.0.0.1", "10.0.0.8", "172.31.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.1.2.3"]
+PRIVATE_V4 += ["192.0.0.192", "192.0.0.9", "168.63.129.16"]
 PRIVATE_V4 += ["198.18.0.1", "192.0.0.1", "192.0.2.1", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"]
 PRIVATE_V6 = ["::", "::1", "::2", "fe80::1", "fe80::1%lo", "fc00::1", "fec0::1", "ff02::1", "ff0e::1", "100::1"]
 PRIVATE_V6 += ["100:0:0:1::1", "64:ff9b:1::808:808", "2001:db8::1", "2001::1", "2002:808:808::1", "3fff::1", "5f00::1"]
@@ -90,7 +91,9 @@ def test_private_address_in_an_ipv6_address_is_private(prefix: str, address: str
     assert is_private_address(prefix + address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2001:4860:4860::8888"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "168.63.129.17", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2001:4860:4860::8888"]
+)
 def test_address_of_the_internet_is_public(address: str) -> None:
     assert not is_private_address(address)
 
