@@ -328,13 +328,12 @@ async def test_a_public_address_inside_our_own_network_is_not_read(
     kind: type[Any], store: StubStore, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store itself is where it may be; the address of each connection counts."""
-    loop = asyncio.get_running_loop()
-    known = loop.getaddrinfo
+    known = socket.getaddrinfo
 
-    async def getaddrinfo(host: Any, port: Any, **options: Any) -> list[Any]:
-        return await known(PRIVATE if host == "cdn.example" else host, port, **options)
+    def getaddrinfo(host: Any, port: Any, *arguments: Any, **options: Any) -> list[Any]:
+        return known(PRIVATE if host == "cdn.example" else host, port, *arguments, **options)
 
-    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     form = stub_connector(store, cdn_base_url=f"http://{host}:{store.url.rpartition(':')[2]}/cdn")
 
     async with aws_clients() as aws, Outgoing(Settings(), is_private_address=PRIVATE.__eq__) as outgoing:

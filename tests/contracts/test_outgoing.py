@@ -3,8 +3,8 @@ One suite for every client of customers' hosts: an attacker who may answer anyth
 into our own network, and a redirect is no answer.
 """
 
-import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -185,12 +185,11 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
     """Set the answers for the name `store.example`, one for each resolution; the last one stays."""
 
     def leads_to(*answers: tuple[str, ...]) -> None:
-        loop = asyncio.get_running_loop()
-        known, left = loop.getaddrinfo, list(answers)
+        known, left = socket.getaddrinfo, list(answers)
 
-        async def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
+        def getaddrinfo(host: str, port: int, *arguments: Any, **options: Any) -> list[Any]:
             if host.removesuffix(".") != "store.example":
-                return await known(host, port, **options)
+                return known(host, port, *arguments, **options)
             found = left.pop(0) if len(left) > 1 else left[0]
             return [
                 (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
@@ -199,7 +198,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
                 for address in found
             ]
 
-        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
     return leads_to
 
@@ -228,6 +227,22 @@ async def test_name_that_resolves_otherwise_the_second_time_gains_nothing(
                 await ask(outgoing, f"http://store.example:{victim.port}")
 
         assert (1, 0) == (len(attacker.heads), victim.connections)
+
+
+async def test_every_client_looks_names_up_in_the_threads_for_names(
+    ask: Ask, outgoing: Outgoing, attacker: RawServer, resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve((ATTACKER,))
+    answer, threads = socket.getaddrinfo, []
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        threads.append((host, threading.current_thread().name.partition("_")[0]))
+        return answer(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    await ask(outgoing, f"http://store.example:{attacker.port}")
+
+    assert [("store.example", "names")] == [one for one in threads if one[0] == "store.example"]
 
 
 HOST = "store.example"

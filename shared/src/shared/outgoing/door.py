@@ -23,6 +23,7 @@ from shared.outgoing.addresses import (
 from shared.outgoing.http_client import HttpClient
 from shared.outgoing.proxies import Proxies
 from shared.outgoing.relay import Relay
+from shared.outgoing.resolver import Resolver
 from shared.outgoing.tcp_client import TcpClient
 from shared.runtime.logs import redactor
 from shared.runtime.settings import Settings
@@ -58,7 +59,10 @@ class Outgoing:
             redactor.add(password)
         self.authorities = _read_authorities(settings.ca_bundle)
         self.tls = _tls_context(self.authorities)
-        self.tcp = TcpClient(self.proxies, self.tls, is_private_address, allow_private=self.allow_private)
+        self._resolver = Resolver()
+        self.tcp = TcpClient(
+            self._resolver, self.proxies, self.tls, is_private_address, allow_private=self.allow_private
+        )
         self.relay = Relay(self.tcp)
         self._sessions: list[aiohttp.ClientSession] = []
 
@@ -75,11 +79,18 @@ class Outgoing:
         await self.relay.close()
         for session in self._sessions:
             await session.close()
+        await self._resolver.close()
 
     def _open_session(self, make_socket: Callable[[AddressInfo], socket.socket] | None = None) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(
             # Callers limit themselves; a limit here would let one silent host hold up the others.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ssl=self.tls, socket_factory=make_socket),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=IDLE_S,
+                ssl=self.tls,
+                socket_factory=make_socket,
+                resolver=self._resolver,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent",),

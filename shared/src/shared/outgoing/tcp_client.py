@@ -18,6 +18,7 @@ from shared.outgoing.addresses import (
     is_private,
 )
 from shared.outgoing.proxies import Proxies, proxy_credentials
+from shared.outgoing.resolver import Resolver
 
 DIAL_S: Final = 15.0
 ANSWER_BYTES: Final = 16 << 10
@@ -32,15 +33,18 @@ class TcpClient:
         refuses: Tells which addresses a customer's host may not have.
     """
 
-    def __init__(self, proxies: Proxies, tls: ssl.SSLContext, refuses: IsPrivate, *, allow_private: bool) -> None:
+    def __init__(
+        self, resolver: Resolver, proxies: Proxies, tls: ssl.SSLContext, refuses: IsPrivate, *, allow_private: bool
+    ) -> None:
         self.tls = tls
+        self._resolver = resolver
         self._proxies = proxies
         self._refuses = refuses
         self._allow_private = allow_private
 
     async def resolve(self, host: str, port: int) -> list[AddressInfo]:
         """The addresses of a host. Raises `OSError` or `UnicodeError` when it has none."""
-        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return await self._resolver.addresses(host, port)
 
     def refuses(self, info: AddressInfo) -> bool:
         """Return whether an address is one that a customer's host may not have."""
@@ -69,7 +73,7 @@ class TcpClient:
 
     async def connect_any(self, host: str, port: int, *, guarded: bool = True) -> socket.socket:
         """
-        A socket to the first address of a host that answers. Each has its part of the time that the caller gives.
+        A socket to the first address of a host that answers, tried one after another in the time that the caller gives.
 
         Raises:
             PrivateAddressError: An address is inside our own network, and that is not allowed.

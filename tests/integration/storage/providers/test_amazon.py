@@ -345,13 +345,12 @@ async def test_connection_test_ends_in_time_when_the_endpoint_does_not_answer(
 async def test_endpoint_in_our_own_network_is_refused_unless_the_operator_allows_it(
     settings: Settings, shop: dict[str, str], moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop = asyncio.get_running_loop()
-    known = loop.getaddrinfo
+    known = socket.getaddrinfo
 
-    async def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
-        return await known("127.0.0.1" if host == "store.example" else host, port, **options)
+    def getaddrinfo(host: str, port: int, *arguments: Any, **options: Any) -> list[Any]:
+        return known("127.0.0.1" if host == "store.example" else host, port, *arguments, **options)
 
-    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     strict = msgspec.structs.replace(settings, allow_private_endpoints=False)
     async with running(SERVICE, strict) as started, aiohttp.ClientSession(started.url) as http:
         async with http.put(CONNECTOR, json=connector(moto), headers=shop) as answer:
