@@ -17,10 +17,11 @@ from shared.aws.clients import AwsClients
 from shared.aws.errors import AWS_ERRORS, aws_error
 from shared.aws.roles import AwsCredentials
 from shared.config.secret import Secret
-from shared.errors import InvalidError, MillraceError
+from shared.errors import InvalidError, MillraceError, UnavailableError
 from shared.objects.config import AzureStoreConfig, S3StoreConfig, StoreLimits
 from shared.outgoing.addresses import is_refused, unreachable
 from shared.outgoing.door import Outgoing
+from shared.outgoing.http_client import ANSWER_BYTES
 from shared.runtime.settings import Settings
 from support.servers.attacker import ATTACKER, CompanyProxy, RawServer, write_certificate
 
@@ -162,6 +163,18 @@ async def test_redirect_within_the_host_is_an_error_and_is_not_followed(
         await ask(outgoing, attacker.url)
 
     assert 1 == len(attacker.heads)
+
+
+@pytest.mark.parametrize("name", ["sdk", "post_json"])
+@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request"])
+async def test_answer_without_end_is_not_read_into_memory(
+    outgoing: Outgoing, attacker: RawServer, name: str, status: bytes
+) -> None:
+    body = bytes(ANSWER_BYTES + 1)
+    attacker.answer = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+
+    with pytest.raises(UnavailableError, match="AWS cannot be reached"):
+        await ASKS[name](outgoing, attacker.url)
 
 
 @pytest.mark.parametrize(

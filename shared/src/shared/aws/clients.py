@@ -22,16 +22,13 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
-from functools import cache
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import structlog
 
-# aiobotocore and botocore bring no types: what comes from them is Any, here and nowhere else.
-from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
-from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+# botocore brings no types.
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from shared.aws.codes import ENDED_KEYS
@@ -39,32 +36,18 @@ from shared.aws.endpoints import is_aws
 from shared.aws.errors import AWS_ERRORS, aws_code, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
 from shared.aws.sdk_internals import check_internals, disable_s3_habits, drop_keys, frozen_keys, renew_keys
-from shared.aws.sdk_session import session_class
+from shared.aws.sdk_session import CONNECT_S, READ_S, client_config, new_session
 from shared.aws.signing import json_error, signed_headers
 from shared.errors import InvalidError
 from shared.outgoing.door import Outgoing
-from shared.outgoing.http_client import HttpClient
+from shared.outgoing.http_client import HttpClient, read_answer
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-CONNECT_S: Final = 5.0
-READ_S: Final = 30.0
 TIMEOUT: Final = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S)
 ROLE_S: Final = 3600
 """Lifetime of temporary keys: the longest that a chained role may ask for (STS API reference, AssumeRole)."""
-
-
-@cache
-def _sdk_data() -> Any:
-    """The SDK's data, as its sessions read and keep them."""
-    return AioSession().get_component("data_loader")
-
-
-def _session() -> Any:
-    session = AioSession()
-    session.register_component("data_loader", _sdk_data())
-    return session
 
 
 class _LazyAwaitable:
@@ -114,7 +97,7 @@ class AwsClients:
         self._services = tuple(services)
         self._most = most
         self._sts_endpoint_url = sts_endpoint_url
-        self._session = _session()
+        self._session = new_session()
         self._slots: OrderedDict[tuple[object, ...], _Slot] = OrderedDict()
 
     async def __aenter__(self) -> Self:
@@ -182,7 +165,7 @@ class AwsClients:
                 "aws_session_token": credentials.session_token.reveal() or None,
             }
         context = session.create_client(
-            service, region_name=region, endpoint_url=endpoint_url, config=_config(endpoint_url, http), **keys
+            service, region_name=region, endpoint_url=endpoint_url, config=client_config(endpoint_url, http), **keys
         )
         try:
             slot.client = await context.__aenter__()
@@ -212,7 +195,7 @@ class AwsClients:
                 "expiry_time": keys["expires_at"].isoformat(),
             }
 
-        session = _session()
+        session = new_session()
         # A test on a real STS API holds this.
         renew_keys(session, refresh)
         return session
@@ -261,7 +244,7 @@ class AwsClients:
                 keys = await frozen_keys(client)
                 headers = signed_headers(keys, service=service, region=region, url=url, target=target, body=body)
                 async with http.request("POST", url, data=body, headers=headers, timeout=TIMEOUT) as answer:
-                    content = await answer.read()
+                    content = await read_answer(answer)
                     if answer.status != 200:
                         raise json_error(target.rpartition(".")[2], answer.status, answer.headers, content)
                     return content
@@ -335,23 +318,3 @@ async def _with_lasting_keys(
 async def _close(slot: _Slot) -> None:
     if slot.context is not None:
         await slot.context.__aexit__(None, None, None)
-
-
-def _config(endpoint_url: str | None, http: HttpClient) -> Any:
-    return AioConfig(
-        connect_timeout=CONNECT_S,
-        read_timeout=READ_S,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        # Many stores that speak S3 refuse the checksums that the SDK adds by default (boto/botocore#3277).
-        request_checksum_calculation="when_required" if endpoint_url else "when_supported",
-        response_checksum_validation="when_required" if endpoint_url else "when_supported",
-        s3={"addressing_style": "path"} if endpoint_url else {},
-        http_session_cls=session_class(http),
-        # `OutgoingSession` has them.
-        proxies={},
-        # AWS_ENDPOINT_URL of the machine must not send a customer's keys elsewhere.
-        ignore_configured_endpoint_urls=True,
-        # Reads the service's model in a thread: it is megabytes of JSON.
-        warm_up_loader_caches=True,
-        user_agent_extra="millrace",
-    )

@@ -1,6 +1,6 @@
 """An HTTP client that follows no redirect. `shared.outgoing.door.Outgoing` makes the two of a process."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from yarl import URL
@@ -10,6 +10,22 @@ from shared.outgoing.proxies import Proxies
 
 if TYPE_CHECKING:
     from aiohttp.client import _RequestContextManager
+
+
+ANSWER_BYTES: Final = 4 << 20
+"""Most of an answer that is read into memory. The longest that we ask for are lists, of some 100 KB."""
+
+
+async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises `aiohttp.ClientPayloadError` above `ANSWER_BYTES`: a host may send without end."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
+        if size > ANSWER_BYTES:
+            answer.close()
+            raise aiohttp.ClientPayloadError(f"expected an answer of at most {ANSWER_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 class HttpClient:
