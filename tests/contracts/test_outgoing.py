@@ -3,6 +3,7 @@ One suite for every client of customers' hosts: an attacker who may answer anyth
 into our own network, and a redirect is no answer.
 """
 
+import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -263,8 +264,11 @@ AWS_HOST = f"bucket.s3.{REGION}.amazonaws.com"
 
 
 async def by_sdk_to_aws(outgoing: Outgoing, url: str) -> None:
-    async with AwsClients(outgoing) as aws, aws.client("s3", region=REGION, credentials=KEYS) as s3:
-        await s3.put_object(Bucket="bucket", Key="key", Body=b"content")
+    try:
+        async with AwsClients(outgoing) as aws, aws.client("s3", region=REGION, credentials=KEYS) as s3:
+            await s3.put_object(Bucket="bucket", Key="key", Body=b"content")
+    except AWS_ERRORS as error:
+        raise aws_error(error) from error
 
 
 async def by_s3_put_to_aws(outgoing: Outgoing, url: str) -> None:
@@ -288,6 +292,24 @@ async def test_proxy_and_authorities_of_the_settings_hold_for_every_client(name:
     assert [f"{AWS_HOST if name in TO_AWS else HOST}:443"] == proxy.asked
     assert ["dXNlcjpzQGNyZXQ="] == proxy.credentials
     assert 1 == len(server.heads)
+
+
+@pytest.mark.parametrize("no_proxy", ["*", "amazonaws.com:443", ""])
+@pytest.mark.parametrize("name", TO_AWS)
+async def test_host_that_is_excluded_is_reached_without_the_proxy_by_every_client(
+    name: str, no_proxy: str, attacker: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with CompanyProxy(attacker) as proxy:
+        # A setting that is empty rules out the variable, which libraries read by themselves.
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        settings = Settings(https_proxy=proxy.url if no_proxy else "", no_proxy=no_proxy)
+        async with asyncio.timeout(60), Outgoing(settings) as outgoing:
+            # The test need not have a network.
+            with suppress(MillraceError):
+                await TO_AWS[name](outgoing, "")
+
+    assert [] == proxy.asked
 
 
 async def test_unknown_authority_is_refused_by_every_client(ask: Ask, tmp_path: Path) -> None:

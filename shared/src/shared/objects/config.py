@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 from obstore.store import AzureStore, LocalStore, S3Store
@@ -47,6 +48,7 @@ class StoreLimits(Struct, frozen=True, kw_only=True):
 
 
 USUAL: Final = StoreLimits()
+UNUSED_PROXY: Final = "http://127.0.0.1:9"
 
 Folder = Annotated[str, Meta(max_length=512)]
 Endpoint = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
@@ -245,8 +247,11 @@ async def _reached(
             options["proxy_url"] = host.proxy_url
             yield _Reached(host.url, options)
         return
-    if outgoing.proxies.https:
-        options |= {"proxy_url": outgoing.proxies.https, "proxy_excludes": outgoing.proxies.no_proxy}
+    if (proxy := outgoing.proxies.of(endpoint)) is not None:
+        options["proxy_url"] = proxy
+    else:
+        # Without a proxy obstore would take the one of the environment, and it knows no ports in `NO_PROXY`.
+        options |= {"proxy_url": UNUSED_PROXY, "proxy_excludes": urlsplit(endpoint).hostname or ""}
     if outgoing.authorities is not None:
         options["root_certificate"] = outgoing.authorities
     yield _Reached(endpoint, options)
