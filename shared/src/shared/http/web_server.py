@@ -56,7 +56,7 @@ LONG_HEAD: Final = _refusal(
 class HttpConnection(web.RequestHandler):
     """One connection. Tells `WebServer` when it waits for a request, when it works, and when nobody reads."""
 
-    __slots__ = ("_body", "_head_bytes", "_listener", "_refused", "_socket", "_waits")
+    __slots__ = ("_body", "_ended", "_head_bytes", "_listener", "_refused", "_socket", "_waits")
 
     def __init__(self, manager: web.Server, listener: "WebServer", **options: Any) -> None:
         super().__init__(manager, **options)
@@ -68,6 +68,7 @@ class HttpConnection(web.RequestHandler):
         """Bytes of a head that is not whole; None while a request is answered."""
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request: what nobody read of it may still come after the answer."""
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
@@ -115,9 +116,20 @@ class HttpConnection(web.RequestHandler):
         if self._socket is not None:
             super().connection_lost(exc)
 
-    def begin_request(self) -> None:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own type, which aiohttp narrows
+        """
+        Keep the connection of a client that sends no more for the answer to a whole request (RFC 9112, 9.6).
+
+        Returns:
+            True where the connection stays open for the answer.
+        """
+        self._ended = self._head_bytes is None and self._body.is_eof()
+        return self._ended
+
+    def begin_request(self, body: StreamReader) -> None:
         """Headers have come whole."""
         self._waits = False
+        self._body = body
         self._head_bytes = None
         self._listener.expect_answer(self)
 
@@ -128,9 +140,17 @@ class HttpConnection(web.RequestHandler):
             resp = http_exception_response(resp)
         finished = await super().finish_response(request, resp, start_time)
         self._waits = True
-        self._head_bytes, self._body = 0, request.content
+        self._head_bytes = 0
         self._listener.expect_request(self)
+        if self._ended:
+            # One turn later aiohttp has begun the next one of requests that came together.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._close_ended)
         return finished
+
+    def _close_ended(self) -> None:
+        if self._waits:
+            self.force_close()
 
     def handle_error(
         self,
@@ -301,5 +321,5 @@ def _make_request(
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
     if isinstance(protocol, HttpConnection):
-        protocol.begin_request()
+        protocol.begin_request(payload)
     return make(message, payload, protocol, writer, task)

@@ -107,6 +107,37 @@ async def test_request_that_does_not_come_whole_is_closed(
         assert b'millrace_http_closed_total{reason="time"} 1.0' in served.mesh.metrics.render()
 
 
+@pytest.mark.parametrize("requests", [1, 3])
+async def test_client_that_sends_no_more_gets_its_answers_and_the_close(settings: Settings, requests: int) -> None:
+    async with serving(settings) as served:
+        reader, writer = await open_line(served)
+
+        writer.write(HALF.replace(b"livez", b"v1/work") + b"\r\n" + WHOLE * (requests - 1))
+        writer.write_eof()
+        await until(lambda: served.state.count == 1)
+        served.state.may_finish.set()
+        # Before the time that an idle connection has.
+        async with asyncio.timeout(20):
+            answers = await reader.read()
+
+        assert answers.startswith(b"HTTP/1.1 204")
+        assert answers.count(b'{"alive":true}') == requests - 1
+        writer.close()
+
+
+async def test_client_that_ends_within_a_body_is_closed(settings: Settings) -> None:
+    async with serving(settings) as served:
+        reader, writer = await open_line(served)
+
+        writer.write(b"GET /v1/work HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab")
+        await until(lambda: served.state.count == 1)
+        writer.write_eof()
+
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_headers_that_trickle_do_not_move_the_deadline(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
