@@ -3,6 +3,7 @@ Readiness of a service: named pings, each brought by the part that it checks.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -14,6 +15,9 @@ log = structlog.get_logger()
 
 PING_S = 3.0
 """Limit of a ping; one that takes longer has failed."""
+
+KEPT_S = 1.0
+"""Time for which what the pings say is kept: anybody may ask, and each ping asks others."""
 
 Ping = Callable[[], Awaitable[None]]
 
@@ -32,26 +36,39 @@ class Readiness(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Health:
-    """Collects pings while a service starts; `state` says where in its life the service is."""
+    """
+    Collects pings while a service starts; `state` says where in its life the service is. `clock` is monotonic, in
+    seconds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.state = "starting"
+        self._clock = clock
+        self._reasons: dict[str, str | None] = {}
+        self._pinged_at: float | None = None
+        self._pinging = asyncio.Lock()
         self._pings: dict[str, Ping] = {}
         self._degraded: list[Callable[[], dict[str, str]]] = []
 
     def add(self, name: str, ping: Ping) -> None:
         """Add a ping, which returns or raises a `MillraceError` that says why not."""
         self._pings[name] = ping
+        self._pinged_at = None
 
     def add_degraded(self, degraded: Callable[[], dict[str, str]]) -> None:
         """Add a source of what is degraded now, and why. It names no tenant: every caller may read it."""
         self._degraded.append(degraded)
 
     async def check(self) -> Readiness:
-        """Run every ping at once."""
-        names = list(self._pings)
-        reasons = await asyncio.gather(*(_reason(self._pings[name]) for name in names))
-        failing = {name: reason for name, reason in zip(names, reasons, strict=True) if reason is not None}
+        """Run every ping at once, or repeat what they said within `KEPT_S`. All who ask meanwhile wait for one run."""
+        async with self._pinging:
+            if self._pinged_at is None or self._clock() - self._pinged_at > KEPT_S:
+                pings = dict(self._pings)
+                reasons = await asyncio.gather(*map(_reason, pings.values()))
+                self._reasons, self._pinged_at = dict(zip(pings, reasons, strict=True)), self._clock()
+            reasons_of = self._reasons
+        names = list(reasons_of)
+        failing = {name: reason for name, reason in reasons_of.items() if reason is not None}
         if self.state != "running":
             failing = {"service": self.state} | failing
         ok = tuple(name for name in names if name not in failing)
