@@ -58,6 +58,7 @@ def test_a_good_connector_is_accepted(changes: dict[str, Any]) -> None:
         ({"secret_key": Secret("copied with a space ")}, "secret_key"),
         ({"endpoint_url": "http://kinesis.eu-central-1.amazonaws.com"}, "endpoint_url"),
         ({"endpoint_url": "https://169.254.169.254"}, "endpoint_url"),
+        ({"endpoint_url": "https://kinesis.eu-central-1.amazonaws.com:99999"}, "endpoint_url"),
         ({"endpoint_url": "https://amazonaws.com.example.org"}, "endpoint_url"),
         ({"endpoint_url": "https://notamazonaws.com"}, "endpoint_url"),
         ({"endpoint_url": "https://ec2-203-0-113-9.eu-west-1.compute.amazonaws.com"}, "endpoint_url"),

@@ -99,7 +99,7 @@ class KinesisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"expected https:// and a host of Kinesis, such as kinesis.{self.region}.{domain_of(self.region)}",
                 field="endpoint_url",
             )
-        if self.endpoint_url and not self.at_aws:
+        if self.endpoint_url:
             check_url(self.endpoint_url, "endpoint_url", allow_private=True)
         if self.role_arn and not self.api_key:
             # A secret that is left out of a form is the saved one, here that of the keys which the role replaces.
