@@ -69,6 +69,14 @@ APK = ContentType(name="application/vnd.android.package-archive", extension="apk
 ZIP_KINDS: Final = (ZIP, DOCX, XLSX, PPTX, DOCM, XLSM, PPTM, XLSB, ODT, ODS, ODP, EPUB, PKPASS, JAR, APK)
 """Types of ZIP archives; `storage.content.zip_types` tells them apart."""
 
+OLE: Final = ContentType(name="application/x-ole-storage", extension="bin")
+"""Any compound file; `storage.content.ole_types` tells the kinds apart."""
+DOC = ContentType(name="application/msword", extension="doc")
+XLS = ContentType(name="application/vnd.ms-excel", extension="xls")
+PPT = ContentType(name="application/vnd.ms-powerpoint", extension="ppt")
+MSG = ContentType(name="application/vnd.ms-outlook", extension="msg")
+OLE_KINDS: Final = (DOC, XLS, PPT, MSG)
+
 NAME_CHARS: Final = 128
 EXTENSION_CHARS: Final = 16
 
@@ -86,6 +94,7 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], ContentType], ...] = (
     (re.compile(rb"\x1f\x8b\x08"), ContentType(name="application/gzip", extension="gz")),
     (re.compile(rb"7z\xbc\xaf\x27\x1c"), ContentType(name="application/x-7z-compressed", extension="7z")),
     (re.compile(rb"Rar!\x1a\x07"), ContentType(name="application/vnd.rar", extension="rar")),
+    (re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), OLE),
     # ISO base media files, by their major brand (MP4 registration authority).
     (
         re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL),
@@ -134,8 +143,8 @@ BY_EXTENSION: dict[str, ContentType] = {
     kind.extension: kind
     for kind in (
         *(SVG, HTML, XML, CALENDAR, VCARD, TEXT, BINARY, WOFF2, WOFF, TTF, OTF, TTC),
-        *ZIP_KINDS,
-        *(kind for _, kind in _SIGNATURES),
+        *(*ZIP_KINDS, *OLE_KINDS),
+        *(kind for _, kind in _SIGNATURES if kind is not OLE),
     )
 }
 """Every type of an object, by the extension in its key."""
@@ -149,7 +158,8 @@ def sniff(head: bytes, pieces: Callable[[], Iterable[bytes]]) -> ContentType:
     where the head does not decide, because a text file is text to its end.
 
     Returns:
-        The type; `BINARY` for a file that has no signature and is not text. `ZIP` for every kind of ZIP archive.
+        The type; `BINARY` for a file that has no signature and is not text. `ZIP` for every kind of ZIP archive,
+        and `OLE` for every compound file.
     """
     if (kind := sniff_head(head)) is not None:
         return kind

@@ -22,7 +22,8 @@ from shared.runtime.fair_share import FairShare
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
 from storage.content.body import Body, body_of
-from storage.content.content_types import SVG, ZIP, ContentType, disposition, sniff
+from storage.content.content_types import OLE, SVG, ZIP, ContentType, disposition, sniff
+from storage.content.ole_types import ole_type
 from storage.content.zip_types import zip_type
 from storage.images.image import InspectedImage
 from storage.images.worker_pool import ImageProcessPool
@@ -275,10 +276,10 @@ class Uploads:
 
 def _type_of(body: Body) -> ContentType:
     kind = sniff(body.head, body.pieces)
-    if kind is not ZIP:
+    if kind not in (ZIP, OLE):
         return kind
     with body.open() as file:
-        return zip_type(file)
+        return zip_type(file) if kind is ZIP else ole_type(file)
 
 
 class _PlannedObject(Struct, frozen=True, kw_only=True):
