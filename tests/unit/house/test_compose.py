@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from shared.contracts.grants import GRANTS, PROVISION
-from shared.runtime.settings import Settings, read_settings
+from shared.runtime.settings import CUSTOMARY, Settings, read_settings
 from shared.service import Service
 
 REPOSITORY = Path(__file__).parents[3]
@@ -33,7 +33,8 @@ def compose() -> dict[str, Any]:
 
 def settings_of(service: dict[str, Any]) -> dict[str, str]:
     """The environment of a compose service as its process gets it when the host sets nothing."""
-    text = {name: json.dumps(value).strip('"') for name, value in service.get("environment", {}).items()}
+    held = {name: value for name, value in service.get("environment", {}).items() if value is not None}
+    text = {name: json.dumps(value).strip('"') for name, value in held.items()}
     return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in text.items()}
 
 
@@ -60,6 +61,14 @@ def test_environment_of_a_service_holds_only_settings_that_exist(compose: dict[s
     assert fields <= set(settings_type(name).__struct_fields__)
     values = {variable: value for variable, value in environment.items() if not variable.endswith("_FILE")}
     read_settings(settings_type(name), values)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_proxies_and_authorities_of_the_host_are_those_of_a_service(compose: dict[str, Any], name: str) -> None:
+    environment = compose["services"][name]["environment"]
+
+    passed_on = {variable for variable, value in environment.items() if value is None}
+    assert passed_on == {variable for names in CUSTOMARY.values() for variable in names if variable.isupper()}
 
 
 def test_environment_of_the_image_holds_only_settings_that_exist() -> None:
