@@ -14,6 +14,7 @@ from millrace.terminal.console import Console
 from millrace.terminal.event_loop import run_async
 from shared.config.registry import ConfigEntry, Registry
 from shared.config.tokens import SHOWN, TOKENS, Token, new_token, token_hash
+from shared.contracts.subjects import NO_APP
 from shared.errors import InvalidError, NotFoundError
 from shared.runtime.retry import retry
 
@@ -66,9 +67,16 @@ async def create(registry: Registry, scopes: tuple[str, ...], name: str, *, now:
         value = msgspec.convert({"scopes": scopes, "name": name, "created_at": now}, Token)
     except msgspec.ValidationError:
         raise InvalidError("expected admin, metrics or app:<app key>", field="--scope") from None
+    for scope in scopes:
+        _check_app_of(scope)
     # The key is new, so writing it twice does no harm.
     await retry(lambda: registry.put(TOKENS, token_hash(token), "", value), backoff=ELECTION, deadline_s=ELECTION_S)
     return token
+
+
+def _check_app_of(scope: str) -> None:
+    if scope == f"app:{NO_APP}":
+        raise InvalidError(f"expected another app: {NO_APP!r} stands for no app", field="--scope")
 
 
 async def revoke(registry: Registry, prefix: str) -> ConfigEntry[Token]:

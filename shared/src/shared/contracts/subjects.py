@@ -17,6 +17,8 @@ PARTITIONS = 16
 
 APP_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NO_APP = "-"
+"""Stands for no tenant in subjects of alerts and dead letters. An app of this name is read and deleted, not made."""
 
 STORE_MEDIA = "storage.media.store"
 RESOLVE_MEDIA = "storage.media.resolve"
@@ -29,6 +31,13 @@ def check_app_key(app_key: str) -> str:
     if not APP_KEY.fullmatch(app_key):
         raise InvalidError("expected 1 to 64 letters, digits, '_' or '-'", field="app_key")
     return app_key
+
+
+def check_new_app_key(app_key: str) -> str:
+    """Return the key of an app that is to be configured, or raise `InvalidError` for `app_key`."""
+    if app_key == NO_APP:
+        raise InvalidError(f"expected another key: {NO_APP!r} stands for no app", field="app_key")
+    return check_app_key(app_key)
 
 
 def check_name(name: str, field: str) -> str:
@@ -138,7 +147,7 @@ def dead_letter(service: str, app_key: str, owner_id: str, reason: str) -> str:
 
     The app may be what a publisher has put into a subject. One that no app can have is `-`.
     """
-    return f"dlq.{service}.{app_key if app_key == '*' or APP_KEY.fullmatch(app_key) else '-'}.{owner_id}.{reason}"
+    return f"dlq.{service}.{app_key if app_key == '*' or APP_KEY.fullmatch(app_key) else NO_APP}.{owner_id}.{reason}"
 
 
 def parse_dead_letter(subject: str) -> tuple[str, str, str, str]:

@@ -57,14 +57,24 @@ class ConfigList(Struct, frozen=True, kw_only=True):
     items: tuple[ConfigItem, ...]
 
 
-def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | None = None) -> tuple[Route, ...]:
+class Remains(Struct, frozen=True):
+    """The answer to a deletion: its type, and the function that makes it."""
+
+    type: Any
+    find: Callable[[Call[Any]], Awaitable[Any]]
+
+
+def resource_routes(
+    kind: Kind[T], path: str, name: str, *, check: Check[T] | None = None, remains: Remains | None = None
+) -> tuple[Route, ...]:
     """
     The routes of one kind. `path` is the collection's, such as `/v1/apps/{app_key}/hooks`, or, for a kind with a fixed
-    id, the one thing's. `name` is the word for it in summaries.
+    id, the one thing's. `name` is the word for it in summaries. Without `remains` a deletion is answered with 204.
     """
 
     async def put(call: Call[Any]) -> ConfigChange:
         id = _id(kind, call)
+        subjects.check_new_app_key(call.app_key)
         if id in kind.reserved:
             raise InvalidError(f"expected another id: {id!r} has a meaning of its own here", field="id")
         old = await _find(kind, call, id)
@@ -97,8 +107,9 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
             await slices.turn()
         return ConfigList(items=tuple(items))
 
-    async def delete(call: Call[Any]) -> None:
+    async def delete(call: Call[Any]) -> Any:
         await call.registry.delete(kind, call.app_key, _id(kind, call))
+        return None if remains is None else await remains.find(call)
 
     one = path if kind.fixed_id is not None else f"{path}/{{id}}"
     dry_run = {"dry_run": Query("Only say what would change", bool, False)}
@@ -114,7 +125,9 @@ def resource_routes(kind: Kind[T], path: str, name: str, *, check: Check[T] | No
             query=dry_run,
         ),
         Route("GET", one, get, f"Show {name}; secrets are masked", reply=kind.type),
-        Route("DELETE", one, delete, f"Delete {name}", status=204),
+        Route("DELETE", one, delete, f"Delete {name}", status=204)
+        if remains is None
+        else Route("DELETE", one, delete, f"Delete {name}, and tell what remains", reply=remains.type),
     )
     if kind.fixed_id is not None:
         return routes

@@ -131,3 +131,25 @@ async def test_a_user_without_his_password_has_his_key(gateway: Gateway) -> None
     with pytest.raises(asyncssh.PermissionDenied):
         async with gateway.connect():
             pass
+
+
+async def test_deletion_of_an_app_tells_what_remains_and_how_all_is_deleted(gateway: Gateway) -> None:
+    await gateway.user()
+    await gateway.put("/v1/apps/shop", {"timezone": "Europe/Istanbul"})
+
+    async with gateway.http.delete(f"{gateway.running.url}/v1/apps/shop") as answer:
+        remains = await answer.json()
+
+    assert (answer.status, remains["ftp_users"], remains["remotes"]) == (200, ["nightly"], [])
+    assert "millrace app delete shop --yes" in remains["elsewhere"]
+
+
+async def test_app_that_would_stand_for_no_app_is_refused_with_the_reason(gateway: Gateway) -> None:
+    async with gateway.http.put(f"{gateway.running.url}/v1/apps/-", json={}) as answer:
+        error = (await answer.json())["error"]
+
+    assert (answer.status, error["field"], error["message"]) == (
+        400,
+        "app_key",
+        "expected another key: '-' stands for no app",
+    )

@@ -1,5 +1,7 @@
 """Routes of apps and of their SFTP users: the configuration kinds `apps` and `ftp_users`."""
 
+from msgspec import Struct
+
 from ftp_gateway.config import (
     APPS,
     FTP_USERS,
@@ -11,10 +13,11 @@ from ftp_gateway.config import (
     check_user,
     with_password,
 )
+from ftp_gateway.remotes.remote import REMOTES
 from ftp_gateway.state import State
 from shared.config.secret import Secret
 from shared.errors import InvalidError
-from shared.http.resources import resource_routes
+from shared.http.resources import Remains, resource_routes
 from shared.http.routes import Route
 from shared.http.server import Call
 
@@ -40,7 +43,36 @@ async def _checked_user(call: Call[State], user: FtpUser, old: FtpUser | None) -
     return with_password(user, Secret(await call.state.passwords.hash(password)))
 
 
+class AppRemains(Struct, frozen=True, kw_only=True):
+    """
+    Rest of an app whose rules for files are deleted. `ftp_users` and `remotes` are the ids of those that work on;
+    `elsewhere` says how to see and delete them, and what other services have of the app.
+    """
+
+    ftp_users: tuple[str, ...]
+    remotes: tuple[str, ...]
+    elsewhere: str
+
+
+async def _find_remains(call: Call[State]) -> AppRemains:
+    app_key = call.app_key
+    return AppRemains(
+        ftp_users=tuple(sorted(entry.id for entry in await call.registry.list(FTP_USERS, app_key))),
+        remotes=tuple(sorted(entry.id for entry in await call.registry.list(REMOTES, app_key))),
+        elsewhere=(
+            f"`millrace app show {app_key}` lists what the app has in all services, and `millrace app delete {app_key} "
+            "--yes` deletes it"
+        ),
+    )
+
+
 ROUTES: tuple[Route, ...] = (
-    *resource_routes(APPS, "/v1/apps/{app_key}", "an app", check=_checked_app),
+    *resource_routes(
+        APPS,
+        "/v1/apps/{app_key}",
+        "the app's rules for files",
+        check=_checked_app,
+        remains=Remains(AppRemains, _find_remains),
+    ),
     *resource_routes(FTP_USERS, "/v1/apps/{app_key}/ftp-users", "an SFTP user", check=_checked_user),
 )
