@@ -34,6 +34,7 @@ def test_every_event_matches_without_lists() -> None:
         ({"partner_id": 5}, False),
         ({"partner_id": True}, False),
         ({"partner_id": "four"}, False),
+        ({"partner_id": "4" * 5000}, False),
         ({}, False),
     ],
 )

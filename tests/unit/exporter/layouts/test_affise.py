@@ -18,7 +18,8 @@ scalars = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 )
 texts = st.text('aE9ğ漢😀,"\r\n\0 =-.', max_size=12)
-values = scalars | texts | st.lists(scalars | texts, max_size=3) | st.dictionaries(texts, scalars, max_size=3)
+numbers = st.from_regex(rb"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,25})?", fullmatch=True).map(Raw)
+values = scalars | numbers | texts | st.lists(scalars | texts, max_size=3) | st.dictionaries(texts, scalars, max_size=3)
 
 
 def event(kind: EventType, attributes: Mapping[str, object], occurred_at: int = 1_795_314_667_123) -> ExportedEvent:
@@ -118,6 +119,8 @@ def test_earnings_are_revenue_less_payouts_when_not_set(attributes: dict[str, ob
         (Raw(b"-1.50E+2"), "-150"),
         (Raw(b"1e400"), "1" + "0" * 400),
         (Raw(b"1e999999999"), "1e999999999"),
+        (Raw(b"1e99999999999999999999"), "1e99999999999999999999"),
+        (Raw(b"1E-99999999999999999999"), "1E-99999999999999999999"),
         (Raw(b'[ 1.10,\n {"a":"\\u0131"}]'), '[1.10,{"a":"\\u0131"}]'),
     ],
 )

@@ -105,7 +105,11 @@ def text(value: Value) -> str:
 def _written_out(number: str) -> str:
     if "e" not in number and "E" not in number:
         return number
-    value = Decimal(number)
+    try:
+        value = Decimal(number)
+    except InvalidOperation:
+        # JSON allows any exponent, `Decimal` one of eighteen digits.
+        return number
     return format(value, "f") if abs(value.adjusted()) <= WRITTEN_OUT_DIGITS else number
 
 

@@ -1,11 +1,14 @@
 """The selection of an export's events: by type, and by the lists of its configuration. Pure."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from exporter.pipeline.events import ExportedEvent, Value
 from shared.contracts.messages import EventType
+
+ID_DIGITS: Final = 20
+"""The most digits of an id as text. Python reads no number of thousands of them."""
 
 Data = Literal["clicks", "conversions"]
 
@@ -46,6 +49,6 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def _number(value: Value) -> int | None:
     """An id as a number. A publisher may send it as text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and len(value) <= ID_DIGITS and value.isascii() and value.isdigit():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
