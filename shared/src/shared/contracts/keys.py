@@ -169,11 +169,3 @@ def remote_of_key(key: str) -> tuple[str, str]:
     """The app and the remote of any key in `REMOTES`."""
     app_key, remote_id, _ = key.split(".", 2)
     return app_key, remote_id
-
-
-# SUMMARIES
-
-
-def summary_key(app_key: str) -> str:
-    """The key in `SUMMARIES` of an app."""
-    return app_key
