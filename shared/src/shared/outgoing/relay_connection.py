@@ -120,7 +120,7 @@ class LibrarySide(asyncio.Protocol):
         self._connecting: asyncio.Task[None] | None = None
         self._route: HostRoute | None = None
         self._host = HostSide(self)
-        self._head = bytearray()
+        self._head = b""
         self._left = 0
         self._ending = False
         self.ended = asyncio.Event()
@@ -159,15 +159,17 @@ class LibrarySide(asyncio.Protocol):
             self._left -= len(data)
             self._host.write(data)
         else:
-            self._head += data
-            if (end := self._head.find(b"\r\n\r\n")) >= 0:
-                head, rest = bytes(self._head[:end]), bytes(self._head[end + 4 :])
-                self._head.clear()
-                self._begin(head, rest)
-            elif len(self._head) > HEAD_BYTES:
+            # A head mostly comes whole and with its body, which is copied once, into what is sent.
+            data = self._head + data
+            if (end := data.find(b"\r\n\r\n")) >= 0:
+                self._head = b""
+                self._begin(data[:end], memoryview(data)[end + 4 :])
+            elif len(data) > HEAD_BYTES:
                 self.abort()
+            else:
+                self._head = data
 
-    def _begin(self, head: bytes, rest: bytes) -> None:
+    def _begin(self, head: bytes, rest: memoryview) -> None:
         self._timer.cancel()
         try:
             request = parse_head(head)

@@ -92,6 +92,29 @@ async def test_host_that_stops_reading_and_then_closes_leaves_no_request_hanging
         await reader.read()
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 7, 60, 1000])
+async def test_request_in_pieces_reaches_the_host_as_it_was_sent(piece_bytes: int) -> None:
+    body = bytes(range(256)) * 4
+    came: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            came.append(await reader.readuntil(b"\r\n\r\n"))
+            came.append(await reader.readexactly(len(body)))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with asyncio.timeout(30), relayed(take) as ((reader, writer), head):
+        whole = head + b"x-Name: value\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        for _ in range(2):
+            for at in range(0, len(whole), piece_bytes):
+                writer.write(whole[at : at + piece_bytes])
+                await writer.drain()
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    assert [b"PUT /key HTTP/1.1\r\nx-Name: value\r\nContent-Length: 1024\r\n\r\n", body] * 2 == came
+
+
 @pytest.mark.parametrize("written", ["[::1]", "[0:0:0:0:0:0:0:1]", "[::0001]", "[0::1]"])
 async def test_every_form_of_an_ipv6_address_is_the_same_host(written: str) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
