@@ -147,7 +147,12 @@ def dead_letter(service: str, app_key: str, owner_id: str, reason: str) -> str:
 
     The app may be what a publisher has put into a subject. One that no app can have is `-`.
     """
-    return f"dlq.{service}.{app_key if app_key == '*' or APP_KEY.fullmatch(app_key) else NO_APP}.{owner_id}.{reason}"
+    return f"dlq.{service}.{app_key if APP_KEY.fullmatch(app_key) else NO_APP}.{owner_id}.{reason}"
+
+
+def dead_letters_of(service: str) -> str:
+    """All dead letters of a service: a filter."""
+    return f"dlq.{service}.*.*.*"
 
 
 def parse_dead_letter(subject: str) -> tuple[str, str, str, str]:

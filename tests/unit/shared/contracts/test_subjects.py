@@ -191,6 +191,6 @@ def test_filters_may_have_wildcards() -> None:
         subjects.check_subjects((found,), wildcards=True)
 
 
-@pytest.mark.parametrize("app_key", ["x" * 3000, "a b", "\N{EURO SIGN}", ""])
+@pytest.mark.parametrize("app_key", ["x" * 3000, "a b", "\N{EURO SIGN}", "", "*", ">"])
 def test_dead_letter_of_an_app_that_cannot_be_has_a_subject(app_key: str) -> None:
     assert "dlq.hooks.-.entrance.invalid" == subjects.dead_letter("hooks", app_key, "entrance", "invalid")
