@@ -99,7 +99,7 @@ class FaultyKinesis:
     `fails_record` those that a test picks; `failing_streams` has rates for single streams. `shard_records_per_s` and
     `shard_bytes_per_s` limit a shard where a test sets them; Kinesis has 1,000 records and 1 MiB. `denied_operations`,
     and any on `denied_streams`, are refused for want of permission, and no operation is answered for keys that are not
-    in `known_keys`, if any are. Keys in `ended_keys` have expired. `keys_seen` has the access key id of each call,
+    in `known_keys`, if any are. Keys in `ended_keys` are refused as `ended_as`. `keys_seen` has the id of each call,
     `arns_seen` the streams that were named by ARN.
     """
 
@@ -116,6 +116,7 @@ class FaultyKinesis:
         self.failing_streams: dict[str, float] = {}
         self.known_keys: set[str] = set()
         self.ended_keys: set[str] = set()
+        self.ended_as = "expired"
         self.keys_seen: list[str] = []
         self.arns_seen: set[str] = set()
         self.calls = 0
@@ -205,7 +206,7 @@ class FaultyKinesis:
             return _refuse(*REFUSALS["denied"])
         self.keys_seen.append(key)
         if key in self.ended_keys:
-            return _refuse(*REFUSALS["expired"])
+            return _refuse(*REFUSALS[self.ended_as])
         asked = json.loads(body)
         if "StreamARN" in asked:
             self.arns_seen.add(asked["StreamARN"])

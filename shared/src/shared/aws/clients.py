@@ -31,11 +31,18 @@ import structlog
 # botocore brings no types.
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-from shared.aws.codes import ENDED_KEYS
+from shared.aws.codes import DENIED_KEYS, ENDED_KEYS, REVOKED_AFTER_S
 from shared.aws.endpoints import is_aws
 from shared.aws.errors import AWS_ERRORS, aws_code, aws_error
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, TemporaryKeys
-from shared.aws.sdk_internals import check_internals, disable_s3_habits, drop_keys, frozen_keys, renew_keys
+from shared.aws.sdk_internals import (
+    check_internals,
+    disable_s3_habits,
+    drop_keys,
+    frozen_keys,
+    keys_end_within,
+    renew_keys,
+)
 from shared.aws.sdk_session import CONNECT_S, READ_S, client_config, new_session
 from shared.aws.signing import json_error, signed_headers
 from shared.errors import InvalidError
@@ -308,9 +315,11 @@ async def _with_lasting_keys(
     try:
         return await call()
     except ClientError as error:
-        if aws_code(error) not in ENDED_KEYS:
+        code = aws_code(error)
+        revoked = code in DENIED_KEYS and keys_end_within(client, ROLE_S - REVOKED_AFTER_S)
+        if code not in ENDED_KEYS and not revoked:
             raise
-        log.info("role_keys_dropped", role_arn=credentials.role_arn, code=aws_code(error))
+        log.info("role_keys_dropped", role_arn=credentials.role_arn, code=code)
         drop_keys(client, keys)
     return await call()
 

@@ -59,6 +59,14 @@ ENDED_KEYS: Final = frozenset(
 )
 """Codes that a role's keys get which have ended before their time: the role may give new ones."""
 
+DENIED_KEYS: Final = frozenset(["AccessDenied", "AccessDeniedException"])
+"""
+Codes that the keys of a session of a role get once an administrator has revoked the sessions up to that moment: a
+policy denies them everything, and a new session works (IAM user guide, Revoke IAM role temporary security credentials).
+"""
+REVOKED_AFTER_S: Final = 300.0
+"""Age of keys from which on a denial may be a revoked session. A role that may not do a thing is so asked seldom."""
+
 _KINDS: Final = {code: kind for kind, codes in CODES.items() for code in codes.split()}
 
 CLOCK_HINT: Final = "The clock of this machine is off by some minutes: let it follow a time server."

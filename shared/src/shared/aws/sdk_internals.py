@@ -61,6 +61,11 @@ async def frozen_keys(client: Any) -> Any:
     return await client._request_signer._credentials.get_frozen_credentials()
 
 
+def keys_end_within(client: Any, seconds: float) -> bool:
+    """Return whether the keys of a client that renews them end within this time."""
+    return bool(client._request_signer._credentials.refresh_needed(refresh_in=seconds))
+
+
 def drop_keys(client: Any, keys: Any) -> None:
     """Forget the keys of a client that renews them, where they are still these: the next call has new ones."""
     credentials = client._request_signer._credentials

@@ -13,6 +13,7 @@ Considerations: a local object has no headers. Its name tells its content type, 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,7 +22,7 @@ from typing import IO, Any, Final, Literal
 from msgspec import Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
-from shared.aws.codes import ENDED_KEYS
+from shared.aws.codes import DENIED_KEYS, ENDED_KEYS, REVOKED_AFTER_S
 from shared.errors import DeniedError, MillraceError, NotFoundError
 from shared.objects.errors import STORE_ERRORS, code_in, status_in, store_error
 from shared.objects.keys import check_key, content_type_of, folder_of, headers_of
@@ -83,6 +84,7 @@ class ObjectStore:
         self._place = place
         self._files = files
         self._renew = renew
+        self._opened_at = time.monotonic()
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -93,9 +95,13 @@ class ObjectStore:
 
     def _error(self, error: BaseException, doing: str) -> MillraceError:
         """Translate an error. Where it says that the keys have ended before their time, the next call has new ones."""
-        if self._renew is not None and code_in(error) in ENDED_KEYS:
-            self._store = self._renew()
+        if self._renew is not None and self._may_have_ended(code_in(error)):
+            self._store, self._opened_at = self._renew(), time.monotonic()
         return store_error(error, f"{doing} in {self._place}")
+
+    def _may_have_ended(self, code: str | None) -> bool:
+        """Return whether new keys may help: these have ended, or are old enough to be of a session that was revoked."""
+        return code in ENDED_KEYS or (code in DENIED_KEYS and time.monotonic() - self._opened_at > REVOKED_AFTER_S)
 
     async def put(
         self,

@@ -20,6 +20,7 @@ from shared.errors import (
     TooLargeError,
     UnavailableError,
 )
+from shared.objects import store as object_store
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.errors import store_code
 from shared.objects.store import ObjectStore
@@ -322,7 +323,13 @@ async def test_a_role_stores_with_temporary_keys(s3: FakeS3, moto: MotoServer) -
     assert f"Credential={moto.credentials.access_key_id}/" not in s3.requests[0].headers["Authorization"]
 
 
-async def test_a_role_whose_keys_end_early_is_assumed_anew_for_the_next_call(s3: FakeS3, moto: MotoServer) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "kind"), [(400, "ExpiredToken", CredentialsError), (403, "AccessDenied", DeniedError)]
+)
+async def test_a_role_whose_keys_end_early_is_assumed_anew_for_the_next_call(
+    s3: FakeS3, moto: MotoServer, monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: type[MillraceError]
+) -> None:
+    monkeypatch.setattr(object_store, "REVOKED_AFTER_S", -1)
     role = AwsRole(role_arn="arn:aws:iam::123456789012:role/exporter", external_id="millrace-1", base=moto.credentials)
     config = S3StoreConfig(bucket="bucket", region="eu-west-1", endpoint_url=s3.config.endpoint_url)
 
@@ -330,8 +337,8 @@ async def test_a_role_whose_keys_end_early_is_assumed_anew_for_the_next_call(s3:
         provider = aws.credential_provider(role, region=moto.region)
         async with open_store(config, ONCE, credential_provider=provider) as store:
             answer = s3.answer
-            s3.fail(400, "ExpiredToken")
-            with pytest.raises(CredentialsError, match="ExpiredToken"):
+            s3.fail(status, code)
+            with pytest.raises(kind, match=code):
                 await put(store)
             s3.answer = answer
             await put(store)

@@ -9,6 +9,7 @@ import pytest
 
 from hooks.app import SERVICE
 from hooks.handlers import ProbeConnector
+from shared.aws import clients
 from shared.contracts import streams, subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.messages import DeadLetter, Event, decode, encode, make_attributes
@@ -136,9 +137,17 @@ async def test_a_role_that_this_service_assumes_by_itself_sends(
     assert [event["id"] for event in events(5, users=1)] == await ids_at(moto)
 
 
+@pytest.mark.parametrize("ended_as", ["expired", "denied"])
 async def test_a_role_whose_keys_end_early_is_assumed_anew_once(
-    of_role: HooksClient, moto: MotoServer, kinesis: FaultyKinesis, bus: Bus
+    of_role: HooksClient,
+    moto: MotoServer,
+    kinesis: FaultyKinesis,
+    bus: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    ended_as: str,
 ) -> None:
+    monkeypatch.setattr(clients, "REVOKED_AFTER_S", -1)
+    kinesis.ended_as = ended_as
     form = await role_connector(moto, api_key="testing", secret_key="testing-secret", endpoint_url=kinesis.url)
     assert 200 == (await of_role.ask("PUT", "/connectors/kinesis", form))[0]
     await of_role.hook("all")
