@@ -110,6 +110,11 @@ class View(Generic[T]):
         """The entry, or None."""
         return self._entries.get(self.kind.key(app_key, id))
 
+    def is_erased(self, app_key: str, id: str = "") -> bool:
+        """Return whether there was an entry, and there is none any more, as far as this view knows."""
+        key = self.kind.key(app_key, id)
+        return key in self._revisions and key not in self._entries and key not in self._refused
+
     def all(self) -> list[ConfigEntry[T]]:
         """Every entry of every app."""
         return list(self._entries.values())

@@ -2,7 +2,7 @@
 Entries of `CONFIG` as signed bytes: the one place that reads and writes them.
 
 The right to publish on a subject of NATS is no proof of who wrote an entry: a message may reach `$KV.CONFIG.>` as a
-reply or as a delivery. So each entry carries, in a header, a signature by the secret keys over its key and its value
+reply. So each entry carries, in a header, a signature by the secret keys over its key and its value
 (`shared.config.secret_keys`). What a value means is `shared.config.registry`'s.
 """
 

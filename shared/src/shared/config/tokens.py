@@ -7,7 +7,7 @@ import hashlib
 import re
 import secrets
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 from msgspec import Meta, Struct
@@ -40,6 +40,9 @@ TOKENS: Kind[Token] = Kind(prefix="tokens", type=Token, fixed_id="")
 """`tokens.<first 64 characters of the hash>`: the hash stands where other kinds have the app."""
 
 
+UNKNOWN: Final = "this token was never issued, or was revoked"
+
+
 def new_token() -> str:
     """256 random bits, recognisable by secret scanners."""
     return f"mr_{secrets.token_urlsafe(32)}"
@@ -61,13 +64,16 @@ async def authenticate(registry: Registry, header: str | None) -> Token:
     if scheme.lower() != "bearer" or not SHAPE.fullmatch(token.strip()):
         raise UnauthenticatedError("expected 'Authorization: Bearer <token>'")
     hashed = token_hash(token.strip())
-    if known := registry.view(TOKENS).get(hashed):
+    view = registry.view(TOKENS)
+    if known := view.get(hashed):
         return known.value
+    if view.is_erased(hashed):
+        raise UnauthenticatedError(UNKNOWN)
     # The watch may be a moment behind a token that was just made.
     try:
         return (await registry.get(TOKENS, hashed)).value
     except NotFoundError:
-        raise UnauthenticatedError("this token was never issued, or was revoked") from None
+        raise UnauthenticatedError(UNKNOWN) from None
     except UnsignedError as error:
         registry.bus.metrics.count("millrace_config_refused_total", kind=TOKENS.prefix)
         log.warning("token_refused", hash=hashed[:SHOWN], message=error.message)

@@ -1,13 +1,17 @@
 """
-Subjects of JetStream's own API (NATS ADR-1, ADR-31, ADR-37) that we ask directly, beside nats-py.
+Subjects of JetStream's own API (NATS ADR-1, ADR-37) that we ask directly, beside nats-py.
 
 With wildcards they are the rights of `shared.contracts.permissions`.
 """
 
 
-def direct_get(stream: str, subject: str = "") -> str:
-    """Read the last message of a subject; without one, what the request's body asks for (NATS ADR-31)."""
-    return f"$JS.API.DIRECT.GET.{stream}.{subject}" if subject else f"$JS.API.DIRECT.GET.{stream}"
+def get_message(stream: str) -> str:
+    """
+    Read one message, the last of a subject, say; the request's body names it, so this is the right to read the whole
+    stream. The answer is JSON of the API, and not the message: a reply subject of a stream gets no body that somebody
+    chose (docs/adr/0027). That is why nobody has the direct gets of NATS ADR-31.
+    """
+    return f"$JS.API.STREAM.MSG.GET.{stream}"
 
 
 def next_messages(stream: str, consumer: str) -> str:

@@ -15,10 +15,10 @@ class Grant(Struct, frozen=True, kw_only=True):
     Needs of one user of NATS, expanded to subjects by `permissions_of`.
 
     `looks` are the streams and buckets whose configuration and state it asks for. `reads` are the durable consumers
-    that it reads by, `scans` pairs of stream and filter for short-lived consumers and direct gets. `writes`, `requests`
-    and `serves` are subjects that it publishes on, requests and serves. It may delete messages from a stream of
-    `purges`. NATS has no narrower right than one for the whole stream, so the user must check that the messages are its
-    own.
+    that it reads by, `scans` pairs of stream and filter for short-lived consumers. Single messages it reads from
+    streams and buckets of `gets`, all of which it may read. `writes`, `requests` and `serves` are subjects that it
+    publishes on, requests and serves. It may delete messages from a stream of `purges`. NATS has no narrower right than
+    one for the whole stream, so the user must check that the messages are its own.
 
     `makes` are the streams, buckets and consumers that it makes and changes: the right to read and write the account.
 
@@ -29,6 +29,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     makes: tuple[Stream | Bucket | DurableConsumer, ...] = ()
     reads: tuple[DurableConsumer, ...] = ()
     scans: tuple[tuple[str, str], ...] = ()
+    gets: tuple[Stream | Bucket, ...] = ()
     writes: tuple[str, ...] = ()
     requests: tuple[str, ...] = ()
     serves: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ SERVICE_VERBS = ("PING", "INFO", "STATS")
 
 
 def permissions_of(user: str, grant: Grant) -> Permissions:
-    """The subjects that a grant comes to (JetStream API subjects: NATS ADR-1, ADR-31)."""
+    """The subjects that a grant comes to (JetStream API subjects: NATS ADR-1)."""
     publish: list[str] = [*grant.writes, *grant.requests]
     for made in grant.makes:
         publish += _making(made)
@@ -73,7 +74,7 @@ def permissions_of(user: str, grant: Grant) -> Permissions:
             f"$JS.ACK.{stream}.{durable}.>",
         ]
     for name, subject in grant.scans:
-        publish += [jetstream.consumer_create(name, "*", subject), jetstream.direct_get(name, subject)]
+        publish.append(jetstream.consumer_create(name, "*", subject))
     for name in sorted({name for name, _ in grant.scans}):
         publish += [
             jetstream.consumer_info(name, "*"),
@@ -85,6 +86,7 @@ def permissions_of(user: str, grant: Grant) -> Permissions:
             # the server remembers each such subject for a minute unless the user has a right to it. That took a fifth
             # of its time while 300,000 profiles changed and hooks received each change.
             publish.append(f"$JS.ACK.{name}.*.>")
+    publish += [jetstream.get_message(_stream_of(read)) for read in grant.gets]
     for purged in grant.purges:
         publish += [jetstream.purge(purged.name), jetstream.delete_message(purged.name)]
     subscribe = [f"{inbox_prefix(user)}.>", *grant.serves]

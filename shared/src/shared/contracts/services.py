@@ -6,7 +6,6 @@ The command line, the permissions and the tests read it. It imports no service.
 
 from msgspec import Struct
 
-from shared.contracts import jetstream
 from shared.contracts.consumers import HOOKS_CONSUMERS, PROFILES_READER
 from shared.contracts.keys import LEASES_OF_HOOKS
 from shared.contracts.permissions import Grant
@@ -79,9 +78,14 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
         return Grant(
             looks=(*self.own_grant.looks, ALERTS, CONFIG),
             reads=self.own_grant.reads,
-            scans=(*((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))), *self.own_grant.scans),
+            scans=(
+                *((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))),
+                (ALERTS.name, alert(self.name, "-", "*")),
+                *self.own_grant.scans,
+            ),
+            gets=self.own_grant.gets,
             writes=(*self.own_grant.writes, alert(self.name, "*", "*"), *config),
-            requests=(*self.own_grant.requests, jetstream.direct_get(ALERTS.name, alert(self.name, "-", "*"))),
+            requests=self.own_grant.requests,
             serves=self.own_grant.serves,
             purges=self.own_grant.purges,
             service=self.name,
@@ -97,6 +101,7 @@ SERVICES = (
         own_grant=Grant(
             looks=(OBJECTS, MEDIA),
             scans=((MEDIA.stream, MEDIA.subject_of(">")),),
+            gets=(MEDIA,),
             writes=(object_stored("*"), MEDIA.subject_of(">")),
             serves=(STORE_MEDIA, RESOLVE_MEDIA, connector_test("storage")),
         ),
@@ -115,6 +120,7 @@ SERVICES = (
                 (LEASES.stream, LEASES.subject_of(LEASES_OF_HOOKS)),
                 (HOOKS.stream, HOOKS.subject_of(">")),
             ),
+            gets=(PROFILES, LEASES, HOOKS),
             writes=(
                 *EVENTS.subjects,
                 dead_letters_of("hooks"),
@@ -143,6 +149,7 @@ SERVICES = (
                 (SUMMARIES.stream, SUMMARIES.subject_of("*")),
                 (REMOTES.stream, REMOTES.subject_of(">")),
             ),
+            gets=(PUSH, PROFILE_UPDATES, FILES, PROFILES, DEFENDER, SUMMARIES, REMOTES),
             writes=(
                 push_send("*", "*"),
                 profile_update("*", "*"),
@@ -153,7 +160,6 @@ SERVICES = (
                 SUMMARIES.subject_of("*"),
                 REMOTES.subject_of(">"),
             ),
-            requests=(jetstream.direct_get(PROFILES.stream),),
         ),
     ),
     ServiceEntry(
@@ -167,6 +173,7 @@ SERVICES = (
                 (RUNS.stream, RUNS.subject_of(">")),
                 (PLANS.stream, PLANS.subject_of(">")),
             ),
+            gets=(RUNS, PLANS),
             writes=(RUNS.subject_of(">"), PLANS.subject_of(">")),
             serves=(connector_test("exporter"),),
         ),

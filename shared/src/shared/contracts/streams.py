@@ -131,3 +131,8 @@ REMOTES = Bucket(name="REMOTES", owner="ftp-gateway", max_bytes=128 * MIB)
 
 STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)
 BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)
+READ_IN_PARTS = (ALERTS, CONFIG)
+"""
+Several users read a part of each of these. The right to read a single message is for a whole stream, so nobody has it
+here: single messages are read by a consumer, whose right names a filter (`shared.contracts.permissions`).
+"""

@@ -9,13 +9,11 @@ limits and the translation of its errors.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import TypeVar
 
 import msgspec
 import structlog
 from msgspec import Struct
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError, OutboundBufferLimitError
 from nats.js import JetStreamContext
@@ -30,7 +28,8 @@ from shared.errors import KINDS, BusyError, InvalidError, MillraceError, TooLarg
 from shared.messaging.message import Message, OutgoingMessage, headers_of
 from shared.messaging.nats_py.client import NatsClient
 from shared.messaging.nats_py.errors import api_error
-from shared.messaging.nats_py.internals import send_commands, subscription_number
+from shared.messaging.nats_py.internals import send_commands
+from shared.messaging.nats_py.newest import parse_answer, read_newest, request_body
 from shared.messaging.nats_py.parser import Deliver, StreamParser
 from shared.runtime.retry import Backoff, retry
 from shared.runtime.telemetry import Metrics
@@ -74,7 +73,6 @@ class Bus:
     def __init__(self, client: NatsClient, parser: StreamParser, metrics: Metrics) -> None:
         self.client = client
         self._parser = parser
-        self._answered = parser.answered
         self.deliver: dict[str, Deliver] = parser.deliver
         """By the number of a subscription: the callback for its messages (`shared.messaging.nats_py.parser`)."""
         self.js: JetStreamContext = client.jetstream()
@@ -253,80 +251,40 @@ class Bus:
 
     async def last_message(self, stream: Stream | Bucket, subject: str) -> Message | None:
         """
-        The newest message of a subject (direct get, NATS ADR-31), or None.
+        The newest message of a subject, or None. It needs the right to read the whole stream
+        (`Grant.gets`); the entries of `READ_IN_PARTS` are read by `shared.messaging.kv`.
 
         Raises:
             InvalidError: The subject is none that may reach the wire.
-            UnavailableError: No answer in 5 s, or no replica of the stream answers for `ELECTION_S`.
+            UnavailableError: No answer in 5 s, or no server answers for the stream within `ELECTION_S`.
         """
         name = stream.stream if isinstance(stream, Bucket) else stream.name
         subjects.check_subjects((subject,))
 
-        async def ask() -> Msg:
+        async def ask() -> Message | None:
             try:
-                return await self.client.request(jetstream.direct_get(name, subject), b"", timeout=5.0)
+                answer = await self.client.request(jetstream.get_message(name), request_body(subject), timeout=5.0)
             except NoRespondersError:
                 raise UnavailableError(f"{name} cannot be read now") from None
+            return parse_answer(name, answer.data)
 
         try:
-            answer = await retry(ask, backoff=ELECTION, deadline_s=ELECTION_S)
+            return await retry(ask, backoff=ELECTION, deadline_s=ELECTION_S)
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
-        headers = answer.headers or {}
-        if status := headers.get("Status"):
-            if status == "404":
-                return None
-            raise UnavailableError(f"{name} was not read: {status} {headers.get('Description', '')}")
-        return Message(
-            headers["Nats-Subject"],
-            answer.data,
-            sequence=int(headers["Nats-Sequence"]),
-            at_ns=_nanoseconds(headers["Nats-Time-Stamp"]),
-            raw_headers=headers,
-        )
 
     async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
         """
-        The newest message of each of these subjects that has one, in no order (direct get of many, NATS ADR-31).
+        The newest message of each of these subjects that has one, in no order.
 
         Args:
-            wanted: At most 1,000 subjects, without wildcards.
+            wanted: Subjects without wildcards.
 
         Raises:
             UnavailableError: No answer, or a part of it is missing.
         """
         name = stream.stream if isinstance(stream, Bucket) else stream.name
-        found: list[Message] = []
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        def on_answer(raw: bytes, body: bytes) -> None:
-            message = Message("", body, sequence=0, at_ns=0, raw_headers=raw)
-            if b"Nats-Sequence:" in raw:
-                message.subject = message.headers["Nats-Subject"]
-                message.sequence = int(message.headers["Nats-Sequence"])
-                found.append(message)
-            elif not ended.done():
-                ended.set_result(raw.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip().decode())
-
-        inbox = self.client.new_inbox()
-        try:
-            subscription = await self.client.subscribe(inbox, cb=_ignore)
-            number = subscription_number(subscription)
-            self._answered[number] = on_answer
-            try:
-                question = msgspec.json.encode({"multi_last": wanted})
-                await self.client.publish(jetstream.direct_get(name), question, reply=inbox)
-                async with asyncio.timeout(5):
-                    status = await ended
-            finally:
-                self._answered.pop(number, None)
-                await subscription.unsubscribe()
-        except (NatsError, TimeoutError, ConnectionError) as error:
-            raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
-        # 204 ends the messages, 404 says that there are none; 503 that no server has the stream now.
-        if not status.startswith(("204", "404")):
-            raise UnavailableError(f"{name} was not read: {status}")
-        return found
+        return await read_newest(self.client, self._parser, name, wanted)
 
     async def stream_state(self, stream: Stream | Bucket) -> StreamState:
         """Sequences and size of a stream."""
@@ -354,13 +312,3 @@ class Bus:
             await self.publish(subject, encode(alert), message_id=message_id)
         except MillraceError as error:
             log.error("alert_publish_failed", kind=alert.kind, message=str(error))
-
-
-async def _ignore(_: Msg) -> None:
-    """Callback of a subscription whose messages the parser delivers itself."""
-
-
-def _nanoseconds(text: str) -> int:
-    """Nanoseconds of a time in RFC 3339 with up to nine digits of a second, of which `datetime` reads six."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(f"{fraction:0<9}")

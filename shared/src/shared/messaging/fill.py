@@ -16,10 +16,12 @@ from msgspec import Struct
 from nats.errors import Error as NatsError
 
 from shared.contracts import jetstream, subjects
-from shared.contracts.messages import Alert, encode
+from shared.contracts.messages import Alert, decode, encode
 from shared.contracts.streams import ALERTS, EVENTS, Bucket, Stream
-from shared.errors import ConflictError, MillraceError, UnavailableError
+from shared.errors import ConflictError, InvalidError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
+from shared.messaging.consumers import open_scan
+from shared.messaging.message import Message
 
 log = structlog.get_logger()
 
@@ -32,6 +34,8 @@ FULL: Final = 0.9
 AGE_MARGIN: Final = timedelta(minutes=5)
 
 NO_APP: Final = "-"
+SILENT_S: Final = 5.0
+"""Time without an alert after which those that were read are taken for all. A repetition is told at most."""
 
 
 class _Config(Struct):
@@ -106,7 +110,7 @@ class FillWatch:
         if self._filling.get(spec.name) == filling or ROOM <= fill.share < FILLING:
             return
         wanted, other = (_kind(spec, "filling"), _kind(spec, "has-room"))[:: 1 if filling else -1]
-        told, ended = await self._last(wanted), await self._last(other)
+        (told, newest), (ended, _) = await self._last(wanted), await self._last(other)
         if told <= ended and (filling or ended):
             alert = Alert(
                 service=self._service,
@@ -117,19 +121,37 @@ class FillWatch:
                 at=datetime.now(UTC),
             )
             try:
-                await self._bus.publish(self._subject(wanted), encode(alert), expect_last_sequence=told)
+                await self._bus.publish(self._subject(wanted), encode(alert), expect_last_sequence=newest)
                 log.warning("alert_raised", kind=wanted, subject=spec.name, message=alert.message)
             except ConflictError:
                 log.debug("alert_told_by_replica", kind=wanted)
         self._filling[spec.name] = filling
 
-    async def _last(self, kind: str) -> int:
-        """The sequence in `ALERTS` of the newest alert of this kind; 0 for none."""
-        message = await self._bus.last_message(ALERTS, self._subject(kind))
-        return message.sequence if message is not None else 0
+    async def _last(self, kind: str) -> tuple[int, int]:
+        """
+        The sequences in `ALERTS` of the newest alert of this kind, and of the newest message of its subject; 0 for
+        none. What is no alert ends no crossing: an answer of NATS can be led there (docs/adr/0027).
+        """
+        alert = newest = 0
+        async with open_scan(self._bus, ALERTS, subject=self._subject(kind)) as scan:
+            left = scan.pending_at_open
+            while left and (messages := await scan.next(256, within_s=SILENT_S)):
+                for message in messages:
+                    left, newest = message.pending, message.sequence
+                    if _is_alert(message):
+                        alert = newest
+        return alert, newest
 
     def _subject(self, kind: str) -> str:
         return subjects.alert(self._service, NO_APP, kind)
+
+
+def _is_alert(message: Message) -> bool:
+    try:
+        decode(message.data, Alert)
+    except InvalidError:
+        return False
+    return True
 
 
 def _kind(spec: Stream | Bucket, event: str) -> str:

@@ -5,11 +5,12 @@ Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revisi
 """
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from msgspec import Struct
 
-from shared.contracts.streams import Bucket
+from shared.contracts.streams import READ_IN_PARTS, Bucket
 from shared.contracts.subjects import check_subjects
 from shared.errors import ConflictError
 from shared.messaging.bus import Bus
@@ -88,14 +89,14 @@ class KeyValueStore:
 
     async def get(self, key: str) -> KeyValue | None:
         """The value of `key`, or None."""
-        message = await self._bus.last_message(self._bucket, self._prefix + key)
+        message = await self._newest(self._prefix + key)
         if message is None or is_deletion(message.headers):
             return None
         return self.stored(message)
 
     async def entry(self, key: str) -> BucketEntry:
         """The value of `key`, with the revision of its deletion, or 0, where it has none."""
-        message = await self._bus.last_message(self._bucket, self._prefix + key)
+        message = await self._newest(self._prefix + key)
         if message is None:
             return BucketEntry(key, None, 0)
         return BucketEntry(key, None if is_deletion(message.headers) else message.data, message.sequence)
@@ -126,7 +127,7 @@ class KeyValueStore:
             if expect_revision != 0 or not over_deleted:
                 raise
             # A deleted key still has its marker, whose sequence stands for "nothing".
-            marker = await self._bus.last_message(self._bucket, subject)
+            marker = await self._newest(subject)
             if marker is None or not is_deletion(marker.headers):
                 raise
             published = await self._bus.publish(subject, data, headers=headers, expect_last_sequence=marker.sequence)
@@ -202,6 +203,20 @@ class KeyValueStore:
                     # The server's count may be too large (see `read_present`). It counts anew for a new scan.
                     return found + await self.page(keys, after=after, most=most - len(found))
         return found[:most]
+
+    async def _newest(self, subject: str) -> Message | None:
+        if self._bucket not in READ_IN_PARTS:
+            return await self._bus.last_message(self._bucket, subject)
+        check_subjects((subject,))
+        # The question spares a consumer where there is nothing: anybody may try a token.
+        if await subjects_in(self._bus, self._bucket, subject):
+            async with (
+                open_scan(self._bus, self._bucket, subject=subject, last_per_subject=True) as scan,
+                aclosing(read_present(self._bus, self._bucket, subject, scan)) as entries,
+            ):
+                async for message in entries:
+                    return message
+        return None
 
     def stored(self, message: Message) -> KeyValue:
         """A message of this bucket's stream as an entry."""

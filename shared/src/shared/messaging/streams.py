@@ -40,7 +40,6 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
             storage=StorageType.FILE,
             retention=RetentionPolicy.LIMITS,
             deny_delete=True,
-            allow_direct=True,
             allow_atomic=True,
         )
     events = spec.name == EVENTS.name
@@ -51,14 +50,13 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
         max_bytes=settings.limit_of(spec),
         max_msgs_per_subject=-1,
         discard=DiscardPolicy.NEW if spec.refuses_when_full else DiscardPolicy.OLD,
-        # A third to a half of the disk, at the same speed (docs/adr/0028). The server compresses closed blocks alone,
-        # and old messages stay as they are.
+        # A third to a half of the disk; chunks are published 10 to 16 % slower (docs/adr/0028). The server compresses
+        # closed blocks alone, and old messages stay as they are.
         compression=StoreCompression.S2,
         duplicate_window=spec.duplicate_window_s,
         num_replicas=settings.nats_replicas,
         storage=StorageType.FILE,
         retention=RetentionPolicy.LIMITS,
-        allow_direct=True,
         allow_atomic=True,
         metadata={PARTITIONS_KEY: str(PARTITIONS)} if events else None,
     )

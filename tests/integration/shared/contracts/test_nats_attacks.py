@@ -21,13 +21,14 @@ from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
 from shared.config.secret_store import SecretStore
+from shared.config.signed_store import SIGNATURE
 from shared.config.tokens import Token, authenticate, new_token, token_hash
 from shared.contracts.consumers import CONSUMERS
 from shared.contracts.grants import GRANTS, PROVISION
 from shared.contracts.messages import encode
 from shared.contracts.permissions import Grant, inbox_prefix
 from shared.contracts.services import SERVICE_NAMES
-from shared.contracts.streams import BUCKETS, CONFIG, EVENTS, STREAMS, Bucket, Stream
+from shared.contracts.streams import BUCKETS, CONFIG, EVENTS, LEASES, READ_IN_PARTS, STREAMS, Bucket, Stream
 from shared.errors import UnauthenticatedError
 from shared.messaging.connection import connect
 from shared.messaging.endpoints import answering
@@ -37,7 +38,6 @@ from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from support.clock import NOON
 from support.stored_messages import messages
-from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -188,10 +188,8 @@ def granted_on(stream: str, grant: Grant) -> Iterator[str]:
     for subject in filters_of(stream):
         if any(within(subject, pattern) for pattern in scanned):
             yield f"$JS.API.CONSUMER.CREATE.{stream}.{THIEF}.{subject}"
-        if any(within(concrete(subject), pattern) for pattern in scanned):
-            yield f"$JS.API.DIRECT.GET.{stream}.{concrete(subject)}"
-    if f"$JS.API.DIRECT.GET.{stream}" in grant.requests:
-        yield f"$JS.API.DIRECT.GET.{stream}"
+    if stream in map(stream_of, grant.gets):
+        yield f"$JS.API.STREAM.MSG.GET.{stream}"
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -211,8 +209,7 @@ async def test_every_subject_of_another_is_refused(account: Account, user: str) 
     everything = {concrete(one) for other in GRANTS.values() for one in (*other.writes, *other.requests, *other.serves)}
     everything |= {CONFIG.subject_of(key) for key in ("tokens.x", "apps.x", "tokens.x.y", "anything")}
     everything |= {subject.replace("shop", "x") for subject in ("events.shop.16", "events.shop", "events.shop.0.0")}
-    reads = (f"$JS.API.DIRECT.GET.{stream}.{subject}" for stream, subject in grant.scans)
-    own_subjects = (*grant.writes, *grant.requests, *reads)
+    own_subjects = (*grant.writes, *grant.requests)
     granted = {one for one in everything if any(within(one, own) for own in own_subjects)}
 
     async with attacking(account, user) as attacker:
@@ -313,25 +310,142 @@ async def test_what_is_answered_to_an_outsider_is_no_entry_of_config(account: Ac
             assert not {"scopes", "created_at"} & json.loads(stored).keys()
 
 
-@pytest.mark.parametrize("user", [user for user in SERVICE_NAMES if any(own_messages(user))])
-async def test_token_that_a_direct_get_writes_opens_nothing(account: Account, user: str, secrets: SecretStore) -> None:
-    """The server lets the answer of a direct get go anywhere, so this token arrives. It has no signature."""
+async def test_token_without_a_signature_opens_nothing(account: Account, secrets: SecretStore) -> None:
+    """The user `operator` may write it, without the secret keys too."""
     token = new_token()
     forged = CONFIG.subject_of(f"tokens.{token_hash(token)}")
-    spec, subject, _ = next(own_messages(user))
 
-    async with (
-        attacking(account, user) as attacker,
-        connect("operator", account.url, seed=account.seeds["operator"], metrics=Metrics(), wait_s=10) as bus,
-    ):
-        await attacker.ask(subject, FORGED)
-        await attacker.client.publish(f"$JS.API.DIRECT.GET.{stream_of(spec)}.{subject}", b"", reply=forged)
-        await until(lambda: bus.last_message(CONFIG, forged))
+    async with connect("operator", account.url, seed=account.seeds["operator"], metrics=Metrics(), wait_s=10) as bus:
+        await bus.publish(forged, FORGED)
         registry = Registry(bus, secrets, service="test", relist_s=30)
         with pytest.raises(UnauthenticatedError):
             await authenticate(registry, f"Bearer {token}")
 
-    assert [FORGED] == await _stored(account, forged)
+
+@pytest.mark.parametrize("user", SERVICE_NAMES)
+def test_stream_is_read_whole_only_by_a_user_that_may_read_all_of_it(user: str) -> None:
+    """A request for one message names its subject in the body, which no right is compared with."""
+    for spec in GRANTS[user].gets:
+        read = [subject for name, subject in GRANTS[user].scans if name == stream_of(spec)]
+        written = {concrete(one) for grant in GRANTS.values() for one in grant.writes}
+        written = {one for one in written if any(within(one, pattern) for pattern in patterns_of(spec))}
+
+        assert spec not in READ_IN_PARTS
+        assert written
+        assert all(any(within(one, pattern) for pattern in read) for one in written)
+
+
+class Victim(Struct, frozen=True):
+    """A subject that a message may be led to, and a user that reads it by a filter."""
+
+    reader: str
+    stream: str
+    pattern: str
+    subject: str
+
+
+def victims(user: str) -> Iterator[Victim]:
+    """For each filter that somebody reads by: one subject, of this attacker's own, on which it may not publish."""
+    seen: set[str] = set()
+    for reader, grant in GRANTS.items():
+        for stream, pattern in grant.scans:
+            subject = (
+                pattern.replace(">", "*.*") if stream != "KV_LEASES" else LEASES.subject_of(f"hooks.member.{user}")
+            )
+            subject = f"events.{user}.3" if stream == EVENTS.name else subject.replace("*", user)
+            if subject not in seen and not any(within(subject, own) for own in GRANTS[user].writes):
+                seen.add(subject)
+                yield Victim(reader, stream, pattern, subject)
+
+
+def is_answer(body: bytes) -> bool:
+    """Whether a body is the server's own: the empty one of a status, an acknowledgement, or an answer of the API."""
+    if not body:
+        return True
+    found = json.loads(body)
+    return isinstance(found, dict) and (
+        found.keys() <= {"stream", "seq", "duplicate", "error"} or str(found.get("type", "")).startswith("io.nats.")
+    )
+
+
+CHOSEN = "chosen by the attacker"
+
+
+@pytest.mark.parametrize("user", WITHOUT_PROVISION)
+async def test_no_body_that_a_user_chose_gets_where_it_may_not_write(account: Account, user: str) -> None:
+    """
+    The server lets an answer go to any subject. With each request that JetStream knows, sent for each subject that
+    another user reads, no more than an answer of the server's form arrives there.
+    """
+    grant = GRANTS[user]
+    attacked = [*victims(user)]
+    owned = {
+        name: concrete(own)
+        for spec in SPECS.values()
+        for own in grant.writes
+        for name in [stream_of(spec)]
+        if any(within(concrete(own), one) for one in patterns_of(spec))
+    }
+    body = json.dumps({"scopes": ["admin"], "owner": CHOSEN, "rows": [CHOSEN]}).encode()
+
+    async with attacking(account, user) as attacker:
+        for own in owned.values():
+            assert await attacker.ask(own, body, headers={"Millrace-Signature": CHOSEN}) is not None
+        for number, victim in enumerate(attacked):
+            for subject in owned.values():
+                await attacker.client.publish(subject, body, reply=victim.subject)
+            for stream in SPECS:
+                own = owned.get(stream, ">")
+                for request in requests_on(stream):
+                    for question in questions(request.replace(THIEF, f"{THIEF}-{number}"), stream, own, victim.subject):
+                        await attacker.client.publish(*question, reply=victim.subject)
+            await attacker.client.flush(timeout=30)
+        for _ in range(3):
+            await attacker.client.flush(timeout=30)
+        assert await attacker.ask(f"$JS.API.STREAM.INFO.{stream_of(grant.looks[0])}") is not None
+
+    arrived = 0
+    for victim in attacked:
+        seed = account.seeds[victim.reader]
+        async with connect(victim.reader, account.url, seed=seed, metrics=Metrics(), wait_s=10) as bus:
+            for message in await messages(bus, SPECS[victim.stream], victim.pattern):
+                if message.subject == victim.subject:
+                    arrived += 1
+                    assert is_answer(message.data), (victim, message.data)
+                    assert SIGNATURE not in message.headers
+    assert arrived > 0
+
+
+def patterns_of(spec: Stream | Bucket) -> tuple[str, ...]:
+    return (spec.subject_of(">"),) if isinstance(spec, Bucket) else spec.subjects
+
+
+def questions(request: str, stream: str, own: str, victim: str) -> Iterator[tuple[str, bytes]]:
+    """A request with each body that may make the server send something of the asker's to the victim."""
+    verb, *rest = request.removeprefix("$JS.API.").split(f".{stream}")
+    name = rest[0].strip(".").partition(".")[0] if rest else ""
+    bodies: list[dict[str, Any]] = [{}]
+    if verb == "STREAM.MSG.GET":
+        bodies = [{"last_by_subj": own}, {"seq": 1}, {"next_by_subj": own, "seq": 1}]
+    elif verb.startswith("DIRECT.GET"):
+        bodies = [{}, {"last_by_subj": own}, {"multi_last": [own]}, {"seq": 1, "batch": 10}]
+    elif verb == "STREAM.INFO":
+        bodies = [{"subjects_filter": ">", "deleted_details": True}]
+    elif verb == "CONSUMER.CREATE":
+        chosen = {"description": CHOSEN, "metadata": {"scopes": CHOSEN}, "ack_policy": "none", "mem_storage": True}
+        pattern = request.partition(f".{name}.")[2]
+        for delivery in ({}, {"deliver_subject": victim}):
+            config = {"name": name, "filter_subject": pattern, "deliver_policy": "all", **chosen, **delivery}
+            yield request, json.dumps({"stream_name": stream, "config": config}).encode()
+            yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", b'{"batch": 100, "no_wait": true}'
+            yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", b'{"batch": 1, "expires": 1000000, "idle_heartbeat": 1}'
+        return
+    elif verb == "CONSUMER.MSG.NEXT":
+        bodies = [{"batch": 100, "no_wait": True}]
+    elif verb in {"STREAM.PURGE", "CONSUMER.DELETE", "STREAM.MSG.DELETE"}:
+        bodies = [{"filter": "nothing.of.it"}]
+    for body in bodies:
+        yield request, json.dumps(body).encode()
 
 
 @pytest.mark.parametrize("user", SERVICE_NAMES)

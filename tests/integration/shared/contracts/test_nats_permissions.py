@@ -21,15 +21,17 @@ from millrace.nats_servers.config import ensure_seeds, make_seed
 from millrace.nats_servers.server import NatsServer
 from shared.contracts.consumers import CONSUMERS
 from shared.contracts.grants import GRANTS, PROVISION, permissions
+from shared.contracts.messages import Alert, encode
 from shared.contracts.permissions import inbox_prefix
 from shared.contracts.services import SERVICE_NAMES, SERVICES, ServiceEntry
-from shared.contracts.streams import ALERTS, BUCKETS, STREAMS, Bucket, Stream
+from shared.contracts.streams import ALERTS, BUCKETS, CONFIG, STREAMS, Bucket, Stream
 from shared.contracts.subjects import alert
 from shared.errors import MillraceError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
 from shared.messaging.consumers import open_pull, open_scan
 from shared.messaging.fill import FillWatch
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.provisioning.configurations import stream_of
 from shared.messaging.provisioning.looking import find_problems
 from shared.messaging.provisioning.making import provision
@@ -37,6 +39,7 @@ from shared.messaging.streams import delete_message, purge
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 from shared.service import Service
+from support.clock import NOON
 
 USERS = sorted(GRANTS)
 MADE = {stream_of(spec): spec for spec in (*STREAMS, *BUCKETS)}
@@ -153,7 +156,8 @@ async def test_service_tells_how_full_its_streams_are(service: str, sign_in: Sig
     async with sign_in(service) as bus:
         for spec in owned:
             kind = f"{spec.name.lower().replace('_', '-')}-filling"
-            await bus.publish(alert(service, "-", kind), b"{}")
+            told = Alert(service=service, app_key="-", kind=kind, subject=spec.name, message="", at=NOON)
+            await bus.publish(alert(service, "-", kind), encode(told))
 
         # They are empty, so the end of each crossing is told.
         await FillWatch(bus, service, owned).look()
@@ -191,7 +195,10 @@ async def test_user_reads_what_it_needs(user: str, sign_in: SignIn) -> None:
         for name, subject in grant.scans:
             async with open_scan(bus, MADE[name], subject=subject) as scan:
                 assert 0 == scan.pending_at_open
-            assert await bus.last_message(MADE[name], concrete(subject)) is None
+        for spec in grant.gets:
+            assert await bus.last_message(spec, concrete(subject_in(spec))) is None
+        if CONFIG in grant.looks and grant.service:
+            assert await KeyValueStore(bus, CONFIG).get("tokens.x") is None
 
 
 @pytest.mark.usefixtures("streams")
@@ -257,15 +264,15 @@ async def test_user_cannot_make_read_or_take_what_it_has_no_grant_for(
     user: str, server: NatsServer, seeds: dict[str, str]
 ) -> None:
     grant = GRANTS[user]
-    scanned = {name for name, _ in grant.scans}
     durables = [(one.stream.name, one.name) for one in CONSUMERS if one not in (*grant.reads, *grant.makes)]
     requests: set[str] = set()
     if user != PROVISION:
         requests |= {f"$JS.API.STREAM.{verb}.{name}" for verb in ("CREATE", "UPDATE") for name in MADE}
         names = [f"{one.stream.name}.{one.name}" for one in CONSUMERS]
         requests |= {f"$JS.API.CONSUMER.{verb}.{name}" for verb in ("CREATE", "DELETE") for name in names}
-    requests |= {f"$JS.API.DIRECT.GET.{name}.x" for name in set(MADE) - scanned}
-    requests |= {f"$JS.API.CONSUMER.CREATE.{name}.thief.>" for name in MADE if f"{name}.>" not in scanned}
+    requests |= {f"$JS.API.DIRECT.GET.{name}.x" for name in MADE}
+    requests |= {f"$JS.API.STREAM.MSG.GET.{name}" for name in set(MADE) - {stream_of(spec) for spec in grant.gets}}
+    requests |= {f"$JS.API.CONSUMER.CREATE.{name}.thief.>" for name in MADE}
     for name, durable in durables:
         requests |= {f"$JS.API.CONSUMER.{verb}.{name}.{durable}" for verb in ("DELETE", "MSG.NEXT", "RESET", "CREATE")}
         requests.add(f"$JS.API.CONSUMER.CREATE.{name}.{durable}.{concrete(subject_in(MADE[name]))}")

@@ -141,7 +141,9 @@ def test_no_user_may_subscribe_to_the_inbox_of_another(user: str) -> None:
 )
 def test_a_service_may_not_touch_anothers_configuration(user: str, key: str) -> None:
     assert not allowed(user, f"$KV.CONFIG.{key}")
-    assert not allowed(user, f"$JS.API.DIRECT.GET.KV_CONFIG.$KV.CONFIG.{key}") or key.startswith("tokens.")
+    read = f"$JS.API.CONSUMER.CREATE.KV_CONFIG.x.$KV.CONFIG.{key}"
+    assert not allowed(user, read) or key.startswith("tokens.")
+    assert not allowed(user, "$JS.API.STREAM.MSG.GET.KV_CONFIG")
 
 
 def test_only_senders_of_events_may_publish_them() -> None:

@@ -15,8 +15,8 @@ from nats.protocol.parser import Parser
 Deliver = Callable[[str, str, list[str], bytes, bytes], None]
 """Callback with subject, reply subject, its `ACK_TOKENS` tokens, raw headers and body. Must not raise or wait."""
 
-Answered = Callable[[bytes, bytes], None]
-"""Callback with the raw headers and the body. Must not raise or wait."""
+Answered = Callable[[bytes], None]
+"""Callback with the body. Must not raise or wait."""
 
 ACK_TOKENS: Final = 9
 """
@@ -24,7 +24,7 @@ ACK_TOKENS: Final = 9
 the time in nanoseconds, and the number of messages behind it (NATS ADR-15). Where a domain is named there are more.
 """
 
-_ANSWER: Final = re.compile(rb"HMSG \S+ (\d+) (\d+) (\d+)\r\n")
+_ANSWER: Final = re.compile(rb"MSG \S+ (\d+) \d+\r\n")
 _OTHER: Final = re.compile(rb"H?MSG [^\r\n]* (\d+)\r\n")
 _ERROR: Final = b"-ERR"
 _LINE_BYTES: Final = 1 << 20
@@ -34,8 +34,8 @@ _LINE_BYTES: Final = 1 << 20
 class StreamParser(Parser):
     """
     Parser of nats-py's client. `deliver` has the callback for the messages of a subscription, by its number; `answered`
-    that for messages without a reply subject. `last_error` is the last error of the server; the library forgets it when
-    it begins to reconnect.
+    that for messages without headers and reply subject. `last_error` is the last error of the server; the library
+    forgets it when it begins to reconnect.
     """
 
     def __init__(self, client: Any) -> None:
@@ -93,8 +93,7 @@ class StreamParser(Parser):
         callback = self.answered.get(int(found[1])) if found is not None else None
         if found is None or callback is None:
             return False
-        body = found.end() + int(found[2])
-        callback(data[found.end() : body], data[body : stop - 2])
+        callback(data[found.end() : stop - 2])
         return True
 
     def _end_of_other(self, data: bytes, at: int) -> int:
