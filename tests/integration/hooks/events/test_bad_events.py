@@ -124,6 +124,22 @@ async def test_a_bad_event_costs_itself_by_nats(client: HooksClient, kinesis: Fa
     assert all("(attributes." in by_source[f"EVENTS:1:{place}"] for place in (1, 3, 5, 7))
 
 
+@pytest.mark.parametrize("app_key", ["*", ">", "a" * 3000, "\N{EURO SIGN}"], ids=["star", "arrow", "long", "euro"])
+async def test_a_message_of_an_app_that_cannot_be_stops_no_partition(
+    client: HooksClient, kinesis: FaultyKinesis, bus: Bus, app_key: str
+) -> None:
+    # The server takes what our own clients refuse to publish.
+    subject = subjects.events(app_key, subjects.partition_of("u"))
+    await bus.client.request(subject, b"[no event]")
+    await client.post([GOOD | {"id": "after"}])
+
+    (record,) = await kinesis.wait_records("orders", holds(1))
+
+    assert "after" == record.value["id"]
+    (letter,) = await messages(bus, streams.DLQ, "dlq.>")
+    assert "dlq.hooks.-.entrance.invalid" == letter.subject
+
+
 async def test_unknown_fields_by_nats_are_passed_over_and_counted(
     client: HooksClient, hooks: RunningService, kinesis: FaultyKinesis, bus: Bus
 ) -> None:
