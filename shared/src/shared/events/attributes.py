@@ -27,6 +27,7 @@ _MEMBERS_OF: Final = {"": ("attributes", "user", "identities"), "user": ("attrib
 _BRACKETS = re.compile(rb'(?:[^"\[\]{}]{1,200}+|"[^"\\]{0,200}+"){0,500}+([\[{]{1,64}+|[\]}]{1,64}+|"|)')
 _STRING = re.compile(rb'(?:[^"\\]{1,200}+|\\.){0,500}+("?)', re.DOTALL)
 _STEPS: Final = 4
+_PAIR_BYTES: Final = len("\\ud83d\\ude00")
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -70,6 +71,23 @@ def faulty_field(event: bytes) -> str | None:
         path = f"{path}.{_shortened(name)}" if path else _shortened(name)
         if not inner:
             return path or None
+
+
+def describe_fault(event: bytes, error: msgspec.DecodeError | UnicodeDecodeError | RecursionError) -> str:
+    """The words for an event that msgspec refuses as JSON, or that is no UTF-8."""
+    if not event:
+        return "expected an event, found nothing"
+    if isinstance(error, RecursionError):
+        return f"expected at most {ATTRIBUTE_LEVELS} levels of objects and lists"
+    if isinstance(error, UnicodeDecodeError):
+        return f"expected UTF-8, found 0x{event[error.start]:02x} (byte {error.start})"
+    try:
+        # msgspec takes half a surrogate pair near the end for a text that is cut there.
+        _raw.decode(event + b" " * _PAIR_BYTES)
+    except msgspec.DecodeError as padded:
+        # Not kept in a variable: its traceback has this frame, and 50,000 such cycles are a long collection.
+        return f"expected JSON: {padded}"
+    return f"expected JSON: {error}"
 
 
 def _is_json(value: bytes) -> bool:

@@ -10,6 +10,7 @@ no text that is whole JSON up to there could be read otherwise. What it does not
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Generator, Iterator
 from typing import Final
 
@@ -34,7 +35,7 @@ _INSIDE = re.compile(rb'(?:[^"\[\]{}]{1,200}+|"[^"\\]{0,200}+"){0,500}+([\[{]{1,
 _BETWEEN = re.compile(rb'(?:[^",\[\]{}]{1,200}+|"[^"\\]{0,200}+"){0,500}+([\[{]{1,999}+|[\]}]{1,999}+|)')
 _STRING = re.compile(rb'(?:[^"\\]{1,200}+|\\.){0,500}+()', re.DOTALL)
 _NAME = re.compile(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
-_QUOTE, _COMMA, _OPENING = ord('"'), ord(","), frozenset(b"[{")
+_QUOTE, _COMMA, _OPENING, _SPACES = ord('"'), ord(","), frozenset(b"[{"), frozenset(b" \t\r\n")
 _STEPS: Final = 4
 """Steps of a scan between two chances of a pause."""
 
@@ -75,10 +76,13 @@ def line_items(data: bytes) -> Items:
     """Split NDJSON: one value a line; lines of white space do not count."""
     at = 0
     while (at := _after_space(data, at)) < len(data):
+        if data[at] in _SPACES:
+            yield None  # Of a longer white space than one match passes.
+            continue
         end = data.find(b"\n", at)
-        line = data[at : end if end >= 0 else len(data)].rstrip()
-        yield line or None
-        at += len(line) + 1
+        end = end if end >= 0 else len(data)
+        yield _trim(data, at, end)
+        at = end + 1
 
 
 def object_members(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -95,18 +99,18 @@ def object_members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 async def split_array(data: bytes, most: int = MAX_ITEMS) -> list[bytes]:
     """
-    Split a JSON array, a few milliseconds at a time.
+    Split a JSON array, which a byte order mark may precede (RFC 8259, 8.1), a few milliseconds at a time.
 
     Raises:
         InvalidError: It is no array, or its brackets or strings do not end.
         TooLargeError: It has more than `most` items.
     """
-    return await _gather(array_items(data), most, len(data))
+    return await _gather(array_items(data.removeprefix(BOM_UTF8)), most, len(data))
 
 
 async def split_lines(data: bytes, most: int = MAX_ITEMS) -> list[bytes]:
-    """Split NDJSON, a few milliseconds at a time. Raises `TooLargeError` for more than `most` lines."""
-    return await _gather(line_items(data), most, len(data))
+    """As `split_array`, for NDJSON. Raises `TooLargeError` for more than `most` lines."""
+    return await _gather(line_items(data.removeprefix(BOM_UTF8)), most, len(data))
 
 
 async def _gather(items: Items, most: int, size_bytes: int) -> list[bytes]:
@@ -127,7 +131,7 @@ def _inside_of_array(data: bytes) -> tuple[int, int]:
     start = _after_space(data, 0)
     end = _before_space(data, 0, len(data))
     if start >= end or data[start] != ord("["):
-        found = repr(data[start : start + 1].decode(errors="replace")) if start < end else "nothing"
+        found = repr(data[start : start + 4].decode(errors="replace")[:1]) if start < end else "nothing"
         raise InvalidError(f"expected a JSON array, found {found}")
     if end - start < 2 or data[end - 1] != ord("]"):
         raise InvalidError("expected a JSON array, found no ] at its end")

@@ -233,6 +233,23 @@ async def test_malformed_json_names_the_attribute(bad: bytes, field: str | None)
     assert 2 == len(events_of(list(admission.chunks)))
 
 
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (b'{"code":"c","user_id":"u","attributes":{"n":' + b"[" * 5000 + b"]" * 5000 + b"}}", "at most 32 levels"),
+        (b'{"code":"c","user_id":"u","attributes":{"n":"\\ud800"}}', "hex escape"),
+        (b'{"code":"c","user_id":"u","attributes":{"n":"\xff"}}', "expected UTF-8, found 0xff (byte 45)"),
+        (b'{"code":"c","user_id":"u"', "truncated"),
+        (b"", "found nothing"),
+    ],
+    ids=["levels", "surrogate", "UTF-8", "cut", "nothing"],
+)
+async def test_the_fault_of_an_event_is_named_as_what_it_is(bad: bytes, told: str) -> None:
+    (error,) = (await admit_raw([bad])).refused
+
+    assert told in error.message
+
+
 async def test_a_line_break_among_the_attributes_becomes_none() -> None:
     (chunk,) = (await admit_raw([json.dumps(GOOD | {"attributes": {"a": ["b\n", 1.5]}}, indent=1).encode()])).chunks
 

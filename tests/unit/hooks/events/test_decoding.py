@@ -68,7 +68,7 @@ async def test_a_message_that_is_no_array_is_refused_as_a_whole(poison: bytes) -
     ("poison", "told"),
     [
         (b"7", "object"),
-        (b"", "JSON"),
+        (b"", "found nothing"),
         (b'{"id":"e2"}', "app_key"),
         (encode(make_event(user_id="u2")), "partition"),
         (encode(make_event(app_key="rival")), "shop"),

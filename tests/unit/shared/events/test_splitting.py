@@ -14,6 +14,7 @@ from shared.events.splitting import PART_BYTES, array_items, line_items, object_
 from support.loop_watch import HELD_S, LoopWatch
 
 GOOD = b'{"code":"a","user_id":"u"}'
+SPACES = b" \t\r\n"
 BAD = [
     b'{"code":"a","n":NaN}',
     b'"\\ud800"',
@@ -133,9 +134,9 @@ def test_lines_come_apart() -> None:
 def test_any_lines_are_those_that_are_not_blank(lines: list[bytes]) -> None:
     data = b"\n".join(lines)
 
-    expected = [line.strip() for line in data.split(b"\n") if line.strip()]
+    expected = [line.strip(SPACES) for line in data.split(b"\n") if line.strip(SPACES)]
 
-    assert expected == [line.strip() for line in line_items(data) if line is not None]
+    assert expected == [line for line in line_items(data) if line is not None]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +186,26 @@ async def test_many_lines_are_refused_before_they_are_made() -> None:
             await split_lines(full)
 
     assert watch.held_s < HELD_S
+
+
+@pytest.mark.parametrize("space", [b" ", b"\x0b", b"\x0c", b"\t"], ids=["blanks", "VT", "FF", "tabs"])
+@pytest.mark.parametrize("line", [b"", GOOD], ids=["alone", "after an event"])
+async def test_white_space_is_passed_once(line: bytes, space: bytes) -> None:
+    async with LoopWatch() as watch:
+        found = await split_lines(line + space * (1 << 24))
+
+    # JSON knows four kinds of white space; others make a line that is no event.
+    expected = [line] if line else []
+    assert [one.strip(SPACES) for one in found] == (expected if space in SPACES else [line + space * (1 << 24)])
+    assert watch.held_s < HELD_S
+
+
+async def test_a_byte_order_mark_is_passed_over() -> None:
+    marked = b"\xef\xbb\xbf"
+
+    assert [GOOD] == await split_array(marked + array([GOOD])) == await split_lines(marked + GOOD)
+    with pytest.raises(InvalidError, match="ufeff"):
+        await split_array(marked * 2 + array([GOOD]))
 
 
 def test_a_part_is_smaller_than_what_holds_the_loop() -> None:

@@ -33,7 +33,7 @@ from shared.contracts.messages import (
 )
 from shared.contracts.subjects import partition_of
 from shared.errors import InvalidError
-from shared.events.attributes import CARRIAGE_RETURN, LINE_FEED, are_shallow, check_steps, faulty_field
+from shared.events.attributes import CARRIAGE_RETURN, LINE_FEED, are_shallow, check_steps, describe_fault, faulty_field
 from shared.runtime.slices import Slices
 
 CHUNK_BYTES = 256 << 10
@@ -181,7 +181,7 @@ def _decode(raw: bytes, *, locate: bool) -> PostedEvent:
     except msgspec.ValidationError as error:
         raise invalid_error(error, PostedEvent) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidError(f"expected JSON: {error}", field=faulty_field(raw) if locate else None) from None
+        raise InvalidError(describe_fault(raw, error), field=faulty_field(raw) if locate else None) from None
 
 
 def _complete(app_key: str, posted: PostedEvent, now_ms: int, new_id: Callable[[int], str]) -> Event:

@@ -24,6 +24,7 @@ from shared.events.attributes import (
     OBJECT,
     are_shallow,
     check_steps,
+    describe_fault,
     faulty_field,
 )
 from shared.events.splitting import split_array
@@ -136,7 +137,7 @@ def _read_item(item: bytes, unknown: list[str]) -> RoutedEvent:
         unknown.append(invalid_error(error, Event).field or "")
         return event
     except _UNREADABLE as error:
-        raise InvalidError(f"expected JSON: {error}", field=faulty_field(item)) from None
+        raise InvalidError(describe_fault(item, error), field=faulty_field(item)) from None
 
 
 def _check_place(event: RoutedEvent, app_key: str, partition: int) -> None:
