@@ -17,7 +17,6 @@ from shared.profiles.store import Profiles
 
 log = structlog.get_logger()
 
-"""Name of the service, on the wire and in logs."""
 MAX_BODY_CHARS = 64 * 1024
 """Limit of the body of a dead letter. The first rows of a batch that cannot be applied say most."""
 

@@ -81,7 +81,7 @@ class SftpServer:
     """
     SFTP server, which listens while it is entered as an async context manager.
 
-    `close` and `join` are those of `shared.service.Intake`; `keep` is a task of the service.
+    `close` and `join` are those of `shared.service.Intake`; `run` is a task of the service.
     """
 
     def __init__(self, options: ServerOptions) -> None:
