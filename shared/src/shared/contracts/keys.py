@@ -55,7 +55,8 @@ def lease_key(partition: int) -> str:
 
 def partition_of_lease_key(key: str) -> int | None:
     """The partition of a lease's key; None for another key."""
-    return int(key.removeprefix(_LEASE)) if key.startswith(_LEASE) else None
+    number = key.removeprefix(_LEASE) if key.startswith(_LEASE) else ""
+    return int(number) if number.isdecimal() else None
 
 
 def member_key(name: str) -> str:

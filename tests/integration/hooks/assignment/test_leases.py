@@ -101,3 +101,25 @@ async def test_a_later_process_of_a_name_keeps_it_while_the_earlier_one_renews(
 
     assert "one" == later.name
     assert "one" != earlier.name
+
+
+async def test_what_is_no_lease_stops_no_replica_and_is_written_over_by_the_holder(
+    bus: Bus, settings: Settings
+) -> None:
+    """Anybody who may ask NATS can lead an answer to a key (docs/adr/0027)."""
+    await ensure(bus, LEASES, settings)
+    store, work = KeyValueStore(bus, LEASES), OpenPartitions()
+    for key in (member_key("stranger"), "hooks.partition.none", lease_key(1)):
+        await store.put(key, b'{"stream":"PUSH","seq":1}')
+    leases = LeaseKeeper("one", bus, work, timing=LeaseTiming(), now=now)
+
+    await leases.start()
+    assert 1 not in work.opened
+    spoiled = await store.put(lease_key(min(work.opened)), b"")
+    for _ in range(2):
+        await leases._renew_all()
+
+    stored = await store.get(lease_key(min(work.opened)))
+    assert stored is not None
+    assert stored.revision > spoiled
+    assert "one" == decode(stored.data, Lease).owner

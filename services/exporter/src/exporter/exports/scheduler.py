@@ -166,7 +166,7 @@ class ExportScheduler:
 
     async def _stored_keys(self) -> set[Key]:
         """Return the key of every export that has progress, configured or not."""
-        return {parse_export_progress_key(stored.key) for stored in await self._plans.scan()}
+        return {parse_export_progress_key(stored.key) for stored in await self._plans.scan("*.*")}
 
     async def _erase_if_deleted(self, key: Key) -> bool:
         """Erase the progress of a deleted export. An inactive one keeps its cursor."""

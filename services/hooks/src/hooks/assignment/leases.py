@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -24,7 +24,7 @@ from hooks.assignment.replica_id import new_name
 from shared.contracts import keys
 from shared.contracts.messages import decode, encode
 from shared.contracts.streams import LEASES
-from shared.errors import ConflictError, MillraceError, UnavailableError
+from shared.errors import ConflictError, InvalidError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion
 from shared.messaging.message import Message
@@ -32,6 +32,7 @@ from shared.messaging.watch import watch_entries
 from shared.runtime.retry import Backoff
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 CLAIM_TRIES = 5
 """Writes of the member entry at start, while an earlier process of the same name renews it."""
@@ -192,7 +193,8 @@ class LeaseKeeper:
             return
         self._member_revision = stored.revision if stored is not None else 0
         self._renew_at = self._clock()
-        if stored is None or decode(stored.data, Member).run == self._run:
+        member = self._decoded(stored, Member)
+        if member is None or member.run == self._run:
             return
         # The directory was copied. The later process keeps the name and the leases; this one becomes a new replica.
         name = new_name()
@@ -346,9 +348,25 @@ class LeaseKeeper:
     def _apply(self, key: str, stored: KeyValue | None) -> None:
         revision = stored.revision if stored is not None else 0
         if (number := keys.partition_of_lease_key(key)) is not None:
-            self.table.observe_lease(number, decode(stored.data, Lease) if stored else None, revision)
+            lease = self._decoded(stored, Lease)
+            if stored is not None and lease is None:
+                # Its owner writes over it at once. Until then it is held by whoever held it, and no one else claims it.
+                held = Lease(owner="unknown", epoch=0, since=self._now(), renewed_at=self._now())
+                lease = self.table.leases.get(number, held)
+            self.table.observe_lease(number, lease, revision)
         elif (name := keys.replica_of_member_key(key)) is not None:
-            self.table.observe_member(name, decode(stored.data, Member) if stored else None, revision)
+            self.table.observe_member(name, self._decoded(stored, Member), revision)
+
+    def _decoded(self, stored: KeyValue | None, kind: type[T]) -> T | None:
+        """The value; None for what is none, as an answer of NATS can be led to a key (docs/adr/0027)."""
+        if stored is None:
+            return None
+        try:
+            return decode(stored.data, kind)
+        except InvalidError as error:
+            self._bus.metrics.count("millrace_unreadable_entries_total", bucket=LEASES.name)
+            log.error("lease_decoding_failed", key=stored.key, message=error.message)
+            return None
 
 
 async def _run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
