@@ -23,7 +23,7 @@ from shared.config.registry import Registry
 from shared.config.secret import enc_hook_masked
 from shared.contracts import subjects
 from shared.contracts.messages import decode, invalid_error
-from shared.errors import InvalidError, MillraceError, UnavailableError
+from shared.errors import InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.http.bodies import check_json_values, read_body
 from shared.http.health import Health
 from shared.http.openapi import STATUS, openapi
@@ -76,8 +76,17 @@ class Call(Generic[S]):
         return self._json
 
     async def send_file(self, path: Path, headers: Mapping[str, str]) -> web.StreamResponse:
-        """An answer with a file, whole or in part. Raises `OSError` when it cannot be read."""
-        size = (await asyncio.to_thread(path.stat)).st_size
+        """
+        An answer with a file, whole or in part.
+
+        Raises:
+            NotFoundError: It is gone: whoever has found it may be overtaken by a deletion.
+            OSError: It cannot be read.
+        """
+        try:
+            size = (await asyncio.to_thread(path.stat)).st_size
+        except FileNotFoundError:
+            raise NotFoundError("there is no such object") from None
         return FileAnswer(path, headers, FILE_GRACE_S + size / FILE_BYTES_PER_S)
 
     @property
@@ -241,9 +250,9 @@ def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None =
 
 def error_response(error: MillraceError) -> web.Response:
     """The one error body: `{"error": {"code", "message", "field"?}}`."""
-    body = {"code": error.code, "message": error.message}
+    body = {"code": error.code, "message": _encodable(error.message)}
     if error.field is not None:
-        body["field"] = error.field
+        body["field"] = _encodable(error.field)
     headers = {}
     status = STATUS[error.code]
     if isinstance(error, UnsupportedEncodingError):
@@ -253,6 +262,11 @@ def error_response(error: MillraceError) -> web.Response:
     if error.code == "unauthenticated":
         headers["WWW-Authenticate"] = "Bearer"
     return _json({"error": body}, status=status, headers=headers)
+
+
+def _encodable(text: str) -> str:
+    """The text as UTF-8 can hold it: what repeats a header has lone surrogates for bytes that are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def http_exception_response(error: web.HTTPException) -> web.Response:

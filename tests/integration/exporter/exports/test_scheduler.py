@@ -272,3 +272,24 @@ async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bu
         while await mesh.progress(OTHER) is not None:
             await asyncio.sleep(0.01)
         running.cancel()
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"cursor":"x"}', b"\xff"], ids=repr)
+async def test_progress_that_cannot_be_read_is_told_until_its_export_is_made_anew(mesh: Mesh, damaged: bytes) -> None:
+    job = mesh.jobs[CLICKS]
+    await mesh.plans.put("shop.clicks", damaged)
+
+    with pytest.raises(ConflictError, match=r"cannot be read .*; delete the export"):
+        await mesh.scheduler.flush(CLICKS, 1, 10)
+    with pytest.raises(ConflictError, match="cannot be read"):
+        await mesh.scheduler.begin(CLICKS, job.schedule)
+
+    del mesh.jobs[CLICKS]
+    mesh.scheduler.changed()
+    async with asyncio.timeout(20):
+        while await mesh.plans.get("shop.clicks") is not None:
+            await asyncio.sleep(0.01)
+    mesh.jobs[CLICKS] = replace(job, revision=2)
+    mesh.scheduler.changed()
+    run = await mesh.scheduler.flush(CLICKS, 2, 10)
+    assert "completed" == run.state

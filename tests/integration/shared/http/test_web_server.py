@@ -331,3 +331,10 @@ async def test_unknown_expectation_gets_the_one_error_body(settings: Settings) -
         writer.close()
         assert head.startswith(b"HTTP/1.1 417")
         assert "invalid" == told["code"]
+
+
+async def test_file_that_was_deleted_since_it_was_found_is_not_found(settings: Settings, tmp_path: Path) -> None:
+    async with serving(settings) as served:
+        served.state.file = tmp_path / "deleted"
+
+        assert 404 == await status_of(f"{served.url}/v1/file")

@@ -286,6 +286,7 @@ async def test_body_that_is_no_multipart_is_refused(
         (b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc', "broken"),
         (b'--b\r\nContent-Disposition: form-data; name="kind"\r\n\r\nfile\r\n--b--\r\n', "file: expected a file"),
         (b'--b\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--b--\r\n', "other: expected the fields"),
+        (b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nx\r\n--b--\r\n', "expected the fields"),
         (b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c--\r\n--b--\r\n", "expected the fields"),
         (b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\na\r\n' * 2 + b"--b--\r\n", "file: expected one"),
         (
@@ -336,3 +337,13 @@ async def test_file_name_cannot_break_out_of_its_header(http: aiohttp.ClientSess
         assert "Set-Cookie" not in answer.headers
         assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
         assert b"hello" == await answer.read()
+
+
+async def test_name_that_is_no_utf8_is_a_name_all_the_same(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="caf\xe9.txt"\r\n\r\nhello\r\n--b--\r\n'
+    kind = b'--b\r\nContent-Disposition: form-data; name="kind"\r\n\r\nattachment\r\n'
+
+    reply = await stored(http, shop | {"Content-Type": "multipart/form-data; boundary=b"}, kind + body)
+
+    async with http.get(reply.original.url) as answer:
+        assert (200, b"hello") == (answer.status, await answer.read())

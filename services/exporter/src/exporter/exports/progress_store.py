@@ -10,11 +10,11 @@ from collections.abc import Callable
 import msgspec
 
 from exporter.exports.progress import ExportProgress
-from shared.errors import ConflictError, UnavailableError
+from shared.contracts.messages import decode
+from shared.errors import ConflictError, InvalidError, UnavailableError
 from shared.messaging.kv import KeyValueStore
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(ExportProgress)
 
 
 class ClaimedElsewhereError(ConflictError):
@@ -37,10 +37,10 @@ class ProgressStore:
         return self._progress
 
     async def load(self) -> bool:
-        """Read the progress. Returns False when there is none."""
+        """Read the progress. Returns False when there is none. Raises `ConflictError` for one that cannot be read."""
         found = await self._store.get(self._key)
         self._revision = found.revision if found else 0
-        self._progress = _decoder.decode(found.data) if found else None
+        self._progress = _decoded(found.data) if found else None
         return found is not None
 
     async def begin(self, progress: ExportProgress) -> None:
@@ -78,3 +78,12 @@ class ProgressStore:
             revision = found.revision
         self._revision, self._progress = revision, progress
         return progress
+
+
+def _decoded(data: bytes) -> ExportProgress:
+    try:
+        return decode(data, ExportProgress)
+    except InvalidError as error:
+        # Nobody knows how far the export has come, so no run may guess it.
+        advice = "delete the export, which deletes its progress, and create it again"
+        raise ConflictError(f"the stored progress of this export cannot be read ({error}); {advice}") from None

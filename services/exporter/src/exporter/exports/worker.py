@@ -66,6 +66,8 @@ class ExportWorker:
             except MillraceError as error:
                 wait_s = next(delays)
                 log.warning("worker_failed", app_key=self.job.app_key, export=self.job.export_id, message=error.message)
+                if not error.retryable:
+                    self._refuse_flushes(error)
             except Exception:
                 wait_s = next(delays)
                 log.exception("worker_crashed", app_key=self.job.app_key, export=self.job.export_id)
@@ -117,6 +119,11 @@ class ExportWorker:
         for flush in serving:
             if not flush.done():
                 flush.set_result(run)
+
+    def _refuse_flushes(self, error: MillraceError) -> None:
+        for flush in self.flushes:
+            if not flush.done():
+                flush.set_exception(error)
 
     def _on_start(self, run: Run) -> None:
         self.current = run

@@ -95,7 +95,9 @@ class ExportFileBuilder:
         if self._limits is not None and self.rows_out and self.rows_out + len(chosen) > self._limits.rows:
             return False
         if decoded.dropped:
-            log.error("events_dropped", sequence=message.sequence, events=decoded.dropped, first_message=decoded.reason)
+            log.warning(
+                "events_dropped", sequence=message.sequence, events=decoded.dropped, first_message=decoded.reason
+            )
             self.rows_dropped += decoded.dropped
         self._encoder.write([self._layout.row(event) for event in chosen])
         self.first_sequence = self.first_sequence or message.sequence
