@@ -34,6 +34,13 @@ hypothesis.settings.load_profile("millrace")
 KINDS_OF_TEST = ("unit", "contracts", "integration", "e2e")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/e2e/test_fuzz.py`."""
+    parser.addoption("--fuzz-seconds", type=float, default=0.0, help="run tests/e2e/test_fuzz.py for that long")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="its source of chance")
+    parser.addoption("--fuzz-report", default="", help="the file that gets its counts and findings while it runs")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The marker of a test comes from its folder, never by hand."""
     root = Path(__file__).parent
