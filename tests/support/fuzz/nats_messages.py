@@ -52,7 +52,24 @@ SAMPLES: dict[str, Any] = {
     | {"source": "EVENTS:1:0", "attempts": 2, "key": "u", "body": "{}"},
 }
 """One message of each kind, by the beginning of its subject."""
-TOKENS = (*("mess",) * 12, "-", "_", "x" * 64, "x" * 65, "ü", "file-0123", "h1", "clicks", "f1", "00", "3", "16", "a=b")
+TOKENS = (
+    *("mess",) * 12,
+    "*",
+    ">",
+    "-",
+    "_",
+    "x" * 64,
+    "x" * 65,
+    "ü",
+    "file-0123",
+    "h1",
+    "clicks",
+    "f1",
+    "00",
+    "3",
+    "16",
+    "a=b",
+)
 HEADERS: tuple[dict[str, str], ...] = (
     {},
     {},

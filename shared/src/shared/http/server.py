@@ -43,6 +43,8 @@ FILE_GRACE_S = 30.0
 FILE_BYTES_PER_S = 8 << 10
 """The lowest rate at which a client reads a file, after `FILE_GRACE_S`."""
 
+GONE = "there is no such object"
+
 FIELD_CHARACTERS = 64
 """Limit on what an error repeats of a name in the request."""
 
@@ -86,7 +88,7 @@ class Call(Generic[S]):
         try:
             size = (await asyncio.to_thread(path.stat)).st_size
         except FileNotFoundError:
-            raise NotFoundError("there is no such object") from None
+            raise NotFoundError(GONE) from None
         return FileAnswer(path, headers, FILE_GRACE_S + size / FILE_BYTES_PER_S)
 
     @property
@@ -112,6 +114,13 @@ class FileAnswer(web.FileResponse):
     def __init__(self, path: Path, headers: Mapping[str, str], within_s: float) -> None:
         super().__init__(path, headers=headers)
         self._within_s = within_s
+
+    def set_status(self, status: int, reason: str | None = None) -> None:
+        """Raises `NotFoundError` where aiohttp would send 404 or 403 with the headers of the file."""
+        if status in (403, 404):
+            # It was deleted since it was found. A CDN would keep that 404 for as long as the file may be kept.
+            raise NotFoundError(GONE)
+        super().set_status(status, reason)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         try:

@@ -138,7 +138,11 @@ class HttpConnection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):
             resp = http_exception_response(resp)
-        finished = await super().finish_response(request, resp, start_time)
+        try:
+            finished = await super().finish_response(request, resp, start_time)
+        except MillraceError as error:
+            # Nothing of the answer is sent yet.
+            finished = await super().finish_response(request, error_response(error), start_time)
         self._waits = True
         self._head_bytes = 0
         self._listener.expect_request(self)

@@ -34,6 +34,8 @@ class Working:
         self.count = 0
         self.may_finish = asyncio.Event()
         self.file = Path()
+        self.deleted = False
+        """The file is deleted once it has been found."""
 
 
 async def work(call: Call[Working]) -> None:
@@ -46,7 +48,10 @@ async def send_large(call: Call[Working]) -> web.Response:
 
 
 async def send_file(call: Call[Working]) -> web.StreamResponse:
-    return await call.send_file(call.state.file, {"Content-Type": "text/plain"})
+    answer = await call.send_file(call.state.file, {"Content-Type": "text/plain", "Cache-Control": "immutable"})
+    if call.state.deleted:
+        call.state.file.unlink()
+    return answer
 
 
 async def build(mesh: Mesh) -> Working:
@@ -333,8 +338,20 @@ async def test_unknown_expectation_gets_the_one_error_body(settings: Settings) -
         assert "invalid" == told["code"]
 
 
-async def test_file_that_was_deleted_since_it_was_found_is_not_found(settings: Settings, tmp_path: Path) -> None:
-    async with serving(settings) as served:
-        served.state.file = tmp_path / "deleted"
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_file_that_is_deleted_while_it_is_asked_for_is_not_found(
+    settings: Settings, tmp_path: Path, moment: str
+) -> None:
+    file = tmp_path / "file"
+    async with serving(settings) as served, aiohttp.ClientSession(served.url) as http:
+        if moment == "after":
+            file.write_bytes(b"whole")
+            served.state.deleted = True
+        served.state.file = file
 
-        assert 404 == await status_of(f"{served.url}/v1/file")
+        async with http.get("/v1/file") as response:
+            told = await response.json()
+
+        assert (404, "not_found") == (response.status, told["error"]["code"])
+        assert "Cache-Control" not in response.headers
+        assert 200 == await status_of(f"{served.url}/livez")
