@@ -106,7 +106,9 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_bus_published_total": Series("Messages that JetStream has acknowledged", ("stream",)),
     "millrace_bus_consumed_total": Series("Messages settled by a durable consumer", ("consumer", "outcome")),
     "millrace_config_refused_total": Series("New configuration refused, the last good one staying live", ("kind",)),
-    "millrace_unreadable_entries_total": Series("Entries read from a bucket that are none of its kind", ("bucket",)),
+    "millrace_unreadable_entries_total": Series(
+        "Entries read from a bucket of NATS that are none of its kind", ("stream",)
+    ),
     "millrace_storage_objects_total": Series("Objects asked to be stored", ("provider", "kind", "outcome")),
     "millrace_storage_bytes_total": Series("Bytes of objects stored", ("provider",)),
     "millrace_storage_failovers_total": Series("Uploads that a provider took in another's place", ("provider",)),

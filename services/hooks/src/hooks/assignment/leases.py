@@ -364,7 +364,7 @@ class LeaseKeeper:
         try:
             return decode(stored.data, kind)
         except InvalidError as error:
-            self._bus.metrics.count("millrace_unreadable_entries_total", bucket=LEASES.name)
+            self._bus.metrics.count("millrace_unreadable_entries_total", stream=LEASES.stream)
             log.error("lease_decoding_failed", key=stored.key, message=error.message)
             return None
 
