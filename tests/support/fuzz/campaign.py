@@ -37,6 +37,7 @@ AT_ONCE = 6
 REQUESTS, MESSAGES, EVENTS, FILES = 24, 24, 8, 2
 """Damaged things in a round."""
 CORPUS_MESSAGES = 200
+SILENT_S = 2.0
 SECRETS = {
     name: f"wJalr-{name}-XUtnFEMI-K7MDENG-{name}" for name in ("amazon", "kinesis", "export", "remote", "sftp")
 } | {"azure": "d0phbHItYXp1cmUtWFV0bkZFTUktSzdNREVORw==", "webhook": "whsec_d0phbHItd2ViaG9vay1YVXRuRkVNSQ=="}
@@ -309,8 +310,9 @@ class Campaign:
         async with open_scan(bus, DLQ, subject=subject, start_sequence=self._letters_from) as scan:
             left = scan.pending_at_open
             while left > 0:
-                for message in await scan.next(256):
-                    left = message.pending
+                messages = await scan.next(256, within_s=SILENT_S)
+                left = messages[-1].pending if messages else 0
+                for message in messages:
                     self._letters_from = message.sequence + 1
                     self._letters.add(decode(message.data, DeadLetter).source)
 
@@ -328,9 +330,10 @@ class Campaign:
                 async with open_scan(bus, stream, subject=subject, last_per_subject=True) as scan:
                     left = scan.pending_at_open
                     while left > 0 and len(found) < CORPUS_MESSAGES:
-                        for message in await scan.next(64):
-                            left = message.pending
-                            found.append((message.subject, message.data))
+                        # The server's count may be too large where entries are written meanwhile.
+                        messages = await scan.next(64, within_s=SILENT_S)
+                        left = messages[-1].pending if messages else 0
+                        found += [(message.subject, message.data) for message in messages]
             self._corpus[user] = [data for _, data in found]
             writes = nats_messages.filters_of(user)
             # Damaged configuration stays out of the way of requests: it is that of an app that has nothing else.

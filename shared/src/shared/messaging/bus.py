@@ -308,7 +308,9 @@ class Bus:
             "alert_raised", kind=alert.kind, app_key=alert.app_key, subject=alert.subject, message=alert.message
         )
         try:
-            subject = subjects.alert(alert.service, alert.app_key or "-", alert.kind)
+            # The app may be what somebody has put into a key.
+            app_key = alert.app_key if subjects.APP_KEY.fullmatch(alert.app_key) else subjects.NO_APP
+            subject = subjects.alert(alert.service, app_key, alert.kind)
             await self.publish(subject, encode(alert), message_id=message_id)
         except MillraceError as error:
             log.error("alert_publish_failed", kind=alert.kind, message=str(error))

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from millrace.nats_servers.server import NatsServer
-from shared.contracts.messages import ResolveMedia
-from shared.contracts.streams import EVENTS, PROFILES, PUSH
-from shared.contracts.subjects import push_send
+from shared.contracts.messages import Alert, ResolveMedia, decode
+from shared.contracts.streams import ALERTS, EVENTS, PROFILES, PUSH
+from shared.contracts.subjects import alert, push_send
 from shared.errors import BusyError, ConflictError, InvalidError, TooLargeError, UnavailableError
 from shared.messaging.bus import Bus, Published
 from shared.messaging.connection import connect
@@ -207,3 +208,15 @@ async def test_a_seed_that_is_none_is_refused_with_its_file_and_not_shown(nats_s
 
     assert "/keys/x.nk" == caught.value.field
     assert "garbage" not in str(caught.value)
+
+
+@pytest.mark.parametrize("app_key", ["", "*", ">", "a b", "x" * 65])
+async def test_alert_of_an_app_that_cannot_be_is_one_of_no_app(bus: Bus, settings: Settings, app_key: str) -> None:
+    await ensure(bus, ALERTS, settings)
+    told = Alert(service="hooks", app_key=app_key, kind="odd", subject="s", message="m", at=datetime.now(UTC))
+
+    await bus.alert(told)
+
+    stored = await bus.last_message(ALERTS, alert("hooks", "-", "odd"))
+    assert stored is not None
+    assert told == decode(stored.data, Alert)
