@@ -40,7 +40,10 @@ CORPUS_MESSAGES = 200
 SILENT_S = 2.0
 SECRETS = {
     name: f"wJalr-{name}-XUtnFEMI-K7MDENG-{name}" for name in ("amazon", "kinesis", "export", "remote", "sftp")
-} | {"azure": "d0phbHItYXp1cmUtWFV0bkZFTUktSzdNREVORw==", "webhook": "whsec_d0phbHItd2ViaG9vay1YVXRuRkVNSQ=="}
+} | {
+    "azure": "d0phbHItYXp1cmUtWFV0bkZFTUktSzdNREVORw==",
+    "webhook": "whsec_d0phbHItd2ViaG9vay1YVXRuRkVNSS1LN01ERU5HLXdlYmhvb2s=",
+}
 
 
 class Campaign:
@@ -106,7 +109,7 @@ class Campaign:
 
     async def _send_whole(self) -> None:
         """Send every request as it is, so that there is something to show, to damage and to delete."""
-        found: list[http_requests.Form] = []
+        found: list[http_requests.Example] = []
         for form in (*self._forms, *self._torn):
             token = self._tokens["mess" if "/mess" in form.path else "torn" if "/torn" in form.path else "admin"]
             answer = await self._send(http_requests.whole(form, token), "127.0.0.2")
@@ -199,7 +202,7 @@ class Campaign:
         self.watch.check_answer(sent, answer)
         return answer
 
-    def _token_of(self, form: http_requests.Form, at_random: random.Random) -> str:
+    def _token_of(self, form: http_requests.Example, at_random: random.Random) -> str:
         if at_random.random() < 0.04:
             return at_random.choice(("", "x", self._tokens["shop"], "mlr_" + "x" * 40))
         return self._tokens["mess" if "/mess" in form.path else "torn" if "/torn" in form.path else "admin"]

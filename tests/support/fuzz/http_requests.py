@@ -29,7 +29,7 @@ Layer = Literal["values", "text", "coding", "path", "bytes"]
 LAYERS: tuple[Layer, ...] = ("values", "values", "values", "text", "coding", "path", "bytes", "bytes")
 
 
-class Form(Struct, frozen=True):
+class Example(Struct, frozen=True):
     """A request as somebody would send it. `body` is a JSON value, or the bytes of another content type."""
 
     service: str
@@ -44,7 +44,7 @@ class Form(Struct, frozen=True):
 class DamagedRequest(Struct, frozen=True):
     """A damaged request. `whole` says that it is proper HTTP, which has to be answered."""
 
-    form: Form
+    form: Example
     layer: Layer
     data: bytes
     whole: bool
@@ -83,7 +83,7 @@ def event(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def forms(app: str, *, hook_url: str, secrets: dict[str, str]) -> list[Form]:
+def forms(app: str, *, hook_url: str, secrets: dict[str, str]) -> list[Example]:
     """A real request of every route that an app or an operator has; `secrets` go where credentials go."""
     at = f"/v1/apps/{app}"
     dead = "http://127.0.0.1:9"
@@ -102,7 +102,13 @@ def forms(app: str, *, hook_url: str, secrets: dict[str, str]) -> list[Form]:
     }
     hook |= {"event_code": ["purchase", "view"], "batch": {"max_records": 5, "linger_ms": 10, "format": "json_array"}}
     stream = {"name": "S", "stream_name": "orders", "trigger_type": "MESSAGE_LOG", "event_code": "*"}
-    s3 = {"type": "s3", "bucket": "b", "directory": "d", "region": "eu-west-1", "access_key": "AKIATESTINGTESTING00"}
+    s3 = {
+        "type": "s3",
+        "bucket": "reports",
+        "directory": "d",
+        "region": "eu-west-1",
+        "access_key": "AKIATESTINGTESTING00",
+    }
     s3 |= {"secret_key": secrets["export"], "endpoint_url": dead}
     export: dict[str, Any] = {
         "data": "clicks",
@@ -122,68 +128,70 @@ def forms(app: str, *, hook_url: str, secrets: dict[str, str]) -> list[Form]:
         "timezone": "Europe/Istanbul",
         "profile_attributes": {"age": "number"},
     }
-    profile |= {"settle_s": 0.1, "summary": {"recipients": ["a@example.com"], "hour": 8}}
+    profile |= {"settle_s": 0.1}
     media_type, media = multipart([("kind", "", b"message-image"), ("file", 'a"b.jpg', PHOTO)])
     page_type, page = multipart([("file", "w.html", WIDGET)])
     lines = b"\n".join(json.dumps(event(id=f"l{n}")).encode() for n in range(3))
     filters = "hook=h1&reason=refused&since=2026-01-01T00:00:00Z&until=2030-01-01T00:00:00Z"
     found = [
-        Form("hooks", "POST", f"{at}/events", [event(), event(id="e2", type="message_log"), event(id="e3")]),
-        Form("hooks", "POST", f"{at}/events", [event(type="click"), event(type="conversion", user_id="ü")]),
-        Form("hooks", "POST", f"{at}/events", lines, "application/x-ndjson"),
-        Form("hooks", "PUT", f"{at}/hooks/h1", hook),
-        Form("hooks", "PUT", f"{at}/hooks/h2?dry_run=true", hook),
-        Form("hooks", "PUT", f"{at}/hooks/h2", stream),
-        Form("hooks", "POST", f"{at}/hooks/h1/preview", {"event": event()}),
-        Form("hooks", "POST", f"{at}/hooks/h1/preview", {"last": 5}),
-        Form("hooks", "POST", f"{at}/hooks/h1/test", {}),
-        Form("hooks", "GET", f"{at}/hooks/h1/status"),
-        Form("hooks", "DELETE", f"{at}/hooks/h2"),
-        Form("hooks", "PUT", f"{at}/connectors/kinesis", kinesis),
-        Form("hooks", "POST", f"{at}/connectors/kinesis/test", kinesis | {"stream_name": "orders"}),
-        Form("hooks", "GET", f"{at}/dead-letters?limit=5&after=0&{filters}"),
-        Form("hooks", "GET", f"{at}/dead-letters/1"),
-        Form("hooks", "DELETE", f"{at}/dead-letters?{filters}"),
-        Form("hooks", "POST", f"{at}/dead-letters/replay", {"hook": "h1", "limit": 5, "after": 0}),
-        Form("storage", "POST", f"{at}/media", media, media_type),
-        Form("storage", "PUT", f"{at}/media?kind=file&file_name=a%20b.txt", b"plain text", "application/octet-stream"),
-        Form("storage", "PUT", f"{at}/media?kind=message-image", PHOTO, "application/octet-stream"),
-        Form("storage", "POST", f"{at}/widgets?strict=true", WIDGET, "text/html"),
-        Form("storage", "POST", f"{at}/widgets", page, page_type),
-        Form("storage", "GET", f"{at}/objects?kind=file&limit=5&after=0"),
-        Form("storage", "GET", f"{at}/objects/file-0123456789abcdef0123456789abcdef"),
-        Form("storage", "DELETE", f"{at}/objects/file-0123456789abcdef0123456789abcdef"),
-        Form("storage", "GET", f"/cdn/{app}/message-image/0123/photo.jpg"),
-        Form("storage", "PUT", f"{at}/connectors/amazon-storage?dry_run=true", amazon),
-        Form("storage", "POST", f"{at}/connectors/azure-storage/test", azure),
-        Form("storage", "GET", f"{at}/providers"),
-        Form("exporter", "PUT", f"{at}/exports/clicks", export),
-        Form("exporter", "PUT", f"{at}/exports/conversions", gateway),
-        Form("exporter", "POST", f"{at}/exports/conversions/flush"),
-        Form("exporter", "POST", f"{at}/exports/conversions/test"),
-        Form("exporter", "GET", f"{at}/exports/conversions/runs?limit=3"),
-        Form("exporter", "GET", f"{at}/exports/conversions/runs/20260101T000000Z"),
-        Form("ftp-gateway", "PUT", at, profile),
-        Form("ftp-gateway", "GET", f"{at}/files?limit=3&state=failed&before=2026-01-01T00:00:00Z"),
-        Form("ftp-gateway", "GET", f"{at}/files/0123456789abcdef"),
-        Form("ftp-gateway", "PUT", f"{at}/ftp-users/nightly", user),
-        Form("ftp-gateway", "PUT", f"{at}/remotes/r1", remote),
-        Form("ftp-gateway", "PUT", f"{at}/remotes/r2", ftps),
-        Form("ftp-gateway", "POST", f"{at}/remotes/r1/test", {}),
-        Form("ftp-gateway", "POST", f"{at}/remotes/r1/accept-host-key", {"fingerprint": "SHA256:" + "A" * 43}),
-        Form("ftp-gateway", "GET", f"{at}/remotes/r1/status"),
-        Form("ftp-gateway", "GET", "/v1/bans?limit=4"),
-        Form("ftp-gateway", "DELETE", "/v1/bans/127.0.0.3"),
-        Form("ftp-gateway", "GET", "/v1/host-keys"),
-        Form("hooks", "GET", "/v1/partitions"),
-        Form("hooks", "GET", "/metrics"),
-        Form("hooks", "GET", "/openapi.json"),
+        Example("hooks", "POST", f"{at}/events", [event(), event(id="e2", type="message_log"), event(id="e3")]),
+        Example("hooks", "POST", f"{at}/events", [event(type="click"), event(type="conversion", user_id="ü")]),
+        Example("hooks", "POST", f"{at}/events", lines, "application/x-ndjson"),
+        Example("hooks", "PUT", f"{at}/hooks/h1", hook),
+        Example("hooks", "PUT", f"{at}/hooks/h2?dry_run=true", hook),
+        Example("hooks", "PUT", f"{at}/hooks/h2", stream),
+        Example("hooks", "POST", f"{at}/hooks/h1/preview", {"event": event()}),
+        Example("hooks", "POST", f"{at}/hooks/h1/preview", {"last": 5}),
+        Example("hooks", "POST", f"{at}/hooks/h1/test", {}),
+        Example("hooks", "GET", f"{at}/hooks/h1/status"),
+        Example("hooks", "DELETE", f"{at}/hooks/h2"),
+        Example("hooks", "PUT", f"{at}/connectors/kinesis", kinesis),
+        Example("hooks", "POST", f"{at}/connectors/kinesis/test", kinesis | {"stream_name": "orders"}),
+        Example("hooks", "GET", f"{at}/dead-letters?limit=5&after=0&{filters}"),
+        Example("hooks", "GET", f"{at}/dead-letters/1"),
+        Example("hooks", "DELETE", f"{at}/dead-letters?{filters}"),
+        Example("hooks", "POST", f"{at}/dead-letters/replay", {"hook": "h1", "limit": 5, "after": 0}),
+        Example("storage", "POST", f"{at}/media", media, media_type),
+        Example(
+            "storage", "PUT", f"{at}/media?kind=file&file_name=a%20b.txt", b"plain text", "application/octet-stream"
+        ),
+        Example("storage", "PUT", f"{at}/media?kind=message-image", PHOTO, "application/octet-stream"),
+        Example("storage", "POST", f"{at}/widgets?strict=true", WIDGET, "text/html"),
+        Example("storage", "POST", f"{at}/widgets", page, page_type),
+        Example("storage", "GET", f"{at}/objects?kind=file&limit=5&after=0"),
+        Example("storage", "GET", f"{at}/objects/file-0123456789abcdef0123456789abcdef"),
+        Example("storage", "DELETE", f"{at}/objects/file-0123456789abcdef0123456789abcdef"),
+        Example("storage", "GET", f"/cdn/{app}/message-image/0123/photo.jpg"),
+        Example("storage", "PUT", f"{at}/connectors/amazon-storage?dry_run=true", amazon),
+        Example("storage", "POST", f"{at}/connectors/azure-storage/test", azure),
+        Example("storage", "GET", f"{at}/providers"),
+        Example("exporter", "PUT", f"{at}/exports/clicks", export),
+        Example("exporter", "PUT", f"{at}/exports/conversions", gateway),
+        Example("exporter", "POST", f"{at}/exports/conversions/flush"),
+        Example("exporter", "POST", f"{at}/exports/conversions/test"),
+        Example("exporter", "GET", f"{at}/exports/conversions/runs?limit=3"),
+        Example("exporter", "GET", f"{at}/exports/conversions/runs/20260101T000000Z"),
+        Example("ftp-gateway", "PUT", at, profile),
+        Example("ftp-gateway", "GET", f"{at}/files?limit=3&state=failed&before=2026-01-01T00:00:00Z"),
+        Example("ftp-gateway", "GET", f"{at}/files/0123456789abcdef"),
+        Example("ftp-gateway", "PUT", f"{at}/ftp-users/nightly", user),
+        Example("ftp-gateway", "PUT", f"{at}/remotes/r1", remote),
+        Example("ftp-gateway", "PUT", f"{at}/remotes/r2", ftps),
+        Example("ftp-gateway", "POST", f"{at}/remotes/r1/test", {}),
+        Example("ftp-gateway", "POST", f"{at}/remotes/r1/accept-host-key", {"fingerprint": "SHA256:" + "A" * 43}),
+        Example("ftp-gateway", "GET", f"{at}/remotes/r1/status"),
+        Example("ftp-gateway", "GET", "/v1/bans?limit=4"),
+        Example("ftp-gateway", "DELETE", "/v1/bans/127.0.0.3"),
+        Example("ftp-gateway", "GET", "/v1/host-keys"),
+        Example("hooks", "GET", "/v1/partitions"),
+        Example("hooks", "GET", "/metrics"),
+        Example("hooks", "GET", "/openapi.json"),
     ]
-    found += [Form(service, "GET", "/readyz") for service in ("storage", "exporter", "ftp-gateway")]
+    found += [Example(service, "GET", "/readyz") for service in ("storage", "exporter", "ftp-gateway")]
     return found
 
 
-def follow(form: Form, answer: Answer) -> list[Form]:
+def follow(form: Example, answer: Answer) -> list[Example]:
     """Requests for what a request has stored, as its answer names it."""
     try:
         told = json.loads(answer.body)
@@ -191,11 +199,11 @@ def follow(form: Form, answer: Answer) -> list[Form]:
         bare = "/" + told["original"]["url"].partition("//")[2].partition("/")[2]
     except (ValueError, KeyError, TypeError):
         return []
-    found = [Form("storage", method, path, followed=True) for method, path in (("GET", at), ("GET", bare))]
-    return [*found, Form("storage", "DELETE", at, followed=True)]
+    found = [Example("storage", method, path, followed=True) for method, path in (("GET", at), ("GET", bare))]
+    return [*found, Example("storage", "DELETE", at, followed=True)]
 
 
-def whole(form: Form, token: str) -> DamagedRequest:
+def whole(form: Example, token: str) -> DamagedRequest:
     """The request as it is."""
     body = form.body if isinstance(form.body, bytes) else b"" if form.body is None else json.dumps(form.body).encode()
     headers = {"Host": "mesh", "Authorization": f"Bearer {token}", "Connection": "close"}
@@ -203,7 +211,7 @@ def whole(form: Form, token: str) -> DamagedRequest:
     return DamagedRequest(form, "values", _written(form.method, form.path, headers, body, None), whole=True)
 
 
-def damaged(form: Form, token: str, at_random: random.Random) -> DamagedRequest:
+def damaged(form: Example, token: str, at_random: random.Random) -> DamagedRequest:
     """One damaged request, at one layer drawn at random."""
     damage = Damage(at_random)
     layer = at_random.choice(LAYERS)

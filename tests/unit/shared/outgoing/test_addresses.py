@@ -5,9 +5,10 @@ from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.errors import InvalidError
 from shared.outgoing.addresses import (
     PrivateAddressError,
     checked_socket,
@@ -15,6 +16,7 @@ from shared.outgoing.addresses import (
     is_private_address,
     is_refused,
 )
+from shared.outgoing.urls import check_host
 
 
 @pytest.mark.parametrize(
@@ -129,3 +131,28 @@ def test_refusal_is_found_below_the_errors_that_hide_it() -> None:
     assert is_refused(outer)
     assert not is_refused(OSError("not reachable from the internet"))
     assert not is_refused(None)
+
+
+def numeric_hosts() -> st.SearchStrategy[str]:
+    """Texts that a resolver may read as an IPv4 address: one to four numbers, in any base, and nearly so."""
+    number = st.integers(0, 2**32 + 1) | st.integers(0, 300) | st.sampled_from([0, 10, 127, 169, 172, 192])
+    written = st.tuples(number, st.sampled_from(["{}", "0{:o}", "0x{:x}", "0X{:X}", "00{}", "{} "]))
+    parts = st.lists(written.map(lambda drawn: drawn[1].format(drawn[0])), min_size=1, max_size=5)
+    return st.tuples(parts, st.sampled_from([".", "..", "。"]), st.sampled_from(["", "."])).map(
+        lambda drawn: drawn[1].join(drawn[0]) + drawn[2]
+    )
+
+
+@settings(max_examples=2000)
+@given(numeric_hosts() | st.ip_addresses().map(str) | st.from_regex(r"[0-9a-fx.:%]{1,24}", fullmatch=True))
+def test_no_accepted_host_is_an_address_of_our_own_to_the_system(host: str) -> None:
+    try:
+        check_host(host, "host", allow_private=False)
+    except InvalidError:
+        return
+    try:
+        # As the system reads it, without asking a server.
+        found = socket.getaddrinfo(host, 443, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        return
+    assert not [address for *_, (address, *_) in found if is_private(str(address))]
