@@ -22,6 +22,7 @@ from shared.runtime.settings import Settings
 from support.outgoing import open_outgoing
 from support.servers.moto import MotoServer
 
+GZIP = "application/gzip"
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
 
 
@@ -82,22 +83,22 @@ async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncI
 
 
 async def test_object_is_read_back_as_it_was_put(destination: S3Destination) -> None:
-    await destination.put(KEY, b"\x1f\x8b bytes")
+    await destination.put(KEY, b"\x1f\x8b bytes", GZIP)
 
     assert b"\x1f\x8b bytes" == await destination.read(KEY, 8)
 
 
 async def test_object_is_not_overwritten_when_there_is_one(destination: S3Destination) -> None:
-    await destination.put(KEY, b"first")
+    await destination.put(KEY, b"first", GZIP)
 
     with pytest.raises(ConflictError):
-        await destination.put(KEY, b"second")
+        await destination.put(KEY, b"second", GZIP)
 
     assert b"first" == await destination.read(KEY, 5)
 
 
 async def test_nothing_is_read_when_there_is_no_object_of_the_size(destination: S3Destination) -> None:
-    await destination.put(KEY, b"first")
+    await destination.put(KEY, b"first", GZIP)
 
     assert None is await destination.read(KEY, 6)
     assert None is await destination.read("raw/none", 5)
@@ -106,7 +107,7 @@ async def test_nothing_is_read_when_there_is_no_object_of_the_size(destination: 
 async def test_object_as_large_as_a_file_is_put_in_one_piece(destination: S3Destination) -> None:
     data = bytes(range(256)) * (20 << 12)
 
-    await destination.put(KEY, data)
+    await destination.put(KEY, data, GZIP)
 
     assert data == await destination.read(KEY, len(data))
 
@@ -125,7 +126,7 @@ async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
 async def test_missing_bucket_is_reported(s3_config: S3Config, platform: Platform) -> None:
     async with changed(s3_config, platform, bucket="nobodys") as destination:
         with pytest.raises(MillraceError) as caught:
-            await destination.put(KEY, b"x")
+            await destination.put(KEY, b"x", GZIP)
 
     assert "not_found" == caught.value.code
     assert "NoSuchBucket" in caught.value.message
@@ -137,7 +138,7 @@ async def test_unknown_keys_are_refused(s3_config: S3Config, platform: Platform,
         s3_config, platform, access_key="AKIANOBODY", secret_key=Secret("wrong-wrong-wrong")
     ) as destination:
         with pytest.raises(MillraceError) as caught:
-            await destination.put(KEY, b"x")
+            await destination.put(KEY, b"x", GZIP)
 
     assert "credentials" == caught.value.code
     assert "wrong-wrong-wrong" not in str(caught.value)
@@ -171,7 +172,7 @@ async def test_probe_warns_when_it_may_not_delete(s3_config: S3Config, platform:
 
 async def test_probe_ends_in_time_when_the_store_does_not_answer() -> None:
     class Silent:
-        async def put(self, key: str, data: bytes) -> None:
+        async def put(self, key: str, data: bytes, content_type: str) -> None:
             await asyncio.Event().wait()
 
         async def read(self, key: str, size_bytes: int) -> bytes | None:
@@ -218,7 +219,7 @@ async def test_endpoint_is_not_connected_to_when_its_name_leads_into_our_network
         closed = msgspec.structs.replace(platform, outgoing=outgoing)
         async with changed(s3_config, closed, endpoint_url="https://localhost") as destination:
             with pytest.raises(InvalidError, match="reachable from the internet"):
-                await destination.put("key", b"content")
+                await destination.put("key", b"content", GZIP)
 
 
 @pytest.mark.parametrize("directory", ["raw/clicks", "/raw/clicks", "raw/clicks/", "raw//clicks"])

@@ -84,7 +84,7 @@ def test_export_becomes_a_job_of_the_domain() -> None:
     job = job_of(ConfigEntry("shop", "clicks", value, 7), PLATFORM)
 
     assert ("shop", "clicks", 7) == (job.app_key, job.export_id, job.revision)
-    assert ((4,), (ADVERTISER.lower(),)) == (job.selection.affiliates, job.selection.advertisers)
+    assert ((4,), (ADVERTISER.lower(),)) == (job.content.selection.affiliates, job.content.selection.advertisers)
     assert ("raw/clicks", "s3 raw-data raw/clicks") == (job.directory, job.location)
 
 

@@ -11,11 +11,11 @@ from exporter import SERVICE_NAME
 from exporter.config import EXPORTS, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
-from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner
 from exporter.exports.scheduler import ExportScheduler
+from exporter.exports.window_writer import WriterDependencies
 from exporter.exports.worker import Key
 from exporter.handlers import ENDPOINTS
 from exporter.pipeline.source import EventSource
@@ -56,7 +56,7 @@ async def build(mesh: Mesh) -> State:
 
     scheduler = ExportScheduler(
         runner=ExportRunner(
-            FileWriterDependencies(source=EventSource(mesh.bus), run_store=run_store, clock=now),
+            WriterDependencies(source=EventSource(mesh.bus), run_store=run_store, clock=now),
             owner=secrets.token_hex(8),
             publish_alert=mesh.bus.alert,
             metrics=mesh.metrics,

@@ -2,7 +2,7 @@
 Configuration of exports: the fields, the checks beyond their types, and the step to an `ExportJob`. No I/O.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -12,12 +12,10 @@ from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
 from exporter.formats import FORMATS, FormatName
 from exporter.layouts import LAYOUTS, LayoutName
+from exporter.pipeline.content import Content
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import ConfigEntry, Kind
 from shared.errors import ConflictError, InvalidError
-
-FORMAT: Final[FormatName] = "csv_gzip"
-"""The format of every export: the configuration has no field for it yet."""
 
 Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
 Advertiser = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{24}$(?!\n)")]
@@ -38,6 +36,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     frequency: Annotated[int, Meta(ge=1, le=1440)] = 15
     frequency_s: Annotated[float, Meta(ge=1, le=86400)] | None = None
     layout: LayoutName = "affise"
+    format: FormatName = "csv.gz"
     affiliates: Annotated[tuple[Affiliate, ...], Meta(max_length=10_000)] = ()
     advertisers: Annotated[tuple[Advertiser, ...], Meta(max_length=10_000)] = ()
     active: bool = True
@@ -82,6 +81,16 @@ def check_directory_unused(entries: list[ConfigEntry[Export]], export_id: str, e
             raise ConflictError(message, field="destination.directory")
 
 
+def content_of(export: Export) -> Content:
+    """The content of an export's files."""
+    selection = EventSelection(
+        data=export.data,
+        affiliates=export.affiliates,
+        advertisers=tuple(advertiser.lower() for advertiser in export.advertisers),
+    )
+    return Content(selection=selection, layout=export.layout, format=export.format)
+
+
 def job_of(entry: ConfigEntry[Export], platform: Platform) -> ExportJob:
     """The job of an export at its current revision."""
     export = entry.value
@@ -89,14 +98,10 @@ def job_of(entry: ConfigEntry[Export], platform: Platform) -> ExportJob:
         app_key=entry.app_key,
         export_id=entry.id,
         revision=entry.revision,
-        selection=EventSelection(
-            data=export.data,
-            affiliates=export.affiliates,
-            advertisers=tuple(advertiser.lower() for advertiser in export.advertisers),
-        ),
+        content=content_of(export),
         schedule=export.schedule(entry.app_key, entry.id),
-        layout=LAYOUTS[export.layout],
-        open_encoder=FORMATS[FORMAT],
+        layout_of=lambda content: LAYOUTS[content.layout](entry.app_key, content),
+        format_of=lambda content: FORMATS[content.format],
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
         open_destination=lambda: export.destination.open(entry.app_key, platform),

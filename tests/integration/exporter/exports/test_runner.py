@@ -11,7 +11,6 @@ from io import StringIO
 import pytest
 from msgspec.structs import replace
 
-from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import LEASE_S, ExportProgress, Trigger
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
@@ -19,13 +18,16 @@ from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run, RunStore
 from exporter.exports.runner import ExportRunner
 from exporter.exports.schedule import Schedule
+from exporter.exports.window_writer import WriterDependencies
 from exporter.exports.worker import first_progress
-from exporter.formats.csv_gzip import CsvGzip
+from exporter.formats import FORMATS
 from exporter.layouts import LAYOUTS
-from exporter.pipeline.file_builder import FileLimits
-from exporter.pipeline.ports import Destination
+from exporter.layouts.affise import CLICK_COLUMNS, AffiseLayout
+from exporter.pipeline.content import Content
+from exporter.pipeline.ports import Destination, FileName, Reading, WindowLimits
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
+from exporter.pipeline.tables import Row
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, EventType, encode, make_attributes
 from shared.contracts.subjects import partition_of
@@ -47,7 +49,7 @@ class Store:
         self.after_put: Callable[[], object] | None = None
         self.puts = 0
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
         self.puts += 1
         if self.refusal is not None:
             raise self.refusal
@@ -82,16 +84,16 @@ class World:
         self.alerts: list[Alert] = []
         self.plans = KeyValueStore(bus, streams.PLANS)
         self.run_store = RunStore(KeyValueStore(bus, streams.RUNS))
-        self.limits = FileLimits()
+        self.limits: WindowLimits | None = None
         self.metrics = Metrics()
         self.job = ExportJob(
             app_key="shop",
             export_id="clicks",
             revision=1,
-            selection=EventSelection(data="clicks"),
+            content=Content(selection=EventSelection(data="clicks")),
             schedule=Schedule(every_s=900),
-            layout=LAYOUTS["affise"],
-            open_encoder=CsvGzip,
+            layout_of=lambda content: LAYOUTS[content.layout]("shop", content),
+            format_of=lambda content: FORMATS[content.format],
             location="here",
             directory="raw",
             open_destination=self._open,
@@ -105,7 +107,7 @@ class World:
         self.alerts.append(alert)
 
     def runner(self, owner: str = "one") -> ExportRunner:
-        dependencies = FileWriterDependencies(
+        dependencies = WriterDependencies(
             source=EventSource(self.bus), run_store=self.run_store, clock=lambda: self.now, limits=self.limits
         )
         return ExportRunner(dependencies, owner=owner, publish_alert=self._record_alert, metrics=self.metrics)
@@ -116,13 +118,11 @@ class World:
             await progress_store.begin(first_progress(self.job.schedule, 0, self.now))
         return progress_store
 
-    async def run(self, trigger: Trigger = "schedule", owner: str = "one", take_over: bool = False) -> Run:
+    async def run(self, trigger: Trigger = "schedule", owner: str = "one") -> Run:
         """Run once, a second after the step before."""
         self.now += timedelta(seconds=1)
         progress_store = await self.progress_store()
-        return await self.runner(owner).run(
-            self.job, progress_store, trigger=trigger, signals=Signals(), take_over=take_over
-        )
+        return await self.runner(owner).run(self.job, progress_store, trigger=trigger, signals=Signals())
 
     async def publish(self, *ids: str, kind: EventType = "click", app: str = "shop", user: str = "u1") -> int:
         events = [
@@ -187,7 +187,7 @@ async def test_run_that_finds_only_other_events_moves_on_without_a_file(world: W
 
 
 async def test_events_that_the_lists_exclude_are_counted_as_filtered(world: World) -> None:
-    world.job = replace(world.job, selection=EventSelection(data="clicks", affiliates=(4,)))
+    world.job = replace(world.job, content=Content(selection=EventSelection(data="clicks", affiliates=(4,))))
     await world.publish("a", "b")
 
     run = await world.run()
@@ -197,7 +197,7 @@ async def test_events_that_the_lists_exclude_are_counted_as_filtered(world: Worl
 
 
 async def test_run_writes_several_files_when_one_is_full(world: World) -> None:
-    world.limits = FileLimits(rows=4)
+    world.limits = WindowLimits(rows=4, rows_behind=4)
     for number in range(5):
         await world.publish(f"{number}a", f"{number}b")
 
@@ -248,7 +248,8 @@ async def test_object_is_there_once_when_a_run_dies_between_the_object_and_the_c
     run_id = await killed_after_the_put(world)
     await world.publish("c")
 
-    run = await world.run(owner="two", take_over=True)
+    world.now += timedelta(seconds=LEASE_S)
+    run = await world.run(owner="two")
 
     assert run_id == run.id
     assert ["a", "b", "c"] == world.store.ids
@@ -260,16 +261,79 @@ async def test_object_is_the_same_when_a_run_dies_between_the_plan_and_the_objec
     await world.publish("a", "b")
     world.store.refusal = CredentialsError("refused")
     await world.run()
-    plan = (await world.progress()).plan
+    plan = (await world.progress()).window
     assert plan is not None
+    (file,) = plan.files
     await world.publish("c")
     world.store.refusal = None
 
     await world.run()
 
-    assert ["a", "b"] == [row.split(",")[0] for row in world.store.text(plan.key).splitlines()[1:]]
-    assert plan.size_bytes == len(world.store.objects[plan.key])
+    assert ["a", "b"] == [row.split(",")[0] for row in world.store.text(file.key).splitlines()[1:]]
+    assert file.size_bytes == len(world.store.objects[file.key])
     assert ["a", "b", "c"] == world.store.ids
+
+
+class PartsByUser(AffiseLayout):
+    """Clicks with a file for each user, under names that a window alone has."""
+
+    is_named_by_second = False  # type: ignore[misc]
+
+    def read(self, data: bytes) -> Reading:
+        reading = super().read(data)
+        users: dict[str, list[Row]] = {}
+        for row in reading.parts["clicks"]:
+            users.setdefault(str(row[CLICK_COLUMNS.index("user_id")]), []).append(row)
+        return reading._replace(parts=users)
+
+    def name(self, name: FileName) -> str:
+        return f"{name.part}/{name.first_sequence}"
+
+
+async def test_every_file_of_a_window_is_there_once_when_a_run_dies_between_two(world: World) -> None:
+    world.job = replace(world.job, layout_of=lambda content: PartsByUser("shop", content))
+    for number in range(3):
+        await world.publish(f"a{number}", f"b{number}", user=f"u{number}")
+    await killed_after_the_put(world)
+    await world.publish("c", user="u0")
+
+    world.now += timedelta(seconds=LEASE_S)
+    run = await world.run(owner="two")
+
+    assert ["raw/u0/1", "raw/u0/4", "raw/u1/1", "raw/u2/1"] == [
+        key.removesuffix(".csv.gz") for key in sorted(world.store.objects)
+    ]
+    assert ["a0", "a1", "a2", "b0", "b1", "b2", "c"] == sorted(world.store.ids)
+    assert (4, 7) == (len(run.files), run.rows_out)
+
+
+async def test_run_fails_when_another_writer_has_a_name_that_cannot_change(world: World) -> None:
+    world.job = replace(world.job, layout_of=lambda content: PartsByUser("shop", content))
+    world.store.objects["raw/u1/1.csv.gz"] = b"not ours"
+    await world.publish("a")
+
+    run = await world.run()
+
+    assert run.error is not None
+    assert ("failed", "conflict") == (run.state, run.error.code)
+    assert {"raw/u1/1.csv.gz": b"not ours"} == world.store.objects
+
+
+async def test_claim_lasts_while_an_upload_takes_longer_than_the_lease(world: World) -> None:
+    await world.publish("a")
+    renewed = asyncio.Event()
+
+    async def take_long() -> None:
+        world.now += timedelta(seconds=LEASE_S)
+        while (claim := (await world.progress()).claim) is not None and claim.until <= world.now:
+            await asyncio.sleep(0.05)
+        renewed.set()
+
+    world.store.after_put = take_long
+    run = await world.run()
+
+    assert renewed.is_set()
+    assert "completed" == run.state
 
 
 async def test_run_fails_and_alerts_once_when_the_store_refuses(world: World) -> None:
@@ -306,7 +370,7 @@ async def test_empty_run_publishes_no_recovery(world: World) -> None:
     world.store.refusal = CredentialsError("refused")
     await world.publish("a")
     await world.run()
-    world.job = replace(world.job, location="elsewhere", selection=EventSelection(data="conversions"))
+    world.job = replace(world.job, location="elsewhere", content=Content(selection=EventSelection(data="conversions")))
 
     await world.run()
 
@@ -363,7 +427,8 @@ async def test_process_that_lost_its_claim_stops(world: World) -> None:
 
     async def lose_claim() -> None:
         world.store.after_put = None
-        await world.run(owner="two", take_over=True)
+        world.now += timedelta(seconds=LEASE_S)
+        await world.run(owner="two")
         overtaken.set()
 
     world.store.after_put = lose_claim
@@ -372,7 +437,7 @@ async def test_process_that_lost_its_claim_stops(world: World) -> None:
 
     assert overtaken.is_set()
     assert ["a"] == world.store.ids
-    assert (None, None) == ((await world.progress()).claim, (await world.progress()).plan)
+    assert (None, None) == ((await world.progress()).claim, (await world.progress()).window)
 
 
 async def test_expired_messages_are_counted_and_alerted(world: World, settings: Settings) -> None:
@@ -413,7 +478,7 @@ async def test_uploaded_file_of_a_plan_is_recognized_when_its_events_have_expire
 
 
 async def test_run_stops_between_two_files_when_the_service_does(world: World) -> None:
-    world.limits = FileLimits(rows=1)
+    world.limits = WindowLimits(rows=1, rows_behind=1)
     for name in "abc":
         await world.publish(name)
     signals = Signals()

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from exporter.exports.file_writer import FileWriterDependencies
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import ExportProgress
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner
 from exporter.exports.schedule import Schedule
 from exporter.exports.scheduler import ExportScheduler
+from exporter.exports.window_writer import WriterDependencies
 from exporter.exports.worker import Key
-from exporter.formats.csv_gzip import CsvGzip
+from exporter.formats import FORMATS
 from exporter.layouts import LAYOUTS
+from exporter.pipeline.content import Content
 from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
@@ -43,7 +44,7 @@ class Store:
         self.put_called = asyncio.Event()
         self.unavailable = False
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
         self.put_called.set()
         await self.accepting.wait()
         if self.unavailable:
@@ -79,7 +80,7 @@ class Mesh:
         self.plans = Plans(bus, streams.PLANS)
         self.stores = {CLICKS: Store(), OTHER: Store()}
         self.jobs: dict[Key, ExportJob] = {key: self.job(key, store) for key, store in self.stores.items()}
-        dependencies = FileWriterDependencies(
+        dependencies = WriterDependencies(
             source=EventSource(bus),
             run_store=RunStore(KeyValueStore(bus, streams.RUNS)),
             clock=lambda: datetime.now(UTC),
@@ -97,10 +98,10 @@ class Mesh:
             app_key=key[0],
             export_id=key[1],
             revision=revision,
-            selection=EventSelection(data="clicks"),
+            content=Content(selection=EventSelection(data="clicks")),
             schedule=Schedule(every_s=900),
-            layout=LAYOUTS["affise"],
-            open_encoder=CsvGzip,
+            layout_of=lambda content: LAYOUTS[content.layout](key[0], content),
+            format_of=lambda content: FORMATS[content.format],
             location="here",
             directory="",
             open_destination=store.open,
@@ -234,7 +235,7 @@ async def test_stop_finishes_the_current_file_and_begins_no_run(mesh: Mesh) -> N
     assert ("completed", 1) == ((await asked).state, (await asked).rows_out)
     progress = await mesh.progress(CLICKS)
     assert progress is not None
-    assert (None, None) == (progress.claim, progress.plan)
+    assert (None, None) == (progress.claim, progress.window)
 
 
 async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
@@ -251,7 +252,7 @@ async def test_stop_does_not_wait_for_a_back_off(mesh: Mesh) -> None:
     assert "stopped" == (await asked).state
     progress = await mesh.progress(CLICKS)
     assert progress is not None
-    assert progress.plan is not None
+    assert progress.window is not None
 
 
 async def test_exports_run_while_it_is_not_known_what_was_deleted(export_bus: Bus) -> None:

@@ -5,7 +5,16 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from exporter.exports.progress import Claim, ExportProgress, FilePlan, lease_until, may_claim, name_at
+from exporter.exports.progress import (
+    Claim,
+    ExportProgress,
+    PlannedFile,
+    WindowPlan,
+    lease_until,
+    may_claim,
+    name_at,
+)
+from exporter.pipeline.content import Content
 from exporter.pipeline.events import ExportedEvent, Value
 from exporter.pipeline.selection import EventSelection
 
@@ -98,20 +107,17 @@ def test_file_is_named_after_the_next_second_when_this_one_is_used() -> None:
 
 
 def test_progress_survives_being_stored() -> None:
-    plan = FilePlan(
-        key="raw/x.csv.gz",
+    plan = WindowPlan(
         named_at=NOW,
         revision=3,
         location="s3://b/raw",
-        selection=EventSelection(data="clicks", affiliates=(4,)),
+        content=Content(selection=EventSelection(data="clicks", affiliates=(4,))),
         first_sequence=5,
         last_sequence=9,
         rows_in=2,
-        rows_out=1,
         rows_dropped=0,
-        size_bytes=100,
-        sha256="ab",
+        files=(PlannedFile(key="raw/x.csv.gz", part="clicks", rows=1, size_bytes=100, sha256="ab"),),
     )
-    progress = ExportProgress(cursor=4, slot_at=NOW, named_at=NOW, plan=plan)
+    progress = ExportProgress(cursor=4, slot_at=NOW, named_at=NOW, window=plan)
 
     assert progress == msgspec.json.decode(msgspec.json.encode(progress), type=ExportProgress)

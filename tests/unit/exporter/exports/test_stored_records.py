@@ -5,6 +5,7 @@ import pytest
 from msgspec import Struct
 
 from exporter.exports.progress import ExportProgress
+from exporter.exports.progress_store import read_progress
 from exporter.exports.run_store import Run
 
 AT = "2026-11-22T12:00:07.250000Z"
@@ -30,3 +31,20 @@ def test_value_of_an_earlier_version_keeps_every_field(stored: str, type_: type[
     value = msgspec.json.decode(stored, type=type_)
 
     assert stored == msgspec.json.encode(value).decode()
+
+
+def test_plan_of_an_earlier_version_is_a_window_of_one_file() -> None:
+    progress = read_progress(PROGRESS.encode())
+
+    assert progress.plan is None
+    assert progress.window is not None
+    (file,) = progress.window.files
+    assert ("raw/x.csv.gz", "clicks", 1, 100, "ab") == (file.key, file.part, file.rows, file.size_bytes, file.sha256)
+    content = progress.window.content
+    assert ("affise", "csv.gz", (4,)) == (content.layout, content.format, content.selection.affiliates)
+    assert (5, 9, 2, 1) == (
+        progress.window.first_sequence,
+        progress.window.last_sequence,
+        progress.window.rows_in,
+        progress.window.rows_out,
+    )

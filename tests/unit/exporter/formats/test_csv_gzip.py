@@ -10,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.formats.csv_gzip import BLOCK_BYTES, CsvGzip
+from exporter.pipeline.tables import table_of_text
 
 HEADER = ("id", "ua", "sub1")
+TABLE = table_of_text("clicks", HEADER)
 cells = st.text("abğ漢😀,;\"' \r\n\t\0\x1f\ufeff=+-@", max_size=12)
 rows_of_text = st.lists(st.lists(cells, min_size=3, max_size=3), max_size=30)
 
 
 def encode(*parts: list[list[str]]) -> bytes:
     out = BytesIO()
-    encoder = CsvGzip(out, HEADER)
+    encoder = CsvGzip(out, TABLE, "")
     for rows in parts:
         encoder.write(rows)
     encoder.finish()
@@ -72,7 +74,7 @@ def test_header_of_gzip_holds_no_time_and_no_name() -> None:
 
 def test_size_and_hash_are_those_of_the_file() -> None:
     out = BytesIO()
-    encoder = CsvGzip(out, HEADER)
+    encoder = CsvGzip(out, TABLE, "")
     encoder.write([["1", "2", "3"]])
 
     digest = encoder.finish()

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, AffiseLayout
-from exporter.pipeline.events import ExportedEvent, exported
-from exporter.pipeline.selection import Data
-from shared.contracts.messages import Event, EventType, make_attributes
+from exporter.pipeline.content import Content
+from exporter.pipeline.ports import FileName
+from exporter.pipeline.selection import Data, EventSelection
+from shared.contracts.messages import Event, EventType, encode, make_attributes
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -22,7 +23,7 @@ numbers = st.from_regex(rb"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]
 values = scalars | numbers | texts | st.lists(scalars | texts, max_size=3) | st.dictionaries(texts, scalars, max_size=3)
 
 
-def event(kind: EventType, attributes: Mapping[str, object], occurred_at: int = 1_795_314_667_123) -> ExportedEvent:
+def event(kind: EventType, attributes: Mapping[str, object], occurred_at: int = 1_795_314_667_123) -> bytes:
     stored = Event(
         id="5fc0bb8e125d990001b7b4aa",
         app_key="app",
@@ -32,12 +33,22 @@ def event(kind: EventType, attributes: Mapping[str, object], occurred_at: int = 
         occurred_at=occurred_at,
         attributes=make_attributes(attributes),
     )
-    return exported(stored)
+    return encode([stored])
+
+
+def affise(data: Data) -> AffiseLayout:
+    return AffiseLayout("app", Content(selection=EventSelection(data=data)))
+
+
+def name(at: datetime) -> str:
+    return affise("clicks").name(FileName(part="clicks", named_at=at, queued_at=at, first_sequence=1))
 
 
 def cells(kind: EventType, **attributes: object) -> dict[str, str]:
-    layout = AffiseLayout("clicks" if kind == "click" else "conversions")
-    return dict(zip(layout.columns, layout.row(event(kind, attributes)), strict=True))
+    data: Data = "clicks" if kind == "click" else "conversions"
+    layout = affise(data)
+    (row,) = layout.read(event(kind, attributes)).parts[data]
+    return dict(zip(layout.table(data).header, map(str, row), strict=True))
 
 
 @pytest.mark.parametrize("columns", [CLICK_COLUMNS, CONVERSION_COLUMNS])
@@ -48,13 +59,13 @@ def test_no_column_is_named_twice(columns: tuple[str, ...]) -> None:
 def test_name_is_the_second_below_padded_folders() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
-    assert "2026/01/02/2026-01-02 03:04:05.csv.gz" == AffiseLayout("clicks").name(at)
+    assert "2026/01/02/2026-01-02 03:04:05" == name(at)
 
 
 def test_name_is_in_utc_when_the_clock_is_not() -> None:
     at = datetime(2026, 1, 2, 1, 0, 0, tzinfo=timezone(timedelta(hours=3)))
 
-    assert "2026/01/01/2026-01-01 22:00:00.csv.gz" == AffiseLayout("clicks").name(at)
+    assert "2026/01/01/2026-01-01 22:00:00" == name(at)
 
 
 def test_cells_are_the_attributes_of_the_columns_names() -> None:
@@ -131,14 +142,17 @@ def test_value_is_written_without_exponent_or_escape(value: object, cell: str) -
 @pytest.mark.parametrize("data", ["clicks", "conversions"])
 @given(
     attributes=st.dictionaries(st.sampled_from([*CLICK_COLUMNS, *CONVERSION_COLUMNS, "other"]), values, max_size=20),
-    occurred_at=st.integers(0, 2**63),
+    occurred_at=st.integers(0, 2**63 - 1),
 )
 def test_any_event_has_a_row(data: Data, attributes: dict[str, object], occurred_at: int) -> None:
-    layout = AffiseLayout(data)
+    layout = affise(data)
+    kind: EventType = "click" if data == "clicks" else "conversion"
 
-    row = layout.row(event("click", attributes, occurred_at))
+    reading = layout.read(event(kind, attributes, occurred_at))
 
-    assert len(layout.columns) == len(row)
+    (row,) = reading.parts[data]
+    assert (1, 0) == (reading.rows_in, reading.dropped)
+    assert len(layout.table(data).columns) == len(row)
     assert all(isinstance(cell, str) for cell in row)
 
 

@@ -25,7 +25,7 @@ KIND_HINTS: Final = {
 class ProbedDestination(Protocol):
     """A destination as Test Connection uses it. Each method raises the `MillraceError` that a run would get."""
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
         """Create an object."""
         ...
 
@@ -53,7 +53,7 @@ async def probe_store(
             return Finding(message="the form can be right")
 
         async def put() -> Finding:
-            await opened[0].put(key, CONTENT)
+            await opened[0].put(key, CONTENT, "text/plain")
             return Finding(message=f"wrote {key}")
 
         async def get() -> Finding:

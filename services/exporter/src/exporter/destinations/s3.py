@@ -3,8 +3,8 @@ Write files into a bucket of Amazon S3, or of a store that speaks S3.
 
 Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a key exists already, to
 distinguish an unconfirmed write of ours from another writer's object. Test Connection also tries s3:DeleteObject:
-without that right exports work, and the probe object stays. `Content-Type` is application/gzip. There is no
-`Content-Encoding`: with it a client would decompress the file in transit and keep the name.
+without that right exports work, and the probe object stays. There is no `Content-Encoding`: with it
+a client would decompress the file in transit and keep the name.
 Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objects.store`.
 Considerations: names hold a space and colons, which S3 accepts and Windows file systems do not. A directory belongs to
 one export, across all apps: no two exports have the same `location`.
@@ -27,7 +27,6 @@ from shared.objects.store import ObjectStore
 from shared.outgoing.urls import check_url
 from shared.runtime.logs import redactor
 
-CONTENT_TYPE: Final = "application/gzip"
 DIRECTORY_BYTES: Final = 512
 ENDPOINT_FIELD: Final = "destination.endpoint_url"
 FILE_LIMITS: Final = StoreLimits(request_s=110)
@@ -112,8 +111,8 @@ class S3Destination:
         self._store = store
         self._key_of = key_of
 
-    async def put(self, key: str, data: bytes) -> None:
-        if not await self._store.put_if_absent(self._key_of(key), data, content_type=CONTENT_TYPE):
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
+        if not await self._store.put_if_absent(self._key_of(key), data, content_type=content_type):
             raise ConflictError(f"there is an object {key} already")
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:

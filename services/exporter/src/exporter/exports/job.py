@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
 
 from msgspec import Struct
 
 from exporter.exports.schedule import Schedule
-from exporter.pipeline.ports import Destination, Layout, OpenEncoder
-from exporter.pipeline.selection import Data, EventSelection
+from exporter.pipeline.content import Content
+from exporter.pipeline.ports import Destination, FileName, Format, Layout
 
 
 class ExportJob(Struct, frozen=True, kw_only=True):
@@ -16,20 +15,21 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     An export as the domain sees it: its configuration at one revision.
 
     `location` identifies the destination, without secrets; `directory` has no slash at its ends and may be empty.
+    `layout_of` and `format_of` give those of a content: that of this revision, or of a window that is planned.
     """
 
     app_key: str
     export_id: str
     revision: int
-    selection: EventSelection
+    content: Content
     schedule: Schedule
-    layout: Callable[[Data], Layout]
-    open_encoder: OpenEncoder
+    layout_of: Callable[[Content], Layout]
+    format_of: Callable[[Content], Format]
     location: str
     directory: str
     open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
 
-    def key(self, at: datetime) -> str:
-        """The key of a file written at `at`."""
-        name = self.layout(self.selection.data).name(at)
-        return f"{self.directory}/{name}" if self.directory else name
+    def key(self, content: Content, name: FileName) -> str:
+        """The key of a file of the content."""
+        file_name = self.layout_of(content).name(name) + self.format_of(content).suffix
+        return f"{self.directory}/{file_name}" if self.directory else file_name

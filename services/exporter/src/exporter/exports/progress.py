@@ -1,31 +1,64 @@
 """
-The progress of an export as data: its cursor, the plan of its current file, and the claim of a process. Pure.
+The progress of an export as data: its cursor, the plan of its current window, and the claim of a process. Pure.
 
-A plan is stored before its object is written. It holds everything that the object's key and bytes depend on. The
-process that finds it after a crash writes the same object again, and distinguishes it from another writer's.
+A plan is stored before the first object of its window is written. It holds everything that the objects' keys and bytes
+depend on. The process that finds it after a crash writes the same objects again, and distinguishes them from another
+writer's.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporter.pipeline.content import Content
 from exporter.pipeline.selection import EventSelection
 
 Trigger = Literal["schedule", "manual"]
 
-LEASE_S = 180.0
-"""The time after which an unrenewed claim ends. Longer than one attempt at an upload may take."""
+LEASE_S: Final = 15.0
+"""The time after which an unrenewed claim ends."""
+RENEW_S: Final = 4.0
+"""The pause between renewals of a claim."""
+
+
+class PlannedFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One file of a window: its rows are those of `part`. `sha256` and `size_bytes` identify the object of the key."""
+
+    key: str
+    part: str = ""
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+class WindowPlan(Struct, frozen=True, kw_only=True):
+    """
+    A window: the events `first_sequence`..`last_sequence` of `EVENTS`, in the form of `content`, and its files.
+
+    `revision` is that of the configuration it was made under, and `location` that configuration's destination.
+    `rows_in` counts the events of the export's kind, `rows_dropped` what is no event.
+    """
+
+    named_at: datetime
+    revision: int
+    location: str
+    content: Content
+    first_sequence: int
+    last_sequence: int
+    rows_in: int
+    rows_dropped: int
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def rows_out(self) -> int:
+        """The rows of all files."""
+        return sum(file.rows for file in self.files)
 
 
 class FilePlan(Struct, frozen=True, kw_only=True):
-    """
-    One file: the events `first_sequence`..`last_sequence` of `EVENTS` that match `selection`, under `key`.
-
-    `revision` is that of the configuration it was made under, and `location` that configuration's destination. `sha256`
-    and `size_bytes` identify the object.
-    """
+    """A window of one file, as the release before planned it. Read, and not written any more."""
 
     key: str
     named_at: datetime
@@ -39,6 +72,27 @@ class FilePlan(Struct, frozen=True, kw_only=True):
     rows_dropped: int
     size_bytes: int
     sha256: str
+
+    def as_window(self) -> WindowPlan:
+        """The same window as it is planned now."""
+        file = PlannedFile(
+            key=self.key,
+            part=self.selection.data,
+            rows=self.rows_out,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+        )
+        return WindowPlan(
+            named_at=self.named_at,
+            revision=self.revision,
+            location=self.location,
+            content=Content(selection=self.selection),
+            first_sequence=self.first_sequence,
+            last_sequence=self.last_sequence,
+            rows_in=self.rows_in,
+            rows_dropped=self.rows_dropped,
+            files=(file,),
+        )
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -63,7 +117,8 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     The whole progress of an export, under one key, so that it changes in one write.
 
     Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run.
-    `named_at` is the second in the name of the last file: no two files of an export have the same name.
+    `named_at` is the second in the name of the last file: no two files of an export have the same name. `window` is the
+    plan of the current window; `plan` is that of a release before.
     """
 
     cursor: int
@@ -71,6 +126,7 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     named_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     claim: Claim | None = None
     plan: FilePlan | None = None
+    window: WindowPlan | None = None
     failing: ExportFailure | None = None
 
 
@@ -87,11 +143,6 @@ def lease_until(now: datetime) -> datetime:
 def renewed(progress: ExportProgress, now: datetime) -> ExportProgress:
     """The same progress with a renewed claim."""
     return replace(progress, claim=replace(progress.claim, until=lease_until(now))) if progress.claim else progress
-
-
-def needs_renewal(progress: ExportProgress, now: datetime) -> bool:
-    """Return whether half of the lease is over."""
-    return progress.claim is not None and (progress.claim.until - now).total_seconds() < LEASE_S / 2
 
 
 def name_at(now: datetime, named_at: datetime) -> datetime:

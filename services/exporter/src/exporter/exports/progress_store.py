@@ -5,9 +5,11 @@ Every write names the revision that was read. A process whose claim was taken ov
 processes never move one cursor. Both may upload the planned object, which is the same for both.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
+from msgspec.structs import replace
 
 from exporter.exports.progress import ExportProgress
 from shared.contracts.messages import decode
@@ -29,6 +31,7 @@ class ProgressStore:
         self._key = key
         self._revision = 0
         self._progress: ExportProgress | None = None
+        self._changing = asyncio.Lock()
 
     @property
     def progress(self) -> ExportProgress:
@@ -40,7 +43,7 @@ class ProgressStore:
         """Read the progress. Returns False when there is none. Raises `ConflictError` for one that cannot be read."""
         found = await self._store.get(self._key)
         self._revision = found.revision if found else 0
-        self._progress = _decoded(found.data) if found else None
+        self._progress = read_progress(found.data) if found else None
         return found is not None
 
     async def begin(self, progress: ExportProgress) -> None:
@@ -52,13 +55,14 @@ class ProgressStore:
 
     async def change(self, change: Callable[[ExportProgress], ExportProgress]) -> ExportProgress:
         """
-        Write the result of `change`, applied to the progress.
+        Write the result of `change`, applied to the progress. Callers of one store wait for each other.
 
         Raises:
             ClaimedElsewhereError: Another process has written in the meantime; nothing was changed.
             UnavailableError: It is not known whether the write took effect.
         """
-        return await self._write(change(self.progress), expect_revision=self._revision)
+        async with self._changing:
+            return await self._write(change(self.progress), expect_revision=self._revision)
 
     async def erase(self) -> None:
         """Delete the progress."""
@@ -80,10 +84,19 @@ class ProgressStore:
         return progress
 
 
-def _decoded(data: bytes) -> ExportProgress:
+def read_progress(data: bytes) -> ExportProgress:
+    """
+    Stored progress. The plan of a release before is given as a window.
+
+    Raises:
+        ConflictError: It cannot be read.
+    """
     try:
-        return decode(data, ExportProgress)
+        progress = decode(data, ExportProgress)
     except InvalidError as error:
         # Nobody knows how far the export has come, so no run may guess it.
         advice = "delete the export, which deletes its progress, and create it again"
         raise ConflictError(f"the stored progress of this export cannot be read ({error}); {advice}") from None
+    if progress.plan is not None:
+        progress = replace(progress, plan=None, window=progress.plan.as_window())
+    return progress

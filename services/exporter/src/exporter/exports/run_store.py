@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.exports.progress import FilePlan, Trigger
+from exporter.exports.progress import Trigger, WindowPlan
 from shared.contracts import keys
 from shared.contracts.messages import decode
 from shared.errors import NotFoundError
@@ -80,23 +80,23 @@ def counted(run: Run, *, rows_in: int = 0, rows_out: int = 0, rows_dropped: int 
     )
 
 
-def with_file(run: Run, plan: FilePlan) -> Run:
-    """The record with the file of a plan added. A file that it holds already is not counted again."""
-    if plan.key in {file.key for file in run.files}:
+def with_window(run: Run, plan: WindowPlan) -> Run:
+    """The record with the files of a delivered window. A window that it holds already is not counted again."""
+    if plan.files and {file.key for file in plan.files} <= {file.key for file in run.files}:
         return run
-    file = RunFile(
-        key=plan.key,
-        size_bytes=plan.size_bytes,
-        rows=plan.rows_out,
-        first_sequence=plan.first_sequence,
-        last_sequence=plan.last_sequence,
+    files = tuple(
+        RunFile(
+            key=file.key,
+            size_bytes=file.size_bytes,
+            rows=file.rows,
+            first_sequence=plan.first_sequence,
+            last_sequence=plan.last_sequence,
+        )
+        for file in plan.files
     )
     run = counted(run, rows_in=plan.rows_in, rows_out=plan.rows_out, rows_dropped=plan.rows_dropped)
-    return replace(
-        run,
-        files=(*run.files, file),
-        size_bytes=run.size_bytes + plan.size_bytes,
-    )
+    size_bytes = sum(file.size_bytes for file in files)
+    return replace(run, files=(*run.files, *files), size_bytes=run.size_bytes + size_bytes)
 
 
 class Runs(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """
 One run of an export, from its claim to its record.
 
-A run first finishes the file that an earlier run planned. It then writes files until all events that were in the stream
-at its start are delivered. `exporter.exports.worker` decides when a run begins.
+A run first finishes the window that an earlier run planned. It then writes windows until all events that were in the
+stream at its start are delivered. `exporter.exports.worker` decides when a run begins.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,13 @@ import structlog
 from msgspec.structs import replace
 
 from exporter import SERVICE_NAME
-from exporter.exports.file_writer import FileWriter, FileWriterDependencies
+from exporter.exports.claims import hold_claim
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import Claim, ExportFailure, ExportProgress, Trigger, lease_until, may_claim
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import RetryBudget, Signals, StopRequested
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
+from exporter.exports.window_writer import WindowWriter, WriterDependencies
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, NotFoundError
 from shared.ids import make_ulid
@@ -35,7 +36,7 @@ class ExportRunner:
     """Runs exports. `owner` identifies this process among its replicas; `publish_alert` never raises."""
 
     def __init__(
-        self, dependencies: FileWriterDependencies, *, owner: str, publish_alert: PublishAlert, metrics: Metrics
+        self, dependencies: WriterDependencies, *, owner: str, publish_alert: PublishAlert, metrics: Metrics
     ) -> None:
         self.dependencies = dependencies
         self.owner = owner
@@ -51,7 +52,6 @@ class ExportRunner:
         trigger: Trigger,
         signals: Signals,
         slot_at: datetime | None = None,
-        take_over: bool = False,
         on_start: Callable[[Run], None] = lambda run: None,
     ) -> Run:
         """
@@ -59,7 +59,6 @@ class ExportRunner:
 
         Args:
             slot_at: The slot of this run. It counts as run from then on.
-            take_over: Claim the export even if another process may hold it, and continue its run.
             on_start: Called with the record when the run has begun.
 
         Returns:
@@ -69,21 +68,25 @@ class ExportRunner:
             ClaimedElsewhereError: Another process works on this export.
             UnavailableError: The progress or the record cannot be written now. Nothing is lost; run again.
         """
-        run = await self._begin(job, progress_store, trigger, slot_at, take_over)
+        run = await self._begin(job, progress_store, trigger, slot_at)
         on_start(run)
+        return await hold_claim(progress_store, self.dependencies.clock, self._work(job, progress_store, run, signals))
+
+    async def _work(self, job: ExportJob, progress_store: ProgressStore, run: Run, signals: Signals) -> Run:
+        """The rest of a run that has begun."""
         retry_budget = RetryBudget(job.schedule.every_s, signals)
         newest = reached = 0
         try:
             async with job.open_destination() as destination:
-                files = FileWriter(self.dependencies, job, progress_store, destination, run, retry_budget)
+                windows = WindowWriter(self.dependencies, job, progress_store, destination, run, retry_budget)
                 try:
                     state = await retry_budget.run(self.dependencies.source.state)
                     newest = state.last_sequence
-                    await files.finish_planned()
-                    await self._deliver_new(files, progress_store, state, signals)
+                    await windows.finish_planned()
+                    await self._deliver_new(windows, progress_store, state, signals)
                     reached = newest
                 finally:
-                    run = files.run
+                    run = windows.run
         except ClaimedElsewhereError:
             raise
         except StopRequested:
@@ -110,12 +113,12 @@ class ExportRunner:
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
 
     async def _begin(
-        self, job: ExportJob, progress_store: ProgressStore, trigger: Trigger, slot_at: datetime | None, take_over: bool
+        self, job: ExportJob, progress_store: ProgressStore, trigger: Trigger, slot_at: datetime | None
     ) -> Run:
         """Claim the export. Returns the record of the run: a new one, or that of the run that was left unfinished."""
         now = self.dependencies.clock()
         unfinished = progress_store.progress.claim
-        if not (take_over or may_claim(progress_store.progress, self.owner, now)):
+        if not may_claim(progress_store.progress, self.owner, now):
             raise ClaimedElsewhereError("another process works on this export")
         claim = Claim(
             run_id=unfinished.run_id if unfinished else make_ulid(int(now.timestamp() * 1000)),
@@ -144,7 +147,7 @@ class ExportRunner:
         return run
 
     async def _deliver_new(
-        self, files: FileWriter, progress_store: ProgressStore, state: StreamState, signals: Signals
+        self, windows: WindowWriter, progress_store: ProgressStore, state: StreamState, signals: Signals
     ) -> None:
         """Deliver every event that the stream held when the run began."""
         cursor = progress_store.progress.cursor
@@ -152,10 +155,13 @@ class ExportRunner:
             log.error("stream_recreated", cursor=cursor, last_sequence=state.last_sequence)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         elif cursor + 1 < state.first_sequence:
-            files.run = counted(files.run, rows_dropped=state.first_sequence - 1 - cursor)
+            windows.run = counted(windows.run, rows_dropped=state.first_sequence - 1 - cursor)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         if progress_store.progress.cursor < state.last_sequence:
-            while await files.next_file(state.last_sequence):
+            behind = False
+            while await windows.next_window(state.last_sequence, behind=behind):
+                # One window was not enough, so the following ones are larger.
+                behind = True
                 signals.check()
 
     async def _finish(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:

@@ -75,12 +75,9 @@ class ExportScheduler:
 
     async def run(self) -> None:
         """Follow the configuration, for the life of the service."""
-        take_over = True
 
         async def follow(jobs: Mapping[Key, ExportJob]) -> None:
-            nonlocal take_over
-            await self._follow(jobs, tasks, take_over=take_over)
-            take_over = False
+            await self._follow(jobs, tasks)
 
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -90,16 +87,14 @@ class ExportScheduler:
                 await _cancel(self._tasks.values())
                 raise
 
-    async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup, *, take_over: bool) -> None:
+    async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup) -> None:
         """Run one worker for each job, at its revision."""
         for key, worker in list(self._workers.items()):
             job = jobs.get(key)
             if job is None or job.revision != worker.job.revision:
                 await self._end(key, job, tasks)
         for key in jobs.keys() - self._workers.keys():
-            worker = ExportWorker(
-                jobs[key], self._progress_store(key), self._runner, self._metrics, take_over=take_over
-            )
+            worker = ExportWorker(jobs[key], self._progress_store(key), self._runner, self._metrics)
             self._begin(key, worker, tasks)
         async with self._followed:
             self._followed.notify_all()
@@ -156,7 +151,7 @@ class ExportScheduler:
         await _cancel([task])
         self._runner.remove_lag(*key)
         if successor is not None:
-            following = ExportWorker(successor, worker.progress_store, self._runner, self._metrics, take_over=False)
+            following = ExportWorker(successor, worker.progress_store, self._runner, self._metrics)
             following.flushes = worker.flushes
             self._begin(key, following, tasks)
             return

@@ -8,7 +8,7 @@ from datetime import datetime
 import structlog
 
 from exporter.exports.job import ExportJob
-from exporter.exports.progress import ExportProgress, Trigger
+from exporter.exports.progress import ExportProgress, Trigger, may_claim
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run
@@ -26,17 +26,15 @@ CLAIMED_RETRY_S = 2.0
 Key = tuple[str, str]
 """The key of an app and the id of an export."""
 
-MAX_SLEEP_S = 60.0
-"""The longest sleep: the clock may be set meanwhile."""
+LOOK_S = 5.0
+"""The longest sleep: the run of a process that has died is continued soon after its claim ends."""
 BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
 class ExportWorker:
     """Runs one export at one revision of its configuration."""
 
-    def __init__(
-        self, job: ExportJob, progress_store: ProgressStore, runner: ExportRunner, metrics: Metrics, *, take_over: bool
-    ) -> None:
+    def __init__(self, job: ExportJob, progress_store: ProgressStore, runner: ExportRunner, metrics: Metrics) -> None:
         self.job = job
         self.flushes: list[asyncio.Future[Run]] = []
         """Callers of `flush` that wait for a run which begins after their call."""
@@ -45,7 +43,6 @@ class ExportWorker:
         self.progress_store = progress_store
         self._runner = runner
         self._metrics = metrics
-        self._take_over = take_over
 
     async def flush(self) -> Run:
         """Run now, or after the run in progress. Returns its record; it covers all events published before the call."""
@@ -80,15 +77,11 @@ class ExportWorker:
         self.flushes = [flush for flush in self.flushes if not flush.done()]
         progress = await self._load_progress(now)
         slot_at = self.job.schedule.due(now, progress.slot_at)
-        claimed = progress.claim is not None and (
-            self._take_over or progress.claim.owner == self._runner.owner or progress.claim.until <= now
-        )
-        unfinished = self._take_over and progress.plan is not None
-        if claimed or unfinished or self.flushes or slot_at:
+        unfinished = progress.claim is not None and may_claim(progress, self._runner.owner, now)
+        if unfinished or self.flushes or slot_at:
             await self._run_now("manual" if self.flushes else "schedule", slot_at)
             return 0.0
-        self._take_over = False
-        return min(self.job.schedule.wait_s(now, progress.slot_at), MAX_SLEEP_S)
+        return min(self.job.schedule.wait_s(now, progress.slot_at), LOOK_S)
 
     async def _load_progress(self, now: datetime) -> ExportProgress:
         if not await self.progress_store.load():
@@ -106,7 +99,6 @@ class ExportWorker:
                 trigger=trigger,
                 signals=self.signals,
                 slot_at=slot_at,
-                take_over=self._take_over,
                 on_start=self._on_start,
             )
         except BaseException:
@@ -115,7 +107,6 @@ class ExportWorker:
             raise
         finally:
             self.current = None
-        self._take_over = False
         for flush in serving:
             if not flush.done():
                 flush.set_result(run)

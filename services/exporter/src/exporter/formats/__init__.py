@@ -6,8 +6,9 @@ To add a format: a file here, an entry in `FORMATS`, a unit test, a row in the s
 
 from typing import Literal
 
-from exporter.formats.csv_gzip import CsvGzip
-from exporter.pipeline.ports import OpenEncoder
+from exporter.formats.csv_gzip import CSV_GZIP
+from exporter.pipeline.ports import Format
 
-FormatName = Literal["csv_gzip"]
-FORMATS: dict[FormatName, OpenEncoder] = {"csv_gzip": CsvGzip}
+FormatName = Literal["csv.gz"]
+FORMATS: dict[str, Format] = {"csv.gz": CSV_GZIP}
+"""Formats by name."""

@@ -17,8 +17,10 @@ from typing import Final
 
 import msgspec
 
-from exporter.pipeline.events import ExportedEvent, Value
-from exporter.pipeline.selection import Data
+from exporter.pipeline.content import Content
+from exporter.pipeline.events import ExportedEvent, Value, exported, read_message
+from exporter.pipeline.ports import FileName, Reading, WindowLimits
+from exporter.pipeline.tables import Row, Table, table_of_text
 
 EPOCH = datetime(1970, 1, 1)
 TIME = "%Y-%m-%d %H:%M:%S"
@@ -61,17 +63,41 @@ CONVERSION_COLUMNS: tuple[str, ...] = (
 
 
 class AffiseLayout:
-    """Satisfies `exporter.pipeline.ports.Layout`."""
+    """Satisfies `exporter.pipeline.ports.Layout`. A file has one part, of the name of the data."""
 
-    def __init__(self, data: Data) -> None:
-        self.columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS
+    limits: Final = WindowLimits()
+    is_named_by_second: Final = True
+
+    def __init__(self, app_key: str, content: Content) -> None:
+        data = content.selection.data
+        columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS
         derived = _CLICK_CELLS if data == "clicks" else _CONVERSION_CELLS
-        self._derived = tuple((self.columns.index(name), cell) for name, cell in derived.items())
-        self._positions = {name: position for position, name in enumerate(self.columns)}
+        self._app_key = app_key
+        self._selection = content.selection
+        self._table = table_of_text(data, columns)
+        self._derived = tuple((columns.index(name), cell) for name, cell in derived.items())
+        self._positions = {name: position for position, name in enumerate(columns)}
 
-    def row(self, event: ExportedEvent) -> list[str]:
-        """The cells of one event, in the order of `columns`. A value that the event does not have is empty."""
-        row = [""] * len(self.columns)
+    def read(self, data: bytes) -> Reading:
+        """The rows of a message."""
+        decoded = read_message(data, self._app_key)
+        event_type = self._selection.event_type
+        found = [exported(event) for event in decoded.events if event.type == event_type]
+        rows = [self._row(event) for event in found if self._selection.matches(event)]
+        return Reading({self._selection.data: rows}, len(found), decoded.dropped, decoded.reason)
+
+    def table(self, part: str) -> Table:
+        """The columns, in an order that is fixed."""
+        return self._table
+
+    def name(self, name: FileName) -> str:
+        """The name below the export's directory, for a file of this second."""
+        at = name.named_at.astimezone(UTC)
+        return f"{at:%Y/%m/%d}/{at.strftime(TIME)}"
+
+    def _row(self, event: ExportedEvent) -> Row:
+        # A value that the event does not have is empty.
+        row = [""] * len(self._positions)
         # An event has far fewer attributes than a file has columns.
         for name, value in event.attributes.items():
             if (position := self._positions.get(name)) is not None:
@@ -79,11 +105,6 @@ class AffiseLayout:
         for position, cell in self._derived:
             row[position] = cell(event)
         return row
-
-    def name(self, at: datetime) -> str:
-        """The object's name below the export's directory, for a file of this second."""
-        at = at.astimezone(UTC)
-        return f"{at:%Y/%m/%d}/{at.strftime(TIME)}.csv.gz"
 
 
 def text(value: Value) -> str:

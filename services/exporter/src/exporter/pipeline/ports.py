@@ -1,40 +1,97 @@
-"""Ports of the pipeline: the messages that it reads, and the layout, encoder and destination of a file."""
+"""Ports of the pipeline: the messages that it reads, and the layout, format and destination of files."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
-from exporter.pipeline.events import ExportedEvent
+from msgspec import Struct
+
+from exporter.pipeline.tables import Row, Table
 
 
 class EventMessage(Protocol):
-    """A message of `EVENTS`: a JSON array of events."""
+    """A message of `EVENTS`: a JSON array of events, and the time when the stream stored it."""
 
     @property
     def sequence(self) -> int: ...
 
     @property
+    def at_ns(self) -> int: ...
+
+    @property
     def data(self) -> bytes: ...
+
+
+class Reading(NamedTuple):
+    """
+    The rows of a message, by part. A part is a file of its own in each window: one type of events.
+
+    `rows_in` counts the events of the export's kind. `dropped` counts items that are no event, or one of another app;
+    a message that is no array counts as one. `reason` is that of the first.
+    """
+
+    parts: Mapping[str, Sequence[Row]]
+    rows_in: int
+    dropped: int = 0
+    reason: str = ""
+
+
+class WindowLimits(Struct, frozen=True, kw_only=True):
+    """
+    The size at which a window ends. No message is split, so one message may exceed each of them.
+
+    `rows` and `size_bytes` are those of one file; `rows_behind` holds for windows of an export that is behind. `parts`
+    is the largest number of files. `hourly` ends a window with the UTC hour in which its messages were stored.
+    """
+
+    rows: int = 100_000
+    rows_behind: int = 100_000
+    size_bytes: int = 64 << 20
+    parts: int = 200
+    hourly: bool = False
+
+
+class FileName(Struct, frozen=True, kw_only=True):
+    """
+    Facts for the name of a file.
+
+    `named_at` is the time of the run, in whole seconds that no other file of the export has. `queued_at` is the time
+    when the stream stored the window's first message, and `first_sequence` the position of that message.
+    """
+
+    part: str
+    named_at: datetime
+    queued_at: datetime
+    first_sequence: int
 
 
 class Layout(Protocol):
     """
-    Columns, cells and names of exported files.
+    Rows, columns and names of exported files.
 
-    Pure: the same event gives the same cells in every release, or a planned file could not be built again.
+    Pure: the same message gives the same rows in every release, or a planned file could not be built again.
     """
 
     @property
-    def columns(self) -> Sequence[str]:
-        """The header."""
+    def limits(self) -> WindowLimits:
+        """The limits of its windows."""
         ...
 
-    def row(self, event: ExportedEvent) -> list[str]:
-        """The cells of an event, as many as `columns`. Must not raise: one odd event would stop its export."""
+    @property
+    def is_named_by_second(self) -> bool:
+        """Whether another writer may have used a name; then the file takes that of the next second."""
         ...
 
-    def name(self, at: datetime) -> str:
-        """The name, below the export's directory, of a file that is written at `at`. Each second has its own name."""
+    def read(self, data: bytes) -> Reading:
+        """The rows of a message. Must not raise: one odd event would stop its export."""
+        ...
+
+    def table(self, part: str) -> Table:
+        """The columns of a part."""
+        ...
+
+    def name(self, name: FileName) -> str:
+        """The name of a file below the export's directory, without the suffix of its format."""
         ...
 
 
@@ -46,8 +103,8 @@ class Encoder(Protocol):
         """Bytes written so far; may lag the rows."""
         ...
 
-    def write(self, rows: Iterable[Sequence[str]]) -> None:
-        """Append rows, each as long as the header."""
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append rows, each as long as the table has columns."""
         ...
 
     def finish(self) -> str:
@@ -60,8 +117,17 @@ class Encoder(Protocol):
         ...
 
 
-OpenEncoder = Callable[[BinaryIO, Sequence[str]], Encoder]
-"""Opens an encoder on a binary file, with the header of its columns."""
+class Format(Struct, frozen=True, kw_only=True):
+    """
+    A format of files.
+
+    `open` gives an encoder on a binary file. Its last argument is a text that is the same whenever the file is built,
+    and another one for each file: formats that need a random marker derive it from there.
+    """
+
+    suffix: str
+    content_type: str
+    open: Callable[[BinaryIO, Table, str], Encoder]
 
 
 class Destination(Protocol):
@@ -71,7 +137,7 @@ class Destination(Protocol):
     The caller retries retryable errors and fails the run on any other. A cancelled call may have taken effect.
     """
 
-    async def put(self, key: str, data: bytes) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> None:
         """
         Create an object.
 

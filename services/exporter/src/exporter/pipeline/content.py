@@ -1,0 +1,17 @@
+"""The content of an export's files: everything that their bytes depend on, beside the events. Pure."""
+
+from msgspec import Struct
+
+from exporter.pipeline.selection import EventSelection
+
+
+class Content(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    The choice of events, and the form in which files hold them.
+
+    A plan keeps it, so that a planned file is built again as it was, whatever the configuration says by then.
+    """
+
+    selection: EventSelection
+    layout: str = "affise"
+    format: str = "csv.gz"

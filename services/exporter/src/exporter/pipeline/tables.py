@@ -1,0 +1,38 @@
+"""The table of an exported file: its columns and their types. Pure."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+Cell: TypeAlias = str | int | None
+"""Value of a row. A format writes it as the type of its column; None is an empty cell, or null."""
+Row: TypeAlias = Sequence[Cell]
+
+ColumnType = Literal["text", "seconds"]
+"""`seconds` are whole seconds since the epoch."""
+
+
+class Column(Struct, frozen=True):
+    """A column. Formats with types write a nullable one as a union of null and its type."""
+
+    name: str
+    type: ColumnType = "text"
+    nullable: bool = True
+
+
+class Table(Struct, frozen=True):
+    """Columns of a file. `name` is that of its records in formats that name them."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        return [column.name for column in self.columns]
+
+
+def table_of_text(name: str, columns: Sequence[str]) -> Table:
+    """A table whose cells are all text, and may be empty."""
+    return Table(name, tuple(Column(column) for column in columns))
