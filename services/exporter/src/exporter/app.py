@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from exporter import SERVICE_NAME
-from exporter.config import EXPORTS, job_of
+from exporter.config import EXPORTS, ExporterSettings, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
 from exporter.exports.job import ExportJob
@@ -35,7 +35,10 @@ def now() -> datetime:
 async def build(mesh: Mesh) -> State:
     """Open every part. Exports that the last process left in the middle of a file continue at once."""
     exports = mesh.registry.view(EXPORTS)
+    settings = mesh.settings_as(ExporterSettings)
     platform = Platform(
+        cluster=settings.cluster,
+        zone=settings.zone,
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings, mesh.outgoing),
         outgoing=mesh.outgoing,
@@ -89,4 +92,5 @@ SERVICE = Service(
     buckets=(streams.CONFIG, streams.RUNS, streams.PLANS),
     kinds=(EXPORTS,),
     endpoints=ENDPOINTS,
+    settings=ExporterSettings,
 )

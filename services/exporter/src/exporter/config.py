@@ -2,9 +2,10 @@
 Configuration of exports: the fields, the checks beyond their types, and the step to an `ExportJob`. No I/O.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr, replace
 
 from exporter.destinations import DestinationConfig
 from exporter.destinations.platform import Platform
@@ -13,37 +14,71 @@ from exporter.exports.schedule import Schedule, schedule_of
 from exporter.formats import FORMATS, FormatName
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.content import Content
+from exporter.pipeline.origin import Origin
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import ConfigEntry, Kind
 from shared.errors import ConflictError, InvalidError
+from shared.runtime.settings import Settings
 
 Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
 Advertiser = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{24}$(?!\n)")]
 
 
+FieldName = Annotated[str, Meta(min_length=1, max_length=128)]
+ExportedType = Annotated[str, Meta(pattern=r"^(users|millrace)\.[A-Za-z0-9_.-]{1,200}$(?!\n)")]
+
+DEFAULT_LAYOUTS: Final[dict[Data, LayoutName]] = {"clicks": "affise", "conversions": "affise", "events": "currents"}
+DEFAULT_FORMATS: Final[dict[LayoutName, FormatName]] = {"affise": "csv.gz", "currents": "avro"}
+DEFAULT_MINUTES: Final[dict[LayoutName, int]] = {"affise": 15, "currents": 5}
+EVENTS_DIRECTORY: Final = "currents"
+KEPT_FIELDS: Final = frozenset({"id", "app_id", "time", "occurred_at"})
+"""Fields that an export may not remove or hash: receivers drop repetitions and sort by them."""
+
+
 class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    A continuous export: the clicks or the conversions of an app, as files, every `frequency` minutes.
+    A continuous export: the clicks, the conversions or all events of an app, as files, every `frequency` minutes.
 
     It begins with the events that are published after it was created. `affiliates` (`partner_id`) and `advertisers`
-    (`supplier_id`) select events; where both are given, an event must match both. `frequency_s`, in seconds, takes
-    precedence over `frequency`. While `active` is false nothing is sent, and events wait for as long as `EVENTS` keeps
-    them.
+    (`supplier_id`) select clicks and conversions; where both are given, an event must match both. `types` selects
+    events; all where it is empty. The layout of clicks and conversions is `affise`, in `csv.gz` every 15 minutes;
+    that of events is `currents`, in `avro` every 5. `remove` and `hash` name fields whose values become `[REDACTED]`
+    or the SHA-256 of what they were. `frequency_s`, in seconds, takes
+    precedence over `frequency`. While `active` is false nothing is sent, and events wait for as long as `EVENTS`
+    keeps them. The directory of events is `currents` where none is given.
     """
 
     data: Data
     destination: DestinationConfig
-    frequency: Annotated[int, Meta(ge=1, le=1440)] = 15
+    frequency: Annotated[int, Meta(ge=1, le=1440)] | None = None
     frequency_s: Annotated[float, Meta(ge=1, le=86400)] | None = None
-    layout: LayoutName = "affise"
-    format: FormatName = "csv.gz"
+    layout: LayoutName | None = None
+    format: FormatName | None = None
     affiliates: Annotated[tuple[Affiliate, ...], Meta(max_length=10_000)] = ()
     advertisers: Annotated[tuple[Advertiser, ...], Meta(max_length=10_000)] = ()
+    types: Annotated[tuple[ExportedType, ...], Meta(max_length=200)] = ()
+    remove: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
+    hash: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
     active: bool = True
+
+    def __post_init__(self) -> None:
+        if self.data == "events" and not self.destination.directory:
+            force_setattr(self, "destination", replace(self.destination, directory=EVENTS_DIRECTORY))
+
+    @property
+    def layout_name(self) -> LayoutName:
+        """The layout, or the usual one of the data."""
+        return self.layout or DEFAULT_LAYOUTS[self.data]
+
+    @property
+    def format_name(self) -> FormatName:
+        """The format, or the usual one of the layout."""
+        return self.format or DEFAULT_FORMATS[self.layout_name]
 
     def schedule(self, app_key: str, export_id: str) -> Schedule:
         """The times of its runs."""
-        return schedule_of(f"{app_key}.{export_id}", self.frequency_s or self.frequency * 60.0)
+        minutes = self.frequency or DEFAULT_MINUTES[self.layout_name]
+        return schedule_of(f"{app_key}.{export_id}", self.frequency_s or 60.0 * minutes)
 
     def check(self, *, allow_private: bool) -> None:
         """
@@ -52,10 +87,31 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidError: A field is wrong; names it.
         """
-        for field, values in (("affiliates", self.affiliates), ("advertisers", self.advertisers)):
+        for field in ("affiliates", "advertisers", "types", "remove", "hash"):
+            values = getattr(self, field)
             if len(set(values)) < len(values):
                 raise InvalidError("expected each one once", field=field)
+            if field in ("remove", "hash") and (kept := sorted(KEPT_FIELDS.intersection(values))):
+                raise InvalidError(f"expected other fields than {', '.join(kept)}, which readers need", field=field)
+        usual = DEFAULT_LAYOUTS[self.data]
+        if self.layout_name != usual:
+            raise InvalidError(f"expected {usual}, the layout of {self.data}", field="layout")
+        if both := sorted(set(self.remove) & set(self.hash)):
+            raise InvalidError(f"expected other fields than {', '.join(both)}, which remove names", field="hash")
+        others = ("affiliates", "advertisers") if self.data == "events" else ("types",)
+        for field in others:
+            if getattr(self, field):
+                raise InvalidError(f"expected nothing, since an export of {self.data} has none", field=field)
         self.destination.check(allow_private=allow_private)
+
+
+class ExporterSettings(Settings, frozen=True, kw_only=True):
+    """Settings of the exporter alone."""
+
+    cluster: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")] = "millrace"
+    """The name of this mesh in the names of files of events, as `prod-03` is."""
+    zone: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,32}$(?!\n)")] = ""
+    """The zone in the names of files of events; the cluster where it is empty."""
 
 
 EXPORTS = Kind(prefix="exports", type=Export)
@@ -87,20 +143,34 @@ def content_of(export: Export) -> Content:
         data=export.data,
         affiliates=export.affiliates,
         advertisers=tuple(advertiser.lower() for advertiser in export.advertisers),
+        types=export.types,
     )
-    return Content(selection=selection, layout=export.layout, format=export.format)
+    return Content(
+        selection=selection,
+        layout=export.layout_name,
+        format=export.format_name,
+        remove=export.remove,
+        hash=export.hash,
+    )
 
 
 def job_of(entry: ConfigEntry[Export], platform: Platform) -> ExportJob:
     """The job of an export at its current revision."""
     export = entry.value
+    origin = Origin(
+        app_key=entry.app_key,
+        export_id=entry.id,
+        cluster=platform.cluster,
+        zone=platform.zone or platform.cluster,
+        destination=export.destination.kind_in_names,
+    )
     return ExportJob(
         app_key=entry.app_key,
         export_id=entry.id,
         revision=entry.revision,
         content=content_of(export),
         schedule=export.schedule(entry.app_key, entry.id),
-        layout_of=lambda content: LAYOUTS[content.layout](entry.app_key, content),
+        layout_of=lambda content: LAYOUTS[content.layout](origin, content),
         format_of=lambda content: FORMATS[content.format],
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,

@@ -24,6 +24,7 @@ from exporter.formats import FORMATS
 from exporter.layouts import LAYOUTS
 from exporter.layouts.affise import CLICK_COLUMNS, AffiseLayout
 from exporter.pipeline.content import Content
+from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import Destination, FileName, Reading, WindowLimits
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
@@ -37,6 +38,7 @@ from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
+ORIGIN = Origin(app_key="shop", export_id="clicks")
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
 
@@ -92,7 +94,7 @@ class World:
             revision=1,
             content=Content(selection=EventSelection(data="clicks")),
             schedule=Schedule(every_s=900),
-            layout_of=lambda content: LAYOUTS[content.layout]("shop", content),
+            layout_of=lambda content: LAYOUTS[content.layout](ORIGIN, content),
             format_of=lambda content: FORMATS[content.format],
             location="here",
             directory="raw",
@@ -291,7 +293,7 @@ class PartsByUser(AffiseLayout):
 
 
 async def test_every_file_of_a_window_is_there_once_when_a_run_dies_between_two(world: World) -> None:
-    world.job = replace(world.job, layout_of=lambda content: PartsByUser("shop", content))
+    world.job = replace(world.job, layout_of=lambda content: PartsByUser(ORIGIN, content))
     for number in range(3):
         await world.publish(f"a{number}", f"b{number}", user=f"u{number}")
     await killed_after_the_put(world)
@@ -308,7 +310,7 @@ async def test_every_file_of_a_window_is_there_once_when_a_run_dies_between_two(
 
 
 async def test_run_fails_when_another_writer_has_a_name_that_cannot_change(world: World) -> None:
-    world.job = replace(world.job, layout_of=lambda content: PartsByUser("shop", content))
+    world.job = replace(world.job, layout_of=lambda content: PartsByUser(ORIGIN, content))
     world.store.objects["raw/u1/1.csv.gz"] = b"not ours"
     await world.publish("a")
 

@@ -21,6 +21,7 @@ from exporter.exports.worker import Key
 from exporter.formats import FORMATS
 from exporter.layouts import LAYOUTS
 from exporter.pipeline.content import Content
+from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import Destination
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.source import EventSource
@@ -100,7 +101,7 @@ class Mesh:
             revision=revision,
             content=Content(selection=EventSelection(data="clicks")),
             schedule=Schedule(every_s=900),
-            layout_of=lambda content: LAYOUTS[content.layout](key[0], content),
+            layout_of=lambda content: LAYOUTS[content.layout](Origin(app_key=key[0], export_id=key[1]), content),
             format_of=lambda content: FORMATS[content.format],
             location="here",
             directory="",

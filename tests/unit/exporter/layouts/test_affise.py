@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, AffiseLayout
 from exporter.pipeline.content import Content
+from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import FileName
 from exporter.pipeline.selection import Data, EventSelection
 from shared.contracts.messages import Event, EventType, encode, make_attributes
@@ -37,7 +38,7 @@ def event(kind: EventType, attributes: Mapping[str, object], occurred_at: int = 
 
 
 def affise(data: Data) -> AffiseLayout:
-    return AffiseLayout("app", Content(selection=EventSelection(data=data)))
+    return AffiseLayout(Origin(app_key="app", export_id="clicks"), Content(selection=EventSelection(data=data)))
 
 
 def name(at: datetime) -> str:

@@ -26,6 +26,11 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
     directory: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
 
     @property
+    def kind_in_names(self) -> str:
+        """The kind of destination, as it stands in the names of files."""
+        return "Gateway"
+
+    @property
     def folder(self) -> str:
         """The directory as in keys."""
         return self.directory

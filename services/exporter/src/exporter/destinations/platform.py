@@ -15,9 +15,11 @@ class Platform(Struct, frozen=True, kw_only=True):
     Resources of the platform for destinations.
 
     `outgoing` are the connections of the process. `allow_private` allows endpoints in private networks. `open_reports`
-    opens the platform's store of reports.
+    opens the platform's store of reports. `cluster` and `zone` stand in the names of files of events.
     """
 
     outgoing: Outgoing
     allow_private: bool
+    cluster: str = "millrace"
+    zone: str = ""
     open_reports: Callable[[StoreLimits], AbstractAsyncContextManager[ObjectStore]]

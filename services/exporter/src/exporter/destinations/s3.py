@@ -52,6 +52,11 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$(?!\n)")] = ""
 
     @property
+    def kind_in_names(self) -> str:
+        """The kind of destination, as it stands in the names of files."""
+        return "S3"
+
+    @property
     def folder(self) -> str:
         """The directory as it stands in keys: one slash between its parts, none at its ends."""
         return "/".join(part for part in self.directory.split("/") if part)

@@ -6,9 +6,10 @@ To add a format: a file here, an entry in `FORMATS`, a unit test, a row in the s
 
 from typing import Literal
 
+from exporter.formats.avro import AVRO
 from exporter.formats.csv_gzip import CSV_GZIP
 from exporter.pipeline.ports import Format
 
-FormatName = Literal["csv.gz"]
-FORMATS: dict[str, Format] = {"csv.gz": CSV_GZIP}
+FormatName = Literal["csv.gz", "avro"]
+FORMATS: dict[str, Format] = {"csv.gz": CSV_GZIP, "avro": AVRO}
 """Formats by name."""

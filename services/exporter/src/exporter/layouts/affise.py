@@ -19,8 +19,10 @@ import msgspec
 
 from exporter.pipeline.content import Content
 from exporter.pipeline.events import ExportedEvent, Value, exported, read_message
+from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import FileName, Reading, WindowLimits
 from exporter.pipeline.tables import Row, Table, table_of_text
+from exporter.pipeline.transforms import Transforms
 
 EPOCH = datetime(1970, 1, 1)
 TIME = "%Y-%m-%d %H:%M:%S"
@@ -68,11 +70,12 @@ class AffiseLayout:
     limits: Final = WindowLimits()
     is_named_by_second: Final = True
 
-    def __init__(self, app_key: str, content: Content) -> None:
+    def __init__(self, origin: Origin, content: Content) -> None:
         data = content.selection.data
         columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS
         derived = _CLICK_CELLS if data == "clicks" else _CONVERSION_CELLS
-        self._app_key = app_key
+        self._app_key = origin.app_key
+        self._transforms = Transforms(content.remove, content.hash)
         self._selection = content.selection
         self._table = table_of_text(data, columns)
         self._derived = tuple((columns.index(name), cell) for name, cell in derived.items())
@@ -104,7 +107,7 @@ class AffiseLayout:
                 row[position] = value if type(value) is str else text(value)
         for position, cell in self._derived:
             row[position] = cell(event)
-        return row
+        return [*map(self._transforms.apply, self._table.columns, row)] if self._transforms else row
 
 
 def text(value: Value) -> str:

@@ -10,8 +10,11 @@ class Content(Struct, frozen=True, kw_only=True, omit_defaults=True):
     The choice of events, and the form in which files hold them.
 
     A plan keeps it, so that a planned file is built again as it was, whatever the configuration says by then.
+    `remove` and `hash` name fields whose values are not exported as they are.
     """
 
     selection: EventSelection
     layout: str = "affise"
     format: str = "csv.gz"
+    remove: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()

@@ -10,9 +10,10 @@ from shared.contracts.messages import EventType
 ID_DIGITS: Final = 20
 """The most digits of an id as text. Python reads no number of thousands of them."""
 
-Data = Literal["clicks", "conversions"]
+Data = Literal["clicks", "conversions", "events"]
 
-EVENT_TYPES: dict[Data, EventType] = {"clicks": "click", "conversions": "conversion"}
+EVENT_TYPES: dict[Data, EventType | None] = {"clicks": "click", "conversions": "conversion", "events": None}
+"""The type of the events that are rows; None is every type."""
 
 ADVERTISER_ATTRIBUTES = ("supplier_id", "advertiser_id")
 """Affise's API calls the advertiser `supplier_id`, its panel `advertiser`. The first one present counts."""
@@ -22,16 +23,18 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     The kind of an export's events. Where lists are given, an event must match each of them.
 
-    `affiliates` are Affise's whole numbers (`partner_id`), `advertisers` its 24 hexadecimal digits.
+    `affiliates` are Affise's whole numbers (`partner_id`), `advertisers` its 24 hexadecimal digits. `types` are
+    exported types, or names of schemas, which hold all codes of a type.
     """
 
     data: Data
     affiliates: tuple[int, ...] = ()
     advertisers: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
 
     @property
-    def event_type(self) -> EventType:
-        """The type of the events that are rows of this export."""
+    def event_type(self) -> EventType | None:
+        """The type of the events that are rows of this export; None is every type."""
         return EVENT_TYPES[self.data]
 
     def matches(self, event: ExportedEvent) -> bool:

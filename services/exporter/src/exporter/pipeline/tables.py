@@ -3,29 +3,33 @@
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-Cell: TypeAlias = str | int | None
-"""Value of a row. A format writes it as the type of its column; None is an empty cell, or null."""
+Cell: TypeAlias = str | int | float | Raw | None
+"""
+Value of a row. `Raw` is JSON in UTF-8. A format writes it as the type of its column; None is an empty cell, or null.
+"""
 Row: TypeAlias = Sequence[Cell]
 
-ColumnType = Literal["text", "seconds"]
-"""`seconds` are whole seconds since the epoch."""
+ColumnType = Literal["string", "int", "long", "double"]
+"""Types by their names in Avro. A whole number in a column of type `string` is written with its digits."""
 
 
 class Column(Struct, frozen=True):
     """A column. Formats with types write a nullable one as a union of null and its type."""
 
     name: str
-    type: ColumnType = "text"
+    type: ColumnType = "string"
     nullable: bool = True
+    doc: str = ""
 
 
 class Table(Struct, frozen=True):
-    """Columns of a file. `name` is that of its records in formats that name them."""
+    """Columns of a file. `name` is that of its records, with the namespace, in formats that name them."""
 
     name: str
     columns: tuple[Column, ...]
+    doc: str = ""
 
     @property
     def header(self) -> list[str]:

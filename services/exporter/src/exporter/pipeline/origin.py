@@ -1,0 +1,19 @@
+"""The origin of an export's files, as their names tell it."""
+
+from msgspec import Struct
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """
+    The export that writes, and the mesh in which it runs.
+
+    `destination` is the kind of the destination: `S3`, `AzureBlob`, `Local` or `Gateway`. `shard` is the part of the
+    partitions that one lane of the export reads.
+    """
+
+    app_key: str
+    export_id: str
+    cluster: str = "millrace"
+    zone: str = "main"
+    destination: str = "S3"
+    shard: int = 0
