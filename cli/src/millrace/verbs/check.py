@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from millrace.generated import lock, openapi
+from millrace.generated import event_schemas, lock, openapi
 from millrace.machine.checkout import LOCK, repository, tool
 from shared.errors import MillraceError
 
@@ -51,6 +51,11 @@ def lock_is_current(root: Path) -> str:
     return "\n".join((*stale, f"./millrace lock writes {LOCK}")) if stale else ""
 
 
+def schemas_only_grow(root: Path) -> str:
+    """Check the schemas of exported events."""
+    return "\n".join(event_schemas.faults_of_schemas(root))
+
+
 STEPS: tuple[tuple[str, CheckStep, CheckStep], ...] = (
     (
         "ruff format",
@@ -65,6 +70,7 @@ STEPS: tuple[tuple[str, CheckStep, CheckStep], ...] = (
     ("mypy", program("mypy"), program("mypy")),
     ("import rules", program("lint-imports", "--no-logo"), program("lint-imports", "--no-logo")),
     ("openapi files are current", openapi_is_current, openapi_written),
+    ("event schemas only grow", schemas_only_grow, schemas_only_grow),
     ("lock is current", lock_is_current, lock_is_current),
 )
 """Name, the step, and what `--fix` runs in its place."""
