@@ -1,11 +1,19 @@
 """Fixtures of exporter: a connection to a server that has the streams and buckets of exports."""
 
 import pytest
+from msgspec import structs
 
+from exporter.config import ExporterSettings
 from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.provisioning.making import ensure
 from shared.runtime.settings import Settings
+
+
+@pytest.fixture
+def settings(settings: Settings) -> ExporterSettings:
+    """The settings of the mesh, with those of exporter at their defaults."""
+    return ExporterSettings(**structs.asdict(settings))
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import fastavro
 import msgspec
 import pytest
 from aiohttp import ClientSession
@@ -39,6 +40,7 @@ from support.stored_messages import messages
 from support.waiting import until
 
 BUCKET = "raw-data"
+CONTENT_TYPES = {"gz": "application/gzip", "avro": "application/vnd.apache.avro"}
 
 
 class Customer:
@@ -88,7 +90,7 @@ class Customer:
             found = {}
             for entry in listed.get("Contents", []):
                 answer = await s3.get_object(Bucket=BUCKET, Key=entry["Key"])
-                assert "application/gzip" == answer["ContentType"]
+                assert CONTENT_TYPES[entry["Key"].rpartition(".")[2]] == answer["ContentType"]
                 assert "ContentEncoding" not in answer
                 found[entry["Key"]] = await answer["Body"].read()
             return found
@@ -158,6 +160,32 @@ async def test_conversions_are_an_export_of_their_own(customer: Customer) -> Non
     [row] = await customer.rows()
     assert list(CONVERSION_COLUMNS) == list(row)
     assert ("sale", "0.5") == (row["id"], row["earnings"])
+
+
+async def test_events_are_a_file_for_each_type_with_every_attribute_as_it_was_sent(customer: Customer) -> None:
+    await customer.ask("PUT", "/events", customer.form(data="events", destination={"directory": ""}))
+    await customer.publish("a", kind="event", price=1.5, cart=[{"sku": "s"}])
+    await customer.publish("b", "c", kind="message_log")
+
+    run = await customer.ask("POST", "/events/flush")
+
+    saved = await customer.ask("GET", "/events")
+    assert "currents" == saved["destination"]["directory"]
+    assert ("completed", 3, 2) == (run["state"], run["rows_out"], len(run["files"]))
+    connector = "dataexport.millrace.S3.integration.events"
+    found = {}
+    for key, data in (await customer.objects()).items():
+        folder, name, kind, _, number, zone, file = key.split("/")
+        assert ("currents", connector, "1", "millrace") == (folder, name, number, zone)
+        assert file.startswith(f"{connector}+0+0000000")
+        found[kind] = [record for record in fastavro.reader(BytesIO(data)) if isinstance(record, dict)]
+    assert {"event_type=users.behaviors.CustomEvent", "event_type=millrace.message_log.message_log"} == set(found)
+    [event] = found["event_type=users.behaviors.CustomEvent"]
+    assert ("a", '{"price":1.5,"cart":[{"sku":"s"}]}', 1_795_314_667) == (
+        event["id"],
+        event["properties"],
+        event["time"],
+    )
 
 
 async def test_second_flush_writes_nothing(customer: Customer) -> None:

@@ -63,6 +63,7 @@ async def test_connections(environment: DemoEnvironment) -> StepResult:
         "kinesis": ("hooks", f"{root}/connectors/kinesis/test", {"stream_name": PURCHASES}),
         "export clicks": ("exporter", f"{root}/exports/clicks/test", None),
         "export conversions": ("exporter", f"{root}/exports/conversions/test", None),
+        "export events": ("exporter", f"{root}/exports/events/test", None),
     }
     reports = {
         name: await environment.api.call(service, "POST", path, body=body)

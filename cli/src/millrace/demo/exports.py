@@ -9,6 +9,7 @@ from millrace.demo.environment import APP, DemoEnvironment
 
 REPORTS = "shop-reports"
 SHOWN = 110
+AVRO_MAGIC = b"Obj\x01"
 
 
 async def export_clicks(environment: DemoEnvironment) -> StepResult:
@@ -19,6 +20,24 @@ async def export_clicks(environment: DemoEnvironment) -> StepResult:
 async def export_conversions(environment: DemoEnvironment) -> StepResult:
     """Flush the export of conversions and check its rows."""
     return await _export(environment, "conversions", "conversion")
+
+
+async def export_events(environment: DemoEnvironment) -> StepResult:
+    """Flush the export of all events, and look at its Avro files."""
+    published = len(environment.events) + len(environment.engine.sent)
+    run = await environment.api.call("exporter", "POST", f"/v1/apps/{APP}/exports/events/flush")
+    files = await environment.account.files(REPORTS, "currents/")
+    rows = {file["key"]: file["rows"] for file in run["files"]}
+    is_avro = all(file.body.startswith(AVRO_MAGIC) for file in files)
+    stored = {file.key for file in files}
+    return StepResult(
+        expected=f"{published} events in Avro files, one for each type and hour",
+        got=f"{sum(rows.values())} events in {len(files)} {'Avro ' if is_avro else ''}files",
+        ok=run["state"] == "completed" and is_avro and stored == set(rows) and sum(rows.values()) == published,
+        details=tuple(
+            f"s3://{REPORTS}/{file.key}  {len(file.body)} bytes, {rows.get(file.key)} events" for file in files
+        ),
+    )
 
 
 async def _export(environment: DemoEnvironment, export: str, event_type: str) -> StepResult:

@@ -26,6 +26,7 @@ STEPS: tuple[tuple[str, Work], ...] = (
     ("read the message logs from Kinesis", streaming.read_message_logs),
     ("flush the export of clicks", exports.export_clicks),
     ("flush the export of conversions", exports.export_conversions),
+    ("flush the export of all events", exports.export_events),
 )
 
 

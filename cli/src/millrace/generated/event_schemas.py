@@ -34,7 +34,7 @@ def faults_of_schemas(root: Path) -> list[str]:
 
 
 def growth_faults(older: Schema, newer: Schema) -> list[str]:
-    """What a newer schema changes beyond nullable fields that it adds. Empty when readers of the older one can read."""
+    """Changes of a newer schema but nullable fields that it adds. None when readers of the older one can read it."""
     faults = [
         f"{key} was {older.get(key)!r} and is {newer.get(key)!r}"
         for key in ("type", "namespace", "name")

@@ -37,8 +37,8 @@ async def build(mesh: Mesh) -> State:
     exports = mesh.registry.view(EXPORTS)
     settings = mesh.settings_as(ExporterSettings)
     platform = Platform(
-        cluster=settings.cluster,
-        zone=settings.zone,
+        cluster=settings.exporter_cluster,
+        zone=settings.exporter_zone,
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings, mesh.outgoing),
         outgoing=mesh.outgoing,

@@ -108,9 +108,9 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ExporterSettings(Settings, frozen=True, kw_only=True):
     """Settings of the exporter alone."""
 
-    cluster: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")] = "millrace"
+    exporter_cluster: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")] = "millrace"
     """The name of this mesh in the names of files of events, as `prod-03` is."""
-    zone: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,32}$(?!\n)")] = ""
+    exporter_zone: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,32}$(?!\n)")] = ""
     """The zone in the names of files of events; the cluster where it is empty."""
 
 

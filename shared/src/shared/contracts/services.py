@@ -165,6 +165,7 @@ SERVICES = (
     ServiceEntry(
         name="exporter",
         http_port=8084,
+        settings="exporter_",
         kinds=("exports.*.*",),
         own_grant=Grant(
             looks=(EVENTS, RUNS, PLANS),
