@@ -16,8 +16,10 @@ from msgspec import Struct
 
 from shared.config.secret import MASK, S, Secret, T, dec_hook, enc_hook_masked, merge_masked
 from shared.config.secret_keys import SecretKeys
+from shared.contracts.choices import FOUND_CHARS
 from shared.contracts.messages import invalid_error
 from shared.errors import InvalidError
+from shared.runtime.logs import MIN_SECRET_CHARS, names_secret
 
 SEALED = "fernet:"
 """Prefix of a secret at rest."""
@@ -116,9 +118,12 @@ class SecretStore:
         The body of a `PUT` as a value of the type; the secrets that it leaves out or masks are the old value's.
 
         Raises:
-            InvalidError: It does not fit the type; names the field.
+            InvalidError: It does not fit the type; names the field. The message repeats no secret of the body.
         """
-        return _decoded(lambda: msgspec.convert(merge_masked(new, old), type_, dec_hook=dec_hook), type_)
+        try:
+            return _decoded(lambda: msgspec.convert(merge_masked(new, old), type_, dec_hook=dec_hook), type_)
+        except InvalidError as error:
+            raise InvalidError(_without_secrets(error.message, new), field=error.field) from None
 
     @staticmethod
     def encode_masked(value: Struct) -> bytes:
@@ -136,6 +141,19 @@ class SecretStore:
         if type(old) is not type(new):
             return tuple(field for _, field in fields)
         return tuple(field for attribute, field in fields if getattr(old, attribute) != getattr(new, attribute))
+
+
+def _without_secrets(message: str, form: Any, levels: int = 8) -> str:
+    """A message without the secrets of a form, which may stand in a wrong field as well."""
+    values = form.items() if isinstance(form, dict) else enumerate(form) if isinstance(form, list) else ()
+    for name, value in values:
+        if isinstance(value, str):
+            if len(value) >= MIN_SECRET_CHARS and names_secret(str(name)):
+                # A long one was cut, after a quotation mark.
+                message = message.replace(value, MASK).replace(value[: FOUND_CHARS - 1], MASK)
+        elif levels:
+            message = _without_secrets(message, value, levels - 1)
+    return message
 
 
 def _decoded(decode: Callable[[], T], kind: Any = Any) -> T:

@@ -117,7 +117,7 @@ class Redactor:
         redacted = {}
         for key, value in values.items():
             name = self.text(str(key))
-            hidden = value is not None and _names_secret(name)
+            hidden = value is not None and names_secret(name)
             redacted[name] = MASK if hidden else self.value(value)
         return redacted
 
@@ -127,7 +127,8 @@ class Redactor:
 
 
 @lru_cache(1024)
-def _names_secret(key: str) -> bool:
+def names_secret(key: str) -> bool:
+    """Return whether what stands under a key is a secret, by its name."""
     name = key.lower().replace("-", "_")
     return any(secret in name for secret in SECRET_NAMES)
 

@@ -306,3 +306,27 @@ class TestForms:
         assert ("secret_key", "proxy") == store.changed_fields(KINESIS, other)
         assert ("region", "secret_key", "token", "proxy") == store.changed_fields(None, other)
         assert ("region", "secret_key") == store.changed_fields(KINESIS, Other(region="r", secret_key=Secret("s")))
+
+    @pytest.mark.parametrize("secret", [VALUE, "x" * 500], ids=len)
+    @pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
+    def test_error_repeats_no_secret_that_stands_in_a_wrong_field(
+        self, store: SecretStore, secret: str, inside: bool
+    ) -> None:
+        proxy = {"user": "ann", "password": secret}
+        form = {"type": secret, "region": "eu-west-1", "secret_key": VALUE if inside else secret}
+
+        with pytest.raises(InvalidError) as raised:
+            store.from_form(form | ({"proxy": proxy} if inside else {}), Kinesis, None)
+
+        assert "type" == raised.value.field
+        assert secret[:8] not in raised.value.message
+
+    def test_error_in_a_form_of_many_levels_is_found_all_the_same(self, store: SecretStore) -> None:
+        deep: dict[str, Any] = {}
+        for _ in range(5000):
+            deep = {"deep": deep}
+
+        with pytest.raises(InvalidError) as raised:
+            store.from_form({"type": "kinesis", "region": deep, "secret_key": VALUE}, Kinesis, None)
+
+        assert "region" == raised.value.field
