@@ -80,12 +80,16 @@ class FtpsClient(ftplib.FTP_TLS):
     """`ftplib` on a socket of ours, with data channels that resume the TLS session of the control channel."""
 
     def __init__(self, remote: Remote, authorities: str | None) -> None:
-        super().__init__(context=tls_context(remote, authorities), timeout=ANSWER_S, encoding="latin-1")
+        # It trusts nobody yet: to read the authorities takes 30 ms, so `begin` does it in the session's thread.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        super().__init__(context=context, timeout=ANSWER_S, encoding="latin-1")
         self._remote = remote
+        self._authorities = authorities
         self._data: ssl.SSLSocket | None = None
 
     def begin(self, sock: socket.socket) -> None:
         """Start TLS at once or after the greeting, and check the certificate. Nothing secret has been sent by then."""
+        self.context = tls_context(self._remote, self._authorities)
         self.host, self.port = self._remote.at
         self.af = sock.family
         if self._remote.tls == "implicit":
