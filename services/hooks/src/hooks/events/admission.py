@@ -238,7 +238,7 @@ def _parts(events: Sequence[_PackedEvent], most: int) -> Iterator[list[_PackedEv
 def _chunk(app_key: str, partition: int, events: Sequence[_PackedEvent]) -> EventChunk:
     # `Nats-Msg-Id` is compared over the whole stream: without app and user, one's id would drop another's event. The
     # header has room for neither an id nor many.
-    names = _names.encode([(event.user_id, event.id) for event in events])
+    names = _names.encode([name for event in events for name in (event.user_id, event.id)])
     return EventChunk(
         partition=partition,
         data=b"[%b]" % b",".join([event.data for event in events]),
