@@ -21,7 +21,7 @@ from shared.lifecycle import VERSION, serve
 from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime import logs
 from shared.runtime.settings import Settings, read_settings
-from shared.service import Service
+from shared.service import RunningService, Service
 
 log = structlog.get_logger()
 
@@ -48,9 +48,8 @@ def run(service: Service) -> None:
     keys = (settings.nats_seed, settings.reports_secret_access_key, settings.smtp_password)
     for secret in (*keys, *split_keys(settings.secret_keys)):
         logs.redactor.add(secret)
-    # Imported objects stay. Searching them for garbage, again and again, would cost a tenth of all work.
     gc.collect()
-    gc.freeze()
+    _keep_all()
     gc.set_threshold(*GC_THRESHOLDS)
     work = _provision(settings) if sys.argv[1:] == ["--provision"] else _run(service, settings)
     sys.exit(asyncio.run(work))
@@ -79,8 +78,10 @@ async def _run(service: Service, settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    ready: asyncio.Future[RunningService] = loop.create_future()
+    ready.add_done_callback(_keep_all)
     try:
-        return await serve(service, settings, stop)
+        return await serve(service, settings, stop, ready)
     except (MillraceError, ExceptionGroup) as failure:
         for error in _leaf_errors(failure):
             if isinstance(error, MillraceError):
@@ -88,6 +89,14 @@ async def _run(service: Service, settings: Settings) -> int:
             else:
                 log.error("service_failed", message=str(error), exc_info=error)
         return 1
+
+
+def _keep_all(_: asyncio.Future[RunningService] | None = None) -> None:
+    """
+    Leave all present objects out of the search for garbage: what was imported or read at the start stays. To search it
+    again and again would cost a tenth of all work, and the AWS SDK's data alone would hold the loop for 20 ms.
+    """
+    gc.freeze()
 
 
 def _leaf_errors(error: BaseException) -> list[BaseException]:
