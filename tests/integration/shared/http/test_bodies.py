@@ -100,7 +100,7 @@ async def test_gzip_without_a_token_costs_nothing(http: aiohttp.ClientSession) -
         answers = await asyncio.gather(*(post(http, "count", bomb, {}, "gzip") for _ in range(4)))
 
     assert [401] * 4 == [status for status, _ in answers]
-    assert watch.held_s < HELD_S
+    assert watch.held_s < HELD_S, watch.holder
 
 
 async def test_bomb_of_a_tenant_is_refused_at_the_limit(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
@@ -111,7 +111,7 @@ async def test_bomb_of_a_tenant_is_refused_at_the_limit(http: aiohttp.ClientSess
 
     assert (413, "too_large") == (status, told["error"]["code"])
     assert f"expected at most {LIMIT} bytes" == told["error"]["message"]
-    assert watch.held_s < HELD_S
+    assert watch.held_s < HELD_S, watch.holder
 
 
 async def test_largest_packed_body_is_read_in_slices(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
@@ -120,7 +120,7 @@ async def test_largest_packed_body_is_read_in_slices(http: aiohttp.ClientSession
     async with LoopWatch() as watch:
         assert (200, {"size": LIMIT}) == await post(http, "count", packed, shop, "gzip")
 
-    assert watch.held_s < HELD_S
+    assert watch.held_s < HELD_S, watch.holder
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_json_of_too_many_values_is_refused_before_it_is_decoded(
         status, told = await post(http, "echo", body, shop, "gzip")
 
     assert (413, "expected JSON of at most 20000 values") == (status, told["error"]["message"])
-    assert watch.held_s < HELD_S
+    assert watch.held_s < HELD_S, watch.holder
 
 
 async def test_json_of_many_levels_is_refused(http: aiohttp.ClientSession, shop: dict[str, str]) -> None:
