@@ -62,5 +62,7 @@ class ProfileUpdates:
             attempts=message.delivered,
             body=message.data[:MAX_BODY_CHARS].decode(errors="replace"),
         )
-        subject = subjects.dead_letter(SERVICE_NAME, app_key, file_id, error.code)
+        # A message may come from the subject `profile.update.shop.*`, letter by letter; no other can be made of that.
+        owner_id = file_id if subjects.NAME.fullmatch(file_id) else subjects.NO_APP
+        subject = subjects.dead_letter(SERVICE_NAME, app_key, owner_id, error.code)
         await self._bus.publish(subject, encode(dead_letter), message_id=f"{SERVICE_NAME}:{dead_letter.source}")
