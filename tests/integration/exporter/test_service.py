@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import duckdb
 import fastavro
 import msgspec
 import pytest
@@ -40,7 +41,11 @@ from support.stored_messages import messages
 from support.waiting import until
 
 BUCKET = "raw-data"
-CONTENT_TYPES = {"gz": "application/gzip", "avro": "application/vnd.apache.avro"}
+CONTENT_TYPES = {
+    "gz": "application/gzip",
+    "avro": "application/vnd.apache.avro",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 
 class Customer:
@@ -186,6 +191,22 @@ async def test_events_are_a_file_for_each_type_with_every_attribute_as_it_was_se
         event["properties"],
         event["time"],
     )
+
+
+async def test_parquet_has_the_columns_and_types_of_the_layout(customer: Customer, tmp_path: Path) -> None:
+    form = customer.form(data="events", format="parquet", destination={"directory": "events"})
+    await customer.ask("PUT", "/events", form)
+    await customer.publish("a", kind="event", price=1.5)
+
+    run = await customer.ask("POST", "/events/flush")
+
+    [(key, data)] = (await customer.objects()).items()
+    assert [key] == [file["key"] for file in run["files"]]
+    path = tmp_path / "events.parquet"
+    path.write_bytes(data)
+    with duckdb.connect() as connection:
+        rows = connection.execute("SELECT id, time, occurred_at, properties FROM read_parquet(?)", [str(path)])
+        assert [("a", 1_795_314_667, 1_795_314_667_123, '{"price":1.5}')] == rows.fetchall()
 
 
 async def test_second_flush_writes_nothing(customer: Customer) -> None:

@@ -9,6 +9,7 @@ from exporter.config import Export, check_directory_unused, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.exports.schedule import schedule_of
+from exporter.formats import FORMATS
 from shared.config.registry import ConfigEntry
 from shared.config.secret_keys import generate_key
 from shared.config.secret_store import SecretStore
@@ -81,7 +82,7 @@ def test_seconds_take_precedence_over_minutes() -> None:
 def test_export_becomes_a_job_of_the_domain() -> None:
     value = export(affiliates=[4], advertisers=[ADVERTISER], destination={"directory": "/raw//clicks/"})
 
-    job = job_of(ConfigEntry("shop", "clicks", value, 7), PLATFORM)
+    job = job_of(ConfigEntry("shop", "clicks", value, 7), PLATFORM, FORMATS)
 
     assert ("shop", "clicks", 7) == (job.app_key, job.export_id, job.revision)
     assert ((4,), (ADVERTISER.lower(),)) == (job.content.selection.affiliates, job.content.selection.advertisers)

@@ -17,6 +17,8 @@ from exporter.exports.runner import ExportRunner
 from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.window_writer import WriterDependencies
 from exporter.exports.worker import Key
+from exporter.formats import formats_with
+from exporter.formats.parquet import ParquetWorkers
 from exporter.handlers import ENDPOINTS
 from exporter.pipeline.source import EventSource
 from exporter.routes import ROUTES
@@ -43,10 +45,13 @@ async def build(mesh: Mesh) -> State:
         open_reports=partial(open_reports, mesh.settings, mesh.outgoing),
         outgoing=mesh.outgoing,
     )
+    formats = formats_with(await mesh.enter(ParquetWorkers()))
     run_store = RunStore(mesh.bucket(streams.RUNS))
 
     def jobs() -> dict[Key, ExportJob]:
-        return {(entry.app_key, entry.id): job_of(entry, platform) for entry in exports.all() if entry.value.active}
+        return {
+            (entry.app_key, entry.id): job_of(entry, platform, formats) for entry in exports.all() if entry.value.active
+        }
 
     async def is_deleted(key: Key) -> bool:
         if exports.get(*key) is not None:

@@ -2,6 +2,7 @@
 Configuration of exports: the fields, the checks beyond their types, and the step to an `ExportJob`. No I/O.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -11,10 +12,11 @@ from exporter.destinations import DestinationConfig
 from exporter.destinations.platform import Platform
 from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
-from exporter.formats import FORMATS, FormatName
+from exporter.formats import FormatName
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.content import Content
 from exporter.pipeline.origin import Origin
+from exporter.pipeline.ports import Format
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import ConfigEntry, Kind
 from shared.errors import ConflictError, InvalidError
@@ -154,7 +156,7 @@ def content_of(export: Export) -> Content:
     )
 
 
-def job_of(entry: ConfigEntry[Export], platform: Platform) -> ExportJob:
+def job_of(entry: ConfigEntry[Export], platform: Platform, formats: Mapping[str, Format]) -> ExportJob:
     """The job of an export at its current revision."""
     export = entry.value
     origin = Origin(
@@ -171,7 +173,7 @@ def job_of(entry: ConfigEntry[Export], platform: Platform) -> ExportJob:
         content=content_of(export),
         schedule=export.schedule(entry.app_key, entry.id),
         layout_of=lambda content: LAYOUTS[content.layout](origin, content),
-        format_of=lambda content: FORMATS[content.format],
+        format_of=lambda content: formats[content.format],
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
         open_destination=lambda: export.destination.open(entry.app_key, platform),

@@ -8,8 +8,14 @@ from typing import Literal
 
 from exporter.formats.avro import AVRO
 from exporter.formats.csv_gzip import CSV_GZIP
+from exporter.formats.parquet import ParquetWorkers, parquet_format
 from exporter.pipeline.ports import Format
 
-FormatName = Literal["csv.gz", "avro"]
+FormatName = Literal["csv.gz", "avro", "parquet"]
 FORMATS: dict[str, Format] = {"csv.gz": CSV_GZIP, "avro": AVRO}
-"""Formats by name."""
+"""Formats by name, but for `parquet`, which needs a process of its own: `formats_with` adds it."""
+
+
+def formats_with(workers: ParquetWorkers) -> dict[str, Format]:
+    """Every format by name. The workers write the files of `parquet`."""
+    return FORMATS | {"parquet": parquet_format(workers)}

@@ -11,8 +11,11 @@ Value of a row. `Raw` is JSON in UTF-8. A format writes it as the type of its co
 """
 Row: TypeAlias = Sequence[Cell]
 
-ColumnType = Literal["string", "int", "long", "double"]
-"""Types by their names in Avro. A whole number in a column of type `string` is written with its digits."""
+ColumnType = Literal["string", "int", "long", "double", "decimal"]
+"""
+Types by their names in Avro. A whole number in a column of type `string` is written with its digits. `decimal` has 18
+digits, two of them after the point, and only Parquet knows it; its cells are text, and what does not fit is null.
+"""
 
 
 class Column(Struct, frozen=True):
