@@ -81,7 +81,8 @@ def line_items(data: bytes) -> Items:
             continue
         end = data.find(b"\n", at)
         end = end if end >= 0 else len(data)
-        yield _trim(data, at, end)
+        # `_trim` is bounded, and takes 1 us longer.
+        yield data[at:end].rstrip(b" \t\r\n") if end - at <= SPACE_BYTES else _trim(data, at, end)
         at = end + 1
 
 
