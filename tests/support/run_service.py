@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from msgspec import structs
-
 from shared import lifecycle
 from shared.contracts.consumers import DurableConsumer
 from shared.contracts.services import SERVICES
@@ -31,7 +29,8 @@ def settings_of(service: Service, settings: Settings) -> Settings:
     ports: dict[str, Any] = {
         f"{listener}_port": 0 for entry in SERVICES if entry.name == service.name for listener in entry.ports
     }
-    return service.settings(**structs.asdict(settings), **ports)
+    shared = {field: getattr(settings, field) for field in Settings.__struct_fields__}
+    return service.settings(**shared, **ports)
 
 
 async def provision_for(service: Service, settings: Settings) -> None:
