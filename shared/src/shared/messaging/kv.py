@@ -6,18 +6,23 @@ Bytes in a key-value bucket (NATS ADR-8): read, write with a check of the revisi
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeVar
 
+import structlog
 from msgspec import Struct
 
+from shared.contracts.messages import decode
 from shared.contracts.streams import READ_IN_PARTS, Bucket
 from shared.contracts.subjects import check_subjects
-from shared.errors import ConflictError
+from shared.errors import ConflictError, InvalidError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.pull import Pull
 from shared.messaging.streams import subjects_in
+
+log = structlog.get_logger()
+T = TypeVar("T")
 
 OPERATION = "KV-Operation"
 """Headers of a message before which the server removes every earlier one of its subject."""
@@ -93,6 +98,22 @@ class KeyValueStore:
         if message is None or is_deletion(message.headers):
             return None
         return self.stored(message)
+
+    def decoded(self, key: str, data: bytes | None, kind: type[T]) -> T | None:
+        """
+        A value as a message of this type. None where there is no value, and for one that is no such message.
+
+        An answer of NATS can be led to a key (docs/adr/0027), so what cannot be read is logged and counted, and taken
+        for nothing.
+        """
+        if data is None:
+            return None
+        try:
+            return decode(data, kind)
+        except InvalidError as error:
+            self._bus.metrics.count("millrace_unreadable_entries_total", stream=self._bucket.stream)
+            log.error("entry_decoding_failed", stream=self._bucket.stream, key=key, message=error.message)
+            return None
 
     async def entry(self, key: str) -> BucketEntry:
         """The value of `key`, with the revision of its deletion, or 0, where it has none."""

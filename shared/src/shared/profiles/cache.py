@@ -9,7 +9,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from shared.contracts import profile_keys, streams
-from shared.contracts.messages import decode
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore, is_deletion
 from shared.messaging.message import Message
@@ -49,7 +48,7 @@ class ProfileCache:
         self._reading[key] += 1
         try:
             stored = await self._store.get(key)
-            profile = decode(stored.data, Profile) if stored else None
+            profile = self._store.decoded(key, stored.data, Profile) if stored else None
             if watch and watch is self._watches[app_key]:
                 self._keep(key, stored.revision if stored else 0, profile)
         finally:
@@ -90,7 +89,8 @@ class ProfileCache:
             # Also what is being read: the answer may be older than this change.
             if key in self._kept or key in self._reading:
                 deleted = is_deletion(message.headers)
-                self._keep(key, message.sequence, None if deleted else decode(message.data, Profile))
+                profile = None if deleted else self._store.decoded(key, message.data, Profile)
+                self._keep(key, message.sequence, profile)
 
     def _keep(self, key: str, revision: int, profile: Profile | None) -> None:
         if key in self._kept and self._kept[key][0] >= revision:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from shared.contracts import profile_keys, streams
-from shared.contracts.messages import ProfileAttributes, ProfileRow, decode, make_profile_attributes
+from shared.contracts.messages import ProfileAttributes, ProfileRow, make_profile_attributes
 from shared.errors import ConflictError, TooLargeError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import BucketEntry, KeyValueStore
@@ -42,7 +42,7 @@ class Profiles:
     async def get(self, app_key: str, ext_id: str) -> Profile | None:
         """The profile in the bucket, or None."""
         stored = await self._store.get(profile_keys.profile_key(app_key, ext_id))
-        return decode(stored.data, Profile) if stored else None
+        return self._store.decoded(stored.key, stored.data, Profile) if stored else None
 
     async def merge(
         self,
@@ -96,7 +96,7 @@ class Profiles:
             changed: list[BucketEntry] = []
             for key, ext_id in keys.items():
                 entry = known.get(key) or BucketEntry(key, None, 0)
-                old = decode(entry.data, Profile) if entry.data else None
+                old = self._store.decoded(key, entry.data, Profile)
                 new = _merged(old or Profile(ext_id=ext_id), by_user[ext_id])
                 if new != old:
                     data = msgspec.json.encode(new)

@@ -32,7 +32,7 @@ from exporter.pipeline.tables import Row
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, EventType, encode, make_attributes
 from shared.contracts.subjects import partition_of
-from shared.errors import ConflictError, CredentialsError, MillraceError, UnavailableError
+from shared.errors import ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
@@ -501,3 +501,12 @@ async def test_runs_are_listed_with_the_newest_first(world: World) -> None:
     found = await world.run_store.newest("shop", "clicks", 2)
 
     assert [ids[2], ids[1]] == [run.id for run in found]
+
+
+async def test_a_record_that_is_no_run_is_left_out_and_hides_no_other(world: World) -> None:
+    first, second = [(await world.run()).id for _ in range(2)]
+    await KeyValueStore(world.bus, streams.RUNS).put(f"shop.clicks.{second}", b"garbage")
+
+    assert [first] == [run.id for run in await world.run_store.newest("shop", "clicks", 10)]
+    with pytest.raises(NotFoundError):
+        await world.run_store.get("shop", "clicks", second)

@@ -276,3 +276,19 @@ async def test_summary_is_refused_where_there_is_no_mail_server(
         http.put(f"{gateway.url}/v1/apps/shop", json={"summary": {"recipients": ["a@b"]}}) as answer,
     ):
         assert (400, "summary") == (answer.status, (await answer.json())["error"]["field"])
+
+
+@pytest.mark.usefixtures("files")
+async def test_entries_that_cannot_be_read_stop_no_summary(
+    bus: Bus, settings: Settings, clock: Clock, server: MailServer
+) -> None:
+    sender, store = summaries(bus, settings, clock), KeyValueStore(bus, streams.SUMMARIES)
+    await store.put("shop", b"garbage")
+    await sender.send_due()
+    await tell(bus, "a.csv", NOON)
+    await bus.publish(subjects.ftp_file("shop", "completed"), b"garbage")
+
+    clock.now = NOON + DAY
+    await sender.send_due()
+
+    assert "1 done" in text_of(server)

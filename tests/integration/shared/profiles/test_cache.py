@@ -175,3 +175,16 @@ async def test_what_was_read_before_the_watch_began_is_not_kept(profiles: Profil
 
         assert await has(cache, USER, "Ankara")
         keeping[0].cancel()
+
+
+async def test_a_change_that_is_no_profile_is_none_and_the_watch_goes_on(
+    profiles: Profiles, cache: ProfileCache, bus: Bus
+) -> None:
+    for ext_id in ("spoiled", "other"):
+        await profiles.merge("shop", ext_id, attributes={"city": "x"})
+        await until(partial(has, cache, ("shop", ext_id), "x"))
+    await KeyValueStore(bus, PROFILES).put(profile_key("shop", "spoiled"), b"garbage")
+    await profiles.merge("shop", "other", attributes={"city": "y"})
+
+    await until(partial(has, cache, ("shop", "other"), "y"))
+    assert await cache.get("shop", "spoiled") is None

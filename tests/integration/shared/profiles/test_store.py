@@ -130,3 +130,16 @@ async def test_any_external_id_will_do(profiles: Profiles, ext_id: str) -> None:
 
     assert profile is not None
     assert profile.ext_id == ext_id
+
+
+async def test_an_entry_that_is_no_profile_is_written_over_and_holds_up_no_other(profiles: Profiles, bus: Bus) -> None:
+    await profiles.merge("shop", "kept", attributes={"age": 1})
+    await KeyValueStore(bus, PROFILES).put(profile_key("shop", "spoiled"), b'{"type":"io.nats.jetstream.api.v1"}')
+
+    assert await profiles.get("shop", "spoiled") is None
+    merged = await profiles.merge_all("shop", (row("spoiled", age=2), row("kept", size=3)))
+
+    assert make_profile_attributes({"age": 2}) == merged["spoiled"].attributes
+    assert make_profile_attributes({"age": 1, "size": 3}) == merged["kept"].attributes
+    assert merged["spoiled"] == await profiles.get("shop", "spoiled")
+    assert 'millrace_unreadable_entries_total{stream="KV_PROFILES"}' in bus.metrics.render().decode()

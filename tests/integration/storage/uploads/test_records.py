@@ -132,3 +132,16 @@ async def test_a_mark_of_a_killed_process_holds_for_its_time(records: Records, m
     later = Records(records._store, now=lambda: now() + timedelta(hours=2))
     with pytest.raises(DeletedMeanwhileError):
         await later.add("shop", "file", SHA256, location())
+
+
+async def test_an_entry_that_is_no_record_is_none_and_an_upload_writes_over_it(records: Records, bus: Bus) -> None:
+    stored = await store(records)
+    key = f"shop.file.{stored.id.removeprefix('file-')}"
+    await KeyValueStore(bus, streams.MEDIA).put(key, b"garbage")
+
+    with pytest.raises(NotFoundError):
+        await records.get("shop", stored.id)
+    assert () == (await records.page("shop", kind=None, after=0, limit=10)).objects
+
+    assert stored.id == (await store(records)).id
+    assert stored.id == (await records.get("shop", stored.id)).id

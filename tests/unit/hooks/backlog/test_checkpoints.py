@@ -66,3 +66,17 @@ async def test_a_new_owner_resumes_at_the_last_checkpoint_and_the_one_before_can
     with pytest.raises(ConflictError):
         await before.put("a", checkpoint(9), ours)
     assert found.revision + 1 == await after.put("a", checkpoint(10, owner="two"), found.revision)
+
+
+async def test_an_entry_that_cannot_be_read_is_written_over_and_deleted_by_its_owner() -> None:
+    bucket = MemoryBucket()
+    checkpoints = Checkpoints(bucket)
+    ours = await checkpoints.put("a", checkpoint(7), 0)
+    await bucket.put("a", b"garbage", expect_revision=ours)
+
+    again = await checkpoints.put("a", checkpoint(8), ours)
+    assert 8 == msgspec.json.decode(bucket.entries["a"].data)["start"]
+
+    await bucket.put("a", b"garbage", expect_revision=again)
+    await checkpoints.delete("a", "one", again)
+    assert {} == bucket.entries

@@ -5,6 +5,7 @@ Customers read the records, so a record holds no secret and no address.
 """
 
 from datetime import datetime
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -13,7 +14,6 @@ from msgspec.structs import replace
 
 from exporter.exports.progress import Trigger, WindowPlan
 from shared.contracts import keys
-from shared.contracts.messages import decode
 from shared.errors import NotFoundError
 from shared.messaging.kv import KeyValueStore
 
@@ -118,12 +118,14 @@ class RunStore:
     async def get(self, app_key: str, export_id: str, run_id: str) -> Run:
         """The record of a run. Raises `NotFoundError`."""
         found = await self._store.get(keys.run_key(app_key, export_id, run_id))
-        if found is None:
+        run = self._store.decoded(found.key, found.data, Run) if found else None
+        if run is None:
             raise NotFoundError(f"there is no run {run_id}")
-        return decode(found.data, Run)
+        return run
 
     async def newest(self, app_key: str, export_id: str, most: int) -> list[Run]:
         """Up to `most` runs, the newest first."""
         stored = await self._store.scan(keys.run_keys(app_key, export_id))
         stored.sort(key=lambda one: one.key, reverse=True)
-        return [decode(one.data, Run) for one in stored[:most]]
+        runs = (self._store.decoded(one.key, one.data, Run) for one in stored)
+        return list(islice((run for run in runs if run is not None), most))

@@ -16,8 +16,8 @@ from msgspec import Struct
 from ftp_gateway.access.bans import BanRules, Score, after_failures
 from shared.client_addresses import network_of
 from shared.contracts import keys, streams
-from shared.contracts.messages import decode, encode
-from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError
+from shared.contracts.messages import encode
+from shared.errors import ConflictError, MillraceError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion
 from shared.messaging.message import Message
@@ -38,7 +38,8 @@ SWEEP_INTERVAL = timedelta(minutes=1)
 class StoredScore(Struct, frozen=True):
     """A score in the bucket, as last seen by this replica."""
 
-    score: Score
+    score: Score | None
+    """None where the entry cannot be read; the next failures write over it."""
     revision: int
 
 
@@ -131,17 +132,18 @@ class Defender:
         if deleted:
             self._forget(network)
             return
-        try:
-            self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
-        except InvalidError as error:
-            log.warning("score_decoding_failed", key=stored.key, message=error.message)
+        self._set_stored(network, self._read(stored))
 
     def _set_stored(self, network: str, shared: StoredScore) -> None:
         self._shared[network] = shared
         score = shared.score
         if unpublished := self._unpublished.get(network):
             score = after_failures(score, network, unpublished, self._clock(), self._rules)
-        self._set_score(network, score)
+        if score is not None:
+            self._set_score(network, score)
+
+    def _read(self, stored: KeyValue) -> StoredScore:
+        return StoredScore(self._store.decoded(stored.key, stored.data, Score), stored.revision)
 
     async def _publish(self) -> None:
         waits = iter(Backoff(first_s=0.2, max_s=10.0).delays())
@@ -179,7 +181,7 @@ class Defender:
                 stored = await self._store.get(key)
                 self._shared.pop(network, None)
                 if stored is not None:
-                    self._set_stored(network, StoredScore(decode(stored.data, Score), stored.revision))
+                    self._set_stored(network, self._read(stored))
             finally:
                 self._publishing = None
                 if self._received_meanwhile is not None:

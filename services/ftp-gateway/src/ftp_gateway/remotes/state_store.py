@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ftp_gateway.remotes.remote import OfferedHostKey
 from ftp_gateway.remotes.state import PulledFile, PullProgress
 from shared.contracts import keys
-from shared.contracts.messages import decode, encode
+from shared.contracts.messages import encode
 from shared.errors import MillraceError
 from shared.messaging.kv import KeyValueStore
 
@@ -34,7 +34,8 @@ class RemoteStateStore:
         """Raises `UnavailableError`."""
         self.progress = await self.read_progress()
         found = await self._store.scan(keys.pulled_file_keys(self._app_key, self._remote_id))
-        self.pulled = {file.name: file for file in (decode(stored.data, PulledFile) for stored in found)}
+        files = (self._store.decoded(stored.key, stored.data, PulledFile) for stored in found)
+        self.pulled = {file.name: file for file in files if file is not None}
         self._unsaved.clear()
 
     async def put_pulled(self, file: PulledFile) -> None:
@@ -77,7 +78,8 @@ class RemoteStateStore:
     async def read_progress(self) -> PullProgress:
         """Return the progress that the replica with the lock has stored. Raises `UnavailableError`."""
         stored = await self._store.get(keys.pull_progress_key(self._app_key, self._remote_id))
-        return decode(stored.data, PullProgress) if stored else PullProgress()
+        progress = self._store.decoded(stored.key, stored.data, PullProgress) if stored else None
+        return progress or PullProgress()
 
     async def put_offered(self, offered: OfferedHostKey) -> None:
         """Store a host key that the server showed and that is not accepted. Raises `UnavailableError`."""
@@ -86,7 +88,7 @@ class RemoteStateStore:
     async def read_offered(self) -> OfferedHostKey | None:
         """Return the last host key that the server showed and that is not accepted. Raises `UnavailableError`."""
         stored = await self._store.get(keys.offered_host_key_key(self._app_key, self._remote_id))
-        return decode(stored.data, OfferedHostKey) if stored else None
+        return self._store.decoded(stored.key, stored.data, OfferedHostKey) if stored else None
 
     async def erase(self) -> None:
         """Delete all state of a deleted remote. Raises `UnavailableError`."""

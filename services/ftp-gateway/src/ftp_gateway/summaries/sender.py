@@ -28,11 +28,12 @@ from shared.contracts.alerts import AlertSender
 from shared.contracts.messages import FileChanged, decode, encode
 from shared.contracts.streams import FILES, SUMMARIES
 from shared.contracts.subjects import FileState, ftp_file
-from shared.errors import ConflictError, MillraceError
+from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.mail import Mail, Mailer
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import KeyValueStore
+from shared.messaging.message import Message
 
 log = structlog.get_logger()
 
@@ -120,12 +121,13 @@ class SummarySender:
     async def _check(self, subscription: Subscription) -> None:
         now = self._clock()
         stored = await self._store.get(subscription.app_key)
-        if stored is None:
+        progress = self._store.decoded(stored.key, stored.data, SummaryProgress) if stored else None
+        if progress is None:
             # Days before the app asked for summaries are left out.
             progress = SummaryProgress(day=newest_day_due(subscription.summary, subscription.zone, now))
-            await self._store.put(subscription.app_key, encode(progress), expect_revision=0)
-        else:
-            progress = decode(stored.data, SummaryProgress)
+            revision = stored.revision if stored else 0
+            await self._store.put(subscription.app_key, encode(progress), expect_revision=revision)
+            stored = None
         period = period_due(subscription.summary, subscription.zone, now, progress.day)
         if period is None:
             self._known[subscription.app_key] = progress.day
@@ -177,10 +179,18 @@ class SummarySender:
                 while at < last.sequence:
                     for message in await scan.next(256):
                         at = message.sequence
-                        event = decode(message.data, FileChanged)
-                        if period.start <= event.at < period.end:
+                        event = self._event(message)
+                        if event is not None and period.start <= event.at < period.end:
                             totals.add(event)
         return totals
+
+    def _event(self, message: Message) -> FileChanged | None:
+        try:
+            return decode(message.data, FileChanged)
+        except InvalidError as error:
+            self._bus.metrics.count("millrace_unreadable_entries_total", stream=FILES.name)
+            log.error("file_event_decoding_failed", sequence=message.sequence, message=error.message)
+            return None
 
     async def _alert(self, subscription: Subscription, message: str) -> None:
         await self._alerts.send(subscription.app_key, "summary-not-sent", subscription.app_key, message)

@@ -22,9 +22,9 @@ import structlog
 from hooks.assignment.plan import Lease, LeaseTable, LeaseTiming, Member
 from hooks.assignment.replica_id import new_name
 from shared.contracts import keys
-from shared.contracts.messages import decode, encode
+from shared.contracts.messages import encode
 from shared.contracts.streams import LEASES
-from shared.errors import ConflictError, InvalidError, MillraceError, UnavailableError
+from shared.errors import ConflictError, MillraceError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore, is_deletion
 from shared.messaging.message import Message
@@ -359,14 +359,7 @@ class LeaseKeeper:
 
     def _decoded(self, stored: KeyValue | None, kind: type[T]) -> T | None:
         """The value; None for what is none, as an answer of NATS can be led to a key (docs/adr/0027)."""
-        if stored is None:
-            return None
-        try:
-            return decode(stored.data, kind)
-        except InvalidError as error:
-            self._bus.metrics.count("millrace_unreadable_entries_total", stream=LEASES.stream)
-            log.error("lease_decoding_failed", key=stored.key, message=error.message)
-            return None
+        return self._store.decoded(stored.key, stored.data, kind) if stored is not None else None
 
 
 async def _run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from shared.contracts import keys, subjects
-from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, decode, encode
+from shared.contracts.messages import MediaKind, StoredObject, StoreMediaReply, encode
 from shared.errors import ConflictError, InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.messaging.kv import KeyValueStore
 
@@ -178,13 +178,14 @@ class Records:
     async def page(self, app_key: str, *, kind: MediaKind | None, after: int, limit: int) -> ObjectPage:
         """Up to `limit` records that were written after revision `after`, in the order of their writing."""
         stored = await self._store.page(keys.media_keys(app_key, kind), after=after, most=limit + 1)
-        records = tuple(decode(entry.data, ObjectRecord) for entry in stored[:limit])
-        return ObjectPage(objects=records, next=str(stored[limit - 1].revision) if len(stored) > limit else None)
+        records = (self._store.decoded(entry.key, entry.data, ObjectRecord) for entry in stored[:limit])
+        readable = tuple(record for record in records if record is not None)
+        return ObjectPage(objects=readable, next=str(stored[limit - 1].revision) if len(stored) > limit else None)
 
     async def _read(self, app_key: str, id: str) -> tuple[ObjectRecord | None, int]:
         """The record and its revision: that of its deletion where there is none, 0 where there never was one."""
         entry = await self._store.entry(_key(app_key, id))
-        return decode(entry.data, ObjectRecord) if entry.data is not None else None, entry.revision
+        return self._store.decoded(entry.key, entry.data, ObjectRecord), entry.revision
 
     async def _read_settled(self, app_key: str, id: str) -> tuple[ObjectRecord | None, int]:
         """The same, once no deletion is in progress."""
