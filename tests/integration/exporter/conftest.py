@@ -18,7 +18,7 @@ def settings(settings: Settings) -> ExporterSettings:
 
 @pytest.fixture
 async def export_bus(bus: Bus, settings: Settings) -> Bus:
-    """`bus`, on a server that has the streams `EVENTS` and `ALERTS`, and the buckets `PLANS` and `RUNS`."""
-    for spec in (streams.EVENTS, streams.ALERTS, streams.PLANS, streams.RUNS):
+    """`bus`, on a server that has the streams `EVENTS` and `ALERTS`, and the buckets `PLANS`, `RUNS` and `LAKE`."""
+    for spec in (streams.EVENTS, streams.ALERTS, streams.PLANS, streams.RUNS, streams.LAKE):
         await ensure(bus, spec, settings)
     return bus

@@ -16,6 +16,7 @@ import fastavro
 import msgspec
 import pytest
 from aiohttp import ClientSession
+from msgspec import structs
 
 from exporter.app import SERVICE
 from exporter.handlers import ProbeExport
@@ -207,6 +208,49 @@ async def test_parquet_has_the_columns_and_types_of_the_layout(customer: Custome
     with duckdb.connect() as connection:
         rows = connection.execute("SELECT id, time, occurred_at, properties FROM read_parquet(?)", [str(path)])
         assert [("a", 1_795_314_667, 1_795_314_667_123, '{"price":1.5}')] == rows.fetchall()
+
+
+async def ask_lake(customer: Customer, method: str, path: str = "", *, status: int = 200) -> Any:
+    return await customer.ask(method, f"/../lake{path}", status=status)
+
+
+async def test_lake_holds_every_event_without_any_configuration_until_it_is_erased(
+    customer: Customer, settings: Settings
+) -> None:
+    await ask_lake(customer, "GET", status=404)
+    await ask_lake(customer, "POST", "/flush", status=404)
+    await customer.publish("a", "b", revenue=1.5)
+    await customer.publish("c", kind="event")
+
+    run = await ask_lake(customer, "POST", "/flush")
+
+    assert ("completed", 3) == (run["state"], run["rows_out"])
+    days = (await ask_lake(customer, "GET"))["days"]
+    assert {("click", 2), ("event", 1)} == {(day["type"], day["rows"]) for day in days}
+    folder = Path(settings.data_dir) / "lake"
+    files = [str(folder / file["key"]) for day in days for file in day["files"]]
+    with duckdb.connect() as connection:
+        rows = connection.execute("SELECT id, revenue::VARCHAR FROM read_parquet(?) ORDER BY id", [files]).fetchall()
+    assert [("a", "1.50"), ("b", "1.50"), ("c", None)] == rows
+
+    await ask_lake(customer, "DELETE", status=204)
+    await ask_lake(customer, "GET", status=404)
+    assert [] == list(folder.rglob("*.parquet"))
+    await customer.publish("d")
+    await ask_lake(customer, "POST", "/flush")
+    assert [1] == [day["rows"] for day in (await ask_lake(customer, "GET"))["days"]]
+
+
+async def test_lake_can_be_off(
+    settings: Settings, shop: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
+) -> None:
+    without = structs.replace(settings, exporter_lake=False)
+    async with customer_of(without, shop, moto, bus) as customer:
+        await customer.publish("a")
+
+        refused = await ask_lake(customer, "POST", "/flush", status=409)
+
+        assert "MILLRACE_EXPORTER_LAKE" in refused["error"]["message"]
 
 
 async def test_second_flush_writes_nothing(customer: Customer) -> None:

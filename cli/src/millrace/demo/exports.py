@@ -40,6 +40,21 @@ async def export_events(environment: DemoEnvironment) -> StepResult:
     )
 
 
+async def write_lake(environment: DemoEnvironment) -> StepResult:
+    """Write all events into the lake, and list its files."""
+    published = len(environment.events) + len(environment.engine.sent)
+    run = await environment.api.call("exporter", "POST", f"/v1/apps/{APP}/lake/flush")
+    days = (await environment.api.call("exporter", "GET", f"/v1/apps/{APP}/lake"))["days"]
+    files = [file for day in days for file in day["files"]]
+    rows = sum(file["rows"] for file in files)
+    return StepResult(
+        expected=f"{published} events in Parquet files, one for each type",
+        got=f"{rows} events in {len(files)} files",
+        ok=run["state"] == "completed" and rows == published and len(files) == len(days),
+        details=tuple(f"{file['key']}  {file['size_bytes']} bytes, {file['rows']} events" for file in files),
+    )
+
+
 async def _export(environment: DemoEnvironment, export: str, event_type: str) -> StepResult:
     wanted = {event.id for event in environment.events if event.type == event_type}
     run = await environment.api.call("exporter", "POST", f"/v1/apps/{APP}/exports/{export}/flush")

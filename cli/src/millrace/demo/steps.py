@@ -27,6 +27,7 @@ STEPS: tuple[tuple[str, Work], ...] = (
     ("flush the export of clicks", exports.export_clicks),
     ("flush the export of conversions", exports.export_conversions),
     ("flush the export of all events", exports.export_events),
+    ("write all events into the lake", exports.write_lake),
 )
 
 

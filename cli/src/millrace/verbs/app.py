@@ -18,9 +18,11 @@ from shared.contracts.subjects import check_app_key
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
 STAYS = (
-    "Not deleted: stored objects, exported files, events and dead letters until their time is over, profiles, and"
-    " tokens (`millrace token revoke`)."
+    "Deleted too: what the lake of exporter holds of the app. Not deleted: stored objects, exported files, events and"
+    " dead letters until their time is over, profiles, and tokens (`millrace token revoke`)."
 )
+
+LAKE_SERVICE = "exporter"
 
 
 class OwnedResource(Struct, frozen=True):
@@ -61,6 +63,8 @@ async def _run(args: argparse.Namespace) -> int:
         console.table(("kind", "service", "path"), [(one.kind, one.service, one.path) for one in found])
         if args.action == "delete" and args.yes:
             deleted = await delete_resources(api, found)
+            # Also where it shows nothing yet: events of the last minutes would be written into it.
+            await api.call(LAKE_SERVICE, "DELETE", f"/v1/apps/{app_key}/lake")
             console.print_line(f"{deleted} deleted. {STAYS}")
         elif args.action == "delete":
             console.print_line(f"{len(found)} would be deleted; `--yes` deletes them. {STAYS}")
@@ -75,7 +79,7 @@ async def find_resources(api: ServiceApi, app_key: str) -> list[OwnedResource]:
         UnavailableError, InvalidError: A service cannot be asked. Nothing is known to be whole then.
     """
     root = f"/v1/apps/{app_key}"
-    found: list[OwnedResource] = []
+    found = await _if_there(api, OwnedResource("lake", LAKE_SERVICE, f"{root}/lake"))
     for table in reversed(ORDER):
         if table == "":
             found += await _if_there(api, OwnedResource("app", APP_SERVICE, root))

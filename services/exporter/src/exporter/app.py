@@ -11,6 +11,7 @@ from exporter import SERVICE_NAME
 from exporter.config import EXPORTS, ExporterSettings, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
+from exporter.destinations.s3 import FILE_LIMITS
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner
@@ -20,10 +21,14 @@ from exporter.exports.worker import Key
 from exporter.formats import formats_with
 from exporter.formats.parquet import ParquetWorkers
 from exporter.handlers import ENDPOINTS
+from exporter.lake.lake import Lake
+from exporter.lake.lists import LakeLists
+from exporter.lake.upkeep import LakeUpkeep
 from exporter.pipeline.source import EventSource
 from exporter.routes import ROUTES
 from exporter.state import State
 from shared.contracts import streams
+from shared.contracts.keys import LAKE_EXPORT
 from shared.errors import NotFoundError
 from shared.objects.app_reports import open_reports
 from shared.service import Mesh, Service
@@ -48,12 +53,37 @@ async def build(mesh: Mesh) -> State:
     formats = formats_with(await mesh.enter(ParquetWorkers()))
     run_store = RunStore(mesh.bucket(streams.RUNS))
 
+    lake_store = settings.lake_store
+    source = EventSource(mesh.bus)
+    plans = mesh.bucket(streams.PLANS)
+    owner = secrets.token_hex(8)
+
+    def lake_changed() -> None:
+        scheduler.changed()
+
+    lake = Lake(
+        bus=mesh.bus,
+        lists=LakeLists(mesh.bucket(streams.LAKE)),
+        plans=plans,
+        source=source,
+        open_lake=lambda: lake_store.open(mesh.outgoing, FILE_LIMITS, guarded=False),
+        location=settings.lake_location,
+        parquet=formats["parquet"],
+        clock=now,
+        owner=owner,
+        on_change=lake_changed,
+        is_on=settings.exporter_lake,
+    )
+
     def jobs() -> dict[Key, ExportJob]:
-        return {
+        configured = {
             (entry.app_key, entry.id): job_of(entry, platform, formats) for entry in exports.all() if entry.value.active
         }
+        return configured | lake.jobs()
 
     async def is_deleted(key: Key) -> bool:
+        if key[1] == LAKE_EXPORT:
+            return await lake.is_gone(key[0])
         if exports.get(*key) is not None:
             return False
         try:
@@ -62,14 +92,14 @@ async def build(mesh: Mesh) -> State:
             return True
         return False
 
-    scheduler = ExportScheduler(
+    scheduler: ExportScheduler = ExportScheduler(
         runner=ExportRunner(
-            WriterDependencies(source=EventSource(mesh.bus), run_store=run_store, clock=now),
-            owner=secrets.token_hex(8),
+            WriterDependencies(source=source, run_store=run_store, clock=now),
+            owner=owner,
             publish_alert=mesh.bus.alert,
             metrics=mesh.metrics,
         ),
-        plans=mesh.bucket(streams.PLANS),
+        plans=plans,
         metrics=mesh.metrics,
         jobs=jobs,
         is_deleted=is_deleted,
@@ -77,11 +107,16 @@ async def build(mesh: Mesh) -> State:
     exports.on_change(scheduler.changed)
     mesh.intake("exports", scheduler)
     mesh.spawn("exports", scheduler.run())
+    if settings.exporter_lake:
+        keep = timedelta(days=settings.exporter_lake_keep_days) if settings.exporter_lake_keep_days else None
+        mesh.spawn("lake apps", lake.apps.run())
+        mesh.spawn("lake upkeep", LakeUpkeep(lake.lists, lake.open, now, keep=keep).run())
     if mesh.settings.reports_keep_days:
         max_age = timedelta(days=mesh.settings.reports_keep_days)
         mesh.spawn("reports", remove_expired(partial(open_reports, mesh.settings, mesh.outgoing), max_age, now))
     return State(
         scheduler=scheduler,
+        lake=lake,
         run_store=run_store,
         registry=mesh.registry,
         exports=exports,
@@ -94,7 +129,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(streams.EVENTS, streams.ALERTS),
-    buckets=(streams.CONFIG, streams.RUNS, streams.PLANS),
+    buckets=(streams.CONFIG, streams.RUNS, streams.PLANS, streams.LAKE),
     kinds=(EXPORTS,),
     endpoints=ENDPOINTS,
     settings=ExporterSettings,

@@ -6,9 +6,11 @@ from msgspec import Meta
 
 from exporter.config import EXPORTS, Export, check_directory_unused
 from exporter.exports.run_store import Run, Runs
+from exporter.lake.lake import LakeFiles
 from exporter.state import State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.keys import LAKE_EXPORT
 from shared.contracts.messages import decode
 from shared.errors import ConflictError
 from shared.http.resources import resource_routes
@@ -16,6 +18,7 @@ from shared.http.routes import Query, Route
 from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/exports"
+LAKE_PATH: Final = "/v1/apps/{app_key}/lake"
 FLUSH_WAIT_S: Final = 60.0
 """The longest wait of a flush. Then it returns the record of the run in progress."""
 RUNS_DEFAULT: Final = 50
@@ -58,6 +61,22 @@ async def get_run(call: Call[State]) -> Run:
     return await call.state.run_store.get(call.app_key, _id(call), run_id)
 
 
+async def show_lake(call: Call[State]) -> LakeFiles:
+    """The files of an app's lake, the newest day first."""
+    return await call.state.lake.files(call.app_key)
+
+
+async def flush_lake(call: Call[State]) -> Run:
+    """Write everything that was published before this call into the lake."""
+    await call.state.lake.look_for(call.app_key)
+    return await call.state.scheduler.flush((call.app_key, LAKE_EXPORT), 0, FLUSH_WAIT_S)
+
+
+async def erase_lake(call: Call[State]) -> None:
+    """Erase an app's lake."""
+    await call.state.lake.erasure.erase(call.app_key)
+
+
 def _id(call: Call[State]) -> str:
     return subjects.check_name(call.path["id"], "id")
 
@@ -81,4 +100,7 @@ ROUTES: tuple[Route, ...] = (
         query={"limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT)},
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
+    Route("GET", LAKE_PATH, show_lake, "List the files of the lake, the newest day first", reply=LakeFiles),
+    Route("DELETE", LAKE_PATH, erase_lake, "Erase the lake", status=204),
+    Route("POST", f"{LAKE_PATH}/flush", flush_lake, "Write what is new into the lake now", reply=Run),
 )

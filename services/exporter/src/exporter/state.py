@@ -11,6 +11,7 @@ from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import PROBE_LIMITS
 from exporter.exports.run_store import RunStore
 from exporter.exports.scheduler import ExportScheduler
+from exporter.lake.lake import Lake
 from shared.config.registry import Registry, View
 from shared.contracts.connection_report import ConnectionReport
 
@@ -19,6 +20,7 @@ class State(Struct, frozen=True, kw_only=True):
     """The running service."""
 
     scheduler: ExportScheduler
+    lake: Lake
     run_store: RunStore
     registry: Registry
     exports: View[Export]

@@ -133,6 +133,29 @@ def parse_export_progress_key(key: str) -> tuple[str, str]:
     return app_key, export_id
 
 
+LAKE_EXPORT = "=lake"
+"""Stands for the id of an export in the keys of an app's lake. No export has such a name."""
+
+
+# LAKE
+
+
+def lake_day_key(app_key: str, event_type: str, date: str) -> str:
+    """The key in `LAKE` of the files of one type and day, which is `YYYY-MM-DD`."""
+    return f"{app_key}.{event_type}.{date}"
+
+
+def lake_day_keys(app_key: str) -> str:
+    """All keys in `LAKE` of one app: a filter."""
+    return f"{app_key}.*.*"
+
+
+def parse_lake_day_key(key: str) -> tuple[str, str, str]:
+    """The app, the type and the day of a key in `LAKE`."""
+    app_key, event_type, date = key.split(".")
+    return app_key, event_type, date
+
+
 # REMOTES
 
 

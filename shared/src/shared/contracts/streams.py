@@ -119,6 +119,8 @@ MEDIA = Bucket(name="MEDIA", owner="storage", max_bytes=512 * MIB)
 PROFILES = Bucket(name="PROFILES", owner="ftp-gateway", max_bytes=1024 * MIB)
 RUNS = Bucket(name="RUNS", owner="exporter", max_bytes=128 * MIB, ttl_s=90 * DAY_S)
 PLANS = Bucket(name="PLANS", owner="exporter", max_bytes=64 * MIB)
+LAKE = Bucket(name="LAKE", owner="exporter", max_bytes=64 * MIB)
+"""The files of the lake: one entry for each app, type and day."""
 LEASES = Bucket(name="LEASES", owner="hooks", max_bytes=16 * MIB, ttl_s=60.0)
 HOOKS = Bucket(name="HOOKS", owner="hooks", max_bytes=64 * MIB)
 """Backlogs of hooks: from where a target that was blocked catches up. One entry per partition and target."""
@@ -130,7 +132,7 @@ REMOTES = Bucket(name="REMOTES", owner="ftp-gateway", max_bytes=128 * MIB)
 """Files pulled from customers' own servers, and the progress of the pulls."""
 
 STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)
-BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)
+BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LAKE, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)
 READ_IN_PARTS = (ALERTS, CONFIG)
 """
 Several users read a part of each of these. The right to read a single message is for a whole stream, so nobody has it

@@ -62,18 +62,19 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
     )
 
 
-async def subjects_in(bus: Bus, bucket: Bucket, matching: str) -> set[str]:
+async def subjects_in(bus: Bus, stream: Stream | Bucket, matching: str) -> set[str]:
     """
-    The subjects of a bucket's stream that `matching` matches and that have a message, a deletion marker included.
+    The subjects of a stream, or of a bucket's, that `matching` matches and that have a message, or a deletion marker.
 
     Raises:
         UnavailableError: No answer.
     """
+    name = stream.stream if isinstance(stream, Bucket) else stream.name
     found: set[str] = set()
     while True:
         # The server lists 100,000 at a time (nats-server, JSMaxSubjectDetails).
         body = {"subjects_filter": matching, "offset": len(found)}
-        answer = await _request(bus, jetstream.stream_info(bucket.stream), body)
+        answer = await _request(bus, jetstream.stream_info(name), body)
         more = answer["state"].get("subjects") or {}
         found.update(more)
         if not more or len(found) >= answer.get("total", 0):

@@ -281,7 +281,7 @@ class PartsByUser(AffiseLayout):
 
     is_named_by_second = False  # type: ignore[misc]
 
-    def read(self, data: bytes) -> Reading:
+    def read(self, data: bytes, sequence: int = 0) -> Reading:
         reading = super().read(data)
         users: dict[str, list[Row]] = {}
         for row in reading.parts["clicks"]:

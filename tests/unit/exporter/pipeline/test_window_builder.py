@@ -15,9 +15,10 @@ from exporter.pipeline.events import read_message
 from exporter.pipeline.ports import FileName, Reading, WindowLimits
 from exporter.pipeline.selection import EventSelection
 from exporter.pipeline.tables import Row, Table, table_of_text
-from exporter.pipeline.window_builder import HOUR_NS, WindowBuilder
+from exporter.pipeline.window_builder import WindowBuilder
 from shared.contracts.messages import Event, EventType, make_attributes
 
+HOUR_NS = 3600 * 10**9
 CLICKS = EventSelection(data="clicks")
 
 
@@ -30,7 +31,7 @@ class PartsByCode:
     def __init__(self, content: Content) -> None:
         self._selection = content.selection
 
-    def read(self, data: bytes) -> Reading:
+    def read(self, data: bytes, sequence: int = 0) -> Reading:
         decoded = read_message(data, "app")
         clicks = [event for event in decoded.events if event.type == "click"]
         parts: dict[str, list[Row]] = {}
@@ -152,7 +153,7 @@ def test_window_ends_before_it_has_too_many_parts() -> None:
 
 
 def test_hourly_window_ends_with_the_hour_in_which_its_messages_were_stored() -> None:
-    with opened_window(WindowLimits(hourly=True)) as window:
+    with opened_window(WindowLimits(period_s=3600)) as window:
         accepted = window.add(
             [
                 message(1, events("z", code="excluded"), at_ns=HOUR_NS - 9),

@@ -18,6 +18,7 @@ EVERYTHING = {
     "/v1/apps/shop/ftp-users/nightly": "ftp-gateway",
     "/v1/apps/shop/remotes/theirs": "ftp-gateway",
     "/v1/apps/shop/exports/clicks": "exporter",
+    "/v1/apps/shop/lake": "exporter",
 }
 
 

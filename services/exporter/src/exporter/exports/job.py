@@ -1,10 +1,11 @@
 """The job of a run: one export at one revision, with the layout, format and destination of its files."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
+from exporter.exports.progress import WindowPlan
 from exporter.exports.schedule import Schedule
 from exporter.pipeline.content import Content
 from exporter.pipeline.ports import Destination, FileName, Format, Layout
@@ -16,6 +17,7 @@ class ExportJob(Struct, frozen=True, kw_only=True):
 
     `location` identifies the destination, without secrets; `directory` has no slash at its ends and may be empty.
     `layout_of` and `format_of` give those of a content: that of this revision, or of a window that is planned.
+    `record` is called with each window whose files are stored, and after a crash again with the same one.
     """
 
     app_key: str
@@ -28,6 +30,7 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     location: str
     directory: str
     open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
+    record: Callable[[WindowPlan], Awaitable[None]] | None = None
 
     def key(self, content: Content, name: FileName) -> str:
         """The key of a file of the content."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from exporter.exports.progress import Trigger, WindowPlan
 from shared.contracts import keys
+from shared.contracts.keys import LAKE_EXPORT
 from shared.errors import NotFoundError
 from shared.messaging.kv import KeyValueStore
 
@@ -112,7 +113,9 @@ class RunStore:
         self._store = store
 
     async def put(self, run: Run) -> None:
-        """Create or overwrite a record."""
+        """Create or overwrite a record. Those of the lake are not kept: every app has one each five minutes."""
+        if run.export_id == LAKE_EXPORT:
+            return
         await self._store.put(keys.run_key(run.app_key, run.export_id, run.id), msgspec.json.encode(run))
 
     async def get(self, app_key: str, export_id: str, run_id: str) -> Run:

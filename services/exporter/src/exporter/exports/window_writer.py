@@ -196,7 +196,7 @@ class WindowWriter:
         )
 
     async def _deliver(self, plan: WindowPlan, window: WindowBuilder) -> None:
-        """Upload the files that are not stored yet, then move the cursor."""
+        """Upload the files that are not stored yet, record them where the job does, then move the cursor."""
         content_type = self._job.format_of(plan.content).content_type
         for place, planned in enumerate(plan.files):
             built = window.files.get(planned.part)
@@ -211,6 +211,8 @@ class WindowWriter:
                 plan, planned = await self._renamed(plan, place, window)
             else:
                 raise _taken(planned.key)
+        if self._job.record is not None:
+            await self._retry_budget.run(partial(self._job.record, plan))
         await self._end(plan)
 
     async def _renamed(self, plan: WindowPlan, place: int, window: WindowBuilder) -> tuple[WindowPlan, PlannedFile]:
@@ -264,7 +266,13 @@ class WindowWriter:
 
 
 def _file_name(part: str, window: WindowBuilder, named_at: datetime) -> FileName:
-    return FileName(part=part, named_at=named_at, queued_at=window.queued_at, first_sequence=window.first_sequence)
+    return FileName(
+        part=part,
+        named_at=named_at,
+        queued_at=window.queued_at,
+        first_sequence=window.first_sequence,
+        last_sequence=window.last_sequence,
+    )
 
 
 def _planned(key: str, part: str, file: PartFile) -> PlannedFile:

@@ -81,7 +81,7 @@ class AffiseLayout:
         self._derived = tuple((columns.index(name), cell) for name, cell in derived.items())
         self._positions = {name: position for position, name in enumerate(columns)}
 
-    def read(self, data: bytes) -> Reading:
+    def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message."""
         decoded = read_message(data, self._app_key)
         event_type = self._selection.event_type

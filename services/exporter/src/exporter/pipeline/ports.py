@@ -41,14 +41,15 @@ class WindowLimits(Struct, frozen=True, kw_only=True):
     The size at which a window ends. No message is split, so one message may exceed each of them.
 
     `rows` and `size_bytes` are those of one file; `rows_behind` holds for windows of an export that is behind. `parts`
-    is the largest number of files. `hourly` ends a window with the UTC hour in which its messages were stored.
+    is the largest number of files. `period_s` ends a window with the period in which its messages were stored, counted
+    from the epoch: 3600 with the UTC hour. 0 has no such end.
     """
 
     rows: int = 100_000
     rows_behind: int = 100_000
     size_bytes: int = 64 << 20
     parts: int = 200
-    hourly: bool = False
+    period_s: int = 0
 
 
 class FileName(Struct, frozen=True, kw_only=True):
@@ -56,13 +57,15 @@ class FileName(Struct, frozen=True, kw_only=True):
     Facts for the name of a file.
 
     `named_at` is the time of the run, in whole seconds that no other file of the export has. `queued_at` is the time
-    when the stream stored the window's first message, and `first_sequence` the position of that message.
+    when the stream stored the window's first message with rows, and `first_sequence` the position of that message.
+    `last_sequence` is that of the window's last message.
     """
 
     part: str
     named_at: datetime
     queued_at: datetime
     first_sequence: int
+    last_sequence: int = 0
 
 
 class Layout(Protocol):
@@ -82,8 +85,8 @@ class Layout(Protocol):
         """Whether another writer may have used a name; then the file takes that of the next second."""
         ...
 
-    def read(self, data: bytes) -> Reading:
-        """The rows of a message. Must not raise: one odd event would stop its export."""
+    def read(self, data: bytes, sequence: int) -> Reading:
+        """The rows of a message at a position of the stream. Must not raise: one odd event would stop its export."""
         ...
 
     def table(self, part: str) -> Table:

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 SPOOL_MEMORY_BYTES: Final = 256 << 10
 """A file up to this size stays in memory. A larger one goes to an unnamed file, of which a crash leaves nothing."""
-HOUR_NS: Final = 3600 * 10**9
+SECOND_NS: Final = 10**9
 
 
 class PartFile:
@@ -97,7 +97,7 @@ class WindowBuilder:
     @property
     def queued_at(self) -> datetime:
         """The time when the stream stored the first message with rows."""
-        return datetime.fromtimestamp(self._first_at_ns // 10**9, UTC)
+        return datetime.fromtimestamp(self._first_at_ns // SECOND_NS, UTC)
 
     def add(self, messages: Sequence[EventMessage]) -> int:
         """Add messages in their order until the window is full. Returns the number of added messages."""
@@ -120,9 +120,9 @@ class WindowBuilder:
             file.close()
 
     def _add(self, message: EventMessage) -> bool:
-        if self._is_other_hour(message):
+        if self._is_other_period(message):
             return False
-        reading = self._layout.read(message.data)
+        reading = self._layout.read(message.data, message.sequence)
         if self._would_exceed(reading):
             return False
         if reading.dropped:
@@ -142,10 +142,11 @@ class WindowBuilder:
                     self.full = True
         return True
 
-    def _is_other_hour(self, message: EventMessage) -> bool:
-        if self._limits is None or not self._limits.hourly or not self._files:
+    def _is_other_period(self, message: EventMessage) -> bool:
+        if self._limits is None or not self._limits.period_s or not self._files:
             return False
-        return message.at_ns // HOUR_NS != self._first_at_ns // HOUR_NS
+        period_ns = self._limits.period_s * SECOND_NS
+        return message.at_ns // period_ns != self._first_at_ns // period_ns
 
     def _would_exceed(self, reading: Reading) -> bool:
         if self._limits is None or not self._files:

@@ -33,7 +33,7 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 class CurrentsLayout:
     """Satisfies `exporter.pipeline.ports.Layout`. A file holds the events of one type."""
 
-    limits: Final = WindowLimits(rows=15_000, rows_behind=100_000, hourly=True)
+    limits: Final = WindowLimits(rows=15_000, rows_behind=100_000, period_s=3600)
     is_named_by_second: Final = False
 
     def __init__(self, origin: Origin, content: Content) -> None:
@@ -41,7 +41,7 @@ class CurrentsLayout:
         self._types = frozenset(content.selection.types)
         self._transforms = Transforms(content.remove, content.hash)
 
-    def read(self, data: bytes) -> Reading:
+    def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message, by type."""
         decoded = read_message(data, self._origin.app_key)
         is_large = len(data) > MAX_EVENT_BYTES

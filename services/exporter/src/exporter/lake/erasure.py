@@ -1,0 +1,104 @@
+"""Erasure of an app's lake: the lists, the files, and everything that the lake would still read."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from exporter.exports.claims import hold_claim
+from exporter.exports.progress import Claim, ExportProgress, lease_until, may_claim
+from exporter.exports.progress_store import ProgressStore
+from exporter.exports.schedule import schedule_of
+from exporter.exports.worker import first_progress
+from exporter.lake.job import EVERY_S, OpenLake
+from exporter.lake.lists import LakeLists
+from exporter.lake.upkeep import remove_folder
+from exporter.layouts.lake import app_folder
+from exporter.pipeline.source import EventSource
+from shared.contracts.keys import LAKE_EXPORT, export_progress_key
+from shared.errors import BusyError, ConflictError
+from shared.ids import make_ulid
+from shared.messaging.kv import KeyValueStore
+
+log = structlog.get_logger()
+
+WAIT_S: Final = 60.0
+"""The longest wait for a run in progress."""
+POLL_S: Final = 0.25
+
+
+class LakeErasure:
+    """Erases the lakes of apps. `owner` identifies the erasures of this process among the claims of runs."""
+
+    def __init__(
+        self,
+        *,
+        lists: LakeLists,
+        plans: KeyValueStore,
+        source: EventSource,
+        open_lake: OpenLake,
+        clock: Callable[[], datetime],
+        owner: str,
+    ) -> None:
+        self._lists = lists
+        self._plans = plans
+        self._source = source
+        self._open_lake = open_lake
+        self._clock = clock
+        self._owner = owner
+
+    async def erase(self, app_key: str) -> None:
+        """
+        Erase an app's lake, while no run works on it. Events that are published later begin a new one.
+
+        Raises:
+            BusyError: A run works on it for longer than a minute, or another erasure does.
+            MillraceError: NATS or the store failed; what is left is erased by another call.
+        """
+        try:
+            async with asyncio.timeout(WAIT_S):
+                progress_store = await self._claimed(app_key)
+        except TimeoutError:
+            raise BusyError("the lake is being written", retry_after_s=15) from None
+        await hold_claim(progress_store, self._clock, self._remove(app_key))
+        await progress_store.change(lambda progress: replace(progress, claim=None))
+        log.info("lake_erased", app_key=app_key)
+
+    async def _claimed(self, app_key: str) -> ProgressStore:
+        """Claim the app's lake, and pass over every event that the stream holds. Waits for a run in progress."""
+        store = ProgressStore(self._plans, export_progress_key(app_key, LAKE_EXPORT))
+        while True:
+            if not await store.load():
+                state = await self._source.state()
+                schedule = schedule_of(f"{app_key}.{LAKE_EXPORT}", EVERY_S)
+                await store.begin(first_progress(schedule, state.last_sequence, self._clock()))
+            now = self._clock()
+            if may_claim(store.progress, f"{self._owner}-erasure", now):
+                last_sequence = (await self._source.state()).last_sequence
+                claim = Claim(
+                    run_id=make_ulid(int(now.timestamp() * 1000)),
+                    owner=f"{self._owner}-erasure",
+                    trigger="manual",
+                    started_at=now,
+                    until=lease_until(now),
+                )
+
+                def claimed(progress: ExportProgress) -> ExportProgress:
+                    return replace(progress, claim=claim, cursor=last_sequence, window=None)  # noqa: B023
+
+                try:
+                    await store.change(claimed)
+                except ConflictError:
+                    continue
+                return store
+            await asyncio.sleep(POLL_S)
+
+    async def _remove(self, app_key: str) -> None:
+        # Readers lose the lists first, and then what these name.
+        for day in await self._lists.of_app(app_key):
+            await self._lists.remove(day.key)
+        async with self._open_lake() as store:
+            await remove_folder(store, app_folder(app_key))
