@@ -14,7 +14,7 @@ from exporter.pipeline.tables import table_of_text
 
 HEADER = ("id", "ua", "sub1")
 TABLE = table_of_text("clicks", HEADER)
-cells = st.text("abğ漢😀,;\"' \r\n\t\0\x1f\ufeff=+-@", max_size=12)
+cells = st.text("abğ漢😀,;\"' \r\n\t\0\x1e\x1f\ufeff=+-@", max_size=12)
 rows_of_text = st.lists(st.lists(cells, min_size=3, max_size=3), max_size=30)
 
 
@@ -35,6 +35,26 @@ def test_rows_come_back_when_the_file_is_read(rows: list[list[str]]) -> None:
 
     assert list(HEADER) == header
     assert rows == found
+
+
+def by_csv(rows: list[list[str]]) -> str:
+    """The rows as the standard library writes them; one with a CR is quoted whole."""
+    text = StringIO(newline="")
+    for row in (list(HEADER), *rows):
+        has_return = any("\r" in cell for cell in row)
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL).writerow(row)
+    return text.getvalue()
+
+
+@given(rows=rows_of_text)
+def test_text_is_that_of_the_standard_library(rows: list[list[str]]) -> None:
+    assert by_csv(rows) == gzip.decompress(encode(rows)).decode()
+
+
+def test_cells_with_commas_alone_are_quoted() -> None:
+    rows = [["a,b", "", ","], ["", "x", "c,,d"], ["plain", "é", "1"]]
+
+    assert 'id,ua,sub1\n"a,b",,","\n,x,"c,,d"\nplain,é,1\n' == gzip.decompress(encode(rows)).decode()
 
 
 @given(rows=rows_of_text, cut=st.integers(0, 30))

@@ -162,3 +162,10 @@ def test_readme_lists_the_columns() -> None:
 
     assert f"**Clicks** `{', '.join(CLICK_COLUMNS)}`" in readme
     assert f"**Conversions** `{', '.join(CONVERSION_COLUMNS)}`" in readme
+
+
+def test_click_whose_attribute_nests_is_written_as_others_are() -> None:
+    flat, nested = cells("click", sub1="x", partner_id=4), cells("click", sub1="x", partner_id=4, cart=[1.50, {"a": 1}])
+
+    assert flat == nested
+    assert '[1.5,{"a":1}]' == cells("click", sub1=[1.50, {"a": 1}])["sub1"]

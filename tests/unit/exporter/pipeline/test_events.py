@@ -1,6 +1,7 @@
 """Events of a message for an export: bad ones, those of other apps, and their attributes by name."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from exporter.pipeline.events import exported, read_message
+from exporter.pipeline.events import exported, read_flat, read_message
 from shared.contracts.messages import Event, make_attributes
 
 GOOD = b'{"id":"good","app_key":"shop","type":"click","code":"c","user_id":"u","occurred_at":1}'
@@ -121,3 +122,41 @@ def test_no_bytes_upset_the_reading(data: bytes) -> None:
 
 def test_attributes_of_a_publisher_are_read_back() -> None:
     assert {"a": 1, "b": b"0.5"} == values_of(make_attributes({"a": 1, "b": 0.5}))
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=9), values, max_size=5), max_size=3))
+def test_flat_events_are_those_of_the_ordinary_reading(attributes: list[dict[str, Any]]) -> None:
+    events = [GOOD.replace(b"}", b',"attributes":%b}' % msgspec.json.encode(one)) for one in attributes]
+
+    flat = read_flat(message(*events), "shop", None)
+
+    nests = any(isinstance(value, list | dict) for one in attributes for value in one.values())
+    if flat is None:
+        # An integer beyond what Python reads is none of these.
+        assert nests
+    else:
+        assert not nests
+        ordinary = [exported(event) for event in read_message(message(*events), "shop").events]
+        assert [plain(one.attributes) for one in ordinary] == [plain(one.attributes) for one in flat]
+        assert [(one.id, one.user_id, one.occurred_at) for one in ordinary] == [
+            (one.id, one.user_id, one.occurred_at) for one in flat
+        ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        GOOD.replace(b"shop", b"rival"),
+        GOOD.replace(b":1}", b":-1}"),
+        GOOD.replace(b'"u"', b'"\xff"'),
+        GOOD.replace(b"}", b',"attributes":{"a":[1]}}'),
+        GOOD.replace(b"}", b',"attributes":{"a":%b}}' % (b"7" * 5000)),
+        GOOD.replace(b"}", b',"user":{"attributes":{"a":%b%b}}}' % (b"[" * 33, b"]" * 33)),
+    ],
+)
+def test_a_message_with_anything_unusual_is_not_read_flat(other: bytes) -> None:
+    assert read_flat(message(GOOD, other), "shop", None) is None
+
+
+def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: bytes(value) if isinstance(value, Raw) else value for name, value in attributes.items()}

@@ -19,7 +19,9 @@ from exporter.pipeline.ports import Format
 from exporter.pipeline.tables import Cell, Column, Row, Table
 
 BLOCK_BYTES: Final = 64 << 10
-"""The size of the rows in a block, before it is deflated, at which the block ends."""
+"""
+The size of a block, before it is deflated, at which it ends: the bytes of its texts, and one for each cell.
+"""
 LEVEL: Final = 1
 RAW_DEFLATE_WINDOW: Final = -15
 """zlib's window bits for deflate without a header, as Avro's codec has it (RFC 1951)."""
@@ -52,7 +54,7 @@ class AvroFile:
     def __init__(self, out: BinaryIO, table: Table, marker: str) -> None:
         self._out = out
         self._columns = tuple(
-            (column.type == "string", column.type == "double", column.nullable) for column in table.columns
+            (column.type in ("string", "json"), column.type == "double", column.nullable) for column in table.columns
         )
         self._hash = hashlib.sha256()
         self._sync = hashlib.sha256(marker.encode()).digest()[:SYNC_BYTES]
@@ -67,7 +69,7 @@ class AvroFile:
         """Append rows, each as long as the table has columns."""
         parts, columns = self._parts, self._columns
         for row in rows:
-            size = len(parts)
+            block_bytes = self._block_bytes + len(columns)
             for cell, (is_text, is_double, nullable) in zip(row, columns, strict=True):
                 if cell is None:
                     parts.append(NULL)
@@ -79,11 +81,12 @@ class AvroFile:
                     else:
                         parts.append((PRESENT if nullable else b"") + varint(length))
                     parts.append(text)
+                    block_bytes += length
                 else:
                     number = struct.pack("<d", cell) if is_double else varint(cell)  # type: ignore[arg-type]
                     parts.append(PRESENT + number if nullable else number)
             self._block_rows += 1
-            self._block_bytes += sum(map(len, parts[size:]))
+            self._block_bytes = block_bytes
             if self._block_bytes >= BLOCK_BYTES:
                 self._end_block()
 
@@ -119,7 +122,8 @@ def schema_of(table: Table) -> dict[str, Any]:
 
 
 def _field(column: Column) -> dict[str, Any]:
-    field: dict[str, Any] = {"name": column.name, "type": ["null", column.type] if column.nullable else column.type}
+    kind = "string" if column.type == "json" else column.type
+    field: dict[str, Any] = {"name": column.name, "type": ["null", kind] if column.nullable else kind}
     if column.nullable:
         field["default"] = None
     return field | ({"doc": column.doc} if column.doc else {})

@@ -10,11 +10,12 @@ no time and no name. Another version of isal may give other bytes, so a plan kee
 
 import csv
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import StringIO
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from isal import isal_zlib
+from msgspec import Raw
 
 from exporter.pipeline.ports import Format
 from exporter.pipeline.tables import Row, Table
@@ -24,6 +25,9 @@ LEVEL = 1
 GZIP_WINDOW = 31
 """zlib's window bits for 32 KiB with a gzip header and trailer."""
 BLOCK_BYTES = 256 * 1024
+MARK: Final = "\x1f"
+ROW_MARK: Final = "\x1f\n\x1f"
+"""Marks between the cells of joined rows, and between the rows. A cell that holds one is left to `csv`."""
 
 
 class CsvGzip:
@@ -41,17 +45,14 @@ class CsvGzip:
         self._bare = csv.writer(self._text, lineterminator="\n")
         self._quoted = csv.writer(self._text, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self._waiting = bytearray()
+        self._width = len(table.columns)
+        self._json = tuple(place for place, column in enumerate(table.columns) if column.type == "json")
         self.size_bytes = 0
         self.write([table.header])
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows, each as long as the table has columns."""
-        for row in rows:
-            # Python before 3.13 leaves a bare CR unquoted, and readers treat it as the end of the line.
-            (self._quoted if any(type(cell) is str and "\r" in cell for cell in row) else self._bare).writerow(row)
-        self._waiting += self._text.getvalue().encode()
-        self._text.seek(0)
-        self._text.truncate()
+        self._waiting += self._encoded(rows).encode()
         whole = len(self._waiting) - len(self._waiting) % BLOCK_BYTES
         for start in range(0, whole, BLOCK_BYTES):
             self._emit(self._gzip.compress(self._waiting[start : start + BLOCK_BYTES]))
@@ -63,10 +64,71 @@ class CsvGzip:
         self._emit(self._gzip.flush())
         return self._hash.hexdigest()
 
+    def _encoded(self, rows: Iterable[Row]) -> str:
+        rows = [*map(self._plain, rows)] if self._json else [*rows]
+        if not rows:
+            return ""
+        if (text := self._joined(rows)) is not None:
+            return text
+        self._bare.writerows(rows)
+        text = self._take()
+        if "\r" not in text:
+            return text
+        for row in rows:
+            # Python before 3.13 leaves a bare CR unquoted, and readers treat it as the end of the line.
+            (self._quoted if any(type(cell) is str and "\r" in cell for cell in row) else self._bare).writerow(row)
+        return self._take()
+
+    def _joined(self, rows: Sequence[Row]) -> str | None:
+        """
+        The text of usual rows, as `csv` writes it. None where a cell is no text, or needs more than quotes for a comma.
+
+        `csv` looks at every character by itself, which takes twice the time.
+        """
+        try:
+            text = ROW_MARK.join(map(MARK.join, rows))  # type: ignore[arg-type]
+        except TypeError:
+            return None
+        marks = len(rows) * (self._width - 1) + 2 * (len(rows) - 1)
+        is_usual = self._width > 1 and text.count(MARK) == marks and text.count("\n") == len(rows) - 1
+        if not is_usual or '"' in text or "\r" in text:
+            return None
+        return _with_quotes(text).replace(ROW_MARK, "\n").replace(MARK, ",") + "\n"
+
+    def _take(self) -> str:
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        return text
+
+    def _plain(self, row: Row) -> Row:
+        cells = [*row]
+        for place in self._json:
+            if type(cell := cells[place]) is Raw:
+                cells[place] = bytes(cell).decode()
+        return cells
+
     def _emit(self, block: bytes) -> None:
         self._out.write(block)
         self._hash.update(block)
         self.size_bytes += len(block)
+
+
+def _with_quotes(text: str) -> str:
+    """Joined rows with quotes around each cell that holds a comma."""
+    at = text.find(",")
+    if at < 0:
+        return text
+    pieces: list[str] = []
+    done = 0
+    while at >= 0:
+        start = text.rfind(MARK, done, at) + 1
+        end = text.find(MARK, at)
+        end = end if end >= 0 else len(text)
+        pieces += (text[done:start], '"', text[start:end], '"')
+        done = end
+        at = text.find(",", end)
+    return "".join((*pieces, text[done:]))
 
 
 CSV_GZIP = Format(suffix=".csv.gz", content_type="application/gzip", open=CsvGzip)

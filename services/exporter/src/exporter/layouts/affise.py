@@ -3,22 +3,24 @@ Files as Affise's Data Fusion writes them: Year/Month/Day folders, names by the 
 
 Configuration: none; an export names the layout.
 Implementation: `CLICK_COLUMNS` and `CONVERSION_COLUMNS` list the columns. A cell is the event's attribute of the
-column's name; `_CLICK_CELLS` and `_CONVERSION_CELLS` hold the columns that are computed otherwise. Nested names of
+column's name; `_complete_click` and `_complete_conversion` write those that are computed otherwise. Nested names of
 Affise's API are joined by `_` (`offer.title` is `offer_title`).
 Considerations: Affise publishes no list of columns. These are the names of its API (statistics 3.0), in an order that
 is fixed here and that readers may rely on. An attribute of another name is not written. Folders and names follow the
 time of the run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from exporter.pipeline.content import Content
-from exporter.pipeline.events import ExportedEvent, Value, exported, read_message
+from exporter.pipeline.events import NestsError, RowEvent, Value, exported, read_flat, read_message
 from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import FileName, Reading, WindowLimits
 from exporter.pipeline.tables import Row, Table, table_of_text
@@ -73,21 +75,23 @@ class AffiseLayout:
     def __init__(self, origin: Origin, content: Content) -> None:
         data = content.selection.data
         columns = CLICK_COLUMNS if data == "clicks" else CONVERSION_COLUMNS
-        derived = _CLICK_CELLS if data == "clicks" else _CONVERSION_CELLS
         self._app_key = origin.app_key
         self._transforms = Transforms(content.remove, content.hash)
         self._selection = content.selection
         self._table = table_of_text(data, columns)
-        self._derived = tuple((columns.index(name), cell) for name, cell in derived.items())
+        self._complete = _complete_click if data == "clicks" else _complete_conversion
         self._positions = {name: position for position, name in enumerate(columns)}
 
     def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message."""
-        decoded = read_message(data, self._app_key)
         event_type = self._selection.event_type
+        flat = read_flat(data, self._app_key, event_type)
+        if flat is not None:
+            with suppress(NestsError):
+                return self._reading([event for event in flat if event.type == event_type], 0, "")
+        decoded = read_message(data, self._app_key)
         found = [exported(event) for event in decoded.events if event.type == event_type]
-        rows = [self._row(event) for event in found if self._selection.matches(event)]
-        return Reading({self._selection.data: rows}, len(found), decoded.dropped, decoded.reason)
+        return self._reading(found, decoded.dropped, decoded.reason)
 
     def table(self, part: str) -> Table:
         """The columns, in an order that is fixed."""
@@ -98,15 +102,24 @@ class AffiseLayout:
         at = name.named_at.astimezone(UTC)
         return f"{at:%Y/%m/%d}/{at.strftime(TIME)}"
 
-    def _row(self, event: ExportedEvent) -> Row:
+    def _reading(self, events: Sequence[RowEvent], dropped: int, reason: str) -> Reading:
+        selection = self._selection
+        has_lists = bool(selection.affiliates or selection.advertisers)
+        chosen = [event for event in events if selection.matches(event)] if has_lists else events
+        return Reading({selection.data: [*map(self._row, chosen)]}, len(events), dropped, reason)
+
+    def _row(self, event: RowEvent) -> Row:
+        positions = self._positions
         # A value that the event does not have is empty.
-        row = [""] * len(self._positions)
+        row = [""] * len(positions)
         # An event has far fewer attributes than a file has columns.
         for name, value in event.attributes.items():
-            if (position := self._positions.get(name)) is not None:
-                row[position] = value if type(value) is str else text(value)
-        for position, cell in self._derived:
-            row[position] = cell(event)
+            kind = type(value)
+            if kind is list or kind is dict:
+                raise NestsError
+            if (position := positions.get(name)) is not None:
+                row[position] = value if kind is str else str(value) if kind is int else text(value)  # type: ignore[assignment]
+        self._complete(event, row)
         return [*map(self._transforms.apply, self._table.columns, row)] if self._transforms else row
 
 
@@ -137,27 +150,26 @@ def _written_out(number: str) -> str:
     return format(value, "f") if abs(value.adjusted()) <= WRITTEN_OUT_DIGITS else number
 
 
-def _created_at(event: ExportedEvent) -> str:
+def _created_at(event: RowEvent) -> str:
+    return _time_text(event.occurred_at // 1000)
+
+
+@lru_cache(maxsize=1024)
+def _time_text(seconds: int) -> str:
     try:
         # `str` of a time without a zone and without a fraction has the format TIME, and is cheaper.
-        return str(EPOCH + timedelta(seconds=event.occurred_at // 1000))
+        return str(EPOCH + timedelta(seconds=seconds))
     except OverflowError:
         # `datetime` ends with the year 9999.
         return ""
 
 
-def _first(event: ExportedEvent, *names: str) -> str:
-    """The first of these attributes that is not empty."""
-    for name in names:
-        if found := text(event.attributes.get(name)):
-            return found
-    return ""
+def _attribute(event: RowEvent, name: str) -> str:
+    return text(event.attributes.get(name))
 
 
-def _earnings(event: ExportedEvent) -> str:
-    """The attribute `earnings`, or revenue less payouts, exactly."""
-    if earnings := _first(event, "earnings"):
-        return earnings
+def _earnings(event: RowEvent) -> str:
+    """Revenue less payouts, exactly."""
     revenue, payouts = (_decimal(event.attributes.get(name)) for name in ("revenue", "payouts"))
     return "" if revenue is None or payouts is None else format(revenue - payouts, "f")
 
@@ -173,22 +185,31 @@ def _decimal(value: Value) -> Decimal | None:
     return number if number.is_finite() and abs(number.adjusted()) <= MONEY_DIGITS else None
 
 
-Cell = Callable[[ExportedEvent], str]
+_CLICK_ID, _CLICK_CLICK_ID, _CLICK_CREATED_AT, _CLICK_USER_ID, _CLICK_IOS_IDFA = map(
+    CLICK_COLUMNS.index, ("id", "click_id", "created_at", "user_id", "ios_idfa")
+)
+_ID, _CONVERSION_ID, _ACTION_ID, _CLICKID, _CREATED_AT, _UPDATED_AT, _USER_ID, _EARNINGS = map(
+    CONVERSION_COLUMNS.index,
+    ("id", "conversion_id", "action_id", "clickid", "created_at", "updated_at", "user_id", "earnings"),
+)
 
-_CLICK_CELLS: dict[str, Cell] = {
-    "id": lambda event: _first(event, "id") or event.id,
-    "click_id": lambda event: _first(event, "click_id", "id") or event.id,
-    "created_at": _created_at,
-    "user_id": lambda event: event.user_id,
-    "ios_idfa": lambda event: _first(event, "ios_idfa", "idfa"),
-}
-_CONVERSION_CELLS: dict[str, Cell] = {
-    "id": lambda event: _first(event, "id") or event.id,
+
+def _complete_click(event: RowEvent, row: list[str]) -> None:
+    """Write the cells of a click that are no attribute of the column's name, or have another one in its place."""
+    row[_CLICK_ID] = row[_CLICK_ID] or event.id
+    row[_CLICK_CLICK_ID] = row[_CLICK_CLICK_ID] or row[_CLICK_ID]
+    row[_CLICK_CREATED_AT] = _created_at(event)
+    row[_CLICK_USER_ID] = event.user_id
+    row[_CLICK_IOS_IDFA] = row[_CLICK_IOS_IDFA] or _attribute(event, "idfa")
+
+
+def _complete_conversion(event: RowEvent, row: list[str]) -> None:
+    """Write the cells of a conversion that are no attribute of the column's name, or have another one in its place."""
+    row[_ID] = row[_ID] or event.id
+    row[_CLICKID] = row[_CLICKID] or _attribute(event, "click_id")
     # Affise: an action id that came with the advertiser's postback is the conversion's id, else the click's is.
-    "conversion_id": lambda event: _first(event, "conversion_id", "action_id", "clickid", "click_id"),
-    "clickid": lambda event: _first(event, "clickid", "click_id"),
-    "created_at": _created_at,
-    "updated_at": lambda event: _first(event, "updated_at", "updatedAt"),
-    "user_id": lambda event: event.user_id,
-    "earnings": _earnings,
-}
+    row[_CONVERSION_ID] = row[_CONVERSION_ID] or row[_ACTION_ID] or row[_CLICKID]
+    row[_CREATED_AT] = _created_at(event)
+    row[_UPDATED_AT] = row[_UPDATED_AT] or _attribute(event, "updatedAt")
+    row[_USER_ID] = event.user_id
+    row[_EARNINGS] = row[_EARNINGS] or _earnings(event)

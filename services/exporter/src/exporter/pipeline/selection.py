@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from exporter.pipeline.events import ExportedEvent, Value
+from exporter.pipeline.events import RowEvent, Value
 from shared.contracts.messages import EventType
 
 ID_DIGITS: Final = 20
@@ -37,7 +37,7 @@ class EventSelection(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The type of the events that are rows of this export; None is every type."""
         return EVENT_TYPES[self.data]
 
-    def matches(self, event: ExportedEvent) -> bool:
+    def matches(self, event: RowEvent) -> bool:
         """Return whether an event of the right type passes the lists."""
         attributes = event.attributes
         if self.affiliates and _number(attributes.get("partner_id")) not in self.affiliates:

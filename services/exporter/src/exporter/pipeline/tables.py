@@ -7,14 +7,16 @@ from msgspec import Raw, Struct
 
 Cell: TypeAlias = str | int | float | Raw | None
 """
-Value of a row. `Raw` is JSON in UTF-8. A format writes it as the type of its column; None is an empty cell, or null.
+Value of a row. `Raw` is JSON in UTF-8, in a column of type `json`. A format writes a cell as the type of its column;
+None is an empty cell, or null.
 """
 Row: TypeAlias = Sequence[Cell]
 
-ColumnType = Literal["string", "int", "long", "double", "decimal"]
+ColumnType = Literal["string", "json", "int", "long", "double", "decimal"]
 """
-Types by their names in Avro. A whole number in a column of type `string` is written with its digits. `decimal` has 18
-digits, two of them after the point, and only Parquet knows it; its cells are text, and what does not fit is null.
+Types by their names in Avro; `json` is a string there. A whole number in a column of type `string` is written with its
+digits. `decimal` has 18 digits, two of them after the point, and only Parquet knows it; its cells are text, and what
+does not fit is null.
 """
 
 

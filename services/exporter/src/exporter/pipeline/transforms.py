@@ -34,7 +34,7 @@ class Transforms:
         if cell is None or cell == "":
             return cell
         if column.name in self._remove or column.name in self._hash:
-            if column.type != "string":
+            if column.type not in ("string", "json"):
                 return None
             return REDACTED if column.name in self._remove else _digest(cell)
         return self._in_object(cell) if type(cell) is Raw else cell

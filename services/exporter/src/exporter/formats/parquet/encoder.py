@@ -34,7 +34,9 @@ class ParquetFile:
         self._out = out
         self._write = write
         self._columns = tuple((column.name, column.type) for column in table.columns)
-        self._texts = tuple(place for place, (_, kind) in enumerate(self._columns) if kind in ("string", "decimal"))
+        self._texts = tuple(
+            place for place, (_, kind) in enumerate(self._columns) if kind in ("string", "json", "decimal")
+        )
         self._line = _line_type(len(self._columns))
         self.size_bytes = 0
 

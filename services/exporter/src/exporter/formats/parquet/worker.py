@@ -27,6 +27,7 @@ MERGED_ROW_GROUP: Final = 122_880
 DECIMAL: Final = "DECIMAL(18,2)"
 SPOOLED_TYPES: Final = {
     "string": "VARCHAR",
+    "json": "VARCHAR",
     "int": "INTEGER",
     "long": "BIGINT",
     "double": "DOUBLE",

@@ -9,12 +9,12 @@ from msgspec import Raw
 from exporter.layouts.currents.event_types import schema_name, type_of
 from exporter.layouts.currents.schemas import newest_schema
 from exporter.pipeline.content import Content
-from exporter.pipeline.events import read_message
+from exporter.pipeline.events import AnyEvent, read_message
 from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import FileName, Reading, WindowLimits
 from exporter.pipeline.tables import Cell, Column, Row, Table
 from exporter.pipeline.transforms import Transforms
-from shared.contracts.messages import NO_ATTRIBUTES, Event
+from shared.contracts.messages import NO_ATTRIBUTES, NO_USER
 
 MAX_EVENT_BYTES: Final = 900_000
 """A larger event is refused and counted, as Braze does."""
@@ -40,6 +40,7 @@ class CurrentsLayout:
         self._origin = origin
         self._types = frozenset(content.selection.types)
         self._transforms = Transforms(content.remove, content.hash)
+        self._columns: dict[str, tuple[tuple[Column, ...], tuple[Column, ...]]] = {}
 
     def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message, by type."""
@@ -70,25 +71,34 @@ class CurrentsLayout:
         folder = f"{connector}/event_type={name.part}/date={hour}/{number}/{origin.zone}"
         return f"{folder}/{connector}+{origin.shard}+{name.first_sequence:010}"
 
-    def _row(self, part: str, event: Event) -> Row:
-        columns = self.table(part).columns
+    def _row(self, part: str, event: AnyEvent) -> Row:
+        columns, of_attributes = self._columns.get(part) or self._look_up(part)
         row = (
-            *(event.id, event.user_id, event.app_key, event.code, min(event.occurred_at // 1000, MAX_INT)),
-            *(event.ext_id or None, event.occurred_at),
-            *_attribute_cells(columns[COLUMNS_BEFORE:-COLUMNS_AFTER], event.attributes),
-            *(_object(event.attributes), _object(event.user.attributes)),
+            event.id,
+            event.user_id,
+            event.app_key,
+            event.code,
+            min(event.occurred_at // 1000, MAX_INT),
+            event.ext_id or None,
+            event.occurred_at,
+            *(_attribute_cells(of_attributes, event.attributes) if of_attributes else ()),
+            _object(event.attributes),
+            None if event.user is NO_USER else _object(event.user.attributes),
         )
         return [*map(self._transforms.apply, columns, row)] if self._transforms else row
 
+    def _look_up(self, part: str) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+        columns = self.table(part).columns
+        self._columns[part] = columns, columns[COLUMNS_BEFORE:-COLUMNS_AFTER]
+        return self._columns[part]
+
 
 def _object(attributes: Raw) -> Raw | None:
-    return attributes if bytes(attributes) != _EMPTY else None
+    return attributes if attributes is not NO_ATTRIBUTES and bytes(attributes) != _EMPTY else None
 
 
 def _attribute_cells(columns: tuple[Column, ...], attributes: Raw) -> tuple[Cell, ...]:
     """Cells of attributes by the names of their columns. One of another type than its column is null."""
-    if not columns:
-        return ()
     values = _members.decode(attributes)
     return tuple(
         _cell(column, values.get(column.name) or values.get(ALIASES.get(column.name, column.name)))
@@ -102,7 +112,7 @@ def _cell(column: Column, value: Raw | None) -> Cell:
         return _double(text)
     if text == b"null":
         return None
-    return msgspec.json.decode(text, type=str) if text[:1] == b'"' else Raw(text)
+    return msgspec.json.decode(text, type=str) if text[:1] == b'"' else text.decode()
 
 
 def _double(text: bytes) -> float | None:

@@ -15,6 +15,8 @@ import msgspec
 from exporter.pipeline.tables import Column, Table
 
 SUFFIX: Final = ".avsc"
+JSON_FIELDS: Final = frozenset({"properties", "user_properties"})
+"""Fields whose strings are JSON."""
 
 
 @cache
@@ -47,4 +49,7 @@ def _read(file: Traversable) -> dict[str, Any]:
 def _column(field: dict[str, Any]) -> Column:
     kind = field["type"]
     nullable = isinstance(kind, list)
-    return Column(field["name"], kind[1] if nullable else kind, nullable, field.get("doc", ""))
+    name = field["name"]
+    return Column(
+        name, "json" if name in JSON_FIELDS else kind[1] if nullable else kind, nullable, field.get("doc", "")
+    )
