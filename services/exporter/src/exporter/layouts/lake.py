@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from exporter.pipeline.events import read_message
+from exporter.pipeline.events import AnyEvent, read_message
 from exporter.pipeline.ports import FileName, Reading, WindowLimits
 from exporter.pipeline.tables import Column, Row, Table
-from shared.contracts.messages import NO_ATTRIBUTES, NO_IDENTITIES, Event
+from shared.contracts.messages import NO_ATTRIBUTES, NO_IDENTITIES
 from shared.contracts.streams import DAY_S
 
 TABLE: Final = Table(
@@ -104,7 +104,7 @@ def range_name(first_sequence: int, last_sequence: int) -> str:
     return f"{first_sequence:010}-{last_sequence:010}"
 
 
-def _row(event: Event, sequence: int) -> Row:
+def _row(event: AnyEvent, sequence: int) -> Row:
     if (attributes := bytes(event.attributes)) == _EMPTY:
         columns: tuple[str | None, ...] = (None, None, None, None, None)
     else:
