@@ -48,7 +48,6 @@ def run(service: Service) -> None:
     keys = (settings.nats_seed, settings.reports_secret_access_key, settings.smtp_password)
     for secret in (*keys, *split_keys(settings.secret_keys)):
         logs.redactor.add(secret)
-    gc.collect()
     _keep_all()
     gc.set_threshold(*GC_THRESHOLDS)
     work = _provision(settings) if sys.argv[1:] == ["--provision"] else _run(service, settings)
@@ -94,8 +93,10 @@ async def _run(service: Service, settings: Settings) -> int:
 def _keep_all(_: asyncio.Future[RunningService] | None = None) -> None:
     """
     Leave all present objects out of the search for garbage: what was imported or read at the start stays. To search it
-    again and again would cost a tenth of all work, and the AWS SDK's data alone would hold the loop for 20 ms.
+    again and again would cost a tenth of all work, and the AWS SDK's data alone would hold the loop for 20 ms. What is
+    garbage by then goes first, or it would stay for ever.
     """
+    gc.collect()
     gc.freeze()
 
 
