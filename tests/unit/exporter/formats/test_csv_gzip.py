@@ -9,7 +9,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.formats.csv_gzip import BLOCK_BYTES, CsvGzip
+from exporter.formats.csv_gzip import CsvGzip
+from exporter.formats.gzip_blocks import BLOCK_BYTES
 from exporter.pipeline.tables import table_of_text
 
 HEADER = ("id", "ua", "sub1")
