@@ -12,6 +12,7 @@ import duckdb
 import pytest
 from msgspec import Raw
 
+from exporter.config import ExporterSettings
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run, RunStore
@@ -30,9 +31,11 @@ from shared.contracts.messages import Event, EventType, Identities, User, encode
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
-from shared.objects.config import LocalStoreConfig
+from shared.objects.config import LocalStoreConfig, StoreConfig
 from shared.objects.store import ObjectStore
 from shared.runtime.telemetry import Metrics
+from support.outgoing import open_store
+from support.servers.moto import MotoServer
 
 ODD = [
     '{"a":123456789012345678,"b":123456789012345678901234567890,"c":1.10,"d":1e-7,"e":-0.0,"f":1e400}',
@@ -53,6 +56,7 @@ class World:
     def __init__(self, bus: Bus, folder: Path, workers: ParquetWorkers) -> None:
         self.bus = bus
         self.folder = folder
+        self.config: StoreConfig = LocalStoreConfig(root=str(folder))
         self.now = datetime.now(UTC)
         self.limits: WindowLimits | None = None
         self.kill_at: int | None = None
@@ -80,7 +84,7 @@ class World:
 
     @asynccontextmanager
     async def open_lake(self) -> AsyncIterator[ObjectStore]:
-        async with LocalStoreConfig(root=str(self.folder)).open() as store:
+        async with open_store(self.config, guarded=False) as store:
             yield store
 
     async def publish(self, *events: Event) -> None:
@@ -318,6 +322,35 @@ async def test_erasure_waits_for_the_run_of_another_replica(world: World) -> Non
     assert [] == world.stored() == await world.keys()
 
 
+async def test_lake_in_a_bucket_is_written_merged_and_erased(world: World, moto: MotoServer) -> None:
+    await moto.create_bucket("events")
+    settings = ExporterSettings(
+        exporter_lake_bucket="events",
+        exporter_lake_region=moto.region,
+        exporter_lake_endpoint_url=moto.url,
+        exporter_lake_access_key_id="testing",
+        exporter_lake_secret_access_key="testing-secret",
+    )
+    world.config = settings.lake_store
+    await world.publish(event("0"))
+    await world.lake.apps.refresh()
+    await world.run()
+    await world.publish(event("1"))
+    await world.run()
+
+    world.now += timedelta(days=1, hours=1)
+    await world.upkeep.work()
+
+    [merged] = await world.keys()
+    async with world.open_lake() as store:
+        path = world.folder.with_name("merged.parquet")
+        path.write_bytes((await store.get(merged)).data)
+        assert ["0", "1"] == [id for _, id in world.rows([str(path)])]
+        assert 3 == len([info async for info in store.list()])
+        await world.lake.erasure.erase("shop")
+        assert [] == [info async for info in store.list()]
+
+
 async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.limits = WindowLimits(rows=3, rows_behind=3)
     choose = random.Random(7)
@@ -359,7 +392,11 @@ async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monk
         left = 0
         if choose.random() < 0.3:
             world.now += timedelta(days=1, hours=2)
+            taken = await world.keys()
+            before = world.rows(taken)
             await world.upkeep.work()
+            assert before == world.rows(taken), "a reader has an hour"
+            assert before == world.rows(await world.keys())
         world.now += timedelta(seconds=30)
         found = [id for _, id in world.rows(await world.keys())]
         assert len(found) == len(set(found))

@@ -41,10 +41,21 @@ NUMBER: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})
 
 _EMPTY: Final = bytes(NO_ATTRIBUTES)
 _ABSENT: Final = Raw(b"null")
+_NO_COLUMNS: Final = (None,) * 5
 
 
 class LakeAttributes(Struct, frozen=True):
-    """Attributes that are columns, as JSON."""
+    """Attributes that are columns. The first four are texts in nearly all events."""
+
+    message_id: str | None = None
+    campaign_id: str | None = None
+    device: str | None = None
+    platform: str | None = None
+    revenue: Raw = _ABSENT
+
+
+class OddAttributes(Struct, frozen=True):
+    """The same where one is no text."""
 
     message_id: Raw = _ABSENT
     campaign_id: Raw = _ABSENT
@@ -54,6 +65,7 @@ class LakeAttributes(Struct, frozen=True):
 
 
 _attributes = msgspec.json.Decoder(LakeAttributes)
+_odd_attributes = msgspec.json.Decoder(OddAttributes)
 
 
 class LakeLayout:
@@ -105,17 +117,7 @@ def range_name(first_sequence: int, last_sequence: int) -> str:
 
 
 def _row(event: AnyEvent, sequence: int) -> Row:
-    if (attributes := bytes(event.attributes)) == _EMPTY:
-        columns: tuple[str | None, ...] = (None, None, None, None, None)
-    else:
-        found = _attributes.decode(attributes)
-        columns = (
-            _text(found.message_id),
-            _text(found.campaign_id),
-            _text(found.device),
-            _text(found.platform),
-            _number(found.revenue),
-        )
+    attributes = bytes(event.attributes)
     user = bytes(event.user.attributes)
     return (
         sequence,
@@ -124,11 +126,21 @@ def _row(event: AnyEvent, sequence: int) -> Row:
         event.user_id,
         event.ext_id or None,
         event.occurred_at,
-        *columns,
+        *(_columns(attributes) if attributes != _EMPTY else _NO_COLUMNS),
         attributes.decode() if attributes != _EMPTY else None,
         user.decode() if user != _EMPTY else None,
         msgspec.json.encode(event.identities).decode() if event.identities != NO_IDENTITIES else None,
     )
+
+
+def _columns(attributes: bytes) -> tuple[str | None, ...]:
+    try:
+        usual = _attributes.decode(attributes)
+    except msgspec.ValidationError:
+        odd = _odd_attributes.decode(attributes)
+        texts = map(_text, (odd.message_id, odd.campaign_id, odd.device, odd.platform))
+        return *texts, _number(odd.revenue)
+    return usual.message_id, usual.campaign_id, usual.device, usual.platform, _number(usual.revenue)
 
 
 def _text(value: Raw) -> str | None:
@@ -140,5 +152,7 @@ def _text(value: Raw) -> str | None:
 
 
 def _number(value: Raw) -> str | None:
+    if value is _ABSENT:
+        return None
     text = _text(value)
     return text if text is not None and NUMBER.fullmatch(text) else None
