@@ -112,7 +112,7 @@ class KeyValueStore:
             return decode(data, kind)
         except InvalidError as error:
             self._bus.metrics.count("millrace_unreadable_entries_total", stream=self._bucket.stream)
-            log.error("entry_decoding_failed", stream=self._bucket.stream, key=key, message=error.message)
+            log.warning("entry_decoding_failed", stream=self._bucket.stream, key=key, message=error.message)
             return None
 
     async def entry(self, key: str) -> BucketEntry:

@@ -26,7 +26,7 @@ from shared.config.tokens import TOKENS, authenticate, token_hash
 from shared.contracts import streams
 from shared.errors import ConflictError, InvalidError, NotFoundError, UnauthenticatedError
 from shared.messaging.connection import connect
-from shared.messaging.kv import KeyValue
+from shared.messaging.kv import KeyValue, KeyValueStore
 from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -77,7 +77,7 @@ async def test_only_the_hash_of_a_token_is_kept(registry: Registry) -> None:
     token = await create(registry, ("admin",), "", now=NOW)
 
     (entry,) = await registry.list(TOKENS)
-    stored = await registry.bus.last_message(streams.CONFIG, f"$KV.CONFIG.tokens.{entry.app_key}")
+    stored = await KeyValueStore(registry.bus, streams.CONFIG).get(f"tokens.{entry.app_key}")
 
     assert token_hash(token) == entry.app_key
     assert stored is not None
