@@ -273,6 +273,21 @@ class Bus:
         except (NatsError, TimeoutError, ConnectionError) as error:
             raise UnavailableError(f"{name} was not read: {type(error).__name__}") from error
 
+    def decoded(self, stream: Stream | Bucket, place: str | int, data: bytes, kind: type[T]) -> T | None:
+        """
+        The body of a message of a stream. `place` is its key or sequence, for the log.
+
+        Any user can lead an answer of NATS to a subject (docs/adr/0027). So None, a log entry and a count for a body
+        that is no `kind`.
+        """
+        try:
+            return decode(data, kind)
+        except InvalidError as error:
+            name = stream.stream if isinstance(stream, Bucket) else stream.name
+            self.metrics.count("millrace_unreadable_entries_total", stream=name)
+            log.warning("entry_decoding_failed", stream=name, place=place, message=error.message)
+            return None
+
     async def last_messages(self, stream: Stream | Bucket, wanted: Sequence[str]) -> list[Message]:
         """
         The newest message of each of these subjects that has one, in no order.

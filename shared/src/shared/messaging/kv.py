@@ -8,20 +8,17 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar
 
-import structlog
 from msgspec import Struct
 
-from shared.contracts.messages import decode
 from shared.contracts.streams import READ_IN_PARTS, Bucket
 from shared.contracts.subjects import check_subjects
-from shared.errors import ConflictError, InvalidError
+from shared.errors import ConflictError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.message import Message, OutgoingMessage
 from shared.messaging.pull import Pull
 from shared.messaging.streams import subjects_in
 
-log = structlog.get_logger()
 T = TypeVar("T")
 
 OPERATION = "KV-Operation"
@@ -103,17 +100,9 @@ class KeyValueStore:
         """
         A value as a message of this type. None where there is no value, and for one that is no such message.
 
-        An answer of NATS can be led to a key (docs/adr/0027), so what cannot be read is logged and counted, and taken
-        for nothing.
+        What cannot be read is logged, counted, and taken for nothing (`Bus.decoded`).
         """
-        if data is None:
-            return None
-        try:
-            return decode(data, kind)
-        except InvalidError as error:
-            self._bus.metrics.count("millrace_unreadable_entries_total", stream=self._bucket.stream)
-            log.warning("entry_decoding_failed", stream=self._bucket.stream, key=key, message=error.message)
-            return None
+        return None if data is None else self._bus.decoded(self._bucket, key, data, kind)
 
     async def entry(self, key: str) -> BucketEntry:
         """The value of `key`, with the revision of its deletion, or 0, where it has none."""

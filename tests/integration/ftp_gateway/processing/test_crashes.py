@@ -223,6 +223,35 @@ async def test_another_upload_of_a_file_that_was_half_sent_sends_the_other_half(
 
 
 @pytest.mark.usefixtures("made_streams")
+@pytest.mark.parametrize(
+    "garbage", [b"", b'{"type":"io.nats.jetstream.api.v1","error":{"code":400}}', b'{"last_line":9}']
+)
+async def test_what_any_user_put_behind_the_rows_of_a_file_is_passed_over(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsers: ParserPool, garbage: bytes
+) -> None:
+    spool = Spool(tmp_path / "spool", now)
+    await upload(spool, "shop")
+    # Moments: freeze 2, the received event 2, the first pack 2.
+    bomb = Bomb(7)
+    with monkeypatch.context() as patch:
+        patch.setattr(bus, "publish", bomb.around(bus.publish))
+        patch.setattr(bus, "publish_together", bomb.around(bus.publish_together))
+        patch.setattr(spool, "store_claim", bomb.around(spool.store_claim))
+        with pytest.raises(BaseExceptionGroup):
+            await run_until_done(spool, bus, parsers)
+    sent = await messages(bus, streams.PUSH, subjects.push_send("shop", "*"))
+    for _ in range(2):
+        await bus.publish(sent[0].subject, garbage)
+
+    await run_until_done(Spool(tmp_path / "spool", now), bus, parsers)
+
+    found = await messages(bus, streams.PUSH, subjects.push_send("shop", "*"))
+    rows = [row.line for message in found if message.headers for row in decode(message.data, PushBatch).rows]
+    assert list(range(1, ROWS + 1)) == rows
+    assert 'millrace_unreadable_entries_total{stream="PUSH"}' in bus.metrics.render().decode()
+
+
+@pytest.mark.usefixtures("made_streams")
 @pytest.mark.parametrize(("hours", "duplicate"), [(23, True), (25, False)])
 async def test_content_is_a_duplicate_for_a_day(
     bus: Bus, tmp_path: Path, parsers: ParserPool, hours: int, duplicate: bool

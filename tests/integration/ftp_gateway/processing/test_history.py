@@ -110,6 +110,15 @@ async def test_files_are_listed_by_state_and_page(gateway: Gateway) -> None:
     assert ["later.csv.part", "empty.csv"] == [file["name"] for file in await gateway.files(limit=2)]
 
 
+async def test_event_that_cannot_be_read_hides_no_file(gateway: Gateway, bus: Bus) -> None:
+    async with gateway.sftp() as client:
+        result = await process(client, "/a.csv", ROW)
+    await bus.publish(subjects.ftp_file("shop", "completed"), b"garbage")
+
+    assert ["a.csv"] == [file["name"] for file in await gateway.files(state="completed")]
+    assert "a.csv" == (await gateway.file(result["file_id"]))["name"]
+
+
 async def test_one_file_is_shown_as_it_was_last(gateway: Gateway) -> None:
     async with gateway.sftp() as client:
         result = await process(client, "/monday.csv", ROW)

@@ -10,7 +10,7 @@ from ftp_gateway.model.virtual_paths import kind_in
 from ftp_gateway.parsing.file_reader import ValidationResult
 from ftp_gateway.spool.upload import Upload
 from ftp_gateway.spool.upload_info import UploadInfo
-from shared.contracts.messages import FileChanged, decode, encode
+from shared.contracts.messages import FileChanged, encode
 from shared.contracts.streams import FILES
 from shared.contracts.subjects import FileState, ftp_file
 from shared.messaging.bus import Bus
@@ -71,7 +71,7 @@ async def last_received(bus: Bus, app_key: str, upload_id: str) -> FileChanged |
     last = await bus.last_message(FILES, ftp_file(app_key, "received"))
     if last is None or last.headers.get("Nats-Msg-Id") != _received_id(upload_id):
         return None
-    return decode(last.data, FileChanged)
+    return bus.decoded(FILES, last.sequence, last.data, FileChanged)
 
 
 def _received_id(upload_id: str) -> str:

@@ -14,7 +14,7 @@ from ftp_gateway.model.virtual_paths import kind_in, kind_of
 from ftp_gateway.processing import completion, file_events, publisher
 from ftp_gateway.spool.store import Spool
 from ftp_gateway.spool.upload import Upload
-from shared.contracts.messages import FileChanged, decode
+from shared.contracts.messages import FileChanged
 from shared.contracts.streams import FILES
 from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import NotFoundError
@@ -145,8 +145,8 @@ class FileHistory:
         scanned = 0
         async with aclosing(newest_first(self._bus, FILES, ftp_file(app_key, state), before=before)) as messages:
             async for message in messages:
-                entry = _entry_of_event(decode(message.data, FileChanged))
-                if matches(entry):
+                event = self._bus.decoded(FILES, message.sequence, message.data, FileChanged)
+                if event is not None and matches(entry := _entry_of_event(event)):
                     found.append(entry)
                 scanned += 1
                 if len(found) == most or scanned == MAX_SCANNED:

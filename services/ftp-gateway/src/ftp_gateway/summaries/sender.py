@@ -25,15 +25,14 @@ from ftp_gateway.summaries.rendering import (
     render_text,
 )
 from shared.contracts.alerts import AlertSender
-from shared.contracts.messages import FileChanged, decode, encode
+from shared.contracts.messages import FileChanged, encode
 from shared.contracts.streams import FILES, SUMMARIES
 from shared.contracts.subjects import FileState, ftp_file
-from shared.errors import ConflictError, InvalidError, MillraceError
+from shared.errors import ConflictError, MillraceError
 from shared.mail import Mail, Mailer
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import KeyValueStore
-from shared.messaging.message import Message
 
 log = structlog.get_logger()
 
@@ -179,18 +178,10 @@ class SummarySender:
                 while at < last.sequence:
                     for message in await scan.next(256):
                         at = message.sequence
-                        event = self._event(message)
+                        event = self._bus.decoded(FILES, message.sequence, message.data, FileChanged)
                         if event is not None and period.start <= event.at < period.end:
                             totals.add(event)
         return totals
-
-    def _event(self, message: Message) -> FileChanged | None:
-        try:
-            return decode(message.data, FileChanged)
-        except InvalidError as error:
-            self._bus.metrics.count("millrace_unreadable_entries_total", stream=FILES.name)
-            log.error("file_event_decoding_failed", sequence=message.sequence, message=error.message)
-            return None
 
     async def _alert(self, subscription: Subscription, message: str) -> None:
         await self._alerts.send(subscription.app_key, "summary-not-sent", subscription.app_key, message)
