@@ -79,6 +79,7 @@ class Mesh:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.plans = Plans(bus, streams.PLANS)
+        self.alerts: list[tuple[str, str, str]] = []
         self.stores = {CLICKS: Store(), OTHER: Store()}
         self.jobs: dict[Key, ExportJob] = {key: self.job(key, store) for key, store in self.stores.items()}
         dependencies = WriterDependencies(
@@ -87,7 +88,7 @@ class Mesh:
             clock=lambda: datetime.now(UTC),
         )
         self.scheduler = ExportScheduler(
-            runner=ExportRunner(dependencies, owner="one", publish_alert=self._ignore_alert, metrics=Metrics()),
+            runner=ExportRunner(dependencies, owner="one", publish_alert=self._take_alert, metrics=Metrics()),
             plans=self.plans,
             metrics=Metrics(),
             jobs=lambda: dict(self.jobs),
@@ -108,8 +109,8 @@ class Mesh:
             open_destination=store.open,
         )
 
-    async def _ignore_alert(self, alert: Alert) -> None:
-        return
+    async def _take_alert(self, alert: Alert) -> None:
+        self.alerts.append((alert.app_key, alert.kind, alert.subject))
 
     async def _is_deleted(self, key: Key) -> bool:
         return key not in self.jobs
@@ -281,8 +282,13 @@ async def test_progress_that_cannot_be_read_is_told_until_its_export_is_made_ane
     job = mesh.jobs[CLICKS]
     await mesh.plans.put("shop.clicks", damaged)
 
-    with pytest.raises(ConflictError, match=r"cannot be read .*; delete the export"):
-        await mesh.scheduler.flush(CLICKS, 1, 10)
+    for _ in range(2):
+        with pytest.raises(ConflictError, match=r"cannot be read; delete the export"):
+            await mesh.scheduler.flush(CLICKS, 1, 10)
+    assert [("shop", "export-failed", "clicks")] == mesh.alerts
+    assert 'millrace_unreadable_entries_total{stream="KV_PLANS"}' in mesh.bus.metrics.render().decode()
+    await mesh.publish(OTHER, "b")
+    assert 1 == (await mesh.scheduler.flush(OTHER, 1, 10)).rows_out
     with pytest.raises(ConflictError, match="cannot be read"):
         await mesh.scheduler.begin(CLICKS, job.schedule)
 

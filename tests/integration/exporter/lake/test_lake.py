@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from exporter.config import ExporterSettings
 from exporter.exports.progress_store import ProgressStore
@@ -28,7 +29,7 @@ from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
 from shared.contracts.keys import LAKE_EXPORT, export_progress_key
 from shared.contracts.messages import Event, EventType, Identities, User, encode
-from shared.errors import NotFoundError
+from shared.errors import ConflictError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.objects.config import LocalStoreConfig, StoreConfig
@@ -404,3 +405,19 @@ async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monk
     await world.run()
 
     assert sorted(ids) == sorted(id for _, id in world.rows(await world.keys()))
+
+
+async def test_progress_that_cannot_be_read_ends_with_the_erasure_of_its_lake_and_stops_no_other(world: World) -> None:
+    await world.publish(event("0"))
+    await world.bus.publish(subjects.events("rival", 0), encode([replace(event("0"), app_key="rival")]))
+    await world.plans.put(export_progress_key("shop", LAKE_EXPORT), b'{"type":"io.nats.jetstream.api.v1"}')
+
+    await world.lake.apps.refresh()
+    assert {"rival", "shop"} == world.lake.apps.keys
+    with pytest.raises(ConflictError, match="erase the lake"):
+        await world.run()
+
+    await world.lake.erasure.erase("shop")
+    await world.publish(event("1"))
+    await world.run()
+    assert ["1"] == [id for _, id in world.rows(await world.keys())]

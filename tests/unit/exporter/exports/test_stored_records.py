@@ -5,7 +5,7 @@ import pytest
 from msgspec import Struct
 
 from exporter.exports.progress import ExportProgress
-from exporter.exports.progress_store import read_progress
+from exporter.exports.progress_store import with_window
 from exporter.exports.run_store import Run
 
 AT = "2026-11-22T12:00:07.250000Z"
@@ -34,7 +34,7 @@ def test_value_of_an_earlier_version_keeps_every_field(stored: str, type_: type[
 
 
 def test_plan_of_an_earlier_version_is_a_window_of_one_file() -> None:
-    progress = read_progress(PROGRESS.encode())
+    progress = with_window(msgspec.json.decode(PROGRESS, type=ExportProgress))
 
     assert progress.plan is None
     assert progress.window is not None

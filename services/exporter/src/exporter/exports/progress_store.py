@@ -12,8 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from exporter.exports.progress import ExportProgress
-from shared.contracts.messages import decode
-from shared.errors import ConflictError, InvalidError, UnavailableError
+from shared.contracts.keys import LAKE_EXPORT, parse_export_progress_key
+from shared.errors import ConflictError, UnavailableError
 from shared.messaging.kv import KeyValueStore
 
 _encoder = msgspec.json.Encoder()
@@ -21,6 +21,19 @@ _encoder = msgspec.json.Encoder()
 
 class ClaimedElsewhereError(ConflictError):
     """Another process works on this export."""
+
+
+class UnreadableProgressError(ConflictError):
+    """
+    The stored progress cannot be read: any user of NATS can lead an answer to its key (docs/adr/0027). Nobody knows how
+    far the export has come, so no run may guess it.
+    """
+
+    def __init__(self, key: str) -> None:
+        advice = "delete the export, which deletes its progress, and create it again"
+        if parse_export_progress_key(key)[1] == LAKE_EXPORT:
+            advice = "erase the lake (DELETE /v1/apps/{app}/lake), which begins a new one"
+        super().__init__(f"the stored progress of this export cannot be read; {advice}")
 
 
 class ProgressStore:
@@ -40,18 +53,25 @@ class ProgressStore:
         return self._progress
 
     async def load(self) -> bool:
-        """Read the progress. Returns False when there is none. Raises `ConflictError` for one that cannot be read."""
+        """Read the progress. Returns False when there is none. Raises `UnreadableProgressError`."""
         found = await self._store.get(self._key)
         self._revision = found.revision if found else 0
-        self._progress = read_progress(found.data) if found else None
+        progress = self._store.decoded(self._key, found.data, ExportProgress) if found else None
+        if found is not None and progress is None:
+            raise UnreadableProgressError(self._key)
+        self._progress = with_window(progress) if progress is not None else None
         return found is not None
 
     async def begin(self, progress: ExportProgress) -> None:
-        """Write the first progress of an export, or load the one that exists."""
+        """Write the first progress of an export, or load the one that exists. Raises `UnreadableProgressError`."""
         try:
             await self._write(progress, expect_revision=0)
         except ClaimedElsewhereError:
             await self.load()
+
+    async def begin_anew(self, progress: ExportProgress) -> None:
+        """Write over what `load` could not read. Raises `ClaimedElsewhereError`."""
+        await self._write(progress, expect_revision=self._revision)
 
     async def change(self, change: Callable[[ExportProgress], ExportProgress]) -> ExportProgress:
         """
@@ -84,19 +104,8 @@ class ProgressStore:
         return progress
 
 
-def read_progress(data: bytes) -> ExportProgress:
-    """
-    Stored progress. The plan of a release before is given as a window.
-
-    Raises:
-        ConflictError: It cannot be read.
-    """
-    try:
-        progress = decode(data, ExportProgress)
-    except InvalidError as error:
-        # Nobody knows how far the export has come, so no run may guess it.
-        advice = "delete the export, which deletes its progress, and create it again"
-        raise ConflictError(f"the stored progress of this export cannot be read ({error}); {advice}") from None
-    if progress.plan is not None:
-        progress = replace(progress, plan=None, window=progress.plan.as_window())
-    return progress
+def with_window(progress: ExportProgress) -> ExportProgress:
+    """Progress in which the plan of a release before is given as a window."""
+    if progress.plan is None:
+        return progress
+    return replace(progress, plan=None, window=progress.plan.as_window())

@@ -15,7 +15,7 @@ from exporter import SERVICE_NAME
 from exporter.exports.claims import hold_claim
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import Claim, ExportFailure, ExportProgress, Trigger, lease_until, may_claim
-from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
+from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
 from exporter.exports.retry_budget import RetryBudget, Signals, StopRequested
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
 from exporter.exports.window_writer import WindowWriter, WriterDependencies
@@ -102,6 +102,10 @@ class ExportRunner:
         run = await self._finish(job, progress_store, replace(run, attempts=retry_budget.attempts), reached)
         self._record_lag(job, newest - progress_store.progress.cursor)
         return run
+
+    async def alert_unreadable(self, job: ExportJob, error: UnreadableProgressError) -> None:
+        """Alert that an export does not run, as its progress cannot be read."""
+        await self._alerts.send(job.app_key, FAILED, job.export_id, error.message)
 
     def remove_lag(self, app_key: str, export_id: str) -> None:
         """Remove the lag of an export that is not run any more."""

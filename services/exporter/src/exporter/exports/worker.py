@@ -9,7 +9,7 @@ import structlog
 
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import ExportProgress, Trigger, may_claim
-from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
+from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run
 from exporter.exports.runner import ExportRunner
@@ -43,6 +43,7 @@ class ExportWorker:
         self.progress_store = progress_store
         self._runner = runner
         self._metrics = metrics
+        self._unreadable = False
 
     async def flush(self) -> Run:
         """Run now, or after the run in progress. Returns its record; it covers all events published before the call."""
@@ -62,6 +63,9 @@ class ExportWorker:
                 wait_s = CLAIMED_RETRY_S
             except MillraceError as error:
                 wait_s = next(delays)
+                if isinstance(error, UnreadableProgressError) and not self._unreadable:
+                    self._unreadable = True
+                    await self._runner.alert_unreadable(self.job, error)
                 log.warning("worker_failed", app_key=self.job.app_key, export=self.job.export_id, message=error.message)
                 if not error.retryable:
                     self._refuse_flushes(error)
@@ -88,6 +92,7 @@ class ExportWorker:
             # Written by another client of the registry: our route calls `begin` before it stores a configuration.
             state = await self._runner.dependencies.source.state()
             await self.progress_store.begin(first_progress(self.job.schedule, state.last_sequence, now))
+        self._unreadable = False
         return self.progress_store.progress
 
     async def _run_now(self, trigger: Trigger, slot_at: datetime | None) -> None:

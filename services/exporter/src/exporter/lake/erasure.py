@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from exporter.exports.claims import hold_claim
 from exporter.exports.progress import Claim, ExportProgress, lease_until, may_claim
-from exporter.exports.progress_store import ProgressStore
+from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
 from exporter.exports.schedule import schedule_of
 from exporter.exports.worker import first_progress
 from exporter.lake.job import EVERY_S, OpenLake
@@ -71,10 +72,14 @@ class LakeErasure:
         """Claim the app's lake, and pass over every event that the stream holds. Waits for a run in progress."""
         store = ProgressStore(self._plans, export_progress_key(app_key, LAKE_EXPORT))
         while True:
-            if not await store.load():
-                state = await self._source.state()
-                schedule = schedule_of(f"{app_key}.{LAKE_EXPORT}", EVERY_S)
-                await store.begin(first_progress(schedule, state.last_sequence, self._clock()))
+            try:
+                if not await store.load():
+                    await store.begin(await self._first_progress(app_key))
+            except UnreadableProgressError:
+                # All of the lake goes, so how far it had come is of no use.
+                with suppress(ClaimedElsewhereError):
+                    await store.begin_anew(await self._first_progress(app_key))
+                continue
             now = self._clock()
             if may_claim(store.progress, f"{self._owner}-erasure", now):
                 last_sequence = (await self._source.state()).last_sequence
@@ -95,6 +100,10 @@ class LakeErasure:
                     continue
                 return store
             await asyncio.sleep(POLL_S)
+
+    async def _first_progress(self, app_key: str) -> ExportProgress:
+        state = await self._source.state()
+        return first_progress(schedule_of(f"{app_key}.{LAKE_EXPORT}", EVERY_S), state.last_sequence, self._clock())
 
     async def _remove(self, app_key: str) -> None:
         # Readers lose the lists first, and then what these name.

@@ -1,12 +1,13 @@
 """The lake as the service calls it: the jobs of its apps, what it holds, its erasure."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from msgspec import Struct
 
 from exporter.exports.job import ExportJob
-from exporter.exports.progress_store import ProgressStore
+from exporter.exports.progress_store import ProgressStore, UnreadableProgressError
 from exporter.exports.schedule import schedule_of
 from exporter.exports.worker import Key, first_progress
 from exporter.lake.apps import LakeApps
@@ -116,4 +117,6 @@ class Lake:
         state = await self._source.state()
         schedule = schedule_of(f"{app_key}.{LAKE_EXPORT}", EVERY_S)
         progress_store = ProgressStore(self._plans, export_progress_key(app_key, LAKE_EXPORT))
-        await progress_store.begin(first_progress(schedule, max(0, state.first_sequence - 1), self._clock()))
+        # The worker of this lake alerts; the other apps go on.
+        with suppress(UnreadableProgressError):
+            await progress_store.begin(first_progress(schedule, max(0, state.first_sequence - 1), self._clock()))
