@@ -89,6 +89,10 @@ class BusyError(MillraceError):
     retryable = True
 
 
+class StreamFullError(BusyError):
+    """A stream takes no more until messages of it have gone."""
+
+
 class UnavailableError(MillraceError):
     """A peer cannot be reached, or answered with a failure of its own."""
 

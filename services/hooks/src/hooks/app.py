@@ -44,6 +44,7 @@ from shared.contracts import streams, subjects
 from shared.contracts.consumers import HOOKS_CONSUMERS
 from shared.messaging.bus import Bus, StreamState
 from shared.messaging.consumers import open_pull, open_scan
+from shared.messaging.fill import describe_full
 from shared.messaging.pull import Pull
 from shared.profiles.cache import ProfileCache
 from shared.runtime.telemetry import Metrics
@@ -147,7 +148,7 @@ async def build(mesh: Mesh) -> State:
     mesh.intake("replays", replays)
 
     return State(
-        publisher=EventPublisher(mesh.bus, alerts.events_full, now),
+        publisher=EventPublisher(mesh.bus, partial(describe_full, mesh.bus, streams.EVENTS), alerts.events_full, now),
         targets=targets,
         assignment=AssignmentStatus(mesh.bus, leases.table),
         backlog_readers=backlog_readers,

@@ -141,7 +141,8 @@ class Bus:
         Raises:
             InvalidError: The subject or the id is none that may reach the wire.
             ConflictError: The subject has moved on from `expect_last_sequence`.
-            BusyError: The stream is full.
+            StreamFullError: The stream is full.
+            BusyError: Too much waits to be sent.
             TooLargeError: Over the server's `max_payload`.
             UnavailableError: No answer. The message may or may not be stored: publish it again with the same
                 `message_id`.

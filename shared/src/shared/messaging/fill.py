@@ -160,11 +160,14 @@ def _kind(spec: Stream | Bucket, event: str) -> str:
 
 def _message(spec: Stream | Bucket, fill: StreamFill) -> str:
     refuses = isinstance(spec, Bucket) or spec.refuses_when_full
-    setting = "MILLRACE_EVENTS_MAX_BYTES" if spec == EVENTS else "MILLRACE_STREAM_MAX_BYTES"
     return (
         f"{fill.share:.0%} of {fill.config.max_bytes} bytes are used, by {fill.state.messages} messages; at 100 % "
-        f"{'new ones are refused' if refuses else 'the oldest ones are dropped'}; {setting} sets the limit"
+        f"{'new ones are refused' if refuses else 'the oldest ones are dropped'}; {_setting(spec)} sets the limit"
     )
+
+
+def _setting(spec: Stream | Bucket) -> str:
+    return "MILLRACE_EVENTS_MAX_BYTES" if spec == EVENTS else "MILLRACE_STREAM_MAX_BYTES"
 
 
 def dropped_between(before: StreamFill, after: StreamFill, now: datetime) -> int:
@@ -177,6 +180,14 @@ def dropped_between(before: StreamFill, after: StreamFill, now: datetime) -> int
         return 0
     removed = after.state.last_seq - before.state.last_seq - (after.state.messages - before.state.messages)
     return max(0, min(removed, after.state.first_seq - before.state.first_seq))
+
+
+async def describe_full(bus: Bus, stream: Stream) -> str:
+    """The words for a stream that refuses messages: how full it is, and the setting of its limit."""
+    try:
+        return f"{stream.name} takes no more: {_message(stream, await read_fill(bus, stream.name))}"
+    except UnavailableError:
+        return f"{stream.name} is full; {_setting(stream)} sets the limit"
 
 
 async def read_fill(bus: Bus, stream: str) -> StreamFill:

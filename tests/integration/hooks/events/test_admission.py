@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -185,7 +186,10 @@ async def test_a_full_stream_refuses_events_as_busy(settings: Settings, shop: di
 
         assert [429] * 3 == [status for status, _ in refused]
         assert {"busy"} == {told["error"]["code"] for _, told in refused}
-        async with asyncio.timeout(10), open_scan(bus, streams.ALERTS, subject="alerts.hooks.shop.*") as scan:
+        [message] = {told["error"]["message"] for _, told in refused}
+        assert re.match(r"EVENTS takes no more: \d+% of 1048576 bytes are used, by \d+ messages; ", message)
+        assert "MILLRACE_EVENTS_MAX_BYTES sets the limit" in message
+        async with asyncio.timeout(10), open_scan(bus, streams.ALERTS, subject="alerts.hooks.-.events-full") as scan:
             alerts = await scan.next(10)
     assert [("events-full", "EVENTS")] == [
         (alert.kind, alert.subject) for alert in (decode(message.data, Alert) for message in alerts)

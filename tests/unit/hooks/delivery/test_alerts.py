@@ -82,16 +82,18 @@ async def test_the_same_alert_has_the_same_id_on_every_replica_and_a_later_one_a
         alerts.resumed(TARGET)
         alerts.paused(TARGET, CredentialsError("the key is revoked"))
         alerts.lost(TARGET, 7)
+        alerts.events_full("EVENTS takes no more")
         replicas.append(await ids_of(alerts, heard))
     clock.now += timedelta(seconds=ALERTS.duplicate_window_s + 1)
     alerts.paused(TARGET, CredentialsError("the key is revoked"))
     *_, later = await ids_of(alerts, heard)
 
     first, other = replicas
-    assert first == other[:4]
+    assert first == other[:5]
     assert 3 == len({*first[:3]})
     assert first[0] == later, "the first one of its time"
     assert None is first[3], "each replica has lost others"
+    assert "hooks:-:events-full:EVENTS:0" == first[4], "whichever app was refused first"
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 from hooks.delivery.alerts import Alerts
 from hooks.events.publisher import EventPublisher, EventsReply
 from shared.contracts.messages import Alert
-from shared.errors import BusyError, MillraceError, UnavailableError
+from shared.errors import BusyError, MillraceError, StreamFullError, UnavailableError
 from shared.messaging.bus import Published
 from support.fakes.sink import NOW
 
@@ -40,7 +40,10 @@ class Scene:
     def __init__(self, bus: Bus) -> None:
         self.alerts: list[Alert] = []
         self._box = Alerts(self._alert, lambda: NOW)
-        self.publishing = EventPublisher(bus, self._box.events_full, lambda: NOW)
+        self.publishing = EventPublisher(bus, self._describe, self._box.events_full, lambda: NOW)
+
+    async def _describe(self) -> str:
+        return "EVENTS takes no more"
 
     async def _alert(self, alert: Alert, message_id: str | None = None) -> None:
         self.alerts.append(alert)
@@ -92,11 +95,11 @@ async def test_nothing_of_a_partition_follows_a_chunk_that_failed() -> None:
 
 
 async def test_a_full_stream_is_reported_once_until_there_is_room() -> None:
-    bus = Bus({0: BusyError("full"), 1: BusyError("full"), 3: BusyError("full")})
+    bus = Bus({number: StreamFullError("full") for number in (0, 1, 3)})
     scene = Scene(bus)
 
     for _ in range(2):
-        with pytest.raises(BusyError) as caught:
+        with pytest.raises(BusyError, match="EVENTS takes no more") as caught:
             await scene.publishing.accept("shop", posted(1))
         assert caught.value.retry_after_s
     assert ["events-full"] == await scene.told()
@@ -104,6 +107,15 @@ async def test_a_full_stream_is_reported_once_until_there_is_room() -> None:
     with pytest.raises(BusyError):
         await scene.publishing.accept("shop", posted(1))
     assert ["events-full"] * 2 == await scene.told()
+
+
+async def test_a_stream_with_room_is_not_called_full() -> None:
+    scene = Scene(Bus({0: BusyError("too much waits to be sent to NATS")}))
+
+    with pytest.raises(BusyError, match="waits to be sent"):
+        await scene.publishing.accept("shop", posted(1))
+
+    assert [] == await scene.told()
 
 
 async def test_a_full_stream_goes_before_another_failure() -> None:

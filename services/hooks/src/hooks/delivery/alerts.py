@@ -13,6 +13,7 @@ from hooks.matching.rule import Target
 from shared.contracts import streams
 from shared.contracts.alerts import AlertSender
 from shared.contracts.messages import Alert
+from shared.contracts.subjects import NO_APP
 from shared.errors import MillraceError
 
 WAITING = 1000
@@ -104,9 +105,9 @@ class Alerts:
         # Of one partition, which one replica has.
         self.add(target.app_key, "events-lost", target.stream_name, message, everywhere=False)
 
-    def events_full(self, app_key: str, error: MillraceError) -> None:
-        """`EVENTS` is full and refuses what an app publishes."""
-        self.add(app_key, "events-full", streams.EVENTS.name, f"events are refused: {error}")
+    def events_full(self, message: str) -> None:
+        """`EVENTS` is full and refuses what any app publishes."""
+        self.add(NO_APP, "events-full", streams.EVENTS.name, message)
 
     def resumed(self, target: Target) -> None:
         """The target answers again."""

@@ -4,7 +4,7 @@ answer follows once JetStream has stored them all.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from hooks.events.admission import EventChunk, EventError, admit
 from shared.contracts import subjects
-from shared.errors import BusyError, MillraceError
+from shared.errors import BusyError, MillraceError, StreamFullError
 from shared.ids import make_ulid
 from shared.messaging.bus import Published
 from shared.runtime.fair_share import FairShare
@@ -57,12 +57,19 @@ class EventBus(Protocol):
 
 
 class EventPublisher:
-    """Publishes the events of HTTP requests; its route is in `hooks.routes.events`."""
+    """
+    Publishes the events of HTTP requests; its route is in `hooks.routes.events`.
+
+    Args:
+        describe_full: Returns the words for a stream that takes no more.
+        alert_full: Called with them, once until there is room.
+    """
 
     def __init__(
         self,
         publisher: EventBus,
-        alert_full: Callable[[str, MillraceError], None],
+        describe_full: Callable[[], Awaitable[str]],
+        alert_full: Callable[[str], None],
         clock: Callable[[], datetime],
     ) -> None:
         self.bodies = FairShare(
@@ -73,9 +80,11 @@ class EventPublisher:
             retry_after_s=BODIES_RETRY_S,
         )
         self._publisher = publisher
+        self._describe_full = describe_full
         self._alert_full = alert_full
         self._clock = clock
-        self._full = False
+        self._full = ""
+        """The words about a full stream, until it takes events again."""
 
     async def accept(self, app_key: str, posted: Sequence[bytes]) -> EventsReply:
         """
@@ -101,9 +110,9 @@ class EventPublisher:
         )
         failed = [error for error in ended if isinstance(error, BaseException)]
         if failed:
-            raise self._error_to_raise(app_key, failed)
+            raise await self._error_to_raise(failed)
         if chunks:
-            self._full = False
+            self._full = ""
         duplicates = sorted(index for part in ended if not isinstance(part, BaseException) for index in part)
         return EventsReply(
             accepted=sum(len(chunk.indexes) for chunk in chunks) - len(duplicates),
@@ -125,14 +134,19 @@ class EventPublisher:
                 duplicates += chunk.indexes
         return duplicates
 
-    def _error_to_raise(self, app_key: str, failed: Sequence[BaseException]) -> BaseException:
+    async def _error_to_raise(self, failed: Sequence[BaseException]) -> BaseException:
         for error in failed:
             if not isinstance(error, MillraceError):
                 return error
         for error in failed:
             if isinstance(error, BusyError):
-                if not self._full:
-                    self._full = True
-                    self._alert_full(app_key, error)
-                return BusyError(error.message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
+                message = await self._told_full() if isinstance(error, StreamFullError) else error.message
+                return BusyError(message, retry_after_s=error.retry_after_s or RETRY_AFTER_S)
         return failed[0]
+
+    async def _told_full(self) -> str:
+        words = self._full or await self._describe_full()
+        if not self._full:
+            self._full = words
+            self._alert_full(words)
+        return words

@@ -6,7 +6,7 @@ Errors of requests are translated in `shared.messaging.endpoints` (reply) and `s
 
 from nats.js.errors import APIError
 
-from shared.errors import BusyError, ConflictError, MillraceError, NotFoundError, UnavailableError
+from shared.errors import ConflictError, MillraceError, NotFoundError, StreamFullError, UnavailableError
 
 WRONG_LAST_SEQUENCE = (10071, 10164)
 """JSStreamWrongLastSequenceErrF and its constant form (nats-server errors.json)."""
@@ -19,7 +19,7 @@ def api_error(error: APIError) -> MillraceError:
     if error.err_code in WRONG_LAST_SEQUENCE:
         return ConflictError("changed since it was read")
     if error.err_code in STREAM_FULL or "maximum" in (error.description or ""):
-        return BusyError("the stream is full", retry_after_s=5)
+        return StreamFullError("the stream is full", retry_after_s=5)
     if error.code == 404:
         return NotFoundError(error.description or "not found")
     return UnavailableError(f"JetStream: {error.description or error.code}")
