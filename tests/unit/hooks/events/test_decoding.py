@@ -103,6 +103,14 @@ async def test_a_bad_event_in_a_message_is_refused_and_the_others_are_not(
     assert told in refused.message
 
 
+@pytest.mark.parametrize("more", [b"", b',"colour":"red"'])
+async def test_identities_of_null_are_refused_whatever_is_beside_them(more: bytes) -> None:
+    decoded = await read_message(message(GOOD_BYTES.replace(b"}", b',"identities":null' + more + b"}")), *PLACE)
+
+    assert [] == list(decoded.events)
+    assert ["Expected `object`, got `null` (identities)"] == [refused.message for refused in decoded.refused]
+
+
 async def test_many_bad_events_are_told_together_beyond_some() -> None:
     decoded = await read_message(message(*[b"1"] * 3000, GOOD_BYTES, *[b"2"] * 2000), *PLACE)
 

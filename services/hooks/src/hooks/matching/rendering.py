@@ -8,7 +8,7 @@ may change or go. Pure: no clock, no network, no configuration store.
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from hooks.matching.hook import TriggerType
 from hooks.matching.routed_event import RoutedEvent
@@ -96,7 +96,7 @@ def render(rule: Rule, event: RoutedEvent, source: str, profile: ProfileAttribut
 
 def _identities(event: RoutedEvent) -> HookEventIdentities:
     identities = event.identities
-    if identities is None:
+    if identities is UNSET:
         return HookEventIdentities(ext_id=event.ext_id) if event.ext_id else _NO_IDENTITIES
     return HookEventIdentities(
         ext_id=event.ext_id or None,

@@ -1,6 +1,6 @@
 """An event of `EVENTS`, decoded as far as matching and rendering need it."""
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from shared.contracts.messages import NO_ATTRIBUTES, Code, EventId, EventType, ExtId, Identities, OccurredAt, UserId
 
@@ -30,4 +30,4 @@ class RoutedEvent(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fi
     occurred_at: OccurredAt
     attributes: Raw = NO_ATTRIBUTES
     user: RoutedUser = RoutedUser()
-    identities: RoutedIdentities | None = None
+    identities: RoutedIdentities | UnsetType = UNSET
