@@ -56,7 +56,7 @@ async def read_present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> As
     Raises:
         UnavailableError: NATS does not say which subjects there are.
     """
-    missing = await subjects_in(bus, bucket, subject)
+    missing = set(await subjects_in(bus, bucket, subject))
     while missing:
         messages = await scan.next(1024, within_s=SILENT_S)
         for message in messages:
@@ -64,7 +64,7 @@ async def read_present(bus: Bus, bucket: Bucket, subject: str, scan: Pull) -> As
             yield message
         if not messages:
             # An entry that was removed without a marker does not come.
-            missing &= await subjects_in(bus, bucket, subject)
+            missing &= (await subjects_in(bus, bucket, subject)).keys()
 
 
 class BucketEntry(Struct, frozen=True):

@@ -62,15 +62,16 @@ def stream_config(spec: Stream | Bucket, settings: Settings) -> StreamConfig:
     )
 
 
-async def subjects_in(bus: Bus, stream: Stream | Bucket, matching: str) -> set[str]:
+async def subjects_in(bus: Bus, stream: Stream | Bucket, matching: str) -> dict[str, int]:
     """
-    The subjects of a stream, or of a bucket's, that `matching` matches and that have a message, or a deletion marker.
+    The subjects of a stream, or of a bucket's, that `matching` matches and that have a message, or a deletion marker,
+    with the number of each.
 
     Raises:
         UnavailableError: No answer.
     """
     name = stream.stream if isinstance(stream, Bucket) else stream.name
-    found: set[str] = set()
+    found: dict[str, int] = {}
     while True:
         # The server lists 100,000 at a time (nats-server, JSMaxSubjectDetails).
         body = {"subjects_filter": matching, "offset": len(found)}

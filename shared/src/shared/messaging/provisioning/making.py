@@ -21,7 +21,7 @@ from shared.contracts.alerts import AlertSender
 from shared.contracts.consumers import CONSUMERS, DurableConsumer
 from shared.contracts.grants import PROVISION
 from shared.contracts.streams import BUCKETS, EVENTS, STREAMS, Bucket, Stream
-from shared.contracts.subjects import PARTITIONS
+from shared.contracts.subjects import EVERY_EVENT, PARTITIONS
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
@@ -37,7 +37,7 @@ from shared.messaging.provisioning.configurations import (
     wanted_stream,
     with_limits,
 )
-from shared.messaging.streams import PARTITIONS_KEY
+from shared.messaging.streams import PARTITIONS_KEY, subjects_in
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
@@ -73,7 +73,7 @@ class Provisioned(Struct, frozen=True):
 async def provision_mesh(settings: Settings, *, wait_s: float) -> list[Provisioned]:
     """
     Sign in as the user `provision`, with the seed of the settings, and provision. Additions that no release makes are
-    alerted.
+    alerted, and old events that lie where nobody reads them.
 
     Raises:
         ConflictError, UnavailableError: As `provision` raises them, or NATS was not reached within `wait_s`.
@@ -84,7 +84,22 @@ async def provision_mesh(settings: Settings, *, wait_s: float) -> list[Provision
         for one in changed:
             if one.unwanted:
                 await alerts.send("", "configuration-put-back", one.title, str(one))
+        if unread := await _unread_events(bus):
+            await alerts.send("", "events-unread", EVENTS.name, unread)
     return changed
+
+
+async def _unread_events(bus: Bus) -> str:
+    """The words about events under subjects that a release before took, which hooks does not read; empty for none."""
+    partitions = {str(number) for number in range(PARTITIONS)}
+    found = await subjects_in(bus, EVENTS, EVERY_EVENT)
+    unread = {subject: count for subject, count in found.items() if subject.rpartition(".")[2] not in partitions}
+    if not unread:
+        return ""
+    return (
+        f"{sum(unread.values())} messages lie under {len(unread)} subjects that hooks does not read, such as "
+        f"{min(unread)}: the partitions are 0 to {PARTITIONS - 1}. They go when they are older than EVENTS keeps events"
+    )
 
 
 async def provision(

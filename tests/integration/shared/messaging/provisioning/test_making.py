@@ -83,6 +83,22 @@ async def test_addition_that_no_release_makes_is_alerted(bus: Bus, settings: Set
     assert "tokens.forged" in alert.message
 
 
+async def test_old_events_that_nobody_reads_are_alerted(bus: Bus, settings: Settings) -> None:
+    await provision_mesh(settings, wait_s=5)
+    await bus.publish("events.shop.7", b"[]")
+    await provision_mesh(settings, wait_s=5)
+    assert [] == await messages(bus, ALERTS, "alerts.provision.*.*")
+    await change(bus, EVENTS, subjects=["events.*.*"])
+    for subject in ("events.shop.16", "events.shop.16", "events.shop.07", "events.shop.x"):
+        await bus.publish(subject, b"[]")
+
+    await provision_mesh(settings, wait_s=5)
+
+    [alert] = [decode(message.data, Alert) for message in await messages(bus, ALERTS, "alerts.provision.-.*")]
+    assert ("events-unread", "EVENTS") == (alert.kind, alert.subject)
+    assert alert.message.startswith("4 messages lie under 3 subjects that hooks does not read, such as events.shop.07:")
+
+
 async def test_description_placement_and_foreign_metadata_stay(bus: Bus, settings: Settings) -> None:
     await ensure(bus, PUSH, settings)
     metadata = (await config_of(bus, PUSH))["metadata"]
