@@ -14,7 +14,9 @@ from msgspec import structs
 from structlog.testing import capture_logs
 
 from ftp_gateway.app import SERVICE
+from shared.client_addresses import network_of
 from shared.contracts import streams
+from shared.contracts.keys import defender_key
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
@@ -128,6 +130,19 @@ async def test_all_replicas_know_a_ban_and_its_end(gateway: Gateway, start: Star
     await until(lambda: _is(bans(gateway), []))
     async with from_address(gateway, HOSTILE):
         pass
+
+
+async def test_a_score_that_cannot_be_read_keeps_nobody_from_banning_its_address(
+    gateway: Gateway, start: Start, bus: Bus
+) -> None:
+    other = await start("two")
+    scores = KeyValueStore(bus, streams.DEFENDER)
+    await scores.put(defender_key(network_of(HOSTILE)), b'{"type":"io.nats.jetstream.api.v1"}')
+
+    for _ in range(FAILURES):
+        await guess(gateway)
+
+    await until(lambda: _is(bans(other), [HOSTILE]))
 
 
 async def _is(asked: Awaitable[list[str]], expected: list[str]) -> bool:

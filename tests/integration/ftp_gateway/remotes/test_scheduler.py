@@ -7,7 +7,7 @@ from typing import Any
 from ftp_gateway.remotes.scheduler import PullScheduler
 from ftp_gateway.remotes.state import PullProgress
 from ftp_gateway.remotes.state_store import RemoteStateStore
-from shared.contracts import streams
+from shared.contracts import keys, streams
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValue, KeyValueStore
@@ -46,6 +46,24 @@ async def test_what_was_deleted_is_erased_once_it_can_be_read(bus: Bus, settings
             await asyncio.sleep(0.01)
         lanes.close()
         await lanes.join()
+
+
+async def test_state_that_cannot_be_read_is_none_and_is_written_over(bus: Bus, settings: Settings) -> None:
+    await ensure(bus, streams.REMOTES, settings)
+    store = KeyValueStore(bus, streams.REMOTES)
+    state = RemoteStateStore(store, "shop", "daily")
+    for key in (
+        keys.pull_progress_key("shop", "daily"),
+        keys.offered_host_key_key("shop", "daily"),
+        keys.pulled_file_key("shop", "daily", "a.csv"),
+    ):
+        await store.put(key, b'{"type":"io.nats.jetstream.api.v1"}')
+
+    await state.load()
+
+    assert (PullProgress(), {}, None) == (state.progress, state.pulled, await state.read_offered())
+    await state.put_progress(PullProgress(files_pulled=1))
+    assert 1 == (await state.read_progress()).files_pulled
 
 
 def _lanes(store: KeyValueStore) -> PullScheduler:
