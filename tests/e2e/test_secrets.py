@@ -60,6 +60,7 @@ async def misuse(mesh: RunningMesh) -> list[str]:
         ("GET", "hooks", "connectors/kinesis", {}),
         ("PUT", "hooks", "hooks/all", hook),
         ("PUT", "exporter", "exports/clicks", {"data": "clicks", "destination": export | where}),
+        ("PUT", "exporter", "exports/clicks?force=true", {"data": "clicks", "destination": export | where}),
         (
             "PUT",
             "exporter",

@@ -32,6 +32,7 @@ from shared.contracts.subjects import partition_of
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.connection import connect
+from shared.messaging.kv import KeyValueStore
 from shared.messaging.provisioning.making import provision_mesh
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
@@ -304,10 +305,12 @@ async def test_only_the_chosen_affiliates_are_sent(customer: Customer) -> None:
 
 
 async def test_wrong_keys_fail_the_run_alert_once_and_lose_nothing_when_corrected(customer: Customer) -> None:
-    keys = await customer.moto.create_user("exporter", actions=("s3:PutObject", "s3:GetObject"))
+    keys = await customer.moto.create_user("exporter", actions=("s3:PutObject", "s3:GetObject", "s3:DeleteObject"))
     good = {"access_key": keys.access_key_id, "secret_key": keys.secret_access_key.reveal()}
     await customer.moto.demand_real_keys()
-    await customer.ask("PUT", "/clicks", customer.form(destination=good | {"secret_key": "not-the-secret-key"}))
+    bad = customer.form(destination=good | {"secret_key": "not-the-secret-key"})
+    refused = await customer.ask("PUT", "/clicks", bad, status=422)
+    await customer.ask("PUT", "/clicks?force=true", bad)
     await customer.publish("a")
 
     failed = [await customer.ask("POST", "/clicks/flush") for _ in range(2)]
@@ -316,6 +319,7 @@ async def test_wrong_keys_fail_the_run_alert_once_and_lose_nothing_when_correcte
     run = await customer.ask("POST", "/clicks/flush")
     await customer.moto.demand_real_keys(False)
 
+    assert ("destination", "failed") == (refused["error"]["field"], refused["error"]["report"]["status"])
     assert [("failed", "credentials")] * 2 == [(one["state"], one["error"]["code"]) for one in failed]
     assert ["destination"] == change["fields"]
     assert "completed" == run["state"]
@@ -325,10 +329,12 @@ async def test_wrong_keys_fail_the_run_alert_once_and_lose_nothing_when_correcte
 
 async def test_no_secret_is_published_or_logged(customer: Customer, capfd: pytest.CaptureFixture[str]) -> None:
     await customer.moto.demand_real_keys()
-    await customer.ask("PUT", "/clicks", customer.form())
+    refused = await customer.ask("PUT", "/clicks", customer.form(), status=422)
+    await customer.ask("PUT", "/clicks?force=true", customer.form())
     await customer.publish("a")
     await customer.ask("POST", "/clicks/flush")
     shown = [
+        str(refused),
         str(await customer.ask("GET", "/clicks")),
         str(await customer.ask("GET", "/clicks/runs")),
         str(await customer.ask("POST", "/clicks/test")),
@@ -343,7 +349,7 @@ async def test_no_secret_is_published_or_logged(customer: Customer, capfd: pytes
     await customer.moto.demand_real_keys(False)
 
     assert [] == [text for text in shown if "testing-secret" in text]
-    assert "***" in shown[0]
+    assert "***" in shown[1]
 
 
 async def test_export_continues_at_its_cursor_after_a_restart(
@@ -510,16 +516,90 @@ async def test_run_is_shown_by_its_id(customer: Customer) -> None:
     await customer.ask("GET", "/clicks/runs?limit=0", status=400)
 
 
-async def test_another_tenants_claim_does_not_take_a_directory_away(customer: Customer, rival: dict[str, str]) -> None:
+async def ask_as(headers: dict[str, str], customer: Customer, app_key: str, path: str, body: Any) -> tuple[int, Any]:
+    url = f"{customer.service.url}/v1/apps/{app_key}/exports{path}"
+    async with ClientSession(headers=headers) as http, http.put(url, json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_another_tenants_bogus_keys_do_not_take_a_directory_away(
+    customer: Customer, rival: dict[str, str]
+) -> None:
+    keys = await customer.moto.create_user("owner", actions=("s3:PutObject", "s3:GetObject", "s3:DeleteObject"))
+    own = {"access_key": keys.access_key_id, "secret_key": keys.secret_access_key.reveal()}
+    await customer.moto.demand_real_keys()
     bogus = customer.form(destination={"secret_key": "bogusbogus"})
-    path = f"{customer.service.url}/v1/apps/rival/exports/x"
-    async with ClientSession(headers=rival) as http, http.put(path, json=bogus) as answer:
-        assert 200 == answer.status
 
-    assert "created" == (await customer.ask("PUT", "/clicks", customer.form()))["change"]
-    refused = await customer.ask("PUT", "/again", customer.form(), status=409)
+    refused, problem = await ask_as(rival, customer, "rival", "/x", bogus)
+    forced, _ = await ask_as(rival, customer, "rival", "/x?force=true", bogus)
+    created = await customer.ask("PUT", "/clicks", customer.form(destination=own))
+    await customer.moto.demand_real_keys(False)
 
-    assert "destination.directory" == refused["error"]["field"]
+    assert (422, 200, "created") == (refused, forced, created["change"])
+    assert "put" == next(step["name"] for step in problem["error"]["report"]["steps"] if step["status"] == "failed")
+    assert "bogusbogus" not in str(problem)
+
+
+@pytest.mark.parametrize("directory", ["clicks", "/clicks/", "clicks/raw", ""])
+async def test_folder_of_another_tenant_is_refused_without_a_word_of_whose(
+    customer: Customer, rival: dict[str, str], directory: str
+) -> None:
+    await customer.ask("PUT", "/orders", customer.form())
+
+    status, problem = await ask_as(rival, customer, "rival", "/x", customer.form(destination={"directory": directory}))
+    beside, _ = await ask_as(rival, customer, "rival", "/x", customer.form(destination={"directory": "clicks2"}))
+
+    assert (409, "destination.directory") == (status, problem["error"]["field"])
+    assert "shop" not in str(problem)
+    assert "orders" not in str(problem)
+    assert 200 == beside
+
+
+async def test_of_eight_that_want_a_folder_at_once_one_gets_it(
+    settings: Settings, shop: dict[str, str], rival: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
+) -> None:
+    async with (
+        customer_of(settings, shop, moto, bus) as customer,
+        customer_of(settings, shop, moto, bus) as other,
+    ):
+
+        async def ask(number: int) -> int:
+            at = (customer, other)[number // 4]
+            form = at.form(destination={"directory": ("clicks", "clicks/a", "/clicks/", "clicks/a/b")[number % 4]})
+            headers, app_key = (shop, "shop") if number % 2 else (rival, "rival")
+            return (await ask_as(headers, at, app_key, f"/x{number}", form))[0]
+
+        statuses = await asyncio.gather(*map(ask, range(8)))
+
+    assert [200, *[409] * 7] == sorted(statuses)
+
+
+async def test_export_of_the_release_before_has_its_folder_claimed_at_start(
+    settings: Settings, shop: dict[str, str], rival: dict[str, str], moto: MotoServer, bucket: None, bus: Bus
+) -> None:
+    async with customer_of(settings, shop, moto, bus) as customer:
+        await customer.ask("PUT", "/clicks", customer.form())
+    claims = KeyValueStore(bus, streams.CLAIMS)
+    [stored] = await claims.scan()
+    await claims.delete(stored.key)
+
+    async with customer_of(settings, shop, moto, bus) as customer:
+        status, _ = await ask_as(rival, customer, "rival", "/x", customer.form())
+
+    assert 409 == status
+
+
+async def test_folder_is_free_when_its_export_is_deleted_or_moved(customer: Customer, rival: dict[str, str]) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.ask("PUT", "/orders", customer.form(destination={"directory": "orders"}))
+    assert 409 == (await ask_as(rival, customer, "rival", "/x", customer.form()))[0]
+
+    await customer.ask("DELETE", "/clicks", status=204)
+    await customer.ask("PUT", "/orders", customer.form(destination={"directory": "other"}))
+
+    assert 200 == (await ask_as(rival, customer, "rival", "/x", customer.form()))[0]
+    assert 200 == (await ask_as(rival, customer, "rival", "/y", customer.form(destination={"directory": "orders"})))[0]
+    assert 409 == (await ask_as(rival, customer, "rival", "/z", customer.form(destination={"directory": "other"})))[0]
 
 
 async def test_dry_run_begins_nothing(customer: Customer) -> None:

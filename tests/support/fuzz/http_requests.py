@@ -165,7 +165,7 @@ def forms(app: str, *, hook_url: str, secrets: dict[str, str]) -> list[Example]:
         Example("storage", "PUT", f"{at}/connectors/amazon-storage?dry_run=true", amazon),
         Example("storage", "POST", f"{at}/connectors/azure-storage/test", azure),
         Example("storage", "GET", f"{at}/providers"),
-        Example("exporter", "PUT", f"{at}/exports/clicks", export),
+        Example("exporter", "PUT", f"{at}/exports/clicks?force=true", export),
         Example("exporter", "PUT", f"{at}/exports/conversions", gateway),
         Example("exporter", "POST", f"{at}/exports/conversions/flush"),
         Example("exporter", "POST", f"{at}/exports/conversions/test"),

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from exporter.config import Export, check_directory_unused, job_of
+from exporter.config import Export, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.exports.schedule import schedule_of
+from exporter.folders.claims import Folder
 from exporter.formats import FORMATS
 from shared.config.registry import ConfigEntry
 from shared.config.secret_keys import generate_key
 from shared.config.secret_store import SecretStore
-from shared.errors import ConflictError, InvalidError
+from shared.errors import InvalidError
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
 from support.outgoing import open_outgoing
@@ -89,33 +90,28 @@ def test_export_becomes_a_job_of_the_domain() -> None:
     assert ("raw/clicks", "s3 raw-data raw/clicks") == (job.directory, job.location)
 
 
-@pytest.mark.parametrize("directory", ["clicks", "/clicks", "clicks/", "//clicks//"])
-def test_directory_of_another_export_is_refused_however_it_is_written(directory: str) -> None:
-    there = [ConfigEntry("shop", "others", export(), 1)]
-
-    with pytest.raises(ConflictError, match="the export others writes to this directory") as caught:
-        check_directory_unused(there, "clicks", export(destination={"directory": directory}))
-
-    assert "destination.directory" == caught.value.field
-
-
 @pytest.mark.parametrize(
-    "changes",
-    [{"directory": "clicks2"}, {"directory": ""}, {"bucket": "other"}, {"endpoint_url": "https://s3.example.com"}],
+    ("changes", "place"),
+    [
+        ({}, "amazonaws.com raw-data"),
+        ({"region": "us-east-1"}, "amazonaws.com raw-data"),
+        ({"region": "cn-north-1"}, "amazonaws.com.cn raw-data"),
+        ({"endpoint_url": "https://s3.eu-west-1.amazonaws.com/"}, "amazonaws.com raw-data"),
+        ({"endpoint_url": "https://S3.Example.com"}, "s3.example.com raw-data"),
+        ({"endpoint_url": "https://s3.example.com:443/"}, "s3.example.com raw-data"),
+        ({"endpoint_url": "https://s3.example.com:9000"}, "s3.example.com:9000 raw-data"),
+    ],
 )
-def test_another_location_is_not_refused(changes: dict[str, Any]) -> None:
-    check_directory_unused([ConfigEntry("shop", "others", export(), 1)], "clicks", export(destination=changes))
+def test_bucket_is_the_same_place_however_its_endpoint_is_written(changes: dict[str, Any], place: str) -> None:
+    folder = export(destination=changes | {"directory": "/raw//clicks/"}).folder("shop")
+
+    assert Folder(place, "raw/clicks") == folder
 
 
-def test_export_may_keep_its_directory() -> None:
-    check_directory_unused([ConfigEntry("shop", "clicks", export(), 1)], "clicks", export(frequency=5))
-
-
-def test_folders_of_the_gateway_are_an_exports_own() -> None:
+def test_folders_of_the_gateway_are_an_apps_own() -> None:
     value = Export(data="clicks", destination=GatewayConfig(directory="clicks"))
 
-    with pytest.raises(ConflictError):
-        check_directory_unused([ConfigEntry("shop", "other", value, 1)], "clicks", value)
+    assert value.folder("shop") != value.folder("rival")
 
 
 @pytest.mark.parametrize("directory", ["", "a/b", "..", "a b", "a\n"])

@@ -18,6 +18,8 @@ from exporter.exports.runner import ExportRunner
 from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.window_writer import WriterDependencies
 from exporter.exports.worker import Key
+from exporter.folders.claims import Folder, Owner
+from exporter.folders.folder_claims import FolderClaims
 from exporter.formats import formats_with
 from exporter.formats.parquet import ParquetWorkers
 from exporter.handlers import ENDPOINTS
@@ -27,9 +29,10 @@ from exporter.lake.upkeep import LakeUpkeep
 from exporter.pipeline.source import EventSource
 from exporter.routes import ROUTES
 from exporter.state import State
+from shared.config.secret_keys import UnsignedError
 from shared.contracts import streams
 from shared.contracts.keys import LAKE_EXPORT
-from shared.errors import NotFoundError
+from shared.errors import InvalidError, NotFoundError
 from shared.objects.app_reports import open_reports
 from shared.service import Mesh, Service
 
@@ -92,6 +95,23 @@ async def build(mesh: Mesh) -> State:
             return True
         return False
 
+    async def folder_of(owner: Owner) -> Folder | None:
+        try:
+            return (await mesh.registry.get(EXPORTS, *owner)).value.folder(owner[0])
+        except NotFoundError:
+            return None
+        except (InvalidError, UnsignedError):
+            # The last good configuration stays in use.
+            good = exports.get(*owner)
+            return good.value.folder(owner[0]) if good else None
+
+    def configured_folders() -> dict[Owner, Folder]:
+        return {(entry.app_key, entry.id): entry.value.folder(entry.app_key) for entry in exports.all()}
+
+    folder_claims = FolderClaims(mesh.bucket(streams.CLAIMS), folder_of=folder_of, clock=now)
+    await folder_claims.sync(configured_folders())
+    mesh.spawn("folder claims", folder_claims.sync_hourly(configured_folders))
+
     scheduler: ExportScheduler = ExportScheduler(
         runner=ExportRunner(
             WriterDependencies(source=source, run_store=run_store, clock=now),
@@ -121,6 +141,7 @@ async def build(mesh: Mesh) -> State:
         registry=mesh.registry,
         exports=exports,
         platform=platform,
+        folder_claims=folder_claims,
     )
 
 
@@ -129,7 +150,7 @@ SERVICE = Service(
     build=build,
     routes=ROUTES,
     streams=(streams.EVENTS, streams.ALERTS),
-    buckets=(streams.CONFIG, streams.RUNS, streams.PLANS, streams.LAKE),
+    buckets=(streams.CONFIG, streams.RUNS, streams.PLANS, streams.LAKE, streams.CLAIMS),
     kinds=(EXPORTS,),
     endpoints=ENDPOINTS,
     settings=ExporterSettings,

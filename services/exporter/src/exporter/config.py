@@ -13,6 +13,7 @@ from exporter.destinations import DestinationConfig
 from exporter.destinations.platform import Platform
 from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
+from exporter.folders.claims import Folder
 from exporter.formats import FormatName
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.content import Content
@@ -21,7 +22,7 @@ from exporter.pipeline.ports import Format
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import ConfigEntry, Kind
 from shared.config.secret import Secret
-from shared.errors import ConflictError, InvalidError
+from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
 from shared.runtime.settings import Settings
 
@@ -85,6 +86,10 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The times of its runs."""
         minutes = self.frequency or DEFAULT_MINUTES[self.layout_name]
         return schedule_of(f"{app_key}.{export_id}", self.frequency_s or 60.0 * minutes)
+
+    def folder(self, app_key: str) -> Folder:
+        """The folder of its files, as it is claimed."""
+        return Folder(self.destination.place(app_key), self.destination.folder)
 
     def check(self, *, allow_private: bool) -> None:
         """
@@ -181,26 +186,6 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
 
 
 EXPORTS = Kind(prefix="exports", type=Export)
-
-
-def check_directory_unused(entries: list[ConfigEntry[Export]], export_id: str, export: Export) -> None:
-    """
-    Check that no other export of the same app writes to the directory: readers could not tell their files apart.
-
-    An export of another app is no hindrance. Who names a directory has not shown that it is theirs, and files of two
-    writers never replace one another: each takes a name that is free.
-
-    Args:
-        entries: The exports of the app.
-
-    Raises:
-        ConflictError: Names the other export.
-    """
-    for entry in entries:
-        location = entry.value.destination.location(entry.app_key)
-        if entry.id != export_id and location == export.destination.location(entry.app_key):
-            message = f"the export {entry.id} writes to this directory; expected one that is this export's alone"
-            raise ConflictError(message, field="destination.directory")
 
 
 def content_of(export: Export) -> Content:

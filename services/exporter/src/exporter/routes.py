@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from exporter.config import EXPORTS, Export, check_directory_unused
+from exporter.config import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
 from exporter.lake.lake import LakeFiles
 from exporter.state import State
@@ -13,6 +13,7 @@ from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.keys import LAKE_EXPORT
 from shared.contracts.messages import decode
 from shared.errors import ConflictError
+from shared.http.openapi import ConnectionProblem
 from shared.http.resources import resource_routes
 from shared.http.routes import Query, Route
 from shared.http.server import Call
@@ -25,14 +26,22 @@ RUNS_DEFAULT: Final = 50
 RUNS_MAX: Final = 1000
 
 
-async def check_export(call: Call[State], value: Export, _: Export | None) -> Export:
+async def check_export(call: Call[State], value: Export, old: Export | None) -> Export:
     """Check an export before it is saved. Its progress begins here, so that no event in between is missed."""
     export_id = call.path["id"]
     value.check(allow_private=call.state.platform.allow_private)
-    check_directory_unused(call.state.exports.of_app(call.app_key), export_id, value)
-    if not call.dry_run:
+    if call.dry_run:
+        await call.state.folder_claims.check_own((call.app_key, export_id), value.folder(call.app_key))
+    else:
+        await call.state.launch((call.app_key, export_id), value, old, force=call.query_values["force"])
         await call.state.scheduler.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))
     return value
+
+
+async def settle_folders(call: Call[State], old: Export | None, new: Export | None) -> None:
+    """Release the folder of an export that was moved or deleted."""
+    folders = [export.folder(call.app_key) for export in (old, new) if export is not None]
+    await call.state.folder_claims.settle((call.app_key, call.path["id"]), folders)
 
 
 async def flush(call: Call[State]) -> Run:
@@ -82,7 +91,15 @@ def _id(call: Call[State]) -> str:
 
 
 ROUTES: tuple[Route, ...] = (
-    *resource_routes(EXPORTS, PATH, "an export", check=check_export),
+    *resource_routes(
+        EXPORTS,
+        PATH,
+        "an export",
+        check=check_export,
+        settle=settle_folders,
+        query={"force": Query("Store it although Test Connection fails", bool, False)},
+        also={422: ConnectionProblem},
+    ),
     Route("POST", f"{PATH}/{{id}}/flush", flush, "Start a run now and return it", reply=Run),
     Route(
         "POST",

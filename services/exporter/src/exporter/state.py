@@ -11,9 +11,11 @@ from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import PROBE_LIMITS
 from exporter.exports.run_store import RunStore
 from exporter.exports.scheduler import ExportScheduler
+from exporter.folders.claims import Owner
+from exporter.folders.folder_claims import FolderClaims
 from exporter.lake.lake import Lake
 from shared.config.registry import Registry, View
-from shared.contracts.connection_report import ConnectionReport
+from shared.contracts.connection_report import ConnectionFailedError, ConnectionReport
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -25,6 +27,7 @@ class State(Struct, frozen=True, kw_only=True):
     registry: Registry
     exports: View[Export]
     platform: Platform
+    folder_claims: FolderClaims
 
     async def test_connection(self, app_key: str, export_id: str, form: dict[str, Any]) -> ConnectionReport:
         """
@@ -36,6 +39,32 @@ class State(Struct, frozen=True, kw_only=True):
         """
         export = await self.registry.form_over_saved(EXPORTS, app_key, form, export_id)
         export.check(allow_private=self.platform.allow_private)
+        return await self._probe(app_key, export)
+
+    async def launch(self, owner: Owner, export: Export, old: Export | None, *, force: bool) -> None:
+        """
+        Test the destination of an export that is new or has another one, and claim its folder.
+
+        Args:
+            old: What is stored.
+            force: Whether a destination that fails is taken all the same. Its claim then keeps no other app out.
+
+        Raises:
+            ConnectionFailedError: Test Connection failed; nothing was claimed.
+            ConflictError: Another export has the folder, one in it or one around it.
+        """
+        folder = export.folder(owner[0])
+        is_new = old is None or old.destination != export.destination
+        if not is_new and (not export.active or await self.folder_claims.is_proven(owner, folder)):
+            return
+        await self.folder_claims.check_own(owner, folder)
+        report = await self._probe(owner[0], export)
+        passed = report.status != "failed"
+        if is_new and not passed and not force:
+            raise ConnectionFailedError(report, field="destination")
+        await self.folder_claims.take(owner, folder, proven=passed)
+
+    async def _probe(self, app_key: str, export: Export) -> ConnectionReport:
         folder, name = export.destination.folder, f".millrace-probe-{secrets.token_hex(8)}"
         return await probe_store(
             lambda: export.destination.open(app_key, self.platform, limits=PROBE_LIMITS),

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from shared.errors import MillraceError
+from shared.errors import InvalidError, MillraceError
 
 DEADLINE_S: Final = 10.0
 """Time for all steps together: a person waits in front of a form."""
@@ -82,6 +82,16 @@ class ConnectionReport(Struct, frozen=True, kw_only=True):
 
     status: Literal["ok", "warning", "failed"]
     steps: tuple[Step, ...]
+
+
+class ConnectionFailedError(InvalidError):
+    """A configuration is not stored, because Test Connection failed with it. `report` says at which step."""
+
+    def __init__(self, report: ConnectionReport, *, field: str) -> None:
+        failed = next(step for step in report.steps if step.status == "failed")
+        hint = f" {failed.hint}" if failed.hint else ""
+        super().__init__(f"Test Connection failed at {failed.name}: {failed.message}.{hint}", field=field)
+        self.report = report
 
 
 async def run_checks(checks: Sequence[Check], *, deadline_s: float = DEADLINE_S) -> ConnectionReport:

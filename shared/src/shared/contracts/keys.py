@@ -156,6 +156,18 @@ def parse_lake_day_key(key: str) -> tuple[str, str, str]:
     return app_key, event_type, date
 
 
+# CLAIMS
+
+
+def bucket_claims_key(place: str) -> str:
+    """The key in `CLAIMS` of a customer's bucket; its name and endpoint may hold what a key may not."""
+    return hashlib.sha256(place.encode()).hexdigest()[:32]
+
+
+EVERY_BUCKET_CLAIMS = "*"
+"""The keys in `CLAIMS` of all buckets: a filter."""
+
+
 # REMOTES
 
 

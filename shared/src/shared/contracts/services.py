@@ -11,6 +11,7 @@ from shared.contracts.keys import LEASES_OF_HOOKS
 from shared.contracts.permissions import Grant
 from shared.contracts.streams import (
     ALERTS,
+    CLAIMS,
     CONFIG,
     DEFENDER,
     DLQ,
@@ -169,15 +170,16 @@ SERVICES = (
         settings="exporter_",
         kinds=("exports.*.*",),
         own_grant=Grant(
-            looks=(EVENTS, RUNS, PLANS, LAKE),
+            looks=(EVENTS, RUNS, PLANS, LAKE, CLAIMS),
             scans=(
                 (EVENTS.name, EVERY_EVENT),
                 (RUNS.stream, RUNS.subject_of(">")),
                 (PLANS.stream, PLANS.subject_of(">")),
                 (LAKE.stream, LAKE.subject_of(">")),
+                (CLAIMS.stream, CLAIMS.subject_of("*")),
             ),
-            gets=(RUNS, PLANS, LAKE),
-            writes=(RUNS.subject_of(">"), PLANS.subject_of(">"), LAKE.subject_of(">")),
+            gets=(RUNS, PLANS, LAKE, CLAIMS),
+            writes=(RUNS.subject_of(">"), PLANS.subject_of(">"), LAKE.subject_of(">"), CLAIMS.subject_of("*")),
             serves=(connector_test("exporter"),),
         ),
     ),

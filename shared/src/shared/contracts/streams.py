@@ -121,6 +121,8 @@ RUNS = Bucket(name="RUNS", owner="exporter", max_bytes=128 * MIB, ttl_s=90 * DAY
 PLANS = Bucket(name="PLANS", owner="exporter", max_bytes=64 * MIB)
 LAKE = Bucket(name="LAKE", owner="exporter", max_bytes=64 * MIB)
 """The files of the lake: one entry for each app, type and day."""
+CLAIMS = Bucket(name="CLAIMS", owner="exporter", max_bytes=64 * MIB)
+"""The folders that exports have claimed: one entry for each bucket of a customer."""
 LEASES = Bucket(name="LEASES", owner="hooks", max_bytes=16 * MIB, ttl_s=60.0)
 HOOKS = Bucket(name="HOOKS", owner="hooks", max_bytes=64 * MIB)
 """Backlogs of hooks: from where a target that was blocked catches up. One entry per partition and target."""
@@ -132,7 +134,7 @@ REMOTES = Bucket(name="REMOTES", owner="ftp-gateway", max_bytes=128 * MIB)
 """Files pulled from customers' own servers, and the progress of the pulls."""
 
 STREAMS = (EVENTS, PUSH, PROFILE_UPDATES, FILES, OBJECTS, DLQ, ALERTS)
-BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LAKE, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)
+BUCKETS = (CONFIG, MEDIA, PROFILES, RUNS, PLANS, LAKE, CLAIMS, LEASES, HOOKS, DEFENDER, SUMMARIES, REMOTES)
 READ_IN_PARTS = (ALERTS, CONFIG)
 """
 Several users read a part of each of these. The right to read a single message is for a whole stream, so nobody has it

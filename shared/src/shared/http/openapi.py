@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from shared.config.secret import Secret
 from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionReport
 from shared.http.routes import PARAMETER, Query, Route
 
 DESCRIPTION: Final = """\
@@ -37,6 +38,21 @@ class ProblemDetail(Struct, frozen=True, kw_only=True):
     ]
     message: str
     field: str | None = None
+
+
+class ConnectionProblemDetail(Struct, frozen=True, kw_only=True):
+    """An error because Test Connection failed, with its report."""
+
+    code: Literal["invalid"]
+    message: str
+    field: str
+    report: ConnectionReport
+
+
+class ConnectionProblem(Struct, frozen=True, kw_only=True):
+    """The body of the answer 422."""
+
+    error: ConnectionProblemDetail
 
 
 class Problem(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ stays. `GET` shows `***` for every secret. A service checks more than the type b
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from shared.config.registry import ConfigEntry, Kind, secrets_of
+from shared.config.secret_keys import UnsignedError
 from shared.config.secret_store import SecretStore
 from shared.contracts import subjects
 from shared.errors import InvalidError, NotFoundError
@@ -30,6 +31,10 @@ Check = Callable[[Call[Any], T, T | None], Awaitable[T]]
 """
 Gets the new value and the old one. Returns the value to store, or raises `InvalidError` or `ConflictError`.
 """
+
+
+Settle = Callable[[Call[Any], T | None, T | None], Awaitable[None]]
+"""Gets the value that was stored before, where it could be read, and the one that is now; None for none."""
 
 
 class ConfigChange(Struct, frozen=True, kw_only=True):
@@ -65,11 +70,20 @@ class Remains(Struct, frozen=True):
 
 
 def resource_routes(
-    kind: Kind[T], path: str, name: str, *, check: Check[T] | None = None, remains: Remains | None = None
+    kind: Kind[T],
+    path: str,
+    name: str,
+    *,
+    check: Check[T] | None = None,
+    settle: Settle[T] | None = None,
+    remains: Remains | None = None,
+    query: Mapping[str, Query] | None = None,
+    also: Mapping[int, Any] | None = None,
 ) -> tuple[Route, ...]:
     """
     The routes of one kind. `path` is the collection's, such as `/v1/apps/{app_key}/hooks`, or, for a kind with a fixed
     id, the one thing's. `name` is the word for it in summaries. Without `remains` a deletion is answered with 204.
+    `settle` is called after a value was stored or deleted. `query` and `also` are further ones of `PUT`.
     """
 
     async def put(call: Call[Any]) -> ConfigChange:
@@ -89,6 +103,8 @@ def resource_routes(
         if not call.dry_run:
             stored = await call.registry.put(kind, call.app_key, id, value, expect_revision=revision)
             revision = stored.revision
+            if settle is not None:
+                await settle(call, old.value if old else None, value)
         return ConfigChange(change=change, fields=fields, revision=revision, dry_run=call.dry_run)
 
     async def get(call: Call[Any]) -> web.Response:
@@ -108,7 +124,11 @@ def resource_routes(
         return ConfigList(items=tuple(items))
 
     async def delete(call: Call[Any]) -> Any:
-        await call.registry.delete(kind, call.app_key, _id(kind, call))
+        id = _id(kind, call)
+        old = await _find_readable(kind, call, id) if settle is not None else None
+        await call.registry.delete(kind, call.app_key, id)
+        if settle is not None:
+            await settle(call, old.value if old else None, None)
         return None if remains is None else await remains.find(call)
 
     one = path if kind.fixed_id is not None else f"{path}/{{id}}"
@@ -122,7 +142,8 @@ def resource_routes(
             body=kind.type,
             reads_body=True,
             reply=ConfigChange,
-            query=dry_run,
+            query=dry_run | dict(query or {}),
+            also=also or {},
         ),
         Route("GET", one, get, f"Show {name}; secrets are masked", reply=kind.type),
         Route("DELETE", one, delete, f"Delete {name}", status=204)
@@ -151,6 +172,14 @@ async def _find(kind: Kind[T], call: Call[Any], id: str) -> ConfigEntry[T] | Non
     try:
         return await call.registry.get(kind, call.app_key, id)
     except NotFoundError:
+        return None
+
+
+async def _find_readable(kind: Kind[T], call: Call[Any], id: str) -> ConfigEntry[T] | None:
+    """The entry; None also for one that does not decode, which can be deleted all the same."""
+    try:
+        return await _find(kind, call, id)
+    except (InvalidError, UnsignedError):
         return None
 
 

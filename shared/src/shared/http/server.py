@@ -22,6 +22,7 @@ from shared.config import tokens
 from shared.config.registry import Registry
 from shared.config.secret import enc_hook_masked
 from shared.contracts import subjects
+from shared.contracts.connection_report import ConnectionFailedError
 from shared.contracts.messages import decode, invalid_error
 from shared.errors import InvalidError, MillraceError, NotFoundError, UnavailableError
 from shared.http.bodies import check_json_values, read_body
@@ -258,14 +259,16 @@ def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None =
 
 
 def error_response(error: MillraceError) -> web.Response:
-    """The one error body: `{"error": {"code", "message", "field"?}}`."""
-    body = {"code": error.code, "message": _encodable(error.message)}
+    """The one error body: `{"error": {"code", "message", "field"?, "report"?}}`."""
+    body: dict[str, Any] = {"code": error.code, "message": _encodable(error.message)}
     if error.field is not None:
         body["field"] = _encodable(error.field)
     headers = {}
     status = STATUS[error.code]
     if isinstance(error, UnsupportedEncodingError):
         status, headers["Accept-Encoding"] = 415, ", ".join(CODINGS)
+    if isinstance(error, ConnectionFailedError):
+        status, body["report"] = 422, error.report
     if error.retry_after_s is not None or error.retryable:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
     if error.code == "unauthenticated":

@@ -35,6 +35,10 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
         """The directory as in keys."""
         return self.directory
 
+    def place(self, app_key: str) -> str:
+        """The app's `/reports`, as claims of folders name it."""
+        return f"gateway {app_key}"
+
     def location(self, app_key: str) -> str:
         """The location of an app's files. Two apps never share one."""
         return f"gateway {app_key} {self.directory}"

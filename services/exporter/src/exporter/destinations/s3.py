@@ -7,18 +7,20 @@ without that right exports work, and the probe object stays. There is no `Conten
 a client would decompress the file in transit and keep the name.
 Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objects.store`.
 Considerations: names hold a space and colons, which S3 accepts and Windows file systems do not. A directory belongs to
-one export, across all apps: no two exports have the same `location`.
+one export, across all apps (`exporter.folders`).
 """
 
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
+from shared.aws.endpoints import domain_of, is_aws
 from shared.aws.roles import checked_token
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, NotFoundError
@@ -60,6 +62,15 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     def folder(self) -> str:
         """The directory as it stands in keys: one slash between its parts, none at its ends."""
         return "/".join(part for part in self.directory.split("/") if part)
+
+    def place(self, app_key: str) -> str:
+        """The bucket as claims of folders name it: the same for every spelling of its endpoint, and every app."""
+        if not self.endpoint_url or is_aws(self.endpoint_url, "s3"):
+            return f"{domain_of(self.region)} {self.bucket}"
+        parts = urlsplit(self.endpoint_url.lower())
+        usual = {"http": 80, "https": 443}.get(parts.scheme)
+        port = f":{parts.port}" if parts.port not in {None, usual} else ""
+        return f"{(parts.hostname or '').rstrip('.')}{port} {self.bucket}"
 
     def location(self, app_key: str) -> str:
         """The normalized location of the files, the same for every spelling and every app. Holds no secret."""
