@@ -19,6 +19,7 @@ from aiohttp import ClientSession
 from msgspec import structs
 
 from exporter.app import SERVICE
+from exporter.exports.run_store import Run, Runs
 from exporter.handlers import ProbeExport
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS
 from millrace.nats_servers.config import ensure_seeds
@@ -169,6 +170,36 @@ async def test_conversions_are_an_export_of_their_own(customer: Customer) -> Non
     assert ("sale", "0.5") == (row["id"], row["earnings"])
 
 
+async def test_changed_conversion_is_a_newer_row_of_a_later_file(customer: Customer) -> None:
+    form = customer.form(data="conversions", destination={"directory": "conversions"})
+    await customer.ask("PUT", "/conversions", form)
+    versions = [("pending", 4), ("pending", 5), ("confirmed", 5)]
+    await customer.publish("sale", kind="conversion", status=versions[0][0], revenue=versions[0][1], payouts=1)
+    first = await customer.ask("POST", "/conversions/flush")
+    for status, revenue in versions[1:]:
+        await customer.publish("sale", kind="conversion", status=status, revenue=revenue, payouts=1)
+
+    later = await customer.ask("POST", "/conversions/flush")
+
+    assert (1, 2) == (first["rows_out"], later["rows_out"])
+    assert 2 == len(await customer.objects())
+    assert [("sale", status, str(revenue), str(revenue - 1)) for status, revenue in versions] == [
+        (row["id"], row["status"], row["revenue"], row["earnings"]) for row in await customer.rows()
+    ]
+
+
+async def test_names_are_plain_where_the_export_says_so(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form(plain_names=True))
+    await customer.publish("a")
+
+    run = await customer.ask("POST", "/clicks/flush")
+
+    [key] = await customer.objects()
+    assert [key] == [file["key"] for file in run["files"]]
+    named = datetime.strptime(key.rpartition("/")[2], "%Y-%m-%d_%H-%M-%S.csv.gz")
+    assert f"clicks/{named:%Y/%m/%d/%Y-%m-%d_%H-%M-%S}.csv.gz" == key
+
+
 async def test_events_are_a_file_for_each_type_with_every_attribute_as_it_was_sent(customer: Customer) -> None:
     await customer.ask("PUT", "/events", customer.form(data="events", destination={"directory": ""}))
     await customer.publish("a", kind="event", price=1.5, cart=[{"sku": "s"}])
@@ -263,6 +294,22 @@ async def test_second_flush_writes_nothing(customer: Customer) -> None:
 
     assert ("completed", 0) == (run["state"], run.get("rows_out", 0))
     assert 1 == len(await customer.objects())
+
+
+async def test_run_without_anything_to_send_is_recorded_with_no_rows_and_no_file(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form(frequency_s=1))
+    await customer.publish("x", kind="conversion")
+
+    ended: list[Run] = []
+    while not ended:
+        runs = msgspec.convert(await customer.ask("GET", "/clicks/runs"), Runs).runs
+        ended = [run for run in runs if run.state != "running"]
+
+    run = ended[-1]
+    assert ("completed", "schedule") == (run.state, run.trigger)
+    assert (0, 0, 0, ()) == (run.rows_in, run.rows_out, run.rows_dropped, run.files)
+    assert {} == await customer.objects()
+    assert [] == await customer.alerts()
 
 
 async def test_events_from_before_the_export_are_not_in_it(customer: Customer) -> None:

@@ -62,6 +62,8 @@ def export(**changes: Any) -> Export:
         ({"destination": {"directory": "../x"}}, "destination.directory"),
         ({"destination": {"endpoint_url": "https://10.0.0.1"}}, "destination.endpoint_url"),
         ({"destination": {"oops": 1}}, "destination.oops"),
+        ({"data": "events", "plain_names": True}, "plain_names"),
+        ({"plain_names": "yes"}, "plain_names"),
         ({"oops": 1}, "oops"),
     ],
 )

@@ -52,7 +52,8 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     that of events is `currents`, in `avro` every 5. `remove` and `hash` name fields whose values become `[REDACTED]`
     or the SHA-256 of what they were. `frequency_s`, in seconds, takes
     precedence over `frequency`. While `active` is false nothing is sent, and events wait for as long as `EVENTS`
-    keeps them. The directory of events is `currents` where none is given.
+    keeps them. The directory of events is `currents` where none is given. With `plain_names` the names of files of
+    clicks and conversions have neither spaces nor colons.
     """
 
     data: Data
@@ -66,6 +67,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     types: Annotated[tuple[ExportedType, ...], Meta(max_length=200)] = ()
     remove: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
     hash: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
+    plain_names: bool = False
     active: bool = True
 
     def __post_init__(self) -> None:
@@ -113,6 +115,8 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for field in others:
             if getattr(self, field):
                 raise InvalidError(f"expected nothing, since an export of {self.data} has none", field=field)
+        if self.plain_names and self.data == "events":
+            raise InvalidError("expected false, since names of files of events are always plain", field="plain_names")
         self.destination.check(allow_private=allow_private)
 
 
@@ -202,6 +206,7 @@ def content_of(export: Export) -> Content:
         format=export.format_name,
         remove=export.remove,
         hash=export.hash,
+        plain_names=export.plain_names,
     )
 
 

@@ -276,6 +276,26 @@ async def test_object_is_the_same_when_a_run_dies_between_the_plan_and_the_objec
     assert ["a", "b", "c"] == world.store.ids
 
 
+async def test_planned_file_keeps_the_form_of_its_name_when_names_become_plain(world: World) -> None:
+    world.store.refusal = CredentialsError("refused")
+    await world.publish("a")
+    await world.run()
+    world.store.refusal = None
+    taken = "raw/2026/11/22/2026-11-22 12:00:01.csv.gz"
+    world.store.objects[taken] = b"not ours"
+    content = Content(selection=EventSelection(data="clicks"), plain_names=True)
+    world.job = replace(world.job, content=content, revision=2)
+    await world.publish("b")
+
+    await world.run()
+
+    assert b"not ours" == world.store.objects.pop(taken)
+    assert ["2026-11-22 12:00:02.csv.gz", "2026-11-22_12-00-03.csv.gz"] == sorted(
+        key.removeprefix("raw/2026/11/22/") for key in world.store.objects
+    )
+    assert ["a", "b"] == world.store.ids
+
+
 class PartsByUser(AffiseLayout):
     """Clicks with a file for each user, under names that a window alone has."""
 

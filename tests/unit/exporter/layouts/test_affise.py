@@ -63,6 +63,16 @@ def test_name_is_the_second_below_padded_folders() -> None:
     assert "2026/01/02/2026-01-02 03:04:05" == name(at)
 
 
+def test_plain_name_has_neither_spaces_nor_colons() -> None:
+    content = Content(selection=EventSelection(data="conversions"), plain_names=True)
+    layout = AffiseLayout(Origin(app_key="app", export_id="conversions"), content)
+    at = datetime(2026, 1, 2, 1, 4, 5, tzinfo=timezone(timedelta(hours=3)))
+
+    named = layout.name(FileName(part="conversions", named_at=at, queued_at=at, first_sequence=1))
+
+    assert "2026/01/01/2026-01-01_22-04-05" == named
+
+
 def test_name_is_in_utc_when_the_clock_is_not() -> None:
     at = datetime(2026, 1, 2, 1, 0, 0, tzinfo=timezone(timedelta(hours=3)))
 

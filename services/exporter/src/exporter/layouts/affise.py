@@ -28,6 +28,8 @@ from exporter.pipeline.transforms import Transforms
 
 EPOCH = datetime(1970, 1, 1)
 TIME = "%Y-%m-%d %H:%M:%S"
+PLAIN_TIME = "%Y-%m-%d_%H-%M-%S"
+"""A name for systems that refuse spaces and colons, as Windows does."""
 
 WRITTEN_OUT_DIGITS: Final = 400
 """The most digits, before or after the point, of a number with an exponent that a cell writes out. A double has 324."""
@@ -78,6 +80,7 @@ class AffiseLayout:
         self._app_key = origin.app_key
         self._transforms = Transforms(content.remove, content.hash)
         self._selection = content.selection
+        self._name_format = f"%Y/%m/%d/{PLAIN_TIME if content.plain_names else TIME}"
         self._table = table_of_text(data, columns)
         self._complete = _complete_click if data == "clicks" else _complete_conversion
         self._positions = {name: position for position, name in enumerate(columns)}
@@ -99,8 +102,7 @@ class AffiseLayout:
 
     def name(self, name: FileName) -> str:
         """The name below the export's directory, for a file of this second."""
-        at = name.named_at.astimezone(UTC)
-        return f"{at:%Y/%m/%d}/{at.strftime(TIME)}"
+        return name.named_at.astimezone(UTC).strftime(self._name_format)
 
     def _reading(self, events: Sequence[RowEvent], dropped: int, reason: str) -> Reading:
         selection = self._selection
