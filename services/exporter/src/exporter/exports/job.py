@@ -8,6 +8,7 @@ from msgspec import Struct
 from exporter.exports.progress import WindowPlan
 from exporter.exports.schedule import Schedule
 from exporter.pipeline.content import Content
+from exporter.pipeline.lane import WHOLE, Lane, Shards
 from exporter.pipeline.ports import Destination, FileName, Format, Layout
 
 
@@ -17,6 +18,7 @@ class ExportJob(Struct, frozen=True, kw_only=True):
 
     `location` identifies the destination, without secrets; `directory` has no slash at its ends and may be empty.
     `layout_of` and `format_of` give those of a content: that of this revision, or of a window that is planned.
+    `shards` is the number of lanes that the configuration wants, and `lane` the one that this job is for.
     `record` is called with each window whose files are stored, and after a crash again with the same one.
     """
 
@@ -30,6 +32,8 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     location: str
     directory: str
     open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
+    shards: Shards = 1
+    lane: Lane = WHOLE
     record: Callable[[WindowPlan], Awaitable[None]] | None = None
 
     def key(self, content: Content, name: FileName) -> str:

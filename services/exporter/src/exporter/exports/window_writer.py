@@ -138,7 +138,9 @@ class WindowWriter:
         async def write() -> WindowBuilder:
             window = WindowBuilder(name, layout, form, limits=limits, behind=behind)
             try:
-                source = self._dependencies.source.open(self._job.app_key, after=after, until=until)
+                source = self._dependencies.source.open(
+                    self._job.app_key, after=after, until=until, lane=self._job.lane
+                )
                 async with self._dependencies.builds.hold(self._job.app_key), source as events:
                     while not window.full and (messages := await events.next()):
                         await asyncio.to_thread(window.add, messages)
@@ -149,6 +151,16 @@ class WindowWriter:
             return window
 
         return await self._retry_budget.run(write)
+
+    def _file_name(self, part: str, window: WindowBuilder, named_at: datetime) -> FileName:
+        return FileName(
+            part=part,
+            named_at=named_at,
+            queued_at=window.queued_at,
+            first_sequence=window.first_sequence,
+            last_sequence=window.last_sequence,
+            lane=self._job.lane,
+        )
 
     def _plan(self, window: WindowBuilder) -> WindowPlan:
         content = self._job.content
@@ -163,7 +175,7 @@ class WindowWriter:
             rows_in=window.rows_in,
             rows_dropped=window.rows_dropped,
             files=tuple(
-                _planned(self._job.key(content, _file_name(part, window, named_at)), part, file)
+                _planned(self._job.key(content, self._file_name(part, window, named_at)), part, file)
                 for part, file in window.files.items()
             ),
         )
@@ -219,7 +231,7 @@ class WindowWriter:
         """The plan with the next free name for one file. Returns the plan, which is stored, and the file."""
         named_at = name_at(self._dependencies.clock(), self._progress_store.progress.named_at)
         planned = plan.files[place]
-        key = self._job.key(plan.content, _file_name(planned.part, window, named_at))
+        key = self._job.key(plan.content, self._file_name(planned.part, window, named_at))
         planned = replace(planned, key=key)
         plan = replace(plan, named_at=named_at, files=(*plan.files[:place], planned, *plan.files[place + 1 :]))
         await self._store(plan)
@@ -263,16 +275,6 @@ class WindowWriter:
         await self._progress_store.change(
             lambda progress: replace(renewed(progress, now), window=None, cursor=plan.last_sequence)
         )
-
-
-def _file_name(part: str, window: WindowBuilder, named_at: datetime) -> FileName:
-    return FileName(
-        part=part,
-        named_at=named_at,
-        queued_at=window.queued_at,
-        first_sequence=window.first_sequence,
-        last_sequence=window.last_sequence,
-    )
 
 
 def _planned(key: str, part: str, file: PartFile) -> PlannedFile:

@@ -7,8 +7,7 @@ class Origin(Struct, frozen=True, kw_only=True):
     """
     The export that writes, and the mesh in which it runs.
 
-    `destination` is the kind of the destination: `S3`, `AzureBlob`, `Local` or `Gateway`. `shard` is the part of the
-    partitions that one lane of the export reads.
+    `destination` is the kind of the destination: `S3`, `AzureBlob`, `Local` or `Gateway`.
     """
 
     app_key: str
@@ -16,4 +15,3 @@ class Origin(Struct, frozen=True, kw_only=True):
     cluster: str = "millrace"
     zone: str = "main"
     destination: str = "S3"
-    shard: int = 0

@@ -6,6 +6,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from exporter.pipeline.lane import WHOLE, Lane
 from exporter.pipeline.tables import Row, Table
 
 
@@ -58,7 +59,7 @@ class FileName(Struct, frozen=True, kw_only=True):
 
     `named_at` is the time of the run, in whole seconds that no other file of the export has. `queued_at` is the time
     when the stream stored the window's first message with rows, and `first_sequence` the position of that message.
-    `last_sequence` is that of the window's last message.
+    `last_sequence` is that of the window's last message, and `lane` what the window was read from.
     """
 
     part: str
@@ -66,6 +67,7 @@ class FileName(Struct, frozen=True, kw_only=True):
     queued_at: datetime
     first_sequence: int
     last_sequence: int = 0
+    lane: Lane = WHOLE
 
 
 class Layout(Protocol):

@@ -4,8 +4,11 @@ The events of one app, read from `EVENTS` by sequence. Depends on no export.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from operator import attrgetter
+from typing import Protocol
 
+from exporter.pipeline.lane import WHOLE, Lane
 from shared.contracts import streams, subjects
 from shared.errors import UnavailableError
 from shared.messaging.bus import Bus, StreamState
@@ -14,17 +17,15 @@ from shared.messaging.message import Message
 from shared.messaging.pull import Pull
 
 BATCH = 256
+CAPACITY = 1024
+CAPACITY_BYTES = 8 << 20
+"""The most that one range reads ahead."""
 SILENT_S = 60.0
 """A message that was announced and has not arrived by then has expired during the read."""
 
 
-class SequenceRange:
-    """The messages of one app in a range of sequences. Made by `EventSource.open`."""
-
-    def __init__(self, scan: Pull, until: int) -> None:
-        self._scan = scan
-        self._until = until
-        self._remaining = scan.pending_at_open
+class MessageRange(Protocol):
+    """Messages in a range of sequences."""
 
     async def next(self) -> list[Message]:
         """
@@ -36,6 +37,19 @@ class SequenceRange:
         Raises:
             UnavailableError: The stream went silent. Open the range again: its end may have changed.
         """
+        ...
+
+
+class SequenceRange:
+    """The messages of one subject, or filter, in a range of sequences. Satisfies `MessageRange`."""
+
+    def __init__(self, scan: Pull, until: int) -> None:
+        self._scan = scan
+        self._until = until
+        self._remaining = scan.pending_at_open
+
+    async def next(self) -> list[Message]:
+        """Read some messages."""
         if self._remaining <= 0:
             return []
         try:
@@ -50,6 +64,28 @@ class SequenceRange:
         return found
 
 
+class MergedRange:
+    """The messages of several subjects in the order of the stream. Satisfies `MessageRange`."""
+
+    def __init__(self, ranges: list[SequenceRange]) -> None:
+        self._read: dict[SequenceRange, list[Message]] = {one: [] for one in ranges}
+
+    async def next(self) -> list[Message]:
+        """Read some messages: those before which no other subject has one."""
+        for one, messages in list(self._read.items()):
+            if not messages and not (messages := await one.next()):
+                del self._read[one]
+            else:
+                self._read[one] = messages
+        # Nothing that is read later comes before what was read last of its subject.
+        end = min((messages[-1].sequence for messages in self._read.values()), default=0)
+        found: list[Message] = []
+        for one, messages in self._read.items():
+            found += [message for message in messages if message.sequence <= end]
+            self._read[one] = [message for message in messages if message.sequence > end]
+        return sorted(found, key=attrgetter("sequence"))
+
+
 class EventSource:
     """Reads `EVENTS`. Every method raises `UnavailableError` while NATS does not answer."""
 
@@ -61,8 +97,27 @@ class EventSource:
         return await self._bus.stream_state(streams.EVENTS)
 
     @asynccontextmanager
-    async def open(self, app_key: str, *, after: int, until: int) -> AsyncIterator[SequenceRange]:
-        """Open the messages of an app in (`after`, `until`]. `until` must be in the stream already."""
-        subject = subjects.events_of_app(app_key)
-        async with open_scan(self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1) as scan:
-            yield SequenceRange(scan, until)
+    async def open(self, app_key: str, *, after: int, until: int, lane: Lane = WHOLE) -> AsyncIterator[MessageRange]:
+        """Open the messages of an app in (`after`, `until`] of a lane. `until` must be in the stream already."""
+        # A consumer for each partition: the right to one with several filters is that to the whole stream (ADR 0027).
+        filters = [subjects.events(app_key, partition) for partition in lane.partitions]
+        if lane.is_whole:
+            filters = [subjects.events_of_app(app_key)]
+        async with AsyncExitStack() as opened:
+            ranges = [
+                SequenceRange(
+                    await opened.enter_async_context(
+                        open_scan(
+                            self._bus,
+                            streams.EVENTS,
+                            subject=subject,
+                            start_sequence=after + 1,
+                            capacity=CAPACITY // len(filters),
+                            capacity_bytes=CAPACITY_BYTES // len(filters),
+                        )
+                    ),
+                    until,
+                )
+                for subject in filters
+            ]
+            yield MergedRange(ranges) if len(ranges) > 1 else ranges[0]

@@ -15,12 +15,13 @@ from exporter.layouts.currents import CurrentsLayout
 from exporter.layouts.currents.event_types import schema_name, type_of
 from exporter.layouts.currents.layout import MAX_EVENT_BYTES, MAX_INT
 from exporter.pipeline.content import Content
+from exporter.pipeline.lane import Lane
 from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import FileName
 from exporter.pipeline.selection import EventSelection
 from shared.contracts.messages import Event, User, encode, make_attributes
 
-ORIGIN = Origin(app_key="shop", export_id="all", cluster="prod-03", zone="prod-03", shard=2)
+ORIGIN = Origin(app_key="shop", export_id="all", cluster="prod-03", zone="prod-03")
 IZMIR = "2baa66f3094b4398b7b39357c6dde9b182eda6407c7ec600cf4ec44f46f584e2"
 CUSTOM = "users.behaviors.CustomEvent"
 
@@ -87,7 +88,7 @@ def test_any_type_has_a_schema_and_a_name_that_is_a_key(kind: str, code: str) ->
 
 def test_name_has_connector_type_hour_schema_zone_shard_and_sequence() -> None:
     at = datetime(2026, 11, 22, 2, 59, tzinfo=UTC)
-    name = FileName(part=CUSTOM, named_at=at, queued_at=at, first_sequence=35465)
+    name = FileName(part=CUSTOM, named_at=at, queued_at=at, first_sequence=35465, lane=Lane(shards=4, shard=2))
 
     assert (
         "dataexport.prod-03.S3.integration.all/event_type=users.behaviors.CustomEvent/date=2026-11-22-02/1/prod-03/"

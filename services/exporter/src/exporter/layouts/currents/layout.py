@@ -69,7 +69,7 @@ class CurrentsLayout:
         number, _ = newest_schema(schema_name(name.part))
         hour = name.queued_at.astimezone(UTC).strftime("%Y-%m-%d-%H")
         folder = f"{connector}/event_type={name.part}/date={hour}/{number}/{origin.zone}"
-        return f"{folder}/{connector}+{origin.shard}+{name.first_sequence:010}"
+        return f"{folder}/{connector}+{name.lane.shard}+{name.first_sequence:010}"
 
     def _row(self, part: str, event: AnyEvent) -> Row:
         columns, of_attributes = self._columns.get(part) or self._look_up(part)
