@@ -14,7 +14,8 @@ from exporter.destinations import DestinationConfig
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.platform import Platform
-from exporter.destinations.s3 import S3Config, S3Destination
+from exporter.destinations.s3 import S3Config
+from exporter.destinations.store_destination import StoreDestination
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.objects.app_reports import open_reports
@@ -71,24 +72,24 @@ async def s3_config(moto: MotoServer) -> S3Config:
 
 
 @pytest.fixture
-async def destination(config: DestinationConfig, platform: Platform) -> AsyncIterator[S3Destination]:
+async def destination(config: DestinationConfig, platform: Platform) -> AsyncIterator[StoreDestination]:
     async with config.open("shop", platform) as destination:
         yield destination
 
 
 @asynccontextmanager
-async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[S3Destination]:
+async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[StoreDestination]:
     async with msgspec.structs.replace(config, **fields).open("shop", platform) as destination:
         yield destination
 
 
-async def test_object_is_read_back_as_it_was_put(destination: S3Destination) -> None:
+async def test_object_is_read_back_as_it_was_put(destination: StoreDestination) -> None:
     await destination.put(KEY, b"\x1f\x8b bytes", GZIP)
 
     assert b"\x1f\x8b bytes" == await destination.read(KEY, 8)
 
 
-async def test_object_is_not_overwritten_when_there_is_one(destination: S3Destination) -> None:
+async def test_object_is_not_overwritten_when_there_is_one(destination: StoreDestination) -> None:
     await destination.put(KEY, b"first", GZIP)
 
     with pytest.raises(ConflictError):
@@ -97,14 +98,14 @@ async def test_object_is_not_overwritten_when_there_is_one(destination: S3Destin
     assert b"first" == await destination.read(KEY, 5)
 
 
-async def test_nothing_is_read_when_there_is_no_object_of_the_size(destination: S3Destination) -> None:
+async def test_nothing_is_read_when_there_is_no_object_of_the_size(destination: StoreDestination) -> None:
     await destination.put(KEY, b"first", GZIP)
 
     assert None is await destination.read(KEY, 6)
     assert None is await destination.read("raw/none", 5)
 
 
-async def test_object_as_large_as_a_file_is_put_in_one_piece(destination: S3Destination) -> None:
+async def test_object_as_large_as_a_file_is_put_in_one_piece(destination: StoreDestination) -> None:
     data = bytes(range(256)) * (20 << 12)
 
     await destination.put(KEY, data, GZIP)

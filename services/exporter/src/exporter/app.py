@@ -11,7 +11,7 @@ from exporter import SERVICE_NAME
 from exporter.config import EXPORTS, ExporterSettings, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
-from exporter.destinations.s3 import FILE_LIMITS
+from exporter.destinations.store_destination import FILE_LIMITS
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner

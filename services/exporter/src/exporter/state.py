@@ -8,7 +8,7 @@ from msgspec import Struct
 from exporter.config import EXPORTS, Export
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.platform import Platform
-from exporter.destinations.s3 import PROBE_LIMITS
+from exporter.destinations.store_destination import PROBE_LIMITS
 from exporter.exports.run_store import RunStore
 from exporter.exports.scheduler import ExportScheduler
 from exporter.folders.claims import Owner

@@ -15,7 +15,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
-from exporter.destinations.s3 import FILE_LIMITS, S3Destination
+from exporter.destinations.store_destination import FILE_LIMITS, StoreDestination
 from shared.objects.app_reports import report_key
 from shared.objects.config import StoreLimits
 
@@ -49,10 +49,10 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
     @asynccontextmanager
     async def open(
         self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
-    ) -> AsyncIterator[S3Destination]:
+    ) -> AsyncIterator[StoreDestination]:
         """Open the destination, without a request to the store."""
         async with platform.open_reports(limits) as store:
-            yield S3Destination(store, key_of=lambda key: report_key(app_key, destination_file_name(key)))
+            yield StoreDestination(store, key_of=lambda key: report_key(app_key, destination_file_name(key)))
 
 
 def destination_file_name(key: str) -> str:

@@ -3,38 +3,37 @@ Write files into a bucket of Amazon S3, or of a store that speaks S3.
 
 Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a key exists already, to
 distinguish an unconfirmed write of ours from another writer's object. Test Connection also tries s3:DeleteObject:
-without that right exports work, and the probe object stays. There is no `Content-Encoding`: with it
-a client would decompress the file in transit and keep the name.
-Implementation: one conditional PUT a file (`If-None-Match: *`), whole from memory, through `shared.objects.store`.
+without that right exports work, and the probe object stays.
+Implementation: `exporter.destinations.store_destination`.
 Considerations: names hold a space and colons, which S3 accepts and Windows file systems do not. A directory belongs to
 one export, across all apps (`exporter.folders`).
 """
 
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
+from exporter.destinations.store_destination import (
+    DIRECTORY_BYTES,
+    FILE_LIMITS,
+    StoreDestination,
+    check_directory,
+    folder_of,
+    host_of,
+)
 from shared.aws.endpoints import domain_of, is_aws
 from shared.aws.roles import checked_token
 from shared.config.secret import Secret
-from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.errors import InvalidError
 from shared.objects.config import S3StoreConfig, StoreLimits
-from shared.objects.store import ObjectStore
 from shared.outgoing.urls import check_url
 from shared.runtime.logs import redactor
 
-DIRECTORY_BYTES: Final = 512
 ENDPOINT_FIELD: Final = "destination.endpoint_url"
-FILE_LIMITS: Final = StoreLimits(request_s=110)
-"""A file of 64 MB passes at 5 Mbit/s."""
-PROBE_LIMITS: Final = StoreLimits(connect_s=3, request_s=6, retries=0)
-"""For Test Connection, where a person waits. Each of its steps ends after 5 s, and the request with it."""
 
 
 class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,16 +60,13 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     @property
     def folder(self) -> str:
         """The directory as it stands in keys: one slash between its parts, none at its ends."""
-        return "/".join(part for part in self.directory.split("/") if part)
+        return folder_of(self.directory)
 
     def place(self, app_key: str) -> str:
         """The bucket as claims of folders name it: the same for every spelling of its endpoint, and every app."""
         if not self.endpoint_url or is_aws(self.endpoint_url, "s3"):
             return f"{domain_of(self.region)} {self.bucket}"
-        parts = urlsplit(self.endpoint_url.lower())
-        usual = {"http": 80, "https": 443}.get(parts.scheme)
-        port = f":{parts.port}" if parts.port not in {None, usual} else ""
-        return f"{(parts.hostname or '').rstrip('.')}{port} {self.bucket}"
+        return f"{host_of(self.endpoint_url)} {self.bucket}"
 
     def location(self, app_key: str) -> str:
         """The normalized location of the files, the same for every spelling and every app. Holds no secret."""
@@ -87,17 +83,14 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
             raise InvalidError("expected a secret access key, without spaces", field="destination.secret_key")
         checked_token(self.access_key, self.session_token, field="destination.session_token")
-        bad = set(self.folder.split("/")) & {".", ".."}
-        if bad or re.search(r"[\x00-\x1f\x7f]", self.directory) or len(self.folder.encode()) > DIRECTORY_BYTES:
-            message = f"expected folders between slashes, without . and .., of at most {DIRECTORY_BYTES} bytes"
-            raise InvalidError(message, field="destination.directory")
+        check_directory(self.directory)
         if self.endpoint_url:
             check_url(self.endpoint_url, ENDPOINT_FIELD, allow_private=allow_private)
 
     @asynccontextmanager
     async def open(
         self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
-    ) -> AsyncIterator["S3Destination"]:
+    ) -> AsyncIterator[StoreDestination]:
         """Open the destination, without a request to the bucket."""
         redactor.add(self.secret_key.reveal())
         redactor.add(self.session_token.reveal())
@@ -110,34 +103,4 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             endpoint_url=self.endpoint_url.rstrip("/") or None,
         )
         async with config.open(platform.outgoing, limits) as store:
-            yield S3Destination(store)
-
-
-class S3Destination:
-    """
-    A bucket.
-
-    Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.ProbedDestination`.
-
-    Args:
-        key_of: Maps a key of an export to a key of the store.
-    """
-
-    def __init__(self, store: ObjectStore, *, key_of: Callable[[str], str] = str) -> None:
-        self._store = store
-        self._key_of = key_of
-
-    async def put(self, key: str, data: bytes, content_type: str) -> None:
-        if not await self._store.put_if_absent(self._key_of(key), data, content_type=content_type):
-            raise ConflictError(f"there is an object {key} already")
-
-    async def read(self, key: str, size_bytes: int) -> bytes | None:
-        try:
-            if (await self._store.head(self._key_of(key))).size_bytes != size_bytes:
-                return None
-            return (await self._store.get(self._key_of(key))).data
-        except NotFoundError:
-            return None
-
-    async def delete(self, key: str) -> None:
-        await self._store.delete(self._key_of(key))
+            yield StoreDestination(store)

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
 
-from exporter.destinations.s3 import S3Destination
+from exporter.destinations.store_destination import StoreDestination
 from exporter.exports.job import ExportJob
 from exporter.exports.schedule import schedule_of
 from exporter.lake.lists import LakeLists
@@ -35,7 +35,7 @@ def lake_job(app_key: str, lists: LakeLists, open_lake: OpenLake, location: str,
     @asynccontextmanager
     async def open_destination() -> AsyncIterator[Destination]:
         async with open_lake() as store:
-            yield S3Destination(store)
+            yield StoreDestination(store)
 
     return ExportJob(
         app_key=app_key,
