@@ -16,6 +16,7 @@ from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
 from exporter.destinations.store_destination import StoreDestination
+from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import ConflictError, InvalidError, MillraceError
 from shared.objects.app_reports import open_reports
@@ -56,9 +57,12 @@ def test_every_destination_has_a_place() -> None:
 
 @pytest.fixture
 async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with open_outgoing() as outgoing:
+    async def external_id(app_key: str) -> str:
+        return f"{app_key}:of-a-test"
+
+    async with open_outgoing() as outgoing, AwsClients(outgoing) as aws:
         opened = partial(open_reports, Settings(data_dir=str(tmp_path)), outgoing)
-        yield Platform(outgoing=outgoing, allow_private=True, open_reports=opened)
+        yield Platform(outgoing=outgoing, allow_private=True, open_reports=opened, aws=aws, external_id=external_id)
 
 
 @pytest.fixture(params=DESTINATIONS, ids=lambda config: config.__name__)

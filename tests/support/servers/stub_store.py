@@ -64,7 +64,8 @@ class StubStore:
     """
     An async context manager. `url` is its address, `requests` are the received requests, `objects` the stored ones.
 
-    What is read comes back as it was stored, but for `changed_body` and `lost_header`.
+    What is read comes back as it was stored, but for `changed_body` and `lost_header`. Where `tokens` is set, other
+    session tokens have expired.
     """
 
     def __init__(self, speaks: Literal["s3", "azure"], region: str = "eu-west-1") -> None:
@@ -73,6 +74,7 @@ class StubStore:
         self.allowed_origin = "*"
         self.changed_body: bytes | None = None
         self.lost_header = ""
+        self.tokens: set[str] | None = None
         self.requests: list[tuple[str, str]] = []
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.speaks = speaks
@@ -104,6 +106,8 @@ class StubStore:
         public = "Authorization" not in request.headers
         if (fault := self.fault) is not None and method in fault.methods and public == fault.public:
             return await self._misbehave(request, fault)
+        if self.tokens is not None and request.headers.get("x-amz-security-token") not in self.tokens:
+            return self._error(400, "ExpiredToken", method)
         answers: dict[str, Callable[[web.Request, str, bytes], Awaitable[web.StreamResponse]]] = {
             "PUT": self._put,
             "GET": self._get,

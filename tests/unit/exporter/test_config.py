@@ -8,9 +8,11 @@ import pytest
 from exporter.config import Export, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
+from exporter.destinations.s3 import S3Config
 from exporter.exports.schedule import schedule_of
 from exporter.folders.claims import Folder
 from exporter.formats import FORMATS
+from shared.aws.clients import AwsClients
 from shared.config.registry import ConfigEntry
 from shared.config.secret_keys import generate_key
 from shared.config.secret_store import SecretStore
@@ -20,8 +22,21 @@ from shared.runtime.settings import Settings
 from support.outgoing import open_outgoing
 
 OUTGOING = open_outgoing()
-PLATFORM = Platform(outgoing=OUTGOING, allow_private=False, open_reports=partial(open_reports, Settings(), OUTGOING))
 ADVERTISER = "5F059C53D346519B154F20D4"
+ROLE = "arn:aws:iam::123456789012:role/exports"
+
+
+async def external_id(app_key: str) -> str:
+    return f"{app_key}:of-a-test"
+
+
+PLATFORM = Platform(
+    outgoing=OUTGOING,
+    allow_private=False,
+    open_reports=partial(open_reports, Settings(), OUTGOING),
+    aws=AwsClients(OUTGOING),
+    external_id=external_id,
+)
 
 
 def export(**changes: Any) -> Export:
@@ -59,6 +74,11 @@ def export(**changes: Any) -> Export:
         ({"destination": {"secret_key": ""}}, "destination.secret_key"),
         ({"destination": {"access_key": "ASIAEXAMPLE"}}, "destination.session_token"),
         ({"destination": {"access_key": "ASIAEXAMPLE", "session_token": "a b"}}, "destination.session_token"),
+        ({"destination": {"access_key": ""}}, "destination.access_key"),
+        ({"destination": {"role_arn": ROLE}}, "destination.access_key"),
+        ({"destination": {"access_key": "", "role_arn": ROLE + "\n"}}, "destination.role_arn"),
+        ({"destination": {"access_key": "", "role_arn": "exports"}}, "destination.role_arn"),
+        ({"destination": {"external_id": "shop:mine"}}, "destination.external_id"),
         ({"destination": {"directory": "../x"}}, "destination.directory"),
         ({"destination": {"endpoint_url": "https://10.0.0.1"}}, "destination.endpoint_url"),
         ({"destination": {"oops": 1}}, "destination.oops"),
@@ -72,6 +92,19 @@ def test_form_is_refused_with_the_field_that_is_wrong(changes: dict[str, Any], f
         export(**changes)
 
     assert field == caught.value.field
+
+
+def test_secrets_of_keys_go_when_a_role_replaces_them() -> None:
+    saved = export(destination={"access_key": "ASIAEXAMPLE", "session_token": "token"})
+    form = {"bucket": "raw-data", "region": "eu-west-1", "type": "s3", "role_arn": ROLE}
+
+    value = SecretStore([generate_key()]).from_form({"data": "clicks", "destination": form}, Export, saved)
+
+    value.check(allow_private=False)
+    assert isinstance(value.destination, S3Config)
+    assert value.has_role
+    assert not saved.has_role
+    assert ("", "") == (value.destination.secret_key.reveal(), value.destination.session_token.reveal())
 
 
 def test_default_is_every_fifteen_minutes() -> None:

@@ -5,6 +5,7 @@ A service knows its own kinds alone, so only here is an app whole. Tables of kin
 """
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,11 +19,11 @@ from shared.contracts.subjects import check_app_key
 from shared.errors import ConflictError, InvalidError, NotFoundError
 
 STAYS = (
-    "Deleted too: what the lake of exporter holds of the app. Not deleted: stored objects, exported files, events and"
-    " dead letters until their time is over, profiles, and tokens (`millrace token revoke`)."
+    "Deleted too: what the lake of exporter holds of the app, and its external id. Not deleted: stored objects,"
+    " exported files, events and dead letters until their time is over, profiles, and tokens (`millrace token revoke`)."
 )
 
-LAKE_SERVICE = "exporter"
+EXPORTER = "exporter"
 
 
 class OwnedResource(Struct, frozen=True):
@@ -64,7 +65,8 @@ async def _run(args: argparse.Namespace) -> int:
         if args.action == "delete" and args.yes:
             deleted = await delete_resources(api, found)
             # Also where it shows nothing yet: events of the last minutes would be written into it.
-            await api.call(LAKE_SERVICE, "DELETE", f"/v1/apps/{app_key}/lake")
+            await api.call(EXPORTER, "DELETE", f"/v1/apps/{app_key}/lake")
+            await _remove_external_id(api, app_key)
             console.print_line(f"{deleted} deleted. {STAYS}")
         elif args.action == "delete":
             console.print_line(f"{len(found)} would be deleted; `--yes` deletes them. {STAYS}")
@@ -79,7 +81,7 @@ async def find_resources(api: ServiceApi, app_key: str) -> list[OwnedResource]:
         UnavailableError, InvalidError: A service cannot be asked. Nothing is known to be whole then.
     """
     root = f"/v1/apps/{app_key}"
-    found = await _if_there(api, OwnedResource("lake", LAKE_SERVICE, f"{root}/lake"))
+    found = await _if_there(api, OwnedResource("lake", EXPORTER, f"{root}/lake"))
     for table in reversed(ORDER):
         if table == "":
             found += await _if_there(api, OwnedResource("app", APP_SERVICE, root))
@@ -92,6 +94,12 @@ async def find_resources(api: ServiceApi, app_key: str) -> list[OwnedResource]:
             items = (await api.call(service, "GET", path))["items"]
             found += [OwnedResource(table, service, f"{path}/{item['id']}") for item in items]
     return found
+
+
+async def _remove_external_id(api: ServiceApi, app_key: str) -> None:
+    """Remove what the first look at it makes: so it is not looked for."""
+    with suppress(NotFoundError):
+        await api.call(EXPORTER, "DELETE", f"/v1/apps/{app_key}/external-id")
 
 
 async def _if_there(api: ServiceApi, resource: OwnedResource) -> list[OwnedResource]:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from exporter import SERVICE_NAME
+from exporter.access.external_ids import EXTERNAL_IDS, ExternalIds
+from exporter.access.trust import OwnAccounts
 from exporter.config import EXPORTS, ExporterSettings, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
@@ -29,6 +31,7 @@ from exporter.lake.upkeep import LakeUpkeep
 from exporter.pipeline.source import EventSource
 from exporter.routes import ROUTES
 from exporter.state import State
+from shared.aws.clients import AwsClients
 from shared.config.secret_keys import UnsignedError
 from shared.contracts import streams
 from shared.contracts.keys import LAKE_EXPORT
@@ -46,12 +49,18 @@ async def build(mesh: Mesh) -> State:
     """Open every part. Exports that the last process left in the middle of a file continue at once."""
     exports = mesh.registry.view(EXPORTS)
     settings = mesh.settings_as(ExporterSettings)
+    external_ids = ExternalIds(mesh.registry)
+    aws = await mesh.enter(
+        AwsClients(mesh.outgoing, ("s3", "sts"), sts_endpoint_url=mesh.settings.sts_endpoint_url or None)
+    )
     platform = Platform(
         cluster=settings.exporter_cluster,
         zone=settings.exporter_zone,
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings, mesh.outgoing),
         outgoing=mesh.outgoing,
+        aws=aws,
+        external_id=external_ids.of_app,
     )
     formats = formats_with(await mesh.enter(ParquetWorkers()))
     run_store = RunStore(mesh.bucket(streams.RUNS))
@@ -142,6 +151,8 @@ async def build(mesh: Mesh) -> State:
         exports=exports,
         platform=platform,
         folder_claims=folder_claims,
+        external_ids=external_ids,
+        own_accounts=OwnAccounts(aws),
     )
 
 
@@ -151,7 +162,7 @@ SERVICE = Service(
     routes=ROUTES,
     streams=(streams.EVENTS, streams.ALERTS),
     buckets=(streams.CONFIG, streams.RUNS, streams.PLANS, streams.LAKE, streams.CLAIMS),
-    kinds=(EXPORTS,),
+    kinds=(EXPORTS, EXTERNAL_IDS),
     endpoints=ENDPOINTS,
     settings=ExporterSettings,
 )

@@ -11,6 +11,7 @@ from msgspec.structs import force_setattr, replace
 
 from exporter.destinations import DestinationConfig
 from exporter.destinations.platform import Platform
+from exporter.destinations.s3 import S3Config
 from exporter.exports.job import ExportJob
 from exporter.exports.schedule import Schedule, schedule_of
 from exporter.folders.claims import Folder
@@ -83,6 +84,11 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def format_name(self) -> FormatName:
         """The format, or the usual one of the layout."""
         return self.format or DEFAULT_FORMATS[self.layout_name]
+
+    @property
+    def has_role(self) -> bool:
+        """Whether a role of the customer's AWS writes its files."""
+        return isinstance(self.destination, S3Config) and bool(self.destination.role_arn)
 
     def schedule(self, app_key: str, export_id: str) -> Schedule:
         """The times of its runs."""

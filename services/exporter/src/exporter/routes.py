@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
+from exporter.access.trust import RoleTrust
 from exporter.config import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
 from exporter.lake.lake import LakeFiles
@@ -20,6 +21,9 @@ from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/exports"
 LAKE_PATH: Final = "/v1/apps/{app_key}/lake"
+EXTERNAL_ID_PATH: Final = "/v1/apps/{app_key}/external-id"
+REGION: Final = r"^[a-z0-9-]{2,32}$(?!\n)"
+USUAL_REGION: Final = "us-east-1"
 FLUSH_WAIT_S: Final = 60.0
 """The longest wait of a flush. Then it returns the record of the run in progress."""
 RUNS_DEFAULT: Final = 50
@@ -86,6 +90,19 @@ async def erase_lake(call: Call[State]) -> None:
     await call.state.lake.erasure.erase(call.app_key)
 
 
+async def show_external_id(call: Call[State]) -> RoleTrust:
+    """The app's external id, made with the first call, and the trust policy of a role."""
+    external_id = await call.state.external_ids.of_app(subjects.check_new_app_key(call.app_key))
+    return await call.state.own_accounts.trust(external_id, call.query_values["region"])
+
+
+async def remove_external_id(call: Call[State]) -> None:
+    """Remove the external id of an app that is deleted."""
+    if any(entry.value.has_role for entry in await call.registry.list(EXPORTS, call.app_key)):
+        raise ConflictError("an export of the app has a role, whose trust policy demands the external id")
+    await call.state.external_ids.remove(call.app_key)
+
+
 def _id(call: Call[State]) -> str:
     return subjects.check_name(call.path["id"], "id")
 
@@ -120,4 +137,20 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", LAKE_PATH, show_lake, "List the files of the lake, the newest day first", reply=LakeFiles),
     Route("DELETE", LAKE_PATH, erase_lake, "Erase the lake", status=204),
     Route("POST", f"{LAKE_PATH}/flush", flush_lake, "Write what is new into the lake now", reply=Run),
+    Route(
+        "GET",
+        EXTERNAL_ID_PATH,
+        show_external_id,
+        "Show the external id with which roles of the app's AWS are assumed, and a role's trust policy",
+        reply=RoleTrust,
+        query={"region": Query("The region of the bucket", Annotated[str, Meta(pattern=REGION)], USUAL_REGION)},
+    ),
+    Route(
+        "DELETE",
+        EXTERNAL_ID_PATH,
+        remove_external_id,
+        "Remove the external id of a deleted app; one that is made later is another",
+        scope="admin",
+        status=204,
+    ),
 )

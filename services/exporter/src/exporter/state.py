@@ -5,6 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from exporter.access.external_ids import ExternalIds
+from exporter.access.trust import OwnAccounts
 from exporter.config import EXPORTS, Export
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.platform import Platform
@@ -28,6 +30,8 @@ class State(Struct, frozen=True, kw_only=True):
     exports: View[Export]
     platform: Platform
     folder_claims: FolderClaims
+    external_ids: ExternalIds
+    own_accounts: OwnAccounts
 
     async def test_connection(self, app_key: str, export_id: str, form: dict[str, Any]) -> ConnectionReport:
         """

@@ -208,13 +208,14 @@ class AwsClients:
         return session
 
     async def assume(self, role: AwsRole, *, region: str) -> TemporaryKeys:
-        """Temporary keys of a role, asked for now. Raises `AWS_ERRORS`."""
+        """Temporary keys of a role, asked for now; an empty external id is not sent. Raises `AWS_ERRORS`."""
         sts_client = self.client(
             "sts", region=region, credentials=role.base, endpoint_url=self._sts_endpoint_url, trusted=True
         )
+        external_id = {"ExternalId": role.external_id} if role.external_id else {}
         async with sts_client as sts:
             answer = await sts.assume_role(
-                RoleArn=role.role_arn, ExternalId=role.external_id, RoleSessionName="millrace", DurationSeconds=ROLE_S
+                RoleArn=role.role_arn, RoleSessionName="millrace", DurationSeconds=ROLE_S, **external_id
             )
         keys = answer["Credentials"]
         return {
@@ -224,6 +225,23 @@ class AwsClients:
             # obstore takes the standard library's UTC and no other.
             "expires_at": keys["Expiration"].astimezone(UTC),
         }
+
+    async def own_account(self, *, region: str) -> str:
+        """
+        The account of this process's own identity, which assumes the roles of customers.
+
+        Raises:
+            MillraceError: It has no identity, or STS does not answer.
+        """
+        sts_client = self.client(
+            "sts", region=region, credentials=None, endpoint_url=self._sts_endpoint_url, trusted=True
+        )
+        try:
+            async with sts_client as sts:
+                answer = await sts.get_caller_identity()
+        except AWS_ERRORS as error:
+            raise aws_error(error) from error
+        return str(answer["Account"])
 
     async def post_json(
         self,

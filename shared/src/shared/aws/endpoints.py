@@ -48,9 +48,18 @@ _DOMAINS: Final = sorted(
 
 def domain_of(region: str) -> str:
     """The domain of AWS's endpoints in a region, such as `amazonaws.com`."""
+    return _partition_of(region).outputs.dns_suffix
+
+
+def partition_of(region: str) -> str:
+    """The partition of AWS that a region is in, as it stands in ARNs, such as `aws-cn`."""
+    return _partition_of(region).id
+
+
+def _partition_of(region: str) -> _Partition:
     partitions = {partition.id: partition for partition in _PARTITIONS}
     of_region = (one for one in partitions.values() if region in one.regions or re.match(one.region_regex, region))
-    return next(of_region, partitions[COMMERCIAL]).outputs.dns_suffix
+    return next(of_region, partitions[COMMERCIAL])
 
 
 def is_aws(endpoint_url: str, service: str) -> bool:

@@ -65,8 +65,7 @@ def check_role(role_arn: str, external_id: str, app_key: str) -> None:
     Raises:
         InvalidError: The ARN is malformed, or the external id is not the tenant's; names the field.
     """
-    if not ROLE_ARN.fullmatch(role_arn):
-        raise InvalidError("expected the ARN of a role, arn:aws:iam::<account>:role/<name>", field="role_arn")
+    check_role_arn(role_arn)
     own = external_id == app_key or external_id.startswith(f"{app_key}:")
     if not own or not EXTERNAL_ID.fullmatch(external_id):
         raise InvalidError(
@@ -74,6 +73,12 @@ def check_role(role_arn: str, external_id: str, app_key: str) -> None:
             "policy demands it",
             field="external_id",
         )
+
+
+def check_role_arn(role_arn: str, *, field: str = "role_arn") -> None:
+    """Check the form of a role's ARN. Raises `InvalidError`, which names the field."""
+    if not ROLE_ARN.fullmatch(role_arn):
+        raise InvalidError("expected the ARN of a role, arn:aws:iam::<account>:role/<name>", field=field)
 
 
 def checked_token(access_key_id: str, session_token: Secret, *, field: str = "session_token") -> Secret:

@@ -85,6 +85,8 @@ class ObjectStore:
         self._files = files
         self._renew = renew
         self._opened_at = time.monotonic()
+        self.renewals = 0
+        """How often the store was made anew. Where a call that failed has raised it, the call may be made again."""
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -97,6 +99,7 @@ class ObjectStore:
         """Translate an error. Where it says that the keys have ended before their time, the next call has new ones."""
         if self._renew is not None and self._may_have_ended(code_in(error)):
             self._store, self._opened_at = self._renew(), time.monotonic()
+            self.renewals += 1
         return store_error(error, f"{doing} in {self._place}")
 
     def _may_have_ended(self, code: str | None) -> bool:

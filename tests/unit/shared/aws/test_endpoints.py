@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.aws.endpoints import domain_of, is_aws
+from shared.aws.endpoints import domain_of, is_aws, partition_of
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,10 @@ def test_another_host_is_not_aws(url: str) -> None:
 )
 def test_a_region_has_the_domain_of_its_partition(region: str, domain: str) -> None:
     assert domain == domain_of(region)
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+)
+def test_a_region_is_in_a_partition(region: str, partition: str) -> None:
+    assert partition == partition_of(region)

@@ -1,10 +1,11 @@
 """Dependencies of destinations on the platform."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
+from shared.aws.clients import AwsClients
 from shared.objects.config import StoreLimits
 from shared.objects.store import ObjectStore
 from shared.outgoing.door import Outgoing
@@ -15,7 +16,8 @@ class Platform(Struct, frozen=True, kw_only=True):
     Resources of the platform for destinations.
 
     `outgoing` are the connections of the process. `allow_private` allows endpoints in private networks. `open_reports`
-    opens the platform's store of reports. `cluster` and `zone` stand in the names of files of events.
+    opens the platform's store of reports. `cluster` and `zone` stand in the names of files of events. `aws` assumes the
+    roles of customers, with what `external_id` returns for an app.
     """
 
     outgoing: Outgoing
@@ -23,3 +25,5 @@ class Platform(Struct, frozen=True, kw_only=True):
     cluster: str = "millrace"
     zone: str = ""
     open_reports: Callable[[StoreLimits], AbstractAsyncContextManager[ObjectStore]]
+    aws: AwsClients
+    external_id: Callable[[str], Awaitable[str]]

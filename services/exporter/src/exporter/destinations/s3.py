@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from exporter.destinations.platform import Platform
 from exporter.destinations.store_destination import (
@@ -26,7 +27,7 @@ from exporter.destinations.store_destination import (
     host_of,
 )
 from shared.aws.endpoints import domain_of, is_aws
-from shared.aws.roles import checked_token
+from shared.aws.roles import AwsRole, CredentialProvider, check_role_arn, checked_token
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.config import S3StoreConfig, StoreLimits
@@ -39,18 +40,25 @@ ENDPOINT_FIELD: Final = "destination.endpoint_url"
 class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     A directory of a bucket, or the whole bucket. `access_key` and `secret_key` are those of an IAM user; temporary keys
-    have a `session_token` too.
+    have a `session_token` too. Or else `role_arn` is a role whose trust policy demands the app's external id.
 
     `endpoint_url` is the address of another store that speaks S3. Without it, AWS is used.
     """
 
     bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$(?!\n)")]
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{2,32}$(?!\n)")]
-    access_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{3,128}$(?!\n)")]
-    secret_key: Secret
+    access_key: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_]{3,128})?$(?!\n)")] = ""
+    secret_key: Secret = msgspec.field(default_factory=lambda: Secret(""))
     session_token: Secret = msgspec.field(default_factory=lambda: Secret(""))
+    role_arn: Annotated[str, Meta(max_length=2048)] = ""
     directory: Annotated[str, Meta(max_length=DIRECTORY_BYTES)] = ""
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$(?!\n)")] = ""
+
+    def __post_init__(self) -> None:
+        if not self.access_key:
+            # A secret that a form omits is the saved one: here that of the keys which a role replaces.
+            force_setattr(self, "secret_key", Secret(""))
+            force_setattr(self, "session_token", Secret(""))
 
     @property
     def kind_in_names(self) -> str:
@@ -80,18 +88,28 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         Raises:
             InvalidError: A field is wrong; names it, below `destination`.
         """
-        if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
-            raise InvalidError("expected a secret access key, without spaces", field="destination.secret_key")
-        checked_token(self.access_key, self.session_token, field="destination.session_token")
+        self._check_identity()
         check_directory(self.directory)
         if self.endpoint_url:
             check_url(self.endpoint_url, ENDPOINT_FIELD, allow_private=allow_private)
+
+    def _check_identity(self) -> None:
+        if self.role_arn:
+            check_role_arn(self.role_arn, field="destination.role_arn")
+            if self.access_key:
+                raise InvalidError("expected no keys beside a role_arn", field="destination.access_key")
+            return
+        if not self.access_key:
+            raise InvalidError("expected an access key id, or a role_arn", field="destination.access_key")
+        if not self.secret_key or self.secret_key.reveal().split() != [self.secret_key.reveal()]:
+            raise InvalidError("expected a secret access key, without spaces", field="destination.secret_key")
+        checked_token(self.access_key, self.session_token, field="destination.session_token")
 
     @asynccontextmanager
     async def open(
         self, app_key: str, platform: Platform, *, limits: StoreLimits = FILE_LIMITS
     ) -> AsyncIterator[StoreDestination]:
-        """Open the destination, without a request to the bucket."""
+        """Open the destination, without a request to the bucket. A role is assumed with the first request."""
         redactor.add(self.secret_key.reveal())
         redactor.add(self.session_token.reveal())
         config = S3StoreConfig(
@@ -102,5 +120,9 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             session_token=checked_token(self.access_key, self.session_token),
             endpoint_url=self.endpoint_url.rstrip("/") or None,
         )
-        async with config.open(platform.outgoing, limits) as store:
+        provider: CredentialProvider | None = None
+        if self.role_arn:
+            role = AwsRole(role_arn=self.role_arn, external_id=await platform.external_id(app_key))
+            provider = platform.aws.credential_provider(role, region=self.region)
+        async with config.open(platform.outgoing, limits, credential_provider=provider) as store:
             yield StoreDestination(store)

@@ -6,13 +6,15 @@ There is no `Content-Encoding`: with it a client would decompress the file in tr
 """
 
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from shared.errors import ConflictError, InvalidError, NotFoundError
+from shared.errors import ConflictError, CredentialsError, DeniedError, InvalidError, NotFoundError
 from shared.objects.config import StoreLimits
 from shared.objects.store import ObjectStore
+
+T = TypeVar("T")
 
 DIRECTORY_BYTES: Final = 512
 FILE_LIMITS: Final = StoreLimits(request_s=110)
@@ -25,7 +27,8 @@ class StoreDestination:
     """
     A bucket, a container or a local directory.
 
-    Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.ProbedDestination`.
+    Satisfies `exporter.pipeline.ports.Destination` and `exporter.destinations.connection_test.ProbedDestination`. A
+    call that is refused because the keys of a role have ended, or were revoked, goes again with new ones, once.
 
     Args:
         key_of: Maps a key of an export to a key of the store.
@@ -36,19 +39,34 @@ class StoreDestination:
         self._key_of = key_of
 
     async def put(self, key: str, data: bytes, content_type: str) -> None:
-        if not await self._store.put_if_absent(self._key_of(key), data, content_type=content_type):
+        stored = await self._with_lasting_keys(
+            lambda: self._store.put_if_absent(self._key_of(key), data, content_type=content_type)
+        )
+        if not stored:
             raise ConflictError(f"there is an object {key} already")
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
-        try:
+        async def found() -> bytes | None:
             if (await self._store.head(self._key_of(key))).size_bytes != size_bytes:
                 return None
             return (await self._store.get(self._key_of(key))).data
+
+        try:
+            return await self._with_lasting_keys(found)
         except NotFoundError:
             return None
 
     async def delete(self, key: str) -> None:
-        await self._store.delete(self._key_of(key))
+        await self._with_lasting_keys(lambda: self._store.delete(self._key_of(key)))
+
+    async def _with_lasting_keys(self, call: Callable[[], Awaitable[T]]) -> T:
+        renewals = self._store.renewals
+        try:
+            return await call()
+        except (CredentialsError, DeniedError):
+            if self._store.renewals == renewals:
+                raise
+        return await call()
 
 
 def folder_of(directory: str) -> str:
