@@ -84,6 +84,7 @@ def export(**changes: Any) -> Export:
         ({"destination": {"oops": 1}}, "destination.oops"),
         ({"data": "events", "plain_names": True}, "plain_names"),
         ({"plain_names": "yes"}, "plain_names"),
+        ({"manifest": 1}, "manifest"),
         ({"oops": 1}, "oops"),
     ],
 )

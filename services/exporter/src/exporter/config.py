@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr, replace
 
 from exporter.destinations import DestinationConfig
+from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
 from exporter.exports.job import ExportJob
@@ -54,7 +55,8 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     or the SHA-256 of what they were. `frequency_s`, in seconds, takes
     precedence over `frequency`. While `active` is false nothing is sent, and events wait for as long as `EVENTS`
     keeps them. The directory of events is `currents` where none is given. With `plain_names` the names of files of
-    clicks and conversions have neither spaces nor colons.
+    clicks and conversions have neither spaces nor colons. With `manifest`, `_manifest/<first>-<last>.json` in the
+    directory lists the files of each window, and is written after them.
     """
 
     data: Data
@@ -69,6 +71,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     remove: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
     hash: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
     plain_names: bool = False
+    manifest: bool = False
     active: bool = True
 
     def __post_init__(self) -> None:
@@ -123,6 +126,8 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise InvalidError(f"expected nothing, since an export of {self.data} has none", field=field)
         if self.plain_names and self.data == "events":
             raise InvalidError("expected false, since names of files of events are always plain", field="plain_names")
+        if self.manifest and isinstance(self.destination, GatewayConfig):
+            raise InvalidError("expected false, since /reports has no folders", field="manifest")
         self.destination.check(allow_private=allow_private)
 
 
@@ -213,6 +218,7 @@ def content_of(export: Export) -> Content:
         remove=export.remove,
         hash=export.hash,
         plain_names=export.plain_names,
+        manifest=export.manifest,
     )
 
 

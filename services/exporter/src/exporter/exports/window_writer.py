@@ -16,6 +16,8 @@ import structlog
 from msgspec.structs import replace
 
 from exporter.exports.job import ExportJob
+from exporter.exports.manifests import CONTENT_TYPE as MANIFEST_TYPE
+from exporter.exports.manifests import ManifestObject, manifest_of
 from exporter.exports.progress import PlannedFile, WindowPlan, name_at, renewed
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import RetryBudget
@@ -105,6 +107,13 @@ class WindowWriter:
             # The destination was changed: the events are read again and delivered to the new one.
             await self._progress_store.change(lambda progress: replace(progress, window=None))
             return
+        manifest = manifest_of(self._job, plan)
+        if manifest:
+            is_whole: bool = await self._retry_budget.run(partial(self._is_stored, manifest.planned))
+            if is_whole:
+                # Written after all files, which a loader may have taken away since.
+                await self._settle(plan)
+                return
         window = await self._build(plan.content, plan.first_sequence - 1, plan.last_sequence, planned=True)
         try:
             plan = await self._as_built(plan, window)
@@ -208,7 +217,7 @@ class WindowWriter:
         )
 
     async def _deliver(self, plan: WindowPlan, window: WindowBuilder) -> None:
-        """Upload the files that are not stored yet, record them where the job does, then move the cursor."""
+        """Upload the files that are not stored yet, then their manifest, and settle the window."""
         content_type = self._job.format_of(plan.content).content_type
         for place, planned in enumerate(plan.files):
             built = window.files.get(planned.part)
@@ -223,6 +232,13 @@ class WindowWriter:
                 plan, planned = await self._renamed(plan, place, window)
             else:
                 raise _taken(planned.key)
+        manifest = manifest_of(self._job, plan)
+        if manifest and not await self._upload(manifest.planned, manifest, MANIFEST_TYPE):
+            raise _taken(manifest.planned.key)
+        await self._settle(plan)
+
+    async def _settle(self, plan: WindowPlan) -> None:
+        """Record the stored files where the job does, then move the cursor."""
         if self._job.record is not None:
             await self._retry_budget.run(partial(self._job.record, plan))
         await self._end(plan)
@@ -237,7 +253,7 @@ class WindowWriter:
         await self._store(plan)
         return plan, planned
 
-    async def _upload(self, planned: PlannedFile, file: PartFile, content_type: str) -> bool:
+    async def _upload(self, planned: PlannedFile, file: PartFile | ManifestObject, content_type: str) -> bool:
         """Upload a file. Returns False when the name belongs to another writer's object."""
 
         async def put() -> bool:

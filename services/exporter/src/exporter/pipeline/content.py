@@ -11,7 +11,7 @@ class Content(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     A plan keeps it, so that a planned file is built again as it was, whatever the configuration says by then.
     `remove` and `hash` name fields whose values are not exported as they are. `plain_names` keeps spaces and colons out
-    of the names of files that have them.
+    of the names of files that have them. With `manifest`, a window has a list of its files beside them.
     """
 
     selection: EventSelection
@@ -20,3 +20,4 @@ class Content(Struct, frozen=True, kw_only=True, omit_defaults=True):
     remove: tuple[str, ...] = ()
     hash: tuple[str, ...] = ()
     plain_names: bool = False
+    manifest: bool = False
