@@ -165,7 +165,7 @@ async def test_each_code_of_s3_has_its_hint(status: int, code: str, hint: str) -
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [
-        (403, "AuthenticationFailed", "account key is wrong, or the clock"),
+        (403, "AuthenticationFailed", "wrong or has ended, or the clock"),
         (404, "ContainerNotFound", "container does not exist"),
         (403, "AuthorizationFailure", "firewall"),
         (403, "AuthorizationPermissionMismatch", "may not do this"),

@@ -1,34 +1,52 @@
 """Every destination of `DestinationConfig` keeps the promises of `exporter.pipeline.ports.Destination`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from exporter.destinations import DestinationConfig
+from exporter.destinations.azure import AzureConfig
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.gateway import GatewayConfig
+from exporter.destinations.local import LocalFolderConfig
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
 from exporter.destinations.store_destination import StoreDestination
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
-from shared.errors import ConflictError, InvalidError, MillraceError
+from shared.errors import ConflictError, DeniedError, InvalidError, MillraceError, UnavailableError
 from shared.objects.app_reports import open_reports
 from shared.runtime.settings import Settings
 from support.outgoing import open_outgoing
+from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
 
 GZIP = "application/gzip"
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
 
 
-async def s3(moto: MotoServer) -> S3Config:
+PLACES: dict[type[DestinationConfig], str] = {
+    S3Config: "s3_config",
+    AzureConfig: "azure_config",
+    LocalFolderConfig: "local_config",
+    GatewayConfig: "gateway_config",
+}
+"""The fixture of each member's configuration, which leads to an empty place."""
+
+
+def test_every_destination_has_a_place() -> None:
+    assert set(get_args(DestinationConfig)) == set(PLACES)
+
+
+@pytest.fixture
+async def s3_config(moto: MotoServer) -> S3Config:
     await moto.create_bucket("exports")
     return S3Config(
         bucket="exports",
@@ -40,19 +58,35 @@ async def s3(moto: MotoServer) -> S3Config:
     )
 
 
-async def gateway(moto: MotoServer) -> GatewayConfig:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def azurite() -> AsyncIterator[AzuriteServer]:
+    if AzuriteServer.installed() is None:
+        pytest.skip("Azurite is not installed: `npm install --prefix .azurite azurite`")
+    async with AzuriteServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def azure_config(azurite: AzuriteServer, request: pytest.FixtureRequest) -> AzureConfig:
+    container = f"c{abs(hash(request.node.nodeid)):x}"
+    await azurite.create_container(container)
+    return AzureConfig(
+        account_name=azurite.account_name,
+        account_key=azurite.account_key,
+        container=container,
+        directory="raw",
+        endpoint_url=azurite.endpoint,
+    )
+
+
+@pytest.fixture
+def local_config() -> LocalFolderConfig:
+    return LocalFolderConfig(directory="raw")
+
+
+@pytest.fixture
+def gateway_config() -> GatewayConfig:
     return GatewayConfig(directory="raw")
-
-
-DESTINATIONS: dict[type[DestinationConfig], Callable[[MotoServer], Awaitable[DestinationConfig]]] = {
-    S3Config: s3,
-    GatewayConfig: gateway,
-}
-"""Makes an empty place for each member of the union, and returns the configuration that leads there."""
-
-
-def test_every_destination_has_a_place() -> None:
-    assert set(get_args(DestinationConfig)) == set(DESTINATIONS)
 
 
 @pytest.fixture
@@ -60,19 +94,24 @@ async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
     async def external_id(app_key: str) -> str:
         return f"{app_key}:of-a-test"
 
+    local = tmp_path / "local"
+    local.mkdir()
     async with open_outgoing() as outgoing, AwsClients(outgoing) as aws:
-        opened = partial(open_reports, Settings(data_dir=str(tmp_path)), outgoing)
-        yield Platform(outgoing=outgoing, allow_private=True, open_reports=opened, aws=aws, external_id=external_id)
+        yield Platform(
+            outgoing=outgoing,
+            allow_private=True,
+            open_reports=partial(open_reports, Settings(data_dir=str(tmp_path)), outgoing),
+            aws=aws,
+            external_id=external_id,
+            local_dir=str(local),
+        )
 
 
-@pytest.fixture(params=DESTINATIONS, ids=lambda config: config.__name__)
-async def config(request: pytest.FixtureRequest, moto: MotoServer) -> DestinationConfig:
-    return await DESTINATIONS[request.param](moto)
-
-
-@pytest.fixture
-async def s3_config(moto: MotoServer) -> S3Config:
-    return await s3(moto)
+@pytest.fixture(params=PLACES, ids=lambda config: config.__name__)
+def config(request: pytest.FixtureRequest) -> DestinationConfig:
+    """A configuration of each member in turn."""
+    place: DestinationConfig = request.getfixturevalue(PLACES[request.param])
+    return place
 
 
 @pytest.fixture
@@ -82,7 +121,7 @@ async def destination(config: DestinationConfig, platform: Platform) -> AsyncIte
 
 
 @asynccontextmanager
-async def changed(config: S3Config, platform: Platform, **fields: Any) -> AsyncIterator[StoreDestination]:
+async def changed(config: S3Config | AzureConfig, platform: Platform, **fields: Any) -> AsyncIterator[StoreDestination]:
     async with msgspec.structs.replace(config, **fields).open("shop", platform) as destination:
         yield destination
 
@@ -126,6 +165,93 @@ async def test_probe_passes_and_leaves_nothing_when_everything_is_allowed(
     assert ["open", "put", "get", "delete"] == [step.name for step in report.steps]
     async with config.open("shop", platform) as destination:
         assert None is await destination.read("raw/.probe", 59)
+
+
+def test_configuration_is_one_that_is_accepted(config: DestinationConfig) -> None:
+    config.check(allow_private=True)
+
+
+async def test_object_is_whole_or_absent_when_its_put_is_cancelled(
+    config: DestinationConfig, platform: Platform
+) -> None:
+    data = bytes(range(256)) * (8 << 12)
+    async with config.open("shop", platform) as destination:
+        putting = asyncio.ensure_future(destination.put(KEY, data, GZIP))
+        await asyncio.wait([putting], timeout=0.005)
+        putting.cancel()
+        await asyncio.wait([putting])
+
+        with suppress(ConflictError):
+            await destination.put(KEY, data, GZIP)
+        assert data == await destination.read(KEY, len(data))
+
+
+async def test_missing_container_is_reported(azure_config: AzureConfig, platform: Platform) -> None:
+    async with changed(azure_config, platform, container="nobodys") as destination:
+        with pytest.raises(MillraceError, match="ContainerNotFound") as caught:
+            await destination.put(KEY, b"x", GZIP)
+
+    assert "not_found" == caught.value.code
+
+
+async def test_unknown_account_key_is_refused(azure_config: AzureConfig, platform: Platform) -> None:
+    wrong = changed(azure_config, platform, account_key=Secret("d3Jvbmcga2V5IQ=="))
+
+    report = await probe_store(lambda: wrong, "raw/.probe")
+
+    assert ["ok", "failed", "skipped", "skipped"] == [step.status for step in report.steps]
+    assert ("put", "AuthorizationFailure") == (report.steps[1].name, report.steps[1].code)
+    assert "d3Jvbmcga2V5IQ" not in str(report)
+
+
+async def test_container_is_written_with_a_signature_that_may_not_delete(
+    azure_config: AzureConfig, platform: Platform, azurite: AzuriteServer
+) -> None:
+    signed = azurite.sas_token(azure_config.container, permissions="rcw")
+    config = msgspec.structs.replace(azure_config, account_key=Secret(""), sas_token=signed)
+    config.check(allow_private=True)
+    async with config.open("shop", platform) as destination:
+        await destination.put(KEY, b"first", GZIP)
+        with pytest.raises(ConflictError):
+            await destination.put(KEY, b"second", GZIP)
+        assert b"first" == await destination.read(KEY, 5)
+
+    report = await probe_store(lambda: config.open("shop", platform), "raw/.probe")
+
+    assert ["ok", "ok", "ok", "warning"] == [step.status for step in report.steps]
+    assert "sig=" not in str(report)
+
+
+async def test_local_files_lie_below_the_operators_directory(
+    local_config: LocalFolderConfig, platform: Platform
+) -> None:
+    async with local_config.open("shop", platform) as destination:
+        await destination.put(KEY, b"content", GZIP)
+
+    assert b"content" == (Path(platform.local_dir) / KEY).read_bytes()
+
+
+async def test_local_destination_follows_no_link(
+    local_config: LocalFolderConfig, platform: Platform, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (Path(platform.local_dir) / "raw").symlink_to(tmp_path / "elsewhere")
+
+    async with local_config.open("shop", platform) as destination:
+        with pytest.raises(DeniedError, match="symbolic link"):
+            await destination.put(KEY, b"content", GZIP)
+
+    assert [] == list((tmp_path / "elsewhere").iterdir())
+
+
+async def test_local_destination_needs_the_operators_directory(
+    local_config: LocalFolderConfig, platform: Platform
+) -> None:
+    for local_dir, kind in (("", InvalidError), ("/no/such/directory", UnavailableError)):
+        elsewhere = msgspec.structs.replace(platform, local_dir=local_dir)
+        with pytest.raises(kind, match="MILLRACE_EXPORTER_LOCAL_DIR"):
+            async with local_config.open("shop", elsewhere):
+                pass
 
 
 async def test_missing_bucket_is_reported(s3_config: S3Config, platform: Platform) -> None:

@@ -56,6 +56,7 @@ async def build(mesh: Mesh) -> State:
     platform = Platform(
         cluster=settings.exporter_cluster,
         zone=settings.exporter_zone,
+        local_dir=settings.exporter_local_dir,
         allow_private=mesh.settings.allow_private_endpoints,
         open_reports=partial(open_reports, mesh.settings, mesh.outgoing),
         outgoing=mesh.outgoing,

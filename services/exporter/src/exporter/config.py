@@ -11,6 +11,7 @@ from msgspec.structs import force_setattr, replace
 
 from exporter.destinations import DestinationConfig
 from exporter.destinations.gateway import GatewayConfig
+from exporter.destinations.local import LocalFolderConfig
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
 from exporter.exports.job import ExportJob
@@ -93,6 +94,11 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether a role of the customer's AWS writes its files."""
         return isinstance(self.destination, S3Config) and bool(self.destination.role_arn)
 
+    @property
+    def is_operators(self) -> bool:
+        """Whether an operator's token alone may create or change it."""
+        return isinstance(self.destination, LocalFolderConfig)
+
     def schedule(self, app_key: str, export_id: str) -> Schedule:
         """The times of its runs."""
         minutes = self.frequency or DEFAULT_MINUTES[self.layout_name]
@@ -138,6 +144,9 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
     """The name of this mesh in the names of files of events, as `prod-03` is."""
     exporter_zone: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,32}$(?!\n)")] = ""
     """The zone in the names of files of events; the cluster where it is empty."""
+
+    exporter_local_dir: str = ""
+    """The directory below which exports with a `local` destination write; without it there are none."""
 
     exporter_lake: bool = True
     """Whether all events are written into the lake as well."""

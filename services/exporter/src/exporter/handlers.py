@@ -25,8 +25,9 @@ class ProbeExport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 async def test_connector(state: State, request: ProbeExport) -> ConnectionReport:
     """`exporter.connector.test`: Test Connection of a saved export, or of the values of a form."""
+    # By NATS only the operator's own programs ask (`shared.contracts.grants`).
     app_key = subjects.check_app_key(request.app_key)
-    return await state.test_connection(app_key, subjects.check_name(request.id, "id"), request.config)
+    return await state.test_connection(app_key, subjects.check_name(request.id, "id"), request.config, is_operator=True)
 
 
 ENDPOINTS = (Endpoint(subject=subjects.connector_test(SERVICE_NAME), request=ProbeExport, handler=test_connector),)

@@ -8,12 +8,12 @@ from exporter.access.trust import RoleTrust
 from exporter.config import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
 from exporter.lake.lake import LakeFiles
-from exporter.state import State
+from exporter.state import OPERATORS_ONLY, State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.keys import LAKE_EXPORT
 from shared.contracts.messages import decode
-from shared.errors import ConflictError
+from shared.errors import ConflictError, DeniedError
 from shared.http.openapi import ConnectionProblem
 from shared.http.resources import resource_routes
 from shared.http.routes import Query, Route
@@ -33,6 +33,8 @@ RUNS_MAX: Final = 1000
 async def check_export(call: Call[State], value: Export, old: Export | None) -> Export:
     """Check an export before it is saved. Its progress begins here, so that no event in between is missed."""
     export_id = call.path["id"]
+    if not call.is_operator and any(export.is_operators for export in (value, old) if export is not None):
+        raise DeniedError(OPERATORS_ONLY, field="destination.type")
     value.check(allow_private=call.state.platform.allow_private)
     if call.dry_run:
         await call.state.folder_claims.check_own((call.app_key, export_id), value.folder(call.app_key))
@@ -59,7 +61,7 @@ async def flush(call: Call[State]) -> Run:
 async def test_export(call: Call[State]) -> ConnectionReport:
     """Test Connection with the values of the form in place of the saved ones."""
     form = decode(await call.read_json() or b"{}", dict[str, Any])
-    return await call.state.test_connection(call.app_key, _id(call), form)
+    return await call.state.test_connection(call.app_key, _id(call), form, is_operator=call.is_operator)
 
 
 async def list_runs(call: Call[State]) -> Runs:

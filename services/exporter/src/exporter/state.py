@@ -1,7 +1,7 @@
 """The result of `build`: the parts that routes and handlers call, and Test Connection, which both of them offer."""
 
 import secrets
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -18,6 +18,9 @@ from exporter.folders.folder_claims import FolderClaims
 from exporter.lake.lake import Lake
 from shared.config.registry import Registry, View
 from shared.contracts.connection_report import ConnectionFailedError, ConnectionReport
+from shared.errors import DeniedError
+
+OPERATORS_ONLY: Final = "a local destination is created, changed and tested with an operator's token"
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -33,15 +36,20 @@ class State(Struct, frozen=True, kw_only=True):
     external_ids: ExternalIds
     own_accounts: OwnAccounts
 
-    async def test_connection(self, app_key: str, export_id: str, form: dict[str, Any]) -> ConnectionReport:
+    async def test_connection(
+        self, app_key: str, export_id: str, form: dict[str, Any], *, is_operator: bool
+    ) -> ConnectionReport:
         """
         Test the destination of an export, saved or not.
 
         Raises:
+            DeniedError: It is a local one, which is for operators.
             InvalidError: A field of the form is wrong; names it.
             NotFoundError: The form is empty and nothing is saved.
         """
         export = await self.registry.form_over_saved(EXPORTS, app_key, form, export_id)
+        if export.is_operators and not is_operator:
+            raise DeniedError(OPERATORS_ONLY, field="destination.type")
         export.check(allow_private=self.platform.allow_private)
         return await self._probe(app_key, export)
 

@@ -55,11 +55,11 @@ class Call(Generic[S]):
     Request as a handler sees it.
 
     `state` is the result of the service's `build`; `body` is decoded to the route's type, `query_values` are the query
-    parameters by their types, each left-out one by its default. A handler that reads the body itself does so by
-    `read_json` or `shared.http.bodies`.
+    parameters by their types, each left-out one by its default. `is_operator` tells that the token is an operator's. A
+    handler that reads the body itself does so by `read_json` or `shared.http.bodies`.
     """
 
-    __slots__ = ("_json", "body", "bus", "query_values", "registry", "request", "state")
+    __slots__ = ("_json", "body", "bus", "is_operator", "query_values", "registry", "request", "state")
 
     def __init__(self, state: S, request: web.Request, registry: Registry, bus: Bus) -> None:
         self.state = state
@@ -68,6 +68,7 @@ class Call(Generic[S]):
         self.bus = bus
         self.query_values: Mapping[str, Any] = {}
         self.body: Any = None
+        self.is_operator = False
         self._json: bytes | None = None
 
     async def read_json(self) -> bytes:
@@ -202,6 +203,7 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
     async def handle(request: web.Request) -> web.StreamResponse:
         if listener.registry is None or listener.bus is None or listener.health.state == "starting":
             raise UnavailableError("the service is starting", retry_after_s=1)
+        token = None
         if route.scope != "open":
             token = await tokens.authenticate(listener.registry, request.headers.get("Authorization"))
             app_key = request.match_info.get("app_key") if route.scope == "app" else None
@@ -209,6 +211,7 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
         for name in route.identifiers:
             subjects.check_name(request.match_info[name], name)
         call: Call[Any] = Call(listener.state, request, listener.registry, listener.bus)
+        call.is_operator = token is not None and tokens.ADMIN in token.scopes
         call.query_values = _query_values(route.query, request)
         if route.body is not None and not route.reads_body:
             call.body = decode(await call.read_json(), route.body)

@@ -11,8 +11,6 @@ be set for a service.
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -26,6 +24,7 @@ from obstore.store import AzureStore, LocalStore, S3Store
 from shared.aws.endpoints import domain_of, is_aws
 from shared.config.secret import Secret
 from shared.errors import InvalidError
+from shared.objects.azure_accounts import check_account_key
 from shared.objects.errors import translated
 from shared.objects.keys import folder_of
 from shared.objects.local_files import LocalFiles
@@ -140,11 +139,13 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
 class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     A container of Azure Blob Storage. `endpoint_suffix` is that of the cloud; `endpoint` is the account's own address,
-    where it is not made of its name and a suffix that Microsoft alone assigns names below.
+    where it is not made of its name and a suffix that Microsoft alone assigns names below. A shared access signature,
+    `sas_token`, takes the place of the account's key.
     """
 
     account_name: Annotated[str, Meta(pattern=r"^[a-z0-9]{3,24}$")]
-    account_key: Secret
+    account_key: Secret = Secret("")
+    sas_token: Secret = Secret("")
     container: Annotated[str, Meta(pattern=r"^[a-z0-9$][a-z0-9-]{2,62}$")]
     endpoint_suffix: str = "core.windows.net"
     endpoint: Endpoint | None = None
@@ -160,11 +161,7 @@ class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_on
         Raises:
             InvalidError: A field cannot be right.
         """
-        key = self.account_key.reveal().strip()
-        try:
-            base64.b64decode(key, validate=True)
-        except (binascii.Error, ValueError):
-            raise InvalidError("expected an account key in Base64, as Azure shows it", field="account_key") from None
+        keys = self._keys()
         endpoint = self.endpoint or f"https://{self.account_name}.blob.{self.endpoint_suffix}"
         place = f"the container {self.container}"
         async with _reached(endpoint, self.endpoint is not None, outgoing, limits, guarded=guarded) as reached:
@@ -173,8 +170,7 @@ class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_on
                     self.container,
                     prefix=folder_of(self.prefix),
                     account_name=self.account_name,
-                    account_key=key,
-                    credential_type="access_key",
+                    **keys,
                     endpoint=reached.url,
                     use_emulator=False,
                     use_fabric_endpoint=False,
@@ -183,6 +179,13 @@ class AzureStoreConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_on
                     retry_config=_retry_config(limits),
                 )
             yield ObjectStore(store, provider="azure", place=place)
+
+    def _keys(self) -> Any:
+        key, token = self.account_key.reveal().strip(), self.sas_token.reveal().strip().removeprefix("?")
+        if token and not key:
+            return {"sas_key": token, "credential_type": "sas_token"}
+        check_account_key(Secret(key), "account_key")
+        return {"account_key": key, "credential_type": "access_key"}
 
 
 class LocalStoreConfig(Struct, tag="local", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -47,6 +47,7 @@ AZURE_CODES: Final[dict[str, type[MillraceError]]] = {
     "BlobNotFound": NotFoundError,
     "ResourceNotFound": NotFoundError,
     "BlobAlreadyExists": ConflictError,
+    "UnauthorizedBlobOverwrite": ConflictError,
     "ConditionNotMet": ConflictError,
     "AccountBeingCreated": BusyError,
     "ContainerBeingDeleted": BusyError,
@@ -59,8 +60,8 @@ AZURE_CODES: Final[dict[str, type[MillraceError]]] = {
 """The kind of each code that Azure answers where its status does not tell it (Storage services REST, error codes)."""
 
 AZURE_HINTS: Final[dict[str, str]] = {
-    "AuthenticationFailed": "The account key is wrong, or the clock of this machine is off.",
-    "InvalidAuthenticationInfo": "The account key is wrong, or the clock of this machine is off.",
+    "AuthenticationFailed": "The key or signature is wrong or has ended, or the clock of this machine is off.",
+    "InvalidAuthenticationInfo": "The key or signature is wrong or has ended, or the clock of this machine is off.",
     "KeyBasedAuthenticationNotPermitted": "The account forbids its keys: allow storage account key access.",
     "AuthorizationFailure": "A firewall of the account blocks this address, or its key is not allowed.",
     "AuthorizationPermissionMismatch": "The key is valid but may not do this.",

@@ -3,14 +3,18 @@ Files below one directory, written so that they are whole or absent and survive 
 
 A file is written under a temporary name in the folder `.parts`, synced and moved to its path; then the directory is
 synced. A name that ends in `#` and digits is temporary. Files that a crash leaves behind are never listed. They are
-removed when the directory is opened an hour later.
+removed when the directory is opened an hour later. Every step names a file by its open directory, and no symbolic link
+is followed: a link that somebody makes meanwhile leads nowhere else.
 """
 
 import errno
 import os
 import secrets
 import shutil
+import stat
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +24,9 @@ Data = bytes | bytearray | memoryview
 COPY_BYTES = 1 << 20
 ABANDONED_S = 3600.0
 """A temporary file of this age has no writer any more."""
+PARTS = ".parts"
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalFiles:
@@ -37,7 +44,7 @@ class LocalFiles:
         try:
             root.mkdir(parents=True, exist_ok=True)
             self.root = root.resolve()
-            self._parts = self.root / ".parts"
+            self._parts = self.root / PARTS
             self._parts.mkdir(exist_ok=True)
             self._sweep()
         except OSError as error:
@@ -48,11 +55,11 @@ class LocalFiles:
         Path of the object of a checked key.
 
         Raises:
-            DeniedError: A symbolic link on the way leads out of the directory.
+            DeniedError: A symbolic link is on the way.
         """
         path = self.root / key
-        if not path.resolve().is_relative_to(self.root):
-            raise DeniedError("the key leads out of the directory")
+        if path.resolve() != path:
+            raise _link_error()
         return path
 
     def ping(self) -> None:
@@ -70,57 +77,82 @@ class LocalFiles:
         """
         path = self.path(key)
         try:
-            self._make_directory(path.parent)
-            if not replace and path.exists():
-                _sync(path.parent)
-                return False
-            return self._place(path, data, replace)
+            with self._open_directory(path.parent.relative_to(self.root).parts) as directory:
+                if not replace and _is_there(path.name, directory):
+                    os.fsync(directory)
+                    return False
+                return self._place(path.name, directory, data, replace)
         except OSError as error:
             raise _written_error(error) from error
 
-    def _place(self, path: Path, data: Data | IO[bytes], replace: bool) -> bool:
-        temporary = self._parts / f"part#{secrets.randbits(64)}"
-        try:
-            with temporary.open("xb") as file:
-                if isinstance(data, Data):
-                    file.write(data)
+    def _place(self, name: str, directory: int, data: Data | IO[bytes], replace: bool) -> bool:
+        temporary = f"part#{secrets.randbits(64)}"
+        with self._open_directory([PARTS]) as parts:
+            try:
+                with os.fdopen(os.open(temporary, NEW_FILE, 0o666, dir_fd=parts), "wb") as file:
+                    if isinstance(data, Data):
+                        file.write(data)
+                    else:
+                        shutil.copyfileobj(data, file, COPY_BYTES)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if replace:
+                    os.rename(temporary, name, src_dir_fd=parts, dst_dir_fd=directory)
                 else:
-                    shutil.copyfileobj(data, file, COPY_BYTES)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                temporary.replace(path)
+                    os.link(temporary, name, src_dir_fd=parts, dst_dir_fd=directory, follow_symlinks=False)
                 return True
-            path.hardlink_to(temporary)
-            return True
-        except FileExistsError:
-            return False
+            except FileExistsError:
+                return False
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=parts)
+                # Also when somebody else was faster: that file may not be in the synced directory yet.
+                os.fsync(directory)
+
+    @contextmanager
+    def _open_directory(self, parts: Sequence[str]) -> Iterator[int]:
+        """The number of an open directory below the root, made where it is missing."""
+        opened = os.open(self.root, DIRECTORY)
+        try:
+            for part in parts:
+                below = _opened(part, opened)
+                os.close(opened)
+                opened = below
+            yield opened
         finally:
-            temporary.unlink(missing_ok=True)
-            # Also when somebody else was faster: that file may not be in the synced directory yet.
-            _sync(path.parent)
+            os.close(opened)
 
     def _sweep(self) -> None:
         for part in self._parts.iterdir():
             if part.stat().st_mtime < time.time() - ABANDONED_S:
                 part.unlink(missing_ok=True)
 
-    def _make_directory(self, directory: Path) -> None:
-        missing = []
-        while not directory.is_dir() and directory != self.root:
-            missing.append(directory)
-            directory = directory.parent
-        for new in reversed(missing):
-            new.mkdir(exist_ok=True)
-            _sync(new.parent)
 
-
-def _sync(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _opened(name: str, directory: int) -> int:
+    """Open a directory in another one, and make it first where it is missing."""
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        return os.open(name, DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=directory)
+        os.fsync(directory)
+        return os.open(name, DIRECTORY, dir_fd=directory)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise _link_error() from None
+        raise
+
+
+def _is_there(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _link_error() -> DeniedError:
+    return DeniedError("a symbolic link is on the way to the key, and none is followed")
 
 
 def _written_error(error: OSError) -> MillraceError:

@@ -158,7 +158,8 @@ class ObjectStore:
             return True
         except STORE_ERRORS as error:
             code, status = code_in(error), status_in(error)
-            if status == 412 or code == "BlobAlreadyExists":
+            # Azure's last one is for a signature that may create and not write.
+            if status == 412 or code in {"BlobAlreadyExists", "UnauthorizedBlobOverwrite"}:
                 return False
             # Stores that do not know the condition: MinIO of old answered 304 (minio/minio#19442), others 501.
             if status not in {304, 501}:

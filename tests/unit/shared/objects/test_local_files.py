@@ -54,20 +54,20 @@ def test_the_content_is_synced_before_the_name_and_the_name_before_the_report(
     files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, rename = os.fsync, os.rename
 
     def record_fsync(number: int) -> None:
         kind = "directory" if stat.S_ISDIR(os.fstat(number).st_mode) else "file"
         steps.append(f"sync {kind}")
         fsync(number)
 
-    def record_replace(source: Path, target: Path) -> Path:
+    def record_rename(source: str, target: str, **directories: int) -> None:
         steps.append("place")
-        return replace(source, target)
+        rename(source, target, **directories)
 
     (files.root / "a").mkdir()
     monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(Path, "replace", record_replace)
+    monkeypatch.setattr(os, "rename", record_rename)
 
     files.write("a/b", b"content", replace=True)
 
@@ -103,20 +103,55 @@ def test_a_write_that_fails_leaves_nothing(files: LocalFiles, monkeypatch: pytes
     assert ["a/kept"] == names(files)
 
 
-def test_a_link_that_leads_out_is_refused(files: LocalFiles, tmp_path: Path) -> None:
+def test_a_link_is_not_followed_wherever_it_leads(files: LocalFiles, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    (files.root / "link").symlink_to(outside)
     (files.root / "inside").mkdir()
-    (files.root / "fine").symlink_to(files.root / "inside")
+    (files.root / "out").symlink_to(outside)
+    (files.root / "in").symlink_to(files.root / "inside")
+    (files.root / "file").symlink_to(outside / "file")
 
-    with pytest.raises(DeniedError):
-        files.path("link/secret")
-    with pytest.raises(DeniedError):
-        files.write("link/a/b", b"", replace=True)
-    files.write("fine/a", b"", replace=True)
+    for key in ("out/a", "out/a/b", "in/a", "file"):
+        with pytest.raises(DeniedError, match="symbolic link"):
+            files.path(key)
+        for replace in (True, False):
+            with pytest.raises(DeniedError, match="symbolic link"):
+                files.write(key, b"", replace=replace)
+
+    assert [] == [*outside.iterdir(), *(files.root / "inside").iterdir()]
+
+
+@pytest.mark.parametrize("place", ["a", "a/b", ".parts"])
+def test_a_link_that_is_made_after_the_check_is_not_followed(
+    files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (files.root / "a").mkdir()
+
+    def check_then_swap(key: str) -> Path:
+        swapped = files.root / place
+        if swapped.is_dir():
+            swapped.rmdir()
+        swapped.symlink_to(outside)
+        return files.root / key
+
+    monkeypatch.setattr(files, "path", check_then_swap)
+    with pytest.raises(DeniedError, match="symbolic link"):
+        files.write("a/b/c", b"", replace=False)
 
     assert [] == list(outside.iterdir())
+
+
+def test_a_name_that_is_a_dangling_link_is_taken(
+    files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files.root / "a").symlink_to(tmp_path / "outside")
+    monkeypatch.setattr(files, "path", lambda key: files.root / key)
+
+    assert not files.write("a", b"content", replace=False)
+
+    assert not (tmp_path / "outside").exists()
 
 
 def test_a_key_that_is_the_folder_of_another_is_refused(files: LocalFiles) -> None:

@@ -9,14 +9,14 @@ from typing import Final, Protocol
 from shared.aws.codes import HINTS
 from shared.contracts.connection_report import DEADLINE_S, Check, ConnectionReport, Finding, run_checks
 from shared.errors import ConflictError, MillraceError
-from shared.objects.errors import store_code
+from shared.objects.errors import AZURE_HINTS, store_code
 
 CONTENT: Final = b"Millrace tests the connection; this object may be deleted.\n"
 
 KIND_HINTS: Final = {
-    "credentials": "Check the access key and the secret key.",
+    "credentials": "Check the keys.",
     "denied": "The policy of the key, or of the bucket, has to allow this in the directory.",
-    "not_found": "Check the name of the bucket.",
+    "not_found": "Check the name of the bucket or container.",
     "unavailable": "Check the region and the endpoint, and that a firewall lets this host reach it.",
 }
 """Hints by kind of error, for errors whose code has no hint of its own."""
@@ -77,5 +77,5 @@ async def probe_store(
 
 def _explain(error: MillraceError) -> Finding:
     code = store_code(error)
-    hint = HINTS.get(code or "") or KIND_HINTS.get(error.code)
+    hint = HINTS.get(code or "") or AZURE_HINTS.get(code or "") or KIND_HINTS.get(error.code)
     return Finding(status="failed", message=error.message, code=code or error.code, hint=hint)

@@ -10,8 +10,6 @@ better. Azure has no region to enter: the account's name determines it, and a wr
 An account behind a private endpoint resolves to an address of our own network, and is still Azure's.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +21,16 @@ from msgspec import Struct
 from shared.aws.clients import AwsClients
 from shared.config.secret import Secret
 from shared.errors import InvalidError
+from shared.objects.azure_accounts import (
+    ACCOUNT_NAME,
+    AZURE_SUFFIXES,
+    CONTAINER_NAME,
+    EXPECTED_ACCOUNT,
+    EXPECTED_CONTAINER,
+    SUFFIX,
+    check_account_key,
+    is_connection_string,
+)
 from shared.objects.config import AzureStoreConfig
 from shared.outgoing.addresses import is_private
 from shared.outgoing.door import Outgoing
@@ -32,19 +40,7 @@ from storage.providers.form_fields import check_prefix, check_url, expect
 
 NAME: Final = "azure-storage"
 
-ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
-"""Azure, naming rules for resources, Microsoft.Storage."""
-CONTAINER_NAME = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*")
-"""Azure, naming containers, blobs and metadata: every hyphen stands between letters or digits."""
 HOST_NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-CONNECTION_STRING = re.compile(
-    r"(?i)(?:DefaultEndpointsProtocol|AccountName|AccountKey|EndpointSuffix|BlobEndpoint|SharedAccessSignature)\s*="
-)
-SHARED_ACCESS_SIGNATURE = re.compile(r"(?:^|[?&])sig=")
-
-SUFFIX: Final = "core.windows.net"
-AZURE_SUFFIXES: Final = frozenset({SUFFIX, "core.chinacloudapi.cn", "core.usgovcloudapi.net"})
-"""Suffixes of Azure's clouds. Only Microsoft assigns names below these."""
 
 
 class AzureStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,14 +127,9 @@ def checked(config: AzureStorageConfig, *, allow_private: bool, app_key: str) ->
         prefix=config.prefix.strip().strip("/"),
     )
     _refuse_connection_string(config)
-    expect(ACCOUNT_NAME, config.account_name, "account_name", "3 to 24 of a-z and 0-9")
-    _check_key(config.account_key)
-    expect(
-        CONTAINER_NAME,
-        config.container_name,
-        "container_name",
-        "3 to 63 of a-z, 0-9 and '-', no '-' at an end or beside another",
-    )
+    expect(ACCOUNT_NAME, config.account_name, "account_name", EXPECTED_ACCOUNT)
+    check_account_key(config.account_key, "account_key")
+    expect(CONTAINER_NAME, config.container_name, "container_name", EXPECTED_CONTAINER)
     protocols = "https|http" if allow_private else "https"
     expect(re.compile(protocols), config.default_endpoints_protocol, "default_endpoints_protocol", "https")
     _check_suffix(config.endpoint_suffix, allow_private=allow_private)
@@ -153,25 +144,12 @@ def _refuse_connection_string(config: AzureStorageConfig) -> None:
     for field in config.__struct_fields__:
         value = getattr(config, field)
         text = value.reveal() if isinstance(value, Secret) else str(value)
-        if CONNECTION_STRING.search(text):
+        if is_connection_string(text):
             raise InvalidError(
                 "this is a connection string: enter its parts, AccountName, AccountKey, DefaultEndpointsProtocol and "
                 "EndpointSuffix, each into its own field",
                 field=field,
             )
-
-
-def _check_key(account_key: Secret) -> None:
-    # No message holds the key.
-    key = account_key.reveal()
-    if SHARED_ACCESS_SIGNATURE.search(key):
-        raise InvalidError("expected an account key; this is a shared access signature", field="account_key")
-    try:
-        raw = base64.b64decode(key, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not raw:
-        raise InvalidError("expected an account key in Base64, as Azure shows it", field="account_key")
 
 
 def _check_suffix(suffix: str, *, allow_private: bool) -> None:
