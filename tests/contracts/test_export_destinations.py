@@ -303,8 +303,9 @@ async def test_probe_warns_when_it_may_not_delete(s3_config: S3Config, platform:
 
 async def test_probe_ends_in_time_when_the_store_does_not_answer() -> None:
     class Silent:
-        async def put(self, key: str, data: bytes, content_type: str) -> None:
+        async def put(self, key: str, data: bytes, content_type: str) -> str:
             await asyncio.Event().wait()
+            return ""
 
         async def read(self, key: str, size_bytes: int) -> bytes | None:
             return None

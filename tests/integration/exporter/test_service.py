@@ -374,6 +374,30 @@ async def test_wrong_keys_fail_the_run_alert_once_and_lose_nothing_when_correcte
     assert ["export-failed", "export-recovered"] == await customer.alerts()
 
 
+async def test_failed_run_is_retried_and_a_completed_one_is_neither_retried_nor_cancelled(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    async with customer.moto.client("s3") as s3:
+        await s3.delete_bucket(Bucket=BUCKET)
+    await customer.publish("a")
+    failed = await customer.ask("POST", "/clicks/flush")
+    async with customer.moto.client("s3") as s3:
+        await s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": customer.moto.region})
+
+    retried = await customer.ask("POST", f"/clicks/runs/{failed['id']}/retry")
+
+    assert ("failed", "completed", 1) == (failed["state"], retried["state"], retried["rows_out"])
+    [file] = retried["files"]
+    async with customer.moto.client("s3") as s3:
+        assert file["etag"] == (await s3.head_object(Bucket=BUCKET, Key=file["key"]))["ETag"].strip('"')
+    for action in ("retry", "cancel"):
+        refused = await customer.ask("POST", f"/clicks/runs/{retried['id']}/{action}", status=409)
+        assert "the run is completed" in refused["error"]["message"]
+    first = await customer.ask("GET", "/clicks/runs?limit=1")
+    second = await customer.ask("GET", f"/clicks/runs?limit=1&before={first['next']}")
+    assert [retried, failed] == [*first["runs"], *second["runs"]]
+    assert "before" == (await customer.ask("GET", "/clicks/runs?before=NONE", status=400))["error"]["field"]
+
+
 async def test_no_secret_is_published_or_logged(customer: Customer, capfd: pytest.CaptureFixture[str]) -> None:
     await customer.moto.demand_real_keys()
     refused = await customer.ask("PUT", "/clicks", customer.form(), status=422)

@@ -17,6 +17,7 @@ from exporter.destinations.store_destination import FILE_LIMITS
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner
+from exporter.exports.runs.run_control import RunControl
 from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.window_writer import WriterDependencies
 from exporter.exports.worker import Key
@@ -148,6 +149,7 @@ async def build(mesh: Mesh) -> State:
         scheduler=scheduler,
         lake=lake,
         run_store=run_store,
+        run_control=RunControl(run_store, plans, scheduler.nudge),
         registry=mesh.registry,
         exports=exports,
         platform=platform,

@@ -28,6 +28,7 @@ FLUSH_WAIT_S: Final = 60.0
 """The longest wait of a flush. Then it returns the record of the run in progress."""
 RUNS_DEFAULT: Final = 50
 RUNS_MAX: Final = 1000
+RunId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")]
 
 
 async def check_export(call: Call[State], value: Export, old: Export | None) -> Export:
@@ -65,15 +66,25 @@ async def test_export(call: Call[State]) -> ConnectionReport:
 
 
 async def list_runs(call: Call[State]) -> Runs:
-    """Runs of an export, the newest first."""
-    newest = await call.state.run_store.newest(call.app_key, _id(call), call.query_values["limit"])
-    return Runs(runs=tuple(newest))
+    """A page of the runs of an export, the newest first."""
+    before, limit = call.query_values["before"], call.query_values["limit"]
+    return await call.state.run_store.page(call.app_key, _id(call), before=before, limit=limit)
 
 
 async def get_run(call: Call[State]) -> Run:
     """One run. Its export may be deleted."""
-    run_id = subjects.check_name(call.path["run_id"], "run_id")
-    return await call.state.run_store.get(call.app_key, _id(call), run_id)
+    return await call.state.run_store.get(call.app_key, _id(call), _run_id(call))
+
+
+async def cancel_run(call: Call[State]) -> Run:
+    """Cancel a run in progress."""
+    return await call.state.run_control.cancel(call.app_key, _id(call), _run_id(call))
+
+
+async def retry_run(call: Call[State]) -> Run:
+    """Let a run that waits try now, or start one in the place of a run that has failed."""
+    tried = await call.state.run_control.retry_waiting(call.app_key, _id(call), _run_id(call))
+    return tried if tried is not None else await flush(call)
 
 
 async def show_lake(call: Call[State]) -> LakeFiles:
@@ -109,6 +120,10 @@ def _id(call: Call[State]) -> str:
     return subjects.check_name(call.path["id"], "id")
 
 
+def _run_id(call: Call[State]) -> str:
+    return subjects.check_name(call.path["run_id"], "run_id")
+
+
 ROUTES: tuple[Route, ...] = (
     *resource_routes(
         EXPORTS,
@@ -133,9 +148,26 @@ ROUTES: tuple[Route, ...] = (
         list_runs,
         "List the runs of an export, the newest first",
         reply=Runs,
-        query={"limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT)},
+        query={
+            "before": Query("The id of a run, to begin behind it: `next` of the page before", RunId),
+            "limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT),
+        },
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/runs/{{run_id}}/cancel",
+        cancel_run,
+        "Cancel a run that is running or retrying: it ends after the file in progress, and the next one continues",
+        reply=Run,
+    ),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/runs/{{run_id}}/retry",
+        retry_run,
+        "Let a retrying run try now, or start a run in the place of one that has failed",
+        reply=Run,
+    ),
     Route("GET", LAKE_PATH, show_lake, "List the files of the lake, the newest day first", reply=LakeFiles),
     Route("DELETE", LAKE_PATH, erase_lake, "Erase the lake", status=204),
     Route("POST", f"{LAKE_PATH}/flush", flush_lake, "Write what is new into the lake now", reply=Run),

@@ -12,6 +12,7 @@ from exporter.destinations.connection_test import probe_store
 from exporter.destinations.platform import Platform
 from exporter.destinations.store_destination import PROBE_LIMITS
 from exporter.exports.run_store import RunStore
+from exporter.exports.runs.run_control import RunControl
 from exporter.exports.scheduler import ExportScheduler
 from exporter.folders.claims import Owner
 from exporter.folders.folder_claims import FolderClaims
@@ -29,6 +30,7 @@ class State(Struct, frozen=True, kw_only=True):
     scheduler: ExportScheduler
     lake: Lake
     run_store: RunStore
+    run_control: RunControl
     registry: Registry
     exports: View[Export]
     platform: Platform

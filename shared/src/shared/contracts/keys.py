@@ -122,6 +122,16 @@ def run_keys(app_key: str, export_id: str) -> str:
     return f"{app_key}.{export_id}.*"
 
 
+def parse_run_key(key: str) -> str:
+    """The run of a key in `RUNS`."""
+    return key.rpartition(".")[2]
+
+
+def run_request_key(app_key: str, export_id: str, run_id: str) -> str:
+    """The key in `RUNS` of a request to a run: cancel, or retry."""
+    return f"{app_key}.{export_id}.{run_id}.request"
+
+
 def export_progress_key(app_key: str, export_id: str) -> str:
     """The key in `PLANS` of an export's progress."""
     return f"{app_key}.{export_id}"

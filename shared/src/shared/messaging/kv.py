@@ -29,6 +29,12 @@ MARKER = "Nats-Marker-Reason"
 SILENT_S: Final = 1.0
 """Silence after which the server is asked whether more messages are to come."""
 
+PAGE_BYTES: Final = 4 << 20
+"""The most that `newest` returns; one entry may be larger."""
+FIRST_RANGE: Final = 256
+"""Revisions that `newest` reads first. What it reads back grows by `RANGE_FACTOR` at most."""
+RANGE_FACTOR: Final = 4
+
 
 class KeyValue(Struct, frozen=True):
     """The value of a key. `revision` is the stream sequence that wrote it, `headers` are those of its message."""
@@ -213,6 +219,62 @@ class KeyValueStore:
                     # The server's count may be too large (see `read_present`). It counts anew for a new scan.
                     return found + await self.page(keys, after=after, most=most - len(found))
         return found[:most]
+
+    async def newest(self, keys: str, *, before: int | None = None, most: int) -> list[KeyValue]:
+        """
+        Up to `most` entries whose key matches and that were written before revision `before`, the newest first; fewer
+        where they have `PAGE_BYTES`. Needs a bucket without history.
+
+        A stream is read in one direction only. So it is read in ranges of revisions that go back, each as long as the
+        one before lets expect to be enough. The requests grow with the logarithm of the entries of other keys.
+        """
+        found: list[KeyValue] = []
+        size = 0
+        end = before or (await self._bus.stream_state(self._bucket)).last_sequence + 1
+        length = max(FIRST_RANGE, most)
+        while end > 1 and len(found) < most and size < PAGE_BYTES:
+            start = max(1, end - length)
+            entries = await self._between(keys, start, end, most=2 * most + FIRST_RANGE, max_bytes=PAGE_BYTES)
+            if entries is None:
+                length = max(1, (end - start) // 2)
+                continue
+            for entry in reversed(entries):
+                if len(found) == most or size >= PAGE_BYTES:
+                    break
+                found.append(entry)
+                size += len(entry.data)
+            expected = length * (most - len(found)) // len(entries) if entries else length * RANGE_FACTOR
+            end, length = start, max(FIRST_RANGE, min(expected, length * RANGE_FACTOR))
+        return found
+
+    async def _between(self, keys: str, start: int, end: int, *, most: int, max_bytes: int) -> list[KeyValue] | None:
+        """The entries of the revisions from `start` on, before `end`, oldest first. None where they are too many."""
+        found: list[KeyValue] = []
+        size, after, opened_after = 0, start - 1, -1
+        # The server's count of waiting messages may be too large (see `read_present`); it counts anew for a new scan.
+        while after > opened_after:
+            opened_after = after
+            async with open_scan(
+                self._bus, self._bucket, subject=self._prefix + keys, start_sequence=after + 1, capacity=most
+            ) as scan:
+                waiting = scan.pending_at_open > 0
+                while waiting:
+                    messages = await scan.next(most, within_s=SILENT_S)
+                    if not messages:
+                        break
+                    for message in messages:
+                        if message.sequence >= end:
+                            return found
+                        after, waiting = message.sequence, message.pending > 0
+                        if is_deletion(message.headers):
+                            continue
+                        found.append(self.stored(message))
+                        size += len(message.data)
+                        if len(found) > 1 and (len(found) > most or size > max_bytes):
+                            return None
+                if not waiting:
+                    return found
+        return found
 
     async def _newest(self, subject: str) -> Message | None:
         if self._bucket not in READ_IN_PARTS:

@@ -48,6 +48,12 @@ class ObjectInfo(Struct, frozen=True, kw_only=True):
     etag: str
 
 
+class CreatedObject(Struct, frozen=True):
+    """An object that a put has created. `etag` is what the store gave, empty where it gives none."""
+
+    etag: str = ""
+
+
 class StoredBytes(Struct, frozen=True, kw_only=True):
     """An object read whole."""
 
@@ -141,34 +147,34 @@ class ObjectStore:
         cache_control: str | None = None,
         content_disposition: str | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> bool:
+    ) -> CreatedObject | None:
         """
-        Store an object unless one is there; False says that one was. Durable when it returns.
+        Store an object unless one is there; None says that one was. Durable when it returns.
 
-        One request, so meant for what fits in memory. After an answer was lost, False may mean our own first attempt.
+        One request, so meant for what fits in memory. After an answer was lost, None may mean our own first attempt.
         Two writers at once may both be told to try again (`BusyError`). A store that knows no conditional PUT is asked
-        first and then written to, so there two writers at once may both be told True.
+        first and then written to, so there two writers at once may both be told that they created it.
         """
         check_key(key)
         attributes = headers_of(content_type, cache_control, content_disposition, metadata)
         if self._files is not None:
-            return await asyncio.to_thread(self._files.write, key, data, replace=False)
+            return CreatedObject() if await asyncio.to_thread(self._files.write, key, data, replace=False) else None
         try:
-            await self._store.put_async(key, data, attributes=attributes, mode="create", use_multipart=False)
-            return True
+            return _created(
+                await self._store.put_async(key, data, attributes=attributes, mode="create", use_multipart=False)
+            )
         except STORE_ERRORS as error:
             code, status = code_in(error), status_in(error)
             # Azure's last one is for a signature that may create and not write.
             if status == 412 or code in {"BlobAlreadyExists", "UnauthorizedBlobOverwrite"}:
-                return False
+                return None
             # Stores that do not know the condition: MinIO of old answered 304 (minio/minio#19442), others 501.
             if status not in {304, 501}:
                 raise self._error(error, f"store {key}") from error
         if await self._exists(key):
-            return False
+            return None
         with self._translated(f"store {key}"):
-            await self._store.put_async(key, data, attributes=attributes, use_multipart=False)
-        return True
+            return _created(await self._store.put_async(key, data, attributes=attributes, use_multipart=False))
 
     async def put_file_if_absent(
         self,
@@ -287,6 +293,10 @@ class ObjectStore:
         check_key(key)
         if self._files is not None:
             self._files.path(key)
+
+
+def _created(result: Any) -> CreatedObject:
+    return CreatedObject((result["e_tag"] or "").strip('"'))
 
 
 def _info(meta: Any) -> ObjectInfo:

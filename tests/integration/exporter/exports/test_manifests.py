@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 import pytest
@@ -58,7 +57,7 @@ class LoadedBucket:
         self.hanging = asyncio.Event()
         self.refusal: MillraceError | None = None
 
-    async def put(self, key: str, data: bytes, content_type: str) -> Any:
+    async def put(self, key: str, data: bytes, content_type: str) -> str:
         self.puts += 1
         if self.refusal is not None:
             raise self.refusal

@@ -32,7 +32,14 @@ from exporter.pipeline.tables import Row
 from shared.contracts import streams, subjects
 from shared.contracts.messages import Alert, Event, EventType, encode, make_attributes
 from shared.contracts.subjects import partition_of
-from shared.errors import ConflictError, CredentialsError, MillraceError, NotFoundError, UnavailableError
+from shared.errors import (
+    ConflictError,
+    CredentialsError,
+    InvalidError,
+    MillraceError,
+    NotFoundError,
+    UnavailableError,
+)
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.settings import Settings
@@ -51,7 +58,7 @@ class Store:
         self.after_put: Callable[[], object] | None = None
         self.puts = 0
 
-    async def put(self, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> str:
         self.puts += 1
         if self.refusal is not None:
             raise self.refusal
@@ -62,6 +69,7 @@ class Store:
             waited = self.after_put()
             if asyncio.iscoroutine(waited):
                 await waited
+        return f"etag of {key}"
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
         data = self.objects.get(key)
@@ -515,18 +523,23 @@ async def test_run_stops_between_two_files_when_the_service_does(world: World) -
     assert ["a", "b", "c"] == world.store.ids
 
 
-async def test_runs_are_listed_with_the_newest_first(world: World) -> None:
+async def test_runs_are_listed_by_pages_with_the_newest_first(world: World) -> None:
     ids = [(await world.run()).id for _ in range(3)]
 
-    found = await world.run_store.newest("shop", "clicks", 2)
+    first = await world.run_store.page("shop", "clicks", limit=2)
+    second = await world.run_store.page("shop", "clicks", before=first.next, limit=2)
 
-    assert [ids[2], ids[1]] == [run.id for run in found]
+    assert [ids[2], ids[1]] == [run.id for run in first.runs]
+    assert ids[1] == first.next
+    assert ([ids[0]], None) == ([run.id for run in second.runs], second.next)
+    with pytest.raises(InvalidError):
+        await world.run_store.page("shop", "clicks", before="NONE", limit=2)
 
 
 async def test_a_record_that_is_no_run_is_left_out_and_hides_no_other(world: World) -> None:
     first, second = [(await world.run()).id for _ in range(2)]
     await KeyValueStore(world.bus, streams.RUNS).put(f"shop.clicks.{second}", b"garbage")
 
-    assert [first] == [run.id for run in await world.run_store.newest("shop", "clicks", 10)]
+    assert [first] == [run.id for run in (await world.run_store.page("shop", "clicks", limit=10)).runs]
     with pytest.raises(NotFoundError):
         await world.run_store.get("shop", "clicks", second)

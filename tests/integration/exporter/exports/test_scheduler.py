@@ -45,7 +45,7 @@ class Store:
         self.put_called = asyncio.Event()
         self.unavailable = False
 
-    async def put(self, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> str:
         self.put_called.set()
         await self.accepting.wait()
         if self.unavailable:
@@ -53,6 +53,7 @@ class Store:
         if key in self.objects:
             raise ConflictError("there is one")
         self.objects[key] = data
+        return f"etag of {key}"
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
         return self.objects.get(key)

@@ -33,7 +33,7 @@ from shared.errors import ConflictError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.objects.config import LocalStoreConfig, StoreConfig
-from shared.objects.store import ObjectStore
+from shared.objects.store import CreatedObject, ObjectStore
 from shared.runtime.telemetry import Metrics
 from support.outgoing import open_store
 from support.servers.moto import MotoServer
@@ -372,7 +372,7 @@ async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monk
         step()
         return revision
 
-    async def put_object_or_die(self: ObjectStore, *args: Any, **options: Any) -> bool:
+    async def put_object_or_die(self: ObjectStore, *args: Any, **options: Any) -> CreatedObject | None:
         step()
         stored = await put_object(self, *args, **options)
         step()

@@ -79,7 +79,7 @@ async def store(s3: FakeS3) -> AsyncIterator[ObjectStore]:
 
 
 async def create(store: ObjectStore) -> bool:
-    return await store.put_if_absent("a", b"x", content_type="text/plain")
+    return await store.put_if_absent("a", b"x", content_type="text/plain") is not None
 
 
 async def put(store: ObjectStore) -> None:

@@ -25,7 +25,7 @@ KIND_HINTS: Final = {
 class ProbedDestination(Protocol):
     """A destination as Test Connection uses it. Each method raises the `MillraceError` that a run would get."""
 
-    async def put(self, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> str:
         """Create an object."""
         ...
 

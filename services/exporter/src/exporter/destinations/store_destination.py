@@ -38,12 +38,13 @@ class StoreDestination:
         self._store = store
         self._key_of = key_of
 
-    async def put(self, key: str, data: bytes, content_type: str) -> None:
-        stored = await self._with_lasting_keys(
+    async def put(self, key: str, data: bytes, content_type: str) -> str:
+        created = await self._with_lasting_keys(
             lambda: self._store.put_if_absent(self._key_of(key), data, content_type=content_type)
         )
-        if not stored:
+        if created is None:
             raise ConflictError(f"there is an object {key} already")
+        return created.etag
 
     async def read(self, key: str, size_bytes: int) -> bytes | None:
         async def found() -> bytes | None:

@@ -5,6 +5,7 @@ A run first finishes the window that an earlier run planned. It then writes wind
 stream at its start are delivered. `exporter.exports.worker` decides when a run begins.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
@@ -16,8 +17,10 @@ from exporter.exports.claims import hold_claim
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import Claim, ExportFailure, ExportProgress, Trigger, lease_until, may_claim
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
-from exporter.exports.retry_budget import RetryBudget, Signals, StopRequested
+from exporter.exports.retry_budget import RetryBudget, RunCancelled, Signals, StopRequested
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
+from exporter.exports.runs.requests import follow_requests
+from exporter.exports.runs.run_record import RunRecord, going_on
 from exporter.exports.window_writer import WindowWriter, WriterDependencies
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, NotFoundError
@@ -74,31 +77,35 @@ class ExportRunner:
 
     async def _work(self, job: ExportJob, progress_store: ProgressStore, run: Run, signals: Signals) -> Run:
         """The rest of a run that has begun."""
-        retry_budget = RetryBudget(job.schedule.every_s, signals)
+        record = RunRecord(run, self.dependencies.run_store, self.dependencies.clock)
+        retry_budget = RetryBudget(job.schedule.every_s, signals, record)
         newest = reached = 0
+        signals.cancelled = False
+        following = asyncio.create_task(follow_requests(self.dependencies.run_store, run, signals))
         try:
             async with job.open_destination() as destination:
-                windows = WindowWriter(self.dependencies, job, progress_store, destination, run, retry_budget)
-                try:
-                    state = await retry_budget.run(self.dependencies.source.state)
-                    newest = state.last_sequence
-                    await windows.finish_planned()
-                    await self._deliver_new(windows, progress_store, state, signals)
-                    reached = newest
-                finally:
-                    run = windows.run
+                windows = WindowWriter(self.dependencies, job, progress_store, destination, record, retry_budget)
+                state = await retry_budget.run(self.dependencies.source.state)
+                newest = state.last_sequence
+                await windows.finish_planned()
+                await self._deliver_new(windows, record, progress_store, state, signals)
+                reached = newest
         except ClaimedElsewhereError:
             raise
         except StopRequested:
-            run = replace(run, state="stopped")
+            run = replace(record.run, state="stopped", error=None)
+        except RunCancelled:
+            run = replace(record.run, state="cancelled", error=None)
         except MillraceError as error:
-            run = _failed(run, error.code, error.message)
+            run = _failed(record.run, error.code, error.message)
         except Exception:
             log.exception("run_failed", app_key=job.app_key, export=job.export_id, run=run.id)
             self._metrics.count("millrace_bugs_total", where="export")
-            run = _failed(run, MillraceError.code, "internal error")
+            run = _failed(record.run, MillraceError.code, "internal error")
         else:
-            run = replace(run, state="completed", error=None)
+            run = replace(record.run, state="completed", error=None)
+        finally:
+            following.cancel()
         run = await self._finish(job, progress_store, replace(run, attempts=retry_budget.attempts), reached)
         self._record_lag(job, newest - progress_store.progress.cursor)
         return run
@@ -144,14 +151,22 @@ class ExportRunner:
         )
         if unfinished is not None:
             try:
-                return await self.dependencies.run_store.get(job.app_key, job.export_id, claim.run_id)
+                found = await self.dependencies.run_store.get(job.app_key, job.export_id, claim.run_id)
+                if found.is_open and found.next_try_at is None:
+                    return found
+                run = going_on(found)
             except NotFoundError:
                 log.warning("run_record_not_found", run=claim.run_id)
         await self.dependencies.run_store.put(run)
         return run
 
     async def _deliver_new(
-        self, windows: WindowWriter, progress_store: ProgressStore, state: StreamState, signals: Signals
+        self,
+        windows: WindowWriter,
+        record: RunRecord,
+        progress_store: ProgressStore,
+        state: StreamState,
+        signals: Signals,
     ) -> None:
         """Deliver every event that the stream held when the run began."""
         cursor = progress_store.progress.cursor
@@ -159,7 +174,7 @@ class ExportRunner:
             log.error("stream_recreated", cursor=cursor, last_sequence=state.last_sequence)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         elif cursor + 1 < state.first_sequence:
-            windows.run = counted(windows.run, rows_dropped=state.first_sequence - 1 - cursor)
+            record.run = counted(record.run, rows_dropped=state.first_sequence - 1 - cursor)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         if progress_store.progress.cursor < state.last_sequence:
             behind = False
@@ -173,7 +188,7 @@ class ExportRunner:
         now = self.dependencies.clock()
         cursor = max(progress_store.progress.cursor, reached)
         failing = progress_store.progress.failing
-        run = replace(run, finished_at=now, last_sequence=cursor)
+        run = replace(run, finished_at=now, last_sequence=cursor, next_try_at=None)
         if run.first_sequence is not None and run.first_sequence > cursor:
             run = replace(run, first_sequence=None, last_sequence=None)
         if run.error is not None and failing is None:

@@ -127,6 +127,11 @@ class ExportScheduler:
                 return worker.current
             raise BusyError("the export could not be run yet", retry_after_s=5) from None
 
+    def nudge(self, app_key: str, export_id: str) -> None:
+        """Look for requests to the run of an export now, if it is one of this process."""
+        if worker := self._workers.get((app_key, export_id)):
+            worker.signals.asked.set()
+
     async def _worker(self, key: Key, revision: int) -> ExportWorker:
         async with self._followed:
             while True:

@@ -8,7 +8,7 @@ uploads the same objects again, or finds them uploaded.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -21,7 +21,8 @@ from exporter.exports.manifests import ManifestObject, manifest_of
 from exporter.exports.progress import PlannedFile, WindowPlan, name_at, renewed
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import RetryBudget
-from exporter.exports.run_store import Run, RunStore, counted, with_window
+from exporter.exports.run_store import RunStore, counted, with_window
+from exporter.exports.runs.run_record import RunRecord
 from exporter.pipeline.content import Content
 from exporter.pipeline.ports import Destination, FileName, WindowLimits
 from exporter.pipeline.source import EventSource
@@ -74,11 +75,12 @@ class WriterDependencies:
 
 class WindowWriter:
     """
-    Writes the windows of one run. `run` is its record so far; it is in the run store from the first window on.
+    Writes the windows of one run, and counts them in its record.
 
     Raises, in every method:
         ClaimedElsewhereError: Another process works on this export.
         StopRequested: The service stops.
+        RunCancelled: The run is cancelled.
         MillraceError: The destination or the stream failed, and the retry budget of the run is used up.
     """
 
@@ -88,10 +90,10 @@ class WindowWriter:
         job: ExportJob,
         progress_store: ProgressStore,
         destination: Destination,
-        run: Run,
+        record: RunRecord,
         retry_budget: RetryBudget,
     ) -> None:
-        self.run = run
+        self._record = record
         self._dependencies = dependencies
         self._job = job
         self._progress_store = progress_store
@@ -112,7 +114,7 @@ class WindowWriter:
             is_whole: bool = await self._retry_budget.run(partial(self._is_stored, manifest.planned))
             if is_whole:
                 # Written after all files, which a loader may have taken away since.
-                await self._settle(plan)
+                await self._settle(plan, {})
                 return
         window = await self._build(plan.content, plan.first_sequence - 1, plan.last_sequence, planned=True)
         try:
@@ -131,7 +133,7 @@ class WindowWriter:
                 await self._store(plan)
                 await self._deliver(plan, window)
             else:
-                self.run = counted(self.run, rows_in=window.rows_in, rows_dropped=window.rows_dropped)
+                self._record.run = counted(self._record.run, rows_in=window.rows_in, rows_dropped=window.rows_dropped)
         finally:
             window.close()
         return window.full
@@ -152,6 +154,7 @@ class WindowWriter:
                 )
                 async with self._dependencies.builds.hold(self._job.app_key), source as events:
                     while not window.full and (messages := await events.next()):
+                        self._retry_budget.signals.check()
                         await asyncio.to_thread(window.add, messages)
                 await asyncio.to_thread(window.finish)
             except BaseException:
@@ -219,13 +222,17 @@ class WindowWriter:
     async def _deliver(self, plan: WindowPlan, window: WindowBuilder) -> None:
         """Upload the files that are not stored yet, then their manifest, and settle the window."""
         content_type = self._job.format_of(plan.content).content_type
+        etags: dict[str, str] = {}
         for place, planned in enumerate(plan.files):
             built = window.files.get(planned.part)
             if built is None or built.sha256 != planned.sha256:
                 # It is stored already, and cannot be built any more.
                 continue
+            self._retry_budget.signals.check()
             for _ in range(NAMES_TRIED):
-                if await self._upload(planned, built, content_type):
+                etag = await self._upload(planned, built, content_type)
+                if etag is not None:
+                    etags[planned.key] = etag
                     break
                 if not self._job.layout_of(plan.content).is_named_by_second:
                     raise _taken(planned.key)
@@ -233,15 +240,15 @@ class WindowWriter:
             else:
                 raise _taken(planned.key)
         manifest = manifest_of(self._job, plan)
-        if manifest and not await self._upload(manifest.planned, manifest, MANIFEST_TYPE):
+        if manifest and await self._upload(manifest.planned, manifest, MANIFEST_TYPE) is None:
             raise _taken(manifest.planned.key)
-        await self._settle(plan)
+        await self._settle(plan, etags)
 
-    async def _settle(self, plan: WindowPlan) -> None:
+    async def _settle(self, plan: WindowPlan, etags: Mapping[str, str]) -> None:
         """Record the stored files where the job does, then move the cursor."""
         if self._job.record is not None:
             await self._retry_budget.run(partial(self._job.record, plan))
-        await self._end(plan)
+        await self._end(plan, etags)
 
     async def _renamed(self, plan: WindowPlan, place: int, window: WindowBuilder) -> tuple[WindowPlan, PlannedFile]:
         """The plan with the next free name for one file. Returns the plan, which is stored, and the file."""
@@ -253,20 +260,24 @@ class WindowWriter:
         await self._store(plan)
         return plan, planned
 
-    async def _upload(self, planned: PlannedFile, file: PartFile | ManifestObject, content_type: str) -> bool:
-        """Upload a file. Returns False when the name belongs to another writer's object."""
+    async def _upload(self, planned: PlannedFile, file: PartFile | ManifestObject, content_type: str) -> str | None:
+        """
+        Upload a file.
 
-        async def put() -> bool:
+        Returns:
+            The etag, empty where it is not known; None when the name belongs to another writer's object.
+        """
+
+        async def put() -> str | None:
             async with self._dependencies.uploads.hold(self._job.app_key, file.size_bytes):
                 try:
                     async with asyncio.timeout(UPLOAD_S):
                         data = await asyncio.to_thread(file.read)
-                        await self._destination.put(planned.key, data, content_type)
+                        return await self._destination.put(planned.key, data, content_type)
                 except TimeoutError:
                     raise UnavailableError(f"the store did not accept the object within {UPLOAD_S:.0f} s") from None
                 except ConflictError:
-                    return await self._is_stored(planned)
-            return True
+                    return "" if await self._is_stored(planned) else None
 
         return await self._retry_budget.run(put)
 
@@ -281,12 +292,12 @@ class WindowWriter:
             return False
         return (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == planned.sha256
 
-    async def _end(self, plan: WindowPlan) -> None:
+    async def _end(self, plan: WindowPlan, etags: Mapping[str, str]) -> None:
         """Record the delivered window, then remove the plan and move the cursor in one write."""
         # After a crash between the two writes the plan is found again, and the record holds its files already.
-        self.run = with_window(self.run, plan)
+        self._record.run = with_window(self._record.run, plan, etags)
         if plan.files:
-            await self._dependencies.run_store.put(self.run)
+            await self._record.save()
         now = self._dependencies.clock()
         await self._progress_store.change(
             lambda progress: replace(renewed(progress, now), window=None, cursor=plan.last_sequence)

@@ -142,9 +142,12 @@ class Destination(Protocol):
     The caller retries retryable errors and fails the run on any other. A cancelled call may have taken effect.
     """
 
-    async def put(self, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, key: str, data: bytes, content_type: str) -> str:
         """
         Create an object.
+
+        Returns:
+            The etag that the store gave; empty where it gave none.
 
         Raises:
             ConflictError: There is an object of this key; it is unchanged.

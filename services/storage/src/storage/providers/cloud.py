@@ -57,13 +57,14 @@ class CloudProvider:
         """See `Provider`."""
         async with self._within(self._answer_s + self._s_per_mib * body.size_bytes / MIB):
             if body.data is not None:
-                return await self._store.put_if_absent(
+                created = await self._store.put_if_absent(
                     key,
                     body.data,
                     content_type=headers.content_type,
                     cache_control=headers.cache_control,
                     content_disposition=headers.content_disposition,
                 )
+                return created is not None
             with body.open() as reader:
                 return await self._store.put_file_if_absent(
                     key,

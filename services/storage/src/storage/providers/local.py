@@ -81,7 +81,8 @@ class LocalProvider:
                 key, headers.content_disposition.encode("ascii"), content_type="text/plain; charset=utf-8"
             )
         if body.data is not None:
-            return await self._objects.put_if_absent(key, body.data, content_type=headers.content_type)
+            created = await self._objects.put_if_absent(key, body.data, content_type=headers.content_type)
+            return created is not None
         with body.open() as reader:
             return await self._objects.put_file_if_absent(key, reader, content_type=headers.content_type)
 

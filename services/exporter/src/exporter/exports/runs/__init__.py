@@ -1,0 +1,1 @@
+"""The record of a run while it works, and requests to runs: cancel, and retry now."""
