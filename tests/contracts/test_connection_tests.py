@@ -33,6 +33,27 @@ PROBES: dict[type[Any], tuple[Any, Any]] = {
 """The protocol of each connector's store, and its Test Connection."""
 
 
+async def test_object_of_the_test_is_stored_with_the_connectors_encryption() -> None:
+    async with StubStore("s3") as stub, aws_clients() as aws, open_outgoing() as outgoing:
+        for fields in ({"sse": "AES256"}, {"sse": "aws:kms", "sse_kms_key_id": "alias/media"}, {"sse": "aws:kms"}):
+            report = await amazon_probe.test_connection(
+                stub_connector(stub, **fields),
+                app_key="shop",
+                aws=aws,
+                outgoing=outgoing,
+                allow_private=True,
+                deadline_s=10.0,
+            )
+
+    refused = report.steps[0]
+    asked = [headers for (method, _), headers in zip(stub.requests, stub.headers, strict=True) if method == "PUT"]
+    kms = "x-amz-server-side-encryption-aws-kms-key-id"
+    assert ["AES256", "aws:kms"] == [headers.get("x-amz-server-side-encryption") for headers in asked]
+    assert [None, "alias/media"] == [headers.get(kms) for headers in asked]
+    assert ("fields", "failed") == (refused.name, refused.status)
+    assert "sse_kms_key_id" in refused.message
+
+
 def test_every_provider_but_the_local_directory_is_tested() -> None:
     assert {*PROBES, local.LocalConfig} == set(get_args(ProviderConfig))
 

@@ -27,6 +27,7 @@ from shared.runtime.settings import Settings
 from support.outgoing import open_outgoing
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
+from support.servers.stub_store import StubStore
 
 GZIP = "application/gzip"
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
@@ -220,6 +221,24 @@ async def test_container_is_written_with_a_signature_that_may_not_delete(
 
     assert ["ok", "ok", "ok", "warning"] == [step.status for step in report.steps]
     assert "sig=" not in str(report)
+
+
+async def test_files_and_the_object_of_the_test_are_stored_with_the_encryption_of_the_form(
+    s3_config: S3Config, platform: Platform
+) -> None:
+    async with StubStore("s3") as stub:
+        config = msgspec.structs.replace(
+            s3_config, endpoint_url=stub.url, sse="aws:kms", sse_kms_key_id="alias/exports"
+        )
+        report = await probe_store(lambda: config.open("shop", platform), "raw/.probe")
+        async with config.open("shop", platform) as destination:
+            await destination.put(KEY, b"content", GZIP)
+
+    puts = [headers for (method, _), headers in zip(stub.requests, stub.headers, strict=True) if method == "PUT"]
+    asked = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
+    assert "ok" == report.status
+    assert len(puts) >= 2
+    assert {("aws:kms", "alias/exports")} == {tuple(headers[name] for name in asked) for headers in puts}
 
 
 async def test_local_files_lie_below_the_operators_directory(

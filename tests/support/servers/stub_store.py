@@ -4,7 +4,7 @@ A store of objects that misbehaves as a test says, for S3 and for Azure. Signatu
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, Self
 
 import msgspec
@@ -62,7 +62,8 @@ def stub_connector(stub: "StubStore", **changed: Any) -> Any:
 
 class StubStore:
     """
-    An async context manager. `url` is its address, `requests` are the received requests, `objects` the stored ones.
+    An async context manager. `url` is its address, `requests` are the received requests, `headers`
+    theirs, `objects` the stored ones.
 
     What is read comes back as it was stored, but for `changed_body` and `lost_header`. Where `tokens` is set, other
     session tokens have expired.
@@ -76,6 +77,7 @@ class StubStore:
         self.lost_header = ""
         self.tokens: set[str] | None = None
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.speaks = speaks
         self._region = region
@@ -103,6 +105,7 @@ class StubStore:
             assert found is not None
             method, path = found[1].decode(), found[2].decode()
         self.requests.append((method, path))
+        self.headers.append(request.headers)
         public = "Authorization" not in request.headers
         if (fault := self.fault) is not None and method in fault.methods and public == fault.public:
             return await self._misbehave(request, fault)

@@ -27,6 +27,7 @@ from shared.config.registry import ConfigEntry, Kind
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
+from shared.objects.encryption import Sse, check_sse
 from shared.runtime.settings import Settings
 
 Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
@@ -162,6 +163,10 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
     exporter_lake_access_key_id: str = ""
     exporter_lake_secret_access_key: str = ""
     """Secret; use `MILLRACE_EXPORTER_LAKE_SECRET_ACCESS_KEY_FILE`."""
+    exporter_lake_sse: Sse = "off"
+    """The encryption on the server that the bucket is asked for with each file."""
+    exporter_lake_sse_kms_key_id: str = ""
+    """The key of `aws:kms`: its ARN, its id or `alias/<name>`."""
     exporter_lake_container: str = ""
     """A container of Azure Blob Storage, which all replicas reach."""
     exporter_lake_account_name: str = ""
@@ -174,12 +179,14 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
         The store of the lake.
 
         Raises:
-            InvalidError: A bucket and a container are named; only one can have it.
+            InvalidError: A bucket and a container are named, and only one can have it; or the key of KMS is wrong.
         """
         endpoint_url = self.exporter_lake_endpoint_url or None
         if self.exporter_lake_bucket and self.exporter_lake_container:
             raise InvalidError("expected a bucket or a container, found both", field="exporter_lake_container")
         if self.exporter_lake_bucket:
+            field = "MILLRACE_EXPORTER_LAKE_SSE_KMS_KEY_ID"
+            check_sse(self.exporter_lake_sse, self.exporter_lake_sse_kms_key_id, field=field)
             return S3StoreConfig(
                 bucket=self.exporter_lake_bucket,
                 region=self.exporter_lake_region,
@@ -187,6 +194,8 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
                 secret_access_key=Secret(self.exporter_lake_secret_access_key),
                 endpoint_url=endpoint_url,
                 prefix=LAKE_FOLDER,
+                sse=self.exporter_lake_sse,
+                sse_kms_key_id=self.exporter_lake_sse_kms_key_id,
             )
         if self.exporter_lake_container:
             return AzureStoreConfig(

@@ -38,6 +38,8 @@ def _config(settings: Settings) -> S3StoreConfig | LocalStoreConfig:
         secret_access_key=Secret(settings.reports_secret_access_key),
         endpoint_url=settings.reports_endpoint_url or None,
         prefix=PREFIX,
+        sse=settings.reports_sse,
+        sse_kms_key_id=settings.reports_sse_kms_key_id,
     )
 
 

@@ -6,8 +6,8 @@ cannot be told which addresses to refuse. So only the hosts of AWS and Azure are
 by the relay of `shared.outgoing`.
 
 Considerations: obstore reads `AWS_*` and `AZURE_*` of the environment. Every one that could send keys elsewhere, or
-sign with others, is overridden here. `AWS_SERVER_SIDE_ENCRYPTION` and `AWS_CHECKSUM_ALGORITHM` cannot be, and must not
-be set for a service.
+sign with others, is overridden here. `AWS_SERVER_SIDE_ENCRYPTION`, `AWS_SSE_KMS_KEY_ID` and `AWS_CHECKSUM_ALGORITHM`
+cannot be, and must not be set for a service.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from shared.aws.endpoints import domain_of, is_aws
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.azure_accounts import check_account_key
+from shared.objects.encryption import Sse, check_sse, sse_options
 from shared.objects.errors import translated
 from shared.objects.keys import folder_of
 from shared.objects.local_files import LocalFiles
@@ -57,8 +58,8 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
     """
     A bucket of S3, or of a store that speaks S3 when `endpoint_url` is set, which is then asked in path style.
 
-    `sse` asks for AES-256 on the server. Temporary keys have a `session_token`. The keys may be left out where `open`
-    is given a provider of temporary ones.
+    `sse` is the encryption that each object is stored with, `sse_kms_key_id` the key of `aws:kms`. Temporary keys have
+    a `session_token`. The keys may be left out where `open` is given a provider of temporary ones.
     """
 
     bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
@@ -68,7 +69,8 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
     session_token: Secret = Secret("")
     endpoint_url: Endpoint | None = None
     prefix: Folder = ""
-    sse: bool = False
+    sse: Sse = "off"
+    sse_kms_key_id: str = ""
 
     @asynccontextmanager
     async def open(
@@ -85,6 +87,7 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
         Raises:
             InvalidError: A field cannot be right.
         """
+        check_sse(self.sse, self.sse_kms_key_id)
         virtual = self.endpoint_url is None and "." not in self.bucket
         at_aws = f"{self.bucket + '.' if virtual else ''}s3.{self.region}.{domain_of(self.region)}"
         endpoint = self.endpoint_url or f"https://{at_aws}"
@@ -111,7 +114,9 @@ class S3StoreConfig(Struct, tag="s3", tag_field="type", frozen=True, kw_only=Tru
                     disable_bulk_delete=True,
                     client_options=reached.client_options,
                     retry_config=_retry_config(limits),
-                    config=request_options(sse=self.sse, checksums=is_aws(endpoint, "s3")),
+                    config=request_options(
+                        sse_options(self.sse, self.sse_kms_key_id), checksums=is_aws(endpoint, "s3")
+                    ),
                 )
 
             with translated("open", place):
@@ -207,17 +212,16 @@ StoreConfig = S3StoreConfig | AzureStoreConfig | LocalStoreConfig
 """Every kind of object store. The contract suite runs over each."""
 
 
-def request_options(*, sse: bool, checksums: bool) -> Any:
+def request_options(encryption: dict[str, Any], *, checksums: bool) -> Any:
     """
     obstore's options of requests to S3.
 
     Args:
-        sse: Asks for AES-256 on the server.
+        encryption: Those of `shared.objects.encryption`.
         checksums: Sends a checksum with each object and part, without which a bucket with Object Lock takes none (S3
             user guide, Object Lock considerations). Other stores than AWS's refuse headers that they do not know.
     """
-    options = {"server_side_encryption": "AES256"} if sse else {}
-    return options | ({"checksum_algorithm": "SHA256"} if checksums else {})
+    return encryption | ({"checksum_algorithm": "SHA256"} if checksums else {})
 
 
 class _Reached(Struct, frozen=True):

@@ -85,6 +85,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     reports_access_key_id: str = ""
     reports_secret_access_key: str = ""
     """Secret; use `MILLRACE_REPORTS_SECRET_ACCESS_KEY_FILE`."""
+    reports_sse: Literal["off", "AES256", "aws:kms"] = "off"
+    """The encryption on the server that the bucket is asked for with each report."""
+    reports_sse_kms_key_id: str = ""
+    """The key of `aws:kms`: its ARN, its id or `alias/<name>`."""
     reports_keep_days: Annotated[float, Meta(ge=0, le=3650)] = 30.0
     """After which exporter removes a report; 0 leaves it to a lifecycle rule of the bucket."""
 
@@ -123,8 +127,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Period after which a watch is read anew in full, because watches have been seen to die silently."""
 
     def __post_init__(self) -> None:
-        """Check `stream_max_bytes`. Raises `InvalidError`."""
+        """Check `stream_max_bytes` and the key of KMS. Raises `InvalidError`."""
         _parse_limits(self.stream_max_bytes)
+        if (self.reports_sse == "aws:kms") != bool(self.reports_sse_kms_key_id):
+            message = "expected a key of AWS KMS with MILLRACE_REPORTS_SSE=aws:kms, and none without"
+            raise InvalidError(message, field=f"{PREFIX}REPORTS_SSE_KMS_KEY_ID")
 
     def limit_of(self, spec: Stream | Bucket) -> int:
         """The size in bytes at which a stream or a bucket is full."""

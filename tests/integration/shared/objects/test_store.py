@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -241,15 +242,43 @@ async def test_the_environment_of_the_machine_does_not_reach_a_customers_request
     assert "UNSIGNED-PAYLOAD" != request.headers["x-amz-content-sha256"]
 
 
-async def test_encryption_is_requested_on_every_put_of_a_store_that_sets_it(s3: FakeS3) -> None:
-    async with open_store(S3StoreConfig(**fields(s3.config), sse=True), ONCE) as store:
-        await put(store)
-        await create(store)
-    async with open_store(s3.config, ONCE) as store:
-        await put(store)
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
-    asked = [request.headers.get("x-amz-server-side-encryption") for request in s3.requests]
-    assert ["AES256", "AES256", None] == asked
+
+@pytest.mark.parametrize(("sse", "key_id"), [("off", ""), ("AES256", ""), ("aws:kms", KEY), ("aws:kms", "alias/data")])
+async def test_every_object_is_stored_with_the_encryption_of_the_store(moto: MotoServer, sse: Any, key_id: str) -> None:
+    await moto.create_bucket("bucket")
+    config = S3StoreConfig(
+        bucket="bucket",
+        region=moto.region,
+        access_key_id=moto.credentials.access_key_id,
+        secret_access_key=moto.credentials.secret_access_key,
+        endpoint_url=moto.url,
+        sse=sse,
+        sse_kms_key_id=key_id,
+    )
+    async with open_store(config) as store:
+        await store.put("put", b"x", content_type="text/plain")
+        await store.put("in parts", bytes(object_store.SINGLE_PUT_BYTES), content_type="text/plain")
+        await store.put_if_absent("created", b"x", content_type="text/plain")
+        await store.put_file_if_absent("of a file", BytesIO(bytes(6 << 20)), content_type="text/plain")
+
+    async with moto.client("s3") as s3:
+        for name in ("put", "in parts", "created", "of a file"):
+            stored = await s3.head_object(Bucket="bucket", Key=name)
+            expected = None if sse == "off" else sse, key_id or None
+            assert expected == (stored.get("ServerSideEncryption"), stored.get("SSEKMSKeyId")), name
+
+
+@pytest.mark.parametrize(
+    ("sse", "key_id"), [("off", KEY), ("AES256", KEY), ("aws:kms", ""), ("aws:kms", "two words"), ("aws:kms", "a\nb")]
+)
+async def test_a_key_of_kms_goes_with_its_encryption_alone(s3: FakeS3, sse: Any, key_id: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        async with open_store(msgspec.structs.replace(s3.config, sse=sse, sse_kms_key_id=key_id)):
+            pass
+
+    assert "sse_kms_key_id" == caught.value.field
 
 
 async def test_white_space_around_keys_is_stripped(s3: FakeS3) -> None:

@@ -9,6 +9,7 @@ from obstore.store import S3Store
 from shared.config.secret import Secret
 from shared.objects import config
 from shared.objects.config import S3StoreConfig, request_options
+from shared.objects.encryption import sse_options
 from support.outgoing import open_store
 
 
@@ -36,12 +37,12 @@ async def test_aws_alone_gets_checksums(
         access_key_id="a",
         secret_access_key=Secret("s"),
         endpoint_url=endpoint_url,
-        sse=True,
+        sse="AES256",
     )
     async with open_store(store):
         (options,) = made
 
-    assert request_options(sse=True, checksums=checksums) == options["config"]
+    assert request_options(sse_options("AES256", ""), checksums=checksums) == options["config"]
     assert checksums == ("checksum_algorithm" in options["config"])
     assert "server_side_encryption" in options["config"]
 
@@ -72,7 +73,7 @@ async def test_an_object_and_each_part_of_one_has_a_checksum() -> None:
             access_key_id="a",
             secret_access_key="s",
             client_options={"allow_http": True},
-            config=request_options(sse=False, checksums=True),
+            config=request_options({}, checksums=True),
         )
         await store.put_async("k", b"x", mode="create", use_multipart=False)
         await store.put_async("k", bytes(6 << 20), use_multipart=True, chunk_size=5 << 20)

@@ -31,6 +31,7 @@ from shared.aws.roles import AwsRole, CredentialProvider, check_role_arn, checke
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.config import S3StoreConfig, StoreLimits
+from shared.objects.encryption import Sse, check_sse
 from shared.outgoing.urls import check_url
 from shared.runtime.logs import redactor
 
@@ -42,6 +43,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     A directory of a bucket, or the whole bucket. `access_key` and `secret_key` are those of an IAM user; temporary keys
     have a `session_token` too. Or else `role_arn` is a role whose trust policy demands the app's external id.
 
+    `sse` is the encryption on the server that each file is stored with, and `sse_kms_key_id` the key of `aws:kms`.
     `endpoint_url` is the address of another store that speaks S3. Without it, AWS is used.
     """
 
@@ -51,6 +53,8 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
     secret_key: Secret = msgspec.field(default_factory=lambda: Secret(""))
     session_token: Secret = msgspec.field(default_factory=lambda: Secret(""))
     role_arn: Annotated[str, Meta(max_length=2048)] = ""
+    sse: Sse = "off"
+    sse_kms_key_id: Annotated[str, Meta(max_length=2048)] = ""
     directory: Annotated[str, Meta(max_length=DIRECTORY_BYTES)] = ""
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$(?!\n)")] = ""
 
@@ -89,6 +93,7 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             InvalidError: A field is wrong; names it, below `destination`.
         """
         self._check_identity()
+        check_sse(self.sse, self.sse_kms_key_id, field="destination.sse_kms_key_id")
         check_directory(self.directory)
         if self.endpoint_url:
             check_url(self.endpoint_url, ENDPOINT_FIELD, allow_private=allow_private)
@@ -119,6 +124,8 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             secret_access_key=self.secret_key,
             session_token=checked_token(self.access_key, self.session_token),
             endpoint_url=self.endpoint_url.rstrip("/") or None,
+            sse=self.sse,
+            sse_kms_key_id=self.sse_kms_key_id,
         )
         provider: CredentialProvider | None = None
         if self.role_arn:

@@ -25,6 +25,7 @@ from shared.aws.endpoints import domain_of
 from shared.aws.roles import AwsCredentials, AwsRole, check_role, checked_token
 from shared.config.secret import Secret
 from shared.objects.config import S3StoreConfig
+from shared.objects.encryption import Sse, check_sse
 from shared.outgoing.door import Outgoing
 from storage.providers.cloud import CloudProvider
 from storage.providers.form_fields import check_prefix, check_url, expect
@@ -49,7 +50,8 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `access_key` and `secret_key` are static keys of an IAM user; temporary keys have a `session_token` too. `role_arn`
     replaces them, or is the role that they assume; its `external_id` is the app's key, or begins with it and a colon.
     URLs begin with `cdn_base_url` where a CDN serves the bucket, and keys with `prefix`. `endpoint_url` is the address
-    of a store other than AWS. A connector that is not `active` is kept and not used.
+    of a store other than AWS. `sse` is the encryption on the server that each object is stored with, `sse_kms_key_id`
+    the key of `aws:kms`. A connector that is not `active` is kept and not used.
     """
 
     access_key: str = ""
@@ -62,6 +64,8 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cdn_base_url: str = ""
     prefix: str = ""
     endpoint_url: str = ""
+    sse: Sse = "off"
+    sse_kms_key_id: str = ""
     active: bool = True
 
     @property
@@ -92,6 +96,8 @@ class AmazonStorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             secret_access_key=self.secret_key,
             session_token=self.session_token,
             endpoint_url=self.endpoint_url or None,
+            sse=self.sse,
+            sse_kms_key_id=self.sse_kms_key_id,
         )
         provider = aws.credential_provider(role, region=self.region) if role else None
         async with config.open(outgoing, credential_provider=provider) as store:
@@ -131,6 +137,7 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
         cdn_base_url=config.cdn_base_url.strip().rstrip("/"),
         prefix=config.prefix.strip().strip("/"),
         endpoint_url=config.endpoint_url.strip().rstrip("/"),
+        sse_kms_key_id=config.sse_kms_key_id.strip(),
     )
     aws = not config.endpoint_url
     if config.role_arn or config.external_id:
@@ -147,6 +154,7 @@ def checked(config: AmazonStorageConfig, *, allow_private: bool, app_key: str) -
     expect(BUCKET_NAME, config.bucket_name, "bucket_name", "3 to 63 of a-z, 0-9, '-' and '.'")
     expect(REGION if aws else OTHER_REGION, config.region, "region", "an AWS region such as eu-west-1")
     check_prefix(config.prefix)
+    check_sse(config.sse, config.sse_kms_key_id)
     check_url(config.endpoint_url, "endpoint_url", allow_private=allow_private, path=False)
     check_url(config.cdn_base_url, "cdn_base_url", allow_private=allow_private, path=True)
     return config

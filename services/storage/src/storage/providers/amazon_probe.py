@@ -18,6 +18,7 @@ from shared.aws.errors import AWS_ERRORS, aws_details, aws_error, leads_elsewher
 from shared.aws.roles import AwsRole
 from shared.contracts.connection_report import ConnectionReport, Finding
 from shared.errors import MillraceError
+from shared.objects.encryption import sse_arguments
 from shared.outgoing.addresses import is_refused
 from shared.outgoing.door import Outgoing
 from shared.runtime.logs import redactor
@@ -130,7 +131,7 @@ class _AmazonProbe:
             "ContentType": sample.headers.content_type,
             "CacheControl": sample.headers.cache_control,
             "ContentDisposition": sample.headers.content_disposition,
-        }
+        } | sse_arguments(self._config.sse, self._config.sse_kms_key_id)
         try:
             await self._call("put_object", IfNoneMatch="*", **stored)
         except AWS_ERRORS as error:
