@@ -22,6 +22,7 @@ from exporter.app import SERVICE
 from exporter.exports.run_store import Run, Runs
 from exporter.handlers import ProbeExport
 from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS
+from exporter.pipeline.sample_files import MOST_CALLS
 from millrace.nats_servers.config import ensure_seeds
 from millrace.nats_servers.server import NatsServer
 from shared.config.registry import Registry
@@ -687,3 +688,83 @@ async def test_another_tenant_may_not_read_or_change_anything(customer: Customer
         for method, path in (("GET", "/clicks"), ("POST", "/clicks/flush"), ("GET", "/clicks/runs")):
             async with http.request(method, f"{customer.service.url}/v1/apps/shop/exports{path}") as answer:
                 assert 403 == answer.status
+
+
+async def test_test_events_lie_in_a_folder_of_their_own_and_are_read_as_real_ones_are(customer: Customer) -> None:
+    types = ["users.behaviors.Purchase", "millrace.click"]
+    form = customer.form(data="events", types=types, hash=["product_id"], destination={"directory": ""})
+    await customer.ask("PUT", "/events", form)
+
+    sent = await customer.ask("POST", "/events/test-events")
+    again = await customer.ask("POST", "/events/test-events")
+
+    objects = await customer.objects()
+    keys = {file["key"]: file for file in (*sent["files"], *again["files"])}
+    assert keys.keys() == objects.keys()
+    assert 4 == len(objects)
+    for key, file in keys.items():
+        root, mark, _, event_type, *_, name = key.split("/")
+        assert ("currents", "test=true") == (root, mark)
+        assert (f"event_type={file['type']}", True) == (event_type, name.startswith("test-"))
+        [record] = fastavro.reader(BytesIO(objects[key]))
+        assert isinstance(record, dict)
+        assert (True, "test", "shop") == (record["id"].startswith("test-"), record["user_id"], record["app_id"])
+        assert msgspec.json.decode(record["properties"])["test"] is True
+        if "Purchase" in key:
+            assert (1.5, 64) == (record["price"], len(record["product_id"]))
+    assert 0 == (await customer.ask("POST", "/events/flush")).get("rows_out", 0)
+
+
+@pytest.mark.parametrize("kind", ["s3", "gateway"])
+async def test_test_events_of_clicks_pass_the_lists_and_take_no_name_of_a_real_file(
+    customer: Customer, settings: Settings, kind: str
+) -> None:
+    form = customer.form(affiliates=[4], advertisers=["a" * 24])
+    if kind == "gateway":
+        form["destination"] = {"type": "gateway", "directory": "clicks"}
+    await customer.ask("PUT", "/clicks", form)
+
+    [file] = (await customer.ask("POST", "/clicks/test-events"))["files"]
+
+    assert ("clicks", 1, "clicks/test=true/") == (file["type"], file["rows"], file["key"][:17])
+    if kind == "s3":
+        [row] = await customer.rows()
+        assert ("4", "a" * 24, "test") == (row["partner_id"], row["supplier_id"], row["user_id"])
+    else:
+        sizes = await asyncio.to_thread(sizes_of, Path(settings.data_dir), "clicks_test-*.csv.gz")
+        assert [file["size_bytes"]] == sizes
+
+
+def sizes_of(folder: Path, pattern: str) -> list[int]:
+    return [path.stat().st_size for path in folder.rglob(pattern)]
+
+
+async def test_test_events_are_limited_for_each_app_and_need_a_saved_export(customer: Customer) -> None:
+    await customer.ask("POST", "/clicks/test-events", status=404)
+    await customer.ask("PUT", "/clicks", customer.form(active=False))
+    for _ in range(MOST_CALLS):
+        await customer.ask("POST", "/clicks/test-events")
+
+    refused = await customer.ask("POST", "/clicks/test-events", status=429)
+
+    assert "busy" == refused["error"]["code"]
+    assert MOST_CALLS == len(await customer.objects())
+
+
+async def test_lag_is_the_number_of_events_that_wait_and_the_age_of_the_oldest(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form(active=False))
+    none = await customer.ask("GET", "/clicks/lag")
+    await customer.publish("a", "b")
+    await customer.publish("c", kind="event")
+    waiting = await customer.ask("GET", "/clicks/lag")
+    await customer.ask("PUT", "/clicks", customer.form())
+    await customer.ask("POST", "/clicks/flush")
+    after = await customer.ask("GET", "/clicks/lag")
+
+    empty = {"messages": 0, "events": 0, "is_estimate": False, "seconds": 0.0, "oldest_at": None}
+    assert [empty, empty] == [none, after]
+    assert (3, 3, False) == (waiting["messages"], waiting["events"], waiting["is_estimate"])
+    [first, *_] = await messages(customer.bus, streams.EVENTS, "events.shop.*")
+    assert abs(datetime.fromisoformat(waiting["oldest_at"]) - first.at).total_seconds() < 0.001
+    assert 0 < waiting["seconds"] <= (datetime.now(UTC) - first.at).total_seconds()
+    await customer.ask("GET", "/none/lag", status=404)

@@ -17,6 +17,7 @@ from exporter.destinations.store_destination import FILE_LIMITS
 from exporter.exports.job import ExportJob
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner
+from exporter.exports.runs.lag import ExportLag, LagMeter, lag_of
 from exporter.exports.runs.run_control import RunControl
 from exporter.exports.scheduler import ExportScheduler
 from exporter.exports.window_writer import WriterDependencies
@@ -29,6 +30,7 @@ from exporter.handlers import ENDPOINTS
 from exporter.lake.lake import Lake
 from exporter.lake.lists import LakeLists
 from exporter.lake.upkeep import LakeUpkeep
+from exporter.pipeline.sample_files import CallLimit
 from exporter.pipeline.source import EventSource
 from exporter.routes import ROUTES
 from exporter.state import State
@@ -138,6 +140,11 @@ async def build(mesh: Mesh) -> State:
     exports.on_change(scheduler.changed)
     mesh.intake("exports", scheduler)
     mesh.spawn("exports", scheduler.run())
+
+    async def lag(key: Key) -> ExportLag:
+        return await lag_of(source, plans, key, now())
+
+    mesh.spawn("export lag", LagMeter(source, scheduler.cursors, now, mesh.metrics).run())
     if settings.exporter_lake:
         keep = timedelta(days=settings.exporter_lake_keep_days) if settings.exporter_lake_keep_days else None
         mesh.spawn("lake apps", lake.apps.run())
@@ -156,6 +163,10 @@ async def build(mesh: Mesh) -> State:
         folder_claims=folder_claims,
         external_ids=external_ids,
         own_accounts=OwnAccounts(aws),
+        formats=formats,
+        test_event_calls=CallLimit(now),
+        lag_of=lag,
+        clock=now,
     )
 
 

@@ -7,7 +7,9 @@ from msgspec import Meta
 from exporter.access.trust import RoleTrust
 from exporter.config import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
+from exporter.exports.runs.lag import ExportLag
 from exporter.lake.lake import LakeFiles
+from exporter.pipeline.sample_files import SampleFiles
 from exporter.state import OPERATORS_ONLY, State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
@@ -87,6 +89,17 @@ async def retry_run(call: Call[State]) -> Run:
     return tried if tried is not None else await flush(call)
 
 
+async def show_lag(call: Call[State]) -> ExportLag:
+    """The events that wait to be exported."""
+    entry = await call.registry.get(EXPORTS, call.app_key, _id(call))
+    return await call.state.lag_of((call.app_key, entry.id))
+
+
+async def send_test_events(call: Call[State]) -> SampleFiles:
+    """Write one test event of each chosen type into the destination."""
+    return await call.state.send_test_events(call.app_key, _id(call))
+
+
 async def show_lake(call: Call[State]) -> LakeFiles:
     """The files of an app's lake, the newest day first."""
     return await call.state.lake.files(call.app_key)
@@ -154,6 +167,20 @@ ROUTES: tuple[Route, ...] = (
         },
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
+    Route(
+        "GET",
+        f"{PATH}/{{id}}/lag",
+        show_lag,
+        "Show the lag of an export: the events that wait for it, and the age of the oldest",
+        reply=ExportLag,
+    ),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/test-events",
+        send_test_events,
+        "Write one test event of each chosen type into a folder test=true of the destination, and return the keys",
+        reply=SampleFiles,
+    ),
     Route(
         "POST",
         f"{PATH}/{{id}}/runs/{{run_id}}/cancel",

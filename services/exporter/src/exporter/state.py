@@ -1,22 +1,29 @@
 """The result of `build`: the parts that routes and handlers call, and Test Connection, which both of them offer."""
 
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from msgspec import Struct
 
 from exporter.access.external_ids import ExternalIds
 from exporter.access.trust import OwnAccounts
-from exporter.config import EXPORTS, Export
+from exporter.config import EXPORTS, Export, job_of
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.platform import Platform
 from exporter.destinations.store_destination import PROBE_LIMITS
 from exporter.exports.run_store import RunStore
+from exporter.exports.runs.lag import ExportLag
 from exporter.exports.runs.run_control import RunControl
 from exporter.exports.scheduler import ExportScheduler
+from exporter.exports.worker import Key
 from exporter.folders.claims import Owner
 from exporter.folders.folder_claims import FolderClaims
 from exporter.lake.lake import Lake
+from exporter.layouts.samples import sample_events
+from exporter.pipeline.ports import Format
+from exporter.pipeline.sample_files import CallLimit, SampleFiles, write_samples
 from shared.config.registry import Registry, View
 from shared.contracts.connection_report import ConnectionFailedError, ConnectionReport
 from shared.errors import DeniedError
@@ -37,6 +44,33 @@ class State(Struct, frozen=True, kw_only=True):
     folder_claims: FolderClaims
     external_ids: ExternalIds
     own_accounts: OwnAccounts
+    formats: Mapping[str, Format]
+    test_event_calls: CallLimit
+    lag_of: Callable[[Key], Awaitable[ExportLag]]
+    clock: Callable[[], datetime]
+
+    async def send_test_events(self, app_key: str, export_id: str) -> SampleFiles:
+        """
+        Write one test event of each type that a saved export has chosen, as its own files are written.
+
+        Raises:
+            NotFoundError: There is no such export.
+            BusyError: The app has called too often.
+            MillraceError: The destination refused a file.
+        """
+        entry = await self.registry.get(EXPORTS, app_key, export_id)
+        self.test_event_calls.take(app_key)
+        job, now = job_of(entry, self.platform, self.formats), self.clock()
+        events = sample_events(job.content.selection, app_key, int(now.timestamp() * 1000))
+        async with job.open_destination() as destination:
+            return await write_samples(
+                events,
+                now,
+                layout=job.layout_of(job.content),
+                form=job.format_of(job.content),
+                directory=job.directory,
+                destination=destination,
+            )
 
     async def test_connection(
         self, app_key: str, export_id: str, form: dict[str, Any], *, is_operator: bool

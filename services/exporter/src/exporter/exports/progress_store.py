@@ -52,6 +52,11 @@ class ProgressStore:
         assert self._progress is not None
         return self._progress
 
+    @property
+    def cursor(self) -> int:
+        """The cursor as last read or written; 0 before that."""
+        return self._progress.cursor if self._progress is not None else 0
+
     async def load(self) -> bool:
         """Read the progress. Returns False when there is none. Raises `UnreadableProgressError`."""
         found = await self._store.get(self._key)

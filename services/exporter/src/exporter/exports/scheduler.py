@@ -127,6 +127,10 @@ class ExportScheduler:
                 return worker.current
             raise BusyError("the export could not be run yet", retry_after_s=5) from None
 
+    def cursors(self) -> dict[Key, int]:
+        """The cursors of the exports, as this process knows them."""
+        return {key: worker.progress_store.cursor for key, worker in self._workers.items()}
+
     def nudge(self, app_key: str, export_id: str) -> None:
         """Look for requests to the run of an export now, if it is one of this process."""
         if worker := self._workers.get((app_key, export_id)):

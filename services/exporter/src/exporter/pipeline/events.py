@@ -4,7 +4,7 @@ Decoding of the messages of `EVENTS` for exports. Pure. Runs in a thread, so it 
 A bad event, or one of another app, drops itself alone, as hooks puts it aside as a dead letter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -82,6 +82,7 @@ class FlatEvent(Struct, frozen=True, kw_only=True, gc=False):
     identities: Identities = NO_IDENTITIES
 
 
+_items = msgspec.json.Decoder(list[Raw])
 _events = msgspec.json.Decoder(list[StoredEvent])
 _flat_events = msgspec.json.Decoder(list[FlatEvent], float_hook=lambda text: Raw(text.encode()))
 
@@ -112,6 +113,22 @@ def read_message(data: bytes, app_key: str) -> DecodedEvents:
         if event.user is not NO_USER and not are_shallow(bytes(event.user.attributes)):
             return _read_each(data, app_key)
     return DecodedEvents(events)
+
+
+def count_events(messages: Iterable[bytes]) -> int:
+    """The items of messages, whatever they are; a message that is no array counts as one."""
+    return sum(map(_items_in, messages))
+
+
+def _items_in(data: bytes) -> int:
+    try:
+        return len(_items.decode(data))
+    except _UNREADABLE:
+        pass
+    try:
+        return sum(item is not None for item in array_items(data))
+    except InvalidError:
+        return 1
 
 
 class NestsError(Exception):

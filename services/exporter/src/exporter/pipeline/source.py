@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from exporter.pipeline.events import count_events
 from exporter.pipeline.lane import WHOLE, Lane
 from shared.contracts import streams, subjects
 from shared.errors import UnavailableError
@@ -20,6 +21,10 @@ BATCH = 256
 CAPACITY = 1024
 CAPACITY_BYTES = 8 << 20
 """The most that one range reads ahead."""
+COUNTED_MESSAGES = 1000
+COUNTED_BYTES = 4 << 20
+"""Messages that are read to count the events that wait."""
+ANSWER_S = 5.0
 SILENT_S = 60.0
 """A message that was announced and has not arrived by then has expired during the read."""
 
@@ -86,6 +91,15 @@ class MergedRange:
         return sorted(found, key=attrgetter("sequence"))
 
 
+class Waiting(NamedTuple):
+    """Messages behind a position, the events in them, and the time of the oldest in nanoseconds, 0 for none."""
+
+    messages: int
+    events: int
+    is_estimate: bool
+    oldest_ns: int
+
+
 class EventSource:
     """Reads `EVENTS`. Every method raises `UnavailableError` while NATS does not answer."""
 
@@ -95,6 +109,36 @@ class EventSource:
     async def state(self) -> StreamState:
         """The first and the last sequence that the stream holds now."""
         return await self._bus.stream_state(streams.EVENTS)
+
+    async def oldest(self, app_key: str, *, after: int) -> tuple[int, int] | None:
+        """The position and the time, in nanoseconds, of an app's first message behind `after`, or None."""
+        subject = subjects.events_of_app(app_key)
+        async with open_scan(self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1, capacity=1) as scan:
+            found = await scan.next(1, within_s=ANSWER_S) if scan.pending_at_open else []
+        return (found[0].sequence, found[0].at_ns) if found else None
+
+    async def waiting(self, app_key: str, *, after: int) -> Waiting:
+        """Count the messages of an app behind `after`, and the events in them."""
+        subject = subjects.events_of_app(app_key)
+        read = events = size = oldest_ns = 0
+        async with open_scan(
+            self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1, capacity=COUNTED_MESSAGES
+        ) as scan:
+            messages = scan.pending_at_open
+            while read < min(messages, COUNTED_MESSAGES) and size < COUNTED_BYTES:
+                found = await scan.next(COUNTED_MESSAGES - read, within_s=ANSWER_S)
+                if not found:
+                    # Some have expired since they were counted.
+                    messages = read
+                    break
+                oldest_ns = oldest_ns or found[0].at_ns
+                read += len(found)
+                size += sum(len(message.data) for message in found)
+                events += await asyncio.to_thread(count_events, [message.data for message in found])
+        is_estimate = read < messages
+        if is_estimate and read:
+            events = round(events * messages / read)
+        return Waiting(messages, events, is_estimate, oldest_ns)
 
     @asynccontextmanager
     async def open(self, app_key: str, *, after: int, until: int, lane: Lane = WHOLE) -> AsyncIterator[MessageRange]:

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from shared.contracts.messages import EventType
+
 CUSTOM_EVENT: Final = "users.behaviors.CustomEvent"
 PURCHASE: Final = "users.behaviors.Purchase"
 PUSH: Final = "users.messages.pushnotification"
@@ -16,6 +18,14 @@ _BY_CODE: Final = {
     ("message_log", "PUSH_OPENED"): f"{PUSH}.Open",
     ("message_log", "PUSH_FAILED"): f"{PUSH}.Bounce",
 }
+_BY_TYPE: Final[dict[str, tuple[EventType, str]]] = {
+    CUSTOM_EVENT: ("event", "TEST"),
+    PURCHASE: ("event", "PURCHASE"),
+    f"{PUSH}.Send": ("message_log", "PUSH_SENT"),
+    f"{PUSH}.Open": ("message_log", "PUSH_OPENED"),
+    f"{PUSH}.Bounce": ("message_log", "PUSH_FAILED"),
+}
+_OURS: Final[dict[str, EventType]] = {"message_log": "message_log", "click": "click", "conversion": "conversion"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -31,6 +41,15 @@ def type_of(event_type: str, code: str) -> str:
     if event_type == "event":
         return CUSTOM_EVENT
     return f"millrace.{event_type}.{_UNSAFE.sub('_', code)}"
+
+
+def sample_of(exported_type: str) -> tuple[EventType, str] | None:
+    """The type and the code of an event that is exported as this type; None where it may be that none is."""
+    if not exported_type.startswith("millrace."):
+        return _BY_TYPE.get(exported_type)
+    _, name, *codes = exported_type.split(".", 2)
+    event_type = _OURS.get(name)
+    return None if event_type is None else (event_type, codes[0] if codes else "TEST")
 
 
 def schema_name(exported_type: str) -> str:
