@@ -6,6 +6,7 @@ exits at once.
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -29,6 +30,10 @@ PROVISION_WAIT_S = 60.0
 """Time in which NATS may start beside its provisioning."""
 GC_THRESHOLDS = (20_000, 10, 10)
 """Allocations between two collections of the youngest objects, instead of 700: a burst of messages is no garbage."""
+M_ARENA_MAX = -8
+"""mallopt(3), in glibc's malloc.h."""
+ARENAS = 2
+"""Heaps of glibc in this process. Each keeps what it once used, and by default there are eight for each core."""
 
 
 def run(service: Service) -> None:
@@ -48,6 +53,7 @@ def run(service: Service) -> None:
     keys = (settings.nats_seed, settings.reports_secret_access_key, settings.smtp_password)
     for secret in (*keys, *split_keys(settings.secret_keys)):
         logs.redactor.add(secret)
+    _limit_arenas()
     _keep_all()
     gc.set_threshold(*GC_THRESHOLDS)
     work = _provision(settings) if sys.argv[1:] == ["--provision"] else _run(service, settings)
@@ -98,6 +104,15 @@ def _keep_all(_: asyncio.Future[RunningService] | None = None) -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _limit_arenas() -> None:
+    """Let threads share their heaps: an upload of 500 MB in parts took 10 MB more without it."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # Only glibc has it.
+        return
+    mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _leaf_errors(error: BaseException) -> list[BaseException]:
