@@ -197,7 +197,7 @@ async def _gateway(folder: Path) -> AsyncIterator[GatewayProcess]:
     async with AsyncExitStack() as stack:
         mesh_folder = MeshFolder(folder / "mesh")
         stack.enter_context(mesh_folder.lock())
-        settings = {"sftp_connections_per_address": 2 * LOGINS}
+        settings = {"sftp_connections_per_address": 2 * LOGINS, "stream_max_bytes": f"PUSH={1 << 30}"}
         mesh = await stack.enter_async_context(LocalMesh(mesh_folder, settings=settings))
         headers = {"Authorization": f"Bearer {mesh_folder.admin_token()}"}
         url = mesh_folder.addresses().services["ftp-gateway"]

@@ -22,6 +22,7 @@ from ftp_gateway.model.rules import FileRules
 from ftp_gateway.parsing.worker_pool import ParserPool
 from ftp_gateway.processing.pipeline import FilePipeline
 from ftp_gateway.processing.scheduler import FileScheduler
+from ftp_gateway.processing.stream_room import StreamRoom
 from ftp_gateway.remotes.clients.ftplib_client import check_internals
 from ftp_gateway.remotes.clients.ftps import check_certificates, identify_ftps, open_ftps_remote
 from ftp_gateway.remotes.clients.sftp import identify_sftp, open_sftp_remote
@@ -107,6 +108,8 @@ async def build(mesh: Mesh) -> State:
     )
     mesh.spawn("files", scheduler.run())
     mesh.intake("files", scheduler)
+    room = StreamRoom(mesh.bus, lambda: {upload.id for upload in spool.uploads()})
+    mesh.spawn("stream room", room.run())
 
     pull = await mesh.enter(open_pull(mesh.bus, PROFILES_READER, capacity=64))
     updates = ProfileUpdates(mesh.bus, pull, profiles)

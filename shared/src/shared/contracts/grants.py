@@ -65,9 +65,10 @@ def denials(user: str) -> tuple[str, ...]:
         if stream not in scanned:
             continue
         denied += [jetstream.consumer_create(stream, name, ">"), jetstream.consumer_delete(stream, name)]
+        if consumer not in (*GRANTS[user].reads, *GRANTS[user].follows):
+            denied.append(jetstream.consumer_info(stream, name))
         if consumer not in GRANTS[user].reads:
             denied += [
-                jetstream.consumer_info(stream, name),
                 jetstream.next_messages(stream, name),
                 f"$JS.ACK.{stream}.{name}.>",
             ]

@@ -15,10 +15,11 @@ class Grant(Struct, frozen=True, kw_only=True):
     Needs of one user of NATS, expanded to subjects by `permissions_of`.
 
     `looks` are the streams and buckets whose configuration and state it asks for. `reads` are the durable consumers
-    that it reads by, `scans` pairs of stream and filter for short-lived consumers. Single messages it reads from
-    streams and buckets of `gets`, all of which it may read. `writes`, `requests` and `serves` are subjects that it
-    publishes on, requests and serves. It may delete messages from a stream of `purges`. NATS has no narrower right than
-    one for the whole stream, so the user must check that the messages are its own.
+    that it reads by, `follows` those of others whose state it asks for, `scans` pairs of stream and filter for
+    short-lived consumers. Single messages it reads from streams and buckets of `gets`, all of which it may read.
+    `writes`, `requests` and `serves` are subjects that it publishes on, requests and serves. It may delete messages
+    from a stream of `purges`. NATS has no narrower right than one for the whole stream, so the user must check that the
+    messages are its own.
 
     `makes` are the streams, buckets and consumers that it makes and changes: the right to read and write the account.
 
@@ -28,6 +29,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     looks: tuple[Stream | Bucket, ...] = ()
     makes: tuple[Stream | Bucket | DurableConsumer, ...] = ()
     reads: tuple[DurableConsumer, ...] = ()
+    follows: tuple[DurableConsumer, ...] = ()
     scans: tuple[tuple[str, str], ...] = ()
     gets: tuple[Stream | Bucket, ...] = ()
     writes: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ def permissions_of(user: str, grant: Grant) -> Permissions:
             jetstream.consumer_reset(stream, durable),
             f"$JS.ACK.{stream}.{durable}.>",
         ]
+    publish += [jetstream.consumer_info(followed.stream.name, followed.name) for followed in grant.follows]
     for name, subject in grant.scans:
         publish.append(jetstream.consumer_create(name, "*", subject))
     for name in sorted({name for name, _ in grant.scans}):

@@ -6,7 +6,7 @@ The command line, the permissions and the tests read it. It imports no service.
 
 from msgspec import Struct
 
-from shared.contracts.consumers import HOOKS_CONSUMERS, PROFILES_READER
+from shared.contracts.consumers import HOOKS_CONSUMERS, PROFILES_READER, PUSH_ENGINE_READER
 from shared.contracts.keys import LEASES_OF_HOOKS
 from shared.contracts.permissions import Grant
 from shared.contracts.streams import (
@@ -80,6 +80,7 @@ class ServiceEntry(Struct, frozen=True, kw_only=True):
         return Grant(
             looks=(*self.own_grant.looks, ALERTS, CONFIG),
             reads=self.own_grant.reads,
+            follows=self.own_grant.follows,
             scans=(
                 *((CONFIG.stream, key) for key in (*config, CONFIG.subject_of("tokens.*"))),
                 (ALERTS.name, alert(self.name, "-", "*")),
@@ -142,6 +143,7 @@ SERVICES = (
         own_grant=Grant(
             looks=(PUSH, PROFILE_UPDATES, FILES, DLQ, PROFILES, DEFENDER, SUMMARIES, REMOTES),
             reads=(PROFILES_READER,),
+            follows=(PUSH_ENGINE_READER,),
             scans=(
                 (PUSH.name, push_send("*", "*")),
                 (PROFILE_UPDATES.name, profile_update("*", "*")),
@@ -162,6 +164,7 @@ SERVICES = (
                 SUMMARIES.subject_of("*"),
                 REMOTES.subject_of(">"),
             ),
+            purges=(PUSH, PROFILE_UPDATES),
         ),
     ),
     ServiceEntry(

@@ -57,6 +57,7 @@ CounterName = Literal[
     "millrace_export_rows_total",
     "millrace_export_bytes_total",
     "millrace_stream_dropped_total",
+    "millrace_read_chunks_deleted_total",
     "millrace_bugs_total",
 ]
 GaugeName = Literal[
@@ -132,6 +133,9 @@ COUNTERS: dict[CounterName, Series] = {
     "millrace_export_bytes_total": Series("Bytes of exported objects, as they lie in the destination"),
     "millrace_stream_dropped_total": Series(
         "Messages that a full stream has dropped, the oldest first; each replica counts all", ("stream",)
+    ),
+    "millrace_read_chunks_deleted_total": Series(
+        "Messages with rows of files that their reader had acknowledged, deleted to make room", ("stream",)
     ),
     "millrace_bugs_total": Series("Exceptions that no kind of error covers", ("where",)),
 }

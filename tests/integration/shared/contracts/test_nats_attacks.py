@@ -177,6 +177,8 @@ def granted_on(stream: str, grant: Grant) -> Iterator[str]:
         if consumer in grant.makes:
             yield f"$JS.API.CONSUMER.CREATE.{stream}.{consumer.name}.{consumer.subject}"
             yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer.name}"
+        if consumer in grant.follows:
+            yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer.name}"
         if consumer in grant.reads:
             yield from (f"$JS.API.CONSUMER.{verb}.{stream}.{consumer.name}" for verb in ("INFO", "MSG.NEXT", "RESET"))
             yield f"$JS.ACK.{stream}.{consumer.name}.1.1.1.1.1"
