@@ -116,7 +116,7 @@ async def test_last_step_has_time_of_its_own() -> None:
             Check(name="get", run=silent),
             Check(name="delete", run=fine, needs=("fields",)),
         ],
-        deadline_s=0.1,
+        deadline_s=0.5,
     )
 
     assert [("put", "failed"), ("put", "failed"), ("get", "skipped"), ("delete", "ok")] == told(report)
