@@ -17,7 +17,9 @@ from storage.providers.azure import AzureStorageConfig
 
 SECRET: Final = "c2VjcmV0IG9mIHNob3A="
 
-Misbehavior = Literal["answer", "hang", "hang in body", "close", "close in body", "garbage"]
+Misbehavior = Literal[
+    "answer", "hang", "hang in body", "close", "close in body", "close in upload", "store and close", "garbage"
+]
 MODIFIED = {"Last-Modified": "Sun, 22 Nov 2026 05:23:36 GMT", "ETag": '"e"'}
 HELD = ("Content-Type", "Cache-Control", "Content-Disposition")
 
@@ -27,7 +29,9 @@ class Fault(Struct, frozen=True, kw_only=True):
     A fault that replaces the right answer to requests of `methods`, signed or `public`.
 
     `answer` returns `status` with the provider's XML of `code`; `hang` reads the request and sends nothing; `hang in
-    body` and `close in body` promise 100 bytes and send 7; `garbage` is no HTTP at all.
+    body` and `close in body` promise 100 bytes and send 7; `close in upload` closes before the request is read; `store
+    and close` does what was asked and sends nothing; `garbage` is no HTTP at all. The fault ends after `times`
+    requests, where that is not 0. `conditional` limits it to requests with If-None-Match.
     """
 
     deed: Misbehavior = "answer"
@@ -36,6 +40,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     location: str = ""
     methods: frozenset[str] = frozenset({"PUT", "GET", "HEAD", "DELETE"})
     public: bool = False
+    times: int = 0
+    conditional: bool = False
 
 
 def stub_connector(stub: "StubStore", **changed: Any) -> Any:
@@ -97,6 +103,11 @@ class StubStore:
         await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        fault = self._fault_of(request)
+        if fault is not None and fault.deed == "close in upload":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
         body = await request.read()
         method, path = request.method, request.path
         if "comp=batch" in request.query_string:
@@ -106,8 +117,7 @@ class StubStore:
             method, path = found[1].decode(), found[2].decode()
         self.requests.append((method, path))
         self.headers.append(request.headers)
-        public = "Authorization" not in request.headers
-        if (fault := self.fault) is not None and method in fault.methods and public == fault.public:
+        if fault is not None and method in fault.methods and fault.deed != "store and close":
             return await self._misbehave(request, fault)
         if self.tokens is not None and request.headers.get("x-amz-security-token") not in self.tokens:
             return self._error(400, "ExpiredToken", method)
@@ -117,7 +127,24 @@ class StubStore:
             "HEAD": self._get,
             "DELETE": self._delete,
         }
-        return await answers[method](request, path, body)
+        answer = await answers[method](request, path, body)
+        if fault is not None and method in fault.methods:
+            assert request.transport is not None
+            request.transport.close()
+        return answer
+
+    def _fault_of(self, request: web.Request) -> Fault | None:
+        """The fault for a request, counted. Azure's deletes come as POSTs: their method is in the body."""
+        fault = self.fault
+        if fault is None or ("Authorization" not in request.headers) != fault.public:
+            return None
+        if request.method not in {*fault.methods, "POST"} or (
+            fault.conditional and "If-None-Match" not in request.headers
+        ):
+            return None
+        if fault.times:
+            self.fault = msgspec.structs.replace(fault, times=fault.times - 1) if fault.times > 1 else None
+        return fault
 
     async def _put(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         if path in self.objects and request.headers.get("If-None-Match") == "*":

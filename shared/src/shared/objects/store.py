@@ -23,7 +23,7 @@ from msgspec import Struct
 from obstore.store import AzureStore, LocalStore, S3Store
 
 from shared.aws.codes import DENIED_KEYS, ENDED_KEYS, REVOKED_AFTER_S
-from shared.errors import DeniedError, MillraceError, NotFoundError
+from shared.errors import BusyError, ConflictError, DeniedError, MillraceError, NotFoundError
 from shared.objects.errors import STORE_ERRORS, code_in, status_in, store_error
 from shared.objects.keys import check_key, content_type_of, folder_of, headers_of
 from shared.objects.local_files import Data, LocalFiles
@@ -86,6 +86,8 @@ class ObjectStore:
         renew: Callable[[], S3Store] | None = None,
     ) -> None:
         self.provider: Final = provider
+        self.knows_conditions = True
+        """False once the store has answered that it knows no conditional PUT."""
         self._store = store
         self._place = place
         self._files = files
@@ -170,7 +172,10 @@ class ObjectStore:
                 return None
             # Stores that do not know the condition: MinIO of old answered 304 (minio/minio#19442), others 501.
             if status not in {304, 501}:
-                raise self._error(error, f"store {key}") from error
+                refused = self._error(error, f"store {key}")
+                # Any other conflict is one of two requests at once, and not an object that is there.
+                raise BusyError(refused.message) if isinstance(refused, ConflictError) else refused from error
+        self.knows_conditions = False
         if await self._exists(key):
             return None
         with self._translated(f"store {key}"):

@@ -135,6 +135,13 @@ async def test_a_redirect_without_a_place_is_the_wrong_region(s3: FakeS3, store:
         await put(store)
 
 
+async def test_a_conflict_that_is_no_failed_condition_is_tried_again(s3: FakeS3, store: ObjectStore) -> None:
+    s3.fail(409, "AnotherOperation")
+
+    with pytest.raises(BusyError, match="AnotherOperation"):
+        await create(store)
+
+
 async def test_a_failed_condition_means_that_the_object_is_there(s3: FakeS3, store: ObjectStore) -> None:
     s3.fail(412, "PreconditionFailed")
 

@@ -56,6 +56,9 @@ class StoreDestination:
             return await self._with_lasting_keys(found)
         except NotFoundError:
             return None
+        except DeniedError as error:
+            why = "expected the right to read it, which tells whether an object that is there is ours"
+            raise DeniedError(f"{error.message}; {why}") from error
 
     async def delete(self, key: str) -> None:
         await self._with_lasting_keys(lambda: self._store.delete(self._key_of(key)))
