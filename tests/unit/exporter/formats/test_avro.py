@@ -85,6 +85,16 @@ def test_json_and_numbers_in_a_column_of_text_keep_their_text() -> None:
     assert ['{"price":1.10}', "4"] == [row[-1] for row in decode(encode(rows))]
 
 
+@pytest.mark.parametrize("length", [1, 4095, 4096])
+def test_cells_of_several_types_in_a_column_come_back(length: int) -> None:
+    cells: list[Cell] = ["ğ" * length, None, Raw(b"[" + b"1," * length + b"1]"), 123456789012345678, "", None]
+    rows: list[Row] = [("a", 1, None, None, cell) for cell in cells]
+    expected = [bytes(cell).decode() if isinstance(cell, Raw) else cell and str(cell) for cell in cells]
+
+    assert expected == [row[-1] for row in decode(encode(rows))]
+    assert encode(rows) == encode(*([row] for row in rows))
+
+
 def test_schema_has_name_namespace_defaults_and_docs() -> None:
     schema = fastavro.reader(BytesIO(encode())).writer_schema
 

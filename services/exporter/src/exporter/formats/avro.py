@@ -8,7 +8,9 @@ calls were cut. The sync marker is a hash of the export, the part and the first 
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -33,9 +35,20 @@ PRESENT: Final = b"\x02"
 SHORT_LENGTHS: Final = 4096
 
 
+PAIR_BITS: Final = 14
+PAIR: Final = (1 << PAIR_BITS) - 1
+_PAIRS: Final = tuple(bytes((pair & 0x7F | 0x80, pair >> 7 | 0x80)) for pair in range(PAIR + 1))
+"""The two lowest groups of a number that has more. Times of a window differ in them; the rest is one of few."""
+
+
 def varint(number: int) -> bytes:
     """A whole number in zig-zag coding, 7 bits a byte."""
     coded = number << 1 if number >= 0 else ~(number << 1)
+    return _PAIRS[coded & PAIR] + _groups(coded >> PAIR_BITS) if coded > PAIR else _groups(coded)
+
+
+@lru_cache(maxsize=1024)
+def _groups(coded: int) -> bytes:
     out = bytearray()
     while coded > 0x7F:
         out.append(coded & 0x7F | 0x80)
@@ -46,16 +59,25 @@ def varint(number: int) -> bytes:
 
 _LENGTHS: Final = tuple(varint(length) for length in range(SHORT_LENGTHS))
 _PRESENT_LENGTHS: Final = tuple(PRESENT + length for length in _LENGTHS)
+_CODES: Final[Mapping[str, Callable[[Any], bytes]]] = {
+    "int": lru_cache(maxsize=4096)(varint),
+    "long": varint,
+    "double": struct.Struct("<d").pack,
+}
+"""Coding by type. An `int` is a time in seconds, which many rows share."""
+NO_CELLS: Final = {type(None)}
 
 
 class AvroFile:
-    """Satisfies `exporter.pipeline.ports.Encoder`. Writes to `out`, a binary file."""
+    """
+    Satisfies `exporter.pipeline.ports.Encoder`. Writes to `out`, a binary file.
+
+    Rows are coded column by column: nearly all cells of a column have one type, so none needs a decision of its own.
+    """
 
     def __init__(self, out: BinaryIO, table: Table, marker: str) -> None:
         self._out = out
-        self._columns = tuple(
-            (column.type in ("string", "json"), column.type == "double", column.nullable) for column in table.columns
-        )
+        self._columns = table.columns
         self._hash = hashlib.sha256()
         self._sync = hashlib.sha256(marker.encode()).digest()[:SYNC_BYTES]
         self._parts: list[bytes] = []
@@ -67,26 +89,31 @@ class AvroFile:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows, each as long as the table has columns."""
-        parts, columns = self._parts, self._columns
-        for row in rows:
-            block_bytes = self._block_bytes + len(columns)
-            for cell, (is_text, is_double, nullable) in zip(row, columns, strict=True):
-                if cell is None:
-                    parts.append(NULL)
-                elif is_text:
-                    text = cell.encode() if type(cell) is str else _text(cell)
-                    length = len(text)
-                    if length < SHORT_LENGTHS:
-                        parts.append(_PRESENT_LENGTHS[length] if nullable else _LENGTHS[length])
-                    else:
-                        parts.append((PRESENT if nullable else b"") + varint(length))
-                    parts.append(text)
-                    block_bytes += length
-                else:
-                    number = struct.pack("<d", cell) if is_double else varint(cell)  # type: ignore[arg-type]
-                    parts.append(PRESENT + number if nullable else number)
-            self._block_rows += 1
+        rows = [*rows]
+        if not rows:
+            return
+        pieces: list[Sequence[bytes]] = []
+        sizes: list[Sequence[int]] = [[len(self._columns)] * len(rows)]
+        for column, cells in zip(self._columns, zip(*rows, strict=True), strict=True):
+            kinds = set(map(type, cells))
+            if kinds == NO_CELLS:
+                pieces.append((NULL,) * len(cells))
+            elif column.type in ("string", "json"):
+                heads, texts, lengths = _texts(cells, kinds, column.nullable)
+                pieces += (heads, texts)
+                sizes.append(lengths)
+            else:
+                pieces.append(_numbers(cells, column))
+        block_bytes = self._block_bytes + sum(map(sum, sizes))
+        if block_bytes < BLOCK_BYTES:
+            self._parts.append(b"".join(chain.from_iterable(zip(*pieces, strict=True))))
+            self._block_rows += len(rows)
             self._block_bytes = block_bytes
+            return
+        for row, size in zip(zip(*pieces, strict=True), map(sum, zip(*sizes, strict=True)), strict=True):
+            self._parts += row
+            self._block_rows += 1
+            self._block_bytes += size
             if self._block_bytes >= BLOCK_BYTES:
                 self._end_block()
 
@@ -138,8 +165,39 @@ def _prefixed(data: bytes) -> bytes:
     return varint(len(data)) + data
 
 
+def _texts(
+    cells: Sequence[Cell], kinds: set[type], nullable: bool
+) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[int]]:
+    """What stands before the texts of a column, the texts, and the lengths of these."""
+    if kinds == {str}:
+        texts = [*map(str.encode, cells)]  # type: ignore[arg-type]
+    elif kinds == {Raw}:
+        texts = [*map(bytes, cells)]  # type: ignore[arg-type]
+    else:
+        texts = [*map(_text, cells)]
+    lengths = [*map(len, texts)]
+    short = _PRESENT_LENGTHS if nullable else _LENGTHS
+    try:
+        heads = [short[length] for length in lengths]
+    except IndexError:
+        heads = [(PRESENT if nullable else b"") + varint(length) for length in lengths]
+    if type(None) in kinds:
+        heads = [NULL if cell is None else head for cell, head in zip(cells, heads, strict=True)]
+    return heads, texts, lengths
+
+
 def _text(cell: Cell) -> bytes:
+    if cell is None:
+        return b""
     return bytes(cell) if type(cell) is Raw else str(cell).encode()
+
+
+def _numbers(cells: Sequence[Cell], column: Column) -> Sequence[bytes]:
+    code = _CODES[column.type]
+    coded = [b"" if cell is None else code(cell) for cell in cells]
+    if not column.nullable:
+        return coded
+    return [PRESENT + number if number else NULL for number in coded]
 
 
 AVRO: Final = Format(suffix=".avro", content_type="application/vnd.apache.avro", open=AvroFile)

@@ -17,8 +17,7 @@ from exporter.pipeline.ports import Format
 from exporter.pipeline.tables import Row, Table
 
 MARK: Final = "\x1f"
-ROW_MARK: Final = "\x1f\n\x1f"
-"""Marks between the cells of joined rows, and between the rows. A cell that holds one is left to `csv`."""
+"""Mark between the cells of joined rows. A cell that holds one is left to `csv`."""
 
 
 class CsvGzip:
@@ -68,14 +67,16 @@ class CsvGzip:
         `csv` looks at every character by itself, which takes twice the time.
         """
         try:
-            text = ROW_MARK.join(map(MARK.join, rows))  # type: ignore[arg-type]
+            lines = [*map(MARK.join, rows)]  # type: ignore[arg-type]
         except TypeError:
             return None
-        marks = len(rows) * (self._width - 1) + 2 * (len(rows) - 1)
-        is_usual = self._width > 1 and text.count(MARK) == marks and text.count("\n") == len(rows) - 1
-        if not is_usual or '"' in text or "\r" in text:
+        text = "\n".join(lines)
+        is_usual = self._width > 1 and text.count(MARK) == len(rows) * (self._width - 1)
+        if not is_usual or text.count("\n") != len(rows) - 1 or '"' in text or "\r" in text:
             return None
-        return _with_quotes(text).replace(ROW_MARK, "\n").replace(MARK, ",") + "\n"
+        if "," in text:
+            text = "\n".join([_with_quotes(line) if "," in line else line for line in lines])
+        return text.replace(MARK, ",") + "\n"
 
     def _take(self) -> str:
         text = self._text.getvalue()
@@ -91,21 +92,17 @@ class CsvGzip:
         return cells
 
 
-def _with_quotes(text: str) -> str:
-    """Joined rows with quotes around each cell that holds a comma."""
-    at = text.find(",")
-    if at < 0:
-        return text
+def _with_quotes(line: str) -> str:
+    """A joined row with quotes around each cell that holds a comma."""
     pieces: list[str] = []
     done = 0
-    while at >= 0:
-        start = text.rfind(MARK, done, at) + 1
-        end = text.find(MARK, at)
-        end = end if end >= 0 else len(text)
-        pieces += (text[done:start], '"', text[start:end], '"')
+    while (at := line.find(",", done)) >= 0:
+        start = line.rfind(MARK, done, at) + 1 or done
+        end = line.find(MARK, at)
+        end = end if end >= 0 else len(line)
+        pieces += (line[done:start], '"', line[start:end], '"')
         done = end
-        at = text.find(",", end)
-    return "".join((*pieces, text[done:]))
+    return "".join((*pieces, line[done:]))
 
 
 CSV_GZIP = Format(suffix=".csv.gz", content_type="application/gzip", open=CsvGzip)

@@ -10,12 +10,13 @@ is fixed here and that readers may rely on. An attribute of another name is not 
 time of the run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -35,6 +36,10 @@ WRITTEN_OUT_DIGITS: Final = 400
 """The most digits, before or after the point, of a number with an exponent that a cell writes out. A double has 324."""
 MONEY_DIGITS = 18
 """The most digits, before or after the point, of an amount that `earnings` is computed from."""
+
+SHAPES_KEPT: Final = 500
+SHAPE_CHARACTERS: Final = 2000
+"""Shapes of events that are kept, and the most characters of the names in one. An app's events have few and small."""
 
 _SUBS = tuple(f"sub{number}" for number in range(1, 9))
 
@@ -83,7 +88,8 @@ class AffiseLayout:
         self._name_format = f"%Y/%m/%d/{PLAIN_TIME if content.plain_names else TIME}"
         self._table = table_of_text(data, columns)
         self._complete = _complete_click if data == "clicks" else _complete_conversion
-        self._positions = {name: position for position, name in enumerate(columns)}
+        self._columns = dict.fromkeys(columns)
+        self._orders: dict[tuple[Any, ...], _Order] = {}
 
     def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message."""
@@ -108,21 +114,44 @@ class AffiseLayout:
         selection = self._selection
         has_lists = bool(selection.affiliates or selection.advertisers)
         chosen = [event for event in events if selection.matches(event)] if has_lists else events
-        return Reading({selection.data: [*map(self._row, chosen)]}, len(events), dropped, reason)
+        rows: list[Row] = [*map(self._row, chosen)]
+        if self._transforms:
+            rows = [[*map(self._transforms.apply, self._table.columns, row)] for row in rows]
+        return Reading({selection.data: rows}, len(events), dropped, reason)
 
     def _row(self, event: RowEvent) -> Row:
-        positions = self._positions
-        # A value that the event does not have is empty.
-        row = [""] * len(positions)
-        # An event has far fewer attributes than a file has columns.
-        for name, value in event.attributes.items():
-            kind = type(value)
-            if kind is list or kind is dict:
-                raise NestsError
-            if (position := positions.get(name)) is not None:
-                row[position] = value if kind is str else str(value) if kind is int else text(value)  # type: ignore[assignment]
+        attributes = event.attributes
+        shape = (*attributes, *map(type, attributes.values()))
+        order = self._orders.get(shape) or self._order(shape)
+        values = [*attributes.values(), ""]
+        for place, as_text in order.converted:
+            values[place] = as_text(values[place])
+        row = [*order.pick(values)]
         self._complete(event, row)
-        return [*map(self._transforms.apply, self._table.columns, row)] if self._transforms else row
+        return row
+
+    def _order(self, shape: tuple[Any, ...]) -> "_Order":
+        """Where the cells of a row are among the values of an event of this shape, and an empty one behind them."""
+        names, kinds = shape[: len(shape) // 2], shape[len(shape) // 2 :]
+        if list in kinds or dict in kinds:
+            raise NestsError
+        places = {name: place for place, name in enumerate(names) if name in self._columns}
+        order = _Order(
+            converted=tuple(
+                (place, str if kinds[place] is int else text) for place in places.values() if kinds[place] is not str
+            ),
+            pick=itemgetter(*(places.get(column, len(names)) for column in self._columns)),
+        )
+        if len(self._orders) < SHAPES_KEPT and sum(map(len, names)) < SHAPE_CHARACTERS:
+            self._orders[shape] = order
+        return order
+
+
+class _Order(NamedTuple):
+    """The values that are no text yet, with what makes them one, and the function that picks the cells of a row."""
+
+    converted: Sequence[tuple[int, Callable[[Any], str]]]
+    pick: Callable[[list[Any]], tuple[str, ...]]
 
 
 def text(value: Value) -> str:
@@ -150,10 +179,6 @@ def _written_out(number: str) -> str:
         # JSON allows any exponent, `Decimal` one of eighteen digits.
         return number
     return format(value, "f") if abs(value.adjusted()) <= WRITTEN_OUT_DIGITS else number
-
-
-def _created_at(event: RowEvent) -> str:
-    return _time_text(event.occurred_at // 1000)
 
 
 @lru_cache(maxsize=1024)
@@ -200,9 +225,10 @@ def _complete_click(event: RowEvent, row: list[str]) -> None:
     """Write the cells of a click that are no attribute of the column's name, or have another one in its place."""
     row[_CLICK_ID] = row[_CLICK_ID] or event.id
     row[_CLICK_CLICK_ID] = row[_CLICK_CLICK_ID] or row[_CLICK_ID]
-    row[_CLICK_CREATED_AT] = _created_at(event)
+    row[_CLICK_CREATED_AT] = _time_text(event.occurred_at // 1000)
     row[_CLICK_USER_ID] = event.user_id
-    row[_CLICK_IOS_IDFA] = row[_CLICK_IOS_IDFA] or _attribute(event, "idfa")
+    if "idfa" in event.attributes:
+        row[_CLICK_IOS_IDFA] = row[_CLICK_IOS_IDFA] or _attribute(event, "idfa")
 
 
 def _complete_conversion(event: RowEvent, row: list[str]) -> None:
@@ -211,7 +237,7 @@ def _complete_conversion(event: RowEvent, row: list[str]) -> None:
     row[_CLICKID] = row[_CLICKID] or _attribute(event, "click_id")
     # Affise: an action id that came with the advertiser's postback is the conversion's id, else the click's is.
     row[_CONVERSION_ID] = row[_CONVERSION_ID] or row[_ACTION_ID] or row[_CLICKID]
-    row[_CREATED_AT] = _created_at(event)
+    row[_CREATED_AT] = _time_text(event.occurred_at // 1000)
     row[_UPDATED_AT] = row[_UPDATED_AT] or _attribute(event, "updatedAt")
     row[_USER_ID] = event.user_id
     row[_EARNINGS] = row[_EARNINGS] or _earnings(event)

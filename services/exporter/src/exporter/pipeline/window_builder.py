@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 SPOOL_MEMORY_BYTES: Final = 256 << 10
 """A file up to this size stays in memory. A larger one goes to an unnamed file, of which a crash leaves nothing."""
+WAITING_BYTES: Final = 64 << 10
+"""Messages of this size are encoded together: many of one event cost little more than one of many."""
 SECOND_NS: Final = 10**9
 
 
@@ -27,6 +29,7 @@ class PartFile:
     def __init__(self, layout: Layout, form: Format, part: str, marker: str) -> None:
         self._spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES))  # noqa: SIM115
         self._encoder = form.open(self._spool, layout.table(part), marker)
+        self._waiting: list[Row] = []
         self.rows = 0
         self.sha256 = ""
 
@@ -36,12 +39,19 @@ class PartFile:
         return self._encoder.size_bytes
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Append rows."""
-        self._encoder.write(rows)
+        """Append rows. They wait for `encode` or `finish`."""
+        self._waiting += rows
         self.rows += len(rows)
+
+    def encode(self) -> None:
+        """Encode the rows that wait."""
+        if self._waiting:
+            self._encoder.write(self._waiting)
+            self._waiting = []
 
     def finish(self) -> None:
         """Close the file. Nothing can be written afterwards."""
+        self.encode()
         self.sha256 = self._encoder.finish()
 
     def read(self) -> bytes:
@@ -78,6 +88,7 @@ class WindowBuilder:
         self._most_rows = (limits.rows_behind if behind else limits.rows) if limits else 0
         self._files: dict[str, PartFile] = {}
         self._first_at_ns = 0
+        self._waiting_bytes = 0
         self.full = False
         self.first_sequence = 0
         self.last_sequence = 0
@@ -136,11 +147,18 @@ class WindowBuilder:
             if rows:
                 if not self._files:
                     self.first_sequence, self._first_at_ns = message.sequence, message.at_ns
-                file = self._file(part)
-                file.write(rows)
-                if self._limits is not None and file.size_bytes >= self._limits.size_bytes:
-                    self.full = True
+                self._file(part).write(rows)
+        self._waiting_bytes += len(message.data)
+        if self._waiting_bytes >= WAITING_BYTES:
+            self._encode()
         return True
+
+    def _encode(self) -> None:
+        self._waiting_bytes = 0
+        for file in self._files.values():
+            file.encode()
+            if self._limits is not None and file.size_bytes >= self._limits.size_bytes:
+                self.full = True
 
     def _is_other_period(self, message: EventMessage) -> bool:
         if self._limits is None or not self._limits.period_s or not self._files:

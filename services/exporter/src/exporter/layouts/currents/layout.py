@@ -4,7 +4,7 @@ from datetime import UTC
 from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from exporter.layouts.currents.event_types import schema_name, type_of
 from exporter.layouts.currents.schemas import newest_schema
@@ -26,6 +26,9 @@ COLUMNS_AFTER: Final = 2
 ALIASES: Final = {"device_id": "device", "price": "revenue"}
 """Attributes of another name than their column, which count where there is none of the column's name."""
 
+KINDS_KEPT: Final = 1000
+"""A publisher may send any number of codes."""
+
 _EMPTY: Final = bytes(NO_ATTRIBUTES)
 _members = msgspec.json.Decoder(dict[str, Raw])
 
@@ -40,7 +43,7 @@ class CurrentsLayout:
         self._origin = origin
         self._types = frozenset(content.selection.types)
         self._transforms = Transforms(content.remove, content.hash)
-        self._columns: dict[str, tuple[tuple[Column, ...], tuple[Column, ...]]] = {}
+        self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message, by type."""
@@ -48,13 +51,18 @@ class CurrentsLayout:
         is_large = len(data) > MAX_EVENT_BYTES
         parts: dict[str, list[Row]] = {}
         refused = 0
+        kinds = self._kinds
         for event in decoded.events:
             if is_large and len(msgspec.json.encode(event)) > MAX_EVENT_BYTES:
                 refused += 1
                 continue
-            part = type_of(event.type, event.code)
-            if not self._types or part in self._types or schema_name(part) in self._types:
-                parts.setdefault(part, []).append(self._row(part, event))
+            kind = kinds.get((event.type, event.code)) or self._kind(event.type, event.code)
+            if kind.is_chosen:
+                row = _row(event, kind.of_attributes)
+                rows = parts.get(kind.part)
+                if rows is None:
+                    rows = parts[kind.part] = []
+                rows.append([*map(self._transforms.apply, kind.columns, row)] if kind.is_transformed else row)
         reason = decoded.reason or (f"expected at most {MAX_EVENT_BYTES} bytes" if refused else "")
         return Reading(parts, len(decoded.events) - refused, decoded.dropped + refused, reason)
 
@@ -71,30 +79,46 @@ class CurrentsLayout:
         folder = f"{connector}/event_type={name.part}/date={hour}/{number}/{origin.zone}"
         return f"{folder}/{connector}+{name.lane.shard}+{name.first_sequence:010}"
 
-    def _row(self, part: str, event: AnyEvent) -> Row:
-        columns, of_attributes = self._columns.get(part) or self._look_up(part)
-        row = (
-            event.id,
-            event.user_id,
-            event.app_key,
-            event.code,
-            min(event.occurred_at // 1000, MAX_INT),
-            event.ext_id or None,
-            event.occurred_at,
-            *(_attribute_cells(of_attributes, event.attributes) if of_attributes else ()),
-            _object(event.attributes),
-            None if event.user is NO_USER else _object(event.user.attributes),
-        )
-        return [*map(self._transforms.apply, columns, row)] if self._transforms else row
-
-    def _look_up(self, part: str) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    def _kind(self, event_type: str, code: str) -> "_Kind":
+        part = type_of(event_type, code)
         columns = self.table(part).columns
-        self._columns[part] = columns, columns[COLUMNS_BEFORE:-COLUMNS_AFTER]
-        return self._columns[part]
+        kind = _Kind(
+            part=part,
+            is_chosen=not self._types or part in self._types or schema_name(part) in self._types,
+            is_transformed=bool(self._transforms),
+            columns=columns,
+            of_attributes=columns[COLUMNS_BEFORE:-COLUMNS_AFTER],
+        )
+        if len(self._kinds) < KINDS_KEPT:
+            self._kinds[event_type, code] = kind
+        return kind
 
 
-def _object(attributes: Raw) -> Raw | None:
-    return attributes if attributes is not NO_ATTRIBUTES and bytes(attributes) != _EMPTY else None
+class _Kind(Struct, frozen=True, kw_only=True):
+    """The form of the events of one type and code."""
+
+    part: str
+    is_chosen: bool
+    is_transformed: bool
+    columns: tuple[Column, ...]
+    of_attributes: tuple[Column, ...]
+
+
+def _row(event: AnyEvent, of_attributes: tuple[Column, ...]) -> Row:
+    seconds = event.occurred_at // 1000
+    attributes = event.attributes
+    return (
+        event.id,
+        event.user_id,
+        event.app_key,
+        event.code,
+        seconds if seconds < MAX_INT else MAX_INT,
+        event.ext_id or None,
+        event.occurred_at,
+        *(_attribute_cells(of_attributes, attributes) if of_attributes else ()),
+        attributes if attributes is not NO_ATTRIBUTES and bytes(attributes) != _EMPTY else None,
+        None if event.user is NO_USER or bytes(event.user.attributes) == _EMPTY else event.user.attributes,
+    )
 
 
 def _attribute_cells(columns: tuple[Column, ...], attributes: Raw) -> tuple[Cell, ...]:
