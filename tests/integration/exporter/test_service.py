@@ -768,3 +768,25 @@ async def test_lag_is_the_number_of_events_that_wait_and_the_age_of_the_oldest(c
     assert abs(datetime.fromisoformat(waiting["oldest_at"]) - first.at).total_seconds() < 0.001
     assert 0 < waiting["seconds"] <= (datetime.now(UTC) - first.at).total_seconds()
     await customer.ask("GET", "/none/lag", status=404)
+
+
+async def test_events_are_exported_by_lanes_and_again_by_one(customer: Customer) -> None:
+    form = customer.form(data="events", shards=4, format="ndjson.gz", destination={"directory": "lanes"})
+    await customer.ask("PUT", "/all", form)
+    await customer.publish(*(f"u{number}" for number in range(30)), kind="event")
+
+    run = await customer.ask("POST", "/all/flush")
+
+    assert ("completed", 30) == (run["state"], run["rows_out"])
+    names = [file["key"].rpartition("/")[2] for file in run["files"]]
+    assert {"0", "1", "2", "3"} == {name.split("+")[1] for name in names}
+    await customer.ask("PUT", "/all", form | {"shards": 1})
+    await customer.publish("late", kind="event")
+    assert 1 == (await customer.ask("POST", "/all/flush"))["rows_out"]
+    texts = [gzip.decompress(data) for data in (await customer.objects()).values()]
+    ids = [msgspec.json.decode(line)["id"] for text in texts for line in text.splitlines()]
+    assert sorted(["late", *(f"u{number}" for number in range(30))]) == sorted(ids)
+    runs = (await customer.ask("GET", "/all/runs"))["runs"]
+    assert {(4, shard) for shard in range(4)} <= {
+        (run.get("lane", {}).get("shards", 1), run.get("lane", {}).get("shard", 0)) for run in runs
+    }

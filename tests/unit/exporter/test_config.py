@@ -63,6 +63,8 @@ def export(**changes: Any) -> Export:
         ({"frequency": 1.5}, "frequency"),
         ({"frequency_s": 0.5}, "frequency_s"),
         ({"layout": "braze"}, "layout"),
+        ({"data": "events", "shards": 3}, "shards"),
+        ({"data": "conversions", "shards": 2}, "shards"),
         ({"affiliates": ["4"]}, "affiliates[0]"),
         ({"affiliates": [1, 1]}, "affiliates"),
         ({"advertisers": ["xyz"]}, "advertisers[0]"),

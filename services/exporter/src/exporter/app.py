@@ -15,6 +15,7 @@ from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
 from exporter.destinations.store_destination import FILE_LIMITS
 from exporter.exports.job import ExportJob
+from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.run_store import RunStore
 from exporter.exports.runner import ExportRunner
 from exporter.exports.runs.lag import ExportLag, LagMeter, lag_of
@@ -88,6 +89,7 @@ async def build(mesh: Mesh) -> State:
         clock=now,
         owner=owner,
         on_change=lake_changed,
+        shards=settings.lake_shards,
         is_on=settings.exporter_lake,
     )
 
@@ -142,7 +144,7 @@ async def build(mesh: Mesh) -> State:
     mesh.spawn("exports", scheduler.run())
 
     async def lag(key: Key) -> ExportLag:
-        return await lag_of(source, plans, key, now())
+        return await lag_of(source, key[0], await LaneStore(plans, *key).load(), now())
 
     mesh.spawn("export lag", LagMeter(source, scheduler.cursors, now, mesh.metrics).run())
     if settings.exporter_lake:

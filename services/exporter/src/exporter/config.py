@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr, replace
 
@@ -20,6 +21,7 @@ from exporter.folders.claims import Folder
 from exporter.formats import FormatName
 from exporter.layouts import LAYOUTS, LayoutName
 from exporter.pipeline.content import Content
+from exporter.pipeline.lane import Shards
 from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import Format
 from exporter.pipeline.selection import Data, EventSelection
@@ -53,12 +55,13 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     It begins with the events that are published after it was created. `affiliates` (`partner_id`) and `advertisers`
     (`supplier_id`) select clicks and conversions; where both are given, an event must match both. `types` selects
     events; all where it is empty. The layout of clicks and conversions is `affise`, in `csv.gz` every 15 minutes;
-    that of events is `currents`, in `avro` every 5. `remove` and `hash` name fields whose values become `[REDACTED]`
-    or the SHA-256 of what they were. `frequency_s`, in seconds, takes
-    precedence over `frequency`. While `active` is false nothing is sent, and events wait for as long as `EVENTS`
-    keeps them. The directory of events is `currents` where none is given. With `plain_names` the names of files of
-    clicks and conversions have neither spaces nor colons. With `manifest`, `_manifest/<first>-<last>.json` in the
-    directory lists the files of each window, and is written after them.
+    that of events is `currents`, in `avro` every 5. `shards` is the number of lanes that carry an export of events
+    together: each has its share of the users, and any replica may run it. `remove` and `hash` name fields whose values
+    become `[REDACTED]` or the SHA-256 of what they were. `frequency_s`, in seconds, takes precedence over `frequency`.
+    While `active` is false nothing is sent, and events wait for as long as `EVENTS` keeps them. The directory of events
+    is `currents` where none is given. With `plain_names` the names of files of clicks and conversions have neither
+    spaces nor colons. With `manifest`, a file below `_manifest/` in the directory lists the files of each window, and
+    is written after them.
     """
 
     data: Data
@@ -74,6 +77,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hash: Annotated[tuple[FieldName, ...], Meta(max_length=200)] = ()
     plain_names: bool = False
     manifest: bool = False
+    shards: Shards = 1
     active: bool = True
 
     def __post_init__(self) -> None:
@@ -127,6 +131,8 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InvalidError(f"expected {usual}, the layout of {self.data}", field="layout")
         if both := sorted(set(self.remove) & set(self.hash)):
             raise InvalidError(f"expected other fields than {', '.join(both)}, which remove names", field="hash")
+        if self.shards > 1 and self.layout_name != "currents":
+            raise InvalidError(f"expected 1, since an export of {self.data} has one lane", field="shards")
         others = ("affiliates", "advertisers") if self.data == "events" else ("types",)
         for field in others:
             if getattr(self, field):
@@ -151,6 +157,8 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
 
     exporter_lake: bool = True
     """Whether all events are written into the lake as well."""
+    exporter_lake_shards: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Lanes that write each app's lake: 1, 2, 4, 8 or 16, the same for all replicas."""
     exporter_lake_keep_days: Annotated[float, Meta(ge=0, le=3650)] = 35.0
     """The age at which a day of the lake is removed; 0 keeps all."""
     exporter_lake_dir: str = ""
@@ -172,6 +180,22 @@ class ExporterSettings(Settings, frozen=True, kw_only=True):
     exporter_lake_account_name: str = ""
     exporter_lake_account_key: str = ""
     """Secret; use `MILLRACE_EXPORTER_LAKE_ACCOUNT_KEY_FILE`."""
+
+    @property
+    def lake_shards(self) -> Shards:
+        """
+        The lanes of each lake.
+
+        Raises:
+            InvalidError: There can be no such number of them.
+        """
+        try:
+            shards: Shards = msgspec.convert(self.exporter_lake_shards, Shards)
+        except msgspec.ValidationError:
+            raise InvalidError(
+                f"expected 1, 2, 4, 8 or 16, found {self.exporter_lake_shards}", field="exporter_lake_shards"
+            ) from None
+        return shards
 
     @property
     def lake_store(self) -> StoreConfig:
@@ -260,5 +284,6 @@ def job_of(entry: ConfigEntry[Export], platform: Platform, formats: Mapping[str,
         format_of=lambda content: formats[content.format],
         location=export.destination.location(entry.app_key),
         directory=export.destination.folder,
+        shards=export.shards,
         open_destination=lambda: export.destination.open(entry.app_key, platform),
     )

@@ -43,7 +43,9 @@ async def check_export(call: Call[State], value: Export, old: Export | None) -> 
         await call.state.folder_claims.check_own((call.app_key, export_id), value.folder(call.app_key))
     else:
         await call.state.launch((call.app_key, export_id), value, old, force=call.query_values["force"])
-        await call.state.scheduler.begin((call.app_key, export_id), value.schedule(call.app_key, export_id))
+        await call.state.scheduler.begin(
+            (call.app_key, export_id), value.schedule(call.app_key, export_id), value.shards
+        )
     return value
 
 

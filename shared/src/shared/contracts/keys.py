@@ -133,13 +133,28 @@ def run_request_key(app_key: str, export_id: str, run_id: str) -> str:
 
 
 def export_progress_key(app_key: str, export_id: str) -> str:
-    """The key in `PLANS` of an export's progress."""
+    """The key in `PLANS` of an export's progress, or of the number of its lanes where it has several."""
     return f"{app_key}.{export_id}"
+
+
+EVERY_EXPORT_PROGRESS = export_progress_key("*", "*")
+"""The keys in `PLANS` of all exports, without those of their lanes: a filter."""
+
+
+def lane_progress_key(app_key: str, export_id: str, shards: int, shard: int) -> str:
+    """The key in `PLANS` of the progress of one lane out of `shards`."""
+    key = export_progress_key(app_key, export_id)
+    return key if shards == 1 else f"{key}.{shards}-{shard}"
+
+
+def lane_progress_keys(app_key: str, export_id: str) -> str:
+    """All keys in `PLANS` of the lanes of an export that has several: a filter."""
+    return f"{app_key}.{export_id}.*"
 
 
 def parse_export_progress_key(key: str) -> tuple[str, str]:
     """The app and the export of a key in `PLANS`."""
-    app_key, export_id = key.split(".")
+    app_key, export_id, *_ = key.split(".")
     return app_key, export_id
 
 

@@ -26,6 +26,8 @@ OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"
 """Set by the server in place of the operation when an entry's time was over (server 2.11+)."""
 
+_DELETION: Final = {OPERATION: "DEL"}
+
 SILENT_S: Final = 1.0
 """Silence after which the server is asked whether more messages are to come."""
 
@@ -164,23 +166,27 @@ class KeyValueStore:
 
     async def put_many(self, entries: Iterable[BucketEntry]) -> None:
         """
-        Write at most 1,000 entries, all or none. The `revision` of each is the one that was read.
+        Write at most 1,000 entries, all or none. The `revision` of each is the one that was read; one without data is
+        deleted.
 
         Raises:
             ConflictError: One of the keys has changed since.
         """
         await self._bus.publish_together(
             [
-                OutgoingMessage(self._prefix + entry.key, entry.data or b"", expect_last_sequence=entry.revision)
+                OutgoingMessage(
+                    self._prefix + entry.key,
+                    entry.data or b"",
+                    headers=_DELETION if entry.data is None else {},
+                    expect_last_sequence=entry.revision,
+                )
                 for entry in entries
             ]
         )
 
     async def delete(self, key: str, *, expect_revision: int | None = None) -> None:
         """Leave a marker in place of the value. Deleting what is not there is no error."""
-        await self._bus.publish(
-            self._prefix + key, b"", headers={OPERATION: "DEL"}, expect_last_sequence=expect_revision
-        )
+        await self._bus.publish(self._prefix + key, b"", headers=_DELETION, expect_last_sequence=expect_revision)
 
     async def scan(self, keys: str = ">") -> list[KeyValue]:
         """

@@ -21,6 +21,7 @@ from exporter.exports.window_writer import WriterDependencies
 from exporter.formats import FORMATS
 from exporter.layouts import LAYOUTS
 from exporter.pipeline.content import Content
+from exporter.pipeline.lane import WHOLE
 from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import Destination, WindowLimits
 from exporter.pipeline.selection import EventSelection
@@ -202,7 +203,7 @@ async def test_cancelled_run_finishes_the_file_in_progress(replica: Replica, sto
     flushing = asyncio.ensure_future(replica.scheduler.flush(KEY, 1, 60))
     await store.asked.wait()
     cancelling = asyncio.ensure_future(replica.control.cancel(*KEY, (await replica.newest()).id))
-    await until(lambda: replica.scheduler._workers[KEY].signals.cancelled)
+    await until(lambda: replica.scheduler._groups[KEY]._workers[WHOLE].signals.cancelled)
     store.accepting.set()
 
     cancelled = await cancelling

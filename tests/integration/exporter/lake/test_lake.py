@@ -14,9 +14,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from exporter.config import ExporterSettings
+from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import Signals
-from exporter.exports.run_store import Run, RunStore
+from exporter.exports.run_store import Run, RunStore, total
 from exporter.exports.runner import ExportRunner
 from exporter.exports.window_writer import WriterDependencies
 from exporter.formats import formats_with
@@ -24,11 +25,13 @@ from exporter.formats.parquet import ParquetWorkers
 from exporter.lake.lake import Lake
 from exporter.lake.lists import LakeLists
 from exporter.lake.upkeep import LakeUpkeep
+from exporter.pipeline.lane import WHOLE, Lane, Shards
 from exporter.pipeline.ports import WindowLimits
 from exporter.pipeline.source import EventSource
 from shared.contracts import streams, subjects
 from shared.contracts.keys import LAKE_EXPORT, export_progress_key
 from shared.contracts.messages import Event, EventType, Identities, User, encode
+from shared.contracts.subjects import PARTITIONS
 from shared.errors import ConflictError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
@@ -60,8 +63,7 @@ class World:
         self.config: StoreConfig = LocalStoreConfig(root=str(folder))
         self.now = datetime.now(UTC)
         self.limits: WindowLimits | None = None
-        self.kill_at: int | None = None
-        self._steps = 0
+        self.shards: Shards = 1
         self.plans = KeyValueStore(bus, streams.PLANS)
         self.lists = LakeLists(KeyValueStore(bus, streams.LAKE))
         self.source = EventSource(bus)
@@ -88,15 +90,14 @@ class World:
         async with open_store(self.config, guarded=False) as store:
             yield store
 
-    async def publish(self, *events: Event) -> None:
-        await self.bus.publish(subjects.events("shop", 0), encode(list(events)))
+    async def publish(self, *events: Event, partition: int = 0) -> None:
+        await self.bus.publish(subjects.events("shop", partition), encode(list(events)))
 
     async def run(self, owner: str = "one") -> Run:
-        """Run the lake's export once."""
+        """Run every lane of the lake's export once."""
         self.now += timedelta(seconds=1)
         job = self.lake.jobs()[("shop", LAKE_EXPORT)]
-        progress_store = ProgressStore(self.plans, export_progress_key("shop", LAKE_EXPORT))
-        assert await progress_store.load()
+        lanes = LaneStore(self.plans, "shop", LAKE_EXPORT)
         dependencies = WriterDependencies(
             source=self.source,
             run_store=RunStore(KeyValueStore(self.bus, streams.RUNS)),
@@ -104,7 +105,13 @@ class World:
             limits=self.limits,
         )
         runner = ExportRunner(dependencies, owner=owner, publish_alert=self.bus.alert, metrics=Metrics())
-        return await runner.run(job, progress_store, trigger="schedule", signals=Signals())
+        runs = []
+        for lane in await lanes.advance(self.shards):
+            progress_store = lanes.progress_store(lane)
+            assert await progress_store.load()
+            in_lane = replace(job, lane=lane)
+            runs.append(await runner.run(in_lane, progress_store, trigger="schedule", signals=Signals()))
+        return total(runs)
 
     async def keys(self) -> list[str]:
         return sorted(file.key for day in await self.lists.of_app("shop") for file in day.files.files)
@@ -235,9 +242,9 @@ async def test_window_that_comes_again_after_its_day_was_merged_is_not_added(wor
     planned: list[Any] = []
     add = world.lists.add
 
-    async def add_and_remember(app_key: str, plan: Any) -> None:
+    async def add_and_remember(app_key: str, lane: Lane, plan: Any) -> None:
         planned.append(plan)
-        await add(app_key, plan)
+        await add(app_key, lane, plan)
 
     world.lists.add = add_and_remember  # type: ignore[method-assign]
     await world.run()
@@ -245,7 +252,7 @@ async def test_window_that_comes_again_after_its_day_was_merged_is_not_added(wor
     await world.upkeep.work()
     [merged] = await world.keys()
 
-    await add("shop", planned[0])
+    await add("shop", WHOLE, planned[0])
 
     assert [merged] == await world.keys()
 
@@ -307,10 +314,10 @@ async def test_erasure_waits_for_the_run_of_another_replica(world: World) -> Non
     reached, go_on = asyncio.Event(), asyncio.Event()
     add = world.lists.add
 
-    async def add_late(app_key: str, plan: Any) -> None:
+    async def add_late(app_key: str, lane: Lane, plan: Any) -> None:
         reached.set()
         await go_on.wait()
-        await add(app_key, plan)
+        await add(app_key, lane, plan)
 
     world.lists.add = add_late  # type: ignore[method-assign]
     running = asyncio.create_task(world.run(owner="two"))
@@ -352,7 +359,10 @@ async def test_lake_in_a_bucket_is_written_merged_and_erased(world: World, moto:
         assert [] == [info async for info in store.list()]
 
 
-async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shards", [(1,), (1, 2, 4)], ids=repr)
+async def test_kills_at_random_points_lose_and_repeat_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, shards: Sequence[Shards]
+) -> None:
     world.limits = WindowLimits(rows=3, rows_behind=3)
     choose = random.Random(7)
     ids: list[str] = []
@@ -364,13 +374,18 @@ async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monk
         if left == 0:
             raise KilledError
 
-    put, put_object = KeyValueStore.put, ObjectStore.put_if_absent
+    put, put_many, put_object = KeyValueStore.put, KeyValueStore.put_many, ObjectStore.put_if_absent
 
     async def put_or_die(self: KeyValueStore, *args: Any, **options: Any) -> int:
         step()
         revision = await put(self, *args, **options)
         step()
         return revision
+
+    async def put_many_or_die(self: KeyValueStore, *args: Any, **options: Any) -> None:
+        step()
+        await put_many(self, *args, **options)
+        step()
 
     async def put_object_or_die(self: ObjectStore, *args: Any, **options: Any) -> CreatedObject | None:
         step()
@@ -379,13 +394,18 @@ async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monk
         return stored
 
     monkeypatch.setattr(KeyValueStore, "put", put_or_die)
+    monkeypatch.setattr(KeyValueStore, "put_many", put_many_or_die)
     monkeypatch.setattr(ObjectStore, "put_if_absent", put_object_or_die)
-    for turn in range(30):
+    for turn in range(24 // len(shards)):
         for _ in range(choose.randrange(1, 5)):
             new = [f"{turn}-{len(ids) + more}" for more in range(choose.randrange(1, 4))]
             ids += new
             left = 0
-            await world.publish(*(event(id, kind=choose.choice(["event", "click"])) for id in new))
+            await world.publish(
+                *(event(id, kind=choose.choice(["event", "click"])) for id in new),
+                partition=choose.randrange(PARTITIONS),
+            )
+        world.shards = choose.choice(shards)
         await world.lake.apps.refresh()
         left = choose.randrange(1, 40)
         with suppress(KilledError):
@@ -402,7 +422,9 @@ async def test_kills_at_random_points_lose_and_repeat_nothing(world: World, monk
         found = [id for _, id in world.rows(await world.keys())]
         assert len(found) == len(set(found))
         assert set(found) <= set(ids)
-    await world.run()
+    for _ in range(3):
+        # Lanes that are being replaced end first, others are killed ones' runs.
+        await world.run()
 
     assert sorted(ids) == sorted(id for _, id in world.rows(await world.keys()))
 

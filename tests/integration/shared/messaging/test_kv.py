@@ -13,6 +13,7 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from shared.contracts import streams
+from shared.errors import ConflictError
 from shared.messaging.bus import Bus
 from shared.messaging.consumers import open_scan
 from shared.messaging.kv import BucketEntry, KeyValue, KeyValueStore, read_present
@@ -122,6 +123,18 @@ async def test_pages_hold_every_entry_once_with_the_newest_first(
 
     newest_first = sorted(expected.items(), key=lambda item: item[1][0], reverse=True)
     assert [(key, data) for key, (_, data) in newest_first] == [(entry.key, entry.data) for entry in found]
+
+
+async def test_entries_are_written_and_deleted_together_or_not_at_all(runs: KeyValueStore) -> None:
+    old = await runs.put("old", b"1")
+
+    with pytest.raises(ConflictError):
+        await runs.put_many([BucketEntry("old", None, old), BucketEntry("new", b"2", 99)])
+    assert ["old"] == [stored.key for stored in await runs.scan()]
+    await runs.put_many([BucketEntry("old", None, old), BucketEntry("new", b"2", 0)])
+
+    assert ["new"] == [stored.key for stored in await runs.scan()]
+    assert None is await runs.get("old")
 
 
 async def test_a_page_of_many_entries_costs_few_scans(runs: KeyValueStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,3 +47,12 @@ def test_bucket_and_container_together_are_refused() -> None:
         _ = settings.lake_store
 
     assert "exporter_lake_container" == error.value.field
+
+
+def test_lanes_of_a_number_that_does_not_split_the_partitions_are_refused() -> None:
+    assert [1, 16] == [ExporterSettings(exporter_lake_shards=shards).lake_shards for shards in (1, 16)]
+
+    with pytest.raises(InvalidError) as error:
+        _ = ExporterSettings(exporter_lake_shards=3).lake_shards
+
+    assert "exporter_lake_shards" == error.value.field

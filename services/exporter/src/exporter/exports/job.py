@@ -34,7 +34,7 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
     shards: Shards = 1
     lane: Lane = WHOLE
-    record: Callable[[WindowPlan], Awaitable[None]] | None = None
+    record: Callable[[Lane, WindowPlan], Awaitable[None]] | None = None
 
     def key(self, content: Content, name: FileName) -> str:
         """The key of a file of the content."""

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from exporter.exports.job import ExportJob
 from exporter.exports.progress import PlannedFile, WindowPlan
+from exporter.pipeline.lane import WHOLE, Lane
 
 FOLDER: Final = "_manifest"
 CONTENT_TYPE: Final = "application/json"
@@ -23,16 +24,18 @@ class ManifestEntry(Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     A window that is whole: every file that it lists is stored.
 
     Its events lie between `first_sequence` and `last_sequence` of `EVENTS`, and are in no other window of the export.
-    `types` are those of its rows, each once, sorted.
+    `types` are those of its rows, each once, sorted. `lane` is the part of the partitions that it was read from, where
+    the export has several: windows of two lanes overlap in their sequences.
     """
 
     app_key: str
     export_id: str
+    lane: Lane = WHOLE
     first_sequence: int
     last_sequence: int
     rows: int
@@ -68,6 +71,7 @@ def manifest_of(job: ExportJob, plan: WindowPlan) -> ManifestObject | None:
     manifest = Manifest(
         app_key=job.app_key,
         export_id=job.export_id,
+        lane=job.lane,
         first_sequence=plan.first_sequence,
         last_sequence=plan.last_sequence,
         rows=plan.rows_out,

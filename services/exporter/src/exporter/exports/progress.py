@@ -9,10 +9,12 @@ writer's.
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.pipeline.content import Content
+from exporter.pipeline.lane import Shards
 from exporter.pipeline.selection import EventSelection
 
 Trigger = Literal["schedule", "manual"]
@@ -118,7 +120,8 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run.
     `named_at` is the second in the name of the last file: no two files of an export have the same name. `window` is the
-    plan of the current window; `plan` is that of a release before.
+    plan of the current window; `plan` is that of a release before. A lane with `until` delivers nothing behind that
+    sequence: others take its place there.
     """
 
     cursor: int
@@ -128,6 +131,24 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan: FilePlan | None = None
     window: WindowPlan | None = None
     failing: ExportFailure | None = None
+    until: int | None = None
+
+
+SeveralShards = Literal[2, 4, 8, 16]
+
+
+class LaneCount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The number of an export's lanes, where it has several: in the place of its progress."""
+
+    shards: SeveralShards
+
+
+def lane_count(data: bytes) -> Shards | None:
+    """The number of lanes that an entry tells, or None for one that holds progress or cannot be read."""
+    try:
+        return msgspec.json.decode(data, type=LaneCount).shards
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def may_claim(progress: ExportProgress, owner: str, now: datetime) -> bool:

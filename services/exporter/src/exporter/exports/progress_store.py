@@ -1,5 +1,5 @@
 """
-One export's progress in the bucket `PLANS`, written only by the process that read its latest revision.
+The progress of one lane of an export in the bucket `PLANS`, written only by the process that read its latest revision.
 
 Every write names the revision that was read. A process whose claim was taken over fails at its next write, so two
 processes never move one cursor. Both may upload the planned object, which is the same for both.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from exporter.exports.progress import ExportProgress
+from exporter.exports.progress import ExportProgress, lane_count
 from shared.contracts.keys import LAKE_EXPORT, parse_export_progress_key
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.kv import KeyValueStore
@@ -37,7 +37,7 @@ class UnreadableProgressError(ConflictError):
 
 
 class ProgressStore:
-    """The progress of one export, as this process knows it. `progress` is None until `load` has found one."""
+    """The progress of one lane, as this process knows it. `progress` is None until `load` has found one."""
 
     def __init__(self, store: KeyValueStore, key: str) -> None:
         self._store = store
@@ -61,6 +61,9 @@ class ProgressStore:
         """Read the progress. Returns False when there is none. Raises `UnreadableProgressError`."""
         found = await self._store.get(self._key)
         self._revision = found.revision if found else 0
+        if found is not None and lane_count(found.data) is not None:
+            # Several lanes have taken the place of the only one.
+            found = None
         progress = self._store.decoded(self._key, found.data, ExportProgress) if found else None
         if found is not None and progress is None:
             raise UnreadableProgressError(self._key)

@@ -4,7 +4,7 @@ The runs of every export in the bucket `RUNS`: one record a run, kept for as lon
 Customers read the records, so a record holds no secret and no address.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.exports.progress import Trigger, WindowPlan
+from exporter.pipeline.lane import WHOLE, Lane
 from shared.contracts import keys
 from shared.contracts.keys import LAKE_EXPORT
 from shared.errors import InvalidError, NotFoundError
@@ -63,13 +64,14 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     A `retrying` run waits for its attempt number `attempts` at `next_try_at`, after `error`. A `stopped` run ended
     early because the service stopped, a `cancelled` one because somebody asked for it; the next run continues.
     `files` are the first 1,000; `files_omitted` counts the others. `counted_to` is the sequence up to which delivered
-    windows are counted.
+    windows are counted. `lane` is the part of the partitions that it read, where the export has several.
     """
 
     id: str
     app_key: str
     export_id: str
     state: RunState = "running"
+    lane: Lane = WHOLE
     trigger: Trigger
     started_at: datetime
     finished_at: datetime | None = None
@@ -138,6 +140,41 @@ def with_window(run: Run, plan: WindowPlan, etags: Mapping[str, str]) -> Run:
         size_bytes=run.size_bytes + size_bytes,
         counted_to=plan.last_sequence,
     )
+
+
+def total(runs: Sequence[Run]) -> Run:
+    """The sum of runs of lanes at one time: the first one's record, with the counts and files of all."""
+    first, *others = sorted(runs, key=lambda run: run.lane.shard)
+    if not others:
+        return first
+    finished = [run.finished_at for run in runs]
+    tries = [run.next_try_at for run in runs if run.next_try_at is not None]
+    starts = [run.first_sequence for run in runs if run.first_sequence is not None]
+    ends = [run.last_sequence for run in runs if run.last_sequence is not None]
+    states = [run.state for run in runs]
+    files = [file for run in runs for file in run.files]
+    return replace(
+        first,
+        lane=WHOLE,
+        state=next(state for state in _WORST_FIRST if state in states),
+        started_at=min(run.started_at for run in runs),
+        finished_at=None if None in finished else max(filter(None, finished)),
+        next_try_at=min(tries, default=None),
+        first_sequence=min(starts, default=None),
+        last_sequence=max(ends, default=None),
+        rows_in=sum(run.rows_in for run in runs),
+        rows_out=sum(run.rows_out for run in runs),
+        rows_filtered=sum(run.rows_filtered for run in runs),
+        rows_dropped=sum(run.rows_dropped for run in runs),
+        size_bytes=sum(run.size_bytes for run in runs),
+        files=tuple(files[:MOST_FILES]),
+        files_omitted=sum(run.files_omitted for run in runs) + len(files[MOST_FILES:]),
+        attempts=max(run.attempts for run in runs),
+        error=next((run.error for run in runs if run.error is not None), None),
+    )
+
+
+_WORST_FIRST: Final[tuple[RunState, ...]] = ("failed", "retrying", "running", "cancelled", "stopped", "completed")
 
 
 class Runs(Struct, frozen=True, kw_only=True, omit_defaults=True):

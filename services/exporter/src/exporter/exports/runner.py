@@ -1,5 +1,5 @@
 """
-One run of an export, from its claim to its record.
+One run of a lane of an export, from its claim to its record.
 
 A run first finishes the window that an earlier run planned. It then writes windows until all events that were in the
 stream at its start are delivered. `exporter.exports.worker` decides when a run begins.
@@ -22,6 +22,7 @@ from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
 from exporter.exports.runs.requests import follow_requests
 from exporter.exports.runs.run_record import RunRecord, going_on
 from exporter.exports.window_writer import WindowWriter, WriterDependencies
+from exporter.pipeline.lane import Lane
 from shared.contracts.alerts import AlertSender, PublishAlert
 from shared.errors import MillraceError, NotFoundError
 from shared.ids import make_ulid
@@ -45,7 +46,7 @@ class ExportRunner:
         self.owner = owner
         self._alerts = AlertSender(SERVICE_NAME, publish_alert, dependencies.clock)
         self._metrics = metrics
-        self._lags: dict[tuple[str, str], int] = {}
+        self._lags: dict[tuple[str, str, Lane], int] = {}
 
     async def run(
         self,
@@ -88,8 +89,7 @@ class ExportRunner:
                 state = await retry_budget.run(self.dependencies.source.state)
                 newest = state.last_sequence
                 await windows.finish_planned()
-                await self._deliver_new(windows, record, progress_store, state, signals)
-                reached = newest
+                reached = await self._deliver_new(windows, record, progress_store, state, signals)
         except ClaimedElsewhereError:
             raise
         except StopRequested:
@@ -114,13 +114,13 @@ class ExportRunner:
         """Alert that an export does not run, as its progress cannot be read."""
         await self._alerts.send(job.app_key, FAILED, job.export_id, error.message)
 
-    def remove_lag(self, app_key: str, export_id: str) -> None:
-        """Remove the lag of an export that is not run any more."""
-        self._lags.pop((app_key, export_id), None)
+    def remove_lag(self, job: ExportJob) -> None:
+        """Remove the lag of a lane that is not run any more."""
+        self._lags.pop((job.app_key, job.export_id, job.lane), None)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
 
     def _record_lag(self, job: ExportJob, lag: int) -> None:
-        self._lags[job.app_key, job.export_id] = max(0, lag)
+        self._lags[job.app_key, job.export_id, job.lane] = max(0, lag)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
 
     async def _begin(
@@ -145,6 +145,7 @@ class ExportRunner:
             id=claim.run_id,
             app_key=job.app_key,
             export_id=job.export_id,
+            lane=job.lane,
             trigger=claim.trigger,
             started_at=claim.started_at,
             first_sequence=progress_store.progress.cursor + 1,
@@ -167,21 +168,30 @@ class ExportRunner:
         progress_store: ProgressStore,
         state: StreamState,
         signals: Signals,
-    ) -> None:
-        """Deliver every event that the stream held when the run began."""
+    ) -> int:
+        """
+        Deliver every event that the stream held when the run began, up to the end of the lane.
+
+        Returns:
+            The sequence up to which all are delivered.
+        """
         cursor = progress_store.progress.cursor
         if cursor > state.last_sequence:
             log.error("stream_recreated", cursor=cursor, last_sequence=state.last_sequence)
-            await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
+            # An end that the lane was given was one in the stream before.
+            await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1, until=None))
         elif cursor + 1 < state.first_sequence:
             record.run = counted(record.run, rows_dropped=state.first_sequence - 1 - cursor)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
-        if progress_store.progress.cursor < state.last_sequence:
+        until = progress_store.progress.until
+        end = state.last_sequence if until is None else min(until, state.last_sequence)
+        if progress_store.progress.cursor < end:
             behind = False
-            while await windows.next_window(state.last_sequence, behind=behind):
+            while await windows.next_window(end, behind=behind):
                 # One window was not enough, so the following ones are larger.
                 behind = True
                 signals.check()
+        return end
 
     async def _finish(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
         """Write the record and release the claim. Alerts when the export began to fail, recovered or dropped events."""

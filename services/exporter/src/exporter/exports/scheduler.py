@@ -1,29 +1,30 @@
 """
-The workers of all exports: one for each active export, so that no export waits for another.
+The workers of all exports: one for each lane of an active export, so that no export waits for another.
 
 `ExportScheduler` starts and ends workers as the configuration changes, and erases the progress of deleted exports.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from exporter.exports.job import ExportJob
-from exporter.exports.progress_store import ProgressStore
+from exporter.exports.lanes.lane_group import LaneGroup
+from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.run_store import Run
 from exporter.exports.runner import ExportRunner
+from exporter.exports.runs.lag import LaneKey
 from exporter.exports.schedule import Schedule
-from exporter.exports.worker import ExportWorker, Key, first_progress
-from shared.contracts.keys import export_progress_key, parse_export_progress_key
+from exporter.exports.worker import Key, first_progress
+from exporter.pipeline.lane import Shards
+from shared.contracts.keys import EVERY_EXPORT_PROGRESS, parse_export_progress_key
 from shared.errors import BusyError, ConflictError
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.reconciler import Reconciler
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
-
-CANCEL_S = 0.2
 
 
 class ExportScheduler:
@@ -51,8 +52,7 @@ class ExportScheduler:
         self._reconciler = Reconciler(
             "export", jobs=jobs, stored_keys=self._stored_keys, erase_if_deleted=self._erase_if_deleted
         )
-        self._workers: dict[Key, ExportWorker] = {}
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._groups: dict[Key, LaneGroup] = {}
         self._followed = asyncio.Condition()
 
     def changed(self) -> None:
@@ -62,16 +62,13 @@ class ExportScheduler:
     def close(self) -> None:
         """Begin no run; runs in progress end after the current file."""
         self._reconciler.close()
-        for worker in self._workers.values():
-            worker.signals.stop()
-            for flush in worker.flushes:
-                if not flush.done():
-                    flush.set_exception(BusyError("the service stops", retry_after_s=5))
+        for group in self._groups.values():
+            group.stop(BusyError("the service stops", retry_after_s=5))
 
     async def join(self) -> None:
         """Wait for the runs in progress."""
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        if tasks := [task for group in self._groups.values() for task in group.tasks]:
+            await asyncio.wait(tasks)
 
     async def run(self) -> None:
         """Follow the configuration, for the life of the service."""
@@ -84,26 +81,29 @@ class ExportScheduler:
                 await self._reconciler.run(follow)
                 await self.join()
             except asyncio.CancelledError:
-                await _cancel(self._tasks.values())
+                for group in self._groups.values():
+                    await group.cancel(BusyError("the service stops", retry_after_s=5))
                 raise
 
     async def _follow(self, jobs: Mapping[Key, ExportJob], tasks: asyncio.TaskGroup) -> None:
-        """Run one worker for each job, at its revision."""
-        for key, worker in list(self._workers.items()):
+        """Run the lanes of each job, at its revision."""
+        for key, group in list(self._groups.items()):
             job = jobs.get(key)
-            if job is None or job.revision != worker.job.revision:
-                await self._end(key, job, tasks)
-        for key in jobs.keys() - self._workers.keys():
-            worker = ExportWorker(jobs[key], self._progress_store(key), self._runner, self._metrics)
-            self._begin(key, worker, tasks)
+            if job is None:
+                del self._groups[key]
+                await group.cancel(ConflictError("the export is not active"))
+            elif job.revision != group.job.revision:
+                await group.follow(job)
+        for key in set() if self._reconciler.closing else jobs.keys() - self._groups.keys():
+            self._groups[key] = LaneGroup(jobs[key], self._lanes(key), self._runner, self._metrics, tasks)
         async with self._followed:
             self._followed.notify_all()
 
-    async def begin(self, key: Key, schedule: Schedule) -> None:
+    async def begin(self, key: Key, schedule: Schedule, shards: Shards = 1) -> None:
         """Store the first progress of an export, at the next event. An export that has progress keeps it."""
         state = await self._runner.dependencies.source.state()
-        await self._progress_store(key).begin(
-            first_progress(schedule, state.last_sequence, self._runner.dependencies.clock())
+        await self._lanes(key).begin(
+            shards, first_progress(schedule, state.last_sequence, self._runner.dependencies.clock())
         )
 
     async def flush(self, key: Key, revision: int, wait_s: float) -> Run:
@@ -111,85 +111,54 @@ class ExportScheduler:
         Run an export now, at this revision of its configuration or a later one.
 
         Returns:
-            The record of the run; of a run in progress when it is not done within `wait_s`.
+            The record of the run; of a run in progress when it is not done within `wait_s`. Where the export has
+            several lanes, the sum of their runs.
 
         Raises:
             BusyError: No run has begun within `wait_s`.
             ConflictError: The export was deleted or made inactive meanwhile.
         """
-        worker: ExportWorker | None = None
+        group: LaneGroup | None = None
         try:
             async with asyncio.timeout(wait_s):
-                worker = await self._worker(key, revision)
-                return await worker.flush()
+                group = await self._group(key, revision)
+                return await group.flush()
         except TimeoutError:
-            if worker is not None and worker.current is not None:
-                return worker.current
+            if group is not None and group.current is not None:
+                return group.current
             raise BusyError("the export could not be run yet", retry_after_s=5) from None
 
-    def cursors(self) -> dict[Key, int]:
-        """The cursors of the exports, as this process knows them."""
-        return {key: worker.progress_store.cursor for key, worker in self._workers.items()}
+    def cursors(self) -> dict[LaneKey, int]:
+        """The cursors of the lanes of exports, as this process knows them."""
+        return {(*key, lane): cursor for key, group in self._groups.items() for lane, cursor in group.cursors().items()}
 
     def nudge(self, app_key: str, export_id: str) -> None:
-        """Look for requests to the run of an export now, if it is one of this process."""
-        if worker := self._workers.get((app_key, export_id)):
-            worker.signals.asked.set()
+        """Look for requests to the runs of an export now, where they are of this process."""
+        if group := self._groups.get((app_key, export_id)):
+            group.nudge()
 
-    async def _worker(self, key: Key, revision: int) -> ExportWorker:
+    async def _group(self, key: Key, revision: int) -> LaneGroup:
         async with self._followed:
             while True:
                 if self._reconciler.closing:
                     raise BusyError("the service stops", retry_after_s=5)
                 # Another replica may have accepted the configuration, and our copy of it is a moment behind.
-                worker = self._workers.get(key)
-                if worker is not None and worker.job.revision >= revision:
-                    return worker
+                group = self._groups.get(key)
+                if group is not None and group.job.revision >= revision:
+                    return group
                 await self._followed.wait()
 
-    def _progress_store(self, key: Key) -> ProgressStore:
-        return ProgressStore(self._plans, export_progress_key(*key))
-
-    def _begin(self, key: Key, worker: ExportWorker, tasks: asyncio.TaskGroup) -> None:
-        self._workers[key] = worker
-        self._tasks[key] = tasks.create_task(worker.run(), name=f"export {'.'.join(key)}")
-
-    async def _end(self, key: Key, successor: ExportJob | None, tasks: asyncio.TaskGroup) -> None:
-        """End a worker at any point: its plan is stored, so the next worker continues."""
-        worker, task = self._workers.pop(key), self._tasks.pop(key)
-        await _cancel([task])
-        self._runner.remove_lag(*key)
-        if successor is not None:
-            following = ExportWorker(successor, worker.progress_store, self._runner, self._metrics)
-            following.flushes = worker.flushes
-            self._begin(key, following, tasks)
-            return
-        for flush in worker.flushes:
-            if not flush.done():
-                flush.set_exception(ConflictError("the export is not active"))
+    def _lanes(self, key: Key) -> LaneStore:
+        return LaneStore(self._plans, *key)
 
     async def _stored_keys(self) -> set[Key]:
         """Return the key of every export that has progress, configured or not."""
-        return {parse_export_progress_key(stored.key) for stored in await self._plans.scan("*.*")}
+        return {parse_export_progress_key(stored.key) for stored in await self._plans.scan(EVERY_EXPORT_PROGRESS)}
 
     async def _erase_if_deleted(self, key: Key) -> bool:
         """Erase the progress of a deleted export. An inactive one keeps its cursor."""
         if not await self._is_deleted(key):
             return False
-        await self._progress_store(key).erase()
+        await self._lanes(key).erase()
         log.info("export_erased", app_key=key[0], export=key[1])
         return True
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """
-    Cancel tasks until they have ended.
-
-    Cancelled repeatedly: before Python 3.12, `asyncio.wait_for` loses a cancellation that comes together with the
-    result it waits for (python/cpython#86296), and libraries of destinations use it.
-    """
-    remaining = set(tasks)
-    while remaining:
-        for task in remaining:
-            task.cancel()
-        _, remaining = await asyncio.wait(remaining, timeout=CANCEL_S)

@@ -247,7 +247,7 @@ class WindowWriter:
     async def _settle(self, plan: WindowPlan, etags: Mapping[str, str]) -> None:
         """Record the stored files where the job does, then move the cursor."""
         if self._job.record is not None:
-            await self._retry_budget.run(partial(self._job.record, plan))
+            await self._retry_budget.run(partial(self._job.record, self._job.lane, plan))
         await self._end(plan, etags)
 
     async def _renamed(self, plan: WindowPlan, place: int, window: WindowBuilder) -> tuple[WindowPlan, PlannedFile]:

@@ -1,8 +1,10 @@
 """
-The worker of one export: a task that runs it when a run is due, requested, or left unfinished. One run at a time.
+The worker of one lane of an export: a task that runs it when a run is due, requested, or left unfinished. One run at a
+time.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -32,9 +34,24 @@ BACKOFF = Backoff(first_s=0.5, max_s=60.0)
 
 
 class ExportWorker:
-    """Runs one export at one revision of its configuration."""
+    """
+    Runs one lane of an export, at one revision of its configuration.
 
-    def __init__(self, job: ExportJob, progress_store: ProgressStore, runner: ExportRunner, metrics: Metrics) -> None:
+    Args:
+        delay_s: The time after its slot at which a run begins.
+        on_lanes_changed: Called when the lane is not stored any more, or is told to end.
+    """
+
+    def __init__(
+        self,
+        job: ExportJob,
+        progress_store: ProgressStore,
+        runner: ExportRunner,
+        metrics: Metrics,
+        *,
+        delay_s: float,
+        on_lanes_changed: Callable[[], None],
+    ) -> None:
         self.job = job
         self.flushes: list[asyncio.Future[Run]] = []
         """Callers of `flush` that wait for a run which begins after their call."""
@@ -43,6 +60,8 @@ class ExportWorker:
         self.progress_store = progress_store
         self._runner = runner
         self._metrics = metrics
+        self._delay_s = delay_s
+        self._on_lanes_changed = on_lanes_changed
         self._unreadable = False
 
     async def flush(self) -> Run:
@@ -68,7 +87,7 @@ class ExportWorker:
                     await self._runner.alert_unreadable(self.job, error)
                 log.warning("worker_failed", app_key=self.job.app_key, export=self.job.export_id, message=error.message)
                 if not error.retryable:
-                    self._refuse_flushes(error)
+                    self.refuse_flushes(error)
             except Exception:
                 wait_s = next(delays)
                 log.exception("worker_crashed", app_key=self.job.app_key, export=self.job.export_id)
@@ -79,21 +98,25 @@ class ExportWorker:
         """Run the export if there is a reason to. Returns the seconds until there may be one."""
         now = self._runner.dependencies.clock()
         self.flushes = [flush for flush in self.flushes if not flush.done()]
-        progress = await self._load_progress(now)
+        if not await self.progress_store.load():
+            self._on_lanes_changed()
+            return LOOK_S
+        self._unreadable = False
+        progress = self.progress_store.progress
         slot_at = self.job.schedule.due(now, progress.slot_at)
         unfinished = progress.claim is not None and may_claim(progress, self._runner.owner, now)
+        if progress.until is not None:
+            self._on_lanes_changed()
+            unfinished = unfinished or (progress.cursor < progress.until and progress.failing is None)
+        if slot_at and not unfinished and not self.flushes:
+            # Another replica may begin it meanwhile; then our claim fails.
+            await self._sleep(self._delay_s)
+        if self.signals.stopping:
+            return 0.0
         if unfinished or self.flushes or slot_at:
             await self._run_now("manual" if self.flushes else "schedule", slot_at)
             return 0.0
         return min(self.job.schedule.wait_s(now, progress.slot_at), LOOK_S)
-
-    async def _load_progress(self, now: datetime) -> ExportProgress:
-        if not await self.progress_store.load():
-            # Written by another client of the registry: our route calls `begin` before it stores a configuration.
-            state = await self._runner.dependencies.source.state()
-            await self.progress_store.begin(first_progress(self.job.schedule, state.last_sequence, now))
-        self._unreadable = False
-        return self.progress_store.progress
 
     async def _run_now(self, trigger: Trigger, slot_at: datetime | None) -> None:
         serving, self.flushes = self.flushes, []
@@ -116,7 +139,8 @@ class ExportWorker:
             if not flush.done():
                 flush.set_result(run)
 
-    def _refuse_flushes(self, error: MillraceError) -> None:
+    def refuse_flushes(self, error: MillraceError) -> None:
+        """Fail the callers of `flush`."""
         for flush in self.flushes:
             if not flush.done():
                 flush.set_exception(error)

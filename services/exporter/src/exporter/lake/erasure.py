@@ -10,6 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from exporter.exports.claims import hold_claim
+from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.progress import Claim, ExportProgress, lease_until, may_claim
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
 from exporter.exports.schedule import schedule_of
@@ -18,8 +19,9 @@ from exporter.lake.job import EVERY_S, OpenLake
 from exporter.lake.lists import LakeLists
 from exporter.lake.upkeep import remove_folder
 from exporter.layouts.lake import app_folder
+from exporter.pipeline.lane import Shards
 from exporter.pipeline.source import EventSource
-from shared.contracts.keys import LAKE_EXPORT, export_progress_key
+from shared.contracts.keys import LAKE_EXPORT
 from shared.errors import BusyError, ConflictError
 from shared.ids import make_ulid
 from shared.messaging.kv import KeyValueStore
@@ -32,7 +34,13 @@ POLL_S: Final = 0.25
 
 
 class LakeErasure:
-    """Erases the lakes of apps. `owner` identifies the erasures of this process among the claims of runs."""
+    """
+    Erases the lakes of apps.
+
+    Args:
+        owner: Identifies the erasures of this process among the claims of runs.
+        shards: The lanes of a lake that had none.
+    """
 
     def __init__(
         self,
@@ -43,13 +51,15 @@ class LakeErasure:
         open_lake: OpenLake,
         clock: Callable[[], datetime],
         owner: str,
+        shards: Shards = 1,
     ) -> None:
         self._lists = lists
         self._plans = plans
         self._source = source
         self._open_lake = open_lake
         self._clock = clock
-        self._owner = owner
+        self._owner = f"{owner}-erasure"
+        self._shards = shards
 
     async def erase(self, app_key: str) -> None:
         """
@@ -61,45 +71,56 @@ class LakeErasure:
         """
         try:
             async with asyncio.timeout(WAIT_S):
-                progress_store = await self._claimed(app_key)
+                lanes = await self._claimed(app_key)
         except TimeoutError:
             raise BusyError("the lake is being written", retry_after_s=15) from None
-        await hold_claim(progress_store, self._clock, self._remove(app_key))
-        await progress_store.change(lambda progress: replace(progress, claim=None))
+        work = self._remove(app_key)
+        for lane in lanes:
+            work = hold_claim(lane, self._clock, work)
+        await work
+        for lane in lanes:
+            await lane.change(lambda progress: replace(progress, claim=None))
         log.info("lake_erased", app_key=app_key)
 
-    async def _claimed(self, app_key: str) -> ProgressStore:
-        """Claim the app's lake, and pass over every event that the stream holds. Waits for a run in progress."""
-        store = ProgressStore(self._plans, export_progress_key(app_key, LAKE_EXPORT))
+    async def _claimed(self, app_key: str) -> list[ProgressStore]:
+        """Claim every lane of the app's lake, and pass over all events that the stream holds. Waits for runs."""
+        lanes = LaneStore(self._plans, app_key, LAKE_EXPORT)
         while True:
             try:
-                if not await store.load():
-                    await store.begin(await self._first_progress(app_key))
+                found = await lanes.load()
+                if not found:
+                    await lanes.begin(self._shards, await self._first_progress(app_key))
+                    continue
+                # While one lane is claimed, no others take their place.
+                claimed = [store for lane in found if (store := await self._claim(lanes.progress_store(lane)))]
+                if len(claimed) == len(found):
+                    last_sequence = (await self._source.state()).last_sequence
+                    for store in claimed:
+                        await store.change(lambda progress: replace(progress, cursor=last_sequence, window=None))  # noqa: B023
+                    return claimed
             except UnreadableProgressError:
                 # All of the lake goes, so how far it had come is of no use.
-                with suppress(ClaimedElsewhereError):
-                    await store.begin_anew(await self._first_progress(app_key))
+                with suppress(ConflictError):
+                    await lanes.begin_anew(self._shards, await self._first_progress(app_key))
                 continue
-            now = self._clock()
-            if may_claim(store.progress, f"{self._owner}-erasure", now):
-                last_sequence = (await self._source.state()).last_sequence
-                claim = Claim(
-                    run_id=make_ulid(int(now.timestamp() * 1000)),
-                    owner=f"{self._owner}-erasure",
-                    trigger="manual",
-                    started_at=now,
-                    until=lease_until(now),
-                )
-
-                def claimed(progress: ExportProgress) -> ExportProgress:
-                    return replace(progress, claim=claim, cursor=last_sequence, window=None)  # noqa: B023
-
-                try:
-                    await store.change(claimed)
-                except ConflictError:
-                    continue
-                return store
+            except ClaimedElsewhereError:
+                continue
             await asyncio.sleep(POLL_S)
+
+    async def _claim(self, store: ProgressStore) -> ProgressStore | None:
+        """The store of a lane that is claimed now; None while a run works on it, and when it is replaced."""
+        now = self._clock()
+        if not await store.load() or not may_claim(store.progress, self._owner, now):
+            return None
+        claim = Claim(
+            run_id=make_ulid(int(now.timestamp() * 1000)),
+            owner=self._owner,
+            trigger="manual",
+            started_at=now,
+            until=lease_until(now),
+        )
+        await store.change(lambda progress: replace(progress, claim=claim))
+        return store
 
     async def _first_progress(self, app_key: str) -> ExportProgress:
         state = await self._source.state()

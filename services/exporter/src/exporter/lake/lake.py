@@ -5,18 +5,21 @@ from contextlib import suppress
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter.exports.job import ExportJob
-from exporter.exports.progress_store import ProgressStore, UnreadableProgressError
+from exporter.exports.lanes.lane_store import LaneStore
+from exporter.exports.progress_store import UnreadableProgressError
 from exporter.exports.schedule import schedule_of
 from exporter.exports.worker import Key, first_progress
 from exporter.lake.apps import LakeApps
 from exporter.lake.erasure import LakeErasure
 from exporter.lake.job import EVERY_S, OpenLake, lake_job
 from exporter.lake.lists import LakeFile, LakeLists
+from exporter.pipeline.lane import Shards
 from exporter.pipeline.ports import Format
 from exporter.pipeline.source import EventSource
-from shared.contracts.keys import LAKE_EXPORT, export_progress_key
+from shared.contracts.keys import LAKE_EXPORT
 from shared.errors import ConflictError, NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
@@ -44,6 +47,7 @@ class Lake:
 
     Args:
         on_change: Called when `jobs` returns others.
+        shards: The lanes that write each of them.
         is_on: Whether anything is written.
     """
 
@@ -60,6 +64,7 @@ class Lake:
         clock: Callable[[], datetime],
         owner: str,
         on_change: Callable[[], None],
+        shards: Shards = 1,
         is_on: bool = True,
     ) -> None:
         self.is_on = is_on
@@ -67,18 +72,27 @@ class Lake:
         self.open = open_lake
         self.apps = LakeApps(bus, self._begin, on_change)
         self.erasure = LakeErasure(
-            lists=lists, plans=plans, source=source, open_lake=open_lake, clock=clock, owner=owner
+            lists=lists,
+            plans=plans,
+            source=source,
+            open_lake=open_lake,
+            clock=clock,
+            owner=owner,
+            shards=shards,
         )
         self._plans = plans
         self._source = source
         self._location = location
         self._parquet = parquet
         self._clock = clock
+        self._shards = shards
 
     def jobs(self) -> dict[Key, ExportJob]:
         """The export of each app that has events."""
         return {
-            (app_key, LAKE_EXPORT): lake_job(app_key, self.lists, self.open, self._location, self._parquet)
+            (app_key, LAKE_EXPORT): replace(
+                lake_job(app_key, self.lists, self.open, self._location, self._parquet), shards=self._shards
+            )
             for app_key in self.apps.keys
         }
 
@@ -116,7 +130,7 @@ class Lake:
         """Store the first progress of an app's lake, before the first event that the stream holds."""
         state = await self._source.state()
         schedule = schedule_of(f"{app_key}.{LAKE_EXPORT}", EVERY_S)
-        progress_store = ProgressStore(self._plans, export_progress_key(app_key, LAKE_EXPORT))
+        first = first_progress(schedule, max(0, state.first_sequence - 1), self._clock())
         # The worker of this lake alerts; the other apps go on.
         with suppress(UnreadableProgressError):
-            await progress_store.begin(first_progress(schedule, max(0, state.first_sequence - 1), self._clock()))
+            await LaneStore(self._plans, app_key, LAKE_EXPORT).begin(self._shards, first)

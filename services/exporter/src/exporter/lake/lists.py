@@ -5,7 +5,7 @@ An entry is written when its files are stored, in one write. So a reader sees al
 files or the one that they became.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from exporter.exports.progress import WindowPlan
 from exporter.layouts.lake import day_of_key
+from exporter.pipeline.lane import Lane
 from shared.contracts.keys import lake_day_key, lake_day_keys, parse_lake_day_key
 from shared.errors import BusyError, ConflictError
 from shared.messaging.kv import KeyValueStore
@@ -25,18 +26,58 @@ ATTEMPTS: Final = 20
 """Writes of one entry in a row that others came before."""
 
 
-class LakeFile(Struct, frozen=True, kw_only=True):
-    """A file, and the sequences of `EVENTS` that it covers."""
+class LaneRange(Lane, frozen=True, kw_only=True):
+    """A range of sequences of `EVENTS`, in the partitions of one lane."""
+
+    first_sequence: int
+    last_sequence: int
+
+    def covers(self, other: "LaneRange") -> bool:
+        """Return whether the other range is in this one."""
+        return (
+            (self.shards, self.shard) == (other.shards, other.shard)
+            and self.first_sequence <= other.first_sequence
+            and other.last_sequence <= self.last_sequence
+        )
+
+
+class LakeFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A file, and the sequences of `EVENTS` between which its events lie.
+
+    It has all of the app's events there, or those in `lanes`, where several lanes write the lake.
+    """
 
     key: str
     rows: int
     size_bytes: int
     first_sequence: int
     last_sequence: int
+    lanes: tuple[LaneRange, ...] = ()
+
+    @property
+    def ranges(self) -> tuple[LaneRange, ...]:
+        """The ranges that it covers."""
+        return self.lanes or (LaneRange(first_sequence=self.first_sequence, last_sequence=self.last_sequence),)
 
     def covers(self, other: "LakeFile") -> bool:
         """Return whether the events of the other file are in this one."""
-        return self.first_sequence <= other.first_sequence and other.last_sequence <= self.last_sequence
+        return all(any(mine.covers(its) for mine in self.ranges) for its in other.ranges)
+
+
+def lanes_in(files: Sequence[LakeFile]) -> tuple[LaneRange, ...]:
+    """The ranges of neighbours in a list as one file has them: one for each lane. None where all have no lanes."""
+    if not any(file.lanes for file in files):
+        return ()
+    found: dict[tuple[int, int], LaneRange] = {}
+    for one in (one for file in files for one in file.ranges):
+        known = found.get((one.shards, one.shard), one)
+        found[one.shards, one.shard] = replace(
+            one,
+            first_sequence=min(known.first_sequence, one.first_sequence),
+            last_sequence=max(known.last_sequence, one.last_sequence),
+        )
+    return tuple(found.values())
 
 
 class ReplacedFile(Struct, frozen=True, kw_only=True):
@@ -106,8 +147,14 @@ class LakeLists:
         found = await self._store.get(key)
         return self._decoded(key, found.data if found else None)
 
-    async def add(self, app_key: str, plan: WindowPlan) -> None:
-        """Add the files of a window, which are stored. Changes nothing where they are there already."""
+    async def add(self, app_key: str, lane: Lane, plan: WindowPlan) -> None:
+        """Add the files of a lane's window, which are stored. Changes nothing where they are there already."""
+        covered = LaneRange(
+            shards=lane.shards,
+            shard=lane.shard,
+            first_sequence=plan.first_sequence,
+            last_sequence=plan.last_sequence,
+        )
         for planned in plan.files:
             file = LakeFile(
                 key=planned.key,
@@ -115,6 +162,7 @@ class LakeLists:
                 size_bytes=planned.size_bytes,
                 first_sequence=plan.first_sequence,
                 last_sequence=plan.last_sequence,
+                lanes=() if lane.is_whole else (covered,),
             )
             key = lake_day_key(app_key, planned.part, day_of_key(planned.key))
             await self.change(key, partial(DayFiles.with_file, file=file))

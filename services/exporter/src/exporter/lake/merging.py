@@ -10,7 +10,7 @@ from typing import IO, Final
 from exporter.formats.parquet import ParquetWorkers
 from exporter.formats.parquet.encoder import open_file_path
 from exporter.formats.parquet.messages import MergeFiles
-from exporter.lake.lists import LakeDay, LakeFile
+from exporter.lake.lists import LakeDay, LakeFile, lanes_in
 from exporter.layouts.lake import day_folder, range_name
 from shared.errors import MillraceError, NotFoundError
 from shared.objects.store import ObjectStore
@@ -38,6 +38,13 @@ def groups(files: tuple[LakeFile, ...]) -> Iterator[tuple[LakeFile, ...]]:
         yield tuple(group)
 
 
+def merged_name(parts: tuple[LakeFile, ...]) -> str:
+    """The name of the file that neighbours become: another than that of each of them."""
+    name = range_name(parts[0].first_sequence, max(part.last_sequence for part in parts))
+    # Ranges of lanes overlap, so one of the parts may have this range too. It has fewer rows.
+    return f"{name}+all-{sum(part.rows for part in parts)}" if lanes_in(parts) else name
+
+
 async def merge(store: ObjectStore, workers: ParquetWorkers, day: LakeDay, parts: tuple[LakeFile, ...]) -> LakeFile:
     """
     Store the rows of some files as one more file, which no list has yet.
@@ -45,8 +52,9 @@ async def merge(store: ObjectStore, workers: ParquetWorkers, day: LakeDay, parts
     Raises:
         MillraceError: The store failed, or a row would be lost.
     """
-    first, last = parts[0].first_sequence, parts[-1].last_sequence
-    key = f"{day_folder(day.app_key, day.type, day.date)}/{range_name(first, last)}.parquet"
+    first, last = parts[0].first_sequence, max(part.last_sequence for part in parts)
+    rows_in_parts = sum(part.rows for part in parts)
+    key = f"{day_folder(day.app_key, day.type, day.date)}/{merged_name(parts)}.parquet"
     with ExitStack() as opened:
         files = []
         for part in parts:
@@ -55,13 +63,15 @@ async def merge(store: ObjectStore, workers: ParquetWorkers, day: LakeDay, parts
             files.append(open_file_path(file.fileno()))
         out = opened.enter_context(tempfile.TemporaryFile())
         rows = await workers.write(MergeFiles(tuple(files), open_file_path(out.fileno())))
-        if rows != sum(part.rows for part in parts):
-            raise MillraceError(f"expected {sum(part.rows for part in parts)} rows in {key}, found {rows}")
+        if rows != rows_in_parts:
+            raise MillraceError(f"expected {rows_in_parts} rows in {key}, found {rows}")
         size_bytes = out.seek(0, 2)
         out.seek(0)
         if not await store.put_file_if_absent(key, out, content_type=CONTENT_TYPE):
             await _replace_if_other(store, key, out, size_bytes)
-    return LakeFile(key=key, rows=rows, size_bytes=size_bytes, first_sequence=first, last_sequence=last)
+    return LakeFile(
+        key=key, rows=rows, size_bytes=size_bytes, first_sequence=first, last_sequence=last, lanes=lanes_in(parts)
+    )
 
 
 async def _fetch(store: ObjectStore, part: LakeFile, file: IO[bytes]) -> None:

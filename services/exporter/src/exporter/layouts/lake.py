@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from exporter.pipeline.events import AnyEvent, read_message
+from exporter.pipeline.lane import WHOLE, Lane
 from exporter.pipeline.ports import FileName, Reading, WindowLimits
 from exporter.pipeline.tables import Column, Row, Table
 from shared.contracts.messages import NO_ATTRIBUTES, NO_IDENTITIES
@@ -93,7 +94,7 @@ class LakeLayout:
         """The name of a type's file. The day is that in which the stream stored the window's first event."""
         day = name.queued_at.astimezone(UTC).date().isoformat()
         folder = day_folder(self._app_key, name.part, day)
-        return f"{folder}/{range_name(name.first_sequence, name.last_sequence)}"
+        return f"{folder}/{range_name(name.first_sequence, name.last_sequence, name.lane)}"
 
 
 def app_folder(app_key: str) -> str:
@@ -111,9 +112,10 @@ def day_of_key(key: str) -> str:
     return key.split("/")[2].removeprefix("date=")
 
 
-def range_name(first_sequence: int, last_sequence: int) -> str:
-    """The name of a file with the events of a range of sequences."""
-    return f"{first_sequence:010}-{last_sequence:010}"
+def range_name(first_sequence: int, last_sequence: int, lane: Lane = WHOLE) -> str:
+    """The name of a file with the events of a range of sequences: all of them, or those of a lane."""
+    name = f"{first_sequence:010}-{last_sequence:010}"
+    return name if lane.is_whole else f"{name}+{lane.shard}"
 
 
 def _row(event: AnyEvent, sequence: int) -> Row:

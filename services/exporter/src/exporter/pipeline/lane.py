@@ -36,4 +36,4 @@ WHOLE: Final = Lane()
 
 def lanes_of(shards: Shards) -> tuple[Lane, ...]:
     """All lanes of an export with so many."""
-    return tuple(Lane(shards=shards, shard=shard) for shard in range(shards))
+    return (WHOLE,) if shards == 1 else tuple(Lane(shards=shards, shard=shard) for shard in range(shards))

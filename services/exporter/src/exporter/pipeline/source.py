@@ -100,6 +100,16 @@ class Waiting(NamedTuple):
     oldest_ns: int
 
 
+def total_of(waiting: list[Waiting]) -> Waiting:
+    """All that waits behind several positions, of different subjects."""
+    return Waiting(
+        sum(one.messages for one in waiting),
+        sum(one.events for one in waiting),
+        any(one.is_estimate for one in waiting),
+        min((one.oldest_ns for one in waiting if one.oldest_ns), default=0),
+    )
+
+
 class EventSource:
     """Reads `EVENTS`. Every method raises `UnavailableError` while NATS does not answer."""
 
@@ -110,16 +120,21 @@ class EventSource:
         """The first and the last sequence that the stream holds now."""
         return await self._bus.stream_state(streams.EVENTS)
 
-    async def oldest(self, app_key: str, *, after: int) -> tuple[int, int] | None:
-        """The position and the time, in nanoseconds, of an app's first message behind `after`, or None."""
-        subject = subjects.events_of_app(app_key)
+    async def oldest(self, app_key: str, *, after: int, lane: Lane = WHOLE) -> tuple[int, int] | None:
+        """The position and the time, in nanoseconds, of an app's first message behind `after` in a lane, or None."""
+        found = [await self._oldest(subject, after) for subject in _filters(app_key, lane)]
+        return min(filter(None, found), default=None)
+
+    async def _oldest(self, subject: str, after: int) -> tuple[int, int] | None:
         async with open_scan(self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1, capacity=1) as scan:
             found = await scan.next(1, within_s=ANSWER_S) if scan.pending_at_open else []
         return (found[0].sequence, found[0].at_ns) if found else None
 
-    async def waiting(self, app_key: str, *, after: int) -> Waiting:
-        """Count the messages of an app behind `after`, and the events in them."""
-        subject = subjects.events_of_app(app_key)
+    async def waiting(self, app_key: str, *, after: int, lane: Lane = WHOLE) -> Waiting:
+        """Count the messages of an app behind `after` in a lane, and the events in them."""
+        return total_of([await self._waiting(subject, after) for subject in _filters(app_key, lane)])
+
+    async def _waiting(self, subject: str, after: int) -> Waiting:
         read = events = size = oldest_ns = 0
         async with open_scan(
             self._bus, streams.EVENTS, subject=subject, start_sequence=after + 1, capacity=COUNTED_MESSAGES
@@ -144,9 +159,7 @@ class EventSource:
     async def open(self, app_key: str, *, after: int, until: int, lane: Lane = WHOLE) -> AsyncIterator[MessageRange]:
         """Open the messages of an app in (`after`, `until`] of a lane. `until` must be in the stream already."""
         # A consumer for each partition: the right to one with several filters is that to the whole stream (ADR 0027).
-        filters = [subjects.events(app_key, partition) for partition in lane.partitions]
-        if lane.is_whole:
-            filters = [subjects.events_of_app(app_key)]
+        filters = _filters(app_key, lane)
         async with AsyncExitStack() as opened:
             ranges = [
                 SequenceRange(
@@ -165,3 +178,9 @@ class EventSource:
                 for subject in filters
             ]
             yield MergedRange(ranges) if len(ranges) > 1 else ranges[0]
+
+
+def _filters(app_key: str, lane: Lane) -> list[str]:
+    if lane.is_whole:
+        return [subjects.events_of_app(app_key)]
+    return [subjects.events(app_key, partition) for partition in lane.partitions]

@@ -8,17 +8,17 @@ from typing import Final
 import structlog
 from msgspec import Struct
 
-from exporter.exports.progress_store import ProgressStore
-from exporter.pipeline.source import EventSource
-from shared.contracts.keys import export_progress_key
+from exporter.exports.progress import ExportProgress
+from exporter.pipeline.lane import Lane
+from exporter.pipeline.source import EventSource, total_of
 from shared.errors import MillraceError, NotFoundError
-from shared.messaging.kv import KeyValueStore
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
 
 MEASURED_EVERY_S: Final = 30.0
-Key = tuple[str, str]
+LaneKey = tuple[str, str, Lane]
+"""The app, the export and one lane of it."""
 
 
 class ExportLag(Struct, frozen=True, kw_only=True):
@@ -36,18 +36,17 @@ class ExportLag(Struct, frozen=True, kw_only=True):
     oldest_at: datetime | None
 
 
-async def lag_of(source: EventSource, plans: KeyValueStore, key: Key, now: datetime) -> ExportLag:
+async def lag_of(source: EventSource, app_key: str, lanes: Mapping[Lane, ExportProgress], now: datetime) -> ExportLag:
     """
-    The lag of one export, whichever process runs it.
+    The lag of one export, whichever processes run its lanes.
 
     Raises:
         NotFoundError: It has no progress yet.
-        UnreadableProgressError: Its progress cannot be read.
     """
-    progress_store = ProgressStore(plans, export_progress_key(*key))
-    if not await progress_store.load():
+    if not lanes:
         raise NotFoundError("the export has not begun yet")
-    waiting = await source.waiting(key[0], after=progress_store.progress.cursor)
+    found = [await source.waiting(app_key, after=progress.cursor, lane=lane) for lane, progress in lanes.items()]
+    waiting = total_of(found)
     return ExportLag(
         messages=waiting.messages,
         events=waiting.events,
@@ -64,13 +63,13 @@ class LagMeter:
     An export costs a request when it has moved and the stream goes on behind it; an idle one costs nothing.
 
     Args:
-        cursors: Returns the cursors of the exports.
+        cursors: Returns the cursors of the lanes of exports.
     """
 
     def __init__(
         self,
         source: EventSource,
-        cursors: Callable[[], Mapping[Key, int]],
+        cursors: Callable[[], Mapping[LaneKey, int]],
         clock: Callable[[], datetime],
         metrics: Metrics,
     ) -> None:
@@ -78,7 +77,7 @@ class LagMeter:
         self._cursors = cursors
         self._clock = clock
         self._metrics = metrics
-        self._oldest: dict[Key, tuple[int, int]] = {}
+        self._oldest: dict[LaneKey, tuple[int, int]] = {}
         """The position of the oldest waiting message and its time; 0 for none up to that position."""
 
     async def run(self) -> None:
@@ -94,14 +93,16 @@ class LagMeter:
         """Measure once. Raises `UnavailableError`."""
         last_sequence = (await self._source.state()).last_sequence
         cursors = self._cursors()
-        self._oldest = {key: found for key, found in self._oldest.items() if key in cursors}
+        self._oldest = {key: known for key, known in self._oldest.items() if key in cursors}
         for key, cursor in cursors.items():
             sequence, at_ns = self._oldest.get(key, (0, 0))
             if at_ns and sequence > cursor:
                 continue
             looked_to = max(cursor, sequence)
-            oldest = await self._source.oldest(key[0], after=looked_to) if looked_to < last_sequence else None
-            self._oldest[key] = oldest or (max(looked_to, last_sequence), 0)
+            found = None
+            if looked_to < last_sequence:
+                found = await self._source.oldest(key[0], after=looked_to, lane=key[2])
+            self._oldest[key] = found or (max(looked_to, last_sequence), 0)
         now = self._clock()
         ages = (_age_s(at_ns, now) for _, at_ns in self._oldest.values() if at_ns)
         self._metrics.gauge("millrace_export_lag_seconds", max(ages, default=0.0))

@@ -6,7 +6,7 @@ from typing import Final
 
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.run_store import Run, RunRequest, RunStore
-from shared.contracts.keys import export_progress_key
+from shared.contracts.keys import lane_progress_key
 from shared.errors import ConflictError
 from shared.messaging.kv import KeyValueStore
 
@@ -84,7 +84,8 @@ class RunControl:
         return run
 
     async def _is_held(self, run: Run) -> bool:
-        progress_store = ProgressStore(self._plans, export_progress_key(run.app_key, run.export_id))
+        key = lane_progress_key(run.app_key, run.export_id, run.lane.shards, run.lane.shard)
+        progress_store = ProgressStore(self._plans, key)
         if not await progress_store.load():
             return False
         claim = progress_store.progress.claim
