@@ -1,9 +1,9 @@
 """
 Avro object container files (Avro 1.11 specification, "Object Container Files"). The same rows give the same bytes.
 
-Library writers give other bytes each time, or take thrice the time: a row of ten columns takes fastavro 10.9 us, and
-3.9 us here (`./millrace bench exports`). Blocks are deflated by isal and end at a fixed size of their rows, wherever
-calls were cut. The sync marker is a hash of the export, the part and the first sequence.
+Library writers give other bytes each time, or take several times as long (`./millrace bench exports`). Blocks are
+deflated by isal and end at a fixed size of their rows, wherever calls were cut. The sync marker is a hash of the
+export, the part and the first sequence.
 """
 
 import hashlib
