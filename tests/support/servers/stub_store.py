@@ -28,16 +28,18 @@ class Fault(Struct, frozen=True, kw_only=True):
     """
     A fault that replaces the right answer to requests of `methods`, signed or `public`.
 
-    `answer` returns `status` with the provider's XML of `code`; `hang` reads the request and sends nothing; `hang in
-    body` and `close in body` promise 100 bytes and send 7; `close in upload` closes before the request is read; `store
-    and close` does what was asked and sends nothing; `garbage` is no HTTP at all. The fault ends after `times`
-    requests, where that is not 0. `conditional` limits it to requests with If-None-Match.
+    `answer` returns `status` with the provider's XML of `code`, and says that the bucket is in `region`; `hang` reads
+    the request and sends nothing; `hang in body` and `close in body` promise 100 bytes and send 7; `close in upload`
+    closes before the request is read; `store and close` does what was asked and sends nothing; `garbage` is no HTTP at
+    all. The fault ends after `times` requests, where that is not 0. `conditional` limits it to requests with
+    If-None-Match.
     """
 
     deed: Misbehavior = "answer"
     status: int = 500
     code: str = ""
     location: str = ""
+    region: str = ""
     methods: frozenset[str] = frozenset({"PUT", "GET", "HEAD", "DELETE"})
     public: bool = False
     times: int = 0
@@ -72,7 +74,7 @@ class StubStore:
     theirs, `objects` the stored ones.
 
     What is read comes back as it was stored, but for `changed_body` and `lost_header`. Where `tokens` is set, other
-    session tokens have expired.
+    session tokens have expired. `retention` is the default retention of the bucket, as XML.
     """
 
     def __init__(self, speaks: Literal["s3", "azure"], region: str = "eu-west-1") -> None:
@@ -82,6 +84,7 @@ class StubStore:
         self.changed_body: bytes | None = None
         self.lost_header = ""
         self.tokens: set[str] | None = None
+        self.retention = ""
         self.requests: list[tuple[str, str]] = []
         self.headers: list[Mapping[str, str]] = []
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
@@ -158,13 +161,25 @@ class StubStore:
         if self.allowed_origin:
             about["Access-Control-Allow-Origin"] = self.allowed_origin
         if self.speaks == "s3" and path.count("/") == 1:
-            return web.Response(headers=about)
+            return self._tell_of_bucket(request, about)
         if path not in self.objects:
             return self._error(404, "NoSuchKey" if self.speaks == "s3" else "BlobNotFound", request.method)
         body, headers = self.objects[path]
         kept = {name: value for name, value in headers.items() if name != self.lost_header}
         body = body if self.changed_body is None else self.changed_body
         return web.Response(body=body, headers=kept | MODIFIED | about)
+
+    def _tell_of_bucket(self, request: web.Request, about: dict[str, str]) -> web.Response:
+        if "location" in request.query:
+            xml = f"<LocationConstraint>{self._region}</LocationConstraint>"
+        elif "object-lock" not in request.query:
+            xml = "<ListBucketResult></ListBucketResult>" if "list-type" in request.query else ""
+        elif not self.retention:
+            return self._error(404, "ObjectLockConfigurationNotFoundError")
+        else:
+            rule = f"<Rule><DefaultRetention>{self.retention}</DefaultRetention></Rule>"
+            xml = f"<ObjectLockConfiguration>{rule}</ObjectLockConfiguration>"
+        return web.Response(text=xml, headers=about, content_type="application/xml")
 
     async def _delete(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         self.objects.pop(path, None)
@@ -182,6 +197,8 @@ class StubStore:
             told = self._error(fault.status, fault.code, request.method)
             if fault.location:
                 told.headers["Location"] = fault.location
+            if fault.region:
+                told.headers["x-amz-bucket-region"] = fault.region
             return told
         if fault.deed == "hang":
             await self._ended.wait()

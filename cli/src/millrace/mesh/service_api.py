@@ -14,7 +14,9 @@ from millrace.mesh.folder import MeshFolder, check_token
 from shared.contracts.services import SERVICE_NAMES
 from shared.errors import KINDS, InvalidError, MillraceError, UnavailableError
 
-TIMEOUT_S = 30.0
+CONNECT_S = 10.0
+TIMEOUT_S = 90.0
+"""The longest calls: a new role is tried for a minute (`PUT` of an export), and a flush waits for as long."""
 
 
 def add_url_argument(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +106,7 @@ def _error_of(service: str, status: int, content: bytes) -> MillraceError:
 async def open_api(urls: Mapping[str, str], token: str) -> AsyncIterator[ServiceApi]:
     """Open the API for the block."""
     async with aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_S),
     ) as http:
         yield ServiceApi(http, urls)

@@ -11,6 +11,8 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr, replace
 
 from exporter.destinations import DestinationConfig
+from exporter.destinations.azure import AzureConfig
+from exporter.destinations.connection_test import kept_probe_of
 from exporter.destinations.gateway import GatewayConfig
 from exporter.destinations.local import LocalFolderConfig
 from exporter.destinations.platform import Platform
@@ -27,6 +29,7 @@ from exporter.pipeline.ports import Format
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import ConfigEntry, Kind
 from shared.config.secret import Secret
+from shared.contracts.connection_report import Check
 from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig, StoreConfig
 from shared.objects.encryption import Sse, check_sse
@@ -103,6 +106,25 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def is_operators(self) -> bool:
         """Whether an operator's token alone may create or change it."""
         return isinstance(self.destination, LocalFolderConfig)
+
+    @property
+    def kept_probe(self) -> str:
+        """
+        The end of the name of Test Connection's object where it may stay, since an export of events needs no right to
+        delete; else empty. There is one for each encryption, because one that is there is not written again.
+        """
+        if self.data != "events" or not isinstance(self.destination, S3Config | AzureConfig):
+            return ""
+        encryption = (
+            f"{self.destination.sse} {self.destination.sse_kms_key_id}"
+            if isinstance(self.destination, S3Config)
+            else ""
+        )
+        return kept_probe_of(encryption)
+
+    async def checks(self, app_key: str, platform: Platform) -> tuple[Check, ...]:
+        """The steps of Test Connection before an object is written. Only S3 has some."""
+        return await self.destination.checks(app_key, platform) if isinstance(self.destination, S3Config) else ()
 
     def schedule(self, app_key: str, export_id: str) -> Schedule:
         """The times of its runs."""

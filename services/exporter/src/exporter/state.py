@@ -11,6 +11,7 @@ from exporter.access.external_ids import ExternalIds
 from exporter.access.trust import OwnAccounts
 from exporter.config import EXPORTS, Export, job_of
 from exporter.destinations.connection_test import probe_store
+from exporter.destinations.patience import probe_patiently
 from exporter.destinations.platform import Platform
 from exporter.destinations.store_destination import PROBE_LIMITS
 from exporter.exports.run_store import RunStore
@@ -106,15 +107,18 @@ class State(Struct, frozen=True, kw_only=True):
         if not is_new and (not export.active or await self.folder_claims.is_proven(owner, folder)):
             return
         await self.folder_claims.check_own(owner, folder)
-        report = await self._probe(owner[0], export)
+        report = await probe_patiently(lambda: self._probe(owner[0], export))
         passed = report.status != "failed"
         if is_new and not passed and not force:
             raise ConnectionFailedError(report, field="destination")
         await self.folder_claims.take(owner, folder, proven=passed)
 
     async def _probe(self, app_key: str, export: Export) -> ConnectionReport:
-        folder, name = export.destination.folder, f".millrace-probe-{secrets.token_hex(8)}"
+        folder, kept = export.destination.folder, export.kept_probe
+        name = f".millrace-probe-{kept or secrets.token_hex(8)}"
         return await probe_store(
             lambda: export.destination.open(app_key, self.platform, limits=PROBE_LIMITS),
             f"{folder}/{name}" if folder else name,
+            before=await export.checks(app_key, self.platform),
+            deletes=not kept,
         )

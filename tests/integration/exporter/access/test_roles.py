@@ -9,6 +9,7 @@ import pytest
 from aiohttp import ClientSession
 
 from exporter.app import SERVICE
+from exporter.destinations import patience
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
 from shared.contracts import subjects
@@ -126,15 +127,66 @@ async def test_export_writes_by_a_role_that_demands_the_external_id(
     assert external_id == (await tenant.ask("GET", "/external-id"))["external_id"]
 
 
-async def test_role_that_demands_another_external_id_is_not_taken(
-    tenant: Tenant, moto: MotoServer, sts: StubSts
+async def test_role_that_demands_another_external_id_is_not_taken_but_by_force(
+    tenant: Tenant, moto: MotoServer, sts: StubSts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.1)
     role_arn = sts.add("exports", external_id="rival:0123")
 
     refused = await tenant.ask("PUT", "/exports/clicks", form(moto, role_arn), status=422)
 
+    assert "destination" == refused["error"]["field"]
+    [failed] = [step for step in refused["error"]["report"]["steps"] if step["status"] == "failed"]
+    assert ("role", "AccessDenied") == (failed["name"], failed["code"])
     assert "rival" not in str(refused)
     await tenant.ask("GET", "/exports/clicks", status=404)
+    await tenant.ask("PUT", "/exports/clicks?force=true", form(moto, role_arn))
+    await tenant.ask("GET", "/exports/clicks")
+
+
+async def test_role_that_aws_does_not_know_yet_is_tried_again(
+    tenant: Tenant, moto: MotoServer, sts: StubSts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
+    external_id = (await tenant.ask("GET", "/external-id"))["external_id"]
+    role_arn = sts.add("exports", external_id=external_id, fresh=3)
+
+    tested = await tenant.ask("POST", "/exports/clicks/test", form(moto, role_arn))
+    change = await tenant.ask("PUT", "/exports/clicks", form(moto, role_arn))
+
+    # Test Connection tells at once; only the export that is to be stored waits.
+    assert "failed" == tested["status"]
+    assert "AWS may need a minute" in str(tested)
+    assert "created" == change["change"]
+    assert 0 == sts.roles[role_arn].fresh
+
+
+async def test_bucket_that_locks_objects_is_refused_with_the_report(
+    tenant: Tenant, moto: MotoServer, sts: StubSts
+) -> None:
+    async with StubStore("s3") as store:
+        store.retention = "<Mode>GOVERNANCE</Mode><Days>1</Days>"
+        keys = {"access_key": "testing", "secret_key": "testing-secret", "endpoint_url": store.url}
+
+        refused = await tenant.ask("PUT", "/exports/clicks", form(moto, "", **keys), status=422)
+
+    assert {"object_lock": "failed", "list": "ok", "put": "skipped"}.items() <= {
+        step["name"]: step["status"] for step in refused["error"]["report"]["steps"]
+    }.items()
+    await tenant.ask("GET", "/exports/clicks", status=404)
+
+
+async def test_export_of_events_leaves_at_most_one_object(tenant: Tenant, moto: MotoServer, sts: StubSts) -> None:
+    async with StubStore("s3") as store:
+        store.fault = Fault(status=403, code="AccessDenied", methods=frozenset({"DELETE"}))
+        keys = {"access_key": "testing", "secret_key": "testing-secret", "endpoint_url": store.url}
+        value = form(moto, "", **keys)
+        events = [await tenant.ask("POST", "/exports/events/test", value | {"data": "events"}) for _ in range(2)]
+        [left] = store.objects
+        clicks = await tenant.ask("POST", "/exports/clicks/test", value)
+
+    assert ["ok", "ok", "warning"] == [report["status"] for report in (*events, clicks)]
+    assert left.startswith("/raw-data/clicks/.millrace-probe-")
 
 
 async def test_external_id_goes_with_the_app_alone(

@@ -2,7 +2,8 @@
 Test Connection of a destination: an export's operations, once each, on a small object, with a hint for each failure.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Final, Protocol
 
@@ -42,9 +43,18 @@ async def probe_store(
     open_destination: Callable[[], AbstractAsyncContextManager[ProbedDestination]],
     key: str,
     *,
+    before: Sequence[Check] = (),
+    deletes: bool = True,
     deadline_s: float = DEADLINE_S,
 ) -> ConnectionReport:
-    """Write, read and remove the object `key`. Ends within `deadline_s`, even when the store does not answer."""
+    """
+    Write, read and remove the object `key`. Ends within `deadline_s`, even when the store does not answer.
+
+    Args:
+        before: Steps before the object is written, which need `open`.
+        deletes: Whether a step tells that it may be removed. Else it is removed where that is allowed, and a later test
+            finds it where it is not.
+    """
     async with AsyncExitStack() as stack:
         opened: list[ProbedDestination] = []
 
@@ -53,26 +63,45 @@ async def probe_store(
             return Finding(message="the form can be right")
 
         async def put() -> Finding:
-            await opened[0].put(key, CONTENT, "text/plain")
+            try:
+                await opened[0].put(key, CONTENT, "text/plain")
+            except ConflictError:
+                if deletes:
+                    raise
+                return Finding(message=f"may write; {key} is there from a test before")
             return Finding(message=f"wrote {key}")
 
         async def get() -> Finding:
             if await opened[0].read(key, len(CONTENT)) != CONTENT:
                 raise ConflictError(f"{key} is not what was written")
-            return Finding(message="read it back")
+            if deletes:
+                return Finding(message="read it back")
+            try:
+                await opened[0].delete(key)
+            except MillraceError:
+                return Finding(message=f"read it back; {key} stays, since the right to delete is not needed")
+            return Finding(message="read it back and deleted it")
 
         async def delete() -> Finding:
             await opened[0].delete(key)
             return Finding(message="deleted it")
 
+        # Exports delete nothing, so a key without that right is good enough; the probe object then stays.
+        delete_check = Check(name="delete", run=delete, explain=_explain, needs=("put",), worst_status="warning")
+        needs = ("open", *(check.name for check in before if check.worst_status == "failed"))
         checks = (
             Check(name="open", run=open_it, explain=_explain),
-            Check(name="put", run=put, explain=_explain, needs=("open",)),
+            *before,
+            Check(name="put", run=put, explain=_explain, needs=needs),
             Check(name="get", run=get, explain=_explain, needs=("open", "put")),
-            # Exports delete nothing, so a key without that right is good enough; the probe object then stays.
-            Check(name="delete", run=delete, explain=_explain, needs=("put",), worst_status="warning"),
+            *((delete_check,) if deletes else ()),
         )
         return await run_checks(checks, deadline_s=deadline_s)
+
+
+def kept_probe_of(encryption: str) -> str:
+    """The end of the name of an object that stays: one for each encryption, and for the content that is expected."""
+    return hashlib.sha256(CONTENT + encryption.encode()).hexdigest()[:8]
 
 
 def _explain(error: MillraceError) -> Finding:

@@ -2,8 +2,8 @@
 Write files into a bucket of Amazon S3, or of a store that speaks S3.
 
 Configuration: s3:PutObject and s3:GetObject on `<directory>/*`. GetObject is used when a key exists already, to
-distinguish an unconfirmed write of ours from another writer's object. Test Connection also tries s3:DeleteObject:
-without that right exports work, and the probe object stays.
+distinguish an unconfirmed write of ours from another writer's object. Test Connection asks for more, and does without
+it (`exporter.destinations.s3_checks`). A role is assumed by the identity of this process.
 Implementation: `exporter.destinations.store_destination`.
 Considerations: names hold a space and colons, which S3 accepts and Windows file systems do not. A directory belongs to
 one export, across all apps (`exporter.folders`).
@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 from exporter.destinations.platform import Platform
+from exporter.destinations.s3_checks import S3Inspection
 from exporter.destinations.store_destination import (
     DIRECTORY_BYTES,
     FILE_LIMITS,
@@ -27,8 +28,9 @@ from exporter.destinations.store_destination import (
     host_of,
 )
 from shared.aws.endpoints import domain_of, is_aws
-from shared.aws.roles import AwsRole, CredentialProvider, check_role_arn, checked_token
+from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, check_role_arn, checked_token
 from shared.config.secret import Secret
+from shared.contracts.connection_report import Check
 from shared.errors import InvalidError
 from shared.objects.config import S3StoreConfig, StoreLimits
 from shared.objects.encryption import Sse, check_sse
@@ -128,8 +130,29 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             sse_kms_key_id=self.sse_kms_key_id,
         )
         provider: CredentialProvider | None = None
-        if self.role_arn:
-            role = AwsRole(role_arn=self.role_arn, external_id=await platform.external_id(app_key))
-            provider = platform.aws.credential_provider(role, region=self.region)
+        if isinstance(credentials := await self._credentials(app_key, platform), AwsRole):
+            provider = platform.aws.credential_provider(credentials, region=self.region)
         async with config.open(platform.outgoing, limits, credential_provider=provider) as store:
             yield StoreDestination(store)
+
+    async def checks(self, app_key: str, platform: Platform) -> tuple[Check, ...]:
+        """The steps of Test Connection before an object is written."""
+        inspection = S3Inspection(
+            clients=platform.aws,
+            credentials=await self._credentials(app_key, platform),
+            bucket=self.bucket,
+            region=self.region,
+            folder=self.folder,
+            endpoint_url=self.endpoint_url.rstrip("/") or None,
+            at_aws=not self.endpoint_url or is_aws(self.endpoint_url, "s3"),
+        )
+        return inspection.checks()
+
+    async def _credentials(self, app_key: str, platform: Platform) -> AwsCredentials | AwsRole:
+        if self.role_arn:
+            return AwsRole(role_arn=self.role_arn, external_id=await platform.external_id(app_key))
+        return AwsCredentials(
+            access_key_id=self.access_key,
+            secret_access_key=self.secret_key,
+            session_token=checked_token(self.access_key, self.session_token),
+        )
