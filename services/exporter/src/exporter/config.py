@@ -2,7 +2,7 @@
 Configuration of exports: the fields, the checks beyond their types, and the step to an `ExportJob`. No I/O.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr, replace
 
+from exporter.access.policies import PolicyKind, PolicyPart
 from exporter.destinations import DestinationConfig
 from exporter.destinations.azure import AzureConfig
 from exporter.destinations.connection_test import kept_probe_of
@@ -108,19 +109,21 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return isinstance(self.destination, LocalFolderConfig)
 
     @property
+    def s3(self) -> S3Config:
+        """Its bucket of S3. Raises `InvalidError` where it has none."""
+        if not isinstance(self.destination, S3Config):
+            raise InvalidError("expected s3: other destinations have no policy of IAM", field="destination.type")
+        return self.destination
+
+    @property
     def kept_probe(self) -> str:
         """
         The end of the name of Test Connection's object where it may stay, since an export of events needs no right to
         delete; else empty. There is one for each encryption, because one that is there is not written again.
         """
-        if self.data != "events" or not isinstance(self.destination, S3Config | AzureConfig):
-            return ""
-        encryption = (
-            f"{self.destination.sse} {self.destination.sse_kms_key_id}"
-            if isinstance(self.destination, S3Config)
-            else ""
-        )
-        return kept_probe_of(encryption)
+        if self.data == "events" and isinstance(self.destination, S3Config):
+            return kept_probe_of(f"{self.destination.sse} {self.destination.sse_kms_key_id}")
+        return kept_probe_of("") if self.data == "events" and isinstance(self.destination, AzureConfig) else ""
 
     async def checks(self, app_key: str, platform: Platform) -> tuple[Check, ...]:
         """The steps of Test Connection before an object is written. Only S3 has some."""
@@ -284,6 +287,32 @@ def content_of(export: Export) -> Content:
         plain_names=export.plain_names,
         manifest=export.manifest,
     )
+
+
+def policy_parts(
+    app_key: str, export_id: str, export: Export, entries: Iterable[ConfigEntry[Export]]
+) -> list[PolicyPart]:
+    """
+    The rights that an export needs in its bucket, and those of the app's other exports that write into it as the same
+    user or role.
+
+    Raises:
+        InvalidError: It has no bucket of S3.
+    """
+    own = export.s3
+    writes_as = (own.place(app_key), own.identity)
+    parts = [_policy_part(export_id, export)]
+    for entry in sorted(entries, key=lambda entry: entry.id):
+        other = entry.value.destination
+        is_known = entry.id == export_id or not own.identity
+        if not is_known and isinstance(other, S3Config) and (other.place(app_key), other.identity) == writes_as:
+            parts.append(_policy_part(entry.id, entry.value))
+    return parts
+
+
+def _policy_part(export_id: str, export: Export) -> PolicyPart:
+    kind: PolicyKind = "currents" if export.data == "events" else "dashboard"
+    return PolicyPart(export_id=export_id, kind=kind, folder=export.s3.folder, kms_key=export.s3.sse_kms_key_id)
 
 
 def job_of(entry: ConfigEntry[Export], platform: Platform, formats: Mapping[str, Format]) -> ExportJob:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
+from exporter.access.policies import ExportPolicies
 from exporter.access.trust import RoleTrust
 from exporter.config import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
@@ -67,6 +68,17 @@ async def test_export(call: Call[State]) -> ConnectionReport:
     """Test Connection with the values of the form in place of the saved ones."""
     form = decode(await call.read_json() or b"{}", dict[str, Any])
     return await call.state.test_connection(call.app_key, _id(call), form, is_operator=call.is_operator)
+
+
+async def show_policies(call: Call[State]) -> ExportPolicies:
+    """The least policies for a saved export."""
+    return await call.state.policies(call.app_key, _id(call), {})
+
+
+async def make_policies(call: Call[State]) -> ExportPolicies:
+    """The least policies with the values of the form in place of the saved ones."""
+    form = decode(await call.read_json() or b"{}", dict[str, Any])
+    return await call.state.policies(subjects.check_new_app_key(call.app_key), _id(call), form)
 
 
 async def list_runs(call: Call[State]) -> Runs:
@@ -156,6 +168,20 @@ ROUTES: tuple[Route, ...] = (
         test_export,
         "Test Connection: use the values of the form, and saved values for fields that it omits",
         reply=ConnectionReport,
+    ),
+    Route(
+        "GET",
+        f"{PATH}/{{id}}/policy",
+        show_policies,
+        "Show the least policies of IAM for an export, and its role's trust policy",
+        reply=ExportPolicies,
+    ),
+    Route(
+        "POST",
+        f"{PATH}/{{id}}/policy",
+        make_policies,
+        "Make the least policies of IAM for the values of the form, and saved values for fields that it omits",
+        reply=ExportPolicies,
     ),
     Route(
         "GET",

@@ -8,8 +8,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from exporter.access.external_ids import ExternalIds
+from exporter.access.policies import ExportPolicies, export_policies
 from exporter.access.trust import OwnAccounts
-from exporter.config import EXPORTS, Export, job_of
+from exporter.config import EXPORTS, Export, job_of, policy_parts
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.patience import probe_patiently
 from exporter.destinations.platform import Platform
@@ -89,6 +90,24 @@ class State(Struct, frozen=True, kw_only=True):
             raise DeniedError(OPERATORS_ONLY, field="destination.type")
         export.check(allow_private=self.platform.allow_private)
         return await self._probe(app_key, export)
+
+    async def policies(self, app_key: str, export_id: str, form: dict[str, Any]) -> ExportPolicies:
+        """
+        The least policies for an export, saved or not; the form needs neither keys nor a role yet.
+
+        Raises:
+            InvalidError: A field of the form is wrong, or it has no bucket of S3; names the field.
+            NotFoundError: The form is empty and nothing is saved.
+        """
+        export = await self.registry.form_over_saved(EXPORTS, app_key, form, export_id)
+        parts = policy_parts(app_key, export_id, export, await self.registry.list(EXPORTS, app_key))
+        trust = await self.own_accounts.trust(await self.external_ids.of_app(app_key), export.s3.region)
+        return ExportPolicies(
+            policies=export_policies(export.s3.bucket, export.s3.region, parts),
+            external_id=trust.external_id,
+            aws_account=trust.aws_account,
+            trust_policy=trust.trust_policy,
+        )
 
     async def launch(self, owner: Owner, export: Export, old: Export | None, *, force: bool) -> None:
         """

@@ -206,6 +206,43 @@ async def test_external_id_goes_with_the_app_alone(
     assert before != (await tenant.ask("GET", "/external-id"))["external_id"]
 
 
+async def test_policies_are_shown_before_and_after_there_is_an_export(
+    tenant: Tenant, moto: MotoServer, sts: StubSts
+) -> None:
+    place = {"type": "s3", "bucket": BUCKET, "region": moto.region}
+    before = await tenant.ask("POST", "/exports/events/policy", {"data": "events", "destination": place})
+    external_id = (await tenant.ask("GET", "/external-id"))["external_id"]
+    role_arn = sts.add("exports", external_id=external_id)
+    others_role = sts.add("others", external_id=external_id)
+    await tenant.ask("PUT", "/exports/clicks", form(moto, role_arn))
+    await tenant.ask("PUT", "/exports/events", form(moto, role_arn, directory="") | {"data": "events"})
+    await tenant.ask("PUT", "/exports/beside", form(moto, others_role, directory="beside"))
+
+    after = await tenant.ask("GET", "/exports/events/policy")
+    key = {"sse": "aws:kms", "sse_kms_key_id": "0aa0"}
+    moved = await tenant.ask("POST", "/exports/events/policy", {"destination": place | key | {"directory": "moved"}})
+
+    assert [["events"]] == [policy["exports"] for policy in before["policies"]]
+    assert [("currents", ["events"]), ("dashboard", ["clicks"])] == [
+        (policy["kind"], policy["exports"]) for policy in after["policies"]
+    ]
+    assert before["policies"][0] == after["policies"][0]
+    assert external_id == after["external_id"]
+    assert (await tenant.ask("GET", "/external-id"))["trust_policy"] == before["trust_policy"] == after["trust_policy"]
+    objects, key_use = moved["policies"][0]["policy"]["Statement"][2:]
+    assert [f"arn:aws:s3:::{BUCKET}/moved/*"] == objects["Resource"]
+    assert f"arn:aws:kms:{moto.region}:*:key/0aa0" == key_use["Resource"]
+
+
+async def test_policy_is_for_a_bucket_of_s3(tenant: Tenant, moto: MotoServer) -> None:
+    gateway = {"data": "clicks", "destination": {"type": "gateway", "directory": "clicks"}}
+
+    refused = await tenant.ask("POST", "/exports/clicks/policy", gateway, status=400)
+
+    assert "destination.type" == refused["error"]["field"]
+    await tenant.ask("GET", "/exports/clicks/policy", status=404)
+
+
 @asynccontextmanager
 async def role_platform(sts: StubSts) -> AsyncIterator[Platform]:
     async def external_id(app_key: str) -> str:

@@ -76,6 +76,11 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
         """The directory as it stands in keys: one slash between its parts, none at its ends."""
         return folder_of(self.directory)
 
+    @property
+    def identity(self) -> str:
+        """The role or the access key id that writes; empty where the form names neither yet."""
+        return self.role_arn or self.access_key
+
     def place(self, app_key: str) -> str:
         """The bucket as claims of folders name it: the same for every spelling of its endpoint, and every app."""
         if not self.endpoint_url or is_aws(self.endpoint_url, "s3"):
