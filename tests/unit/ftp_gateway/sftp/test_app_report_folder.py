@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ftp_gateway.sftp.app_report_folder import PART_BYTES, PARTS_AT_ONCE, PARTS_
 from shared.errors import NotFoundError, UnavailableError
 from shared.objects.config import LocalStoreConfig
 from shared.objects.store import ObjectInfo, ObjectStore
+from support.loop_watch import HELD_S, LoopWatch
 
 
 class Watched(ObjectStore):
@@ -140,6 +142,28 @@ async def test_only_the_newest_are_listed_and_all_can_be_read(
 
     assert ["0", "a", "b"] == [report.name for report in await reports.list("shop")]
     assert bytes(10) == await reports.read(await reports.find("shop", "d"), 0, 10)
+
+
+async def test_a_folder_of_very_many_reports_does_not_hold_the_loop(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def very_many(prefix: str) -> AsyncIterator[ObjectInfo]:
+        for number in range(3 * app_report_folder.MAX_LISTED):
+            yield ObjectInfo(
+                key=f"{prefix}/report-{number * 7919 % 99991}.csv",
+                size_bytes=number,
+                etag="1",
+                modified_at=datetime.fromtimestamp(number * 7907 % 99989, UTC),
+            )
+
+    monkeypatch.setattr(store, "list", very_many)
+    reports = AppReportFolder(store, Seconds())
+
+    async with LoopWatch() as watch:
+        listed = await reports.list("shop")
+
+    assert len(listed) == app_report_folder.MAX_LISTED
+    assert watch.held_s < HELD_S, watch.holder
 
 
 async def test_a_report_of_another_app_is_not_found(store: Watched) -> None:

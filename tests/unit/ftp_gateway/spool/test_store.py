@@ -191,11 +191,11 @@ async def test_a_done_file_stays_visible_until_its_time(spool: Spool, clock: Clo
     upload = await put(spool)
     spool.claim(upload)
     await spool.finish(upload, NOON + timedelta(seconds=5))
-    assert [upload] == spool.entries("shop", "")
+    assert [upload] == list(spool.entries("shop", ""))
 
     clock.now += timedelta(seconds=6)
 
-    assert [] == spool.entries("shop", "")
+    assert [] == list(spool.entries("shop", ""))
     assert spool.find(PUSH) is None
 
 

@@ -20,6 +20,7 @@ from shared.contracts.subjects import FileState, ftp_file
 from shared.errors import NotFoundError
 from shared.messaging.bus import Bus
 from shared.messaging.reverse_scan import newest_first
+from shared.runtime.slices import Slices, in_slices
 
 MAX_SCANNED = 5000
 """Events of one state of an app that a query reads, from the newest on."""
@@ -104,13 +105,16 @@ class FileHistory:
         return max(found, key=lambda entry: entry.at)
 
     async def _in_spool(self, app_key: str) -> list[FileEntry]:
-        self._spool.scan()
+        await in_slices(self._spool.scan_steps(app_key))
         rules = self._rules_of(app_key)
-        return [
-            await self._with_rows(_entry_in_spool(self._spool, upload, rules), app_key, upload.id)
-            for upload in self._spool.uploads(app_key)
-            if not upload.partly_pulled
-        ]
+        slices = Slices()
+        found: list[FileEntry] = []
+        for upload in self._spool.uploads(app_key):
+            if not upload.partly_pulled and not upload.deleted:
+                entry = _entry_in_spool(self._spool, upload, rules)
+                found.append(await self._with_rows(entry, app_key, upload.id))
+            await slices.turn()
+        return found
 
     async def _with_rows(self, entry: FileEntry, app_key: str, upload_id: str) -> FileEntry:
         """

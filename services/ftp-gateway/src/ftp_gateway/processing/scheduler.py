@@ -24,6 +24,7 @@ from ftp_gateway.spool.upload import Upload
 from shared.errors import BusyError, ConflictError, MillraceError
 from shared.messaging.bus import Bus
 from shared.runtime.retry import Backoff
+from shared.runtime.slices import Slices, in_slices
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -82,12 +83,12 @@ class FileScheduler:
                 while not self._closing:
                     self._spool.changed.clear()
                     if self._clock() >= purge_at:
-                        self._spool.purge()
+                        await in_slices(self._spool.purge_steps())
                         self._forget_deleted()
                         purge_at = self._clock() + timedelta(seconds=PURGE_S)
                     began = perf_counter()
-                    self._spool.scan()
-                    wait_s = self._start_due(tasks)
+                    await in_slices(self._spool.scan_steps())
+                    wait_s = await self._start_due(tasks)
                     pause_s = min(SCAN_S, PAUSE * (perf_counter() - began))
                     if self._bus.connected:
                         await self._publish_partials()
@@ -116,28 +117,43 @@ class FileScheduler:
                 task.cancel("the service stops")
             await self._finished.wait()
 
-    def _start_due(self, tasks: asyncio.TaskGroup) -> float:
+    async def _start_due(self, tasks: asyncio.TaskGroup) -> float:
         """Start the files that are due. Returns the seconds until the next may be due."""
         now = self._clock()
         next_at = now + timedelta(seconds=SCAN_S)
-        app_keys = dict.fromkeys(upload.info.app_key for upload in self._spool.uploads())
-        for app_key in sorted(app_keys, key=lambda app_key: self._turns.get(app_key, 0)):
+        for app_key in await self._waiting_apps():
             if app_key in self._app_locks:
                 continue
-            found = self._next(app_key)
+            found = await self._next(app_key)
             if found is None:
                 continue
             if found[1].at > now:
                 next_at = min(next_at, found[1].at)
             elif self._bus.connected and len(self._app_locks) < FILES_AT_ONCE:
-                self._start(tasks, app_key)
+                await self._start(tasks, app_key)
         return max(0.0, (next_at - now).total_seconds())
 
-    def _next(self, app_key: str) -> tuple[Upload, UploadReadiness] | None:
-        """Return the next file of an app: of the files that are due, the one that was closed first."""
+    async def _waiting_apps(self) -> list[str]:
+        """Return the apps with waiting files: the one whose turn was longest ago first, then by their oldest file."""
+        slices = Slices()
+        found: list[tuple[int, datetime, str]] = []
+        for app_key in self._spool.app_keys():
+            since = [upload.info.closed_at or upload.info.opened_at for upload in self._spool.waiting(app_key)]
+            if since:
+                found.append((self._turns.get(app_key, 0), min(since), app_key))
+            await slices.turn()
+        return [app_key for _, _, app_key in sorted(found)]
+
+    async def _next(self, app_key: str) -> tuple[Upload, UploadReadiness] | None:
+        """
+        Return the next file of an app: of the files that are due, the one that was closed first. Nothing changes
+        between the look at a file that is due and the return.
+        """
         rules, now = self._rules_of(app_key), self._clock()
         later: tuple[Upload, UploadReadiness] | None = None
+        slices = Slices()
         for upload in self._spool.uploads(app_key):
+            await slices.turn()
             ready = completion.readiness_of(upload, rules, self._spool.find)
             if ready is None:
                 continue
@@ -149,16 +165,16 @@ class FileScheduler:
                 later = upload, ready
         return later
 
-    def _start(self, tasks: asyncio.TaskGroup, app_key: str) -> None:
+    async def _start(self, tasks: asyncio.TaskGroup, app_key: str) -> None:
         lock = self._spool.try_lock_app(app_key)
         if lock is None:
             return
-        # Chosen anew: the turn has shown what the replica that had it before has left.
-        found = self._next(app_key)
-        if found is None or found[1].at > self._clock() or not self._claim(found[0]):
-            os.close(lock)
-            return
         self._app_locks[app_key] = lock
+        # Chosen anew: the turn has shown what the replica that had it before has left.
+        found = await self._next(app_key)
+        if found is None or found[1].at > self._clock() or not self._claim(found[0]):
+            os.close(self._app_locks.pop(app_key))
+            return
         self._last_turn += 1
         self._turns[app_key] = self._last_turn
         task = tasks.create_task(self._work(*found), name=f"file {found[0].id}")
@@ -204,13 +220,15 @@ class FileScheduler:
 
     def _forget_deleted(self) -> None:
         """Forget delayed files that another replica has processed, or that were removed, and turns of idle apps."""
-        uploads = self._spool.uploads()
+        uploads = list(self._spool.waiting())
         here, apps = {upload.id for upload in uploads}, {upload.info.app_key for upload in uploads}
         self._delayed = {upload_id: delay for upload_id, delay in self._delayed.items() if upload_id in here}
         self._turns = {app_key: turn for app_key, turn in self._turns.items() if app_key in apps}
 
     async def _publish_partials(self) -> None:
-        for upload in self._spool.uploads():
+        slices = Slices()
+        for upload in list(self._spool.waiting()):
+            await slices.turn()
             broken = upload.state == "open" and upload.interrupted and not upload.writers
             if broken and not upload.partial_published and not upload.partly_pulled:
                 try:

@@ -19,6 +19,7 @@ from shared.errors import InvalidError, NotFoundError
 from shared.objects.app_reports import folder_of_app, report_key
 from shared.objects.store import ObjectInfo, ObjectStore
 from shared.runtime.fair_share import FairShare
+from shared.runtime.slices import Slices
 
 log = structlog.get_logger()
 
@@ -115,15 +116,17 @@ class AppReportFolder:
 
     async def _list(self, app_key: str) -> _CachedListing:
         folder = folder_of_app(app_key)
-        found: list[ObjectInfo] = []
+        found: list[AppReport] = []
+        slices = Slices()
         async for info in self._store.list(folder):
-            if _is_shown(info.key.removeprefix(f"{folder}/")):
-                found.append(info)
+            name = info.key.removeprefix(f"{folder}/")
+            if _is_shown(name):
+                found.append(AppReport(app_key, name, info))
                 if len(found) >= 2 * MAX_LISTED:
                     found = _newest(found)
-        named = ((info.key.removeprefix(f"{folder}/"), info) for info in _newest(found))
-        reports = {name: AppReport(app_key, name, info) for name, info in sorted(named, key=lambda pair: pair[0])}
-        listing = _CachedListing(reports, self._monotonic() + LISTED_S)
+            await slices.turn()
+        named = sorted(_newest(found), key=lambda report: report.name)
+        listing = _CachedListing({report.name: report for report in named}, self._monotonic() + LISTED_S)
         self._listings[app_key] = listing
         self._listings.move_to_end(app_key)
         for stale in [key for key, known in self._listings.items() if known.good_until <= self._monotonic()]:
@@ -173,8 +176,8 @@ def _log_failure(app_key: str, asked: asyncio.Future[Any]) -> None:
         log.warning("app_report_read_failed", app_key=app_key, message=str(asked.exception()))
 
 
-def _newest(found: list[ObjectInfo]) -> list[ObjectInfo]:
-    return sorted(found, key=lambda info: info.modified_at, reverse=True)[:MAX_LISTED]
+def _newest(found: list[AppReport]) -> list[AppReport]:
+    return sorted(found, key=lambda report: report.info.modified_at, reverse=True)[:MAX_LISTED]
 
 
 def _is_shown(name: str) -> bool:

@@ -9,7 +9,7 @@ of the service. Importing this package does not fail for a missing name: the che
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from asyncssh import SSHServerConnection
+from asyncssh import SSHServerChannel, SSHServerConnection
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import FXP_CLOSE, FXP_READ, FXP_WRITE, MSG_SERVICE_REQUEST
 from asyncssh.packet import SSHPacket
@@ -53,14 +53,15 @@ ATTRIBUTES: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
     ),
     (SFTPHandler, ("recv_packet", "recv_packets")),
     (SFTPServer, ("channel",)),
-    (SSHConnection, ("_packet_handlers", "_process_service_request")),
+    (SSHConnection, ("_packet_handlers", "_process_service_request", "_recv_data", "_recv_pkthdr")),
 )
 """Methods and tables that each class itself defines, called or replaced."""
 
 FIELDS: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
     (SFTPServerHandler, ("_dir_handles", "_file_handles", "_reader", "_server", "_version", "_writer")),
-    (SSHServerConnection, ("_auth_complete", "_auth_in_progress", "_next_service")),
-    (SSHServerStreamSession, ("_chan", "_conn")),
+    (SSHServerConnection, ("_auth_complete", "_auth_in_progress", "_inpbuf", "_loop", "_next_service")),
+    (SSHServerChannel, ("_recv_buf", "_send_pktsize")),
+    (SSHServerStreamSession, ("_chan", "_conn", "_recv_buf", "_recv_buf_len")),
 )
 """Fields that the constructors of the classes set."""
 

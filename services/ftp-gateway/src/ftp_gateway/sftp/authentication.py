@@ -25,14 +25,22 @@ from ftp_gateway.access.quotas import QuotaUsage, QuotaUsages
 from ftp_gateway.sftp.app_report_folder import AppReportFolder
 from ftp_gateway.sftp.filesystem import SftpFileSystem
 from ftp_gateway.sftp.listener import Connection
-from ftp_gateway.sftp.packets import VERSION, PacketHandler
+from ftp_gateway.sftp.packets import PacketHandler
 from ftp_gateway.spool.store import Spool
 from shared.errors import BusyError
+from shared.runtime.slices import Slices
 
 log = structlog.get_logger()
 
 MAX_TRIES = 6
 """Wrong passwords and keys on one connection, as OpenSSH's `MaxAuthTries`."""
+MIN_PACKET_BYTES = 4096
+"""
+Least packet that a client may ask for, because an answer is sent in packets of its size, at once. RFC 4253 asks for
+32,768 bytes.
+"""
+PIECE_BYTES = 4096
+"""Size up to which pieces that have come are joined. asyncssh's lists of them take the square of their number."""
 
 
 class ConnectionHost(Protocol):
@@ -243,6 +251,17 @@ class Authenticator(SSHServer):
             raise asyncssh.PermissionDenied("Too many authentication failures")
 
 
+class _Pieces(list[tuple[bytes, int | None]]):
+    """Pieces that have come while the session takes none. Small ones are joined."""
+
+    def append(self, piece: tuple[bytes, int | None]) -> None:
+        data, datatype = piece
+        if self and self[-1][1] == datatype and len(self[-1][0]) < PIECE_BYTES:
+            self[-1] = (self[-1][0] + data, datatype)
+        else:
+            super().append(piece)
+
+
 class SftpSession(SSHServerStreamSession[bytes]):
     """The one channel of a connection. Only the `sftp` subsystem is granted."""
 
@@ -250,15 +269,34 @@ class SftpSession(SSHServerStreamSession[bytes]):
         super().__init__(None)
         self._authenticator = authenticator
         self._usage = usage
+        self._slices = Slices()
 
     def subsystem_requested(self, subsystem: str) -> bool:
+        assert self._chan is not None
+        if self._chan._send_pktsize < MIN_PACKET_BYTES:
+            log.warning("session_refused", message=f"expected packets of at least {MIN_PACKET_BYTES} bytes")
+            return False
         return subsystem == "sftp"
+
+    def connection_made(self, chan: "asyncssh.channel.SSHChannel[bytes]") -> None:
+        chan._recv_buf = _Pieces()
+        super().connection_made(chan)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        # The handler does not run now, so it begins a slice when it does.
+        self._slices.begin()
+        pieces = self._recv_buf[datatype]
+        if pieces and isinstance(last := pieces[-1], bytes) and len(last) < PIECE_BYTES:
+            pieces.pop()
+            self._recv_buf_len -= len(last)
+            data = last + data
+        super().data_received(data, datatype)
 
     def session_started(self) -> None:
         assert self._chan is not None
         assert self._conn is not None
         channel = cast("asyncssh.SSHServerChannel[bytes]", self._chan)
         filesystem = self._authenticator.filesystem(channel, self._usage)
-        handler = PacketHandler(filesystem, SSHReader(self, self._chan), SSHWriter(self, self._chan), VERSION)
+        handler = PacketHandler(filesystem, SSHReader(self, self._chan), SSHWriter(self, self._chan), self._slices)
         self._authenticator.session_begins(filesystem)
         self._conn.create_task(self._authenticator.serve(filesystem, handler))

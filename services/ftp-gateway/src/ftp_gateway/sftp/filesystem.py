@@ -8,8 +8,9 @@ Considerations: SETSTAT is answered with OK and ignored, also for a file that wa
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
+from itertools import chain
 
 from asyncssh import SFTPAttrs, SFTPName, SFTPServer, SSHServerChannel
 from asyncssh.constants import FXF_APPEND, FXF_CREAT, FXF_EXCL, FXF_TRUNC, FXF_WRITE
@@ -202,13 +203,16 @@ class SftpFileSystem(SFTPServer):
         names = [SFTPName(name, attrs=self._folder(location.folder)) for name in (b".", b"..")]
         if not location.folder:
             names += [SFTPName(folder.encode(), attrs=self._folder(folder)) for folder in FOLDERS]
-        for upload in self._spool.entries(self._account.app_key, location.folder):
-            names.append(SFTPName(upload.info.name.encode(), attrs=upload_attributes(upload)))
-        return DirectoryListing(names, self._reports if location.folder == "reports" else None)
+        # Made as READDIRs ask for them: a folder may hold tens of thousands.
+        files = (
+            SFTPName(upload.info.name.encode(), attrs=upload_attributes(upload))
+            for upload in self._spool.entries(self._account.app_key, location.folder)
+        )
+        return DirectoryListing(chain(names, files), self._reports if location.folder == "reports" else None)
 
-    async def _reports(self) -> list[SFTPName]:
+    async def _reports(self) -> Iterator[SFTPName]:
         found = await self._report_folder.list(self._account.app_key)
-        return [SFTPName(report.name.encode(), attrs=report_attributes(report)) for report in found]
+        return (SFTPName(report.name.encode(), attrs=report_attributes(report)) for report in found)
 
     async def remove(self, path: bytes) -> None:
         upload = self._spool.find(writable_place(self._account.app_key, locate(path)))

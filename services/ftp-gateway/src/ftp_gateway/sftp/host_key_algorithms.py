@@ -38,7 +38,6 @@ KEX = (
     "curve25519-sha256",
     "curve25519-sha256@libssh.org",
     "diffie-hellman-group16-sha512",
-    "diffie-hellman-group18-sha512",
     "diffie-hellman-group14-sha256",
 )
 ENCRYPTION = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes128-ctr")

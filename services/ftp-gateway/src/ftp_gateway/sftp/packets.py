@@ -9,6 +9,7 @@ Implementation: a subclass of asyncssh's packet handler with a table of its own.
     - Packets are capped at 256 KiB, and handles per session. Errors are translated here and nowhere else.
     - A session ends with an exit status, which scp expects.
     - READ and WRITE pause for the user's bandwidth. Nothing is read from a client that does not read our answers.
+    - A session has turns of 5 ms. asyncssh would answer in one callback all that has come: 2 MiB of small packets.
 Considerations: the names of asyncssh used here are private. `asyncssh_internals` lists and checks them. SYMLINK, LINK,
     READLINK, copy-data (an unbounded loop on one request) and the ranges extension are not in the table.
 """
@@ -28,7 +29,10 @@ from asyncssh import (
     SFTPNoSuchFile,
     SFTPPermissionDenied,
     SFTPQuotaExceeded,
+    SFTPServer,
+    SSHReader,
     SSHServerChannel,
+    SSHWriter,
 )
 from asyncssh.constants import (
     FXP_CLOSE,
@@ -53,6 +57,7 @@ from asyncssh.sftp import SFTPInvalidHandle, SFTPLimits, SFTPServerHandler
 
 from ftp_gateway.sftp.asyncssh_internals import Handler, packet_handler
 from shared.errors import MillraceError
+from shared.runtime.slices import Slices
 
 log = structlog.get_logger()
 
@@ -229,6 +234,12 @@ class PacketHandler(SFTPServerHandler):
     _extensions = _EXTENSIONS
     _packet_handlers = _TRANSLATED
 
+    def __init__(
+        self, server: SFTPServer, reader: "SSHReader[bytes]", writer: "SSHWriter[bytes]", slices: Slices
+    ) -> None:
+        super().__init__(server, reader, writer, VERSION)
+        self._slices = slices
+
     async def run(self) -> None:
         """
         As asyncssh's, also for a client that goes before its first packet: that would end the connection as a bug.
@@ -249,6 +260,7 @@ class PacketHandler(SFTPServerHandler):
         """As asyncssh's, with our limit instead of 4 MiB, and not before the last answers are on their way."""
         assert self._reader is not None
         assert self._writer is not None
+        await self._slices.turn()
         await self._writer.drain()
         await _filesystem(self).wait_until_read()
         size = int.from_bytes(await self._reader.readexactly(4))

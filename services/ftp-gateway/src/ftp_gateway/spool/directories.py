@@ -9,7 +9,7 @@ Directories of the spool, two an app, and the steps of an upload in them. A step
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -45,16 +45,21 @@ class SpoolDirectories:
         self._files: dict[str, DirectoryIndex] = {}
         self._reports: dict[str, DirectoryIndex] = {}
 
-    def scan(self) -> None:
-        """Notice the changes of other replicas, in every app."""
-        for path in self.directory.iterdir():
-            app_key = path.name
-            if APP_KEY.fullmatch(app_key):
-                self.index(app_key, "errors").scan()
-                files = self.index(app_key, "")
-                files.scan()
-                for upload in list(files.uploads.values()):
-                    files.refresh(upload)
+    def app_keys(self) -> list[str]:
+        """Return the apps that have a directory."""
+        return [path.name for path in self.directory.iterdir() if APP_KEY.fullmatch(path.name)]
+
+    def scan(self, app_keys: Iterable[str]) -> Iterator[None]:
+        """Notice the changes of other replicas in these apps, in short steps."""
+        for app_key in app_keys:
+            self.index(app_key, "errors").scan()
+            yield
+            files = self.index(app_key, "")
+            files.scan()
+            yield
+            for upload in list(files.uploads.values()):
+                files.refresh(upload)
+                yield
 
     def files(self, app_key: str | None) -> Iterator[Upload]:
         """Yield the uploads of one app or all, unordered, as of the last scan."""
@@ -129,12 +134,18 @@ class SpoolDirectories:
         else:
             index.apply_step(upload, info_name, info)
 
-    def purge(self, now: datetime) -> None:
-        """Remove abandoned uploads, old reports, names that were visible long enough, and leftovers of crashes."""
-        self.scan()
+    def purge(self, now: datetime) -> Iterator[None]:
+        """
+        Remove abandoned uploads, old reports, names that were visible long enough, and leftovers of crashes, in short
+        steps.
+        """
+        yield from self.scan(self.app_keys())
         for index in (*self._files.values(), *self._reports.values()):
             for upload in list(index.uploads.values()):
+                yield
                 age = now - index.refresh(upload).changed_at
+                if upload.deleted:
+                    continue
                 if upload.state == "done":
                     if not upload.is_visible(now) and not upload.busy:
                         index.delete(upload)

@@ -8,7 +8,7 @@ if its modification time has moved. Only new info files are read. Steps of this 
 import errno
 import os
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import KeysView
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -60,9 +60,9 @@ class DirectoryIndex:
         """Return the uploads of one name, the latest first."""
         return self._places.get(place, [])[::-1]
 
-    def by_place(self) -> Iterator[tuple[Place, list[Upload]]]:
-        """Yield every name with its uploads, the latest first."""
-        return ((place, uploads[::-1]) for place, uploads in self._places.items())
+    def places(self) -> KeysView[Place]:
+        """Return every name that has uploads."""
+        return self._places.keys()
 
     def scan(self) -> None:
         """Notice what has changed on disk."""

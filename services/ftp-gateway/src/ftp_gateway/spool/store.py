@@ -8,8 +8,8 @@ client means durable: the bytes are synced when a file is closed, the info file 
 Writing, renaming, removing and processing hold the lock of the bytes, so one replica at a time does it; the lock ends
 with its process. A second lock, one an app, lets one replica at a time process the files of an app.
 
-Everything runs in the event loop. Waits for the disk run in a thread while the upload is marked `busy`. The file is
-over 300 lines because it holds every step of one state machine; disk, index and locks lie in the modules below it.
+Everything runs in the event loop. Waits for the disk run in a thread while the upload is marked `busy`. One
+file, because it holds every step of one state machine; disk, index and locks lie in the modules below it.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from ftp_gateway.model.outcome import FileOutcome
 from ftp_gateway.model.rules import FileRules
 from ftp_gateway.model.virtual_paths import Folder, Place, kind_of
 from ftp_gateway.spool.directories import SpoolDirectories
+from ftp_gateway.spool.directory_index import DirectoryIndex
 from ftp_gateway.spool.file_locks import try_lock, try_lock_path
 from ftp_gateway.spool.report_files import ErrorReportFiles
 from ftp_gateway.spool.upload import Upload, Writer
@@ -62,18 +63,33 @@ class Spool:
 
     def scan(self) -> None:
         """Notice the changes of other replicas, in every app."""
-        self._directories.scan()
+        for _ in self.scan_steps():
+            pass
+
+    def scan_steps(self, app_key: str | None = None) -> Iterator[None]:
+        """Scan one app or all, in short steps."""
+        return self._directories.scan(self.app_keys() if app_key is None else [app_key])
+
+    def app_keys(self) -> list[str]:
+        """Return the apps that have, or had, files."""
+        return self._directories.app_keys()
 
     def find(self, place: Place) -> Upload | None:
         """Return the file that a customer sees under a name: the newest of that name."""
         return self._newest(self._directories.uploads_at(place))
 
-    def entries(self, app_key: str, folder: Folder) -> list[Upload]:
-        """Return the files that a customer sees in a folder."""
+    def entries(self, app_key: str, folder: Folder) -> Iterator[Upload]:
+        """Yield the files that a customer sees in a folder, of the names that are there now."""
         index = self._directories.index(app_key, folder)
         index.scan()
-        named = [self._newest(uploads) for place, uploads in index.by_place() if place.folder == folder]
-        return [index.refresh(newest) for newest in named if newest is not None]
+        # A generator of its own, because the scan is for the caller and the rest for whoever reads on.
+        return self._visible(index, [place for place in index.places() if place.folder == folder])
+
+    def _visible(self, index: DirectoryIndex, places: list[Place]) -> Iterator[Upload]:
+        for place in places:
+            newest = self._newest(index.uploads_at(place))
+            if newest is not None and not index.refresh(newest).deleted:
+                yield newest
 
     def uploads(self, app_key: str | None = None) -> list[Upload]:
         """Return every waiting file of one app or all, ordered by when it was closed, as of the last scan."""
@@ -273,7 +289,12 @@ class Spool:
 
     def purge(self) -> None:
         """Remove abandoned uploads, old reports, names that were visible long enough, and leftovers of crashes."""
-        self._directories.purge(self._clock())
+        for _ in self.purge_steps():
+            pass
+
+    def purge_steps(self) -> Iterator[None]:
+        """Purge in short steps."""
+        return self._directories.purge(self._clock())
 
     async def _close(self, upload: Upload) -> None:
         # The last writer has closed, and its bytes are durable.
