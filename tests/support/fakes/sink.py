@@ -145,10 +145,11 @@ class RecordingDeadLetters:
 class TargetQueueHarness:
     """
     A target queue over any sink, with its other ports in memory, as an async context manager. `finished` are the
-    records that are done; they are numbered from `first` on.
+    records that are done; they are numbered from `first` on. `before_call` is called before each call.
     """
 
     def __init__(self, sink: Sink, policy: CallPolicy, *, first: int = 0) -> None:
+        self.before_call: Callable[[], None] = lambda: None
         self.heard = RecordingObserver()
         self.letters = RecordingDeadLetters()
         self.metrics = Metrics()
@@ -161,6 +162,7 @@ class TargetQueueHarness:
             sink,
             policy,
             spawn=self._tasks.create_task,
+            before_call=lambda: self.before_call(),
             observer=self.heard,
             dead_letters=self.letters,
             metrics=self.metrics,

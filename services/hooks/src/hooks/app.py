@@ -137,6 +137,7 @@ async def build(mesh: Mesh) -> State:
     partitions = ConsumerPool(open_partition, targets, mesh.metrics, mesh.spawn)
     name = await mesh.enter(lock_name(Path(mesh.settings.data_dir) / "hooks"))
     leases = LeaseKeeper(name, mesh.bus, partitions, timing=TIMING, now=now)
+    targets.before_call = leases.drop_ended
     await leases.start()
     mesh.spawn("leases", leases.run())
     mesh.ping("leases", leases.ping)

@@ -77,6 +77,24 @@ async def test_a_lease_that_arrives_after_the_plan_is_left_alone(
     await leases.join()
 
 
+async def test_leases_that_ended_while_the_process_stood_still_are_dropped_before_a_call(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure(bus, LEASES, settings)
+    work, timing = OpenPartitions(), LeaseTiming()
+    leases = LeaseKeeper("one", bus, work, timing=timing, now=now)
+    await leases.start()
+
+    leases.drop_ended()
+    assert len(work.opened) == PARTITIONS
+
+    # No timer has run yet, as after a SIGCONT.
+    clock = leases._clock
+    monkeypatch.setattr(leases, "_clock", lambda: clock() + timing.stop_s)
+    leases.drop_ended()
+    assert not work.opened
+
+
 async def test_a_later_process_of_a_name_keeps_it_while_the_earlier_one_renews(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,22 @@ async def test_later_records_of_a_user_wait_for_the_failed_one() -> None:
     assert wanted == stored_of(sink, "ann")
 
 
+async def test_a_call_whose_partition_is_lost_as_it_begins_sends_nothing() -> None:
+    sink = MemorySink()
+    async with MemoryTargetQueue(sink) as bench:
+
+        def lose() -> None:
+            bench.before_call = lambda: None
+            bench.queue.release(lambda record: record.key == "lost")
+
+        bench.before_call = lose
+        bench.put("lost")
+        kept = bench.put("kept")
+        await bench.wait_finished(1)
+
+    assert [[kept]] == sink.batches
+
+
 async def test_an_answer_of_another_length_counts_as_none() -> None:
     def too_short(sink: MemorySink, batch: Sequence[Record]) -> Sequence[Outcome]:
         return store_all(sink, batch)[1:]

@@ -5,7 +5,7 @@ This replica's leases on partitions, in the bucket `LEASES`. `hooks.assignment.p
     renewed:   every `renew_s`, each lease by itself
     released:  the partition is drained and closed -> the lease is written without an owner, so others claim it at once
     lost:      no renewal confirmed for `stop_s`, or another owner's revision found -> the partition is dropped there
-               and then, without an ack
+               and then, without an ack; a process that stood still finds it by `drop_ended`, before it sends
 
 One file, because claims, renewals, losses and the membership entry share one table and one renewal time.
 """
@@ -285,6 +285,16 @@ class LeaseKeeper:
         holding.timer = self._loop.call_at(
             at + self._timing.stop_s, self._drop_lost, holding, "it was not renewed in time"
         )
+
+    def drop_ended(self) -> None:
+        """
+        Drop the partitions whose lease has ended. In a process that stood still, the timers of the leases come after
+        what was ready to run.
+        """
+        now = self._clock()
+        for holding in list(self._held.values()):
+            if holding.timer is not None and holding.timer.when() <= now:
+                self._drop_lost(holding, "it was not renewed in time")
 
     def _drop_lost(self, holding: HeldLease, reason: str) -> None:
         if self._held.get(holding.number) is holding:

@@ -53,6 +53,7 @@ class TargetQueue:
         policy: CallPolicy,
         *,
         spawn: Spawn,
+        before_call: Callable[[], None],
         observer: DeliveryObserver,
         dead_letters: DeadLetters,
         metrics: Metrics,
@@ -61,6 +62,7 @@ class TargetQueue:
         self._sink = sink
         self._policy = policy
         self._spawn = spawn
+        self._before_call = before_call
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -230,6 +232,11 @@ class TargetQueue:
         self._overdue = not self._user_queues.idle
 
     async def _call(self, batch: list[Record], full: bool) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._before_call()
+        if task not in self._calls:
+            return  # Some of its records are another replica's now. The others are queued again.
         sink, begun = self._sink, self._concurrency.begin()
         try:
             outcomes = await sink.send(batch)
@@ -249,8 +256,6 @@ class TargetQueue:
                 self._concurrency.record_failure(begun)
             else:
                 self._concurrency.record_success(full=full)
-        task = asyncio.current_task()
-        assert task is not None
         del self._calls[task]
         self._changed.set()
         self._continue()

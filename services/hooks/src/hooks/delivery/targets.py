@@ -56,6 +56,8 @@ class Targets:
         self.index = HookIndex()
         self.before_change: list[Callable[[HookIndex, Mapping[Target, ActiveConnector]], None]] = []
         """Called with a new configuration first, in the step of the event loop that applies it."""
+        self.before_call: Callable[[], None] = lambda: None
+        """Called before each call of a sink. It drops the partitions whose lease has ended."""
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -81,6 +83,7 @@ class Targets:
             connector.open(target.stream_name),
             self._policy,
             spawn=self._tasks.create_task,
+            before_call=lambda: self.before_call(),
             observer=self._observer,
             dead_letters=self._dead_letters,
             metrics=self._metrics,
