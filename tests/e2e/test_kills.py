@@ -110,7 +110,7 @@ def check_order(records: list[dict[str, Any]]) -> None:
 async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh: RunningMesh) -> None:
     # Small calls, so that there is a middle to be killed in.
     await connect_kinesis(mesh, call_records=2)
-    await send_events(mesh, 1, 4000)
+    await send_events(mesh, 1, 1500)
     async with asyncio.timeout(30):
         while not await kinesis_records(mesh):
             await asyncio.sleep(0)
@@ -118,10 +118,10 @@ async def test_hooks_killed_while_sending_loses_nothing_and_keeps_the_order(mesh
     await mesh.kill("hooks")
     sent_before = len(await kinesis_records(mesh))
     await mesh.start("hooks")
-    await send_events(mesh, 4001, 4500)
-    records = await all_arrived(mesh, 4500)
+    await send_events(mesh, 1501, 1700)
+    records = await all_arrived(mesh, 1700)
 
-    assert 0 < sent_before < 4000, "the kill was not in the middle"
+    assert 0 < sent_before < 1500, "the kill was not in the middle"
     check_order(records)
 
 

@@ -1,6 +1,7 @@
 """`millrace up` as an operator meets it: ports, restarts, a second one, and nothing left behind."""
 
 import asyncio
+import random
 import re
 import signal
 import socket
@@ -8,13 +9,14 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
 
-from millrace.machine.ports import free_ports
+from millrace.machine.ports import is_free
 from millrace.mesh.access import access_of_folder, open_registry
 from millrace.mesh.folder import MeshFolder
 from millrace.nats_servers.server import NatsServer
@@ -62,8 +64,18 @@ def with_free_ports(data: Path) -> MeshFolder:
     """A folder whose mesh does not use the usual ports: another mesh on this machine may use them."""
     folder = MeshFolder(data)
     folder.root.mkdir()
-    folder.remember_ports(dict(zip(USUAL_PORTS, free_ports(len(USUAL_PORTS)), strict=True)))
+    folder.remember_ports(dict(zip(USUAL_PORTS, lasting_ports(len(USUAL_PORTS)), strict=True)))
     return folder
+
+
+def lasting_ports(count: int) -> list[int]:
+    """
+    Free ports below those that the kernel gives to connections (`ip_local_port_range`). It might give one of those away
+    between two runs of a mesh, which then takes another one.
+    """
+    # The random source of a test is seeded alike in every worker.
+    drawn = random.SystemRandom().sample(range(10_000, 32_768), 1000)
+    return list(islice(filter(is_free, drawn), count))
 
 
 @asynccontextmanager

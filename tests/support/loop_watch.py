@@ -42,7 +42,8 @@ class LoopWatch:
     takes more right after it than it does on a quiet machine. A busy or slow machine does not lengthen it. `holder` is
     the task or the callback, and `callbacks` is the number that was measured.
 
-    Garbage is collected as in the process of a service (`shared.process.run`): what was there before is frozen.
+    Garbage is collected as in the process of a service (`shared.process.run`): what was there before is frozen. It is
+    not collected first: the heap of a whole run of tests takes seconds.
     """
 
     def __init__(self) -> None:
@@ -52,12 +53,10 @@ class LoopWatch:
 
     async def __aenter__(self) -> "LoopWatch":
         self._thread, self._run, self._thresholds = threading.get_ident(), asyncio.Handle._run, gc.get_threshold()
-        gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         # A function: a bound method would not get the handle.
         asyncio.Handle._run = lambda handle: self._measure(handle)  # type: ignore[method-assign, assignment]
-        # This callback holds the collection.
         await asyncio.sleep(0)
         return self
 

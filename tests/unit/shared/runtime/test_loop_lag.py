@@ -3,8 +3,11 @@
 import asyncio
 import time
 
+import pytest
+
 from shared.runtime.loop_lag import report_loop_lag
-from support.loop_watch import HELD_S, KNOWN_WORK_S, LoopWatch, known_work
+from support import loop_watch
+from support.loop_watch import HELD_S, KNOWN_WORK_S, LoopWatch
 from support.virtual_time import run_virtually
 from support.waiting import until
 
@@ -27,13 +30,16 @@ async def test_held_loop_is_reported_with_its_length() -> None:
     assert reports == [0.0, *sorted(reports[1:])]
 
 
-async def test_watch_measures_what_a_callback_computes() -> None:
-    work_s = 0.1 * known_work() / KNOWN_WORK_S
+@pytest.mark.parametrize(("slowness", "held_s"), [(0.5, 0.1), (1.0, 0.1), (2.0, 0.05)])
+async def test_watch_measures_what_a_callback_computes(
+    monkeypatch: pytest.MonkeyPatch, slowness: float, held_s: float
+) -> None:
+    monkeypatch.setattr(loop_watch, "known_work", lambda: slowness * KNOWN_WORK_S)
     async with LoopWatch() as watch:
         await asyncio.sleep(0)
-        use_the_cpu(work_s)
+        use_the_cpu(0.1)
 
-    assert 0.03 <= watch.held_s < 0.15
+    assert held_s <= watch.held_s < held_s + 0.02
     assert "test_watch_measures" in watch.holder
 
 
