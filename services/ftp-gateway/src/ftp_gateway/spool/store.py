@@ -8,8 +8,9 @@ client means durable: the bytes are synced when a file is closed, the info file 
 Writing, renaming, removing and processing hold the lock of the bytes, so one replica at a time does it; the lock ends
 with its process. A second lock, one an app, lets one replica at a time process the files of an app.
 
-Everything runs in the event loop. Waits for the disk run in a thread while the upload is marked `busy`. One
-file, because it holds every step of one state machine; disk, index and locks lie in the modules below it.
+Everything runs in the event loop. Waits for the disk run in a thread while the upload is marked `busy`.
+
+One file, because it holds every step of one state machine; disk, index and locks lie in the modules below it.
 """
 
 import asyncio
