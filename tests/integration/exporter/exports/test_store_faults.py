@@ -253,11 +253,12 @@ async def test_right_to_read_is_named_where_it_is_needed_and_missing(world: Faul
 async def test_name_that_another_writer_has_is_passed_over_where_names_are_seconds(world: FaultyWorld) -> None:
     account = "" if world.stub.speaks == "s3" else "/stub"
     taken = f"{account}/media/raw/2026/11/22/2026-11-22 12:15:00.csv.gz"
-    world.stub.objects[taken] = gzip.compress(b"not ours\n"), {}
+    theirs = gzip.compress(b"not ours\n")
+    world.stub.objects[taken] = theirs, {}
 
     run = await world.run()
 
     assert "completed" == run.state
-    assert gzip.compress(b"not ours\n") == world.files[taken]
+    assert theirs == world.files[taken]
     assert IDS == world.ids
     assert 4 == len(world.files)
