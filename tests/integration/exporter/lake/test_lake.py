@@ -359,6 +359,7 @@ async def test_lake_in_a_bucket_is_written_merged_and_erased(world: World, moto:
         assert [] == [info async for info in store.list()]
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("shards", [(1,), (1, 2, 4)], ids=repr)
 async def test_kills_at_random_points_lose_and_repeat_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, shards: Sequence[Shards]
