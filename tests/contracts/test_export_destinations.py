@@ -27,7 +27,7 @@ from shared.runtime.settings import Settings
 from support.outgoing import open_outgoing
 from support.servers.azurite import AzuriteServer
 from support.servers.moto import MotoServer
-from support.servers.stub_store import StubStore
+from support.servers.stub_store import Fault, StubStore
 
 GZIP = "application/gzip"
 KEY = "raw/2026/11/22/2026-11-22 02:45:00.csv.gz"
@@ -241,6 +241,24 @@ async def test_files_and_the_object_of_the_test_are_stored_with_the_encryption_o
     assert {("aws:kms", "alias/exports")} == {tuple(headers[name] for name in asked) for headers in puts}
 
 
+@pytest.mark.parametrize(("overwrites", "code"), [(False, "NotImplemented"), (True, "Overwritten")])
+async def test_probe_warns_of_a_store_that_would_write_over_an_object(
+    s3_config: S3Config, platform: Platform, overwrites: bool, code: str
+) -> None:
+    async with StubStore("s3") as stub:
+        stub.overwrites = overwrites
+        if not overwrites:
+            stub.fault = Fault(status=501, code="NotImplemented", methods=frozenset({"PUT"}), conditional=True)
+        config = msgspec.structs.replace(s3_config, endpoint_url=stub.url)
+
+        report = await probe_store(lambda: config.open("shop", platform), "raw/.probe")
+
+    put = next(step for step in report.steps if step.name == "put")
+    assert ("warning", "warning", code) == (report.status, put.status, put.code)
+    assert "If-None-Match" in put.message
+    assert {} == stub.objects
+
+
 async def test_local_files_lie_below_the_operators_directory(
     local_config: LocalFolderConfig, platform: Platform
 ) -> None:
@@ -322,6 +340,8 @@ async def test_probe_warns_when_it_may_not_delete(s3_config: S3Config, platform:
 
 async def test_probe_ends_in_time_when_the_store_does_not_answer() -> None:
     class Silent:
+        knows_conditions = True
+
         async def put(self, key: str, data: bytes, content_type: str) -> str:
             await asyncio.Event().wait()
             return ""

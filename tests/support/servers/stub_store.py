@@ -74,7 +74,8 @@ class StubStore:
     theirs, `objects` the stored ones.
 
     What is read comes back as it was stored, but for `changed_body` and `lost_header`. Where `tokens` is set, other
-    session tokens have expired. `retention` is the default retention of the bucket, as XML.
+    session tokens have expired. `retention` is the default retention of the bucket, as XML. `overwrites` takes no
+    notice of If-None-Match.
     """
 
     def __init__(self, speaks: Literal["s3", "azure"], region: str = "eu-west-1") -> None:
@@ -83,6 +84,7 @@ class StubStore:
         self.allowed_origin = "*"
         self.changed_body: bytes | None = None
         self.lost_header = ""
+        self.overwrites = False
         self.tokens: set[str] | None = None
         self.retention = ""
         self.requests: list[tuple[str, str]] = []
@@ -150,7 +152,7 @@ class StubStore:
         return fault
 
     async def _put(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
-        if path in self.objects and request.headers.get("If-None-Match") == "*":
+        if path in self.objects and request.headers.get("If-None-Match") == "*" and not self.overwrites:
             return self._error(*((412, "PreconditionFailed") if self.speaks == "s3" else (409, "BlobAlreadyExists")))
         prefix = "" if self.speaks == "s3" else "x-ms-blob-"
         self.objects[path] = body, {name: request.headers.get(prefix + name.lower(), "") for name in HELD}

@@ -23,8 +23,16 @@ KIND_HINTS: Final = {
 """Hints by kind of error, for errors whose code has no hint of its own."""
 
 
+ALONE_HINT: Final = "Let nobody else write into the directory: an object of another writer could be lost."
+
+
 class ProbedDestination(Protocol):
     """A destination as Test Connection uses it. Each method raises the `MillraceError` that a run would get."""
+
+    @property
+    def knows_conditions(self) -> bool:
+        """False once the store has said that it knows no condition of a put."""
+        ...
 
     async def put(self, key: str, data: bytes, content_type: str) -> str:
         """Create an object."""
@@ -69,7 +77,7 @@ async def probe_store(
                 if deletes:
                     raise
                 return Finding(message=f"may write; {key} is there from a test before")
-            return Finding(message=f"wrote {key}")
+            return await _written(opened[0], key)
 
         async def get() -> Finding:
             if await opened[0].read(key, len(CONTENT)) != CONTENT:
@@ -102,6 +110,19 @@ async def probe_store(
 def kept_probe_of(encryption: str) -> str:
     """The end of the name of an object that stays: one for each encryption, and for the content that is expected."""
     return hashlib.sha256(CONTENT + encryption.encode()).hexdigest()[:8]
+
+
+async def _written(destination: ProbedDestination, key: str) -> Finding:
+    """The finding of an object that was written: whether the store keeps one that is there, when it is told to."""
+    if not destination.knows_conditions:
+        message = f"wrote {key}; the store knows no If-None-Match, so each file is looked for before it is written"
+        return Finding(status="warning", message=message, code="NotImplemented", hint=ALONE_HINT)
+    try:
+        await destination.put(key, CONTENT, "text/plain")
+    except ConflictError:
+        return Finding(message=f"wrote {key}")
+    message = f"wrote {key} twice: the store takes no notice of If-None-Match, and writes over what is there"
+    return Finding(status="warning", message=message, code="Overwritten", hint=ALONE_HINT)
 
 
 def _explain(error: MillraceError) -> Finding:

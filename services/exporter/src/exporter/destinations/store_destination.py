@@ -38,6 +38,10 @@ class StoreDestination:
         self._store = store
         self._key_of = key_of
 
+    @property
+    def knows_conditions(self) -> bool:
+        return self._store.knows_conditions
+
     async def put(self, key: str, data: bytes, content_type: str) -> str:
         created = await self._with_lasting_keys(
             lambda: self._store.put_if_absent(self._key_of(key), data, content_type=content_type)
