@@ -467,6 +467,7 @@ async def test_process_that_lost_its_claim_stops(world: World) -> None:
 
     assert overtaken.is_set()
     assert ["a"] == world.store.ids
+    assert ["completed"] == [run.state for run in (await world.run_store.page("shop", "clicks", limit=10)).runs]
     assert (None, None) == ((await world.progress()).claim, (await world.progress()).window)
 
 

@@ -7,11 +7,12 @@ processes never move one cursor. Both may upload the planned object, which is th
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
-from exporter.exports.progress import ExportProgress, lane_count
+from exporter.exports.progress import ExportProgress, lane_count, renewed
 from shared.contracts.keys import LAKE_EXPORT, parse_export_progress_key
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.kv import KeyValueStore
@@ -91,6 +92,18 @@ class ProgressStore:
         """
         async with self._changing:
             return await self._write(change(self.progress), expect_revision=self._revision)
+
+    async def check_claim(self, now: datetime) -> None:
+        """
+        Renew a claim that has ended: this process stood still, and another one may have taken the export over.
+
+        Raises:
+            ClaimedElsewhereError: It has.
+            UnavailableError: NATS does not answer.
+        """
+        claim = self.progress.claim
+        if claim is not None and claim.until <= now:
+            await self.change(lambda progress: renewed(progress, now))
 
     async def erase(self) -> None:
         """Delete the progress."""

@@ -78,7 +78,7 @@ class ExportRunner:
 
     async def _work(self, job: ExportJob, progress_store: ProgressStore, run: Run, signals: Signals) -> Run:
         """The rest of a run that has begun."""
-        record = RunRecord(run, self.dependencies.run_store, self.dependencies.clock)
+        record = RunRecord(run, self.dependencies.run_store, progress_store, self.dependencies.clock)
         retry_budget = RetryBudget(job.schedule.every_s, signals, record)
         newest = reached = 0
         signals.cancelled = False
@@ -196,6 +196,7 @@ class ExportRunner:
     async def _finish(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
         """Write the record and release the claim. Alerts when the export began to fail, recovered or dropped events."""
         now = self.dependencies.clock()
+        await progress_store.check_claim(now)
         cursor = max(progress_store.progress.cursor, reached)
         failing = progress_store.progress.failing
         run = replace(run, finished_at=now, last_sequence=cursor, next_try_at=None)

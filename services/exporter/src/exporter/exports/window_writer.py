@@ -270,6 +270,7 @@ class WindowWriter:
 
         async def put() -> str | None:
             async with self._dependencies.uploads.hold(self._job.app_key, file.size_bytes):
+                await self._progress_store.check_claim(self._dependencies.clock())
                 try:
                     async with asyncio.timeout(UPLOAD_S):
                         data = await asyncio.to_thread(file.read)

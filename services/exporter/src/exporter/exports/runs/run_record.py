@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec.structs import replace
 
+from exporter.exports.progress_store import ProgressStore
 from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, RunStore
 from shared.errors import MillraceError
 
@@ -19,13 +20,17 @@ class RunRecord:
     Waits are shown as well as the run store allows: that it fails stops no run.
     """
 
-    def __init__(self, run: Run, run_store: RunStore, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, run: Run, run_store: RunStore, progress_store: ProgressStore, clock: Callable[[], datetime]
+    ) -> None:
         self.run = run
         self._run_store = run_store
+        self._progress_store = progress_store
         self._clock = clock
 
     async def save(self) -> None:
-        """Write the record. Raises `UnavailableError`."""
+        """Write the record. Raises `UnavailableError`, and `ClaimedElsewhereError` where it is another process's."""
+        await self._progress_store.check_claim(self._clock())
         await self._run_store.put(self.run)
 
     async def waiting(self, error: MillraceError, wait_s: float, attempt: int) -> None:
