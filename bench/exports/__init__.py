@@ -19,7 +19,7 @@ from shared.messaging.provisioning.making import provision
 from shared.runtime.settings import Settings
 from shared.runtime.telemetry import Metrics
 
-from .events import Load, publish
+from .events import ClickLoad, publish
 from .many import many_exports
 from .sides import CLICKS, EVENTS, avro_writer, csv_writer, fetched, our_reading, ours
 
@@ -43,14 +43,16 @@ SIZE = Size(packed=1_000_000, single=200_000, each=100_000)
 async def rows(report: Report, size: Size = SIZE) -> list[Row]:
     """Microseconds of CPU, megabytes, shares, milliseconds."""
     return [
-        *await _speed_rows(Load(size.packed, BATCH), f"messages of {BATCH}", report, csv_at_most=1 / 2.5, avro=1 / 3),
-        *await _speed_rows(Load(size.single, 1), "messages of one", report),
+        *await _speed_rows(
+            ClickLoad(size.packed, BATCH), f"messages of {BATCH}", report, csv_at_most=1 / 2.5, avro=1 / 3
+        ),
+        *await _speed_rows(ClickLoad(size.single, 1), "messages of one", report),
         *await _many_rows(size, report),
     ]
 
 
 async def _speed_rows(
-    load: Load, name: str, report: Report, *, csv_at_most: float | None = None, avro: float | None = None
+    load: ClickLoad, name: str, report: Report, *, csv_at_most: float | None = None, avro: float | None = None
 ) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         async with (
@@ -91,7 +93,7 @@ def _per_second(found: Sequence[float]) -> str:
 
 
 async def _many_rows(size: Size, report: Report) -> list[Row]:
-    found = await many_exports(EXPORTS, Load(size.each, BATCH), report)
+    found = await many_exports(EXPORTS, ClickLoad(size.each, BATCH), report)
     events = EXPORTS * size.each
     share = found.first_files_s / found.all_s
     return [

@@ -16,7 +16,7 @@ AT_ONCE = 1000
 FIRST_MS = 1_795_314_667_000
 
 
-class Load(Struct, frozen=True):
+class ClickLoad(Struct, frozen=True):
     """So many events, so many a message, one a millisecond."""
 
     events: int
@@ -53,7 +53,7 @@ def _template(app_key: str) -> str:
     return text.replace(":101,", ":%03d,").replace(":202,", ":%03d,")
 
 
-async def publish(nats_url: str, load: Load, app_key: str = APP) -> None:
+async def publish(nats_url: str, load: ClickLoad, app_key: str = APP) -> None:
     """Store all of it."""
     async with await nats.connect(nats_url) as client:
         js = client.jetstream()
@@ -67,7 +67,7 @@ async def publish(nats_url: str, load: Load, app_key: str = APP) -> None:
     assert sum((stored.subjects or {}).values()) == load.messages, stored
 
 
-def _messages(load: Load, app_key: str) -> Iterator[bytes]:
+def _messages(load: ClickLoad, app_key: str) -> Iterator[bytes]:
     template = _template(app_key)
     for first in range(0, load.events, load.batch):
         clicks = [

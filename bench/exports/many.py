@@ -35,7 +35,7 @@ from shared.messaging.provisioning.making import provision
 from shared.runtime.settings import Settings, child_environment
 from shared.runtime.telemetry import Metrics
 
-from .events import Load, publish
+from .events import ClickLoad, publish
 
 IDLE_S = 20.0
 POLL_S = 0.1
@@ -82,7 +82,7 @@ class Found(Struct, frozen=True):
     idle_ms: float
 
 
-async def many_exports(exports: int, load: Load, report: Report) -> Found:
+async def many_exports(exports: int, load: ClickLoad, report: Report) -> Found:
     """Let every export fall behind by a load, then run all at once."""
     apps = [f"app{number}" for number in range(exports)]
     async with AsyncExitStack() as stack:

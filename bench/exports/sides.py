@@ -45,7 +45,7 @@ from shared.messaging.bus import Bus
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.telemetry import Metrics
 
-from .events import APP, Load
+from .events import APP, ClickLoad
 
 CLICKS = Content(selection=EventSelection(data="clicks"))
 EVENTS = Content(selection=EventSelection(data="events"), layout="currents", format="avro")
@@ -71,7 +71,7 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def ours(bus: Bus, load: Load, content: Content) -> float:
+async def ours(bus: Bus, load: ClickLoad, content: Content) -> float:
     """A run of an export, with its plans and its record, into a store that keeps nothing."""
     origin = Origin(app_key=APP, export_id=f"bench-{next(_numbers)}")
 
@@ -104,7 +104,7 @@ async def ours(bus: Bus, load: Load, content: Content) -> float:
     return 1e6 * used_s / load.events
 
 
-async def our_reading(bus: Bus, load: Load) -> float:
+async def our_reading(bus: Bus, load: ClickLoad) -> float:
     """The messages alone, as an export reads them."""
     source = EventSource(bus)
     until = (await source.state()).last_sequence
@@ -116,7 +116,7 @@ async def our_reading(bus: Bus, load: Load) -> float:
     return 1e6 * (cpu_s() - began) / load.events
 
 
-async def fetched(nats_url: str, load: Load, take: Callable[[bytes], None] = lambda data: None) -> float:
+async def fetched(nats_url: str, load: ClickLoad, take: Callable[[bytes], None] = lambda data: None) -> float:
     """What `fetch()` gives, each message taken by a function."""
     async with await nats.connect(nats_url) as client:
         subscription = await client.jetstream().pull_subscribe(
@@ -135,7 +135,7 @@ async def fetched(nats_url: str, load: Load, take: Callable[[bytes], None] = lam
     return 1e6 * used_s / load.events
 
 
-async def csv_writer(nats_url: str, load: Load) -> float:
+async def csv_writer(nats_url: str, load: ClickLoad) -> float:
     """`csv.DictWriter` into gzip of level 6, the columns of a file of clicks."""
     with (
         gzip.GzipFile(fileobj=io.BytesIO(), mode="wb", compresslevel=GZIP_LEVEL) as packed,
@@ -155,7 +155,7 @@ async def csv_writer(nats_url: str, load: Load) -> float:
     return 1e6 * (cpu_s() - began) / load.events
 
 
-async def avro_writer(nats_url: str, load: Load) -> float:
+async def avro_writer(nats_url: str, load: ClickLoad) -> float:
     """fastavro's `Writer` with deflate, and the schema of a file of clicks."""
     schema: dict[str, Any] = schema_of(newest_schema("millrace.click")[1])
     writer = fastavro.write.Writer(io.BytesIO(), fastavro.parse_schema(schema), codec="deflate")

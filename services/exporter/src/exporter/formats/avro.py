@@ -168,7 +168,7 @@ def _prefixed(data: bytes) -> bytes:
 def _texts(
     cells: Sequence[Cell], kinds: set[type], nullable: bool
 ) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[int]]:
-    """What stands before the texts of a column, the texts, and the lengths of these."""
+    """Pieces before the texts of a column, the texts, and the lengths of these."""
     if kinds == {str}:
         texts = [*map(str.encode, cells)]  # type: ignore[arg-type]
     elif kinds == {Raw}:
