@@ -33,12 +33,14 @@ from exporter.lake.lists import LakeLists
 from exporter.lake.upkeep import LakeUpkeep
 from exporter.pipeline.sample_files import CallLimit
 from exporter.pipeline.source import EventSource
+from exporter.replays.replay import REPLAYS
+from exporter.replays.replays import ExportReplays
 from exporter.routes import ROUTES
 from exporter.state import State
 from shared.aws.clients import AwsClients
 from shared.config.secret_keys import UnsignedError
 from shared.contracts import streams
-from shared.contracts.keys import LAKE_EXPORT
+from shared.contracts.keys import LAKE_EXPORT, parse_replay_export
 from shared.errors import InvalidError, NotFoundError
 from shared.objects.app_reports import open_reports
 from shared.service import Mesh, Service
@@ -75,6 +77,17 @@ async def build(mesh: Mesh) -> State:
     plans = mesh.bucket(streams.PLANS)
     owner = secrets.token_hex(8)
 
+    replays = ExportReplays(
+        registry=mesh.registry,
+        exports=exports,
+        plans=plans,
+        run_store=run_store,
+        source=source,
+        platform=platform,
+        formats=formats,
+        clock=now,
+    )
+
     def lake_changed() -> None:
         scheduler.changed()
 
@@ -97,11 +110,13 @@ async def build(mesh: Mesh) -> State:
         configured = {
             (entry.app_key, entry.id): job_of(entry, platform, formats) for entry in exports.all() if entry.value.active
         }
-        return configured | lake.jobs()
+        return configured | replays.jobs() | lake.jobs()
 
     async def is_deleted(key: Key) -> bool:
         if key[1] == LAKE_EXPORT:
             return await lake.is_gone(key[0])
+        if parse_replay_export(key[1]):
+            return await replays.is_deleted(key)
         if exports.get(*key) is not None:
             return False
         try:
@@ -111,6 +126,8 @@ async def build(mesh: Mesh) -> State:
         return False
 
     async def folder_of(owner: Owner) -> Folder | None:
+        if parse_replay_export(owner[1]):
+            return await replays.folder_of(owner)
         try:
             return (await mesh.registry.get(EXPORTS, *owner)).value.folder(owner[0])
         except NotFoundError:
@@ -121,7 +138,8 @@ async def build(mesh: Mesh) -> State:
             return good.value.folder(owner[0]) if good else None
 
     def configured_folders() -> dict[Owner, Folder]:
-        return {(entry.app_key, entry.id): entry.value.folder(entry.app_key) for entry in exports.all()}
+        configured = {(entry.app_key, entry.id): entry.value.folder(entry.app_key) for entry in exports.all()}
+        return configured | replays.folders()
 
     folder_claims = FolderClaims(mesh.bucket(streams.CLAIMS), folder_of=folder_of, clock=now)
     await folder_claims.sync(configured_folders())
@@ -140,6 +158,7 @@ async def build(mesh: Mesh) -> State:
         is_deleted=is_deleted,
     )
     exports.on_change(scheduler.changed)
+    replays.view.on_change(scheduler.changed)
     mesh.intake("exports", scheduler)
     mesh.spawn("exports", scheduler.run())
 
@@ -157,6 +176,7 @@ async def build(mesh: Mesh) -> State:
     return State(
         scheduler=scheduler,
         lake=lake,
+        replays=replays,
         run_store=run_store,
         run_control=RunControl(run_store, plans, scheduler.nudge),
         registry=mesh.registry,
@@ -178,7 +198,7 @@ SERVICE = Service(
     routes=ROUTES,
     streams=(streams.EVENTS, streams.ALERTS),
     buckets=(streams.CONFIG, streams.RUNS, streams.PLANS, streams.LAKE, streams.CLAIMS),
-    kinds=(EXPORTS, EXTERNAL_IDS),
+    kinds=(EXPORTS, EXTERNAL_IDS, REPLAYS),
     endpoints=ENDPOINTS,
     settings=ExporterSettings,
 )

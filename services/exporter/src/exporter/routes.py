@@ -11,6 +11,7 @@ from exporter.exports.run_store import Run, Runs
 from exporter.exports.runs.lag import ExportLag
 from exporter.lake.lake import LakeFiles
 from exporter.pipeline.sample_files import SampleFiles
+from exporter.replays.replay import ReplayRequest, ReplayStatus, ReplayStatuses
 from exporter.state import OPERATORS_ONLY, State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
@@ -23,6 +24,7 @@ from shared.http.routes import Query, Route
 from shared.http.server import Call
 
 PATH: Final = "/v1/apps/{app_key}/exports"
+REPLAYS_PATH: Final = f"{PATH}/{{id}}/replays"
 LAKE_PATH: Final = "/v1/apps/{app_key}/lake"
 EXTERNAL_ID_PATH: Final = "/v1/apps/{app_key}/external-id"
 REGION: Final = r"^[a-z0-9-]{2,32}$(?!\n)"
@@ -32,6 +34,10 @@ FLUSH_WAIT_S: Final = 60.0
 RUNS_DEFAULT: Final = 50
 RUNS_MAX: Final = 1000
 RunId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")]
+PAGE_OF_RUNS: Final = {
+    "before": Query("The id of a run, to begin behind it: `next` of the page before", RunId),
+    "limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT),
+}
 
 
 async def check_export(call: Call[State], value: Export, old: Export | None) -> Export:
@@ -43,6 +49,9 @@ async def check_export(call: Call[State], value: Export, old: Export | None) -> 
     if call.dry_run:
         await call.state.folder_claims.check_own((call.app_key, export_id), value.folder(call.app_key))
     else:
+        if old is None:
+            # Those of an export of this id that was deleted, where its deletion was cut off.
+            await call.state.replays.remove(call.app_key, export_id, call.state.folder_claims)
         await call.state.launch((call.app_key, export_id), value, old, force=call.query_values["force"])
         await call.state.scheduler.begin(
             (call.app_key, export_id), value.schedule(call.app_key, export_id), value.shards
@@ -52,6 +61,8 @@ async def check_export(call: Call[State], value: Export, old: Export | None) -> 
 
 async def settle_folders(call: Call[State], old: Export | None, new: Export | None) -> None:
     """Release the folder of an export that was moved or deleted."""
+    if new is None:
+        await call.state.replays.remove(call.app_key, call.path["id"], call.state.folder_claims)
     folders = [export.folder(call.app_key) for export in (old, new) if export is not None]
     await call.state.folder_claims.settle((call.app_key, call.path["id"]), folders)
 
@@ -112,6 +123,37 @@ async def show_lag(call: Call[State]) -> ExportLag:
 async def send_test_events(call: Call[State]) -> SampleFiles:
     """Write one test event of each chosen type into the destination."""
     return await call.state.send_test_events(call.app_key, _id(call))
+
+
+async def start_replay(call: Call[State]) -> ReplayStatus:
+    """Write what the export has delivered once more, into a folder of its own."""
+    entry = await call.registry.get(EXPORTS, call.app_key, _id(call))
+    if entry.value.is_operators and not call.is_operator:
+        raise DeniedError(OPERATORS_ONLY)
+    return await call.state.start_replay(entry, call.body)
+
+
+async def list_replays(call: Call[State]) -> ReplayStatuses:
+    """Replays of an export, the newest first."""
+    return await call.state.replays.of_export(call.app_key, _id(call))
+
+
+async def get_replay(call: Call[State]) -> ReplayStatus:
+    """One replay."""
+    return await call.state.replays.show(call.app_key, _id(call), call.path["replay_id"])
+
+
+async def list_replay_runs(call: Call[State]) -> Runs:
+    """Runs of a replay, the newest first."""
+    replay = await call.state.replays.find(call.app_key, _id(call), call.path["replay_id"])
+    before, limit = call.query_values["before"], call.query_values["limit"]
+    return await call.state.run_store.page(call.app_key, replay.job_id, before=before, limit=limit)
+
+
+async def delete_replay(call: Call[State]) -> None:
+    """Cancel a replay, or delete one that has ended."""
+    replay = await call.state.replays.find(call.app_key, _id(call), call.path["replay_id"])
+    await call.state.replays.remove(call.app_key, _id(call), call.state.folder_claims, replay_id=replay.id)
 
 
 async def show_lake(call: Call[State]) -> LakeFiles:
@@ -189,10 +231,7 @@ ROUTES: tuple[Route, ...] = (
         list_runs,
         "List the runs of an export, the newest first",
         reply=Runs,
-        query={
-            "before": Query("The id of a run, to begin behind it: `next` of the page before", RunId),
-            "limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT),
-        },
+        query=PAGE_OF_RUNS,
     ),
     Route("GET", f"{PATH}/{{id}}/runs/{{run_id}}", get_run, "Show a run", reply=Run),
     Route(
@@ -222,6 +261,33 @@ ROUTES: tuple[Route, ...] = (
         retry_run,
         "Let a retrying run try now, or start a run in the place of one that has failed",
         reply=Run,
+    ),
+    Route(
+        "POST",
+        REPLAYS_PATH,
+        start_replay,
+        "Write events that the export has delivered once more, into a folder of their own",
+        body=ReplayRequest,
+        reply=ReplayStatus,
+        status=201,
+        also={422: ConnectionProblem},
+    ),
+    Route("GET", REPLAYS_PATH, list_replays, "List the replays of an export, the newest first", reply=ReplayStatuses),
+    Route("GET", f"{REPLAYS_PATH}/{{replay_id}}", get_replay, "Show a replay", reply=ReplayStatus),
+    Route(
+        "DELETE",
+        f"{REPLAYS_PATH}/{{replay_id}}",
+        delete_replay,
+        "Cancel a replay, or delete one that has ended; its files stay",
+        status=204,
+    ),
+    Route(
+        "GET",
+        f"{REPLAYS_PATH}/{{replay_id}}/runs",
+        list_replay_runs,
+        "List the runs of a replay, the newest first",
+        reply=Runs,
+        query=PAGE_OF_RUNS,
     ),
     Route("GET", LAKE_PATH, show_lake, "List the files of the lake, the newest day first", reply=LakeFiles),
     Route("DELETE", LAKE_PATH, erase_lake, "Erase the lake", status=204),

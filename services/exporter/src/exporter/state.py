@@ -26,7 +26,9 @@ from exporter.lake.lake import Lake
 from exporter.layouts.samples import sample_events
 from exporter.pipeline.ports import Format
 from exporter.pipeline.sample_files import CallLimit, SampleFiles, write_samples
-from shared.config.registry import Registry, View
+from exporter.replays.replay import ReplayRequest, ReplayStatus
+from exporter.replays.replays import ExportReplays
+from shared.config.registry import ConfigEntry, Registry, View
 from shared.contracts.connection_report import ConnectionFailedError, ConnectionReport
 from shared.errors import DeniedError
 
@@ -38,6 +40,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     scheduler: ExportScheduler
     lake: Lake
+    replays: ExportReplays
     run_store: RunStore
     run_control: RunControl
     registry: Registry
@@ -131,6 +134,10 @@ class State(Struct, frozen=True, kw_only=True):
         if is_new and not passed and not force:
             raise ConnectionFailedError(report, field="destination")
         await self.folder_claims.take(owner, folder, proven=passed)
+
+    async def start_replay(self, entry: ConfigEntry[Export], form: ReplayRequest) -> ReplayStatus:
+        """Start a replay of an export. Raises what `ExportReplays.start` raises."""
+        return await self.replays.start(entry, form, self.folder_claims, self._probe)
 
     async def _probe(self, app_key: str, export: Export) -> ConnectionReport:
         folder, kept = export.destination.folder, export.kept_probe

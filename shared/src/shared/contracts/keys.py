@@ -162,6 +162,17 @@ LAKE_EXPORT = "=lake"
 """Stands for the id of an export in the keys of an app's lake. No export has such a name."""
 
 
+def replay_export(export_id: str, replay_id: str) -> str:
+    """Stands for the id of an export in the keys of one of its replays. No export has such a name."""
+    return f"{export_id}={replay_id}"
+
+
+def parse_replay_export(name: str) -> tuple[str, str] | None:
+    """The export and the replay of such a name; None for another one."""
+    export_id, _, replay_id = name.partition("=")
+    return (export_id, replay_id) if export_id and replay_id else None
+
+
 # LAKE
 
 

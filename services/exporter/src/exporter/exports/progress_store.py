@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from exporter.exports.progress import ExportProgress, lane_count, renewed
-from shared.contracts.keys import LAKE_EXPORT, parse_export_progress_key
+from shared.contracts.keys import LAKE_EXPORT, parse_export_progress_key, parse_replay_export
 from shared.errors import ConflictError, UnavailableError
 from shared.messaging.kv import KeyValueStore
 
@@ -34,6 +34,8 @@ class UnreadableProgressError(ConflictError):
         advice = "delete the export, which deletes its progress, and create it again"
         if parse_export_progress_key(key)[1] == LAKE_EXPORT:
             advice = "erase the lake (DELETE /v1/apps/{app}/lake), which begins a new one"
+        elif parse_replay_export(parse_export_progress_key(key)[1]):
+            advice = "delete the replay, and start another one"
         super().__init__(f"the stored progress of this export cannot be read; {advice}")
 
 

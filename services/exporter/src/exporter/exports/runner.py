@@ -86,7 +86,7 @@ class ExportRunner:
         try:
             async with job.open_destination() as destination:
                 windows = WindowWriter(self.dependencies, job, progress_store, destination, record, retry_budget)
-                state = await retry_budget.run(self.dependencies.source.state)
+                state = job.within(await retry_budget.run(self.dependencies.source.state))
                 newest = state.last_sequence
                 await windows.finish_planned()
                 reached = await self._deliver_new(windows, record, progress_store, state, signals)
@@ -120,6 +120,8 @@ class ExportRunner:
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values(), default=0))
 
     def _record_lag(self, job: ExportJob, lag: int) -> None:
+        if job.span is not None:
+            return
         self._lags[job.app_key, job.export_id, job.lane] = max(0, lag)
         self._metrics.gauge("millrace_export_lag_messages", max(self._lags.values()))
 

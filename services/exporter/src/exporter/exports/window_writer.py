@@ -9,6 +9,7 @@ uploads the same objects again, or finds them uploaded.
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 
@@ -38,6 +39,8 @@ BUILDS_RESERVE = 2
 Files built concurrently, and further ones of apps that have none. Building reads only our own stream, so no customer's
 bucket can block a slot.
 """
+REPLAY_BUILDS_AT_ONCE = 2
+"""Builds of replays among them. A replay has millions of events behind, which exports do not wait for."""
 UPLOAD_BYTES = 256 << 20
 UPLOAD_RESERVE_BYTES = 128 << 20
 UPLOAD_FLOOR_BYTES = 72 << 20
@@ -71,6 +74,7 @@ class WriterDependencies:
         self.limits = limits
         self.uploads = FairShare(UPLOAD_BYTES, name="uploads", reserve=UPLOAD_RESERVE_BYTES, floor=UPLOAD_FLOOR_BYTES)
         self.builds = FairShare(BUILDS_AT_ONCE, name="builds", reserve=BUILDS_RESERVE)
+        self.replays = FairShare(REPLAY_BUILDS_AT_ONCE, name="builds of replays")
 
 
 class WindowWriter:
@@ -152,7 +156,7 @@ class WindowWriter:
                 source = self._dependencies.source.open(
                     self._job.app_key, after=after, until=until, lane=self._job.lane
                 )
-                async with self._dependencies.builds.hold(self._job.app_key), source as events:
+                async with self._turn(), self._dependencies.builds.hold(self._job.app_key), source as events:
                     while not window.full and (messages := await events.next()):
                         self._retry_budget.signals.check()
                         await asyncio.to_thread(window.add, messages)
@@ -163,6 +167,10 @@ class WindowWriter:
             return window
 
         return await self._retry_budget.run(write)
+
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """The turn of a replay, which leaves builds to the exports."""
+        return self._dependencies.replays.hold(self._job.app_key) if self._job.span else nullcontext()
 
     def _file_name(self, part: str, window: WindowBuilder, named_at: datetime) -> FileName:
         return FileName(

@@ -15,7 +15,7 @@ from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore
 from exporter.exports.retry_budget import Signals
 from exporter.exports.run_store import Run
 from exporter.exports.runner import ExportRunner
-from exporter.exports.schedule import Schedule
+from exporter.exports.schedule import EPOCH, Schedule
 from shared.errors import MillraceError
 from shared.runtime.retry import Backoff
 from shared.runtime.telemetry import Metrics
@@ -63,6 +63,8 @@ class ExportWorker:
         self._delay_s = delay_s
         self._on_lanes_changed = on_lanes_changed
         self._unreadable = False
+        self._done = False
+        self._has_run = False
 
     async def flush(self) -> Run:
         """Run now, or after the run in progress. Returns its record; it covers all events published before the call."""
@@ -72,9 +74,9 @@ class ExportWorker:
         return await flush
 
     async def run(self) -> None:
-        """Run the export whenever there is a reason to. Ends when the service stops."""
+        """Run the export whenever there is a reason to. Ends when the service stops, or a replay is done."""
         delays = BACKOFF.delays()
-        while not self.signals.stopping:
+        while not self.signals.stopping and not self._done:
             try:
                 wait_s = await self._run_if_due()
                 delays = BACKOFF.delays()
@@ -103,11 +105,17 @@ class ExportWorker:
             return LOOK_S
         self._unreadable = False
         progress = self.progress_store.progress
+        if self.job.is_done(progress):
+            self._done = True
+            return 0.0
         slot_at = self.job.schedule.due(now, progress.slot_at)
         unfinished = progress.claim is not None and may_claim(progress, self._runner.owner, now)
         if progress.until is not None:
             self._on_lanes_changed()
             unfinished = unfinished or (progress.cursor < progress.until and progress.failing is None)
+        # What another process has left of a replay does not wait for a slot.
+        resumed = self.job.span is not None and not self._has_run and may_claim(progress, self._runner.owner, now)
+        unfinished = unfinished or resumed
         if slot_at and not unfinished and not self.flushes:
             # Another replica may begin it meanwhile; then our claim fails.
             await self._sleep(self._delay_s)
@@ -135,6 +143,7 @@ class ExportWorker:
             raise
         finally:
             self.current = None
+        self._has_run = True
         for flush in serving:
             if not flush.done():
                 flush.set_result(run)
@@ -162,3 +171,10 @@ class ExportWorker:
 def first_progress(schedule: Schedule, last_sequence: int, now: datetime) -> ExportProgress:
     """The progress of a new export: it begins after event `last_sequence` and with the next slot."""
     return ExportProgress(cursor=last_sequence, slot_at=schedule.slot(now))
+
+
+def first_progress_of(job: ExportJob, last_sequence: int, now: datetime) -> ExportProgress:
+    """The progress that a job begins with: a replay is due at once, and begins with the first of its events."""
+    if job.span is not None:
+        return ExportProgress(cursor=job.span.first_sequence - 1, slot_at=EPOCH)
+    return first_progress(job.schedule, last_sequence, now)

@@ -16,7 +16,7 @@ import structlog
 from msgspec.structs import replace
 
 from exporter.folders.claims import BucketClaims, Folder, FolderClaim, Owner
-from shared.contracts.keys import EVERY_BUCKET_CLAIMS, bucket_claims_key
+from shared.contracts.keys import EVERY_BUCKET_CLAIMS, bucket_claims_key, parse_replay_export
 from shared.errors import BusyError, ConflictError, MillraceError
 from shared.messaging.kv import KeyValueStore
 
@@ -213,11 +213,16 @@ def _claim_of(owner: Owner, folder: Folder) -> FolderClaim:
 
 
 def _refusal(taken: FolderClaim, other: FolderClaim) -> ConflictError:
-    whose = f"the export {other.export_id}" if other.app_key == taken.app_key else "another export"
+    whose = _named(other.export_id) if other.app_key == taken.app_key else "another export"
     message = (
         f"{whose} writes to this directory, to one in it or to one around it; expected one that is this export's alone"
     )
     return ConflictError(message, field=FIELD)
+
+
+def _named(name: str) -> str:
+    replay = parse_replay_export(name)
+    return f"the replay {replay[1]} of the export {replay[0]}" if replay else f"the export {name}"
 
 
 def _check_bounds(taken: FolderClaim, others: tuple[FolderClaim, ...]) -> None:

@@ -5,6 +5,7 @@ The events of one app, read from `EVENTS` by sequence. Depends on no export.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 
@@ -25,6 +26,9 @@ COUNTED_MESSAGES = 1000
 COUNTED_BYTES = 4 << 20
 """Messages that are read to count the events that wait."""
 ANSWER_S = 5.0
+TIMES_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+TIMES_END = datetime(2262, 1, 1, tzinfo=UTC)
+"""The server counts in nanoseconds of 64 bits, and takes a time beyond them for another one."""
 SILENT_S = 60.0
 """A message that was announced and has not arrived by then has expired during the read."""
 
@@ -154,6 +158,28 @@ class EventSource:
         if is_estimate and read:
             events = round(events * messages / read)
         return Waiting(messages, events, is_estimate, oldest_ns)
+
+    async def first_message(self, *, at: datetime | None = None) -> Message | None:
+        """
+        The first message that the stream holds, of any app.
+
+        Args:
+            at: The first of those that were stored at this time or later.
+
+        Returns:
+            The message, or None when there is none.
+        """
+        if at is not None and at >= TIMES_END:
+            return None
+        start_at = max(at, TIMES_BEGIN) if at is not None else None
+        async with open_scan(
+            self._bus, streams.EVENTS, subject=subjects.EVERY_EVENT, start_at=start_at, capacity=1
+        ) as scan:
+            if not scan.pending_at_open:
+                return None
+            if found := await scan.next(1, within_s=ANSWER_S):
+                return found[0]
+            raise UnavailableError("the event stream went silent")
 
     @asynccontextmanager
     async def open(self, app_key: str, *, after: int, until: int, lane: Lane = WHOLE) -> AsyncIterator[MessageRange]:

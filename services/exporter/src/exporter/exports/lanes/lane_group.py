@@ -14,7 +14,7 @@ from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.progress_store import UnreadableProgressError
 from exporter.exports.run_store import Run, total
 from exporter.exports.runner import ExportRunner
-from exporter.exports.worker import ExportWorker, first_progress
+from exporter.exports.worker import ExportWorker, first_progress_of
 from exporter.pipeline.lane import Lane, lanes_of
 from shared.errors import ConflictError, MillraceError
 from shared.runtime.telemetry import Metrics
@@ -160,7 +160,7 @@ class LaneGroup:
                 # Written by another client of the registry: our route calls `begin` before it stores a configuration.
                 dependencies = self._runner.dependencies
                 state = await dependencies.source.state()
-                first = first_progress(self.job.schedule, state.last_sequence, dependencies.clock())
+                first = first_progress_of(self.job, state.last_sequence, dependencies.clock())
                 await self._lanes.begin(wanted, first)
                 lanes = await self._lanes.load()
         except UnreadableProgressError:
