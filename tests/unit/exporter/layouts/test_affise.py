@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, SHAPES_KEPT, AffiseLayout
+from exporter.layouts.affise import CLICK_COLUMNS, CONVERSION_COLUMNS, AffiseLayout
 from exporter.pipeline.content import Content
 from exporter.pipeline.origin import Origin
 from exporter.pipeline.ports import FileName
@@ -59,13 +59,6 @@ def test_row_does_not_depend_on_the_rows_before_it(many: list[dict[str, object]]
     together = [layout.read(event("click", attributes)).parts["clicks"] for attributes in [*many, *many]]
 
     assert [affise("clicks").read(event("click", attributes)).parts["clicks"] for attributes in many] * 2 == together
-
-
-def test_events_of_more_shapes_than_are_kept_have_their_cells() -> None:
-    layout = affise("clicks")
-    for number in range(SHAPES_KEPT + 2):
-        (row,) = layout.read(event("click", {f"other{number}": 1, "sub1": number, "sub2": "x"})).parts["clicks"]
-        assert [str(number), "x"] == [row[CLICK_COLUMNS.index(name)] for name in ("sub1", "sub2")]
 
 
 @pytest.mark.parametrize("columns", [CLICK_COLUMNS, CONVERSION_COLUMNS])

@@ -10,13 +10,12 @@ is fixed here and that readers may rely on. An attribute of another name is not 
 time of the run and not of the event, in UTC. Times in cells have no zone, as Affise's have none, and are UTC too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -36,10 +35,6 @@ WRITTEN_OUT_DIGITS: Final = 400
 """The most digits, before or after the point, of a number with an exponent that a cell writes out. A double has 324."""
 MONEY_DIGITS = 18
 """The most digits, before or after the point, of an amount that `earnings` is computed from."""
-
-SHAPES_KEPT: Final = 500
-SHAPE_CHARACTERS: Final = 2000
-"""Shapes of events that are kept, and the most characters of the names in one. An app's events have few and small."""
 
 _SUBS = tuple(f"sub{number}" for number in range(1, 9))
 
@@ -88,8 +83,8 @@ class AffiseLayout:
         self._name_format = f"%Y/%m/%d/{PLAIN_TIME if content.plain_names else TIME}"
         self._table = table_of_text(data, columns)
         self._complete = _complete_click if data == "clicks" else _complete_conversion
-        self._columns = dict.fromkeys(columns)
-        self._orders: dict[tuple[Any, ...], _Order] = {}
+        self._positions = {name: position for position, name in enumerate(columns)}
+        self._empty = [""] * len(columns)
 
     def read(self, data: bytes, sequence: int = 0) -> Reading:
         """The rows of a message."""
@@ -120,38 +115,18 @@ class AffiseLayout:
         return Reading({selection.data: rows}, len(events), dropped, reason)
 
     def _row(self, event: RowEvent) -> Row:
-        attributes = event.attributes
-        shape = (*attributes, *map(type, attributes.values()))
-        order = self._orders.get(shape) or self._order(shape)
-        values = [*attributes.values(), ""]
-        for place, as_text in order.converted:
-            values[place] = as_text(values[place])
-        row = [*order.pick(values)]
+        # A value that the event does not have is empty.
+        row = self._empty.copy()
+        positions = self._positions
+        # An event has far fewer attributes than a file has columns.
+        for name, value in event.attributes.items():
+            kind = type(value)
+            if kind is list or kind is dict:
+                raise NestsError
+            if (position := positions.get(name)) is not None:
+                row[position] = value if kind is str else str(value) if kind is int else text(value)  # type: ignore[assignment]
         self._complete(event, row)
         return row
-
-    def _order(self, shape: tuple[Any, ...]) -> "_Order":
-        """Where the cells of a row are among the values of an event of this shape, and an empty one behind them."""
-        names, kinds = shape[: len(shape) // 2], shape[len(shape) // 2 :]
-        if list in kinds or dict in kinds:
-            raise NestsError
-        places = {name: place for place, name in enumerate(names) if name in self._columns}
-        order = _Order(
-            converted=tuple(
-                (place, str if kinds[place] is int else text) for place in places.values() if kinds[place] is not str
-            ),
-            pick=itemgetter(*(places.get(column, len(names)) for column in self._columns)),
-        )
-        if len(self._orders) < SHAPES_KEPT and sum(map(len, names)) < SHAPE_CHARACTERS:
-            self._orders[shape] = order
-        return order
-
-
-class _Order(NamedTuple):
-    """The values that are no text yet, with what makes them one, and the function that picks the cells of a row."""
-
-    converted: Sequence[tuple[int, Callable[[Any], str]]]
-    pick: Callable[[list[Any]], tuple[str, ...]]
 
 
 def text(value: Value) -> str:
