@@ -6,6 +6,7 @@ Routes are data (`shared.http.routes`). No route of any service is here.
 """
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -39,6 +40,8 @@ S = TypeVar("S")
 JSON_BODY_BYTES = 1 << 20
 """Limit of a JSON body. Routes that take more, or no JSON, read by `shared.http.bodies`."""
 
+ONE_PIECE = 256 << 10
+"""Bytes of an answer that is written in one piece."""
 
 FILE_GRACE_S = 30.0
 FILE_BYTES_PER_S = 8 << 10
@@ -257,7 +260,9 @@ def _converted(text: str, kind: Any, field: str) -> Any:
 
 
 def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    body = msgspec.json.encode(answer, enc_hook=enc_hook_masked)
+    encoded = msgspec.json.encode(answer, enc_hook=enc_hook_masked)
+    # aiohttp sends a file in pieces of 64 KiB, and bytes in one.
+    body = io.BytesIO(encoded) if len(encoded) > ONE_PIECE else encoded
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
