@@ -18,7 +18,7 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from exporter.config import EXPORTS, Export
+from exporter.config.export import EXPORTS, Export
 from exporter.destinations.s3 import S3Config
 from millrace.machine.child_process import Child, child
 from millrace.machine.ports import free_ports

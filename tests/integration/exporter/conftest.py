@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from exporter.config import ExporterSettings
+from exporter.config.settings import ExporterSettings
 from shared.contracts import streams
 from shared.messaging.bus import Bus
 from shared.messaging.provisioning.making import ensure

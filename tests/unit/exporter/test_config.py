@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.config import Export, job_of
+from exporter.config.export import Export, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config

@@ -10,7 +10,8 @@ from functools import partial
 from exporter import SERVICE_NAME
 from exporter.access.external_ids import EXTERNAL_IDS, ExternalIds
 from exporter.access.trust import OwnAccounts
-from exporter.config import EXPORTS, ExporterSettings, job_of
+from exporter.config.export import EXPORTS, job_of
+from exporter.config.settings import ExporterSettings
 from exporter.destinations.platform import Platform
 from exporter.destinations.retention import remove_expired
 from exporter.destinations.store_destination import FILE_LIMITS

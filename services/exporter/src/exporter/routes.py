@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from exporter.access.policies import ExportPolicies
 from exporter.access.trust import RoleTrust
-from exporter.config import EXPORTS, Export
+from exporter.config.export import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
 from exporter.exports.runs.lag import ExportLag
 from exporter.lake.lake import LakeFiles

@@ -10,7 +10,7 @@ from msgspec import Struct
 from exporter.access.external_ids import ExternalIds
 from exporter.access.policies import ExportPolicies, export_policies
 from exporter.access.trust import OwnAccounts
-from exporter.config import EXPORTS, Export, job_of, policy_parts
+from exporter.config.export import EXPORTS, Export, job_of, policy_parts
 from exporter.destinations.connection_test import probe_store
 from exporter.destinations.patience import probe_patiently
 from exporter.destinations.platform import Platform

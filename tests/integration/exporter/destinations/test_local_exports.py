@@ -10,7 +10,7 @@ from aiohttp import ClientSession
 from msgspec.structs import replace
 
 from exporter.app import SERVICE
-from exporter.config import ExporterSettings
+from exporter.config.settings import ExporterSettings
 from shared.contracts import subjects
 from shared.contracts.messages import Event, encode
 from shared.contracts.subjects import partition_of

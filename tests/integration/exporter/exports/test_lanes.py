@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from exporter.config import Export, job_of
+from exporter.config.export import Export, job_of
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
 from exporter.exports.job import ExportJob

@@ -13,7 +13,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from exporter.config import ExporterSettings
+from exporter.config.settings import ExporterSettings
 from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import Signals

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.config import ExporterSettings
+from exporter.config.settings import ExporterSettings
 from shared.errors import InvalidError
 from shared.objects.config import AzureStoreConfig, LocalStoreConfig, S3StoreConfig
 

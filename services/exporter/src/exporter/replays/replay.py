@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from exporter.config import Export, job_of
+from exporter.config.export import Export, job_of
 from exporter.destinations.platform import Platform
 from exporter.exports.job import ExportJob, Span
 from exporter.exports.progress import ExportProgress

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from exporter.config import EXPORTS, Export
+from exporter.config.export import EXPORTS, Export
 from exporter.destinations.platform import Platform
 from exporter.exports.job import ExportJob
 from exporter.exports.lanes.lane_store import LaneStore

@@ -1,0 +1,1 @@
+"""Configuration: the form of an export, and the settings of the exporter alone."""
