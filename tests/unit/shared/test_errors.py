@@ -3,8 +3,8 @@
 import pytest
 
 from shared.errors import KINDS, BusyError, MillraceError, UnavailableError
+from shared.http.answers import error_response
 from shared.http.openapi import STATUS
-from shared.http.server import error_response
 
 
 def subclasses(kind: type[MillraceError]) -> set[type[MillraceError]]:

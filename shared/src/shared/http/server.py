@@ -6,7 +6,6 @@ Routes are data (`shared.http.routes`). No route of any service is here.
 """
 
 import asyncio
-import io
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -21,16 +20,14 @@ from aiohttp.abc import AbstractStreamWriter
 
 from shared.config import tokens
 from shared.config.registry import Registry
-from shared.config.secret import enc_hook_masked
 from shared.contracts import subjects
-from shared.contracts.connection_report import ConnectionFailedError
 from shared.contracts.messages import decode, invalid_error
 from shared.errors import InvalidError, MillraceError, NotFoundError, UnavailableError
+from shared.http.answers import error_response, http_exception_response, json_response
 from shared.http.bodies import check_json_values, read_body
 from shared.http.health import Health
-from shared.http.openapi import STATUS, openapi
+from shared.http.openapi import openapi
 from shared.http.routes import Query, Route
-from shared.http.unpacking import CODINGS, UnsupportedEncodingError
 from shared.messaging.bus import Bus
 from shared.runtime.telemetry import CONTENT_TYPE, Metrics
 
@@ -39,9 +36,6 @@ S = TypeVar("S")
 
 JSON_BODY_BYTES = 1 << 20
 """Limit of a JSON body. Routes that take more, or no JSON, read by `shared.http.bodies`."""
-
-ONE_PIECE = 256 << 10
-"""Bytes of an answer that is written in one piece."""
 
 FILE_GRACE_S = 30.0
 FILE_BYTES_PER_S = 8 << 10
@@ -154,11 +148,11 @@ def make_application(name: str, version: str, routes: Sequence[Route], listener:
     document = msgspec.json.encode(openapi(name, version, routes))
 
     async def livez(_: web.Request) -> web.Response:
-        return _json({"alive": True})
+        return json_response({"alive": True})
 
     async def readyz(_: web.Request) -> web.Response:
         readiness = await listener.health.check()
-        return _json(readiness, status=200 if readiness.ready else 503)
+        return json_response(readiness, status=200 if readiness.ready else 503)
 
     async def metrics(request: web.Request) -> web.Response:
         tenants = await _may_see_tenants(listener, request)
@@ -221,7 +215,7 @@ def _handler(route: Route, listener: Listener) -> Callable[[web.Request], Awaita
         answer = await route.handler(call)
         if isinstance(answer, web.StreamResponse):
             return answer
-        return _json(answer, status=route.status) if answer is not None else web.Response(status=204)
+        return json_response(answer, status=route.status) if answer is not None else web.Response(status=204)
 
     return handle
 
@@ -257,44 +251,6 @@ def _converted(text: str, kind: Any, field: str) -> Any:
         return msgspec.convert(text, kind) if isinstance(value, datetime) else value
     except msgspec.ValidationError as error:
         raise InvalidError(invalid_error(error, kind).message, field=field) from None
-
-
-def _json(answer: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    encoded = msgspec.json.encode(answer, enc_hook=enc_hook_masked)
-    # aiohttp sends a file in pieces of 64 KiB, and bytes in one.
-    body = io.BytesIO(encoded) if len(encoded) > ONE_PIECE else encoded
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
-
-
-def error_response(error: MillraceError) -> web.Response:
-    """The one error body: `{"error": {"code", "message", "field"?, "report"?}}`."""
-    body: dict[str, Any] = {"code": error.code, "message": _encodable(error.message)}
-    if error.field is not None:
-        body["field"] = _encodable(error.field)
-    headers = {}
-    status = STATUS[error.code]
-    if isinstance(error, UnsupportedEncodingError):
-        status, headers["Accept-Encoding"] = 415, ", ".join(CODINGS)
-    if isinstance(error, ConnectionFailedError):
-        status, body["report"] = 422, error.report
-    if error.retry_after_s is not None or error.retryable:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
-    if error.code == "unauthenticated":
-        headers["WWW-Authenticate"] = "Bearer"
-    return _json({"error": body}, status=status, headers=headers)
-
-
-def _encodable(text: str) -> str:
-    """The text as UTF-8 can hold it: what repeats a header has lone surrogates for bytes that are no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def http_exception_response(error: web.HTTPException) -> web.Response:
-    """The one error body for what aiohttp refuses by itself."""
-    code = "not_found" if error.status == 404 else "invalid"
-    # A 405 has to say what is allowed (RFC 9110, 15.5.6).
-    headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-    return _json({"error": {"code": code, "message": error.reason}}, status=error.status, headers=headers)
 
 
 def is_gone(request: web.BaseRequest, error: BaseException) -> bool:

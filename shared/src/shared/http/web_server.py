@@ -18,8 +18,9 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from msgspec import json
 
 from shared.errors import InvalidError, MillraceError, UnavailableError
+from shared.http.answers import error_response, http_exception_response
 from shared.http.connection_table import ConnectionTable, HttpLimits
-from shared.http.server import error_response, http_exception_response, is_gone
+from shared.http.server import is_gone
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()

@@ -3,7 +3,7 @@
 import json
 
 from shared.errors import InvalidError
-from shared.http.server import error_response
+from shared.http.answers import error_response
 
 
 def test_bytes_of_a_header_that_are_no_utf8_are_told_escaped() -> None:
