@@ -791,3 +791,34 @@ async def test_events_are_exported_by_lanes_and_again_by_one(customer: Customer)
     assert {(4, shard) for shard in range(4)} <= {
         (run.get("lane", {}).get("shards", 1), run.get("lane", {}).get("shard", 0)) for run in runs
     }
+
+
+async def test_status_tells_a_failure_and_a_test_that_passes_ends_it(customer: Customer) -> None:
+    await customer.ask("PUT", "/clicks", customer.form())
+    assert "active" == (await customer.ask("GET", "/clicks"))["status"]["state"]
+    async with customer.moto.client("s3") as s3:
+        await s3.delete_bucket(Bucket=BUCKET)
+    await customer.publish("a")
+
+    await customer.ask("POST", "/clicks/flush")
+
+    shown = await customer.ask("GET", "/clicks")
+    [listed] = (await customer.ask("GET", ""))["items"]
+    status = shown["status"]
+    assert ("blocked", "not_found", 1) == (status["state"], status["first_code"], status["failed_attempts"])
+    assert status["oldest_undelivered"]["sequence"] == 1
+    assert status["next_try_at"] > status["since"]
+    assert status["state"] == listed["value"]["status"]["state"]
+    assert 'millrace_exports{state="blocked"} 1.0' in customer.service.mesh.metrics.render().decode()
+    assert "unchanged" == (await customer.ask("PUT", "/clicks", shown))["change"]
+    assert "failed" == (await customer.ask("POST", "/clicks/test", shown))["status"]
+
+    await customer.moto.create_bucket(BUCKET)
+    assert "ok" == (await customer.ask("POST", "/clicks/test", shown))["status"]
+
+    async def is_active() -> bool:
+        return bool("active" == (await customer.ask("GET", "/clicks"))["status"]["state"])
+
+    await until(is_active)
+    assert ["a"] == [row["id"] for row in await customer.rows()]
+    assert ["export-failed", "export-recovered"] == await customer.alerts()

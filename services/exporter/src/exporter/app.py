@@ -3,6 +3,7 @@ Construction of the exporter service: its parts, in the order of their dependenc
 constructed elsewhere.
 """
 
+import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -42,6 +43,7 @@ from shared.aws.clients import AwsClients
 from shared.config.secret_keys import UnsignedError
 from shared.contracts import streams
 from shared.contracts.keys import LAKE_EXPORT, parse_replay_export
+from shared.contracts.messages import Alert, encode
 from shared.errors import InvalidError, NotFoundError
 from shared.objects.app_reports import open_reports
 from shared.service import Mesh, Service
@@ -146,11 +148,15 @@ async def build(mesh: Mesh) -> State:
     await folder_claims.sync(configured_folders())
     mesh.spawn("folder claims", folder_claims.sync_hourly(configured_folders))
 
+    async def publish_alert(alert: Alert) -> None:
+        # One that is published again after a crash is the same, and the server keeps the first.
+        await mesh.bus.alert(alert, message_id=hashlib.sha256(encode(alert)).hexdigest())
+
     scheduler: ExportScheduler = ExportScheduler(
         runner=ExportRunner(
             WriterDependencies(source=source, run_store=run_store, clock=now),
             owner=owner,
-            publish_alert=mesh.bus.alert,
+            publish_alert=publish_alert,
             metrics=mesh.metrics,
         ),
         plans=plans,

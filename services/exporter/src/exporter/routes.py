@@ -1,5 +1,6 @@
 """HTTP routes: parse, call, respond. No rules."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
@@ -9,6 +10,7 @@ from exporter.access.trust import RoleTrust
 from exporter.config.export import EXPORTS, Export
 from exporter.exports.run_store import Run, Runs
 from exporter.exports.runs.lag import ExportLag
+from exporter.exports.watching.status import ExportStatus
 from exporter.lake.lake import LakeFiles
 from exporter.pipeline.sample_files import SampleFiles
 from exporter.replays.replay import ReplayRequest, ReplayStatus, ReplayStatuses
@@ -19,7 +21,7 @@ from shared.contracts.keys import LAKE_EXPORT
 from shared.contracts.messages import decode
 from shared.errors import ConflictError, DeniedError
 from shared.http.openapi import ConnectionProblem
-from shared.http.resources import resource_routes
+from shared.http.resources import Shown, resource_routes
 from shared.http.routes import Query, Route
 from shared.http.server import Call
 
@@ -31,6 +33,7 @@ REGION: Final = r"^[a-z0-9-]{2,32}$(?!\n)"
 USUAL_REGION: Final = "us-east-1"
 FLUSH_WAIT_S: Final = 60.0
 """The longest wait of a flush. Then it returns the record of the run in progress."""
+STATUS_FIELD: Final = "status"
 RUNS_DEFAULT: Final = 50
 RUNS_MAX: Final = 1000
 RunId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")]
@@ -38,6 +41,12 @@ PAGE_OF_RUNS: Final = {
     "before": Query("The id of a run, to begin behind it: `next` of the page before", RunId),
     "limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT),
 }
+
+
+class ShownExport(Export, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An export as it is shown: with its status, which `PUT` passes over. An export that has not begun has none."""
+
+    status: ExportStatus | None = None
 
 
 async def check_export(call: Call[State], value: Export, old: Export | None) -> Export:
@@ -56,7 +65,15 @@ async def check_export(call: Call[State], value: Export, old: Export | None) -> 
         await call.state.scheduler.begin(
             (call.app_key, export_id), value.schedule(call.app_key, export_id), value.shards
         )
+        if value == old:
+            # A new revision wakes it by itself, and there is none.
+            await call.state.scheduler.wake((call.app_key, export_id))
     return value
+
+
+async def find_statuses(call: Call[State], export_ids: Sequence[str]) -> Mapping[str, ExportStatus]:
+    """The statuses of exports, which `GET` shows beside their configuration."""
+    return await call.state.scheduler.statuses(call.app_key, export_ids)
 
 
 async def settle_folders(call: Call[State], old: Export | None, new: Export | None) -> None:
@@ -78,6 +95,7 @@ async def flush(call: Call[State]) -> Run:
 async def test_export(call: Call[State]) -> ConnectionReport:
     """Test Connection with the values of the form in place of the saved ones."""
     form = decode(await call.read_json() or b"{}", dict[str, Any])
+    form.pop(STATUS_FIELD, None)
     return await call.state.test_connection(call.app_key, _id(call), form, is_operator=call.is_operator)
 
 
@@ -200,6 +218,7 @@ ROUTES: tuple[Route, ...] = (
         "an export",
         check=check_export,
         settle=settle_folders,
+        shown=Shown(ShownExport, STATUS_FIELD, find_statuses),
         query={"force": Query("Store it although Test Connection fails", bool, False)},
         also={422: ConnectionProblem},
     ),

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+import structlog
 from msgspec import Struct
 
 from exporter.access.external_ids import ExternalIds
@@ -30,7 +31,9 @@ from exporter.replays.replay import ReplayRequest, ReplayStatus
 from exporter.replays.replays import ExportReplays
 from shared.config.registry import ConfigEntry, Registry, View
 from shared.contracts.connection_report import ConnectionFailedError, ConnectionReport
-from shared.errors import DeniedError
+from shared.errors import DeniedError, MillraceError
+
+log = structlog.get_logger()
 
 OPERATORS_ONLY: Final = "a local destination is created, changed and tested with an operator's token"
 
@@ -81,7 +84,7 @@ class State(Struct, frozen=True, kw_only=True):
         self, app_key: str, export_id: str, form: dict[str, Any], *, is_operator: bool
     ) -> ConnectionReport:
         """
-        Test the destination of an export, saved or not.
+        Test the destination of an export, saved or not. Where the saved one passes, an export that fails is woken.
 
         Raises:
             DeniedError: It is a local one, which is for operators.
@@ -92,7 +95,20 @@ class State(Struct, frozen=True, kw_only=True):
         if export.is_operators and not is_operator:
             raise DeniedError(OPERATORS_ONLY, field="destination.type")
         export.check(allow_private=self.platform.allow_private)
-        return await self._probe(app_key, export)
+        report = await self._probe(app_key, export)
+        if report.status != "failed":
+            await self._wake_if_saved(app_key, export_id, export)
+        return report
+
+    async def _wake_if_saved(self, app_key: str, export_id: str, tested: Export) -> None:
+        """Let a failing export try now, where it is its own destination that passed."""
+        try:
+            saved = (await self.registry.get(EXPORTS, app_key, export_id)).value
+            if saved.destination == tested.destination:
+                await self.scheduler.wake((app_key, export_id))
+        except MillraceError as error:
+            # The export tries again by itself, and the report is what was asked for.
+            log.warning("export_not_woken", app_key=app_key, export=export_id, message=error.message)
 
     async def policies(self, app_key: str, export_id: str, form: dict[str, Any]) -> ExportPolicies:
         """

@@ -6,7 +6,7 @@ stays. `GET` shows `***` for every secret. A service checks more than the type b
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
@@ -69,6 +69,18 @@ class Remains(Struct, frozen=True):
     find: Callable[[Call[Any]], Awaitable[Any]]
 
 
+class Shown(Struct, frozen=True):
+    """
+    A field that is shown beside the value, and that `PUT` passes over, so that what was read may be sent back.
+
+    `type` is the value's with this field; `find` gives what to show by id.
+    """
+
+    type: Any
+    field: str
+    find: Callable[[Call[Any], Sequence[str]], Awaitable[Mapping[str, Any]]]
+
+
 def resource_routes(
     kind: Kind[T],
     path: str,
@@ -77,13 +89,15 @@ def resource_routes(
     check: Check[T] | None = None,
     settle: Settle[T] | None = None,
     remains: Remains | None = None,
+    shown: Shown | None = None,
     query: Mapping[str, Query] | None = None,
     also: Mapping[int, Any] | None = None,
 ) -> tuple[Route, ...]:
     """
     The routes of one kind. `path` is the collection's, such as `/v1/apps/{app_key}/hooks`, or, for a kind with a fixed
     id, the one thing's. `name` is the word for it in summaries. Without `remains` a deletion is answered with 204.
-    `settle` is called after a value was stored or deleted. `query` and `also` are further ones of `PUT`.
+    `settle` is called after a value was stored or deleted. `shown` is shown with each value. `query` and `also` are
+    further ones of `PUT`.
     """
 
     async def put(call: Call[Any]) -> ConfigChange:
@@ -92,7 +106,7 @@ def resource_routes(
         if id in kind.reserved:
             raise InvalidError(f"expected another id: {id!r} has a meaning of its own here", field="id")
         old = await _find(kind, call, id)
-        value = await _read(kind, call, old)
+        value = await _read(kind, call, old, ignored=shown.field if shown else None)
         if check is not None:
             value = await check(call, value, old.value if old else None)
         fields = SecretStore.changed_fields(old.value if old else None, value)
@@ -109,16 +123,19 @@ def resource_routes(
 
     async def get(call: Call[Any]) -> web.Response:
         entry = await call.registry.get(kind, call.app_key, _id(kind, call))
-        body = SecretStore.encode_masked(entry.value)
+        found = await shown.find(call, [entry.id]) if shown else {}
+        body = _with_shown(SecretStore.encode_masked(entry.value), shown, found.get(entry.id))
         return web.Response(body=body, content_type="application/json", headers={"ETag": f'"{entry.revision}"'})
 
     async def list_all(call: Call[Any]) -> ConfigList:
         entries = await call.registry.list(kind, call.app_key)
+        found = await shown.find(call, [entry.id for entry in entries]) if shown else {}
         items = []
         slices = Slices()
         for entry in sorted(entries, key=lambda entry: entry.id):
             # JSON already, so it is not decoded for the answer.
-            value = cast(dict[str, Any], msgspec.Raw(SecretStore.encode_masked(entry.value)))
+            masked = _with_shown(SecretStore.encode_masked(entry.value), shown, found.get(entry.id))
+            value = cast(dict[str, Any], msgspec.Raw(masked))
             items.append(ConfigItem(id=entry.id, revision=entry.revision, value=value))
             await slices.turn()
         return ConfigList(items=tuple(items))
@@ -145,7 +162,7 @@ def resource_routes(
             query=dry_run | dict(query or {}),
             also=also or {},
         ),
-        Route("GET", one, get, f"Show {name}; secrets are masked", reply=kind.type),
+        Route("GET", one, get, f"Show {name}; secrets are masked", reply=shown.type if shown else kind.type),
         Route("DELETE", one, delete, f"Delete {name}", status=204)
         if remains is None
         else Route("DELETE", one, delete, f"Delete {name}, and tell what remains", reply=remains.type),
@@ -153,6 +170,13 @@ def resource_routes(
     if kind.fixed_id is not None:
         return routes
     return (*routes, Route("GET", path, list_all, f"List every {name.split()[-1]} of the app", reply=ConfigList))
+
+
+def _with_shown(body: bytes, shown: Shown | None, found: Any) -> bytes:
+    """The JSON of a value, with what is shown beside it."""
+    if shown is None or found is None:
+        return body
+    return body[:-1] + b',"%s":%s}' % (shown.field.encode(), msgspec.json.encode(found))
 
 
 def _check_names(raw: dict[str, Any], kind: type[Any]) -> None:
@@ -188,7 +212,7 @@ async def read_form(kind: Kind[T], call: Call[Any], id: str = "") -> T:
     return await _read(kind, call, await _find(kind, call, id))
 
 
-async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None) -> T:
+async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None, *, ignored: str | None = None) -> T:
     try:
         raw = msgspec.json.decode(await call.read_json())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -197,6 +221,7 @@ async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None) -> T
         raise InvalidError("expected JSON of fewer levels") from None
     if not isinstance(raw, dict):
         raise InvalidError("expected a JSON object")
+    raw.pop(ignored, None)
     _check_names(raw, kind.type)
     value = call.registry.secrets.from_form(raw, kind.type, old.value if old else None)
     for secret in secrets_of(value):

@@ -86,6 +86,8 @@ ReadingName = Literal[
     "millrace_hook_skipped_inactive_total",
     "millrace_hook_lag_events",
     "millrace_hook_lag_seconds",
+    "millrace_exports",
+    "millrace_export_used_percent",
 ]
 
 
@@ -169,6 +171,8 @@ READINGS: dict[ReadingName, Series] = {
     "millrace_hook_lag_seconds": Series(
         "Age of the oldest event that the hook waits with, in this replica", _HOOK, _HOOK
     ),
+    "millrace_exports": Series("Exports by state; each replica counts all", ("state",)),
+    "millrace_export_used_percent": Series("Largest share that a failing export has used of its 48 hours"),
 }
 HISTOGRAMS: dict[HistogramName, Series] = {
     "millrace_http_request_seconds": Series("Time from a request's headers to its answer", ("route",)),

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from exporter.exports.failures.failure import ExportFailure
 from exporter.exports.lanes.changes import Lanes, are_settled, next_step
-from exporter.exports.progress import Claim, ExportFailure, ExportProgress, WindowPlan
+from exporter.exports.progress import Claim, ExportProgress, WindowPlan
 from exporter.pipeline.content import Content
 from exporter.pipeline.lane import Lane, Shards, lanes_of
 from exporter.pipeline.selection import EventSelection

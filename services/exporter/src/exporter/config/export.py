@@ -232,4 +232,6 @@ def job_of(entry: ConfigEntry[Export], platform: Platform, formats: Mapping[str,
         directory=export.destination.folder,
         shards=export.shards,
         open_destination=lambda: export.destination.open(entry.app_key, platform),
+        operator=export.destination.operator,
+        has_our_keys=export.destination.has_our_keys,
     )

@@ -27,6 +27,7 @@ from exporter.destinations.store_destination import (
     folder_of,
     host_of,
 )
+from exporter.pipeline.ports import Operator
 from shared.config.secret import Secret
 from shared.errors import InvalidError
 from shared.objects.azure_accounts import (
@@ -62,6 +63,16 @@ class AzureConfig(Struct, tag="azure", tag_field="type", frozen=True, kw_only=Tr
     container: Annotated[str, Meta(max_length=64)]
     directory: Annotated[str, Meta(max_length=DIRECTORY_BYTES)] = ""
     endpoint_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]*)?)?$(?!\n)")] = ""
+
+    @property
+    def operator(self) -> Operator:
+        """The operator of the store."""
+        return "customer" if self._suffix is None else "provider"
+
+    @property
+    def has_our_keys(self) -> bool:
+        """Whether the platform's keys open it."""
+        return False
 
     @property
     def kind_in_names(self) -> str:

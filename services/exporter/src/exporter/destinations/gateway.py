@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
 from exporter.destinations.store_destination import FILE_LIMITS, StoreDestination
+from exporter.pipeline.ports import Operator
 from shared.objects.app_reports import report_key
 from shared.objects.config import StoreLimits
 
@@ -24,6 +25,16 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
     """The app's `/reports` on ftp-gateway. The names of the files begin with `directory`."""
 
     directory: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+
+    @property
+    def operator(self) -> Operator:
+        """The operator of the store."""
+        return "platform"
+
+    @property
+    def has_our_keys(self) -> bool:
+        """Whether the platform's keys open it."""
+        return False
 
     @property
     def kind_in_names(self) -> str:

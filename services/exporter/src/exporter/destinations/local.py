@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from exporter.destinations.platform import Platform
 from exporter.destinations.store_destination import DIRECTORY_BYTES, FILE_LIMITS, StoreDestination, folder_of
+from exporter.pipeline.ports import Operator
 from shared.errors import InvalidError, UnavailableError
 from shared.objects.config import LocalStoreConfig, StoreLimits
 
@@ -32,6 +33,16 @@ class LocalFolderConfig(Struct, tag="local", tag_field="type", frozen=True, kw_o
     """A directory below `MILLRACE_EXPORTER_LOCAL_DIR`. Only an operator's token may create or change it."""
 
     directory: Annotated[str, Meta(max_length=DIRECTORY_BYTES)] = ""
+
+    @property
+    def operator(self) -> Operator:
+        """The operator of the store."""
+        return "platform"
+
+    @property
+    def has_our_keys(self) -> bool:
+        """Whether the platform's keys open it."""
+        return False
 
     @property
     def kind_in_names(self) -> str:

@@ -27,6 +27,7 @@ from exporter.destinations.store_destination import (
     folder_of,
     host_of,
 )
+from exporter.pipeline.ports import Operator
 from shared.aws.endpoints import domain_of, is_aws
 from shared.aws.roles import AwsCredentials, AwsRole, CredentialProvider, check_role_arn, checked_token
 from shared.config.secret import Secret
@@ -65,6 +66,16 @@ class S3Config(Struct, tag="s3", tag_field="type", frozen=True, kw_only=True, fo
             # A secret that a form omits is the saved one: here that of the keys which a role replaces.
             force_setattr(self, "secret_key", Secret(""))
             force_setattr(self, "session_token", Secret(""))
+
+    @property
+    def operator(self) -> Operator:
+        """The operator of the store."""
+        return "customer" if self.endpoint_url and not is_aws(self.endpoint_url, "s3") else "provider"
+
+    @property
+    def has_our_keys(self) -> bool:
+        """Whether the platform's keys open it."""
+        return bool(self.role_arn)
 
     @property
     def kind_in_names(self) -> str:

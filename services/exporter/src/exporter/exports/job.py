@@ -10,7 +10,7 @@ from exporter.exports.progress import ExportProgress, WindowPlan
 from exporter.exports.schedule import Schedule
 from exporter.pipeline.content import Content
 from exporter.pipeline.lane import WHOLE, Lane, Shards
-from exporter.pipeline.ports import Destination, FileName, Format, Layout
+from exporter.pipeline.ports import Destination, FileName, Format, Layout, Operator
 from shared.errors import ConflictError
 from shared.messaging.bus import StreamState
 
@@ -33,7 +33,8 @@ class ExportJob(Struct, frozen=True, kw_only=True):
 
     `location` identifies the destination, without secrets; `directory` has no slash at its ends and may be empty.
     `layout_of` and `format_of` give those of a content: that of this revision, or of a window that is planned.
-    `shards` is the number of lanes that the configuration wants, and `lane` the one that this job is for.
+    `operator` runs the store of the destination, and `has_our_keys` says that the platform's keys open it, by a role of
+    the customer. `shards` is the number of lanes that the configuration wants, and `lane` the one that this job is for.
     `span` is that of a replay; without it the job goes on with every new event.
     `record` is called with each window whose files are stored, and after a crash again with the same one.
     """
@@ -48,6 +49,8 @@ class ExportJob(Struct, frozen=True, kw_only=True):
     location: str
     directory: str
     open_destination: Callable[[], AbstractAsyncContextManager[Destination]]
+    operator: Operator = "provider"
+    has_our_keys: bool = False
     shards: Shards = 1
     lane: Lane = WHOLE
     span: Span | None = None

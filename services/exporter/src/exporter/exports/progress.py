@@ -6,6 +6,7 @@ depend on. The process that finds it after a crash writes the same objects again
 writer's.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -13,9 +14,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporter.exports.failures.failure import ExportFailure
 from exporter.pipeline.content import Content
 from exporter.pipeline.lane import Shards
 from exporter.pipeline.selection import EventSelection
+from shared.contracts.messages import Alert
 
 Trigger = Literal["schedule", "manual"]
 
@@ -25,14 +28,32 @@ RENEW_S: Final = 4.0
 """The pause between renewals of a claim."""
 
 
+class FileVersion(Struct, frozen=True, kw_only=True):
+    """The content of a file as it was planned before. `sha256` and `size_bytes` identify the object."""
+
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
 class PlannedFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One file of a window: its rows are those of `part`. `sha256` and `size_bytes` identify the object of the key."""
+    """
+    One file of a window: its rows are those of `part`. `sha256` and `size_bytes` identify the object of the key.
+
+    `before` are earlier versions, with events that have expired or were dropped since. One of them may be stored.
+    """
 
     key: str
     part: str = ""
     rows: int
     size_bytes: int
     sha256: str
+    before: tuple[FileVersion, ...] = ()
+
+    @property
+    def version(self) -> FileVersion:
+        """Its content as it is planned now."""
+        return FileVersion(rows=self.rows, size_bytes=self.size_bytes, sha256=self.sha256)
 
 
 class WindowPlan(Struct, frozen=True, kw_only=True):
@@ -40,7 +61,8 @@ class WindowPlan(Struct, frozen=True, kw_only=True):
     A window: the events `first_sequence`..`last_sequence` of `EVENTS`, in the form of `content`, and its files.
 
     `revision` is that of the configuration it was made under, and `location` that configuration's destination.
-    `rows_in` counts the events of the export's kind, `rows_dropped` what is no event.
+    `rows_in` counts the events of the export's kind, `rows_dropped` what is no event. Events up to `trimmed_to` were
+    dropped since it was made, and are not in its files any more.
     """
 
     named_at: datetime
@@ -52,11 +74,19 @@ class WindowPlan(Struct, frozen=True, kw_only=True):
     rows_in: int
     rows_dropped: int
     files: tuple[PlannedFile, ...]
+    trimmed_to: int = 0
 
     @property
     def rows_out(self) -> int:
         """The rows of all files."""
         return sum(file.rows for file in self.files)
+
+
+def with_files(plan: WindowPlan, files: Sequence[PlannedFile]) -> WindowPlan:
+    """The plan with other files. Rows that they have no more are counted, unless those were when they were dropped."""
+    lost = plan.rows_out - sum(file.rows for file in files)
+    counted_now = 0 if plan.trimmed_to else lost
+    return replace(plan, files=tuple(files), rows_in=plan.rows_in - lost, rows_dropped=plan.rows_dropped + counted_now)
 
 
 class FilePlan(Struct, frozen=True, kw_only=True):
@@ -107,21 +137,18 @@ class Claim(Struct, frozen=True, kw_only=True):
     until: datetime
 
 
-class ExportFailure(Struct, frozen=True, kw_only=True):
-    """The beginning of an export's failure, and the error code of its alert."""
-
-    code: str
-    since: datetime
-
-
 class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     The whole progress of an export, under one key, so that it changes in one write.
 
-    Every event up to `cursor` (a sequence of `EVENTS`) is delivered. `slot_at` is the last slot that was run.
-    `named_at` is the second in the name of the last file: no two files of an export have the same name. `window` is the
-    plan of the current window; `plan` is that of a release before. A lane with `until` delivers nothing behind that
-    sequence: others take its place there.
+    Every event up to `cursor` (a sequence of `EVENTS`) is delivered, and every one up to `dropped_until` is dropped
+    where it is not delivered. `slot_at` is the last slot that was run. `named_at` is the second in the name of the last
+    file: no two files of an export have the same name. `window` is the plan of the current window; `plan` is that of a
+    release before. A lane with `until` delivers nothing behind that sequence: others take its place there.
+
+    `failing` is the failure that goes on, and `recovered_at` the end of the last one. `checked_at` is the last time
+    when the destination took a file or was probed. `alerts` are to be published; they are stored together with what
+    they tell.
     """
 
     cursor: int
@@ -132,6 +159,15 @@ class ExportProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     window: WindowPlan | None = None
     failing: ExportFailure | None = None
     until: int | None = None
+    dropped_until: int = 0
+    checked_at: datetime | None = None
+    recovered_at: datetime | None = None
+    alerts: tuple[Alert, ...] = ()
+
+    @property
+    def passed(self) -> int:
+        """The sequence behind which the next window begins."""
+        return max(self.cursor, self.dropped_until)
 
 
 SeveralShards = Literal[2, 4, 8, 16]

@@ -58,7 +58,7 @@ class ProgressStore:
     @property
     def cursor(self) -> int:
         """The cursor as last read or written; 0 before that."""
-        return self._progress.cursor if self._progress is not None else 0
+        return self._progress.passed if self._progress is not None else 0
 
     async def load(self) -> bool:
         """Read the progress. Returns False when there is none. Raises `UnreadableProgressError`."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporter.exports.failures.failure import DroppedEvents
 from exporter.exports.progress import Trigger, WindowPlan
 from exporter.pipeline.lane import WHOLE, Lane
 from shared.contracts import keys
@@ -64,7 +65,8 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     A `retrying` run waits for its attempt number `attempts` at `next_try_at`, after `error`. A `stopped` run ended
     early because the service stopped, a `cancelled` one because somebody asked for it; the next run continues.
     `files` are the first 1,000; `files_omitted` counts the others. `counted_to` is the sequence up to which delivered
-    windows are counted. `lane` is the part of the partitions that it read, where the export has several.
+    windows are counted. `dropped` are the events that were older than 48 hours, at the customer's fault. `lane` is the
+    part of the partitions that it read, where the export has several.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_try_at: datetime | None = None
     error: RunError | None = None
     counted_to: int = 0
+    dropped: DroppedEvents | None = None
 
     @property
     def is_open(self) -> bool:
@@ -104,6 +107,12 @@ def counted(run: Run, *, rows_in: int = 0, rows_out: int = 0, rows_dropped: int 
         rows_filtered=run.rows_filtered + rows_in - rows_out,
         rows_dropped=run.rows_dropped + rows_dropped,
     )
+
+
+def with_dropped(run: Run, dropped: DroppedEvents) -> Run:
+    """The record with events that its end drops. After a crash before it was over they come again, and count once."""
+    before = run.dropped.events if run.dropped is not None else 0
+    return replace(counted(run, rows_dropped=dropped.events - before), dropped=dropped)
 
 
 def with_window(run: Run, plan: WindowPlan, etags: Mapping[str, str]) -> Run:

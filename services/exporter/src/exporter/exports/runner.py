@@ -14,13 +14,16 @@ from msgspec.structs import replace
 
 from exporter import SERVICE_NAME
 from exporter.exports.claims import hold_claim
+from exporter.exports.failures.failure import FailedAttempt, fault_of
+from exporter.exports.failures.notices import KINDS
 from exporter.exports.job import ExportJob
-from exporter.exports.progress import Claim, ExportFailure, ExportProgress, Trigger, lease_until, may_claim
+from exporter.exports.progress import Claim, ExportProgress, Trigger, lease_until, may_claim
 from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
 from exporter.exports.retry_budget import RetryBudget, RunCancelled, Signals, StopRequested
-from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted
+from exporter.exports.run_store import ERROR_CHARACTERS, Run, RunError, counted, with_dropped
 from exporter.exports.runs.requests import follow_requests
 from exporter.exports.runs.run_record import RunRecord, going_on
+from exporter.exports.watching.tracker import Change, FailureTracker
 from exporter.exports.window_writer import WindowWriter, WriterDependencies
 from exporter.pipeline.lane import Lane
 from shared.contracts.alerts import AlertSender, PublishAlert
@@ -30,10 +33,6 @@ from shared.messaging.bus import StreamState
 from shared.runtime.telemetry import Metrics
 
 log = structlog.get_logger()
-
-FAILED = "export-failed"
-RECOVERED = "export-recovered"
-DROPPED = "events-dropped"
 
 
 class ExportRunner:
@@ -45,6 +44,7 @@ class ExportRunner:
         self.dependencies = dependencies
         self.owner = owner
         self._alerts = AlertSender(SERVICE_NAME, publish_alert, dependencies.clock)
+        self.failures = FailureTracker(dependencies.source, dependencies.clock, self._alerts)
         self._metrics = metrics
         self._lags: dict[tuple[str, str, Lane], int] = {}
 
@@ -81,6 +81,8 @@ class ExportRunner:
         record = RunRecord(run, self.dependencies.run_store, progress_store, self.dependencies.clock)
         retry_budget = RetryBudget(job.schedule.every_s, signals, record)
         newest = reached = 0
+        windows: WindowWriter | None = None
+        attempt: FailedAttempt | None = None
         signals.cancelled = False
         following = asyncio.create_task(follow_requests(self.dependencies.run_store, run, signals))
         try:
@@ -98,21 +100,25 @@ class ExportRunner:
             run = replace(record.run, state="cancelled", error=None)
         except MillraceError as error:
             run = _failed(record.run, error.code, error.message)
+            attempt = _failed_attempt(job, error, windows)
         except Exception:
             log.exception("run_failed", app_key=job.app_key, export=job.export_id, run=run.id)
             self._metrics.count("millrace_bugs_total", where="export")
             run = _failed(record.run, MillraceError.code, "internal error")
+            attempt = _failed_attempt(job, MillraceError("internal error"), windows)
         else:
             run = replace(record.run, state="completed", error=None)
         finally:
             following.cancel()
-        run = await self._finish(job, progress_store, replace(run, attempts=retry_budget.attempts), reached)
-        self._record_lag(job, newest - progress_store.progress.cursor)
+        run = replace(run, attempts=retry_budget.attempts)
+        has_delivered = windows is not None and windows.has_delivered
+        run = await self._finish(job, progress_store, run, reached, attempt, has_delivered)
+        self._record_lag(job, newest - progress_store.progress.passed)
         return run
 
     async def alert_unreadable(self, job: ExportJob, error: UnreadableProgressError) -> None:
         """Alert that an export does not run, as its progress cannot be read."""
-        await self._alerts.send(job.app_key, FAILED, job.export_id, error.message)
+        await self._alerts.send(job.app_key, KINDS["failed"], job.export_id, error.message)
 
     def remove_lag(self, job: ExportJob) -> None:
         """Remove the lag of a lane that is not run any more."""
@@ -143,6 +149,7 @@ class ExportRunner:
         await progress_store.change(
             lambda progress: replace(progress, claim=claim, slot_at=max(progress.slot_at, slot_at or progress.slot_at))
         )
+        await self.failures.tell(progress_store)
         run = Run(
             id=claim.run_id,
             app_key=job.app_key,
@@ -150,7 +157,7 @@ class ExportRunner:
             lane=job.lane,
             trigger=claim.trigger,
             started_at=claim.started_at,
-            first_sequence=progress_store.progress.cursor + 1,
+            first_sequence=progress_store.progress.passed + 1,
         )
         if unfinished is not None:
             try:
@@ -177,17 +184,18 @@ class ExportRunner:
         Returns:
             The sequence up to which all are delivered.
         """
-        cursor = progress_store.progress.cursor
+        cursor = progress_store.progress.passed
         if cursor > state.last_sequence:
             log.error("stream_recreated", cursor=cursor, last_sequence=state.last_sequence)
             # An end that the lane was given was one in the stream before.
-            await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1, until=None))
+            first = state.first_sequence - 1
+            await progress_store.change(lambda progress: replace(progress, cursor=first, until=None, dropped_until=0))
         elif cursor + 1 < state.first_sequence:
             record.run = counted(record.run, rows_dropped=state.first_sequence - 1 - cursor)
             await progress_store.change(lambda progress: replace(progress, cursor=state.first_sequence - 1))
         until = progress_store.progress.until
         end = state.last_sequence if until is None else min(until, state.last_sequence)
-        if progress_store.progress.cursor < end:
+        if progress_store.progress.passed < end:
             behind = False
             while await windows.next_window(end, behind=behind):
                 # One window was not enough, so the following ones are larger.
@@ -195,36 +203,40 @@ class ExportRunner:
                 signals.check()
         return end
 
-    async def _finish(self, job: ExportJob, progress_store: ProgressStore, run: Run, reached: int) -> Run:
-        """Write the record and release the claim. Alerts when the export began to fail, recovered or dropped events."""
+    async def _finish(
+        self,
+        job: ExportJob,
+        progress_store: ProgressStore,
+        run: Run,
+        reached: int,
+        attempt: FailedAttempt | None,
+        has_delivered: bool,
+    ) -> Run:
+        """Write the record, release the claim, and follow the failure. Alerts where the run dropped events."""
         now = self.dependencies.clock()
         await progress_store.check_claim(now)
         cursor = max(progress_store.progress.cursor, reached)
-        failing = progress_store.progress.failing
         run = replace(run, finished_at=now, last_sequence=cursor, next_try_at=None)
         if run.first_sequence is not None and run.first_sequence > cursor:
             run = replace(run, first_sequence=None, last_sequence=None)
-        if run.error is not None and failing is None:
-            failing = ExportFailure(code=run.error.code, since=now)
-            await self._alerts.send(
-                job.app_key, FAILED, job.export_id, f"run {run.id} failed ({run.error.code}): {run.error.message}"
-            )
-        elif run.files and run.error is None and failing is not None:
-            # A run without a file shows nothing about the destination.
-            await self._alerts.send(
-                job.app_key, RECOVERED, job.export_id, f"run {run.id} delivered {run.rows_out} rows"
-            )
-            failing = None
-        if run.rows_dropped:
-            text = f"run {run.id}: up to {run.rows_dropped} messages could not be exported: too old, or no events"
-            await self._alerts.send(job.app_key, DROPPED, job.export_id, text)
-
-        def finished(progress: ExportProgress) -> ExportProgress:
-            return replace(progress, claim=None, failing=failing, cursor=cursor)
+        followed: Change = _unchanged
+        if attempt is not None:
+            followed, dropped = await self.failures.failed(job, progress_store.progress, attempt, f"run {run.id}")
+            run = with_dropped(run, dropped) if dropped is not None else run
+        elif run.state == "completed":
+            follow = self.failures.passed if has_delivered else self.failures.idle
+            followed = follow(job, progress_store.progress, f"run {run.id}")
+        elif run.state == "cancelled":
+            followed = self.failures.cancelled(job, progress_store.progress)
+        lost = run.rows_dropped - (run.dropped.events if run.dropped else 0)
+        if lost:
+            text = f"run {run.id}: up to {lost} messages could not be exported: expired, or no events"
+            await self._alerts.send(job.app_key, KINDS["dropped"], job.export_id, text)
 
         # The record first: after a crash in between the run is continued and its record written again.
         await self.dependencies.run_store.put(run)
-        await progress_store.change(finished)
+        await progress_store.change(lambda progress: replace(followed(progress), claim=None, cursor=cursor))
+        await self.failures.tell(progress_store)
         self._record_metrics(run)
         return run
 
@@ -248,3 +260,23 @@ class ExportRunner:
 
 def _failed(run: Run, code: str, message: str) -> Run:
     return replace(run, state="failed", error=RunError(code=code, message=message[:ERROR_CHARACTERS]))
+
+
+def _failed_attempt(job: ExportJob, error: MillraceError, windows: WindowWriter | None) -> FailedAttempt:
+    """The attempt of a run that failed. Opening a destination asks it nothing, so that is not its failure."""
+    of_destination = windows is not None and windows.destination_error is error
+    return FailedAttempt(
+        kind="run",
+        code=error.code,
+        message=error.message,
+        fault=fault_of(error, job.operator, has_our_keys=job.has_our_keys) if of_destination else "platform",
+        temporary=error.retryable,
+        of_destination=of_destination,
+        revision=job.revision,
+        every_s=job.schedule.every_s,
+        has_delivered=windows is not None and windows.has_delivered,
+    )
+
+
+def _unchanged(progress: ExportProgress) -> ExportProgress:
+    return progress

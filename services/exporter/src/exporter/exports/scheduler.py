@@ -5,26 +5,36 @@ The workers of all exports: one for each lane of an active export, so that no ex
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
+from exporter.exports.failures.failure import ExportFailure, woken
 from exporter.exports.job import ExportJob
 from exporter.exports.lanes.lane_group import LaneGroup
 from exporter.exports.lanes.lane_store import LaneStore
+from exporter.exports.progress import ExportProgress
+from exporter.exports.progress_store import ClaimedElsewhereError, ProgressStore, UnreadableProgressError
 from exporter.exports.run_store import Run
 from exporter.exports.runner import ExportRunner
 from exporter.exports.runs.lag import LaneKey
 from exporter.exports.schedule import Schedule
+from exporter.exports.watching.status import STATES, ExportStatus, status_of, worst_of
 from exporter.exports.worker import Key, first_progress
 from exporter.pipeline.lane import Shards
 from shared.contracts.keys import EVERY_EXPORT_PROGRESS, parse_export_progress_key
-from shared.errors import BusyError, ConflictError
+from shared.errors import BusyError, ConflictError, NotFoundError
 from shared.messaging.kv import KeyValueStore
 from shared.runtime.reconciler import Reconciler
-from shared.runtime.telemetry import Metrics
+from shared.runtime.telemetry import Metrics, Reading
 
 log = structlog.get_logger()
+
+WAKE_TRIES = 5
+"""Attempts to write a wake while another process writes."""
 
 
 class ExportScheduler:
@@ -54,6 +64,7 @@ class ExportScheduler:
         )
         self._groups: dict[Key, LaneGroup] = {}
         self._followed = asyncio.Condition()
+        metrics.read(self.readings)
 
     def changed(self) -> None:
         """Follow the configuration, which has changed."""
@@ -137,6 +148,63 @@ class ExportScheduler:
         if group := self._groups.get((app_key, export_id)):
             group.nudge()
 
+    async def wake(self, key: Key) -> None:
+        """
+        Let a failing export try now, whichever processes work on it: its customer has mended something.
+
+        Raises:
+            UnavailableError: NATS does not answer.
+        """
+        lanes = self._lanes(key)
+        for lane in await lanes.load():
+            await self._wake_lane(key, lanes.progress_store(lane))
+        if group := self._groups.get(key):
+            group.wake()
+
+    async def _wake_lane(self, key: Key, progress_store: ProgressStore) -> None:
+        for _ in range(WAKE_TRIES):
+            failing = progress_store.progress.failing if await progress_store.load() else None
+            if failing is None:
+                return
+            if claim := progress_store.progress.claim:
+                # A run is in progress, and may wait between two attempts.
+                run_store = self._runner.dependencies.run_store
+                with suppress(NotFoundError):
+                    await run_store.request(await run_store.get(*key, claim.run_id), "retry")
+                return
+            with suppress(ClaimedElsewhereError):
+                after = woken(failing, self._runner.dependencies.clock())
+                await progress_store.change(partial(_with_failing, failing=after))
+                return
+
+    def readings(self) -> list[Reading]:
+        """The metrics of states, as this process knows them: it looks at each export every few seconds."""
+        now = self._runner.dependencies.clock()
+        states = dict.fromkeys(STATES, 0)
+        used = 0.0
+        for group in self._groups.values():
+            status = worst_of(group.statuses(now))
+            states[status.state] += 1
+            used = max(used, status.used_percent or 0.0)
+        counts: list[Reading] = [("millrace_exports", (state,), count) for state, count in states.items()]
+        return [*counts, ("millrace_export_used_percent", (), used)]
+
+    async def statuses(self, app_key: str, export_ids: Sequence[str]) -> dict[str, ExportStatus]:
+        """
+        The statuses of an app's exports by id, each that of its worst lane. One whose progress is absent, or cannot be
+        read, has none.
+
+        Raises:
+            UnavailableError: NATS does not answer.
+        """
+        now = self._runner.dependencies.clock()
+        found: dict[str, ExportStatus] = {}
+        for export_id in export_ids:
+            with suppress(UnreadableProgressError):
+                if lanes := await self._lanes((app_key, export_id)).load():
+                    found[export_id] = worst_of([status_of(progress, now) for progress in lanes.values()])
+        return found
+
     async def _group(self, key: Key, revision: int) -> LaneGroup:
         async with self._followed:
             while True:
@@ -162,3 +230,7 @@ class ExportScheduler:
         await self._lanes(key).erase()
         log.info("export_erased", app_key=key[0], export=key[1])
         return True
+
+
+def _with_failing(progress: ExportProgress, failing: ExportFailure) -> ExportProgress:
+    return replace(progress, failing=failing)

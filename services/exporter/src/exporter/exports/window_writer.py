@@ -4,12 +4,14 @@ The windows of a run. Each passes four steps: build its files, plan, upload, mov
 A window is delivered exactly once. Its plan is stored before the first upload, objects are created and never
 overwritten, and one write removes the plan and moves the cursor. After a crash in between the plan exists: the next run
 uploads the same objects again, or finds them uploaded.
+
+One file, because the steps of a window share its plan, the run's record and the destination.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 
@@ -19,16 +21,17 @@ from msgspec.structs import replace
 from exporter.exports.job import ExportJob
 from exporter.exports.manifests import CONTENT_TYPE as MANIFEST_TYPE
 from exporter.exports.manifests import ManifestObject, manifest_of
-from exporter.exports.progress import PlannedFile, WindowPlan, name_at, renewed
+from exporter.exports.progress import PlannedFile, WindowPlan, name_at, renewed, with_files
 from exporter.exports.progress_store import ProgressStore
 from exporter.exports.retry_budget import RetryBudget
 from exporter.exports.run_store import RunStore, counted, with_window
 from exporter.exports.runs.run_record import RunRecord
+from exporter.exports.watching.probe import probe
 from exporter.pipeline.content import Content
 from exporter.pipeline.ports import Destination, FileName, WindowLimits
 from exporter.pipeline.source import EventSource
 from exporter.pipeline.window_builder import PartFile, WindowBuilder
-from shared.errors import ConflictError, UnavailableError
+from shared.errors import ConflictError, DeniedError, MillraceError, UnavailableError
 from shared.runtime.fair_share import FairShare
 
 log = structlog.get_logger()
@@ -50,6 +53,8 @@ thousands of usual ones, at once. The reserve is for apps that hold no more than
 """
 UPLOAD_S = 120.0
 """The longest upload or read of one object, in one attempt."""
+MOST_VERSIONS = 8
+"""Versions of one file to remember. Then no more is dropped from its window."""
 NAMES_TRIED = 60
 """Names to try, one a second, when other writers' objects have the names of our files."""
 
@@ -81,6 +86,8 @@ class WindowWriter:
     """
     Writes the windows of one run, and counts them in its record.
 
+    `destination_error` is the last error of the destination, and `has_delivered` says that it has taken a file.
+
     Raises, in every method:
         ClaimedElsewhereError: Another process works on this export.
         StopRequested: The service stops.
@@ -97,6 +104,8 @@ class WindowWriter:
         record: RunRecord,
         retry_budget: RetryBudget,
     ) -> None:
+        self.destination_error: MillraceError | None = None
+        self.has_delivered = False
         self._record = record
         self._dependencies = dependencies
         self._job = job
@@ -114,13 +123,18 @@ class WindowWriter:
             await self._progress_store.change(lambda progress: replace(progress, window=None))
             return
         manifest = manifest_of(self._job, plan)
-        if manifest:
-            is_whole: bool = await self._retry_budget.run(partial(self._is_stored, manifest.planned))
-            if is_whole:
-                # Written after all files, which a loader may have taken away since.
-                await self._settle(plan, {})
-                return
-        window = await self._build(plan.content, plan.first_sequence - 1, plan.last_sequence, planned=True)
+        if manifest and await self._if_stored(manifest.planned):
+            # Written after all files, which a loader may have taken away since.
+            await self._settle(plan, {})
+            return
+        trimmed_to = self._trimmed_to(plan)
+        if trimmed_to > plan.trimmed_to:
+            # Only a store that takes something gets another version of the files: each one has to be remembered.
+            with self._asks_destination():
+                await probe(self._destination, self._job.directory)
+            plan = replace(plan, trimmed_to=trimmed_to)
+        after = max(plan.first_sequence - 1, trimmed_to)
+        window = await self._build(plan.content, after, plan.last_sequence, planned=True)
         try:
             plan = await self._as_built(plan, window)
             await self._deliver(plan, window)
@@ -129,7 +143,7 @@ class WindowWriter:
 
     async def next_window(self, until: int, *, behind: bool) -> bool:
         """Deliver the events after the cursor, as one window. Returns False when all up to `until` are delivered."""
-        after = self._progress_store.progress.cursor
+        after = self._progress_store.progress.passed
         window = await self._build(self._job.content, after, until, behind=behind)
         try:
             if window.files:
@@ -200,26 +214,48 @@ class WindowWriter:
             ),
         )
 
+    def _trimmed_to(self, plan: WindowPlan) -> int:
+        """The sequence up to which events of the plan are dropped when its files are built now."""
+        dropped_until = min(self._progress_store.progress.dropped_until, plan.last_sequence)
+        if dropped_until < plan.first_sequence or any(len(file.before) >= MOST_VERSIONS for file in plan.files):
+            return plan.trimmed_to
+        return max(plan.trimmed_to, dropped_until)
+
     async def _as_built(self, plan: WindowPlan, window: WindowBuilder) -> WindowPlan:
         """
         The plan, as the files can be built now.
 
-        Events have expired since, or this release writes other bytes: then a file that is not stored yet is planned as
-        it is now, and rows that are gone are counted.
+        Events have expired or were dropped since, or this release writes other bytes: then a file is planned as it is
+        now, and what it was is remembered, since it may be stored.
         """
         files: list[PlannedFile] = []
         for planned in plan.files:
             built = window.files.get(planned.part)
-            is_same = built is not None and built.sha256 == planned.sha256
-            if is_same or await self._retry_budget.run(partial(self._is_stored, planned)):
+            if built is None:
+                files += await self._if_stored(planned)
+            elif built.sha256 == planned.sha256:
                 files.append(planned)
-            elif built:
-                files.append(_planned(planned.key, planned.part, built))
+            else:
+                before = (*planned.before, planned.version)
+                files.append(replace(_planned(planned.key, planned.part, built), before=before))
         if tuple(files) != plan.files:
-            lost = max(0, plan.rows_out - sum(file.rows for file in files))
-            plan = replace(plan, files=tuple(files), rows_in=plan.rows_in - lost, rows_dropped=plan.rows_dropped + lost)
+            plan = with_files(plan, files)
             await self._store(plan)
         return plan
+
+    async def _if_stored(self, planned: PlannedFile) -> tuple[PlannedFile, ...]:
+        """The file in the version that is stored, whose events are gone; none where it is not, or nobody may say."""
+
+        async def find() -> PlannedFile | None:
+            with self._asks_destination():
+                return await self._stored_version(planned)
+
+        try:
+            stored = await self._retry_budget.run(find)
+        except DeniedError:
+            # S3 does not say that a key is missing to one who may not list the bucket, and an export need not.
+            stored = None
+        return (stored,) if stored is not None else ()
 
     async def _store(self, plan: WindowPlan) -> None:
         now = self._dependencies.clock()
@@ -238,18 +274,21 @@ class WindowWriter:
                 continue
             self._retry_budget.signals.check()
             for _ in range(NAMES_TRIED):
-                etag = await self._upload(planned, built, content_type)
-                if etag is not None:
-                    etags[planned.key] = etag
+                uploaded = await self._upload(planned, built, content_type)
+                if uploaded is not None:
+                    stored, etags[planned.key] = uploaded
+                    if stored.sha256 != planned.sha256:
+                        plan = with_files(plan, [*plan.files[:place], stored, *plan.files[place + 1 :]])
+                        await self._store(plan)
                     break
                 if not self._job.layout_of(plan.content).is_named_by_second:
-                    raise _taken(planned.key)
+                    raise self._taken(planned.key)
                 plan, planned = await self._renamed(plan, place, window)
             else:
-                raise _taken(planned.key)
+                raise self._taken(planned.key)
         manifest = manifest_of(self._job, plan)
         if manifest and await self._upload(manifest.planned, manifest, MANIFEST_TYPE) is None:
-            raise _taken(manifest.planned.key)
+            raise self._taken(manifest.planned.key)
         await self._settle(plan, etags)
 
     async def _settle(self, plan: WindowPlan, etags: Mapping[str, str]) -> None:
@@ -263,49 +302,75 @@ class WindowWriter:
         named_at = name_at(self._dependencies.clock(), self._progress_store.progress.named_at)
         planned = plan.files[place]
         key = self._job.key(plan.content, self._file_name(planned.part, window, named_at))
-        planned = replace(planned, key=key)
+        planned = replace(planned, key=key, before=())
         plan = replace(plan, named_at=named_at, files=(*plan.files[:place], planned, *plan.files[place + 1 :]))
         await self._store(plan)
         return plan, planned
 
-    async def _upload(self, planned: PlannedFile, file: PartFile | ManifestObject, content_type: str) -> str | None:
+    async def _upload(
+        self, planned: PlannedFile, file: PartFile | ManifestObject, content_type: str
+    ) -> tuple[PlannedFile, str] | None:
         """
         Upload a file.
 
         Returns:
-            The etag, empty where it is not known; None when the name belongs to another writer's object.
+            The file in the version that is stored, and its etag, empty where it is not known; None when the name
+            belongs to another writer's object.
         """
 
-        async def put() -> str | None:
+        async def put() -> tuple[PlannedFile, str] | None:
             async with self._dependencies.uploads.hold(self._job.app_key, file.size_bytes):
                 await self._progress_store.check_claim(self._dependencies.clock())
-                try:
-                    async with asyncio.timeout(UPLOAD_S):
-                        data = await asyncio.to_thread(file.read)
-                        return await self._destination.put(planned.key, data, content_type)
-                except TimeoutError:
-                    raise UnavailableError(f"the store did not accept the object within {UPLOAD_S:.0f} s") from None
-                except ConflictError:
-                    return "" if await self._is_stored(planned) else None
+                data = await asyncio.to_thread(file.read)
+                with self._asks_destination():
+                    try:
+                        async with asyncio.timeout(UPLOAD_S):
+                            return planned, await self._destination.put(planned.key, data, content_type)
+                    except TimeoutError:
+                        message = f"the store did not accept the object within {UPLOAD_S:.0f} s"
+                        raise UnavailableError(message) from None
+                    except ConflictError:
+                        stored = await self._stored_version(planned)
+                        return (stored, "") if stored is not None else None
 
         return await self._retry_budget.run(put)
 
-    async def _is_stored(self, planned: PlannedFile) -> bool:
-        """Return whether the destination holds the planned object, from an earlier upload without a confirmation."""
+    async def _stored_version(self, planned: PlannedFile) -> PlannedFile | None:
+        """The version of a file that the destination holds, from an earlier upload without a confirmation."""
+        for version in (planned.version, *planned.before):
+            try:
+                async with asyncio.timeout(UPLOAD_S):
+                    stored = await self._destination.read(planned.key, version.size_bytes)
+            except TimeoutError:
+                raise UnavailableError(f"the store did not return the object within {UPLOAD_S:.0f} s") from None
+            if stored is None:
+                continue
+            if (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == version.sha256:
+                return replace(
+                    planned, rows=version.rows, size_bytes=version.size_bytes, sha256=version.sha256, before=()
+                )
+        return None
+
+    @contextmanager
+    def _asks_destination(self) -> Iterator[None]:
+        """Note an error as the destination's."""
         try:
-            async with asyncio.timeout(UPLOAD_S):
-                stored = await self._destination.read(planned.key, planned.size_bytes)
-        except TimeoutError:
-            raise UnavailableError(f"the store did not return the object within {UPLOAD_S:.0f} s") from None
-        if stored is None:
-            return False
-        return (await asyncio.to_thread(hashlib.sha256, stored)).hexdigest() == planned.sha256
+            yield
+        except MillraceError as error:
+            self.destination_error = error
+            raise
+
+    def _taken(self, key: str) -> ConflictError:
+        message = f"another writer's object has the name {key}; give this export a directory of its own"
+        self.destination_error = error = ConflictError(message)
+        return error
 
     async def _end(self, plan: WindowPlan, etags: Mapping[str, str]) -> None:
         """Record the delivered window, then remove the plan and move the cursor in one write."""
         # After a crash between the two writes the plan is found again, and the record holds its files already.
         self._record.run = with_window(self._record.run, plan, etags)
         if plan.files:
+            self.has_delivered = True
             await self._record.save()
         now = self._dependencies.clock()
         await self._progress_store.change(
@@ -315,7 +380,3 @@ class WindowWriter:
 
 def _planned(key: str, part: str, file: PartFile) -> PlannedFile:
     return PlannedFile(key=key, part=part, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
-
-
-def _taken(key: str) -> ConflictError:
-    return ConflictError(f"another writer's object has the name {key}; give this export a directory of its own")

@@ -48,5 +48,6 @@ def lake_job(app_key: str, lists: LakeLists, open_lake: OpenLake, location: str,
         location=location,
         directory="",
         open_destination=open_destination,
+        operator="platform",
         record=partial(lists.add, app_key),
     )

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from exporter.pipeline.lane import WHOLE, Lane
 from exporter.pipeline.tables import Row, Table
+
+Operator = Literal["customer", "provider", "platform"]
+"""The operator of a store: the customer, a provider such as AWS, or this platform."""
 
 
 class EventMessage(Protocol):

@@ -35,14 +35,14 @@ def next_step(lanes: Lanes, shards: Shards) -> Lanes:
         return endless
     end = max(ends.values())
     short = {lane: replace(one, until=end) for lane, one in lanes.items() if one.until != end}
-    if short or any(one.cursor < end or one.window or one.claim for one in lanes.values()):
+    if short or any(one.passed < end or one.window or one.claim for one in lanes.values()):
         return short
     return dict.fromkeys(lanes_of(shards), _successor(lanes))
 
 
 def position(progress: ExportProgress) -> int:
     """The sequence up to which a lane has delivered, or is sure to: a window that is planned may be stored in part."""
-    return max(progress.cursor, progress.window.last_sequence if progress.window else 0)
+    return max(progress.passed, progress.window.last_sequence if progress.window else 0)
 
 
 def are_settled(lanes: Lanes, shards: Shards) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -14,6 +15,7 @@ from exporter.exports.lanes.lane_store import LaneStore
 from exporter.exports.progress_store import UnreadableProgressError
 from exporter.exports.run_store import Run, total
 from exporter.exports.runner import ExportRunner
+from exporter.exports.watching.status import ExportStatus
 from exporter.exports.worker import ExportWorker, first_progress_of
 from exporter.pipeline.lane import Lane, lanes_of
 from shared.errors import ConflictError, MillraceError
@@ -97,6 +99,16 @@ class LaneGroup:
         """Look for requests to the runs in progress now."""
         for worker in self._workers.values():
             worker.signals.asked.set()
+
+    def wake(self) -> None:
+        """End the waits of its lanes, within a run and between two."""
+        for worker in self._workers.values():
+            worker.signals.wake.set()
+            worker.signals.asked.set()
+
+    def statuses(self, now: datetime) -> list[ExportStatus]:
+        """The statuses of the lanes, as this process knows them."""
+        return [worker.status(now) for worker in self._workers.values()]
 
     async def follow(self, job: ExportJob) -> None:
         """Go on at another revision: runs in progress are ended, and continued."""

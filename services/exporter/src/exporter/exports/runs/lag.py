@@ -45,7 +45,7 @@ async def lag_of(source: EventSource, app_key: str, lanes: Mapping[Lane, ExportP
     """
     if not lanes:
         raise NotFoundError("the export has not begun yet")
-    found = [await source.waiting(app_key, after=progress.cursor, lane=lane) for lane, progress in lanes.items()]
+    found = [await source.waiting(app_key, after=progress.passed, lane=lane) for lane, progress in lanes.items()]
     waiting = total_of(found)
     return ExportLag(
         messages=waiting.messages,

@@ -1,0 +1,1 @@
+"""Care for failing exports: probes, dropping of old events, alerts."""
