@@ -82,6 +82,13 @@ include-path-regex = "^/v1/(bans|host-keys)/"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409"]
 """
 
+IN_EXPORTER = """
+# As in hooks, and `before` names a run that is there.
+[[operations]]
+include-path-regex = "/(replays|runs)$"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409"]
+"""
+
 IN_STORAGE = """
 # An object that is there, so that not only 404 is seen.
 [[operations]]
@@ -102,6 +109,8 @@ async def test_schemathesis_finds_nothing(
             config += IN_HOOKS
         if service is FTP_GATEWAY:
             config += IN_FTP_GATEWAY
+        if service is EXPORTER:
+            config += IN_EXPORTER
         if service is STORAGE:
             async with aiohttp.ClientSession(running.url) as http:
                 config += IN_STORAGE.format(id=(await stored(http, admin, form())).id)
