@@ -171,3 +171,7 @@ def test_directory_of_the_gateway_is_one_plain_name(directory: str) -> None:
 def test_name_on_the_gateway_is_valid_on_every_file_system() -> None:
     assert "clicks_2026-11-22_02-45-00.csv.gz" == destination_file_name("clicks/2026/11/22/2026-11-22 02:45:00.csv.gz")
     assert ".millrace-probe" == destination_file_name("clicks/.millrace-probe")
+    events = "currents/dataexport.m.Gateway.integration.e/event_type={}/date=2026-11-22-02/1/m/d+0+0000000001.avro"
+    assert ["currents_users.A_d+0+0000000001.avro", "currents_users.B_d+0+0000000001.avro"] == [
+        destination_file_name(events.format(name)) for name in ("users.A", "users.B")
+    ]

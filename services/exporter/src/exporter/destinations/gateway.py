@@ -4,13 +4,14 @@ Write files into the app's own `/reports` on ftp-gateway, where its customer dow
 Configuration: `MILLRACE_REPORTS_*`, the same for exporter and ftp-gateway. A customer configures nothing.
 Implementation: the platform's store of reports through `shared.objects.app_reports`. Files are created and never
 overwritten, as in a bucket. Considerations: `/reports` has no folders, so `clicks/2026/11/22/2026-11-22
-02:45:00.csv.gz` becomes `clicks_2026-11-22_02-45-00.csv.gz`, a name that Windows accepts too.
+02:45:00.csv.gz` becomes `clicks_2026-11-22_02-45-00.csv.gz`, a name that Windows accepts too. Of the folders of events
+the type stays, `currents_users.behaviors.Purchase_dataexport.….avro`.
 `exporter.destinations.retention` removes the files after `MILLRACE_REPORTS_KEEP_DAYS`.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -19,6 +20,8 @@ from exporter.destinations.store_destination import FILE_LIMITS, StoreDestinatio
 from exporter.pipeline.ports import Operator
 from shared.objects.app_reports import report_key
 from shared.objects.config import StoreLimits
+
+TYPE_FOLDER: Final = "event_type="
 
 
 class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +71,9 @@ class GatewayConfig(Struct, tag="gateway", tag_field="type", frozen=True, kw_onl
 
 def destination_file_name(key: str) -> str:
     """The name in `/reports` for a key. A name with a leading dot stays as it is: the gateway hides such files."""
-    directory, *_, name = key.split("/")
+    directory, *folders, name = key.split("/")
     if name.startswith("."):
         return name
-    return f"{directory}_{name}".replace(" ", "_").replace(":", "-")
+    # The files of a window of events differ in nothing but their type, and it is a folder.
+    types = [folder.removeprefix(TYPE_FOLDER) for folder in folders if folder.startswith(TYPE_FOLDER)]
+    return "_".join((directory, *types, name)).replace(" ", "_").replace(":", "-")
