@@ -271,7 +271,7 @@ class Registry:
         shown = msgspec.json.decode(self.secrets.encode_masked(saved)) if saved is not None else {}
         value = self.secrets.from_form(shown | form, kind.type, saved)
         for secret in secrets_of(value):
-            redactor.add(secret.reveal())
+            redactor.add_form(secret.reveal())
         return value
 
     async def put(

@@ -14,6 +14,8 @@ T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
 
 MASK = "***"
+SECRET_CHARACTERS = 32 << 10
+"""A chain of certificates with its key takes some 10 KB."""
 
 
 class Secret:
@@ -67,6 +69,8 @@ def dec_hook(type_: type, value: Any) -> Any:
         return value
     if not isinstance(value, str):
         raise ValueError("Expected `str`")
+    if len(value) > SECRET_CHARACTERS:
+        raise ValueError(f"Expected a secret of at most {SECRET_CHARACTERS} characters, got {len(value)}")
     if value == MASK:
         raise ValueError(f"Expected the secret itself: there is no stored one that {MASK} could stand for")
     return Secret(value)

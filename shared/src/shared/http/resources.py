@@ -225,5 +225,5 @@ async def _read(kind: Kind[T], call: Call[Any], old: ConfigEntry[T] | None, *, i
     _check_names(raw, kind.type)
     value = call.registry.secrets.from_form(raw, kind.type, old.value if old else None)
     for secret in secrets_of(value):
-        redactor.add(secret.reveal())
+        redactor.add_form(secret.reveal())
     return value

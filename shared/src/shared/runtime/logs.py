@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
@@ -64,6 +65,15 @@ MIN_SECRET_CHARS = 6
 """Shortest secret that is masked by value: masking every `a` would leave nothing to read."""
 
 
+SECRET_LINES = 64
+"""Lines of a secret that are masked by themselves: a private key of 4,096 bits has some fifty."""
+RECENT_FORMS = 1_000
+"""Spellings of secrets of forms that are masked; the oldest go first. A refused form leaves nothing for good."""
+
+PLAIN_KEYS = frozenset({"timestamp", "level", "service", "action", "logger", "app_key", "state"})
+"""Keys whose values are names of ours. No value is masked there: a tenant whose secret is `completed` hides no run."""
+
+
 class Redactor:
     """
     Masks secrets in a log line: by the name of the key, by what surrounds them, and by value once registered.
@@ -73,21 +83,25 @@ class Redactor:
 
     def __init__(self) -> None:
         self._values: tuple[str, ...] = ()
+        self._recent: deque[str] = deque(maxlen=RECENT_FORMS)
 
     def add(self, value: str) -> None:
         """Mask this value from now on. One shorter than six characters is passed over."""
-        parts = [value, *(line for line in value.splitlines() if len(line) >= 16)]
-        forms = {form for part in parts for form in (part, quote(part, safe=""), repr(part)[1:-1])}
-        new = {form for form in forms if len(form.strip()) >= MIN_SECRET_CHARS}
-        # The longest first: a secret may begin with another one.
-        self._values = tuple(sorted({*self._values, *new}, key=len, reverse=True))
+        new = _spellings(value)
+        if not new.issubset(self._values):
+            # The longest first: a secret may begin with another one.
+            self._values = tuple(sorted({*self._values, *new}, key=len, reverse=True))
+
+    def add_form(self, value: str) -> None:
+        """Mask a value of a form, which may be refused, until a thousand others have come."""
+        self._recent.extend(sorted(_spellings(value).difference(self._values), key=len))
 
     def text(self, text: str) -> str:
         """The text without secrets."""
         if not text.isascii():
             # A file name may hold bytes that are no UTF-8, as lone surrogates, and a log line must not fail on them.
             text = text.encode(errors="backslashreplace").decode()
-        for value in self._values:
+        for value in (*self._values, *reversed(self._recent)):
             if value in text:
                 text = text.replace(value, MASK)
         for pattern, masked in SECRET_TEXT:
@@ -117,13 +131,25 @@ class Redactor:
         redacted = {}
         for key, value in values.items():
             name = self.text(str(key))
-            hidden = value is not None and names_secret(name)
-            redacted[name] = MASK if hidden else self.value(value)
+            redacted[name] = self._of(name, value)
         return redacted
+
+    def _of(self, name: str, value: Any) -> Any:
+        return MASK if value is not None and names_secret(name) else self.value(value)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         """Redact an event, as a structlog processor."""
-        return self.mapping(event)
+        return {
+            key: value if key in PLAIN_KEYS and isinstance(value, str) else self._of(key, value)
+            for key, value in event.items()
+        }
+
+
+def _spellings(value: str) -> set[str]:
+    """The spellings in which a secret may stand in a line: whole and by lines, as it is, in a URL and in a `repr`."""
+    parts = [value, *[line for line in value.splitlines() if len(line) >= 16][:SECRET_LINES]]
+    forms = {form for part in parts for form in (part, quote(part, safe=""), repr(part)[1:-1])}
+    return {form for form in forms if len(form.strip()) >= MIN_SECRET_CHARS}
 
 
 @lru_cache(1024)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from shared.config.secret import Secret
 from shared.runtime import logs
-from shared.runtime.logs import Redactor
+from shared.runtime.logs import RECENT_FORMS, Redactor
 
 VALUE = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 
@@ -194,6 +194,39 @@ def test_a_multi_line_secret_is_masked_line_by_line(redactor: Redactor) -> None:
     masked = redactor.text("line BBBBB3NzaC1yc2EAAAADAQAB of it")
 
     assert "line *** of it" == masked
+
+
+def test_secrets_of_forms_are_masked_until_many_others_have_come(redactor: Redactor) -> None:
+    redactor.add_form(VALUE)
+    assert "***" == redactor.text(VALUE)
+
+    for number in range(3 * RECENT_FORMS):
+        redactor.add_form(f"another secret {number}\n" * 1000)
+
+    assert VALUE == redactor.text(VALUE)
+
+
+def test_a_secret_of_very_many_lines_is_masked_by_its_first_ones(redactor: Redactor) -> None:
+    value = "\n".join(f"a line of secrets {number:05}" for number in range(50_000))
+
+    redactor.add_form(value)
+
+    assert "***" == redactor.text("a line of secrets 00001")
+    assert "a line of secrets 40000" == redactor.text("a line of secrets 40000")
+    assert "***" == redactor.text(value)
+
+
+def test_a_secret_masks_no_name_of_ours(stream: io.StringIO, redactor: Redactor, log: Any) -> None:
+    for secret in ("completed", "timestamp", "run_ended", "victim"):
+        redactor.add_form(secret)
+
+    log.info("run_ended", app_key="victim", state="completed", note="it is completed")
+
+    [line] = lines(stream)
+    assert ("run_ended", "victim", "completed", "it is ***") == (
+        *(line[key] for key in ("action", "app_key", "state", "note")),
+    )
+    assert "timestamp" in line
 
 
 def test_a_short_value_is_not_registered(redactor: Redactor) -> None:
