@@ -124,8 +124,10 @@ class LocalFiles:
 
     def _sweep(self) -> None:
         for part in self._parts.iterdir():
-            if part.stat().st_mtime < time.time() - ABANDONED_S:
-                part.unlink(missing_ok=True)
+            # Another writer ends its own meanwhile.
+            with suppress(FileNotFoundError):
+                if part.stat().st_mtime < time.time() - ABANDONED_S:
+                    part.unlink()
 
 
 def _opened(name: str, directory: int) -> int:
