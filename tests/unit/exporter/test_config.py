@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.config.export import Export, job_of
+from exporter.config.export import Export, check_number, job_of
 from exporter.destinations.gateway import GatewayConfig, destination_file_name
 from exporter.destinations.platform import Platform
 from exporter.destinations.s3 import S3Config
@@ -52,6 +52,20 @@ def export(**changes: Any) -> Export:
     value = SecretStore([generate_key()]).from_form(form, Export, None)
     value.check(allow_private=False)
     return value
+
+
+def test_an_app_has_a_bounded_number_of_exports_and_of_shards() -> None:
+    def entries(count: int, shards: int) -> list[ConfigEntry[Export]]:
+        return [ConfigEntry("shop", f"e{n}", export(data="events", shards=shards), 1) for n in range(count)]
+
+    one = export(data="events")
+    check_number(one, "new", entries(99, 1))
+    check_number(one, "e0", entries(100, 1))
+    check_number(one, "new", entries(15, 16))
+    for others, field in ((entries(100, 1), "id"), (entries(16, 16), "shards")):
+        with pytest.raises(InvalidError) as refused:
+            check_number(one, "new", others)
+        assert field == refused.value.field
 
 
 @pytest.mark.parametrize(

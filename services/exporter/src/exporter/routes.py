@@ -7,19 +7,19 @@ from msgspec import Meta
 
 from exporter.access.policies import ExportPolicies
 from exporter.access.trust import RoleTrust
-from exporter.config.export import EXPORTS, Export
+from exporter.config.export import EXPORTS, Export, check_number
 from exporter.exports.run_store import Run, Runs
 from exporter.exports.runs.lag import ExportLag
 from exporter.exports.watching.status import ExportStatus
 from exporter.lake.lake import LakeFiles
 from exporter.pipeline.sample_files import SampleFiles
 from exporter.replays.replay import ReplayRequest, ReplayStatus, ReplayStatuses
-from exporter.state import OPERATORS_ONLY, State
+from exporter.state import State
 from shared.contracts import subjects
 from shared.contracts.connection_report import ConnectionReport
 from shared.contracts.keys import LAKE_EXPORT
 from shared.contracts.messages import decode
-from shared.errors import ConflictError, DeniedError
+from shared.errors import ConflictError
 from shared.http.openapi import ConnectionProblem
 from shared.http.resources import Shown, resource_routes
 from shared.http.routes import Query, Route
@@ -34,12 +34,11 @@ USUAL_REGION: Final = "us-east-1"
 FLUSH_WAIT_S: Final = 60.0
 """The longest wait of a flush. Then it returns the record of the run in progress."""
 STATUS_FIELD: Final = "status"
-RUNS_DEFAULT: Final = 50
 RUNS_MAX: Final = 1000
 RunId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$(?!\n)")]
 PAGE_OF_RUNS: Final = {
     "before": Query("The id of a run, to begin behind it: `next` of the page before", RunId),
-    "limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], RUNS_DEFAULT),
+    "limit": Query("The largest number of runs", Annotated[int, Meta(ge=1, le=RUNS_MAX)], 50),
 }
 
 
@@ -52,9 +51,11 @@ class ShownExport(Export, frozen=True, kw_only=True, forbid_unknown_fields=True)
 async def check_export(call: Call[State], value: Export, old: Export | None) -> Export:
     """Check an export before it is saved. Its progress begins here, so that no event in between is missed."""
     export_id = call.path["id"]
-    if not call.is_operator and any(export.is_operators for export in (value, old) if export is not None):
-        raise DeniedError(OPERATORS_ONLY, field="destination.type")
+    for export in filter(None, (value, old)):
+        export.check_token(is_operator=call.is_operator)
     value.check(allow_private=call.state.platform.allow_private)
+    if old is None or old.shards != value.shards:
+        check_number(value, export_id, await call.registry.list(EXPORTS, call.app_key))
     if call.dry_run:
         await call.state.folder_claims.check_own((call.app_key, export_id), value.folder(call.app_key))
     else:
@@ -140,14 +141,13 @@ async def show_lag(call: Call[State]) -> ExportLag:
 
 async def send_test_events(call: Call[State]) -> SampleFiles:
     """Write one test event of each chosen type into the destination."""
-    return await call.state.send_test_events(call.app_key, _id(call))
+    return await call.state.send_test_events(call.app_key, _id(call), is_operator=call.is_operator)
 
 
 async def start_replay(call: Call[State]) -> ReplayStatus:
     """Write what the export has delivered once more, into a folder of its own."""
     entry = await call.registry.get(EXPORTS, call.app_key, _id(call))
-    if entry.value.is_operators and not call.is_operator:
-        raise DeniedError(OPERATORS_ONLY)
+    entry.value.check_token(is_operator=call.is_operator)
     return await call.state.start_replay(entry, call.body)
 
 

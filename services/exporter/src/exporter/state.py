@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -31,11 +31,9 @@ from exporter.replays.replay import ReplayRequest, ReplayStatus
 from exporter.replays.replays import ExportReplays
 from shared.config.registry import ConfigEntry, Registry, View
 from shared.contracts.connection_report import ConnectionFailedError, ConnectionReport
-from shared.errors import DeniedError, MillraceError
+from shared.errors import MillraceError
 
 log = structlog.get_logger()
-
-OPERATORS_ONLY: Final = "a local destination is created, changed and tested with an operator's token"
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -57,16 +55,18 @@ class State(Struct, frozen=True, kw_only=True):
     lag_of: Callable[[Key], Awaitable[ExportLag]]
     clock: Callable[[], datetime]
 
-    async def send_test_events(self, app_key: str, export_id: str) -> SampleFiles:
+    async def send_test_events(self, app_key: str, export_id: str, *, is_operator: bool) -> SampleFiles:
         """
         Write one test event of each type that a saved export has chosen, as its own files are written.
 
         Raises:
+            DeniedError: It is a local one, which is for operators.
             NotFoundError: There is no such export.
             BusyError: The app has called too often.
             MillraceError: The destination refused a file.
         """
         entry = await self.registry.get(EXPORTS, app_key, export_id)
+        entry.value.check_token(is_operator=is_operator)
         self.test_event_calls.take(app_key)
         job, now = job_of(entry, self.platform, self.formats), self.clock()
         events = sample_events(job.content.selection, app_key, int(now.timestamp() * 1000))
@@ -92,8 +92,7 @@ class State(Struct, frozen=True, kw_only=True):
             NotFoundError: The form is empty and nothing is saved.
         """
         export = await self.registry.form_over_saved(EXPORTS, app_key, form, export_id)
-        if export.is_operators and not is_operator:
-            raise DeniedError(OPERATORS_ONLY, field="destination.type")
+        export.check_token(is_operator=is_operator)
         export.check(allow_private=self.platform.allow_private)
         report = await self._probe(app_key, export)
         if report.status != "failed":

@@ -78,6 +78,7 @@ async def test_an_apps_token_neither_makes_nor_changes_one(
     made = [await ask(service, shop, *attempt) for attempt in attempts]
     assert 200 == (await ask(service, admin, "PUT", "clicks", FORM))[0]
     changes = [("PUT", "clicks", FORM | {"frequency": 5}), ("PUT", "clicks", GATEWAY), ("POST", "clicks/test", None)]
+    changes.append(("POST", "clicks/test-events", None))
     changed = [await ask(service, shop, *change) for change in changes]
 
     assert {(403, "destination.type")} == {(status, body["error"]["field"]) for status, body in made + changed}

@@ -28,7 +28,7 @@ from exporter.pipeline.ports import Format
 from exporter.pipeline.selection import Data, EventSelection
 from shared.config.registry import ConfigEntry, Kind
 from shared.contracts.connection_report import Check
-from shared.errors import InvalidError
+from shared.errors import DeniedError, InvalidError
 
 Affiliate = Annotated[int, Meta(ge=1, le=2**53)]
 Advertiser = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{24}$(?!\n)")]
@@ -43,6 +43,12 @@ DEFAULT_MINUTES: Final[dict[LayoutName, int]] = {"affise": 15, "currents": 5}
 EVENTS_DIRECTORY: Final = "currents"
 KEPT_FIELDS: Final = frozenset({"id", "app_id", "time", "occurred_at"})
 """Fields that an export may not remove or hash: receivers drop repetitions and sort by them."""
+
+
+EXPORTS_PER_APP: Final = 100
+LANES_PER_APP: Final = 256
+"""Of all exports of an app together. Each lane asks NATS again and again, also while it is idle."""
+OPERATORS_ONLY: Final = "a local destination is created, changed and tested with an operator's token"
 
 
 class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +106,11 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def is_operators(self) -> bool:
         """Whether an operator's token alone may create or change it."""
         return isinstance(self.destination, LocalFolderConfig)
+
+    def check_token(self, *, is_operator: bool) -> None:
+        """Check that the caller may create, change or write it. Raises `DeniedError`."""
+        if self.is_operators and not is_operator:
+            raise DeniedError(OPERATORS_ONLY, field="destination.type")
 
     @property
     def s3(self) -> S3Config:
@@ -163,6 +174,18 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 EXPORTS = Kind(prefix="exports", type=Export)
+
+
+def check_number(export: Export, export_id: str, entries: Iterable[ConfigEntry[Export]]) -> None:
+    """Check that an app has room for an export beside its others. Raises `InvalidError`."""
+    others = [entry.value.shards for entry in entries if entry.id != export_id]
+    if len(others) >= EXPORTS_PER_APP:
+        raise InvalidError(f"expected at most {EXPORTS_PER_APP} exports, found {len(others)} others", field="id")
+    if sum(others) + export.shards > LANES_PER_APP:
+        raise InvalidError(
+            f"expected at most {LANES_PER_APP} shards in all exports of an app, found {sum(others)} in others",
+            field="shards",
+        )
 
 
 def content_of(export: Export) -> Content:
