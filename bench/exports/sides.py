@@ -117,7 +117,7 @@ async def our_reading(bus: Bus, load: ClickLoad) -> float:
 
 
 async def fetched(nats_url: str, load: ClickLoad, take: Callable[[bytes], None] = lambda data: None) -> float:
-    """What `fetch()` gives, each message taken by a function."""
+    """Messages of `fetch()`, each taken by a function."""
     async with await nats.connect(nats_url) as client:
         subscription = await client.jetstream().pull_subscribe(
             subjects.events_of_app(APP),
